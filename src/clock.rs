@@ -1,0 +1,115 @@
+//! Promises that nobody below the edge asks the system for the time or for sleep.
+//!
+//! One [`Clock`] goes in at the top. Its monotonic side is tokio's, so a paused runtime
+//! moves it; its wall side is the system's or, in a rehearsal, derived from the monotonic.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
+
+/// Tells wall time (what people and Graph speak of) and waits.
+#[derive(Debug, Clone)]
+pub struct Clock(Arc<Wall>);
+
+#[derive(Debug)]
+enum Wall {
+    System,
+    /// Starts at `epoch` when `origin` was; `skew` milliseconds can be added under way.
+    Derived {
+        epoch: Timestamp,
+        origin: Instant,
+        skew: AtomicI64,
+    },
+}
+
+impl Clock {
+    /// The machine's own clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Arc::new(Wall::System))
+    }
+
+    /// A clock that shows `epoch` now and runs with tokio's time.
+    #[must_use]
+    pub fn starting_at(epoch: Timestamp) -> Self {
+        Self(Arc::new(Wall::Derived { epoch, origin: Instant::now(), skew: AtomicI64::new(0) }))
+    }
+
+    /// The wall time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        match &*self.0 {
+            Wall::System => Timestamp::now(),
+            Wall::Derived { epoch, origin, skew } => later(*epoch, origin.elapsed())
+                .saturating_add(SignedDuration::from_millis(skew.load(Ordering::Relaxed)))
+                .unwrap_or(Timestamp::MAX),
+        }
+    }
+
+    /// The monotonic time, which no clock change moves.
+    #[must_use]
+    pub fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
+    /// Moves a derived wall clock, as an administrator or a bad time server might. The
+    /// system's clock is not touched.
+    pub fn jump(&self, by: SignedDuration) {
+        if let Wall::Derived { skew, .. } = &*self.0 {
+            let millis = i64::try_from(by.as_millis()).unwrap_or(0);
+            skew.fetch_add(millis, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits on the monotonic side.
+    pub async fn sleep(&self, wait: Duration) {
+        tokio::time::sleep(wait).await;
+    }
+
+    /// Waits until a moment of the monotonic side.
+    pub async fn sleep_until(&self, moment: Instant) {
+        tokio::time::sleep_until(moment).await;
+    }
+}
+
+/// `moment` moved forward; the end of time if that is beyond it.
+#[must_use]
+pub fn later(moment: Timestamp, by: Duration) -> Timestamp {
+    SignedDuration::try_from(by)
+        .ok()
+        .and_then(|by| moment.checked_add(by).ok())
+        .unwrap_or(Timestamp::MAX)
+}
+
+/// `moment` moved back; the beginning of time if that is before it.
+#[must_use]
+pub fn earlier(moment: Timestamp, by: Duration) -> Timestamp {
+    SignedDuration::try_from(by)
+        .ok()
+        .and_then(|by| moment.checked_sub(by).ok())
+        .unwrap_or(Timestamp::MIN)
+}
+
+/// How long from `from` until `to`; nothing if `to` is not after it.
+#[must_use]
+pub fn span(from: Timestamp, to: Timestamp) -> Duration {
+    Duration::try_from(to.duration_since(from)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_derived_clock_runs_with_the_runtime_and_can_jump() {
+        let epoch: Timestamp = "2026-03-01T08:00:00Z".parse().expect("a time");
+        let clock = Clock::starting_at(epoch);
+        clock.sleep(Duration::from_secs(90)).await;
+        assert_eq!(span(epoch, clock.now()).as_secs(), 90);
+        clock.jump(SignedDuration::from_secs(-3600));
+        assert_eq!(span(clock.now(), epoch).as_secs(), 3600 - 90);
+    }
+}

@@ -1,0 +1,2 @@
+//! The verbs of Graph that tapwave uses.
+pub mod transport;

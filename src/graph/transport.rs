@@ -1,0 +1,91 @@
+//! Promises one door to Graph: a request goes in, a response or a broken exchange comes out.
+//!
+//! Never retries, never follows a redirect, never prints a header or a body. What an answer
+//! means is judged in `verdict`; when a request may go is decided by `pace`.
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use crate::ids::ClientRequestId;
+
+/// The HTTP methods Graph's pass, policy and directory calls use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Reads; may be repeated.
+    Get,
+    /// Creates or asks; never repeated by the transport.
+    Post,
+    /// Changes a policy.
+    Patch,
+    /// Removes by id; may be repeated.
+    Delete,
+}
+
+impl Method {
+    /// The method's name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// One request, relative to the configured Graph endpoint.
+#[derive(Clone)]
+pub struct Request {
+    /// What to do.
+    pub method: Method,
+    /// Path and query below `/v1.0`, beginning with `/`, percent-encoded.
+    pub target: String,
+    /// Sends `ConsistencyLevel: eventual`, which advanced directory queries demand.
+    pub eventual: bool,
+    /// A JSON document.
+    pub body: Option<Vec<u8>>,
+    /// Sent for tracing.
+    pub client_request_id: ClientRequestId,
+}
+
+/// An answer whose status line and whole body arrived.
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    /// `Retry-After` as sent: seconds, a fraction of seconds, or an HTTP date.
+    pub retry_after: Option<String>,
+    /// `Date`: Graph's own clock.
+    pub date: Option<Timestamp>,
+    /// `request-id`, which Microsoft's support asks for.
+    pub request_id: Option<String>,
+    /// `x-ms-throttle-limit-percentage`, 0.8–1.8, seen above 80 % load on some services.
+    pub load: Option<f64>,
+    /// The body; may hold a pass, so it is wiped when dropped.
+    pub body: Zeroizing<Vec<u8>>,
+}
+
+/// An exchange that brought no usable response. The texts hold no header, body or query.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// No byte of the request was sent: it certainly had no effect.
+    #[error("could not reach Graph: {0}")]
+    NotSent(String),
+    /// Some of it was sent and no whole answer came back: it may or may not have had effect.
+    #[error("lost the answer: {0}")]
+    Lost(String),
+    /// No access token could be had, so nothing was sent.
+    #[error("could not sign in: {0}")]
+    SignIn(String),
+}
+
+/// The door itself. An exchange ends by itself: the implementation bounds its time.
+pub trait Transport: Send + Sync {
+    /// Sends once and waits for the whole answer.
+    fn exchange<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Response, Broken>>;
+
+    /// The origin and base path requests go to, such as `https://graph.microsoft.com/v1.0`;
+    /// a `nextLink` must begin with it.
+    fn base(&self) -> &str;
+}

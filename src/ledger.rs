@@ -1,0 +1,3 @@
+//! (being written)
+pub mod events;
+pub mod state;

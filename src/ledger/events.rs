@@ -1,0 +1,180 @@
+//! Promises that everything a run ever did to a row has one word, written before or right
+//! after the deed. Never holds a pass.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{MethodId, UserId};
+
+/// Numbers the attempts of one run, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IntentId(pub i64);
+
+/// What a POST asks Graph for. Lifetime and one-time flag are always sent, the policy's own
+/// defaults included, so that a pass found later can be compared with what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// When the pass begins to work; `None` is at once.
+    pub start: Option<Timestamp>,
+    /// Minutes from the start.
+    pub lifetime_minutes: u32,
+    /// Whether the pass works once only.
+    pub one_time: bool,
+}
+
+/// What the check learnt of a person who may get a pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Eligible {
+    /// The object id, which later calls use in place of the name.
+    pub user: UserId,
+    /// For people to read; may be absent in the directory.
+    pub display_name: Option<String>,
+    /// What the pass shall be: row over options over policy.
+    pub asked: Asked,
+    /// Which of the run's recipient sets may read the pass.
+    pub set: u32,
+}
+
+/// One durable record about one row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "event")]
+pub enum Event {
+    /// The check let the row in.
+    Checked(Box<Eligible>),
+    /// The check kept the row out, for these reasons.
+    Ineligible {
+        /// Sentences for people.
+        problems: Vec<String>,
+    },
+    /// Left out because it was asked for.
+    Skipped {
+        /// A sentence for people.
+        why: String,
+    },
+    /// A POST is about to go.
+    #[serde(rename_all = "camelCase")]
+    Intended {
+        /// The attempt.
+        intent: IntentId,
+        /// What it asks for.
+        asked: Asked,
+        /// Graph's clock when the intent was minted.
+        graph_time: Timestamp,
+    },
+    /// The POST certainly had no effect and may be tried again.
+    NotEffected {
+        /// The attempt.
+        intent: IntentId,
+        /// Throttled, not sent, token refused.
+        why: String,
+    },
+    /// Graph refused for good.
+    Refused {
+        /// The attempt.
+        intent: IntentId,
+        /// Graph's own words, shortened.
+        why: String,
+    },
+    /// The outcome of the POST is unknown.
+    #[serde(rename_all = "camelCase")]
+    Lost {
+        /// The attempt.
+        intent: IntentId,
+        /// What broke.
+        why: String,
+        /// Graph's clock when the attempt was given up.
+        given_up: Timestamp,
+    },
+    /// A live pass was recognised as the lost attempt's; it is about to be deleted.
+    OrphanFound {
+        /// The pass.
+        method: MethodId,
+    },
+    /// After the fence: nothing of ours is left on the user.
+    Settled {
+        /// The orphan that was deleted, if there was one.
+        found: Option<MethodId>,
+    },
+    /// An operator must look.
+    Held {
+        /// A sentence for people.
+        why: String,
+        /// The pass that is in the way, if its id is known.
+        found: Option<MethodId>,
+    },
+    /// The pass is sealed; its ciphertext is committed together with this.
+    #[serde(rename_all = "camelCase")]
+    Sealed {
+        /// The attempt.
+        intent: IntentId,
+        /// The pass's id.
+        method: MethodId,
+        /// When it begins to work, as Graph answered.
+        start: Option<Timestamp>,
+        /// As Graph answered.
+        lifetime_minutes: u32,
+        /// As Graph answered.
+        one_time: bool,
+    },
+    /// Looked again: the live pass is the sealed one.
+    Verified,
+    /// An operator's resume gives a failed row another chance.
+    Retried,
+    /// Cleanup is about to delete this pass.
+    RemovalIntended {
+        /// The pass.
+        method: MethodId,
+    },
+    /// Cleanup deleted the pass, or it was gone, and looked again.
+    Removed {
+        /// Whether it was gone before.
+        already: bool,
+    },
+    /// Somebody else's pass is on the user. Reported, never deleted unasked.
+    ForeignSeen {
+        /// That pass.
+        method: MethodId,
+    },
+}
+
+impl Event {
+    /// One word for messages and logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Checked(_) => "checked",
+            Self::Ineligible { .. } => "ineligible",
+            Self::Skipped { .. } => "skipped",
+            Self::Intended { .. } => "intended",
+            Self::NotEffected { .. } => "not effected",
+            Self::Refused { .. } => "refused",
+            Self::Lost { .. } => "lost",
+            Self::OrphanFound { .. } => "orphan found",
+            Self::Settled { .. } => "settled",
+            Self::Held { .. } => "held",
+            Self::Sealed { .. } => "sealed",
+            Self::Verified => "verified",
+            Self::Retried => "retried",
+            Self::RemovalIntended { .. } => "removal intended",
+            Self::Removed { .. } => "removed",
+            Self::ForeignSeen { .. } => "foreign seen",
+        }
+    }
+
+    /// The reason this record gives people, if it has one.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Ineligible { problems } => Some(problems.join("; ")),
+            Self::Skipped { why }
+            | Self::NotEffected { why, .. }
+            | Self::Refused { why, .. }
+            | Self::Lost { why, .. }
+            | Self::Held { why, .. } => Some(why.clone()),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Promises to be the only list of legal moves of a row, live and on replay.
+//!
+//! Pure: [`next`] knows no database, clock or network, so that a model checker can walk it.
+
+use serde::{Deserialize, Serialize};
+
+use super::events::{Event, IntentId};
+use crate::ids::MethodId;
+
+/// Where a row stands.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum State {
+    /// Read from the wave, not yet checked. Seen only while a ledger is being made.
+    Listed,
+    /// May get a pass. `after_loss`: an earlier attempt's outcome was lost and has been
+    /// settled, so the next pass must be looked at again before it is relied on.
+    Checked {
+        /// See above.
+        after_loss: bool,
+    },
+    /// Must not get a pass, and will not get one from this run.
+    Ineligible,
+    /// Left out because it was asked for.
+    Skipped,
+    /// A POST is about to go, is under way, or its answer is being sealed.
+    Intent {
+        /// The attempt.
+        intent: IntentId,
+        /// As in `Checked`.
+        after_loss: bool,
+    },
+    /// Nobody knows whether the POST took effect.
+    Unsettled {
+        /// The attempt whose answer was lost.
+        intent: IntentId,
+        /// A pass recognised as that attempt's, which is to be deleted by its id.
+        orphan: Option<MethodId>,
+    },
+    /// Something is on the user that is not ours to touch; an operator must look.
+    Held,
+    /// The pass is in the ledger as ciphertext.
+    Sealed {
+        /// The pass's id.
+        method: MethodId,
+        /// False while the pass followed a lost attempt and has not been looked at again.
+        proven: bool,
+    },
+    /// Cleanup deleted the pass and looked again.
+    Removed {
+        /// The pass's id.
+        method: MethodId,
+    },
+    /// Graph refused; nothing was issued.
+    Failed,
+}
+
+impl State {
+    /// Every name [`State::name`] gives, in the order of a row's way.
+    pub const NAMES: [&'static str; 10] = [
+        "listed",
+        "checked",
+        "intent",
+        "unsettled",
+        "held",
+        "sealed",
+        "removed",
+        "failed",
+        "skipped",
+        "ineligible",
+    ];
+
+    /// The word people and scripts see; part of `status --json`'s contract.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Checked { .. } => "checked",
+            Self::Ineligible => "ineligible",
+            Self::Skipped => "skipped",
+            Self::Intent { .. } => "intent",
+            Self::Unsettled { .. } => "unsettled",
+            Self::Held => "held",
+            Self::Sealed { .. } => "sealed",
+            Self::Removed { .. } => "removed",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The pass this row owns or owned, if its id is known.
+    #[must_use]
+    pub const fn method(&self) -> Option<&MethodId> {
+        match self {
+            Self::Sealed { method, .. } | Self::Removed { method } => Some(method),
+            _ => None,
+        }
+    }
+}
+
+/// A move that is not in the list: a defect, or a damaged ledger. Nothing was recorded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a row that is {state} cannot become {event}")]
+pub struct IllegalMove {
+    state: &'static str,
+    event: &'static str,
+}
+
+/// The state after `event`.
+///
+/// # Errors
+/// [`IllegalMove`] if the state does not allow it, which includes an event about another
+/// intent than the open one.
+#[expect(clippy::match_same_arms, reason = "arms stand in the order of a row's way")]
+pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
+    use State::{
+        Checked, Failed, Held, Ineligible, Intent, Listed, Removed, Sealed, Skipped, Unsettled,
+    };
+    Ok(match (state, event) {
+        (Listed, Event::Checked(_)) => Checked { after_loss: false },
+        // A resume looks again at rows that wait.
+        (Checked { after_loss }, Event::Checked(_)) => Checked { after_loss: *after_loss },
+        (Listed | Checked { .. }, Event::Ineligible { .. }) => Ineligible,
+        (Listed | Checked { after_loss: false }, Event::Skipped { .. }) => Skipped,
+
+        (Checked { after_loss }, Event::Intended { intent, .. }) => {
+            Intent { intent: *intent, after_loss: *after_loss }
+        }
+        (Intent { intent, after_loss }, Event::NotEffected { intent: of, .. }) if intent == of => {
+            Checked { after_loss: *after_loss }
+        }
+        (Intent { intent, .. }, Event::Refused { intent: of, .. }) if intent == of => Failed,
+        (Intent { intent, .. }, Event::Lost { intent: of, .. }) if intent == of => {
+            Unsettled { intent: *intent, orphan: None }
+        }
+        (Intent { intent, after_loss }, Event::Sealed { intent: of, method, .. })
+            if intent == of =>
+        {
+            Sealed { method: method.clone(), proven: !after_loss }
+        }
+
+        (Unsettled { intent, .. }, Event::OrphanFound { method }) => {
+            Unsettled { intent: *intent, orphan: Some(method.clone()) }
+        }
+        (Unsettled { .. } | Held, Event::Settled { .. }) => Checked { after_loss: true },
+        (Unsettled { .. } | Sealed { proven: false, .. }, Event::Held { .. }) => Held,
+        (Held, Event::Held { .. }) => Held,
+        (Sealed { method, proven: false }, Event::Verified) => {
+            Sealed { method: method.clone(), proven: true }
+        }
+
+        (Failed, Event::Retried) => Checked { after_loss: false },
+
+        (Sealed { .. }, Event::RemovalIntended { .. }) => state.clone(),
+        (Sealed { method, .. }, Event::Removed { .. }) => Removed { method: method.clone() },
+        // Cleanup looks again as often as it is asked to, and may find somebody else's pass.
+        (Sealed { .. } | Removed { .. } | Held, Event::ForeignSeen { .. }) => state.clone(),
+
+        _ => return Err(IllegalMove { state: state.name(), event: event.name() }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::events::Asked;
+
+    fn asked() -> Asked {
+        Asked { start: None, lifetime_minutes: 60, one_time: false }
+    }
+
+    fn intended(id: i64) -> Event {
+        Event::Intended {
+            intent: IntentId(id),
+            asked: asked(),
+            graph_time: jiff::Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn method(id: &str) -> MethodId {
+        id.parse().expect("a method id")
+    }
+
+    #[test]
+    fn a_lost_answer_must_be_settled_before_another_post() {
+        let lost = Event::Lost {
+            intent: IntentId(1),
+            why: "reset".into(),
+            given_up: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let intent = next(&State::Checked { after_loss: false }, &intended(1)).expect("legal");
+        let unsettled = next(&intent, &lost).expect("legal");
+        assert!(next(&unsettled, &intended(2)).is_err(), "re-POST at once kills a pass");
+        let settled = next(&unsettled, &Event::Settled { found: None }).expect("legal");
+        assert_eq!(settled, State::Checked { after_loss: true });
+    }
+
+    #[test]
+    fn a_pass_after_a_loss_is_unproven_until_looked_at() {
+        let intent = next(&State::Checked { after_loss: true }, &intended(2)).expect("legal");
+        let sealed = Event::Sealed {
+            intent: IntentId(2),
+            method: method("m"),
+            start: None,
+            lifetime_minutes: 60,
+            one_time: false,
+        };
+        let state = next(&intent, &sealed).expect("legal");
+        assert_eq!(state, State::Sealed { method: method("m"), proven: false });
+        assert!(matches!(next(&state, &Event::Verified), Ok(State::Sealed { proven: true, .. })));
+    }
+
+    #[test]
+    fn an_answer_to_another_attempt_is_refused() {
+        let intent = State::Intent { intent: IntentId(2), after_loss: false };
+        let late = Event::NotEffected { intent: IntentId(1), why: "429".into() };
+        assert!(next(&intent, &late).is_err());
+    }
+
+    #[test]
+    fn nothing_leaves_removed_or_ineligible() {
+        for state in [State::Removed { method: method("m") }, State::Ineligible, State::Skipped] {
+            assert!(next(&state, &intended(1)).is_err(), "{state:?}");
+            assert!(next(&state, &Event::Retried).is_err(), "{state:?}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Promises that everything in tapwave is bounded, and names each bound.
+//!
+//! A number that limits size, count, or waiting stands here and nowhere else,
+//! with its unit in the type or the name and the reason beside it.
+
+use std::time::Duration;
+
+/// Most rows one wave may hold. A tenant-wide wave beyond this is split by its owner.
+pub const MAX_ROWS: u64 = 1_000_000;
+/// Most bytes one wave file may hold; a million rows of 512 bytes.
+pub const MAX_WAVE_BYTES: u64 = 512 * 1024 * 1024;
+/// Most bytes in one field of the wave, after decoding.
+pub const MAX_FIELD_BYTES: usize = 32 * 1024;
+/// Most columns a wave may have; the portal's export has fewer than 60.
+pub const MAX_COLUMNS: usize = 512;
+/// Most bytes in a userPrincipalName. Entra allows 64 before the `@` and 48 after it for
+/// managed domains, and up to 113 in all.
+pub const MAX_UPN_BYTES: usize = 113;
+
+/// Bounds Graph sets on a pass's lifetime, in minutes (documented: 10–43200).
+pub const LIFETIME_MINUTES: std::ops::RangeInclusive<u32> = 10..=43_200;
+
+/// Most values in one `in (…)` filter on users (documented).
+pub const USERS_PER_FILTER: usize = 15;
+/// Most requests in one `$batch` (documented).
+pub const REQUESTS_PER_BATCH: usize = 20;
+/// Most group ids in one `checkMemberGroups` call (documented).
+pub const GROUPS_PER_CHECK: usize = 20;
+/// Largest page Graph gives of directory objects (documented).
+pub const PAGE_SIZE: usize = 999;
+/// Most pages followed in one listing: a million members and no endless `nextLink` chain.
+pub const MAX_PAGES: usize = 1_100;
+/// Most target groups resolved for one check.
+pub const MAX_GROUPS: usize = 200;
+
+/// Most bytes read from one Graph answer. A full page of users is about 1 MiB.
+pub const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
+/// Wait for a connection to Graph.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Wait for one whole answer; after it the outcome of a write is unsettled. Graph's own
+/// gateway gives up well before this.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(100);
+/// Idle connections are dropped after this, so that a write is seldom sent on one that the
+/// other side has already closed.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Requests in flight at once unless `--max-in-flight` says otherwise.
+pub const DEFAULT_IN_FLIGHT: usize = 64;
+/// Most requests in flight that may be asked for.
+pub const MAX_IN_FLIGHT: usize = 512;
+/// Rows in the conductor's hands at once, as a multiple of the requests in flight.
+pub const ROWS_AHEAD: usize = 2;
+/// Rows read from the ledger at a time.
+pub const ROWS_PER_READ: usize = 256;
+/// Rows checked together: twenty filters of fifteen users fill one `$batch`.
+pub const ROWS_PER_CHECK: usize = USERS_PER_FILTER * REQUESTS_PER_BATCH;
+/// Most ledger records committed in one group.
+pub const RECORDS_PER_COMMIT: usize = 512;
+
+/// How long we wait before we believe that a lost POST will not execute any more.
+/// An assumption (SECURITY.md): nothing in Graph's documentation bounds a queued request.
+pub const DEFAULT_FENCE: Duration = Duration::from_mins(5);
+/// Most times a row is attempted within one run before it is held.
+pub const MAX_ATTEMPTS: u32 = 8;
+/// Most times a read or a DELETE is sent again after an answer was lost.
+pub const MAX_READ_ATTEMPTS: u32 = 6;
+/// First wait before a read is repeated; it doubles.
+pub const READ_BACKOFF: Duration = Duration::from_millis(500);
+/// Longest wait before a read is repeated.
+pub const MAX_READ_BACKOFF: Duration = Duration::from_secs(30);
+/// A run that has had no answer but refusals and losses for this long ends with exit 6.
+pub const MAX_OUTAGE: Duration = Duration::from_mins(15);
+/// Longest `Retry-After` that is waited for. A longer one counts as an outage.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
+
+/// A resume checks unissued rows again when the last check is older than this.
+pub const CHECK_GOOD_FOR: Duration = Duration::from_mins(15);
+/// How far two clocks inside Graph may differ when a pass's creation time is compared with
+/// an intent's.
+pub const CLOCK_SLACK: Duration = Duration::from_mins(1);
+/// Usable time that must be left for whoever reads a pass last.
+pub const LEAST_USABLE: Duration = Duration::from_mins(30);
+
+/// Problems shown in full on the terminal; the rest are counted and go to `--rejects`.
+pub const PROBLEMS_SHOWN: usize = 50;
+/// Problems kept in memory while a wave is read.
+pub const MAX_PROBLEMS: usize = 10_000;
+/// Most bytes of a message from Graph that are kept or shown.
+pub const MAX_MESSAGE_BYTES: usize = 512;
+
+/// Most recipients one pass may be sealed to.
+pub const MAX_RECIPIENTS: usize = 64;
+/// Most different sets of recipients in one run, thus handoff files.
+pub const MAX_RECIPIENT_SETS: usize = 1_000;
+/// Largest age file `open` reads: a million rows of about 200 bytes.
+pub const MAX_HANDOFF_BYTES: u64 = 1024 * 1024 * 1024;
+/// Largest settings, recipient, or identity file.
+pub const MAX_SETTINGS_BYTES: u64 = 1024 * 1024;
