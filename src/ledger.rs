@@ -1,3 +1,493 @@
-//! (being written)
+//! Promises that whatever a run is about to do, and whatever it did, is on the disk before
+//! anybody acts on it; it alone mints the right to act, [`Intent`]. Must never hold a pass in
+//! the clear, nor a token.
+//!
+//! A run is a folder ([`RunFolder`]) with one `SQLite` database. It is made whole as a [`Draft`]
+//! and published under its name; from then on a [`Ledger`] is the only way in. Rows move as
+//! [`state::next`] allows, live and on replay, inside the transaction that records the event.
+//!
+//! | promise | kept by |
+//! |---|---|
+//! | durable before the answer | `writer`: WAL, `synchronous=FULL`, answers after COMMIT |
+//! | one writer | `lock`: held by the system, so a crash gives it back |
+//! | memory does not grow with the rows | pages of rows, a small cache |
+//! | purged means gone | `secure_delete`, the log emptied, VACUUM |
+//!
+//! An intent cannot be made elsewhere, nor spent twice:
+//!
+//! ```compile_fail,E0451
+//! # use tapwave::ledger::{Intent, events::{Asked, IntentId}};
+//! # fn forge(asked: Asked, user: tapwave::ids::UserId) -> Intent {
+//! Intent {
+//!     id: IntentId(1),
+//!     line: tapwave::ids::Line(2),
+//!     user,
+//!     asked,
+//!     graph_time: jiff::Timestamp::UNIX_EPOCH,
+//! }
+//! # }
+//! ```
+//!
+//! ```compile_fail,E0599
+//! # use tapwave::ledger::Intent;
+//! fn twice(intent: &Intent) -> Intent {
+//!     intent.clone()
+//! }
+//! ```
+//!
+//! ```compile_fail,E0382
+//! # use tapwave::ledger::{Intent, Issued, Ledger, Outcome};
+//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued) {
+//! let _ = ledger.sealed(intent, issued, 0, Vec::new()).await;
+//! let _ = ledger.record_outcome(intent, Outcome::Refused { why: "late".into() }).await;
+//! # }
+//! ```
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use self::events::{Asked, Event, IntentId};
+use self::lock::Lock;
+use self::state::{Standing, State};
+use self::store::Halt;
+use self::writer::{Desk, Writer};
+use crate::clock::Clock;
+use crate::ids::{Line, MethodId, UserId};
+
 pub mod events;
 pub mod state;
+
+mod connection;
+mod draft;
+mod failpoint;
+mod fault;
+mod folder;
+mod lock;
+mod record;
+mod registry;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use self::draft::Draft;
+#[doc(hidden)]
+pub use self::failpoint::Faults;
+pub use self::fault::{Holder, LedgerError, WriteFault};
+pub use self::folder::{FolderError, RunFolder, check_place, sync_folder};
+pub use self::record::{
+    About, Counts, Existing, IntentRecord, Issued, NewBadRow, NewRow, Options, Outcome,
+    PolicyRecord, RecipientRecord, RowRecord, Unhanded, WaveAbout,
+};
+pub use self::registry::{Issuer, Listed, Registry, RegistryError, Summary, default_home};
+
+/// What a ledger is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Looking, also while another process writes, also where nothing may be written.
+    Read,
+    /// Acting; one process at a time.
+    Write,
+}
+
+/// A run's durable record. Clones are handles to the same one.
+#[derive(Clone)]
+pub struct Ledger(Arc<Inner>);
+
+struct Inner {
+    folder: RunFolder,
+    about: About,
+    clock: Clock,
+    desk: Option<Desk>,
+    reader: Mutex<Connection>,
+}
+
+/// The right to send one POST, on the disk before anybody holds it. Spent by
+/// [`Ledger::sealed`] or [`Ledger::record_outcome`]; one that is dropped stays in the ledger as
+/// an attempt whose outcome nobody knows.
+#[derive(Debug)]
+#[must_use = "an intent that is not spent must be settled by hand and fence"]
+pub struct Intent {
+    id: IntentId,
+    line: Line,
+    user: UserId,
+    asked: Asked,
+    graph_time: Timestamp,
+}
+
+impl Intent {
+    /// Its number within the run.
+    #[must_use]
+    pub const fn id(&self) -> IntentId {
+        self.id
+    }
+
+    /// The row it is about.
+    #[must_use]
+    pub const fn line(&self) -> Line {
+        self.line
+    }
+
+    /// The user it permits a POST for.
+    #[must_use]
+    pub const fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// What the POST may ask for.
+    #[must_use]
+    pub const fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// Graph's clock when it was minted.
+    #[must_use]
+    pub const fn graph_time(&self) -> Timestamp {
+        self.graph_time
+    }
+}
+
+impl Ledger {
+    /// Opens a run. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If there is no ledger, it is another program's, a newer tapwave's, or damaged; for
+    /// writing also if another process writes it or the folder may not hold a run.
+    pub async fn open(
+        folder: &RunFolder,
+        access: Access,
+        clock: Clock,
+    ) -> Result<Self, LedgerError> {
+        Self::open_with(folder, access, clock, Faults::default()).await
+    }
+
+    /// Opens a run in which a durable write may fail by request.
+    #[doc(hidden)]
+    pub async fn open_with(
+        folder: &RunFolder,
+        access: Access,
+        clock: Clock,
+        faults: Faults,
+    ) -> Result<Self, LedgerError> {
+        let folder = folder.clone();
+        let opening = move || {
+            if !folder.holds_run() {
+                let holds = folder.contents();
+                return Err(LedgerError::Missing { folder: folder.path().to_owned(), holds });
+            }
+            if access == Access::Read {
+                return Self::assembled(&folder, None, clock);
+            }
+            folder.check_writable()?;
+            let lock = Lock::take(&folder, clock.now())?;
+            Self::with_writer(&folder, lock, clock, faults)
+        };
+        tokio::task::spawn_blocking(opening).await.unwrap_or(Err(LedgerError::Shut))
+    }
+
+    fn published(folder: &RunFolder, lock: Lock, clock: Clock) -> Result<Self, LedgerError> {
+        Self::with_writer(folder, lock, clock, Faults::default())
+    }
+
+    fn with_writer(
+        folder: &RunFolder,
+        lock: Lock,
+        clock: Clock,
+        faults: Faults,
+    ) -> Result<Self, LedgerError> {
+        let path = folder.join(folder::LEDGER);
+        let db = connection::open_writer(&path)?;
+        Self::assembled(folder, Some(Writer::new(db, path, lock, faults)), clock)
+    }
+
+    fn assembled(
+        folder: &RunFolder,
+        writer: Option<Writer>,
+        clock: Clock,
+    ) -> Result<Self, LedgerError> {
+        let path = folder.join(folder::LEDGER);
+        let reader = connection::open_reader(&path)?;
+        let about = store::about(&reader).map_err(|error| connection::explained(&path, error))?;
+        Ok(Self(Arc::new(Inner {
+            folder: folder.clone(),
+            about,
+            clock,
+            desk: writer.map(Writer::start),
+            reader: Mutex::new(reader),
+        })))
+    }
+
+    /// Where the run lies.
+    #[must_use]
+    pub fn folder(&self) -> &RunFolder {
+        &self.0.folder
+    }
+
+    /// What the run is about.
+    #[must_use]
+    pub fn about(&self) -> &About {
+        &self.0.about
+    }
+
+    /// Transactions committed through this handle: how well writes were grouped.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.0.desk.as_ref().map_or(0, Desk::commits)
+    }
+
+    // ---- writes --------------------------------------------------------------------------
+
+    /// Mints the right to one POST for `line`. It is durable before this returns.
+    ///
+    /// # Errors
+    /// If the run is closed, the row may not be attempted now, `user` is not whom the check let
+    /// in, or it cannot be made durable.
+    pub async fn intend(
+        &self,
+        line: Line,
+        user: UserId,
+        asked: Asked,
+        graph_time: Timestamp,
+    ) -> Result<Intent, LedgerError> {
+        let at = self.0.clock.now();
+        self.write(move |db| {
+            let id = store::intend(db, line, user, &asked, graph_time, at)?;
+            Ok(Intent { id, line, user, asked, graph_time })
+        })
+        .await
+    }
+
+    /// Spends an intent on a pass: the event and the ciphertext become durable together.
+    ///
+    /// `set` is the index of the recipients that the ciphertext is sealed to.
+    ///
+    /// # Errors
+    /// If it cannot be made durable. Then the pass must be deleted by its id while that is
+    /// known, and the run stopped.
+    pub async fn sealed(
+        &self,
+        intent: Intent,
+        issued: Issued,
+        set: u32,
+        ciphertext: Vec<u8>,
+    ) -> Result<State, LedgerError> {
+        let at = self.0.clock.now();
+        self.write(move |db| store::seal(db, intent.line, intent.id, &issued, set, &ciphertext, at))
+            .await
+    }
+
+    /// Spends an intent that brought no pass we hold.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub async fn record_outcome(
+        &self,
+        intent: Intent,
+        outcome: Outcome,
+    ) -> Result<State, LedgerError> {
+        let at = self.0.clock.now();
+        self.write(move |db| store::conclude(db, intent.line, intent.id, outcome, at)).await
+    }
+
+    /// Records any other event. [`Event::Lost`] is taken too, for attempts whose intent died
+    /// with an earlier process.
+    ///
+    /// # Errors
+    /// If the row is unknown, the move is not legal, the event needs an intent, or it cannot be
+    /// made durable.
+    pub async fn record(&self, line: Line, event: Event) -> Result<State, LedgerError> {
+        let at = self.0.clock.now();
+        self.write(move |db| store::record(db, line, &event, at)).await
+    }
+
+    /// Closes the run: [`Ledger::intend`] refuses for ever after.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub async fn close(&self) -> Result<(), LedgerError> {
+        let at = self.0.clock.now();
+        self.write(move |db| Ok(store::close(db, at)?)).await
+    }
+
+    /// Notes when the rows that wait were checked again.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub async fn set_checked_at(&self, at: Timestamp) -> Result<(), LedgerError> {
+        self.write(move |db| Ok(store::set_checked_at(db, at)?)).await
+    }
+
+    /// Adds to what the run cost.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub async fn add_traffic(&self, requests: u64, throttled: u64) -> Result<(), LedgerError> {
+        self.write(move |db| Ok(store::add_traffic(db, requests, throttled)?)).await
+    }
+
+    /// Notes that a handoff file is finished, and whose passes it holds.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub async fn handed_off(&self, file: String, lines: Vec<Line>) -> Result<(), LedgerError> {
+        let at = self.0.clock.now();
+        self.write(move |db| Ok(store::handed_off(db, &file, &lines, at)?)).await
+    }
+
+    /// Destroys every ciphertext, so that no byte of them remains in the run's files; returns
+    /// how many there were. What the handoff folder holds is not touched.
+    ///
+    /// # Errors
+    /// [`LedgerError::PurgeHindered`] if another process is reading: the ciphertexts are deleted
+    /// and the rest may be asked for again. Otherwise if it cannot be made durable.
+    pub async fn purge_sealed(&self) -> Result<u64, LedgerError> {
+        let desk = self.0.desk.as_ref().ok_or(LedgerError::ReadOnly)?;
+        desk.purge(self.0.clock.now()).await
+    }
+
+    /// Waits until everything asked for before is durable, closes the database and gives the
+    /// lock back. Writes through any handle fail afterwards; reads still work.
+    pub async fn shut(&self) {
+        if let Some(desk) = &self.0.desk {
+            desk.shut().await;
+        }
+    }
+
+    // ---- reads ---------------------------------------------------------------------------
+
+    /// At most `limit` rows in these states behind `after`, by line.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn rows(
+        &self,
+        states: &[Standing],
+        after: Option<Line>,
+        limit: usize,
+    ) -> Result<Vec<RowRecord>, LedgerError> {
+        let states = states.to_vec();
+        self.read(move |db| store::rows(db, &states, after, limit)).await
+    }
+
+    /// One row, if there is such a line.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn row(&self, line: Line) -> Result<Option<RowRecord>, LedgerError> {
+        self.read(move |db| store::row(db, line)).await
+    }
+
+    /// How many rows stand where, and what the run cost.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn counts(&self) -> Result<Counts, LedgerError> {
+        self.read(store::counts).await
+    }
+
+    /// When cleanup closed the run, if it did.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn closed(&self) -> Result<Option<Timestamp>, LedgerError> {
+        self.read(store::closed).await
+    }
+
+    /// When the sealed copies were destroyed, if they were.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn purged(&self) -> Result<Option<Timestamp>, LedgerError> {
+        self.read(store::purged).await
+    }
+
+    /// When the rows were last checked.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn checked_at(&self) -> Result<Timestamp, LedgerError> {
+        self.read(store::checked_at).await
+    }
+
+    /// A row's sealed pass: a complete age file.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn ciphertext(&self, line: Line) -> Result<Option<Vec<u8>>, LedgerError> {
+        self.read(move |db| store::ciphertext(db, line)).await
+    }
+
+    /// At most `limit` sealed rows behind `after` that no finished handoff file holds.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn rows_without_handoff(
+        &self,
+        after: Option<Line>,
+        limit: usize,
+    ) -> Result<Vec<Unhanded>, LedgerError> {
+        self.read(move |db| store::unhanded(db, after, limit)).await
+    }
+
+    /// Finished handoff files and when they were written.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn handoffs(&self) -> Result<Vec<(String, Timestamp)>, LedgerError> {
+        self.read(store::handoffs).await
+    }
+
+    /// Everything that happened to a row, in order.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn history(&self, line: Line) -> Result<Vec<(Timestamp, Event)>, LedgerError> {
+        self.read(move |db| store::history(db, line)).await
+    }
+
+    /// The row that this run sealed a pass of that id for, now or before a settlement.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn issued_here(&self, method: MethodId) -> Result<Option<Line>, LedgerError> {
+        self.read(move |db| store::sealed_by_us(db, &method)).await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, Halt> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let desk = self.0.desk.as_ref().ok_or(LedgerError::ReadOnly)?;
+        desk.perform(work).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let inner = Arc::clone(&self.0);
+        let reading = move || {
+            // A reader that panicked has left nothing half done: it only reads.
+            let db = inner.reader.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&db).map_err(|error| connection::explained(&inner.path(), error))
+        };
+        tokio::task::spawn_blocking(reading).await.unwrap_or(Err(LedgerError::Shut))
+    }
+}
+
+impl Inner {
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.join(folder::LEDGER)
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path: &Path = self.0.folder.path();
+        f.debug_struct("Ledger").field("folder", &path).finish_non_exhaustive()
+    }
+}

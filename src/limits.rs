@@ -96,3 +96,19 @@ pub const MAX_RECIPIENT_SETS: usize = 1_000;
 pub const MAX_HANDOFF_BYTES: u64 = 1024 * 1024 * 1024;
 /// Largest settings, recipient, or identity file.
 pub const MAX_SETTINGS_BYTES: u64 = 1024 * 1024;
+
+/// `SQLite`'s page cache per connection, in KiB: memory stays flat however many rows a run has.
+pub const LEDGER_CACHE_KIB: u32 = 2 * 1024;
+/// How long one connection to a ledger waits for another one's lock.
+pub const LEDGER_BUSY: Duration = Duration::from_secs(10);
+/// Most bytes of write-ahead log that stay on disk after a checkpoint.
+pub const LEDGER_LOG_BYTES: u32 = 8 * 1024 * 1024;
+/// Most characters of a run's name that come from the wave's file name.
+pub const MAX_RUN_STEM: usize = 60;
+/// Nearest names shown when a run is not found.
+pub const NEAREST_RUNS: usize = 3;
+/// Most characters kept of the command line that holds a run.
+pub const MAX_HOLDER_COMMAND: usize = 200;
+/// Most bytes read from the small files beside a ledger: its holder, the list of runs that
+/// lie elsewhere.
+pub const MAX_NOTE_BYTES: u64 = 1024 * 1024;

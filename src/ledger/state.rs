@@ -55,36 +55,77 @@ pub enum State {
     Failed,
 }
 
-impl State {
-    /// Every name [`State::name`] gives, in the order of a row's way.
-    pub const NAMES: [&'static str; 10] = [
-        "listed",
-        "checked",
-        "intent",
-        "unsettled",
-        "held",
-        "sealed",
-        "removed",
-        "failed",
-        "skipped",
-        "ineligible",
+/// The state without its evidence: what people, filters and counts speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "each is the state of the same name")]
+pub enum Standing {
+    Listed,
+    Checked,
+    Intent,
+    Unsettled,
+    Held,
+    Sealed,
+    Removed,
+    Failed,
+    Skipped,
+    Ineligible,
+}
+
+impl Standing {
+    /// All of them, in the order of a row's way.
+    pub const ALL: [Self; 10] = [
+        Self::Listed,
+        Self::Checked,
+        Self::Intent,
+        Self::Unsettled,
+        Self::Held,
+        Self::Sealed,
+        Self::Removed,
+        Self::Failed,
+        Self::Skipped,
+        Self::Ineligible,
     ];
 
     /// The word people and scripts see; part of `status --json`'s contract.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Listed => "listed",
-            Self::Checked { .. } => "checked",
-            Self::Ineligible => "ineligible",
-            Self::Skipped => "skipped",
-            Self::Intent { .. } => "intent",
-            Self::Unsettled { .. } => "unsettled",
+            Self::Checked => "checked",
+            Self::Intent => "intent",
+            Self::Unsettled => "unsettled",
             Self::Held => "held",
-            Self::Sealed { .. } => "sealed",
-            Self::Removed { .. } => "removed",
+            Self::Sealed => "sealed",
+            Self::Removed => "removed",
             Self::Failed => "failed",
+            Self::Skipped => "skipped",
+            Self::Ineligible => "ineligible",
         }
+    }
+}
+
+impl State {
+    /// The state without its evidence.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        match self {
+            Self::Listed => Standing::Listed,
+            Self::Checked { .. } => Standing::Checked,
+            Self::Ineligible => Standing::Ineligible,
+            Self::Skipped => Standing::Skipped,
+            Self::Intent { .. } => Standing::Intent,
+            Self::Unsettled { .. } => Standing::Unsettled,
+            Self::Held => Standing::Held,
+            Self::Sealed { .. } => Standing::Sealed,
+            Self::Removed { .. } => Standing::Removed,
+            Self::Failed => Standing::Failed,
+        }
+    }
+
+    /// See [`Standing::name`].
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.standing().name()
     }
 
     /// The pass this row owns or owned, if its id is known.

@@ -1,0 +1,255 @@
+//! Promises the shapes in which the ledger takes and gives what it knows. Never holds a pass.
+//!
+//! What upper rooms own (a wave's header, a row's wishes) travels as JSON text: the ledger
+//! keeps it and does not read it.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::events::{Asked, IntentId};
+use super::state::{Standing, State};
+use crate::ids::{Line, MethodId, UserId};
+
+/// What a run is about; written once, when its ledger is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    /// The run's name, which is its folder's.
+    pub name: String,
+    /// When the ledger was made.
+    pub created: Timestamp,
+    /// The version of tapwave that made it.
+    pub tapwave_version: String,
+    /// Where the rows came from.
+    pub wave: WaveAbout,
+    /// The tenant's id or domain, if one was named.
+    pub tenant: Option<String>,
+    /// Where Graph was reached.
+    pub graph_url: String,
+    /// How the run was asked for.
+    pub options: Options,
+    /// Who may read the passes; a row's `set` counts into this list.
+    pub recipients: Vec<RecipientRecord>,
+    /// The tenant's policy as the check found it.
+    pub policy: PolicyRecord,
+    /// When the check that let the rows in was made. Later checks:
+    /// [`Ledger::checked_at`](super::Ledger::checked_at).
+    pub checked_at: Timestamp,
+}
+
+/// The wave file a run was made from. It is not needed again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaveAbout {
+    /// The file's path, for people.
+    pub path: String,
+    /// SHA-256 of the file's bytes, in hex.
+    pub digest: String,
+    /// The header as the roster serialises it.
+    pub header_json: String,
+    /// Rows in the file, good and bad.
+    pub rows: u64,
+}
+
+/// The options a resume needs again. Fields that an older ledger lacks take their default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Options {
+    /// `--lifetime`, in minutes.
+    pub lifetime_minutes: Option<u32>,
+    /// `--start`.
+    pub start: Option<Timestamp>,
+    /// `--one-time` or `--multi-use`.
+    pub one_time: Option<bool>,
+    /// `--existing`.
+    pub existing: Existing,
+    /// `--group`, as given.
+    pub groups: Vec<String>,
+    /// `--skip-ineligible`.
+    pub skip_ineligible: bool,
+    /// `--fence`, in seconds.
+    pub fence_seconds: u64,
+}
+
+/// What to do about a pass that is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Existing {
+    /// The check refuses and names them.
+    #[default]
+    Fail,
+    /// Usable ones are left alone.
+    Skip,
+    /// A pass older than our intent may be replaced.
+    Replace,
+}
+
+/// One set of recipients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecipientRecord {
+    /// The set's name, `all` if there is only one.
+    pub label: String,
+    /// The public keys.
+    pub keys: Vec<String>,
+}
+
+/// What the tenant's policy said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyRecord {
+    /// Shortest lifetime, in minutes.
+    pub min_lifetime_minutes: u32,
+    /// Longest lifetime, in minutes.
+    pub max_lifetime_minutes: u32,
+    /// Lifetime where none is asked for, in minutes.
+    pub default_lifetime_minutes: u32,
+    /// Whether every pass must be one-time.
+    pub one_time: bool,
+}
+
+/// A well-formed row of the wave on its way into a ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRow {
+    /// Its line in the wave.
+    pub line: Line,
+    /// The userPrincipalName as written.
+    pub upn: String,
+    /// Every field as written.
+    pub cells: Vec<String>,
+    /// What the row asks for, as the roster serialises it.
+    pub wanted_json: String,
+}
+
+/// A row of the wave that cannot be used, kept so that `status` and `--rejects` can show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewBadRow {
+    /// Its line in the wave.
+    pub line: Line,
+    /// What stands in the userPrincipalName column; may be empty.
+    pub upn: String,
+    /// Every field as written.
+    pub cells: Vec<String>,
+    /// Sentences for people.
+    pub problems: Vec<String>,
+}
+
+/// Everything the ledger knows of a row, the ciphertext aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowRecord {
+    /// Its line in the wave.
+    pub line: Line,
+    /// The userPrincipalName as written.
+    pub upn: String,
+    /// Every field as written.
+    pub cells: Vec<String>,
+    /// What the row asks for, as the roster serialised it.
+    pub wanted_json: String,
+    /// Where it stands.
+    pub state: State,
+    /// The object id, once checked.
+    pub user: Option<UserId>,
+    /// For people to read.
+    pub display_name: Option<String>,
+    /// What its pass shall be, once checked.
+    pub asked: Option<Asked>,
+    /// Index of the recipient set, once checked.
+    pub set: Option<u32>,
+    /// The pass this row owns or owned, until a lost one is settled.
+    pub issued: Option<Issued>,
+    /// Why it stands where it stands, if there is something to say.
+    pub reason: Option<String>,
+    /// Somebody else's pass that was seen on the user.
+    pub foreign: Option<MethodId>,
+    /// The latest attempt.
+    pub intent: Option<IntentRecord>,
+    /// Attempts since the check, or since an operator last let the row try again.
+    pub attempts: u32,
+    /// The finished handoff file that holds its pass.
+    pub handoff: Option<String>,
+}
+
+/// A pass as Graph answered it, without its code.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// Its id.
+    pub method: MethodId,
+    /// When it begins to work.
+    pub start: Option<Timestamp>,
+    /// Minutes from the start.
+    pub lifetime_minutes: u32,
+    /// Whether it works once only.
+    pub one_time: bool,
+}
+
+/// An attempt as the ledger remembers it. Unlike [`Intent`](super::Intent) it permits nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IntentRecord {
+    /// Its number.
+    pub id: IntentId,
+    /// What it asked for.
+    pub asked: Asked,
+    /// Graph's clock when it was minted.
+    pub graph_time: Timestamp,
+    /// The wall clock when it was minted.
+    pub minted: Timestamp,
+    /// Graph's clock when it was given up, if its answer was lost.
+    pub given_up: Option<Timestamp>,
+    /// The name of the event that ended it; `None` while its outcome is unknown.
+    pub outcome: Option<String>,
+}
+
+/// How an attempt that issued nothing we hold came out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It certainly had no effect and may be tried again.
+    NotEffected {
+        /// Throttled, not sent, token refused.
+        why: String,
+    },
+    /// Graph refused for good.
+    Refused {
+        /// Graph's own words, shortened.
+        why: String,
+    },
+    /// Nobody knows.
+    Lost {
+        /// What broke.
+        why: String,
+        /// Graph's clock when the attempt was given up.
+        given_up: Timestamp,
+    },
+}
+
+/// How many rows stand where, and what the run cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    pub(super) by_standing: [u64; Standing::ALL.len()],
+    /// Calls to Graph.
+    pub requests: u64,
+    /// Calls that Graph refused because of throttling.
+    pub throttled: u64,
+}
+
+impl Counts {
+    /// Rows in this state.
+    #[must_use]
+    pub const fn of(&self, standing: Standing) -> u64 {
+        self.by_standing[standing as usize]
+    }
+
+    /// All rows.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.by_standing.iter().sum()
+    }
+}
+
+/// A sealed row that no finished handoff file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unhanded {
+    /// Its line.
+    pub line: Line,
+    /// Index of its recipient set.
+    pub set: u32,
+}

@@ -1,0 +1,78 @@
+-- A tapwave run, version 1. It holds no pass in the clear and no token.
+-- Times are RFC 3339 in UTC. Columns that end in _json hold JSON.
+
+CREATE TABLE about (
+    only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
+    about_json TEXT NOT NULL,               -- options, recipients, policy, wave
+    checked_at TEXT NOT NULL,               -- the latest check
+    closed_at  TEXT,                        -- cleanup began: no pass is issued after this
+    purged_at  TEXT,                        -- the sealed copies were destroyed
+    requests   INTEGER NOT NULL DEFAULT 0,  -- calls to Graph
+    throttled  INTEGER NOT NULL DEFAULT 0   -- calls Graph refused because of throttling
+) STRICT;
+
+CREATE TABLE rows (
+    line                    INTEGER PRIMARY KEY,  -- in the wave file, counted from 1
+    user_principal_name     TEXT NOT NULL,
+    user_principal_name_key TEXT NOT NULL,        -- in lower case
+    cells_json              TEXT NOT NULL,        -- every field as the wave wrote it
+    wanted_json             TEXT NOT NULL,        -- what the row asked for
+    state                   TEXT NOT NULL,        -- one word
+    state_json              TEXT NOT NULL,        -- with its evidence
+    user_id                 TEXT,
+    display_name            TEXT,
+    asked_json              TEXT,
+    recipient_set           INTEGER,              -- index into about_json's recipients
+    latest_intent           INTEGER,
+    attempts                INTEGER NOT NULL DEFAULT 0,
+    method_id               TEXT,                 -- the pass, as Graph names it
+    pass_start              TEXT,
+    pass_lifetime_minutes   INTEGER,
+    pass_one_time           INTEGER,
+    reason                  TEXT,
+    foreign_method_id       TEXT,                 -- somebody else's pass that was seen
+    handoff_file            TEXT
+) STRICT;
+CREATE INDEX rows_by_state ON rows (state, line);
+
+-- The encrypted passes: each is a complete age file. Empty once cleanup has purged them.
+CREATE TABLE sealed (
+    line       INTEGER PRIMARY KEY,
+    ciphertext BLOB NOT NULL
+) STRICT;
+
+-- Every pass this run ever sealed; it outlives the purge.
+CREATE TABLE passes (
+    method_id TEXT NOT NULL,
+    line      INTEGER NOT NULL,
+    intent    INTEGER NOT NULL,
+    PRIMARY KEY (method_id, line)
+) STRICT, WITHOUT ROWID;
+
+-- One for each request that was about to be sent.
+CREATE TABLE intents (
+    intent     INTEGER PRIMARY KEY AUTOINCREMENT,
+    line       INTEGER NOT NULL,
+    user_id    TEXT NOT NULL,
+    asked_json TEXT NOT NULL,
+    graph_time TEXT NOT NULL,  -- Graph's clock when it was minted
+    minted_at  TEXT NOT NULL,  -- this machine's clock then
+    given_up   TEXT,           -- Graph's clock when its answer was lost
+    outcome    TEXT            -- NULL: unknown
+) STRICT;
+
+-- Everything that ever happened to a row, in order.
+CREATE TABLE events (
+    seq        INTEGER PRIMARY KEY,
+    line       INTEGER NOT NULL,
+    at         TEXT NOT NULL,
+    event      TEXT NOT NULL,  -- one word
+    event_json TEXT NOT NULL   -- with its evidence
+) STRICT;
+CREATE INDEX events_by_line ON events (line, seq);
+
+-- Finished handoff files.
+CREATE TABLE handoffs (
+    file       TEXT PRIMARY KEY,
+    written_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;

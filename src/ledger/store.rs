@@ -1,0 +1,593 @@
+//! Promises that what the ledger's tables say follows from [`state::next`] alone, and that a
+//! refused move leaves no trace. Must never begin or end a transaction by itself: its callers
+//! decide what becomes durable together.
+//!
+//! Every function that moves a row reads and validates first and writes afterwards. So a
+//! refusal ([`Halt::Refused`]) has written nothing and the moves beside it in the same
+//! transaction stand; a broken write ([`Halt::Broken`]) ends the whole transaction.
+
+use jiff::Timestamp;
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::events::{Asked, Event, IntentId};
+use super::fault::LedgerError;
+use super::record::{
+    About, Counts, IntentRecord, Issued, NewBadRow, NewRow, Outcome, RowRecord, Unhanded,
+};
+use super::state::{self, Standing, State};
+use crate::ids::{Line, MethodId, UserId};
+
+/// Why a move did not happen.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// The move is not allowed; nothing was written.
+    Refused(LedgerError),
+    /// `SQLite` failed; the transaction cannot be relied on.
+    Broken(rusqlite::Error),
+}
+
+impl From<LedgerError> for Halt {
+    fn from(error: LedgerError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<rusqlite::Error> for Halt {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+// ---- moves -------------------------------------------------------------------------------
+
+/// Adds a row that nobody has checked.
+pub(super) fn insert(db: &Connection, row: &NewRow) -> Result<(), rusqlite::Error> {
+    let state = State::Listed;
+    db.prepare_cached(
+        "INSERT INTO rows (line, user_principal_name, user_principal_name_key, cells_json,
+                           wanted_json, state, state_json)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        key(row.line),
+        row.upn,
+        row.upn.to_lowercase(),
+        json(&row.cells)?,
+        row.wanted_json,
+        state.name(),
+        json(&state)?,
+    ])?;
+    Ok(())
+}
+
+/// Adds a row that cannot be used.
+pub(super) fn insert_bad(db: &Connection, row: NewBadRow, at: Timestamp) -> Result<(), Halt> {
+    let NewBadRow { line, upn, cells, problems } = row;
+    insert(db, &NewRow { line, upn, cells, wanted_json: "{}".into() })?;
+    apply(db, line, &Event::Ineligible { problems }, at)?;
+    Ok(())
+}
+
+/// Writes what the run is about.
+pub(super) fn set_about(db: &Connection, about: &About) -> Result<(), rusqlite::Error> {
+    db.execute(
+        "INSERT INTO about (only_row, about_json, checked_at) VALUES (1, ?1, ?2)",
+        params![json(about)?, about.checked_at.to_string()],
+    )?;
+    Ok(())
+}
+
+/// Records an event that no intent is needed for.
+pub(super) fn record(
+    db: &Connection,
+    line: Line,
+    event: &Event,
+    at: Timestamp,
+) -> Result<State, Halt> {
+    // A resume speaks of lost attempts whose intent died with an earlier process.
+    let needs_intent = matches!(
+        event,
+        Event::Intended { .. }
+            | Event::NotEffected { .. }
+            | Event::Refused { .. }
+            | Event::Sealed { .. }
+    );
+    if needs_intent {
+        return Err(LedgerError::NeedsIntent { line, event: event.name() }.into());
+    }
+    apply(db, line, event, at)
+}
+
+/// Writes down that a POST is about to go.
+pub(super) fn intend(
+    db: &Connection,
+    line: Line,
+    user: UserId,
+    asked: &Asked,
+    graph_time: Timestamp,
+    at: Timestamp,
+) -> Result<IntentId, Halt> {
+    if closed(db)?.is_some() {
+        return Err(LedgerError::Closed.into());
+    }
+    let intended =
+        |intent| Event::Intended { intent: IntentId(intent), asked: asked.clone(), graph_time };
+    // The number comes from the insert, so the move is tried with another one before.
+    let (state, known) = standing_of(db, line)?;
+    state::next(&state, &intended(0)).map_err(|source| LedgerError::Illegal { line, source })?;
+    if known != Some(user) {
+        return Err(LedgerError::OtherUser(line).into());
+    }
+    db.prepare_cached(
+        "INSERT INTO intents (line, user_id, asked_json, graph_time, minted_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![
+        key(line),
+        user.to_string(),
+        json(asked)?,
+        graph_time.to_string(),
+        at.to_string()
+    ])?;
+    let intent = db.last_insert_rowid();
+    apply(db, line, &intended(intent), at)?;
+    Ok(IntentId(intent))
+}
+
+/// Records how an attempt came out that issued nothing we hold.
+pub(super) fn conclude(
+    db: &Connection,
+    line: Line,
+    intent: IntentId,
+    outcome: Outcome,
+    at: Timestamp,
+) -> Result<State, Halt> {
+    let event = match outcome {
+        Outcome::NotEffected { why } => Event::NotEffected { intent, why },
+        Outcome::Refused { why } => Event::Refused { intent, why },
+        Outcome::Lost { why, given_up } => Event::Lost { intent, why, given_up },
+    };
+    apply(db, line, &event, at)
+}
+
+/// Records a sealed pass together with its ciphertext.
+pub(super) fn seal(
+    db: &Connection,
+    line: Line,
+    intent: IntentId,
+    issued: &Issued,
+    set: u32,
+    ciphertext: &[u8],
+    at: Timestamp,
+) -> Result<State, Halt> {
+    let event = Event::Sealed {
+        intent,
+        method: issued.method.clone(),
+        start: issued.start,
+        lifetime_minutes: issued.lifetime_minutes,
+        one_time: issued.one_time,
+    };
+    let state = apply(db, line, &event, at)?;
+    db.prepare_cached("UPDATE rows SET recipient_set = ?2 WHERE line = ?1")?
+        .execute(params![key(line), set])?;
+    db.prepare_cached("INSERT OR REPLACE INTO sealed (line, ciphertext) VALUES (?1, ?2)")?
+        .execute(params![key(line), ciphertext])?;
+    Ok(state)
+}
+
+/// Closes the run; a second time changes nothing.
+pub(super) fn close(db: &Connection, at: Timestamp) -> Result<(), rusqlite::Error> {
+    db.execute("UPDATE about SET closed_at = coalesce(closed_at, ?1)", [at.to_string()])?;
+    Ok(())
+}
+
+/// Notes a later check.
+pub(super) fn set_checked_at(db: &Connection, at: Timestamp) -> Result<(), rusqlite::Error> {
+    db.execute("UPDATE about SET checked_at = ?1", [at.to_string()])?;
+    Ok(())
+}
+
+/// Adds to what the run cost.
+pub(super) fn add_traffic(
+    db: &Connection,
+    requests: u64,
+    throttled: u64,
+) -> Result<(), rusqlite::Error> {
+    let add = |count| i64::try_from(count).unwrap_or(i64::MAX);
+    db.execute(
+        "UPDATE about SET requests = requests + ?1, throttled = throttled + ?2",
+        [add(requests), add(throttled)],
+    )?;
+    Ok(())
+}
+
+/// Notes a finished handoff file and whose passes it holds.
+pub(super) fn handed_off(
+    db: &Connection,
+    file: &str,
+    lines: &[Line],
+    at: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    db.execute(
+        "INSERT OR REPLACE INTO handoffs (file, written_at) VALUES (?1, ?2)",
+        params![file, at.to_string()],
+    )?;
+    let mut mark = db.prepare_cached("UPDATE rows SET handoff_file = ?2 WHERE line = ?1")?;
+    for line in lines {
+        mark.execute(params![key(*line), file])?;
+    }
+    Ok(())
+}
+
+/// Deletes every ciphertext; with `secure_delete` their pages are overwritten with zeros.
+pub(super) fn delete_sealed(db: &Connection, at: Timestamp) -> Result<u64, rusqlite::Error> {
+    let count = db.query_row("SELECT count(*) FROM sealed", [], |row| row.get::<_, i64>(0))?;
+    db.execute("DELETE FROM sealed", [])?;
+    db.execute("UPDATE about SET purged_at = ?1", [at.to_string()])?;
+    Ok(u64::try_from(count).unwrap_or(0))
+}
+
+/// The one place where a row moves.
+fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<State, Halt> {
+    let (before, _) = standing_of(db, line)?;
+    let after =
+        state::next(&before, event).map_err(|source| LedgerError::Illegal { line, source })?;
+    db.prepare_cached("INSERT INTO events (line, at, event, event_json) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![key(line), at.to_string(), event.name(), json(event)?])?;
+    // These tell of something beside the state; what explains the state stays.
+    let aside = matches!(
+        event,
+        Event::OrphanFound { .. } | Event::ForeignSeen { .. } | Event::RemovalIntended { .. }
+    );
+    db.prepare_cached(
+        "UPDATE rows SET state = ?2, state_json = ?3,
+                         reason = CASE WHEN ?5 THEN reason ELSE ?4 END WHERE line = ?1",
+    )?
+    .execute(params![key(line), after.name(), json(&after)?, event.reason(), aside])?;
+    keep_evidence(db, line, &before, event)?;
+    Ok(after)
+}
+
+/// Writes the columns in which people and later stages look for what an event brought.
+fn keep_evidence(
+    db: &Connection,
+    line: Line,
+    before: &State,
+    event: &Event,
+) -> Result<(), rusqlite::Error> {
+    match event {
+        Event::Checked(eligible) => {
+            db.prepare_cached(
+                "UPDATE rows SET user_id = ?2, display_name = ?3, asked_json = ?4,
+                                 recipient_set = ?5 WHERE line = ?1",
+            )?
+            .execute(params![
+                key(line),
+                eligible.user.to_string(),
+                eligible.display_name,
+                json(&eligible.asked)?,
+                eligible.set,
+            ])?;
+        }
+        Event::Intended { intent, .. } => {
+            db.prepare_cached(
+                "UPDATE rows SET latest_intent = ?2, attempts = attempts + 1 WHERE line = ?1",
+            )?
+            .execute(params![key(line), intent.0])?;
+        }
+        Event::NotEffected { intent, .. } | Event::Refused { intent, .. } => {
+            end_intent(db, *intent, event, None)?;
+        }
+        Event::Lost { intent, given_up, .. } => end_intent(db, *intent, event, Some(*given_up))?,
+        Event::Sealed { intent, method, start, lifetime_minutes, one_time } => {
+            end_intent(db, *intent, event, None)?;
+            db.prepare_cached(
+                "UPDATE rows SET method_id = ?2, pass_start = ?3, pass_lifetime_minutes = ?4,
+                                 pass_one_time = ?5, handoff_file = NULL WHERE line = ?1",
+            )?
+            .execute(params![
+                key(line),
+                method.as_str(),
+                start.map(|start| start.to_string()),
+                lifetime_minutes,
+                one_time,
+            ])?;
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO passes (method_id, line, intent) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![method.as_str(), key(line), intent.0])?;
+        }
+        Event::Settled { .. } => {
+            forget_pass(db, line)?;
+            if *before == State::Held {
+                restart_attempts(db, line)?;
+            }
+        }
+        Event::Retried => restart_attempts(db, line)?,
+        Event::Held { found: Some(method), .. } | Event::ForeignSeen { method } => {
+            db.prepare_cached("UPDATE rows SET foreign_method_id = ?2 WHERE line = ?1")?
+                .execute(params![key(line), method.as_str()])?;
+        }
+        Event::Held { found: None, .. }
+        | Event::Ineligible { .. }
+        | Event::Skipped { .. }
+        | Event::OrphanFound { .. }
+        | Event::Verified
+        | Event::RemovalIntended { .. }
+        | Event::Removed { .. } => {}
+    }
+    Ok(())
+}
+
+fn end_intent(
+    db: &Connection,
+    intent: IntentId,
+    event: &Event,
+    given_up: Option<Timestamp>,
+) -> Result<(), rusqlite::Error> {
+    db.prepare_cached("UPDATE intents SET outcome = ?2, given_up = ?3 WHERE intent = ?1")?
+        .execute(params![intent.0, event.name(), given_up.map(|time| time.to_string())])?;
+    Ok(())
+}
+
+/// A settled row owns no pass any more; `passes` and `events` still tell of it.
+fn forget_pass(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
+    db.prepare_cached(
+        "UPDATE rows SET method_id = NULL, pass_start = NULL, pass_lifetime_minutes = NULL,
+                         pass_one_time = NULL, handoff_file = NULL WHERE line = ?1",
+    )?
+    .execute([key(line)])?;
+    db.prepare_cached("DELETE FROM sealed WHERE line = ?1")?.execute([key(line)])?;
+    Ok(())
+}
+
+/// An operator's word gives a row all its attempts back.
+fn restart_attempts(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
+    db.prepare_cached("UPDATE rows SET attempts = 0 WHERE line = ?1")?.execute([key(line)])?;
+    Ok(())
+}
+
+fn standing_of(db: &Connection, line: Line) -> Result<(State, Option<UserId>), Halt> {
+    db.prepare_cached("SELECT state_json, user_id FROM rows WHERE line = ?1")?
+        .query_row([key(line)], |row| Ok((from_json(row, 0)?, parsed(row, 1)?)))
+        .optional()?
+        .ok_or_else(|| LedgerError::UnknownLine(line).into())
+}
+
+// ---- reads -------------------------------------------------------------------------------
+
+const ROW: &str = "SELECT r.line, r.user_principal_name, r.cells_json, r.wanted_json,
+    r.state_json, r.user_id, r.display_name, r.asked_json, r.recipient_set, r.method_id,
+    r.pass_start, r.pass_lifetime_minutes, r.pass_one_time, r.reason, r.foreign_method_id,
+    r.attempts, r.handoff_file, i.intent, i.asked_json, i.graph_time, i.minted_at, i.given_up,
+    i.outcome
+    FROM rows r LEFT JOIN intents i ON i.intent = r.latest_intent";
+
+/// At most `limit` rows in these states behind `after`, by line.
+///
+/// Each state is walked along its own index, so that a page costs the same wherever it begins.
+pub(super) fn rows(
+    db: &Connection,
+    states: &[Standing],
+    after: Option<Line>,
+    limit: usize,
+) -> Result<Vec<RowRecord>, rusqlite::Error> {
+    if states.is_empty() {
+        return Ok(Vec::new());
+    }
+    let lines = if Standing::ALL.iter().all(|state| states.contains(state)) {
+        "SELECT line FROM rows WHERE line > ?1 ORDER BY line LIMIT ?2".to_owned()
+    } else {
+        // The names are constants of ours: nothing from outside enters the statement.
+        let walks: Vec<String> = states
+            .iter()
+            .map(|state| {
+                format!(
+                    "SELECT line FROM (SELECT line FROM rows WHERE state = '{}' AND line > ?1 \
+                     ORDER BY line LIMIT ?2)",
+                    state.name()
+                )
+            })
+            .collect();
+        walks.join(" UNION ALL ")
+    };
+    let sql = format!("{ROW} WHERE r.line IN ({lines}) ORDER BY r.line LIMIT ?2");
+    db.prepare_cached(&sql)?
+        .query_map(params![after.map_or(-1, key), at_most(limit)], row_record)?
+        .collect()
+}
+
+/// One row.
+pub(super) fn row(db: &Connection, line: Line) -> Result<Option<RowRecord>, rusqlite::Error> {
+    db.prepare_cached(&format!("{ROW} WHERE r.line = ?1"))?
+        .query_row([key(line)], row_record)
+        .optional()
+}
+
+/// How many rows stand where.
+pub(super) fn counts(db: &Connection) -> Result<Counts, rusqlite::Error> {
+    let mut counts = Counts::default();
+    let mut by_state = db.prepare_cached("SELECT state, count(*) FROM rows GROUP BY state")?;
+    let mut found = by_state.query([])?;
+    while let Some(row) = found.next()? {
+        let name: String = row.get(0)?;
+        let standing = Standing::ALL.into_iter().find(|state| state.name() == name);
+        let standing = standing.ok_or_else(|| unreadable(0, format!("no state is \"{name}\"")))?;
+        counts.by_standing[standing as usize] = unsigned(row, 1)?;
+    }
+    let traffic = |row: &Row<'_>| Ok((unsigned(row, 0)?, unsigned(row, 1)?));
+    (counts.requests, counts.throttled) = db
+        .query_row("SELECT requests, throttled FROM about", [], traffic)
+        .optional()?
+        .unwrap_or_default();
+    Ok(counts)
+}
+
+/// What the run is about.
+pub(super) fn about(db: &Connection) -> Result<About, rusqlite::Error> {
+    db.query_row("SELECT about_json FROM about", [], |row| from_json(row, 0))
+}
+
+/// When cleanup closed the run.
+pub(super) fn closed(db: &Connection) -> Result<Option<Timestamp>, rusqlite::Error> {
+    db.prepare_cached("SELECT closed_at FROM about")?.query_row([], |row| parsed(row, 0))
+}
+
+/// When the sealed copies were destroyed.
+pub(super) fn purged(db: &Connection) -> Result<Option<Timestamp>, rusqlite::Error> {
+    db.query_row("SELECT purged_at FROM about", [], |row| parsed(row, 0))
+}
+
+/// When the rows were last checked.
+pub(super) fn checked_at(db: &Connection) -> Result<Timestamp, rusqlite::Error> {
+    db.query_row("SELECT checked_at FROM about", [], |row| needed(row, 0))
+}
+
+/// A row's ciphertext, if it has one.
+pub(super) fn ciphertext(db: &Connection, line: Line) -> Result<Option<Vec<u8>>, rusqlite::Error> {
+    db.prepare_cached("SELECT ciphertext FROM sealed WHERE line = ?1")?
+        .query_row([key(line)], |row| row.get(0))
+        .optional()
+}
+
+/// At most `limit` sealed rows behind `after` that no finished handoff holds.
+pub(super) fn unhanded(
+    db: &Connection,
+    after: Option<Line>,
+    limit: usize,
+) -> Result<Vec<Unhanded>, rusqlite::Error> {
+    db.prepare_cached(
+        "SELECT r.line, r.recipient_set FROM rows r JOIN sealed s ON s.line = r.line
+         WHERE r.state = 'sealed' AND r.handoff_file IS NULL AND r.line > ?1
+         ORDER BY r.line LIMIT ?2",
+    )?
+    .query_map(params![after.map_or(-1, key), at_most(limit)], |row| {
+        Ok(Unhanded { line: line_of(row, 0)?, set: row.get(1)? })
+    })?
+    .collect()
+}
+
+/// Finished handoff files and when they were written.
+pub(super) fn handoffs(db: &Connection) -> Result<Vec<(String, Timestamp)>, rusqlite::Error> {
+    db.prepare("SELECT file, written_at FROM handoffs ORDER BY written_at, file")?
+        .query_map([], |row| Ok((row.get(0)?, needed(row, 1)?)))?
+        .collect()
+}
+
+/// Everything that happened to a row.
+pub(super) fn history(
+    db: &Connection,
+    line: Line,
+) -> Result<Vec<(Timestamp, Event)>, rusqlite::Error> {
+    db.prepare_cached("SELECT at, event_json FROM events WHERE line = ?1 ORDER BY seq")?
+        .query_map([key(line)], |row| Ok((needed(row, 0)?, from_json(row, 1)?)))?
+        .collect()
+}
+
+/// The row this run sealed that pass for, if it did.
+pub(super) fn sealed_by_us(
+    db: &Connection,
+    method: &MethodId,
+) -> Result<Option<Line>, rusqlite::Error> {
+    db.prepare_cached("SELECT line FROM passes WHERE method_id = ?1")?
+        .query_row([method.as_str()], |row| line_of(row, 0))
+        .optional()
+}
+
+fn row_record(row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
+    Ok(RowRecord {
+        line: line_of(row, 0)?,
+        upn: row.get(1)?,
+        cells: from_json(row, 2)?,
+        wanted_json: row.get(3)?,
+        state: from_json(row, 4)?,
+        user: parsed(row, 5)?,
+        display_name: row.get(6)?,
+        asked: row.get::<_, Option<String>>(7)?.map(|_| from_json(row, 7)).transpose()?,
+        set: row.get(8)?,
+        issued: issued(row)?,
+        reason: row.get(13)?,
+        foreign: parsed(row, 14)?,
+        intent: intent_record(row)?,
+        attempts: row.get(15)?,
+        handoff: row.get(16)?,
+    })
+}
+
+fn issued(row: &Row<'_>) -> Result<Option<Issued>, rusqlite::Error> {
+    let Some(method) = parsed(row, 9)? else { return Ok(None) };
+    Ok(Some(Issued {
+        method,
+        start: parsed(row, 10)?,
+        lifetime_minutes: row.get(11)?,
+        one_time: row.get(12)?,
+    }))
+}
+
+fn intent_record(row: &Row<'_>) -> Result<Option<IntentRecord>, rusqlite::Error> {
+    let Some(id) = row.get::<_, Option<i64>>(17)? else { return Ok(None) };
+    Ok(Some(IntentRecord {
+        id: IntentId(id),
+        asked: from_json(row, 18)?,
+        graph_time: needed(row, 19)?,
+        minted: needed(row, 20)?,
+        given_up: parsed(row, 21)?,
+        outcome: row.get(22)?,
+    }))
+}
+
+// ---- values ------------------------------------------------------------------------------
+
+/// A line as `SQLite` counts. One beyond its range is beyond [`limits::MAX_ROWS`] and names no
+/// row.
+fn key(line: Line) -> i64 {
+    i64::try_from(line.0).unwrap_or(i64::MAX)
+}
+
+fn at_most(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+fn line_of(row: &Row<'_>, column: usize) -> Result<Line, rusqlite::Error> {
+    unsigned(row, column).map(Line)
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
+    let number: i64 = row.get(column)?;
+    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
+}
+
+fn json(value: &impl Serialize) -> Result<String, rusqlite::Error> {
+    serde_json::to_string(value)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error> {
+    let text: String = row.get(column)?;
+    serde_json::from_str(&text).map_err(|error| unreadable(column, error))
+}
+
+fn parsed<T>(row: &Row<'_>, column: usize) -> Result<Option<T>, rusqlite::Error>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    let text: Option<String> = row.get(column)?;
+    text.map(|text| text.parse().map_err(|error: T::Err| unreadable(column, error))).transpose()
+}
+
+fn needed<T>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error>
+where
+    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    parsed(row, column)?.ok_or_else(|| unreadable(column, "it is empty"))
+}
+
+fn unreadable(
+    column: usize,
+    why: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, why.into())
+}
