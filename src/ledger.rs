@@ -13,7 +13,34 @@
 //! | memory does not grow with the rows | pages of rows, a small cache |
 //! | purged means gone | `secure_delete`, the log emptied, VACUUM |
 //!
-//! An intent cannot be made elsewhere, nor spent twice:
+//! An intent is spent once, and there is no other way to one than [`Ledger::intend`]:
+//!
+//! ```
+//! # use tapwave::ledger::{Intent, Issued, Ledger};
+//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued) {
+//! let _ = ledger.sealed(intent, issued, 0, Vec::new()).await;
+//! # }
+//! ```
+//!
+//! It cannot be spent twice,
+//!
+//! ```compile_fail,E0382
+//! # use tapwave::ledger::{Intent, Issued, Ledger, Outcome};
+//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued) {
+//! let _ = ledger.sealed(intent, issued, 0, Vec::new()).await;
+//! let _ = ledger.record_outcome(intent, Outcome::Refused { why: "late".into() }).await;
+//! # }
+//! ```
+//!
+//! nor copied,
+//!
+//! ```compile_fail,E0277
+//! # use tapwave::ledger::Intent;
+//! fn copied<T: Clone>() {}
+//! copied::<Intent>();
+//! ```
+//!
+//! nor forged.
 //!
 //! ```compile_fail,E0451
 //! # use tapwave::ledger::{Intent, events::{Asked, IntentId}};
@@ -27,28 +54,14 @@
 //! }
 //! # }
 //! ```
-//!
-//! ```compile_fail,E0599
-//! # use tapwave::ledger::Intent;
-//! fn twice(intent: &Intent) -> Intent {
-//!     intent.clone()
-//! }
-//! ```
-//!
-//! ```compile_fail,E0382
-//! # use tapwave::ledger::{Intent, Issued, Ledger, Outcome};
-//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued) {
-//! let _ = ledger.sealed(intent, issued, 0, Vec::new()).await;
-//! let _ = ledger.record_outcome(intent, Outcome::Refused { why: "late".into() }).await;
-//! # }
-//! ```
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::Connection;
+use tokio::sync::Mutex;
 
 use self::events::{Asked, Event, IntentId};
 use self::lock::Lock;
@@ -103,14 +116,14 @@ struct Inner {
     about: About,
     clock: Clock,
     desk: Option<Desk>,
-    reader: Mutex<Connection>,
+    reader: Arc<Mutex<Connection>>,
 }
 
 /// The right to send one POST, on the disk before anybody holds it. Spent by
 /// [`Ledger::sealed`] or [`Ledger::record_outcome`]; one that is dropped stays in the ledger as
 /// an attempt whose outcome nobody knows.
 #[derive(Debug)]
-#[must_use = "an intent that is not spent must be settled by hand and fence"]
+#[must_use = "an intent that is not spent counts as an attempt whose answer was lost"]
 pub struct Intent {
     id: IntentId,
     line: Line,
@@ -189,10 +202,6 @@ impl Ledger {
         tokio::task::spawn_blocking(opening).await.unwrap_or(Err(LedgerError::Shut))
     }
 
-    fn published(folder: &RunFolder, lock: Lock, clock: Clock) -> Result<Self, LedgerError> {
-        Self::with_writer(folder, lock, clock, Faults::default())
-    }
-
     fn with_writer(
         folder: &RunFolder,
         lock: Lock,
@@ -217,7 +226,7 @@ impl Ledger {
             about,
             clock,
             desk: writer.map(Writer::start),
-            reader: Mutex::new(reader),
+            reader: Arc::new(Mutex::new(reader)),
         })))
     }
 
@@ -242,6 +251,9 @@ impl Ledger {
     // ---- writes --------------------------------------------------------------------------
 
     /// Mints the right to one POST for `line`. It is durable before this returns.
+    ///
+    /// A caller that stops waiting may leave an attempt behind whose outcome nobody knows, as a
+    /// dropped intent does.
     ///
     /// # Errors
     /// If the run is closed, the row may not be attempted now, `user` is not whom the check let
@@ -469,19 +481,11 @@ impl Ledger {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        let inner = Arc::clone(&self.0);
-        let reading = move || {
-            // A reader that panicked has left nothing half done: it only reads.
-            let db = inner.reader.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&db).map_err(|error| connection::explained(&inner.path(), error))
-        };
+        // Waited for here and not in the blocking task, so that many readers take one thread.
+        let db = Arc::clone(&self.0.reader).lock_owned().await;
+        let path = self.0.folder.join(folder::LEDGER);
+        let reading = move || work(&db).map_err(|error| connection::explained(&path, error));
         tokio::task::spawn_blocking(reading).await.unwrap_or(Err(LedgerError::Shut))
-    }
-}
-
-impl Inner {
-    fn path(&self) -> std::path::PathBuf {
-        self.folder.join(folder::LEDGER)
     }
 }
 

@@ -100,7 +100,7 @@ pub const MAX_SETTINGS_BYTES: u64 = 1024 * 1024;
 /// `SQLite`'s page cache per connection, in KiB: memory stays flat however many rows a run has.
 pub const LEDGER_CACHE_KIB: u32 = 2 * 1024;
 /// How long one connection to a ledger waits for another one's lock.
-pub const LEDGER_BUSY: Duration = Duration::from_secs(10);
+pub const LEDGER_BUSY: Duration = Duration::from_secs(5);
 /// Most bytes of write-ahead log that stay on disk after a checkpoint.
 pub const LEDGER_LOG_BYTES: u32 = 8 * 1024 * 1024;
 /// Most characters of a run's name that come from the wave's file name.

@@ -20,9 +20,10 @@ const STATEMENTS: usize = 64;
 /// Turns an empty file into a ledger without rows. Nothing is durable before it is published.
 pub(super) fn open_draft(path: &Path) -> Result<Connection, rusqlite::Error> {
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // A draft that does not come to its end is thrown away, so it needs no journal.
+    // A draft that does not come to its end is thrown away: nothing need survive a crash. The
+    // journal stays small, since a new file has no old pages to keep.
     db.execute_batch(&format!(
-        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+        "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};
          BEGIN EXCLUSIVE; {SCHEMA}"
     ))?;

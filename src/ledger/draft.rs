@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::Ledger;
 use super::connection;
 use super::events::Event;
-use super::failpoint::{self, Moment};
+use super::failpoint::{self, Faults, Moment};
 use super::fault::{LedgerError, WriteFault};
 use super::folder::{self, RunFolder, private_file, sync_folder};
 use super::lock::Lock;
@@ -24,7 +24,7 @@ use crate::ids::Line;
 
 /// A ledger that is being made. Synchronous: use it from a blocking task.
 ///
-/// All of it is one transaction without a journal. Dropping a draft leaves its file for the
+/// All of it is one transaction that nothing syncs before the end. Dropping a draft leaves its file for the
 /// next start to remove; [`Draft::discard`] removes it at once.
 pub struct Draft {
     db: Connection,
@@ -70,8 +70,8 @@ impl Draft {
         let private = within.path().join("check");
         folder::private_dir_builder(false).create(&private).map_err(failed)?;
         folder::restrict(&private)?;
-        let private = private.canonicalize().map_err(failed)?;
-        Self::begin(private.join(folder::DRAFT), Home::Scratch { _folder: within }, clock)
+        let path = RunFolder::open(&private)?.join(folder::DRAFT);
+        Self::begin(path, Home::Scratch { _folder: within }, clock)
     }
 
     fn begin(path: PathBuf, home: Home, clock: Clock) -> Result<Self, LedgerError> {
@@ -143,8 +143,19 @@ impl Draft {
     /// # Errors
     /// If it is a scratch draft, or cannot be made durable.
     pub fn publish(self, about: &About) -> Result<Ledger, LedgerError> {
+        self.publish_with(about, Faults::default())
+    }
+
+    /// Publishes a ledger in which a durable write may fail by request, counted from the first
+    /// after publication.
+    #[doc(hidden)]
+    pub fn publish_with(self, about: &About, faults: Faults) -> Result<Ledger, LedgerError> {
         let Self { db, path, home, clock } = self;
-        let Home::Run { folder, lock } = home else { return Err(LedgerError::ScratchOnly) };
+        let Home::Run { folder, lock } = home else {
+            // Windows removes no folder while a file in it is open.
+            drop(db);
+            return Err(LedgerError::ScratchOnly);
+        };
         store::set_about(&db, about)
             .and_then(|()| db.execute_batch("COMMIT"))
             .and_then(|()| db.close().map_err(|(_, error)| error))
@@ -152,7 +163,7 @@ impl Draft {
         failpoint::reach(Moment::Before);
         name_durably(&path, &folder)?;
         failpoint::reach(Moment::After);
-        Ledger::published(&folder, lock, clock)
+        Ledger::with_writer(&folder, lock, clock, faults)
     }
 
     /// Removes the draft; the folder counts as empty again.

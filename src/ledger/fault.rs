@@ -229,6 +229,9 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
             "check the permissions of the run's folder"
         }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "the ledger is damaged: copy the folder back from a backup"
+        }
         _ => "check that disk, then carry on with `tapwave resume`",
     }
 }

@@ -264,4 +264,13 @@ mod tests {
             assert!(next(&state, &Event::Retried).is_err(), "{state:?}");
         }
     }
+
+    #[test]
+    fn every_standing_has_its_own_place_and_word() {
+        for (place, standing) in Standing::ALL.into_iter().enumerate() {
+            assert_eq!(standing as usize, place, "counts are kept by place");
+            let same = Standing::ALL.into_iter().filter(|other| other.name() == standing.name());
+            assert_eq!(same.count(), 1, "{standing:?}");
+        }
+    }
 }

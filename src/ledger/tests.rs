@@ -615,6 +615,26 @@ async fn a_copy_that_may_not_be_written_is_read_as_it_stands() {
 
 #[cfg(unix)]
 #[tokio::test]
+async fn a_folder_that_may_not_be_written_can_be_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = place();
+    run_of(&place, 5).shut().await;
+    for file in ["ledger.db-wal", "ledger.db-shm"] {
+        // They may be gone already; what counts is that they are not there.
+        let _ = std::fs::remove_file(place.folder.path().join(file));
+    }
+    let set = |mode| {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(place.folder.path(), mode).expect("set");
+    };
+    set(0o500);
+    let read = open(&place, Access::Read).await.expect("opened").counts().await;
+    set(0o700);
+    assert_eq!(read.expect("counted").rows(), 5);
+}
+
+#[cfg(unix)]
+#[tokio::test]
 async fn every_file_of_a_run_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt;
     let place = place();
@@ -756,4 +776,60 @@ async fn times_of_events_are_the_clocks() {
     let _under_way = intent(&ledger, 2).await;
     let history = ledger.history(Line(2)).await.expect("read");
     assert_eq!(clock::span(history[0].0, history[1].0), Duration::from_mins(2));
+}
+
+// ---- killed ------------------------------------------------------------------------------
+
+/// The process in [`a_kill_at_any_durable_write_leaves_a_run_that_can_be_carried_on`].
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn killed_process() {
+    let Some(path) = std::env::var_os("TAPWAVE_KILLED_RUN") else { return };
+    let folder = RunFolder::create(path.as_ref()).expect("made");
+    let ledger = draft_with_rows(&folder, 2).publish(&about()).expect("published");
+    for line in 2..4 {
+        let intent = intent(&ledger, line).await;
+        ledger.sealed(intent, issued(&format!("m-{line}")), 0, vec![1]).await.expect("sealed");
+    }
+    ledger.close().await.expect("closed");
+    ledger.purge_sealed().await.expect("purged");
+    ledger.shut().await;
+}
+
+/// Run with `--features failpoints`.
+#[cfg(feature = "failpoints")]
+#[tokio::test]
+async fn a_kill_at_any_durable_write_leaves_a_run_that_can_be_carried_on() {
+    // What is sealed after each kill: publication, two intents with their seals, closing, and
+    // the two steps of the purge.
+    let sealed_after = [0, 0, 0, 1, 1, 2, 2, 2, 2];
+    for (when, shift) in [("abort", 0), ("abort-after", 1)] {
+        for nth in 1..=8 {
+            let home = tempfile::tempdir().expect("a temporary folder");
+            let path = home.path().join("wave");
+            let killed = std::process::Command::new(std::env::current_exe().expect("this one"))
+                .args(["--exact", "ledger::tests::killed_process"])
+                .env("TAPWAVE_KILLED_RUN", &path)
+                .env("TAPWAVE_FAILPOINT", format!("{when}@{nth}"))
+                .output()
+                .expect("started");
+            assert!(!killed.status.success(), "{when}@{nth} was not reached");
+            let folder = RunFolder::open(&path).expect("there");
+            if nth + shift == 1 {
+                RunFolder::create(&path).expect("counts as empty");
+                assert!(!folder.holds_run());
+                continue;
+            }
+            for access in [Access::Read, Access::Write] {
+                let ledger = Ledger::open(&folder, access, clock()).await.expect("opened");
+                let counts = ledger.counts().await.expect("counted");
+                assert_eq!(
+                    counts.of(Standing::Sealed),
+                    sealed_after[nth + shift - 1],
+                    "{when}@{nth}"
+                );
+                ledger.shut().await;
+            }
+        }
+    }
 }

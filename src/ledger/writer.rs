@@ -264,3 +264,28 @@ async fn serve(mut writer: Writer, mut waiting: mpsc::Receiver<Order>) {
         let _ = leaver.send(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ledger::folder::{LEDGER, RunFolder};
+    use crate::ledger::tests::{about, draft_with_rows};
+
+    #[tokio::test]
+    async fn a_reader_hinders_the_scrubbing_and_it_can_be_done_afterwards() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let folder = RunFolder::create(&home.path().join("wave")).expect("made");
+        draft_with_rows(&folder, 3).publish(&about()).expect("published").shut().await;
+        let path = folder.join(LEDGER);
+        let db = connection::open_writer(&path).expect("opened");
+        db.busy_timeout(Duration::ZERO).expect("set");
+        let reader = connection::open_reader(&path).expect("opened");
+        reader.execute_batch("BEGIN; SELECT count(*) FROM rows;").expect("a snapshot");
+        db.execute("UPDATE rows SET reason = 'later'", []).expect("written");
+        assert!(!scrub(&db).expect("no fault"), "the log still serves the reader");
+        reader.execute_batch("COMMIT").expect("ended");
+        assert!(scrub(&db).expect("no fault"));
+    }
+}
