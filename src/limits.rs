@@ -112,3 +112,26 @@ pub const MAX_HOLDER_COMMAND: usize = 200;
 /// Most bytes read from the small files beside a ledger: its holder, the list of runs that
 /// lie elsewhere.
 pub const MAX_NOTE_BYTES: u64 = 1024 * 1024;
+/// Requests sent at once before anything is known of a tenant's limit. Small enough that a
+/// budget of five does not turn many away.
+pub const FIRST_WINDOW: u32 = 10;
+/// Windows below this are sent as whole volleys, each waiting for the last one's answers, so
+/// that a burst budget of twenty is overrun by a handful of requests and not by a window.
+pub const VOLLEYS_BELOW: u32 = 32;
+/// Lateness of a timer that does not slow the flow down. Windows ticks every 15.6 ms.
+pub const TIMER_LATENESS: Duration = Duration::from_millis(50);
+/// Wait after a refusal that named no `Retry-After`; it doubles while nothing is accepted.
+pub const FIRST_HOLD: Duration = Duration::from_secs(1);
+/// Longest wait after a refusal that named no `Retry-After`.
+pub const MAX_HOLD: Duration = Duration::from_mins(1);
+/// By how much a `Retry-After` may be longer than needed: it is given in whole seconds.
+pub const RETRY_AFTER_ROUNDING: Duration = Duration::from_secs(1);
+/// How many requests' weight the rate known so far has against what the latest ones show.
+pub const RATE_INERTIA: f64 = 4.0;
+/// Slowest rate the limiter goes down to by itself, per second: one request a minute.
+pub const SLOWEST_RATE: f64 = 1.0 / 60.0;
+/// Load, as a share of the limit, above which the limiter eases off before it is refused.
+/// Graph reports `x-ms-throttle-limit-percentage` from here on (documented: 0.8–1.8).
+pub const HIGH_LOAD: f64 = 0.8;
+/// Load that is believed at most (documented: 1.8).
+pub const MAX_LOAD: f64 = 1.8;

@@ -1,1 +1,263 @@
-//! (being written)
+//! Promises to find the true rate of each Graph budget while running, and to send no faster;
+//! must never repeat a request, nor fail one: it only says when the next may leave.
+//!
+//! # The control law
+//!
+//! Nobody documents whether passes may be created 20 times a second or once in two, so
+//! nothing is assumed before the first 429.
+//!
+//! 1. **Opening.** No rate at all, only a window: 10 requests in flight, then 15, 22, 44, and
+//!    on to the maximum. The small windows leave as whole volleys, each after the last one's
+//!    answers, so that a small burst budget is overrun by a handful of requests. A large one
+//!    (3,000, then 20 a second) is used up at full speed.
+//! 2. **Refused.** The budget holds for the whole `Retry-After`: everybody waits, nobody
+//!    knocks. Refusals of requests that were out already belong to the same event.
+//! 3. **Learning.** When the hold ends, the rate is what was accepted since the last hold
+//!    ended, divided by the time from that end to this one: *spread evenly, the same requests
+//!    would not have been refused*. That holds for token buckets and windows alike, and needs
+//!    no knowledge of either.
+//! 4. **Flowing.** Requests leave evenly, 2 % below that rate, on [`governor`]'s cells. The
+//!    rate rises to it, rests there, and then grows ever faster (CUBIC's curve) until the
+//!    next refusal starts again at 2. What was learned from little time is doubted sooner.
+//!
+//! Only time in which requests waited for the rate makes it grow, and idle time does not
+//! make it look slow. A high `x-ms-throttle-limit-percentage` lowers the rate without a hold.
+//!
+//! The law is pure (`law.rs`: moments in, leave or waits out); what stands here is the queue
+//! around it. governor's own waiting is not used, for it knows no clock but the system's.
+//!
+//! Source for budgets and refusals: Microsoft Graph throttling guidance and service-specific
+//! limits (`learn.microsoft.com/graph/throttling`, `/graph/throttling-limits`). Refused
+//! requests count against the quota too, which is why knocking during a hold is forbidden.
+
+mod curve;
+mod law;
+mod meter;
+#[cfg(test)]
+mod simulation;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::limits;
+
+use law::{Decision, Law, Ticket};
+
+/// Graph's separate budgets. What is refused in one says nothing about the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Budget {
+    /// Creating and deleting passes.
+    PassWrites,
+    /// Listing a user's passes.
+    PassReads,
+    /// Users, groups, and policies.
+    Directory,
+    /// Sending mail through Graph.
+    Mail,
+}
+
+impl Budget {
+    /// Every budget.
+    pub const ALL: [Self; 4] = [Self::PassWrites, Self::PassReads, Self::Directory, Self::Mail];
+}
+
+/// What the operator allows, for each budget on its own.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PaceOptions {
+    /// Most requests in flight, from 1 to [`limits::MAX_IN_FLIGHT`]; others are clamped.
+    pub max_in_flight: usize,
+    /// Most requests per second, from the start; `None` leaves it to what is found.
+    pub max_rate: Option<f64>,
+}
+
+impl Default for PaceOptions {
+    fn default() -> Self {
+        Self { max_in_flight: limits::DEFAULT_IN_FLIGHT, max_rate: None }
+    }
+}
+
+/// Requests that Graph turned away with 429 (or another status with a `Retry-After`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttled {
+    /// How many of a permit's requests were turned away.
+    pub count: u32,
+    /// The longest wait named among them, from the moment of the answer. More than
+    /// [`limits::MAX_RETRY_AFTER`] is cut to that; none or zero means a growing back-off.
+    pub retry_after: Option<Duration>,
+}
+
+/// How a budget stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Snapshot {
+    /// Requests in flight now.
+    pub in_flight: u32,
+    /// Requests that may be in flight.
+    pub window: u32,
+    /// Requests per second; `None` while neither a limit was found nor one was given.
+    pub rate: Option<f64>,
+    /// Nothing is sent before this moment.
+    pub holding_until: Option<Instant>,
+    /// Requests let out since the start.
+    pub admitted: u64,
+    /// Requests answered with anything but a refusal.
+    pub accepted: u64,
+    /// Requests refused for throttling.
+    pub refused: u64,
+    /// Requests that brought no usable answer.
+    pub broken: u64,
+    /// Times the limit was met; one event may refuse many requests.
+    pub events: u64,
+    /// When a request was last accepted.
+    pub last_accepted: Option<Instant>,
+}
+
+/// The limiter. Clones share everything.
+#[derive(Debug, Clone)]
+pub struct Pace(Arc<Lanes>);
+
+#[derive(Debug)]
+struct Lanes {
+    clock: Clock,
+    pass_writes: Lane,
+    pass_reads: Lane,
+    directory: Lane,
+    mail: Lane,
+}
+
+/// One budget's queue. Only its head looks at the law; the others wait for the gate, which
+/// tokio opens in the order of arrival.
+#[derive(Debug)]
+struct Lane {
+    gate: tokio::sync::Mutex<()>,
+    law: Mutex<Law>,
+    answered: Notify,
+}
+
+impl Pace {
+    /// A limiter that knows nothing of the tenant yet.
+    #[must_use]
+    pub fn new(options: PaceOptions, clock: Clock) -> Self {
+        let now = clock.instant();
+        let lane = || Lane {
+            gate: tokio::sync::Mutex::new(()),
+            law: Mutex::new(Law::new(&options, now)),
+            answered: Notify::new(),
+        };
+        Self(Arc::new(Lanes {
+            pass_writes: lane(),
+            pass_reads: lane(),
+            directory: lane(),
+            mail: lane(),
+            clock,
+        }))
+    }
+
+    /// Waits for leave to send `count` requests of a budget at once (a `$batch` of n inner
+    /// requests asks for n): no hold is on, and window and rate have room.
+    ///
+    /// Leave is given in the order of asking. A batch larger than the window is let out when
+    /// nothing else is in flight. Dropping the future gives up the place in the queue.
+    ///
+    /// A task must not ask again while it holds a permit of the same budget: with enough
+    /// such tasks, all would wait for each other.
+    pub async fn admit(&self, budget: Budget, count: u32) -> Permit {
+        let lane = self.0.lane(budget);
+        let _turn = lane.gate.lock().await;
+        loop {
+            let decision = lane.law().decide(self.0.clock.instant(), count);
+            match decision {
+                Decision::Admit(ticket) => {
+                    return Permit { lanes: Arc::clone(&self.0), budget, ticket: Some(ticket) };
+                }
+                Decision::WaitForAnswer => lane.answered.notified().await,
+                Decision::WaitUntil(moment) => {
+                    tokio::select! {
+                        () = self.0.clock.sleep_until(moment) => {}
+                        () = lane.answered.notified() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// How a budget stands.
+    #[must_use]
+    pub fn snapshot(&self, budget: Budget) -> Snapshot {
+        self.0.lane(budget).law().snapshot(self.0.clock.instant())
+    }
+
+    /// When a request of this budget was last accepted; `None` if none ever was. A run that
+    /// has had nothing but refusals for [`limits::MAX_OUTAGE`] should end.
+    #[must_use]
+    pub fn last_accepted(&self, budget: Budget) -> Option<Instant> {
+        self.0.lane(budget).law().last_accepted()
+    }
+}
+
+impl Lanes {
+    fn lane(&self, budget: Budget) -> &Lane {
+        match budget {
+            Budget::PassWrites => &self.pass_writes,
+            Budget::PassReads => &self.pass_reads,
+            Budget::Directory => &self.directory,
+            Budget::Mail => &self.mail,
+        }
+    }
+}
+
+impl Lane {
+    /// The law is left whole by each of its steps, so a panic elsewhere does not spoil it.
+    fn law(&self) -> MutexGuard<'_, Law> {
+        self.law.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leave to send, and the places in flight that go with it.
+///
+/// Say what came back with [`Permit::answered`] or [`Permit::broken`]; a permit that is just
+/// dropped gives its places back and tells the limiter nothing.
+#[derive(Debug)]
+#[must_use = "dropping a permit gives the leave back"]
+pub struct Permit {
+    lanes: Arc<Lanes>,
+    budget: Budget,
+    ticket: Option<Ticket>,
+}
+
+impl Permit {
+    /// The budget it is for.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// An answer came: `accepted` requests were answered by anything but a refusal, the
+    /// others as `throttled` says. `load` is `x-ms-throttle-limit-percentage`, where 1.0 is
+    /// the limit.
+    pub fn answered(mut self, accepted: u32, throttled: Option<Throttled>, load: Option<f64>) {
+        self.settle(|law, now, ticket| law.answered(now, ticket, accepted, throttled, load));
+    }
+
+    /// No usable answer came: a reset, a timeout, a 5xx without a `Retry-After`.
+    pub fn broken(mut self) {
+        self.settle(Law::broken);
+    }
+
+    fn settle(&mut self, tell: impl FnOnce(&mut Law, Instant, &Ticket)) {
+        if let Some(ticket) = self.ticket.take() {
+            let lane = self.lanes.lane(self.budget);
+            tell(&mut lane.law(), self.lanes.clock.instant(), &ticket);
+            lane.answered.notify_one();
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.settle(Law::forgotten);
+    }
+}
