@@ -135,3 +135,16 @@ pub const SLOWEST_RATE: f64 = 1.0 / 60.0;
 pub const HIGH_LOAD: f64 = 0.8;
 /// Load that is believed at most (documented: 1.8).
 pub const MAX_LOAD: f64 = 1.8;
+/// Most bytes in the code of one pass. The policy allows up to 48 characters (documented).
+pub const MAX_PASS_BYTES: usize = 512;
+/// Most plugin processes one set of recipients runs at once: each sealing starts one.
+pub const PLUGINS_AT_ONCE: usize = 4;
+/// Most bytes of one message from an age plugin; theirs are a few hundred, post-quantum
+/// stanzas about two thousand.
+pub const MAX_PLUGIN_MESSAGE_BYTES: usize = 64 * 1024;
+/// Most bytes that a label or a userPrincipalName contributes to a file's name; names may
+/// have 255 bytes on the file systems in use.
+pub const MAX_NAME_BYTES: usize = 80;
+/// Highest scrypt work factor accepted in a passphrase-protected identity file, as the
+/// power of two; `age` itself accepts as much and writes 18.
+pub const MAX_SCRYPT_WORK: u8 = 22;

@@ -1,1 +1,44 @@
-//! (being written)
+//! Promises that plaintext passes exist in this room alone, and leave it only sealed or
+//! because their recipient opened them.
+//!
+//! A [`Pass`] is born in the parser of Graph's answer and goes, by value and once, into an
+//! [`Entry`] that a [`RecipientSet`] seals. A [`Spool`] gathers what was sealed for the
+//! handoff files. On the recipient's side [`Identities`] open a file, row by row, and a
+//! [`RowWriter`] prints it. Must never write plaintext to a disk, a log, an error or a panic.
+//!
+//! Buffers of this room are wiped when they are freed. The `age` crate keeps one buffer of
+//! 64 KiB per stream that it frees without wiping; the process's zeroing allocator is what
+//! wipes that one.
+
+mod entry;
+mod formats;
+mod handoff;
+mod identities;
+mod opened;
+mod pass;
+mod plugin;
+mod prompts;
+mod recipients;
+mod wiped;
+
+pub use entry::{Ciphertext, Entry, NotCiphertext, SealError, Spooled};
+pub use formats::{Format, RowWriter, Separator};
+pub use handoff::{HandoffError, HandoffFile, Spool, lay_single};
+pub use identities::{BadIdentity, Identities, NewIdentity, keygen};
+pub use opened::{OpenError, OpenedRow, open};
+pub use pass::Pass;
+pub use prompts::{NoPrompts, Prompts};
+pub use recipients::{
+    BadRecipient, BadRecipientFile, Recipient, RecipientSet, SetError, read_recipient_file,
+};
+
+/// The columns of a sealed row and of a handoff file, in order.
+pub const COLUMNS: [&str; 7] = [
+    "userPrincipalName",
+    "displayName",
+    "temporaryAccessPass",
+    "startDateTime",
+    "lifetimeInMinutes",
+    "isUsableOnce",
+    "methodId",
+];
