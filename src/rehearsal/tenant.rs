@@ -1,0 +1,545 @@
+//! Promises a tenant that is a pure state machine: what it answers follows from its options,
+//! its past, the moment and the request alone. It must never ask for the time, wait, or draw
+//! from any but its own seeded dice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::answer::{Answer, Body, Refusal, Reply, response, shifted};
+use super::codes::Mint;
+use super::directory::{Directory, User};
+use super::faults::{Budget, Counter, classify, cost};
+use super::listing::Chains;
+use super::options::{Call, Fault, Options};
+use super::passes::{Entry, Event, LivePass, Shown, Usability, Wish};
+use super::policy::{ALL_USERS, PassPolicy, Target as Scope, TargetKind};
+use super::target::Target;
+use super::throttle::Quota;
+use crate::clock::{later, span};
+use crate::graph::transport::{Broken, Request};
+use crate::ids::{GroupId, UserId};
+
+/// A simulated tenant. Moments that go in are the caller's; what is logged is in the
+/// tenant's, which [`Options::clock_offset`] sets apart.
+pub struct Tenant {
+    pub(super) options: Options,
+    pub(super) policy: PassPolicy,
+    pub(super) directory: Directory,
+    pub(super) chains: Chains,
+    pub(super) mails: Vec<Mail>,
+    pub(super) rng: fastrand::Rng,
+    mint: Mint,
+    quotas: [Quota; 4],
+    counter: Counter,
+    log: Vec<Entry>,
+    tally: Tally,
+    /// Requests that will have their effect later, by when and in which order.
+    pending: BTreeMap<(Timestamp, u64), Request>,
+    sequence: u64,
+    /// The latest moment the tenant has seen; it never goes back.
+    latest: Timestamp,
+}
+
+/// A message that `sendMail` accepted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Mail {
+    /// When, on the tenant's clock.
+    pub at: Timestamp,
+    /// Whose mailbox sent it.
+    pub from: UserId,
+    /// The message as it was given.
+    pub message: Value,
+}
+
+/// What the tenant has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    /// HTTP requests that reached it; a batch is one.
+    pub requests: u64,
+    /// Answers with 429, those inside batches included.
+    pub throttled: u64,
+    /// Requests that were left without a whole answer.
+    pub lost: u64,
+}
+
+/// Why a sign-in with a pass fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// No such user, or no pass.
+    #[error("the user has no pass")]
+    NoPass,
+    /// The account is disabled.
+    #[error("the account is disabled")]
+    Disabled,
+    /// It was made less than [`Options::works_after`] ago.
+    #[error("the pass is too fresh to work")]
+    TooFresh,
+    /// As `methodUsabilityReason` says.
+    #[error("the pass cannot be used: {0:?}")]
+    Because(Usability),
+}
+
+/// The circumstances under which a request is served.
+#[derive(Debug, Clone)]
+pub(super) struct Visit {
+    /// The tenant's time.
+    pub(super) now: Timestamp,
+    /// How long the answer will be under way.
+    pub(super) back: Duration,
+    /// How much of the answer the caller will see.
+    pub(super) shown: Shown,
+    /// Told in the header and in errors.
+    pub(super) request_id: String,
+}
+
+/// What a request comes to.
+#[derive(Debug)]
+pub(super) enum Course {
+    Whole(Reply),
+    NotSent,
+    Lost,
+    Cut(Reply),
+}
+
+impl Tenant {
+    /// An empty tenant: nobody, no group, the default policy for everyone.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            rng: fastrand::Rng::with_seed(options.seed),
+            options,
+            policy: PassPolicy::default(),
+            directory: Directory::default(),
+            chains: Chains::default(),
+            mails: Vec::new(),
+            mint: Mint::default(),
+            quotas: Default::default(),
+            counter: Counter::default(),
+            log: Vec::new(),
+            tally: Tally::default(),
+            pending: BTreeMap::new(),
+            sequence: 0,
+            latest: Timestamp::MIN,
+        }
+    }
+
+    /// Serves one request at a moment.
+    pub fn handle(&mut self, now: Timestamp, request: &Request) -> Answer {
+        let now = self.arrive(now);
+        self.tally.requests += 1;
+        let back = self.way();
+        let request_id = self.fresh_id().to_string();
+        let visit = Visit { now, back, shown: Shown::Whole, request_id };
+        let course = self.run(&visit, request);
+        // The date is that of the answer's departure, within the second of the effect.
+        let answered = |reply| response(reply, now, visit.request_id);
+        let lost = || Broken::Lost("the connection was closed".into());
+        let (response, cut) = match course {
+            Course::Whole(reply) => (Ok(answered(reply)), None),
+            Course::NotSent => (Err(Broken::NotSent("connection refused".into())), None),
+            Course::Lost => (Err(lost()), None),
+            Course::Cut(reply) => (Err(lost()), Some(answered(reply))),
+        };
+        self.tally.lost += u64::from(response.is_err());
+        Answer { response, after: back, cut }
+    }
+
+    /// Lets the requests that were late have their effect, up to a moment. [`Tenant::handle`]
+    /// does so by itself; whoever looks at the tenant from outside does it first.
+    pub fn advance(&mut self, now: Timestamp) {
+        self.arrive(now);
+    }
+
+    /// How long a request is under way before it reaches the tenant: half a round trip.
+    pub fn way(&mut self) -> Duration {
+        let (least, most) = (self.options.latency.least, self.options.latency.most);
+        if most.is_zero() && least.is_zero() {
+            return Duration::ZERO;
+        }
+        (least + most.saturating_sub(least).mul_f64(self.rng.f64())) / 2
+    }
+
+    /// Everything that happened to passes, oldest first.
+    #[must_use]
+    pub fn log(&self) -> &[Entry] {
+        &self.log
+    }
+
+    /// Every message sent, oldest first.
+    #[must_use]
+    pub fn mails(&self) -> &[Mail] {
+        &self.mails
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How many calls of a kind have come, those inside batches and refused ones included.
+    #[must_use]
+    pub fn seen(&self, call: Call) -> u64 {
+        self.counter.seen(call)
+    }
+
+    /// The passes that exist, used up or not, with their users.
+    pub fn passes(&self) -> impl Iterator<Item = (UserId, &str, &LivePass)> {
+        self.directory.people().iter().filter_map(|person| {
+            person.pass.as_ref().map(|pass| (person.id, person.user.upn.as_str(), pass))
+        })
+    }
+
+    /// A user's pass, by id or UPN.
+    #[must_use]
+    pub fn pass(&self, name: &str) -> Option<&LivePass> {
+        self.directory.index(name).and_then(|index| self.directory.person(index).pass.as_ref())
+    }
+
+    /// A user's id, by UPN.
+    #[must_use]
+    pub fn user_id(&self, upn: &str) -> Option<UserId> {
+        self.directory.index(upn).map(|index| self.directory.person(index).id)
+    }
+
+    /// A group's id, by its name.
+    #[must_use]
+    pub fn group_id(&self, name: &str) -> Option<GroupId> {
+        self.directory.groups().iter().find(|group| group.name == name).map(|group| group.id)
+    }
+
+    /// The behaviour, to be changed under way. A new seed has no effect on dice in use.
+    pub fn options_mut(&mut self) -> &mut Options {
+        &mut self.options
+    }
+
+    /// The behaviour.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The policy, to be changed under way.
+    pub fn policy_mut(&mut self) -> &mut PassPolicy {
+        &mut self.policy
+    }
+
+    /// Adds a user, or renews the data of one with the same UPN.
+    pub fn add_user(&mut self, user: User) -> UserId {
+        let id = UserId::new(self.fresh_id());
+        self.directory.add(id, user)
+    }
+
+    /// Adds a user who can be seen after [`Options::appear_delay`].
+    pub fn hire(&mut self, now: Timestamp, user: User) -> UserId {
+        let created = self.arrive(now);
+        let appears_at = later(created, self.options.appear_delay);
+        self.add_user(User { created, appears_at, ..user })
+    }
+
+    /// Changes a user. False when there is none of that name.
+    pub fn amend(&mut self, upn: &str, change: impl FnOnce(&mut User)) -> bool {
+        self.directory.amend(upn, change)
+    }
+
+    /// Removes a user and the user's pass. False when there is none of that name.
+    pub fn dismiss(&mut self, now: Timestamp, upn: &str) -> bool {
+        let now = self.arrive(now);
+        let Some(index) = self.directory.index(upn) else { return false };
+        self.directory.person_mut(index).user.appears_at = Timestamp::MAX;
+        self.drop_pass(now, index, |method| Event::Deleted { method });
+        true
+    }
+
+    /// Adds a group.
+    pub fn add_group(&mut self, name: impl Into<String>) -> GroupId {
+        let id = GroupId::new(self.fresh_id());
+        self.directory.add_group(id, name.into())
+    }
+
+    /// Hides a group's members: `checkMemberGroups` leaves it out without a word.
+    pub fn hide_group(&mut self, group: GroupId) {
+        if let Some(group) = self.directory.group_mut(group) {
+            group.hidden = true;
+        }
+    }
+
+    /// Makes a user a direct member of a group. `Timestamp::MIN` means since ever, which no
+    /// lag hides. False when either is unknown.
+    pub fn join(&mut self, at: Timestamp, upn: &str, group: GroupId) -> bool {
+        self.directory.join(shifted(at, self.options.clock_offset), upn, group)
+    }
+
+    /// Ends a user's direct membership. False when there was none.
+    pub fn leave(&mut self, at: Timestamp, upn: &str, group: GroupId) -> bool {
+        self.directory.leave(shifted(at, self.options.clock_offset), upn, group)
+    }
+
+    /// Makes one group a member of another. False when either is unknown.
+    pub fn nest(&mut self, at: Timestamp, inner: GroupId, outer: GroupId) -> bool {
+        self.directory.nest(shifted(at, self.options.clock_offset), inner, outer)
+    }
+
+    /// Somebody else makes a pass, in the portal or with another tool; it takes the place of
+    /// one that is there. None when there is no such user.
+    pub fn issue_elsewhere(&mut self, now: Timestamp, name: &str) -> Option<String> {
+        let now = self.arrive(now);
+        let index = self.directory.index(name)?;
+        let wish = Wish {
+            start: now,
+            lifetime_minutes: self.policy.default_lifetime,
+            one_time: self.policy.one_time,
+        };
+        self.mint_pass(now, index, wish, Shown::Never);
+        self.directory.person(index).pass.as_ref().map(|pass| pass.method.clone())
+    }
+
+    /// Somebody signs in with the user's pass.
+    ///
+    /// # Errors
+    /// Why that fails.
+    pub fn use_pass(&mut self, now: Timestamp, name: &str) -> Result<(), Unusable> {
+        let now = self.arrive(now);
+        let index = self.directory.index(name).ok_or(Unusable::NoPass)?;
+        let in_scope = self.in_scope(index, now);
+        let works_after = self.options.works_after;
+        let person = self.directory.person_mut(index);
+        let pass = person.pass.as_mut().ok_or(Unusable::NoPass)?;
+        if !person.user.enabled {
+            return Err(Unusable::Disabled);
+        }
+        match pass.usability(in_scope, now) {
+            Usability::EnabledByPolicy if span(pass.created, now) < works_after => {
+                return Err(Unusable::TooFresh);
+            }
+            Usability::EnabledByPolicy => pass.used = true,
+            reason => return Err(Unusable::Because(reason)),
+        }
+        let method = pass.method.clone();
+        self.write(now, index, Event::Used { method });
+        Ok(())
+    }
+
+    /// Whether the policy lets a user have a pass; exclusion wins.
+    pub(super) fn in_scope(&self, person: usize, now: Timestamp) -> bool {
+        if !self.policy.enabled {
+            return false;
+        }
+        let groups = self.directory.groups_of(person, now);
+        let id = self.directory.person(person).id;
+        let named = |scope: &Scope| match scope.kind {
+            TargetKind::Group if scope.id == ALL_USERS => true,
+            TargetKind::Group => groups
+                .iter()
+                .any(|&group| self.directory.groups()[group].text.eq_ignore_ascii_case(&scope.id)),
+            TargetKind::User => scope.id.parse() == Ok(id),
+        };
+        self.policy.include.iter().any(named) && !self.policy.exclude.iter().any(named)
+    }
+
+    /// Makes a pass in place of any that is there.
+    pub(super) fn mint_pass(&mut self, now: Timestamp, person: usize, wish: Wish, shown: Shown) {
+        self.drop_pass(now, person, |method| Event::Replaced { method });
+        let length = usize::try_from(self.policy.default_length).unwrap_or(8);
+        let pass = LivePass {
+            method: self.fresh_id().to_string(),
+            code: self.mint.strike(&mut self.rng, self.options.code_style, length),
+            created: now,
+            start: wish.start,
+            lifetime_minutes: wish.lifetime_minutes,
+            one_time: wish.one_time,
+            used: false,
+        };
+        let event = Event::Minted {
+            method: pass.method.clone(),
+            code: pass.code.clone(),
+            shown,
+            lifetime_minutes: pass.lifetime_minutes,
+            start: pass.start,
+            one_time: pass.one_time,
+        };
+        self.directory.person_mut(person).pass = Some(pass);
+        self.write(now, person, event);
+    }
+
+    /// Ends a pass, if there is one.
+    pub(super) fn drop_pass(
+        &mut self,
+        now: Timestamp,
+        person: usize,
+        event: impl FnOnce(String) -> Event,
+    ) {
+        if let Some(pass) = self.directory.person_mut(person).pass.take() {
+            self.write(now, person, event(pass.method));
+        }
+    }
+
+    /// Serves a request as its fault and its quota allow.
+    pub(super) fn run(&mut self, visit: &Visit, request: &Request) -> Course {
+        let refuse = |refusal: Refusal| {
+            let client = request.client_request_id;
+            Course::Whole(refusal.into_reply(visit.now, &visit.request_id, client))
+        };
+        let target = match Target::parse(&request.target) {
+            Ok(target) => target,
+            Err(malformed) => {
+                return refuse(Refusal::new(400, "BadRequest", malformed.to_string()));
+            }
+        };
+        let call = classify(request.method, &target);
+        let fault = self.counter.draw(&self.options.faults, &mut self.rng, call);
+        match fault {
+            Some(Fault::Unreachable) => return Course::NotSent,
+            Some(Fault::LostBefore) => return Course::Lost,
+            Some(Fault::Late { by }) => {
+                self.put_off(later(visit.now, visit.back.saturating_add(by)), request);
+                return Course::Lost;
+            }
+            Some(Fault::TokenExpired) => {
+                let message = "Lifetime validation failed, the token is expired.";
+                return refuse(Refusal::new(401, "InvalidAuthenticationToken", message));
+            }
+            Some(Fault::Throttled { retry_after }) => {
+                self.tally.throttled += 1;
+                return Course::Whole(slow_down(visit, request, retry_after));
+            }
+            Some(Fault::UserUnknown) if target.segments.first().is_some_and(|s| s == "users") => {
+                let name = target.segments.get(1).map_or("users", String::as_str);
+                return refuse(Refusal::missing(name));
+            }
+            Some(Fault::Failing { status, effect: false, retry_after }) => {
+                return Course::Whole(failing(visit, request, status, retry_after));
+            }
+            _ => {}
+        }
+        let load = match self.admit(visit, request, call, &target) {
+            Ok(load) => load,
+            Err(reply) => return Course::Whole(reply),
+        };
+        let seen = match fault {
+            Some(Fault::LostAfter | Fault::Failing { .. }) => Shown::Never,
+            Some(Fault::Truncated | Fault::Garbled) => Shown::Partly,
+            _ => Shown::Whole,
+        };
+        let visit = Visit { shown: visit.shown.min(seen), ..visit.clone() };
+        let reply = Reply { load, ..self.act(&visit, request, &target) };
+        match fault {
+            Some(Fault::LostAfter) => Course::Lost,
+            Some(Fault::Truncated) => Course::Cut(reply),
+            Some(Fault::Garbled) => Course::Whole(garbled(reply)),
+            Some(Fault::Failing { status, retry_after, .. }) => {
+                Course::Whole(failing(&visit, request, status, retry_after))
+            }
+            _ => Course::Whole(reply),
+        }
+    }
+
+    /// Has the request's effect and words the answer.
+    fn act(&mut self, visit: &Visit, request: &Request, target: &Target) -> Reply {
+        self.serve(visit, request, target).unwrap_or_else(|refusal| {
+            refusal.into_reply(visit.now, &visit.request_id, request.client_request_id)
+        })
+    }
+
+    /// Charges the call to its budget: the load to tell, or a refusal.
+    fn admit(
+        &mut self,
+        visit: &Visit,
+        request: &Request,
+        call: Call,
+        target: &Target,
+    ) -> Result<Option<f64>, Reply> {
+        let Some((budget, cost)) = cost(call, target) else { return Ok(None) };
+        let throttles = &self.options.throttles;
+        let (quota, throttle) = match budget {
+            Budget::PassWrites => (0, &throttles.pass_writes),
+            Budget::PassReads => (1, &throttles.pass_reads),
+            Budget::Directory => (2, &throttles.directory),
+            Budget::Mail => (3, &throttles.mail),
+        };
+        let ruling = self.quotas[quota].ask(throttle, visit.now, cost);
+        match ruling.refused {
+            None => Ok(ruling.load),
+            Some(comeback) => {
+                self.tally.throttled += 1;
+                let reply = slow_down(visit, request, comeback.retry_after);
+                Err(Reply { load: ruling.load, ..reply })
+            }
+        }
+    }
+
+    /// The tenant's time for a caller's, with everything done that was due before it.
+    fn arrive(&mut self, now: Timestamp) -> Timestamp {
+        let now = shifted(now, self.options.clock_offset).max(self.latest);
+        while let Some(due) = self.pending.first_entry().filter(|due| due.key().0 <= now) {
+            let ((at, _), request) = due.remove_entry();
+            let request_id = self.fresh_id().to_string();
+            let visit = Visit { now: at, back: Duration::ZERO, shown: Shown::Never, request_id };
+            if let Ok(target) = Target::parse(&request.target) {
+                // Nobody waits for this answer any more.
+                drop(self.act(&visit, &request, &target));
+            }
+        }
+        self.latest = now;
+        now
+    }
+
+    fn put_off(&mut self, due: Timestamp, request: &Request) {
+        self.sequence += 1;
+        self.pending.insert((due, self.sequence), request.clone());
+    }
+
+    fn write(&mut self, at: Timestamp, person: usize, event: Event) {
+        let person = self.directory.person(person);
+        let (user, upn) = (person.id, person.user.upn.clone());
+        self.log.push(Entry { at, user, upn, event });
+    }
+
+    pub(super) fn fresh_id(&mut self) -> Uuid {
+        let bytes = self.rng.u128(..).to_be_bytes();
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+}
+
+fn slow_down(visit: &Visit, request: &Request, retry_after: Option<String>) -> Reply {
+    let message = "Too many requests. Please try again later.";
+    let refusal = Refusal::new(429, "TooManyRequests", message);
+    let reply = refusal.into_reply(visit.now, &visit.request_id, request.client_request_id);
+    Reply { retry_after, ..reply }
+}
+
+fn failing(visit: &Visit, request: &Request, status: u16, retry_after: Option<String>) -> Reply {
+    // A gateway that gives up speaks HTML, not Graph's JSON.
+    let reply = match status {
+        502 | 504 => Reply::text(status, "<html><body>The gateway timed out.</body></html>".into()),
+        _ => {
+            let (code, message) = match status {
+                503 => ("serviceNotAvailable", "The service is temporarily unavailable."),
+                _ => ("InternalServerError", "An internal server error occurred."),
+            };
+            let refusal = Refusal::new(status, code, message);
+            refusal.into_reply(visit.now, &visit.request_id, request.client_request_id)
+        }
+    };
+    Reply { retry_after, ..reply }
+}
+
+fn garbled(reply: Reply) -> Reply {
+    let text = match &reply.body {
+        Body::Empty => return reply,
+        Body::Text(text) => text.clone(),
+        Body::Json(value) => value.to_string(),
+    };
+    let half = text.floor_char_boundary(text.len() / 2);
+    Reply { body: Body::Text(text[..half].to_owned()), ..reply }
+}
+
+/// The context that Graph puts into an entity.
+pub(super) fn context(base: &str, what: &str) -> Value {
+    json!(format!("{base}/$metadata#{what}"))
+}
