@@ -148,3 +148,14 @@ pub const MAX_NAME_BYTES: usize = 80;
 /// Highest scrypt work factor accepted in a passphrase-protected identity file, as the
 /// power of two; `age` itself accepts as much and writes 18.
 pub const MAX_SCRYPT_WORK: u8 = 22;
+/// Most bytes looked at to find the header's end and its delimiter: 512 names of 512 bytes.
+pub const MAX_HEADER_BYTES: usize = 256 * 1024;
+/// Most characters of a value from the wave that a message shows.
+pub const MAX_SHOWN_CHARS: usize = 60;
+/// Most column names a message lists.
+pub const MAX_SHOWN_COLUMNS: usize = 12;
+/// Most bytes in a mail address of the wave: 254 for the address (RFC 5321), the rest for
+/// the name before it.
+pub const MAX_ADDRESS_BYTES: usize = 512;
+/// Most bytes in a locale tag; RFC 5646 asks readers to take at least 35.
+pub const MAX_LOCALE_BYTES: usize = 35;
