@@ -120,12 +120,16 @@ pub const FIRST_WINDOW: u32 = 10;
 pub const VOLLEYS_BELOW: u32 = 32;
 /// Lateness of a timer that does not slow the flow down. Windows ticks every 15.6 ms.
 pub const TIMER_LATENESS: Duration = Duration::from_millis(50);
+/// Shortest hold after a refusal that named one, `Retry-After: 0` included.
+pub const LEAST_HOLD: Duration = Duration::from_millis(100);
 /// Wait after a refusal that named no `Retry-After`; it doubles while nothing is accepted.
 pub const FIRST_HOLD: Duration = Duration::from_secs(1);
 /// Longest wait after a refusal that named no `Retry-After`.
 pub const MAX_HOLD: Duration = Duration::from_mins(1);
 /// By how much a `Retry-After` may be longer than needed: it is given in whole seconds.
 pub const RETRY_AFTER_ROUNDING: Duration = Duration::from_secs(1);
+/// What counts as lately when a rate is worked out: once to twice this.
+pub const RECENT: Duration = Duration::from_secs(5);
 /// How many requests' weight the rate known so far has against what the latest ones show.
 pub const RATE_INERTIA: f64 = 4.0;
 /// Slowest rate the limiter goes down to by itself, per second: one request a minute.
@@ -159,3 +163,7 @@ pub const MAX_SHOWN_COLUMNS: usize = 12;
 pub const MAX_ADDRESS_BYTES: usize = 512;
 /// Most bytes in a locale tag; RFC 5646 asks readers to take at least 35.
 pub const MAX_LOCALE_BYTES: usize = 35;
+/// Listings that a simulated tenant keeps open; a page token of an older one has expired.
+pub const REHEARSED_LISTINGS: usize = 64;
+/// Most units that a simulated competing client takes one by one between two requests.
+pub const REHEARSED_COMPETING_UNITS: usize = 100_000;

@@ -6,19 +6,22 @@
 //! Nobody documents whether passes may be created 20 times a second or once in two, so
 //! nothing is assumed before the first 429.
 //!
-//! 1. **Opening.** No rate at all, only a window: 10 requests in flight, then 15, 22, 44, and
+//! 1. **Opening.** No rate at all, only a window: 10 requests in flight, then 15, 23, 46, and
 //!    on to the maximum. The small windows leave as whole volleys, each after the last one's
 //!    answers, so that a small burst budget is overrun by a handful of requests. A large one
 //!    (3,000, then 20 a second) is used up at full speed.
 //! 2. **Refused.** The budget holds for the whole `Retry-After`: everybody waits, nobody
 //!    knocks. Refusals of requests that were out already belong to the same event.
 //! 3. **Learning.** When the hold ends, the rate is what was accepted since the last hold
-//!    ended, divided by the time from that end to this one: *spread evenly, the same requests
-//!    would not have been refused*. That holds for token buckets and windows alike, and needs
-//!    no knowledge of either.
+//!    ended, divided by the time from that end to this one (or the same of the last seconds
+//!    alone, if that is more): *spread evenly, the same requests would not have been
+//!    refused*. That holds for token buckets and windows alike, and needs no knowledge of
+//!    either.
 //! 4. **Flowing.** Requests leave evenly, 2 % below that rate, on [`governor`]'s cells. The
 //!    rate rises to it, rests there, and then grows ever faster (CUBIC's curve) until the
 //!    next refusal starts again at 2. What was learned from little time is doubted sooner.
+//!    What a `Retry-After` in whole seconds held back too long is caught up first, a quarter
+//!    quicker, for as long as the tenant proves to honour it.
 //!
 //! Only time in which requests waited for the rate makes it grow, and idle time does not
 //! make it look slow. A high `x-ms-throttle-limit-percentage` lowers the rate without a hold.
@@ -30,7 +33,9 @@
 //! limits (`learn.microsoft.com/graph/throttling`, `/graph/throttling-limits`). Refused
 //! requests count against the quota too, which is why knocking during a hold is forbidden.
 
+mod arrears;
 mod curve;
+mod cycle;
 mod law;
 mod meter;
 #[cfg(test)]
@@ -86,7 +91,7 @@ pub struct Throttled {
     /// How many of a permit's requests were turned away.
     pub count: u32,
     /// The longest wait named among them, from the moment of the answer. More than
-    /// [`limits::MAX_RETRY_AFTER`] is cut to that; none or zero means a growing back-off.
+    /// [`limits::MAX_RETRY_AFTER`] is cut to that; none means a growing back-off.
     pub retry_after: Option<Duration>,
 }
 
@@ -122,6 +127,7 @@ pub struct Pace(Arc<Lanes>);
 #[derive(Debug)]
 struct Lanes {
     clock: Clock,
+    max_in_flight: usize,
     pass_writes: Lane,
     pass_reads: Lane,
     directory: Lane,
@@ -152,6 +158,7 @@ impl Pace {
             pass_reads: lane(),
             directory: lane(),
             mail: lane(),
+            max_in_flight: options.max_in_flight,
             clock,
         }))
     }
@@ -182,6 +189,12 @@ impl Pace {
                 }
             }
         }
+    }
+
+    /// Most requests of one budget in flight, as asked for.
+    #[must_use]
+    pub fn max_in_flight(&self) -> usize {
+        self.0.max_in_flight
     }
 
     /// How a budget stands.
@@ -259,5 +272,89 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.settle(Law::forgotten);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use tokio::task::LocalSet;
+
+    use super::*;
+
+    const WRITES: Budget = Budget::PassWrites;
+
+    fn pace(max_in_flight: usize) -> Pace {
+        Pace::new(PaceOptions { max_in_flight, max_rate: None }, Clock::system())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn leave_is_given_in_the_order_of_asking() {
+        let pace = pace(1);
+        let first = pace.admit(WRITES, 1).await;
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let tasks = LocalSet::new();
+        for asker in 0..20 {
+            let (pace, order) = (pace.clone(), Rc::clone(&order));
+            tasks.spawn_local(async move {
+                let permit = pace.admit(WRITES, 1 + asker % 3).await;
+                order.borrow_mut().push(asker);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                permit.answered(1, None, None);
+            });
+        }
+        tasks.spawn_local(async move { first.answered(1, None, None) });
+        tasks.await;
+        assert_eq!(*order.borrow(), (0..20).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waiter_who_gives_up_holds_nobody_up() {
+        let pace = pace(1);
+        let first = pace.admit(WRITES, 1).await;
+        let (head, next) = (pace.clone(), pace.clone());
+        let head = tokio::spawn(async move { head.admit(WRITES, 1).await });
+        let next = tokio::spawn(async move { next.admit(WRITES, 1).await });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        head.abort();
+        assert!(head.await.is_err());
+        drop(first);
+        let permit = next.await.unwrap();
+        assert_eq!(pace.snapshot(WRITES).in_flight, 1);
+        drop(permit);
+        let seen = pace.snapshot(WRITES);
+        assert_eq!((seen.in_flight, seen.accepted, seen.refused), (0, 0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hold_stops_one_budget_and_no_other() {
+        let pace = pace(4);
+        let start = Instant::now();
+        let wait = Duration::from_secs(30);
+        let throttled = Throttled { count: 1, retry_after: Some(wait) };
+        pace.admit(WRITES, 1).await.answered(0, Some(throttled), None);
+        assert_eq!(pace.snapshot(WRITES).holding_until, Some(start + wait));
+        pace.admit(Budget::PassReads, 1).await.answered(1, None, None);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        pace.admit(WRITES, 1).await.answered(1, None, None);
+        assert_eq!(start.elapsed(), wait);
+        assert_eq!(pace.last_accepted(WRITES), Some(start + wait));
+        assert_eq!(pace.last_accepted(Budget::Mail), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_larger_than_the_window_goes_alone() {
+        let pace = pace(8);
+        let single = pace.admit(Budget::Directory, 1).await;
+        let batch = pace.admit(Budget::Directory, 20);
+        tokio::pin!(batch);
+        assert!(tokio::time::timeout(Duration::from_mins(1), &mut batch).await.is_err());
+        single.answered(1, None, None);
+        let permit = batch.await;
+        assert_eq!(permit.budget(), Budget::Directory);
+        assert_eq!(pace.snapshot(Budget::Directory).in_flight, 20);
+        permit.answered(20, None, None);
     }
 }

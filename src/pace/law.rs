@@ -5,17 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::arrears::Arrears;
 use super::curve::Curve;
+use super::cycle::Cycle;
 use super::meter::Meter;
 use super::{PaceOptions, Snapshot, Throttled};
 use crate::limits;
-
-/// How much quicker requests leave while arrears are caught up.
-const CATCHING_UP: f64 = 1.25;
-/// How much of the arrears is caught up at most: a little left in a token bucket does no
-/// harm, an empty one is a refusal. And at least, so that trust can come back.
-const MOST_TRUST: f64 = 0.75;
-const LEAST_TRUST: f64 = 0.05;
 
 /// Requests that were let out together and are not yet answered.
 #[derive(Debug)]
@@ -37,7 +32,7 @@ pub(super) enum Decision {
     WaitForAnswer,
 }
 
-/// One budget's limiter.
+/// One budget's limiter. The module above explains the law.
 #[derive(Debug)]
 pub(super) struct Law {
     max_in_flight: u32,
@@ -72,32 +67,6 @@ struct Hold {
     unlearned: bool,
 }
 
-/// What happened between two holds.
-#[derive(Debug, Clone, Copy)]
-struct Cycle {
-    number: u64,
-    started: Instant,
-    /// Time in it that nobody used.
-    idle: Duration,
-    accepted: f64,
-    /// A request sent within it was accepted.
-    fruitful: bool,
-}
-
-/// Requests that a hold kept back for longer than Graph's limit did. `Retry-After` is
-/// rounded up to whole seconds and counted from an answer that was half a round trip old; a
-/// token bucket has gone on filling all the while, and what overflows is lost.
-#[derive(Debug, Clone, Copy)]
-struct Arrears {
-    owed: f64,
-    /// What was owed when the hold ended.
-    due: f64,
-    /// How much of it the tenant has proved to honour, from 0 to 1.
-    trust: f64,
-    /// Of the request that was refused.
-    round_trip: Duration,
-}
-
 /// How much may be in flight.
 #[derive(Debug, Clone, Copy)]
 struct Window {
@@ -107,6 +76,7 @@ struct Window {
     volley: Option<Volley>,
 }
 
+/// Requests that leave together.
 #[derive(Debug, Clone, Copy)]
 struct Volley {
     left: u32,
@@ -114,6 +84,7 @@ struct Volley {
     patience_ends: Option<Instant>,
 }
 
+/// Counts for the snapshot.
 #[derive(Debug, Default, Clone, Copy)]
 struct Told {
     admitted: u64,
@@ -130,12 +101,15 @@ impl Law {
         let most = u32::try_from(limits::MAX_IN_FLIGHT).unwrap_or(u32::MAX);
         let max_in_flight = u32::try_from(options.max_in_flight).unwrap_or(most).clamp(1, most);
         let mut meter = Meter::new(now);
-        meter.restart(now);
+        let max_rate = options.max_rate.map(|rate| rate.max(limits::SLOWEST_RATE));
+        if let Some(rate) = max_rate {
+            meter.restart(now, rate);
+        }
         let mut window = Window::first(max_in_flight);
         window.next_volley(now, 0, max_in_flight);
         Self {
             max_in_flight,
-            max_rate: options.max_rate.map(|rate| rate.max(limits::SLOWEST_RATE)),
+            max_rate,
             window,
             meter,
             gathered: 0,
@@ -145,7 +119,7 @@ impl Law {
             cycle: Cycle::starting(0, now),
             past: None,
             fruitless: 0,
-            arrears: Arrears { owed: 0.0, trust: MOST_TRUST, due: 0.0, round_trip: Duration::ZERO },
+            arrears: Arrears::none(),
             eased_at: None,
             narrowed_at: None,
             last_admitted: now,
@@ -243,11 +217,12 @@ impl Law {
         }
         self.hold = None;
         self.gathered = 0;
-        self.meter.restart(hold.until);
         self.last_admitted = self.last_admitted.max(hold.until);
-        self.bound = true;
         if hold.unlearned {
             self.learn(hold.until);
+        }
+        if let Some(rate) = self.pace() {
+            self.meter.restart(hold.until, rate);
         }
         None
     }
@@ -256,21 +231,20 @@ impl Law {
     /// spread evenly over the time from one reopening to the next, would not have been
     /// refused.
     fn learn(&mut self, until: Instant) {
-        let next = Cycle::starting(self.cycle.number + 1, until);
+        let next = self.cycle.next(until);
         // A cycle without anything accepted is the end of the one before: the hold was too
         // short, so the same requests are spread over a longer time.
         let cycle = match self.past {
-            Some(past) if !self.cycle.fruitful => past.and(self.cycle),
+            Some(past) if !self.cycle.is_fruitful() => past.and(&self.cycle),
             _ => self.cycle,
         };
-        let found = cycle.rate(until, self.curve.as_ref().map(Curve::plateau));
+        let (found, since) = cycle.rate(until, self.curve.as_ref().map(Curve::plateau));
         let before = self.curve.as_ref().map(Curve::rate);
         let plateau = before.map_or(found, |before| found.min(before)).max(limits::SLOWEST_RATE);
         if before.is_none_or(|before| plateau < before / 2.0) {
             self.window = Window::first(self.max_in_flight);
         }
-        let known_for = until.saturating_duration_since(cycle.started);
-        self.curve = Some(Curve::below(plateau, known_for));
+        self.curve = Some(Curve::below(plateau, until.saturating_duration_since(since)));
         self.arrears.fall_due(plateau);
         self.past = Some(cycle);
         self.cycle = next;
@@ -299,16 +273,7 @@ impl Law {
     }
 
     fn admit(&mut self, now: Instant, count: u32) -> Ticket {
-        let since = now.saturating_duration_since(self.last_admitted);
-        match (&mut self.curve, self.bound) {
-            (Some(curve), true) => curve.probe(since),
-            (Some(curve), false) => self.cycle.idle += since.saturating_sub(curve.spacing()),
-            (None, _) if self.in_flight == 0 => {
-                let quiet_from = self.last_answered.max(self.cycle.started);
-                self.cycle.idle += now.saturating_duration_since(quiet_from);
-            }
-            (None, _) => {}
-        }
+        self.tell_use_from_silence(now, count);
         self.bound = false;
         self.last_admitted = now;
         self.arrears.pay(count);
@@ -317,7 +282,28 @@ impl Law {
         if let Some(volley) = &mut self.window.volley {
             volley.left = volley.left.saturating_sub(count);
         }
-        Ticket { count, cycle: self.cycle.number, sent: now }
+        Ticket { count, cycle: self.cycle.number(), sent: now }
+    }
+
+    /// Books the time since the last admission: waiting for the rate makes it grow, and what
+    /// nobody used is no part of the cycle.
+    fn tell_use_from_silence(&mut self, now: Instant, count: u32) {
+        let since = now.saturating_duration_since(self.last_admitted);
+        match (&mut self.curve, self.bound) {
+            (Some(curve), bound) => {
+                // Whoever waited for the rate may have given up and left a long silence.
+                let at_most = curve.spacing().saturating_mul(count.saturating_add(1));
+                if bound {
+                    curve.probe(since.min(at_most));
+                }
+                self.cycle.idle(since.saturating_sub(at_most));
+            }
+            (None, _) if self.in_flight == 0 => {
+                let quiet_from = self.last_answered.max(self.cycle.started());
+                self.cycle.idle(now.saturating_duration_since(quiet_from));
+            }
+            (None, _) => {}
+        }
     }
 
     fn leave(&mut self, now: Instant, ticket: &Ticket) {
@@ -327,16 +313,15 @@ impl Law {
             && ticket.sent >= volley.began
         {
             let round_trip = now.saturating_duration_since(ticket.sent);
-            volley.patience_ends.get_or_insert(now + round_trip);
+            volley.patience_ends.get_or_insert(now + 2 * round_trip);
         }
     }
 
     fn accepted(&mut self, now: Instant, ticket: &Ticket, accepted: u32) {
         self.told.accepted += u64::from(accepted);
         self.told.last_accepted = Some(now);
-        self.cycle.accepted += f64::from(accepted);
-        if ticket.cycle == self.cycle.number {
-            self.cycle.fruitful = true;
+        self.cycle.accepted(now, accepted);
+        if self.cycle.bore_fruit(ticket.cycle) {
             self.fruitless = 0;
         }
         let held = self.hold.is_some();
@@ -347,10 +332,9 @@ impl Law {
         self.told.refused += u64::from(throttled.count);
         let named = throttled
             .retry_after
-            .filter(|wait| !wait.is_zero())
-            .map(|wait| now + wait.min(limits::MAX_RETRY_AFTER));
+            .map(|wait| now + wait.clamp(limits::LEAST_HOLD, limits::MAX_RETRY_AFTER));
         let same_event =
-            ticket.cycle != self.cycle.number || self.hold.is_some_and(|hold| hold.unlearned);
+            ticket.cycle != self.cycle.number() || self.hold.is_some_and(|hold| hold.unlearned);
         if same_event {
             // Its own Retry-After is heeded, but it is no news about the rate.
             if let Some(until) = named {
@@ -361,11 +345,11 @@ impl Law {
             return;
         }
         self.told.events += 1;
-        self.arrears.refused(now.saturating_duration_since(ticket.sent));
+        self.arrears.refused(throttled.retry_after, now.saturating_duration_since(ticket.sent));
         let unnamed = limits::FIRST_HOLD
             .saturating_mul(1_u32.checked_shl(self.fruitless).unwrap_or(u32::MAX))
             .min(limits::MAX_HOLD);
-        if !self.cycle.fruitful {
+        if !self.cycle.is_fruitful() {
             self.fruitless += 1;
         }
         let until = named.unwrap_or(now + unnamed);
@@ -384,81 +368,32 @@ impl Law {
         }
         self.eased_at = Some(now);
         self.window.volley = None;
-        let rate = self.rate().unwrap_or_else(|| self.cycle.rate(now, None));
+        let paced = self.rate();
+        let rate = paced.unwrap_or_else(|| self.cycle.rate(now, None).0);
         let eased = rate * (1.0 - 0.5 * (load - limits::HIGH_LOAD + 0.1));
-        if self.curve.is_none() {
-            self.meter.restart(now);
+        if paced.is_none() {
+            self.meter.restart(now, eased);
         }
-        let known_for = now.saturating_duration_since(self.cycle.started);
+        let known_for = now.saturating_duration_since(self.cycle.started());
         self.curve = Some(Curve::at(eased.max(limits::SLOWEST_RATE), known_for));
     }
 
     /// The rate to send at just now.
     fn pace(&self) -> Option<f64> {
-        let found = self.curve.as_ref().map(|curve| curve.rate() * self.arrears.speed());
-        match (found, self.max_rate) {
-            (Some(found), Some(most)) => Some(found.min(most)),
-            (found, most) => found.or(most),
-        }
+        self.allowed(self.arrears.speed())
     }
 
-    /// The rate in force: what was found, and never more than the operator allows.
+    /// The rate in force.
     fn rate(&self) -> Option<f64> {
-        match (self.curve.as_ref().map(Curve::rate), self.max_rate) {
+        self.allowed(1.0)
+    }
+
+    /// What was found, so much quicker, and never more than the operator allows.
+    fn allowed(&self, quicker: f64) -> Option<f64> {
+        match (self.curve.map(|curve| curve.rate() * quicker), self.max_rate) {
             (Some(found), Some(most)) => Some(found.min(most)),
             (found, most) => found.or(most),
         }
-    }
-}
-
-impl Arrears {
-    /// The hold is over, and the flow goes on at about `rate`.
-    fn fall_due(&mut self, rate: f64) {
-        let late = limits::RETRY_AFTER_ROUNDING + self.round_trip;
-        self.due = self.trust * rate * late.as_secs_f64();
-        self.owed = self.due;
-    }
-
-    fn speed(&self) -> f64 {
-        if self.owed > 0.0 { CATCHING_UP } else { 1.0 }
-    }
-
-    fn pay(&mut self, count: u32) {
-        self.owed = (self.owed - f64::from(count) * (1.0 - 1.0 / CATCHING_UP)).max(0.0);
-    }
-
-    /// A refusal while catching up shows that less was kept back than was thought.
-    fn refused(&mut self, round_trip: Duration) {
-        let honoured = if self.owed > 0.0 { 1.0 - self.owed / self.due - 0.1 } else { 1.1 };
-        self.trust = (self.trust * honoured).clamp(LEAST_TRUST, MOST_TRUST);
-        self.owed = 0.0;
-        self.round_trip = round_trip;
-    }
-}
-
-impl Cycle {
-    fn starting(number: u64, started: Instant) -> Self {
-        Self { number, started, idle: Duration::ZERO, accepted: 0.0, fruitful: false }
-    }
-
-    fn and(self, next: Self) -> Self {
-        let accepted = self.accepted + next.accepted;
-        Self { accepted, idle: self.idle + next.idle, ..self }
-    }
-
-    /// Accepted requests per second up to `end`. Idle time says nothing about the limit and
-    /// is left out, but no more than to double the rate: a refusal must count for something.
-    /// What was known before weighs as much as [`limits::RATE_INERTIA`] requests, lest a
-    /// cycle of one or two decide everything.
-    fn rate(&self, end: Instant, known: Option<f64>) -> f64 {
-        let whole = end.saturating_duration_since(self.started).max(Duration::from_millis(1));
-        let busy = whole.saturating_sub(self.idle).max(Duration::from_millis(1));
-        let (accepted, inertia) = match known {
-            Some(rate) => (self.accepted + limits::RATE_INERTIA, limits::RATE_INERTIA / rate),
-            None => (self.accepted.max(1.0), 0.0),
-        };
-        let (whole, busy) = (whole.as_secs_f64() + inertia, busy.as_secs_f64() + inertia);
-        (accepted / whole).max(accepted / busy / 2.0)
     }
 }
 
@@ -498,10 +433,275 @@ impl Window {
             self.widen(most);
         }
         let left = self.size.saturating_sub(in_flight);
-        self.volley = (self.size < limits::VOLLEYS_BELOW).then_some(Volley {
-            left,
-            began: now,
-            patience_ends: None,
-        });
+        let small = self.size < limits::VOLLEYS_BELOW && self.size < most;
+        self.volley = small.then_some(Volley { left, began: now, patience_ends: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn law(options: PaceOptions) -> (Law, Instant) {
+        let now = Instant::now();
+        (Law::new(&options, now), now)
+    }
+
+    fn admitted(law: &mut Law, now: Instant) -> Ticket {
+        match law.decide(now, 1) {
+            Decision::Admit(ticket) => ticket,
+            wait => panic!("not admitted: {wait:?}"),
+        }
+    }
+
+    /// Everything that may leave now.
+    fn all_admitted(law: &mut Law, now: Instant) -> Vec<Ticket> {
+        std::iter::from_fn(|| match law.decide(now, 1) {
+            Decision::Admit(ticket) => Some(ticket),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn refused(retry_after: Option<Duration>) -> Throttled {
+        Throttled { count: 1, retry_after }
+    }
+
+    #[test]
+    fn the_window_opens_in_volleys_and_then_with_every_answer() {
+        let (mut law, mut now) = law(PaceOptions::default());
+        let mut volleys = Vec::new();
+        for _ in 0..6 {
+            let tickets = all_admitted(&mut law, now);
+            volleys.push(tickets.len());
+            now += SECOND;
+            for ticket in &tickets {
+                law.answered(now, ticket, 1, None, None);
+            }
+        }
+        assert_eq!(volleys, [10, 15, 23, 46, 64, 64]);
+    }
+
+    #[test]
+    fn a_straggler_does_not_hold_the_next_volley_up_for_long() {
+        let (mut law, start) = law(PaceOptions::default());
+        let tickets = all_admitted(&mut law, start);
+        for ticket in &tickets[1..] {
+            law.answered(start + SECOND, ticket, 1, None, None);
+        }
+        assert!(matches!(law.decide(start + SECOND, 1), Decision::WaitUntil(_)));
+        assert_eq!(all_admitted(&mut law, start + 3 * SECOND).len(), 14);
+    }
+
+    #[test]
+    fn a_refusal_holds_everybody_for_the_whole_wait_and_no_longer() {
+        let (mut law, start) = law(PaceOptions::default());
+        let tickets = all_admitted(&mut law, start);
+        law.answered(start, &tickets[0], 0, Some(refused(Some(10 * SECOND))), None);
+        for (later, ticket) in (1..).zip(&tickets[1..]) {
+            // Sent before the hold: each is heeded for its own wait, all are one event.
+            let wait = Some(refused(Some(SECOND)));
+            law.answered(start + Duration::from_millis(later), ticket, 0, wait, None);
+        }
+        let until = start + 10 * SECOND;
+        for at in [start, start + 5 * SECOND, until - Duration::from_millis(1)] {
+            assert!(matches!(law.decide(at, 1), Decision::WaitUntil(end) if end == until));
+        }
+        let _first = admitted(&mut law, until);
+        assert_eq!(law.snapshot(until).events, 1);
+    }
+
+    #[test]
+    fn what_was_accepted_until_the_reopening_is_the_rate() {
+        let (mut law, start) = law(PaceOptions::default());
+        let tickets = all_admitted(&mut law, start);
+        for ticket in &tickets[..5] {
+            law.answered(start, ticket, 1, None, None);
+        }
+        for ticket in &tickets[5..] {
+            law.answered(start, ticket, 0, Some(refused(Some(10 * SECOND))), None);
+        }
+        let _first = admitted(&mut law, start + 10 * SECOND);
+        let rate = law.snapshot(start).rate.expect("a rate was found");
+        assert!((0.48..0.5).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn unnamed_waits_double_until_something_is_accepted() {
+        let (mut law, mut now) = law(PaceOptions::default());
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let ticket = admitted(&mut law, now);
+            law.answered(now, &ticket, 0, Some(refused(None)), None);
+            let Decision::WaitUntil(end) = law.decide(now, 1) else { panic!("no hold") };
+            waits.push((end - now).as_secs());
+            now = end;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        let ticket = admitted(&mut law, now);
+        law.answered(now, &ticket, 1, None, None);
+        let Decision::WaitUntil(next) = law.decide(now, 1) else { panic!("no rate") };
+        let ticket = admitted(&mut law, next);
+        law.answered(next, &ticket, 0, Some(refused(None)), None);
+        assert!(matches!(law.decide(next, 1), Decision::WaitUntil(end) if end == next + SECOND));
+    }
+
+    #[test]
+    fn an_endless_retry_after_is_cut() {
+        let (mut law, now) = law(PaceOptions::default());
+        let ticket = admitted(&mut law, now);
+        law.answered(now, &ticket, 0, Some(refused(Some(Duration::MAX))), None);
+        assert!(matches!(law.decide(now, 1),
+            Decision::WaitUntil(end) if end == now + limits::MAX_RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_high_load_slows_down_before_a_refusal() {
+        let (mut law, start) = law(PaceOptions::default());
+        let tickets = all_admitted(&mut law, start);
+        let now = start + SECOND;
+        law.answered(now, &tickets[0], 1, None, Some(0.5));
+        assert_eq!(law.snapshot(now).rate, None);
+        for ticket in &tickets[1..] {
+            law.answered(now, ticket, 1, None, Some(0.9));
+        }
+        let eased = law.snapshot(now).rate.expect("the load gave a rate");
+        assert!(eased < 10.0, "{eased}");
+        assert_eq!(law.snapshot(now).holding_until, None);
+        let mut now = now;
+        for _ in 0..2 {
+            now += 2 * SECOND;
+            let ticket = admitted(&mut law, now);
+            law.answered(now, &ticket, 1, None, Some(1.2));
+        }
+        let rate = law.snapshot(now).rate.expect("a rate");
+        assert!(rate < 0.7 * eased, "{rate} after {eased}");
+    }
+
+    #[test]
+    fn lost_answers_halve_the_window_once_for_all_that_were_out() {
+        let (mut law, now) = law(PaceOptions::default());
+        for ticket in &all_admitted(&mut law, now) {
+            law.broken(now, ticket);
+        }
+        assert_eq!(law.snapshot(now).window, 5);
+        assert_eq!(law.snapshot(now).in_flight, 0);
+    }
+
+    #[test]
+    fn silence_neither_raises_nor_lowers_what_was_found() {
+        let (mut law, start) = law(PaceOptions::default());
+        for ticket in &all_admitted(&mut law, start) {
+            law.answered(start, ticket, 0, Some(refused(Some(SECOND))), None);
+        }
+        let now = start + SECOND;
+        let ticket = admitted(&mut law, now);
+        law.answered(now, &ticket, 1, None, None);
+        let before = law.snapshot(now).rate;
+        // The head of the queue waits for the rate and then gives up.
+        assert!(matches!(law.decide(now, 1), Decision::WaitUntil(_)));
+        let much_later = now + 3_600 * SECOND;
+        let _ticket = admitted(&mut law, much_later);
+        let (before, after) = (before.expect("a rate"), law.snapshot(now).rate.expect("a rate"));
+        assert!((before..before * 1.1).contains(&after), "{before} then {after}");
+    }
+
+    /// One thing that may happen to a limiter.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Pass(u64),
+        Ask(u32),
+        Accept(usize, Option<f64>),
+        Refuse(usize, Option<u64>),
+        Break(usize),
+        Forget(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0_u64..3_000).prop_map(Step::Pass),
+            6 => prop_oneof![9 => Just(1_u32), 1 => 1_u32..=20].prop_map(Step::Ask),
+            4 => (any::<usize>(), proptest::option::weighted(0.1, 0.0..3.0))
+                .prop_map(|(which, load)| Step::Accept(which, load)),
+            1 => (any::<usize>(), proptest::option::of(0_u64..20_000))
+                .prop_map(|(which, wait)| Step::Refuse(which, wait)),
+            1 => any::<usize>().prop_map(Step::Break),
+            1 => any::<usize>().prop_map(Step::Forget),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happens_the_bounds_hold_and_nobody_starves(
+            steps in proptest::collection::vec(step(), 1..400),
+            max_in_flight in 1_usize..100,
+            max_rate in proptest::option::of(0.5..200.0_f64),
+        ) {
+            let (mut law, start) = law(PaceOptions { max_in_flight, max_rate });
+            let (mut now, mut out, mut sent) = (start, Vec::new(), Vec::new());
+            let mut held_until = start;
+            for step in steps {
+                match step {
+                    Step::Pass(millis) => now += Duration::from_millis(millis),
+                    Step::Ask(count) => {
+                        if let Decision::Admit(ticket) = law.decide(now, count) {
+                            prop_assert!(now >= held_until, "admitted during a hold");
+                            let most = u32::try_from(max_in_flight).unwrap();
+                            let in_flight = law.snapshot(now).in_flight;
+                            let alone = out.is_empty() && in_flight == count;
+                            prop_assert!(in_flight <= most || alone, "{in_flight} in flight");
+                            sent.push((now, count));
+                            out.push(ticket);
+                        }
+                    }
+                    _ if out.is_empty() => {}
+                    Step::Accept(which, load) => {
+                        let ticket = out.swap_remove(which % out.len());
+                        law.answered(now, &ticket, ticket.count, None, load);
+                    }
+                    Step::Refuse(which, wait) => {
+                        let ticket = out.swap_remove(which % out.len());
+                        let wait = wait.map(Duration::from_millis);
+                        law.answered(now, &ticket, ticket.count - 1, Some(refused(wait)), None);
+                        held_until = held_until.max(now + wait.unwrap_or_default());
+                    }
+                    Step::Break(which) => {
+                        law.broken(now, &out.swap_remove(which % out.len()));
+                    }
+                    Step::Forget(which) => {
+                        law.forgotten(now, &out.swap_remove(which % out.len()));
+                    }
+                }
+            }
+            if let Some(rate) = max_rate {
+                for (first, (from, _)) in sent.iter().enumerate() {
+                    let mut count = 0.0;
+                    for (until, more) in &sent[first..] {
+                        count += f64::from(*more);
+                        let allowed = rate * ((*until - *from).as_secs_f64() + 0.05);
+                        let burst = 1.0 + f64::from(sent[first].1);
+                        prop_assert!(count <= allowed + burst, "{count} by {until:?}");
+                    }
+                }
+            }
+            for ticket in out.drain(..) {
+                law.answered(now, &ticket, ticket.count, None, None);
+            }
+            let deadline = now + limits::MAX_RETRY_AFTER;
+            loop {
+                match law.decide(now, 1) {
+                    Decision::Admit(_) => break,
+                    Decision::WaitUntil(moment) => now = moment.max(now + Duration::from_nanos(1)),
+                    Decision::WaitForAnswer => {
+                        prop_assert!(false, "waits for an answer to nothing");
+                    }
+                }
+                prop_assert!(now <= deadline, "starved");
+            }
+        }
     }
 }

@@ -46,20 +46,20 @@ impl Clock for Odometer {
 }
 
 impl Meter {
-    /// A meter whose first request may leave at once.
+    /// A meter with a full bucket.
     pub(super) fn new(now: Instant) -> Self {
         let quota = Quota::with_period(CELL).expect("a cell takes time").allow_burst(CELLS);
         Self { cells: RateLimiter::direct_with_clock(quota, Odometer::default()), read_at: now }
     }
 
-    /// Forgets all credit but one request's; the flow goes on at `now`.
-    pub(super) fn restart(&mut self, now: Instant) {
+    /// Forgets all credit but one request's; the flow goes on at `now`, at `rate` per second.
+    pub(super) fn restart(&mut self, now: Instant, rate: f64) {
         // A full bucket is the one state of governor's that can be reached from any other
         // without a count of what is in it.
         self.advance(CELL * CELLS.get());
         let emptied = self.cells.check_n(CELLS);
         debug_assert!(matches!(emptied, Ok(Ok(()))), "a full bucket can be emptied");
-        self.advance(CELL * CELLS.get());
+        self.advance(CELL * cost(rate).get());
         self.read_at = now;
     }
 
@@ -122,7 +122,7 @@ mod tests {
         for rate in [0.5, 3.0, 20.0, 333.0, 1_000.0] {
             let start = Instant::now();
             let mut meter = Meter::new(start);
-            meter.restart(start);
+            meter.restart(start, rate);
             let bucket = 1.0 + rate * 0.05;
             let count = f64::from(taken(&mut meter, start, Duration::from_secs(100), rate));
             assert!((count - rate * 100.0).abs() <= bucket + 1.0, "{rate}/s gave {count}");
@@ -130,10 +130,21 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_leaves_one_request() {
+        for rate in [0.5, 20.0, 1_000.0] {
+            let start = Instant::now();
+            let mut meter = Meter::new(start);
+            meter.restart(start, rate);
+            assert!(meter.take(start, rate).is_ok());
+            assert!(meter.take(start, rate).is_err(), "two at once at {rate}/s");
+        }
+    }
+
+    #[test]
     fn idleness_earns_no_more_than_a_late_timer() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
-        meter.restart(start);
+        meter.restart(start, 20.0);
         let later = start + Duration::from_hours(1);
         let at_once = (0..100).take_while(|_| meter.take(later, 20.0).is_ok()).count();
         assert!((1..=2).contains(&at_once), "{at_once} left at once");
