@@ -82,6 +82,11 @@ impl Refusal {
         Self { twice: true, ..Self::new(400, "badRequest", message) }
     }
 
+    /// 403 for a permission that is missing, or a target with a higher role.
+    pub(super) fn forbidden() -> Self {
+        Self { twice: true, ..Self::new(403, "accessDenied", "Request Authorization failed") }
+    }
+
     /// 404 for a directory object.
     pub(super) fn missing(name: &str) -> Self {
         let message = format!(

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{Body, Refusal, Reply};
 use super::passes::object;
-use super::tenant::{Course, Tenant, Visit};
+use super::tenant::{Course, Tenant, Visit, refused};
 use crate::graph::transport::{Method, Request};
 use crate::limits;
 
@@ -87,8 +87,8 @@ fn inner<'a>(step: &'a Value, outer: &Request) -> Result<(&'a str, Request), Ref
 }
 
 fn gave_up(visit: &Visit, request: &Request) -> Reply {
-    let refusal = Refusal::new(504, "GatewayTimeout", "The service did not answer in time.");
-    refusal.into_reply(visit.now, &visit.request_id, request.client_request_id)
+    let message = "The service did not answer in time.";
+    refused(visit, request, Refusal::new(504, "GatewayTimeout", message))
 }
 
 fn shown(id: &str, reply: Reply) -> Value {

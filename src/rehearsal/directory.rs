@@ -12,7 +12,8 @@ use super::answer::{Refusal, precise};
 use super::passes::LivePass;
 use crate::ids::{GroupId, UserId};
 
-/// A user as the directory keeps one. Everything may be changed under way.
+/// A user as the directory keeps one; its moments are in the tenant's time. Everything may
+/// be changed under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// The sign-in name.

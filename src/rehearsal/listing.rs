@@ -8,9 +8,6 @@ use super::options::{NextLink, Options};
 use super::target::{Target, encode};
 use crate::limits;
 
-/// Page chains the tenant remembers; the token of an older one has expired.
-const CHAINS: usize = 64;
-
 /// `property in ('a','b')` or `property eq 'a'`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Filter {
@@ -129,7 +126,7 @@ impl Chains {
     fn begin(&mut self, items: Vec<Item>) -> u64 {
         self.next += 1;
         self.open.push_back((self.next, items));
-        if self.open.len() > CHAINS {
+        if self.open.len() > limits::REHEARSED_LISTINGS {
             self.open.pop_front();
         }
         self.next

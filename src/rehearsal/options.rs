@@ -262,6 +262,23 @@ pub enum Call {
     Unknown,
 }
 
+impl Call {
+    /// Every kind.
+    pub const ALL: [Self; 11] = [
+        Self::Issue,
+        Self::Remove,
+        Self::Look,
+        Self::ReadPolicy,
+        Self::WritePolicy,
+        Self::Users,
+        Self::Groups,
+        Self::CheckGroups,
+        Self::Mail,
+        Self::Batch,
+        Self::Unknown,
+    ];
+}
+
 /// What breaks, by chance or by count. An aimed fault goes before one by chance.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -351,6 +368,8 @@ pub enum Fault {
     },
     /// 401: the access token has expired.
     TokenExpired,
+    /// 403: the caller lacks the permission.
+    Forbidden,
     /// 404 for a user who exists.
     UserUnknown,
 }

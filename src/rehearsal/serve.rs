@@ -142,8 +142,7 @@ impl Tenant {
 
     fn not_an_admin(&self, person: usize) -> Result<(), Refusal> {
         if self.directory.person(person).user.admin {
-            let refusal = Refusal::new(403, "accessDenied", "Request Authorization failed");
-            return Err(Refusal { twice: true, ..refusal });
+            return Err(Refusal::forbidden());
         }
         Ok(())
     }

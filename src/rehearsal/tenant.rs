@@ -381,41 +381,17 @@ impl Tenant {
 
     /// Serves a request as its fault and its quota allow.
     pub(super) fn run(&mut self, visit: &Visit, request: &Request) -> Course {
-        let refuse = |refusal: Refusal| {
-            let client = request.client_request_id;
-            Course::Whole(refusal.into_reply(visit.now, &visit.request_id, client))
-        };
         let target = match Target::parse(&request.target) {
             Ok(target) => target,
             Err(malformed) => {
-                return refuse(Refusal::new(400, "BadRequest", malformed.to_string()));
+                let refusal = Refusal::new(400, "BadRequest", malformed.to_string());
+                return Course::Whole(refused(visit, request, refusal));
             }
         };
         let call = classify(request.method, &target);
         let fault = self.counter.draw(&self.options.faults, &mut self.rng, call);
-        match fault {
-            Some(Fault::Unreachable) => return Course::NotSent,
-            Some(Fault::LostBefore) => return Course::Lost,
-            Some(Fault::Late { by }) => {
-                self.put_off(later(visit.now, visit.back.saturating_add(by)), request);
-                return Course::Lost;
-            }
-            Some(Fault::TokenExpired) => {
-                let message = "Lifetime validation failed, the token is expired.";
-                return refuse(Refusal::new(401, "InvalidAuthenticationToken", message));
-            }
-            Some(Fault::Throttled { retry_after }) => {
-                self.tally.throttled += 1;
-                return Course::Whole(slow_down(visit, request, retry_after));
-            }
-            Some(Fault::UserUnknown) if target.segments.first().is_some_and(|s| s == "users") => {
-                let name = target.segments.get(1).map_or("users", String::as_str);
-                return refuse(Refusal::missing(name));
-            }
-            Some(Fault::Failing { status, effect: false, retry_after }) => {
-                return Course::Whole(failing(visit, request, status, retry_after));
-            }
-            _ => {}
+        if let Some(course) = self.forestall(fault.as_ref(), visit, request, &target) {
+            return course;
         }
         let load = match self.admit(visit, request, call, &target) {
             Ok(load) => load,
@@ -439,11 +415,49 @@ impl Tenant {
         }
     }
 
+    /// What comes of a request whose fault keeps it from having its effect now.
+    fn forestall(
+        &mut self,
+        fault: Option<&Fault>,
+        visit: &Visit,
+        request: &Request,
+        target: &Target,
+    ) -> Option<Course> {
+        let reply = match fault? {
+            Fault::Unreachable => return Some(Course::NotSent),
+            Fault::LostBefore => return Some(Course::Lost),
+            Fault::Late { by } => {
+                self.put_off(later(visit.now, visit.back.saturating_add(*by)), request);
+                return Some(Course::Lost);
+            }
+            Fault::TokenExpired => {
+                let message = "Lifetime validation failed, the token is expired.";
+                let refusal = Refusal::new(401, "InvalidAuthenticationToken", message);
+                refused(visit, request, refusal)
+            }
+            Fault::Forbidden => refused(visit, request, Refusal::forbidden()),
+            Fault::Throttled { retry_after } => {
+                self.tally.throttled += 1;
+                slow_down(visit, request, retry_after.clone())
+            }
+            Fault::UserUnknown => match target.path().as_slice() {
+                ["users", name, ..] => refused(visit, request, Refusal::missing(name)),
+                _ => return None,
+            },
+            Fault::Failing { status, effect: false, retry_after } => {
+                failing(visit, request, *status, retry_after.clone())
+            }
+            Fault::LostAfter | Fault::Truncated | Fault::Garbled | Fault::Failing { .. } => {
+                return None;
+            }
+        };
+        Some(Course::Whole(reply))
+    }
+
     /// Has the request's effect and words the answer.
     fn act(&mut self, visit: &Visit, request: &Request, target: &Target) -> Reply {
-        self.serve(visit, request, target).unwrap_or_else(|refusal| {
-            refusal.into_reply(visit.now, &visit.request_id, request.client_request_id)
-        })
+        self.serve(visit, request, target)
+            .unwrap_or_else(|refusal| refused(visit, request, refusal))
     }
 
     /// Charges the call to its budget: the load to tell, or a refusal.
@@ -506,10 +520,13 @@ impl Tenant {
     }
 }
 
+pub(super) fn refused(visit: &Visit, request: &Request, refusal: Refusal) -> Reply {
+    refusal.into_reply(visit.now, &visit.request_id, request.client_request_id)
+}
+
 fn slow_down(visit: &Visit, request: &Request, retry_after: Option<String>) -> Reply {
     let message = "Too many requests. Please try again later.";
-    let refusal = Refusal::new(429, "TooManyRequests", message);
-    let reply = refusal.into_reply(visit.now, &visit.request_id, request.client_request_id);
+    let reply = refused(visit, request, Refusal::new(429, "TooManyRequests", message));
     Reply { retry_after, ..reply }
 }
 
@@ -522,8 +539,7 @@ fn failing(visit: &Visit, request: &Request, status: u16, retry_after: Option<St
                 503 => ("serviceNotAvailable", "The service is temporarily unavailable."),
                 _ => ("InternalServerError", "An internal server error occurred."),
             };
-            let refusal = Refusal::new(status, code, message);
-            refusal.into_reply(visit.now, &visit.request_id, request.client_request_id)
+            refused(visit, request, Refusal::new(status, code, message))
         }
     };
     Reply { retry_after, ..reply }

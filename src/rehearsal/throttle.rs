@@ -8,9 +8,10 @@ use jiff::Timestamp;
 
 use super::options::{Limit, RetryAfter, Throttle};
 use crate::clock::{earlier, later, span};
+use crate::limits;
 
-/// Most units that one settling of a competitor's share records one by one.
-const MAX_COMPETING_ENTRIES: usize = 100_000;
+/// What sums of fractions may be off by.
+const ROUNDING: f64 = 1e-6;
 
 /// What a budget's requests have used up.
 #[derive(Debug, Default)]
@@ -52,6 +53,8 @@ impl Quota {
     pub(super) fn ask(&mut self, throttle: &Throttle, now: Timestamp, cost: f64) -> Ruling {
         self.choose_limit(throttle, now);
         self.settle(throttle, now);
+        // A request that alone costs more than there ever is must pass some time.
+        let cost = cost.min(self.limit.capacity());
         let wait = self.wait_for(now, cost);
         if wait.is_none() || !throttle.refused_are_free {
             self.count(now, cost);
@@ -109,7 +112,7 @@ impl Quota {
 
     /// Spreads the competitor's units over the time since the last request.
     fn compete(&mut self, since: Timestamp, now: Timestamp, per: Duration, taken: f64, units: f64) {
-        let count = whole(taken).min(MAX_COMPETING_ENTRIES);
+        let count = whole(taken).min(limits::REHEARSED_COMPETING_UNITS);
         let passed = span(since, now);
         for index in 0..count {
             let at = later(since, passed.mul_f64(fraction(index + 1, count)));
@@ -138,7 +141,7 @@ impl Quota {
     fn wait_for(&self, now: Timestamp, cost: f64) -> Option<Duration> {
         match self.limit {
             Limit::None => None,
-            Limit::Bucket { rate, .. } => (self.tokens < cost).then(|| {
+            Limit::Bucket { rate, .. } => (self.tokens + ROUNDING < cost).then(|| {
                 let seconds = (cost - self.tokens) / rate.max(f64::MIN_POSITIVE);
                 Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
             }),
@@ -181,6 +184,16 @@ impl Quota {
     }
 }
 
+impl Limit {
+    fn capacity(self) -> f64 {
+        match self {
+            Self::None => f64::INFINITY,
+            Self::Bucket { burst, .. } => burst,
+            Self::Fixed { units, .. } | Self::Sliding { units, .. } => units,
+        }
+    }
+}
+
 /// The beginning of the window that `now` is in, when one began at `start`.
 fn align(start: Timestamp, per: Duration, now: Timestamp) -> Timestamp {
     if per.is_zero() {
@@ -216,7 +229,7 @@ fn whole(units: f64) -> usize {
     units as usize
 }
 
-#[expect(clippy::cast_precision_loss, reason = "both are at most MAX_COMPETING_ENTRIES")]
+#[expect(clippy::cast_precision_loss, reason = "both are at most REHEARSED_COMPETING_UNITS")]
 fn fraction(part: usize, of: usize) -> f64 {
     part as f64 / of as f64
 }
@@ -313,6 +326,43 @@ mod tests {
             assert!((95..=101).contains(&alone), "{limit:?}: {alone}");
             // In a window the two race for what is free, and we ask four times as often.
             assert!((45..=85).contains(&shared), "{limit:?}: {shared}");
+        }
+    }
+
+    #[test]
+    fn whoever_waits_as_told_is_let_in() {
+        let per = Duration::from_secs(7);
+        for limit in [
+            Limit::Bucket { rate: 0.7, burst: 3.0 },
+            Limit::Fixed { units: 3.0, per },
+            Limit::Sliding { units: 3.0, per },
+        ] {
+            for retry_after in [RetryAfter::Seconds, RetryAfter::Fraction, RetryAfter::Date] {
+                let throttle = Throttle { retry_after, ..Throttle::of(limit) };
+                let (mut quota, mut rng) = (Quota::default(), fastrand::Rng::with_seed(3));
+                let (mut now, mut refused) = (at(0), 0);
+                for _ in 0..2_000 {
+                    now = later(now, Duration::from_millis(rng.u64(..2_000)));
+                    let cost = f64::from(rng.u8(1..6));
+                    let ruling = quota.ask(&throttle, now, cost);
+                    if let Some(comeback) = ruling.refused {
+                        refused += 1;
+                        now = heeding(now, &comeback.retry_after.expect("a Retry-After"));
+                        let again = quota.ask(&throttle, now, cost);
+                        assert_eq!(again.refused, None, "{limit:?} {retry_after:?}");
+                    }
+                }
+                assert!(refused > 100, "{limit:?}: {refused}");
+            }
+        }
+    }
+
+    fn heeding(now: Timestamp, retry_after: &str) -> Timestamp {
+        match retry_after.parse() {
+            Ok(seconds) => later(now, Duration::from_secs_f64(seconds)),
+            Err(_) => {
+                httpdate::parse_http_date(retry_after).expect("a date").try_into().expect("a time")
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 const SLICE: &str = include_str!("../graph/graph-v1-tap-slice.openapi.yaml");
 
-/// Judges exchanges by the OpenAPI slice.
+/// Judges exchanges by the `OpenAPI` slice.
 pub(crate) struct Judge {
     operations: Vec<Operation>,
     schemas: Map<String, Value>,
@@ -39,6 +39,9 @@ struct Operation {
     body: Option<Value>,
     answers: BTreeMap<String, Content>,
 }
+
+/// Names and values, decoded.
+type Query = Vec<(String, String)>;
 
 enum Content {
     Json(Value),
@@ -132,7 +135,7 @@ impl Judge {
         wrong.iter().map(|wrong| format!("{}: {status}: {wrong}", operation.name)).collect()
     }
 
-    fn find(&self, request: &Request) -> Result<(&Operation, Vec<(String, String)>), String> {
+    fn find(&self, request: &Request) -> Result<(&Operation, Query), String> {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
         let method = request.method.as_str();
         if !request.target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
@@ -285,7 +288,7 @@ impl Operation {
     }
 }
 
-/// Turns OpenAPI 3.0 into JSON Schema 2020-12.
+/// Turns `OpenAPI` 3.0 into JSON Schema 2020-12.
 struct Rules<'a> {
     side: Side,
     schemas: &'a Map<String, Value>,
@@ -389,7 +392,7 @@ impl Rules<'_> {
     }
 }
 
-/// Lets in OData's annotations and nothing else that is not named.
+/// Lets in `OData`'s annotations and nothing else that is not named.
 fn closed(mut rule: Value) -> Value {
     if let Some(rule) = rule.as_object_mut() {
         rule.insert("patternProperties".into(), json!({"@odata\\.": {}}));
