@@ -63,9 +63,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 use tokio::sync::Mutex;
 
-use self::events::{Asked, Event, IntentId};
 use self::lock::Lock;
-use self::state::{Standing, State};
 use self::store::Halt;
 use self::writer::{Desk, Writer};
 use crate::clock::Clock;
@@ -88,6 +86,7 @@ mod tests;
 mod writer;
 
 pub use self::draft::Draft;
+pub use self::events::{Asked, Eligible, Event, IntentId};
 #[doc(hidden)]
 pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
@@ -97,6 +96,7 @@ pub use self::record::{
     PolicyRecord, RecipientRecord, RowRecord, Unhanded, WaveAbout,
 };
 pub use self::registry::{Issuer, Listed, Registry, RegistryError, Summary, default_home};
+pub use self::state::{IllegalMove, Standing, State};
 
 /// What a ledger is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -71,6 +71,11 @@ pub enum Event {
         /// Throttled, not sent, token refused.
         why: String,
     },
+    /// The planned end came too near before the row's turn.
+    TooLate {
+        /// A sentence for people.
+        why: String,
+    },
     /// Graph refused for good.
     Refused {
         /// The attempt.
@@ -150,6 +155,7 @@ impl Event {
             Self::Skipped { .. } => "skipped",
             Self::Intended { .. } => "intended",
             Self::NotEffected { .. } => "not effected",
+            Self::TooLate { .. } => "too late",
             Self::Refused { .. } => "refused",
             Self::Lost { .. } => "lost",
             Self::OrphanFound { .. } => "orphan found",
@@ -171,6 +177,7 @@ impl Event {
             Self::Ineligible { problems } => Some(problems.join("; ")),
             Self::Skipped { why }
             | Self::NotEffected { why, .. }
+            | Self::TooLate { why }
             | Self::Refused { why, .. }
             | Self::Lost { why, .. }
             | Self::Held { why, .. } => Some(why.clone()),

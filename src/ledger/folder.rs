@@ -198,6 +198,21 @@ impl RunFolder {
             .map_err(io_error("make", &path))
     }
 
+    /// Takes back a start that came to nothing: what it left beside the ledger that never
+    /// was, and the folder too if `made` for it. Best effort; a later start does the rest.
+    pub fn abandon(&self, made: bool) {
+        if self.holds_run() {
+            return;
+        }
+        for name in [LOG, LOCK, HOLDER] {
+            let _ = std::fs::remove_file(self.join(name));
+        }
+        let _ = std::fs::remove_dir(self.join(HANDOFF));
+        if made {
+            let _ = std::fs::remove_dir(&self.0);
+        }
+    }
+
     /// Whether this folder may be written as a run: local, not synchronised, its owner's alone.
     ///
     /// # Errors

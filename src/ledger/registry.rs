@@ -199,6 +199,15 @@ impl Registry {
         issuers
     }
 
+    /// The same by the runs' names, for people.
+    #[must_use]
+    pub fn issuers_by_name(&self, methods: &[MethodId]) -> HashMap<MethodId, String> {
+        self.find_issuers(methods)
+            .into_iter()
+            .map(|(method, issuer)| (method, issuer.run))
+            .collect()
+    }
+
     fn latest(&self) -> Result<RunFolder, RegistryError> {
         let created = |folder: &RunFolder| {
             let db = connection::open_reader(&folder.join(folder::LEDGER)).ok()?;

@@ -38,7 +38,10 @@ pub enum State {
         orphan: Option<MethodId>,
     },
     /// Something is on the user that is not ours to touch; an operator must look.
-    Held,
+    Held {
+        /// The pass that was sealed after a lost attempt and then not seen on the user.
+        sealed: Option<MethodId>,
+    },
     /// The pass is in the ledger as ciphertext.
     Sealed {
         /// The pass's id.
@@ -115,7 +118,7 @@ impl State {
             Self::Skipped => Standing::Skipped,
             Self::Intent { .. } => Standing::Intent,
             Self::Unsettled { .. } => Standing::Unsettled,
-            Self::Held => Standing::Held,
+            Self::Held { .. } => Standing::Held,
             Self::Sealed { .. } => Standing::Sealed,
             Self::Removed { .. } => Standing::Removed,
             Self::Failed => Standing::Failed,
@@ -132,7 +135,9 @@ impl State {
     #[must_use]
     pub const fn method(&self) -> Option<&MethodId> {
         match self {
-            Self::Sealed { method, .. } | Self::Removed { method } => Some(method),
+            Self::Sealed { method, .. }
+            | Self::Removed { method }
+            | Self::Held { sealed: Some(method) } => Some(method),
             _ => None,
         }
     }
@@ -163,6 +168,7 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Listed | Checked { .. }, Event::Ineligible { .. }) => Ineligible,
         (Listed | Checked { after_loss: false }, Event::Skipped { .. }) => Skipped,
 
+        (Checked { .. }, Event::TooLate { .. }) => Failed,
         (Checked { after_loss }, Event::Intended { intent, .. }) => {
             Intent { intent: *intent, after_loss: *after_loss }
         }
@@ -182,19 +188,25 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Unsettled { intent, .. }, Event::OrphanFound { method }) => {
             Unsettled { intent: *intent, orphan: Some(method.clone()) }
         }
-        (Unsettled { .. } | Held, Event::Settled { .. }) => Checked { after_loss: true },
-        (Unsettled { .. } | Sealed { proven: false, .. }, Event::Held { .. }) => Held,
-        (Held, Event::Held { .. }) => Held,
-        (Sealed { method, proven: false }, Event::Verified) => {
+        (Unsettled { .. } | Held { .. }, Event::Settled { .. }) => Checked { after_loss: true },
+        (Unsettled { .. }, Event::Held { .. }) => Held { sealed: None },
+        (Sealed { method, proven: false }, Event::Held { .. }) => {
+            Held { sealed: Some(method.clone()) }
+        }
+        (Held { .. }, Event::Held { .. }) => state.clone(),
+        // A pass that took its time to show up is found by a later look.
+        (Sealed { method, proven: false } | Held { sealed: Some(method) }, Event::Verified) => {
             Sealed { method: method.clone(), proven: true }
         }
 
         (Failed, Event::Retried) => Checked { after_loss: false },
 
-        (Sealed { .. }, Event::RemovalIntended { .. }) => state.clone(),
-        (Sealed { method, .. }, Event::Removed { .. }) => Removed { method: method.clone() },
+        (Sealed { .. } | Held { sealed: Some(_) }, Event::RemovalIntended { .. }) => state.clone(),
+        (Sealed { method, .. } | Held { sealed: Some(method) }, Event::Removed { .. }) => {
+            Removed { method: method.clone() }
+        }
         // Cleanup looks again as often as it is asked to, and may find somebody else's pass.
-        (Sealed { .. } | Removed { .. } | Held, Event::ForeignSeen { .. }) => state.clone(),
+        (Sealed { .. } | Removed { .. } | Held { .. }, Event::ForeignSeen { .. }) => state.clone(),
 
         _ => return Err(IllegalMove { state: state.name(), event: event.name() }),
     })

@@ -302,7 +302,7 @@ fn keep_evidence(
         }
         Event::Settled { .. } => {
             forget_pass(db, line)?;
-            if *before == State::Held {
+            if matches!(before, State::Held { .. }) {
                 restart_attempts(db, line)?;
             }
         }
@@ -314,6 +314,7 @@ fn keep_evidence(
         Event::Held { found: None, .. }
         | Event::Ineligible { .. }
         | Event::Skipped { .. }
+        | Event::TooLate { .. }
         | Event::OrphanFound { .. }
         | Event::Verified
         | Event::RemovalIntended { .. }
