@@ -1,2 +1,582 @@
-//! The verbs of Graph that tapwave uses.
+//! Promises the verbs of Microsoft Graph that tapwave uses, as typed calls.
+//!
+//! Reads and DELETEs by id repeat themselves until they are answered or patience ends.
+//! [`Graph::create_pass`] never does: it costs an [`Intent`], goes out once, and tells
+//! exactly what is known about its effect. The token and the codes never leave through an
+//! error or a log line.
+
+pub mod batch;
+pub mod http;
 pub mod transport;
+pub mod verdict;
+pub mod wire;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use self::batch::{Answer, Inner};
+use self::transport::{Broken, Method, Request, Response, Transport};
+use self::verdict::{Refusal, RefusalKind, Verdict};
+pub use self::wire::{CreatedPass, FoundPass, Group, Policy, Target, User};
+use crate::clock::Clock;
+use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
+use crate::ledger::Intent;
+use crate::limits;
+use crate::pace::{Budget, Pace, Permit, Throttled};
+
+/// What must be escaped inside one query value or path segment.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'@')
+    .remove(b'\'')
+    .remove(b',');
+
+const POLICY: &str =
+    "/policies/authenticationMethodsPolicy/authenticationMethodConfigurations/temporaryAccessPass";
+
+/// A handle on one tenant's Graph; cheap to clone.
+#[derive(Clone)]
+pub struct Graph {
+    transport: Arc<dyn Transport>,
+    pace: Pace,
+    clock: Clock,
+    tally: Arc<Tally>,
+}
+
+/// Why a call brought nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum GraphError {
+    /// The token was refused or could not be had.
+    #[error("{why}")]
+    SignIn {
+        /// Graph's or the sign-in's own words.
+        why: String,
+    },
+    /// A definite no to `doing`.
+    #[error("failed to {doing}: {refusal}")]
+    Refused {
+        /// What was being done, completing "failed to".
+        doing: &'static str,
+        /// Graph's words.
+        refusal: Refusal,
+    },
+    /// No answer in spite of patience.
+    #[error("gave up on Microsoft Graph: {why}")]
+    Outage {
+        /// What broke last.
+        why: String,
+    },
+    /// An answer that cannot be read as what it should be.
+    #[error("failed to {doing}: the answer does not have the documented shape")]
+    Shape {
+        /// What was being done, completing "failed to".
+        doing: &'static str,
+    },
+    /// A `nextLink` that leads away from the configured endpoint. The token is not sent there.
+    #[error("refused to follow a link to {host}: only {base} is configured")]
+    ForeignLink {
+        /// Where it leads.
+        host: String,
+        /// The configured endpoint.
+        base: String,
+    },
+    /// A listing that does not end within [`limits::MAX_PAGES`].
+    #[error("gave up on a listing of more than {max} pages", max = limits::MAX_PAGES)]
+    Endless,
+}
+
+/// What is known of the effect of one POST for a pass.
+pub enum Creation {
+    /// The pass is here.
+    Created(Box<CreatedPass>),
+    /// It certainly had no effect, and may be tried again on a new intent.
+    NotEffected {
+        /// What broke, for people.
+        why: String,
+        /// True if Graph throttled: the limiter already holds everyone.
+        throttled: bool,
+    },
+    /// A definite no.
+    Refused(Refusal),
+    /// The token was refused, without effect.
+    SignIn {
+        /// For people.
+        why: String,
+    },
+    /// Nobody knows.
+    Unsettled {
+        /// What broke, for people.
+        why: String,
+    },
+}
+
+/// What came of a DELETE by id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deletion {
+    /// Graph deleted it now.
+    Deleted,
+    /// It was gone before.
+    Gone,
+    /// A definite no.
+    Refused(Refusal),
+}
+
+/// Counts every HTTP call and refusal, and knows how Graph's clock differs from ours.
+#[derive(Debug, Default)]
+struct Tally {
+    requests: AtomicU64,
+    throttled: AtomicU64,
+    /// Graph's clock minus ours, in milliseconds.
+    offset: AtomicI64,
+}
+
+impl Tally {
+    fn throttled(&self, count: u64) {
+        self.throttled.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl Graph {
+    /// A handle that sends through `transport` when `pace` lets it.
+    #[must_use]
+    pub fn new(transport: Arc<dyn Transport>, pace: Pace, clock: Clock) -> Self {
+        Self { transport, pace, clock, tally: Arc::default() }
+    }
+
+    /// The limiter, for those who mint an intent between leave and POST.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Graph's own time, as its last `Date` header lets us reckon it.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let offset = SignedDuration::from_millis(self.tally.offset.load(Ordering::Relaxed));
+        self.clock.now().checked_add(offset).unwrap_or_else(|_| self.clock.now())
+    }
+
+    /// HTTP calls sent so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.tally.requests.load(Ordering::Relaxed)
+    }
+
+    /// Requests refused for throttling so far, those inside a batch each counted.
+    #[must_use]
+    pub fn throttled(&self) -> u64 {
+        self.tally.throttled.load(Ordering::Relaxed)
+    }
+
+    /// Reads the tenant's Temporary Access Pass policy.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn policy(&self) -> Result<Policy, GraphError> {
+        self.read(
+            Budget::Directory,
+            POLICY.to_owned(),
+            false,
+            "read the Temporary Access Pass policy",
+        )
+        .await
+    }
+
+    /// Looks users up by name, fifteen to a filter and twenty filters to a call. Who does not
+    /// exist is absent. Keyed by [`Upn::key`].
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn users(&self, upns: &[Upn]) -> Result<HashMap<String, User>, GraphError> {
+        const DOING: &str = "look up users";
+        let requests = upns.chunks(limits::USERS_PER_FILTER).map(|some| {
+            let names: Vec<String> =
+                some.iter().map(|upn| format!("'{}'", upn.as_str().replace('\'', "''"))).collect();
+            let filter = format!("userPrincipalName in ({})", names.join(","));
+            Inner::get(format!(
+                "/users?$filter={}&$select={}",
+                utf8_percent_encode(&filter, ESCAPED),
+                User::SELECT
+            ))
+        });
+        let answers = self.batch(Budget::Directory, requests.collect()).await?;
+        let mut users = HashMap::with_capacity(upns.len());
+        for answer in answers {
+            let page: wire::Page<User> = parse(&accept(answer, DOING)?, DOING)?;
+            for user in page.value {
+                if let Some(name) = &user.user_principal_name {
+                    users.insert(name.to_lowercase(), user);
+                }
+            }
+        }
+        Ok(users)
+    }
+
+    /// The groups that carry this display name; names need not be unique.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn groups_named(&self, name: &str) -> Result<Vec<Group>, GraphError> {
+        let filter = format!("displayName eq '{}'", name.replace('\'', "''"));
+        let target = format!(
+            "/groups?$filter={}&$select=id,displayName",
+            utf8_percent_encode(&filter, ESCAPED)
+        );
+        let page: wire::Page<Group> =
+            self.read(Budget::Directory, target, false, "look up a group by name").await?;
+        Ok(page.value)
+    }
+
+    /// The group with this id, if there is one.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn group(&self, id: GroupId) -> Result<Option<Group>, GraphError> {
+        let target = format!("/groups/{id}?$select=id,displayName");
+        match self.read(Budget::Directory, target, false, "look up a group").await {
+            Ok(group) => Ok(Some(group)),
+            Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many users are members, through nested groups too, as the directory's index knows.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn member_count(&self, group: GroupId) -> Result<u64, GraphError> {
+        let target = format!("/groups/{group}/transitiveMembers/microsoft.graph.user/$count");
+        self.read(Budget::Directory, target, true, "count the members of a group").await
+    }
+
+    /// Visits every user who is a member, through nested groups too, a page at a time. The
+    /// index behind it may lag: confirm an absence with [`Graph::memberships`].
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn members(
+        &self,
+        group: GroupId,
+        mut visit: impl FnMut(UserId),
+    ) -> Result<(), GraphError> {
+        let mut target = format!(
+            "/groups/{group}/transitiveMembers/microsoft.graph.user?$count=true&$select=id&$top={}",
+            limits::PAGE_SIZE
+        );
+        for _ in 0..limits::MAX_PAGES {
+            let page: wire::Page<wire::IdOnly> =
+                self.read(Budget::Directory, target, true, "list the members of a group").await?;
+            for member in page.value {
+                visit(member.id);
+            }
+            match page.next_link {
+                Some(link) => target = self.follow(&link)?,
+                None => return Ok(()),
+            }
+        }
+        Err(GraphError::Endless)
+    }
+
+    /// Which of `groups` each user is in, through nested groups too, as of now.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn memberships(
+        &self,
+        users: &[UserId],
+        groups: &[GroupId],
+    ) -> Result<HashMap<UserId, HashSet<GroupId>>, GraphError> {
+        const DOING: &str = "check the groups of users";
+        let mut asked = Vec::new();
+        let mut requests = Vec::new();
+        for user in users {
+            for some in groups.chunks(limits::GROUPS_PER_CHECK) {
+                asked.push(*user);
+                let body = serde_json::json!({ "groupIds": some });
+                requests.push(Inner::ask(format!("/users/{user}/checkMemberGroups"), body));
+            }
+        }
+        let answers = self.batch(Budget::Directory, requests).await?;
+        let mut memberships: HashMap<UserId, HashSet<GroupId>> = HashMap::new();
+        for (user, answer) in asked.into_iter().zip(answers) {
+            let page: wire::Page<String> = parse(&accept(answer, DOING)?, DOING)?;
+            let groups = page.value.iter().filter_map(|id| id.parse::<GroupId>().ok());
+            memberships.entry(user).or_default().extend(groups);
+        }
+        Ok(memberships)
+    }
+
+    /// The pass each user has now, used up and expired ones included: at most one each. A
+    /// user whose passes may not be read has the refusal instead.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn passes(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<Result<Option<FoundPass>, Refusal>>, GraphError> {
+        const DOING: &str = "list passes";
+        let requests =
+            users.iter().map(|user| Inner::get(format!("{}", PassesOf(*user)))).collect();
+        let answers = self.batch(Budget::PassReads, requests).await?;
+        answers
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(body) => {
+                    let page: wire::Page<FoundPass> = parse(&body, DOING)?;
+                    Ok(Ok(page.value.into_iter().next()))
+                }
+                Err(refusal) => Ok(Err(refusal)),
+            })
+            .collect()
+    }
+
+    /// Asks for a pass, once. `permit` is the limiter's leave, taken before the intent was
+    /// minted; the intent stays with the caller, who owes the ledger an outcome.
+    pub async fn create_pass(&self, intent: &Intent, permit: Permit) -> Creation {
+        let request = Self::request(
+            Method::Post,
+            PassesOf(intent.user()).to_string(),
+            Some(wire::create_body(intent.asked())),
+        );
+        match self.exchange(&request).await {
+            Verdict::Done(response) => {
+                permit.answered(1, None, response.load);
+                match wire::created_pass(&response.body) {
+                    Some(created) if response.status == 201 => Creation::Created(Box::new(created)),
+                    _ => Creation::Unsettled {
+                        why: format!(
+                            "Graph's answer (HTTP {}) held no usable pass",
+                            response.status
+                        ),
+                    },
+                }
+            }
+            Verdict::Refused(refusal) => {
+                permit.answered(1, None, None);
+                Creation::Refused(refusal)
+            }
+            Verdict::RetryAfter { wait } => {
+                self.tally.throttled(1);
+                permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
+                Creation::NotEffected { why: "throttled (HTTP 429)".to_owned(), throttled: true }
+            }
+            Verdict::NotSent { why } => {
+                permit.broken();
+                Creation::NotEffected { why, throttled: false }
+            }
+            Verdict::SignIn { why } => {
+                permit.broken();
+                Creation::SignIn { why }
+            }
+            Verdict::Unsettled { why, .. } => {
+                permit.broken();
+                Creation::Unsettled { why }
+            }
+        }
+    }
+
+    /// Deletes passes by id; repeats until each is answered. In the order given.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn delete_passes(
+        &self,
+        passes: &[(UserId, MethodId)],
+    ) -> Result<Vec<Deletion>, GraphError> {
+        let requests = passes
+            .iter()
+            .map(|(user, method)| Inner::delete(format!("{}/{method}", PassesOf(*user))))
+            .collect();
+        let answers = self.batch(Budget::PassWrites, requests).await?;
+        Ok(answers
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(_) => Deletion::Deleted,
+                Err(refusal) if refusal.status == 404 && refusal.kind != RefusalKind::UserGone => {
+                    Deletion::Gone
+                }
+                Err(refusal) => Deletion::Refused(refusal),
+            })
+            .collect())
+    }
+
+    /// Reads one document, repeating until it is answered or patience ends.
+    async fn read<T: DeserializeOwned>(
+        &self,
+        budget: Budget,
+        target: String,
+        eventual: bool,
+        doing: &'static str,
+    ) -> Result<T, GraphError> {
+        let mut request = Self::request(Method::Get, target, None);
+        request.eventual = eventual;
+        let mut patience = Patience::new();
+        loop {
+            let permit = self.pace.admit(budget, 1).await;
+            match self.exchange(&request).await {
+                Verdict::Done(response) => {
+                    permit.answered(1, None, response.load);
+                    return parse(&response.body, doing);
+                }
+                Verdict::Refused(refusal) => {
+                    permit.answered(1, None, None);
+                    return Err(GraphError::Refused { doing, refusal });
+                }
+                Verdict::RetryAfter { wait } => {
+                    self.tally.throttled(1);
+                    permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
+                }
+                other => {
+                    permit.broken();
+                    patience.spend(self, other).await?;
+                }
+            }
+        }
+    }
+
+    fn request(method: Method, target: String, body: Option<Vec<u8>>) -> Request {
+        let client_request_id = ClientRequestId::new(Uuid::new_v4());
+        Request { method, target, eventual: false, body, client_request_id }
+    }
+
+    /// One exchange, counted and judged. A refused token is renewed and tried once more: a
+    /// 401 is known to be without effect.
+    async fn exchange(&self, request: &Request) -> Verdict {
+        let first = self.once(request).await;
+        match first {
+            Verdict::SignIn { .. } if self.transport.renew_token().await => {
+                self.once(request).await
+            }
+            other => other,
+        }
+    }
+
+    async fn once(&self, request: &Request) -> Verdict {
+        self.tally.requests.fetch_add(1, Ordering::Relaxed);
+        let exchange = self.transport.exchange(request).await;
+        let now = self.clock.now();
+        Self::log(request, &exchange);
+        if let Ok(Response { date: Some(date), .. }) = &exchange {
+            let offset = date.duration_since(now).as_millis();
+            self.tally.offset.store(i64::try_from(offset).unwrap_or(0), Ordering::Relaxed);
+        }
+        verdict::judge(exchange, now)
+    }
+
+    /// Method, path with names shortened, status and request id; never a header or a body.
+    fn log(request: &Request, exchange: &Result<Response, Broken>) {
+        let method = request.method.as_str();
+        let path = shown_path(&request.target);
+        let id = request.client_request_id;
+        match exchange {
+            Ok(response) => tracing::debug!(
+                method,
+                path,
+                status = response.status,
+                request_id = response.request_id.as_deref().map(verdict::plain),
+                client_request_id = %id,
+            ),
+            Err(broken) => tracing::debug!(method, path, %broken, client_request_id = %id),
+        }
+    }
+
+    /// A `nextLink` as a target, if it stays at the configured endpoint.
+    fn follow(&self, link: &str) -> Result<String, GraphError> {
+        let base = self.transport.base();
+        match link.strip_prefix(base) {
+            Some(target) if target.starts_with('/') => Ok(target.to_owned()),
+            _ => {
+                let host = link.split('/').nth(2).unwrap_or(link);
+                Err(GraphError::ForeignLink { host: verdict::plain(host), base: base.to_owned() })
+            }
+        }
+    }
+}
+
+/// How often and how long a repeatable request is repeated.
+struct Patience {
+    attempts: u32,
+}
+
+impl Patience {
+    const fn new() -> Self {
+        Self { attempts: 0 }
+    }
+
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// What ended it: a refused token at once, losses after [`limits::MAX_READ_ATTEMPTS`].
+    async fn spend(&mut self, graph: &Graph, verdict: Verdict) -> Result<(), GraphError> {
+        let (why, asked) = match verdict {
+            Verdict::SignIn { why } => return Err(GraphError::SignIn { why }),
+            Verdict::NotSent { why } => (why, None),
+            Verdict::Unsettled { why, wait } => (why, wait),
+            Verdict::Refused(refusal) => (refusal.to_string(), None),
+            Verdict::Done(_) | Verdict::RetryAfter { .. } => return Ok(()),
+        };
+        self.attempts += 1;
+        if self.attempts >= limits::MAX_READ_ATTEMPTS {
+            return Err(GraphError::Outage { why });
+        }
+        let doubled = limits::READ_BACKOFF.saturating_mul(1 << (self.attempts - 1).min(16));
+        let wait = asked.unwrap_or(Duration::ZERO).max(doubled.min(limits::MAX_READ_BACKOFF));
+        graph.clock.sleep(wait).await;
+        Ok(())
+    }
+}
+
+/// A user's passes, as a path.
+struct PassesOf(UserId);
+
+impl std::fmt::Display for PassesOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "/users/{}/authentication/temporaryAccessPassMethods", self.0)
+    }
+}
+
+/// A target for the log: no query, and ids cut to their first eight characters.
+fn shown_path(target: &str) -> String {
+    let path = target.split(['?', '#']).next().unwrap_or_default();
+    let short = path.split('/').map(|part| {
+        if part.len() > 8 && part.contains(['-', '@', '%']) {
+            format!("{}…", part.chars().take(8).collect::<String>())
+        } else {
+            part.to_owned()
+        }
+    });
+    short.collect::<Vec<_>>().join("/")
+}
+
+fn accept(answer: Answer, doing: &'static str) -> Result<zeroize::Zeroizing<Vec<u8>>, GraphError> {
+    answer.map_err(|refusal| GraphError::Refused { doing, refusal })
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8], doing: &'static str) -> Result<T, GraphError> {
+    // `$count` answers may begin with a byte order mark.
+    let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    serde_json::from_slice(body).map_err(|_| GraphError::Shape { doing })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_shows_no_whole_name_and_no_query() {
+        let shown =
+            shown_path("/users/ada.lovelace@contoso.example/authentication/x?$filter=secret");
+        assert_eq!(shown, "/users/ada.love…/authentication/x");
+    }
+}

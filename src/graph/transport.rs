@@ -88,4 +88,10 @@ pub trait Transport: Send + Sync {
     /// The origin and base path requests go to, such as `https://graph.microsoft.com/v1.0`;
     /// a `nextLink` must begin with it.
     fn base(&self) -> &str;
+
+    /// Drops a token that Graph refused. True if another may be had, so that one more try
+    /// makes sense.
+    fn renew_token(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(false))
+    }
 }

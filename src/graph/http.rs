@@ -1,0 +1,298 @@
+//! Promises Graph over HTTP: https only (http to loopback), TLS 1.2 or newer, no redirects,
+//! no request sent twice by the library, no answer larger than we can bear.
+//!
+//! Must never print a header, a body, or a query.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use reqwest::header::{HeaderMap, HeaderName};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use super::transport::{Broken, Method, Request, Response, Transport};
+use crate::limits;
+
+/// Where access tokens come from.
+pub trait Bearer: Send + Sync {
+    /// A token that is good now.
+    fn token(&self) -> BoxFuture<'_, Result<SecretString, String>>;
+
+    /// Forgets a token that Graph refused; true if another may be had.
+    fn forget(&self) -> bool;
+}
+
+/// How to reach the network; the same for Graph and sign-in.
+#[derive(Debug, Clone, Default)]
+pub struct Network {
+    /// A PEM file of further certificate authorities.
+    pub ca_file: Option<PathBuf>,
+    /// A proxy by URL; without it the usual variables and the system's settings count.
+    pub proxy: Option<String>,
+}
+
+/// Why no client could be built.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// An address that is no URL, or not https.
+    #[error("{url} cannot be used: an address must be https://…, or http:// to this machine")]
+    Insecure {
+        /// As given.
+        url: String,
+    },
+    /// A CA file that cannot be read.
+    #[error("failed to read certificate authorities from {path}: {why}")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A proxy that cannot be used.
+    #[error(
+        "the proxy {url} cannot be used: it must be a URL such as http://proxy.contoso.example:8080"
+    )]
+    Proxy {
+        /// As given.
+        url: String,
+    },
+    /// Anything else, such as a machine without certificate authorities.
+    #[error("failed to set up HTTPS: {0}")]
+    Tls(String),
+}
+
+/// A base URL that is https, or http to loopback. No user, query or fragment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl(String);
+
+impl BaseUrl {
+    /// Takes a URL if it is safe to send a token to; trailing slashes are dropped.
+    ///
+    /// # Errors
+    /// [`NetworkError::Insecure`]
+    pub fn parse(text: &str) -> Result<Self, NetworkError> {
+        let insecure = || NetworkError::Insecure { url: super::verdict::plain(text) };
+        let url = reqwest::Url::parse(text).map_err(|_| insecure())?;
+        let bare = url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        let safe = match url.scheme() {
+            "https" => url.host_str().is_some(),
+            "http" => url.host_str().is_some_and(is_loopback),
+            _ => false,
+        };
+        if !(bare && safe) {
+            return Err(insecure());
+        }
+        Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
+    }
+
+    /// The public cloud's.
+    #[must_use]
+    pub fn global() -> Self {
+        Self("https://graph.microsoft.com".to_owned())
+    }
+
+    /// The URL without a trailing slash.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn is_http(&self) -> bool {
+        self.0.starts_with("http://")
+    }
+}
+
+/// Whether a host is this machine by its address. Names are not asked of the network:
+/// `localhost` is taken at its word, as RFC 6761 says.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// An HTTP client with every bound and refusal that this file promises. `base` decides
+/// whether plain http is possible at all.
+///
+/// # Errors
+/// [`NetworkError`]
+pub fn client(network: &Network, base: &BaseUrl) -> Result<reqwest::Client, NetworkError> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("tapwave/", env!("CARGO_PKG_VERSION")))
+        .https_only(!base.is_http())
+        .tls_backend_rustls()
+        .tls_version_min(reqwest::tls::Version::TLS_1_2)
+        .redirect(reqwest::redirect::Policy::none())
+        // Over HTTP/2 the library would by itself re-send a POST after REFUSED_STREAM or a
+        // graceful GOAWAY, behind the intent's back.
+        .retry(reqwest::retry::never())
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+        .timeout(limits::REQUEST_TIMEOUT)
+        .pool_idle_timeout(limits::IDLE_TIMEOUT)
+        .pool_max_idle_per_host(limits::MAX_IN_FLIGHT)
+        .tcp_nodelay(true);
+    if let Some(url) = &network.proxy {
+        let proxy = reqwest::Proxy::all(url)
+            .map_err(|_| NetworkError::Proxy { url: super::verdict::plain(url) })?;
+        builder = builder.proxy(proxy);
+    } else if base.is_http() {
+        // A rehearsal on this machine is never meant for the company's proxy.
+        builder = builder.no_proxy();
+    }
+    if let Some(path) = &network.ca_file {
+        let broken = |why: String| NetworkError::CaFile { path: path.clone(), why };
+        let pem = std::fs::read(path).map_err(|error| broken(error.to_string()))?;
+        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+            .map_err(|_| broken("it is not a PEM file of certificates".to_owned()))?;
+        if certificates.is_empty() {
+            return Err(broken("it holds no certificate".to_owned()));
+        }
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder.build().map_err(|error| NetworkError::Tls(innermost(&error)))
+}
+
+/// Graph at a base URL, with tokens from a [`Bearer`].
+pub struct Http {
+    client: reqwest::Client,
+    base: String,
+    bearer: Arc<dyn Bearer>,
+}
+
+impl Http {
+    /// Sends with `client` to `base` + `/v1.0`.
+    #[must_use]
+    pub fn new(client: reqwest::Client, base: &BaseUrl, bearer: Arc<dyn Bearer>) -> Self {
+        Self { client, base: format!("{}/v1.0", base.as_str()), bearer }
+    }
+
+    async fn send(&self, request: &Request) -> Result<Response, Broken> {
+        let token = self.bearer.token().await.map_err(Broken::SignIn)?;
+        let method = match request.method {
+            Method::Get => reqwest::Method::GET,
+            Method::Post => reqwest::Method::POST,
+            Method::Patch => reqwest::Method::PATCH,
+            Method::Delete => reqwest::Method::DELETE,
+        };
+        let mut builder = self
+            .client
+            .request(method, format!("{}{}", self.base, request.target))
+            .bearer_auth(token.expose_secret())
+            .header("client-request-id", request.client_request_id.to_string())
+            .header("return-client-request-id", "true")
+            .header("accept", "application/json");
+        if request.eventual {
+            builder = builder.header("consistencylevel", "eventual");
+        }
+        if let Some(body) = &request.body {
+            builder = builder.header("content-type", "application/json").body(body.clone());
+        }
+        let response = builder.send().await.map_err(broken)?;
+        receive(response).await
+    }
+}
+
+impl Transport for Http {
+    fn exchange<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Response, Broken>> {
+        Box::pin(self.send(request))
+    }
+
+    fn base(&self) -> &str {
+        &self.base
+    }
+
+    fn renew_token(&self) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(self.bearer.forget()))
+    }
+}
+
+async fn receive(mut response: reqwest::Response) -> Result<Response, Broken> {
+    let headers = response.headers();
+    let answer = Response {
+        status: response.status().as_u16(),
+        retry_after: text(headers, "retry-after"),
+        date: text(headers, "date")
+            .and_then(|date| httpdate::parse_http_date(&date).ok())
+            .and_then(|date| Timestamp::try_from(date).ok()),
+        request_id: text(headers, "request-id"),
+        load: text(headers, "x-ms-throttle-limit-percentage").and_then(|text| text.parse().ok()),
+        body: Zeroizing::new(Vec::new()),
+    };
+    // The promised length, so that a body with a pass seldom has to move while it grows.
+    let promised = response.content_length().unwrap_or(2048);
+    let promised = usize::try_from(promised).unwrap_or(usize::MAX).min(limits::MAX_RESPONSE_BYTES);
+    let mut body = Zeroizing::new(Vec::with_capacity(promised));
+    while let Some(chunk) = response.chunk().await.map_err(|error| Broken::Lost(why(&error)))? {
+        if body.len() + chunk.len() > limits::MAX_RESPONSE_BYTES {
+            let max = limits::MAX_RESPONSE_BYTES;
+            return Err(Broken::Lost(format!("the answer is longer than {max} bytes")));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Response { body, ..answer })
+}
+
+fn text(headers: &HeaderMap, name: &'static str) -> Option<String> {
+    headers.get(HeaderName::from_static(name))?.to_str().ok().map(ToOwned::to_owned)
+}
+
+/// Only a connection that was never made is certain to have sent nothing.
+#[expect(clippy::needless_pass_by_value, reason = "it is used as a function of map_err")]
+fn broken(error: reqwest::Error) -> Broken {
+    if error.is_connect() || error.is_builder() {
+        Broken::NotSent(why(&error))
+    } else {
+        Broken::Lost(why(&error))
+    }
+}
+
+/// A short reason without the URL, whose query may name people.
+fn why(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".to_owned();
+    }
+    innermost(error)
+}
+
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    super::verdict::plain(&innermost.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_to_https_or_to_this_machine() {
+        for good in [
+            "https://graph.microsoft.com",
+            "https://graph.microsoft.us/",
+            "http://127.0.0.1:8080",
+            "http://localhost:1/base/",
+            "http://[::1]:9",
+        ] {
+            assert!(BaseUrl::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://graph.microsoft.com",
+            "http://127.0.0.1.evil.example",
+            "http://localhost.evil.example",
+            "ftp://127.0.0.1",
+            "https://user:secret@graph.microsoft.com",
+            "https://graph.microsoft.com/?x=1",
+            "graph.microsoft.com",
+            "",
+        ] {
+            assert!(BaseUrl::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

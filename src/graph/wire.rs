@@ -1,0 +1,365 @@
+//! Promises that Graph's JSON stays in this file: private shapes in, domain values out.
+//!
+//! Every property is optional here, because Graph's are all nullable; what must be there is
+//! demanded when a shape is turned into a value. Must never log what it reads.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::ids::{GroupId, MethodId, UserId};
+use crate::ledger::Asked;
+use crate::vault::Pass;
+
+/// Graph's error object.
+#[derive(Deserialize)]
+pub(super) struct GraphError {
+    #[serde(default)]
+    pub(super) code: String,
+    #[serde(default)]
+    pub(super) message: String,
+}
+
+/// The error in a body, if there is one.
+pub(super) fn error(body: &[u8]) -> Option<GraphError> {
+    #[derive(Deserialize)]
+    struct Outer {
+        error: GraphError,
+    }
+    serde_json::from_slice::<Outer>(body).ok().map(|outer| outer.error)
+}
+
+/// A pass as Graph describes it on every read: without the code.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundPass {
+    /// The pass's id.
+    pub id: MethodId,
+    /// When Graph created it.
+    #[serde(default)]
+    pub created_date_time: Option<Timestamp>,
+    /// When it begins to work.
+    #[serde(default)]
+    pub start_date_time: Option<Timestamp>,
+    /// Minutes from the start.
+    #[serde(default)]
+    pub lifetime_in_minutes: Option<u32>,
+    /// Whether it works once only.
+    #[serde(default)]
+    pub is_usable_once: Option<bool>,
+    /// Whether it works now; some tenants leave it out.
+    #[serde(default)]
+    pub is_usable: Option<bool>,
+    /// Why it does or does not: `EnabledByPolicy`, `DisabledByPolicy`, `Expired`,
+    /// `NotYetValid`, `OneTimeUsed`, or a word yet unknown.
+    #[serde(default)]
+    pub method_usability_reason: Option<String>,
+}
+
+impl FoundPass {
+    /// When it stops working by its lifetime, if Graph told enough to know.
+    #[must_use]
+    pub fn end(&self) -> Option<Timestamp> {
+        let start = self.start_date_time.or(self.created_date_time)?;
+        let lifetime = std::time::Duration::from_secs(u64::from(self.lifetime_in_minutes?) * 60);
+        Some(crate::clock::later(start, lifetime))
+    }
+
+    /// Whether it works now or will: not used up, not expired. In doubt, yes.
+    #[must_use]
+    pub fn is_live(&self, graph_now: Timestamp) -> bool {
+        match self.method_usability_reason.as_deref() {
+            Some("Expired" | "OneTimeUsed") => false,
+            Some(_) => true,
+            None => self.is_usable == Some(true) || self.end().is_none_or(|end| end > graph_now),
+        }
+    }
+
+    /// Whether it has been used up.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.method_usability_reason.as_deref() == Some("OneTimeUsed")
+    }
+}
+
+/// The 201: the only answer that ever holds the code.
+pub struct CreatedPass {
+    /// What a later read will say too.
+    pub found: FoundPass,
+    /// The code.
+    pub pass: Pass,
+}
+
+/// Reads a 201. `None` if it does not hold a usable id and code.
+pub(super) fn created_pass(body: &[u8]) -> Option<CreatedPass> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Secret {
+        temporary_access_pass: Pass,
+    }
+    // Two readings of one buffer: one shape that flattens the other would take the code
+    // through serde's own buffers, which are plain strings.
+    let secret: Secret = serde_json::from_slice(body).ok()?;
+    let found = serde_json::from_slice(body).ok()?;
+    Some(CreatedPass { found, pass: secret.temporary_access_pass })
+}
+
+/// The body of the POST. Times go out in UTC with `Z`: anything else is refused as past.
+pub(super) fn create_body(asked: &Asked) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Create {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        start_date_time: Option<String>,
+        lifetime_in_minutes: u32,
+        is_usable_once: bool,
+    }
+    json(&Create {
+        start_date_time: asked.start.map(|start| start.to_string()),
+        lifetime_in_minutes: asked.lifetime_minutes,
+        is_usable_once: asked.one_time,
+    })
+}
+
+/// The tenant's Temporary Access Pass policy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Policy {
+    /// `enabled` or `disabled`.
+    #[serde(default)]
+    pub state: Option<String>,
+    /// Characters in a pass, 8–48.
+    #[serde(default)]
+    pub default_length: Option<u32>,
+    /// What a pass gets when nothing is asked.
+    #[serde(default)]
+    pub default_lifetime_in_minutes: Option<u32>,
+    /// The least that may be asked.
+    #[serde(default)]
+    pub minimum_lifetime_in_minutes: Option<u32>,
+    /// The most that may be asked.
+    #[serde(default)]
+    pub maximum_lifetime_in_minutes: Option<u32>,
+    /// True forces every pass to be one-time.
+    #[serde(default)]
+    pub is_usable_once: Option<bool>,
+    /// Who is in.
+    #[serde(default)]
+    pub include_targets: Vec<Target>,
+    /// Who is out; wins over `include_targets`.
+    #[serde(default)]
+    pub exclude_targets: Vec<Target>,
+}
+
+/// One entry of a policy's targets.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// A group's or user's object id, or `all_users`.
+    #[serde(default)]
+    pub id: String,
+    /// `user` or `group`.
+    #[serde(default)]
+    pub target_type: Option<String>,
+}
+
+/// A user, as far as the check needs to know.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// The object id.
+    pub id: UserId,
+    /// As the directory spells it.
+    #[serde(default)]
+    pub user_principal_name: Option<String>,
+    /// For people.
+    #[serde(default)]
+    pub display_name: Option<String>,
+    /// A disabled account cannot use a pass.
+    #[serde(default)]
+    pub account_enabled: Option<bool>,
+    /// How the user signs in; an external guest has a federated identity of another tenant.
+    #[serde(default)]
+    pub identities: Option<Vec<Identity>>,
+}
+
+/// One way a user signs in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// Such as `userPrincipalName` or `federated`.
+    #[serde(default)]
+    pub sign_in_type: Option<String>,
+    /// Such as `ExternalAzureAD`.
+    #[serde(default)]
+    pub issuer: Option<String>,
+}
+
+impl User {
+    /// The properties to `$select`.
+    pub(super) const SELECT: &'static str =
+        "id,userPrincipalName,displayName,accountEnabled,identities";
+
+    /// Whether Graph would refuse a pass because the person signs in elsewhere. Internal
+    /// guests are allowed.
+    #[must_use]
+    pub fn is_external_guest(&self) -> bool {
+        self.identities.iter().flatten().any(|identity| {
+            identity.sign_in_type.as_deref() == Some("federated")
+                && identity.issuer.as_deref() == Some("ExternalAzureAD")
+        })
+    }
+}
+
+/// A group, as far as the check needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// The object id.
+    pub id: GroupId,
+    /// For people.
+    #[serde(default)]
+    pub display_name: Option<String>,
+}
+
+/// One page of a listing.
+#[derive(Deserialize)]
+pub(super) struct Page<T> {
+    pub(super) value: Vec<T>,
+    #[serde(rename = "@odata.nextLink")]
+    pub(super) next_link: Option<String>,
+}
+
+/// An object of which only the id is asked.
+#[derive(Deserialize)]
+pub(super) struct IdOnly {
+    pub(super) id: UserId,
+}
+
+/// The outer body of a `$batch`.
+pub(super) fn batch_body(requests: &[(String, &super::batch::Inner)]) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Batch<'a> {
+        requests: Vec<Entry<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        id: &'a str,
+        method: &'a str,
+        url: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        headers: Option<Headers>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body: Option<&'a serde_json::Value>,
+    }
+    #[derive(Serialize)]
+    struct Headers {
+        #[serde(rename = "Content-Type")]
+        content_type: &'static str,
+    }
+    let requests = requests
+        .iter()
+        .map(|(id, inner)| Entry {
+            id,
+            method: inner.method.as_str(),
+            url: &inner.target,
+            headers: inner.body.as_ref().map(|_| Headers { content_type: "application/json" }),
+            body: inner.body.as_ref(),
+        })
+        .collect();
+    json(&Batch { requests })
+}
+
+/// One answer inside a `$batch`.
+#[derive(Deserialize)]
+pub(super) struct BatchAnswer<'a> {
+    #[serde(borrow)]
+    pub(super) id: Cow<'a, str>,
+    pub(super) status: u16,
+    #[serde(default)]
+    headers: Option<std::collections::HashMap<String, serde_json::Value>>,
+    #[serde(borrow, default)]
+    pub(super) body: Option<&'a RawValue>,
+}
+
+impl BatchAnswer<'_> {
+    /// The inner answer's own `Retry-After`.
+    pub(super) fn retry_after(&self) -> Option<String> {
+        let headers = self.headers.as_ref()?;
+        let (_, value) =
+            headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after"))?;
+        Some(value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
+    }
+}
+
+/// The outer answer of a `$batch`.
+#[derive(Deserialize)]
+pub(super) struct BatchAnswers<'a> {
+    #[serde(borrow)]
+    pub(super) responses: Vec<BatchAnswer<'a>>,
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("these shapes have string keys and finite numbers only")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_201_without_an_id_or_a_code_is_unusable() {
+        for body in [
+            "",
+            "{}",
+            r#"{"id":"m"}"#,
+            r#"{"id":"m","temporaryAccessPass":null}"#,
+            r#"{"id":"../m","temporaryAccessPass":"x"}"#,
+            r#"{"id":"m","temporaryAccessPass":"x""#,
+            r#"{"id":"m","temporaryAccessPass":""}"#,
+        ] {
+            assert!(created_pass(body.as_bytes()).is_none(), "{body}");
+        }
+        let body = r#"{"@odata.context":"x","id":"m","isUsable":null,"lifetimeInMinutes":60,"temporaryAccessPass":"+drkzqAD"}"#;
+        let created = created_pass(body.as_bytes()).expect("usable");
+        assert_eq!(created.found.id.as_str(), "m");
+        assert_eq!(created.found.lifetime_in_minutes, Some(60));
+    }
+
+    #[test]
+    fn a_start_goes_out_in_utc() {
+        let asked = Asked {
+            start: Some("2026-03-02T08:00:00+01:00".parse().expect("a time")),
+            lifetime_minutes: 60,
+            one_time: false,
+        };
+        let body = String::from_utf8(create_body(&asked)).expect("text");
+        assert_eq!(
+            body,
+            r#"{"startDateTime":"2026-03-02T07:00:00Z","lifetimeInMinutes":60,"isUsableOnce":false}"#
+        );
+    }
+
+    #[test]
+    fn a_pass_is_live_unless_it_is_known_to_be_over() {
+        let pass = |reason: Option<&str>, usable| FoundPass {
+            id: "m".parse().expect("an id"),
+            created_date_time: Some("2026-03-01T08:00:00Z".parse().expect("a time")),
+            start_date_time: None,
+            lifetime_in_minutes: Some(60),
+            is_usable_once: Some(false),
+            is_usable: usable,
+            method_usability_reason: reason.map(ToOwned::to_owned),
+        };
+        let early = "2026-03-01T08:30:00Z".parse().expect("a time");
+        let late = "2026-03-01T09:30:00Z".parse().expect("a time");
+        assert!(pass(None, None).is_live(early));
+        assert!(!pass(None, None).is_live(late));
+        assert!(pass(Some("NotYetValid"), Some(false)).is_live(early));
+        assert!(pass(Some("DisabledByPolicy"), Some(false)).is_live(early));
+        assert!(!pass(Some("OneTimeUsed"), Some(false)).is_live(early));
+        assert!(!pass(Some("Expired"), Some(false)).is_live(early));
+    }
+}
