@@ -1,0 +1,103 @@
+//! Promises the little that a stage tells about its way while it goes it.
+//!
+//! Data, no words: `report` says them. Never holds a pass.
+
+use std::time::Duration;
+
+use crate::ids::Line;
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Doing {
+    /// Reading the wave.
+    Read,
+    /// Asking Graph about every row.
+    Check,
+    /// Issuing and sealing.
+    Issue,
+    /// Waiting out the fence of lost answers and settling them.
+    Settle,
+    /// Writing the handoff.
+    Handoff,
+    /// Deleting passes.
+    Remove,
+    /// Looking again that none is left.
+    Prove,
+}
+
+/// One thing a stage has to tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// It begins; `total` rows lie ahead, if that is known.
+    Began {
+        /// What.
+        doing: Doing,
+        /// Rows.
+        total: Option<u64>,
+    },
+    /// Some rows of it are done.
+    Did {
+        /// What.
+        doing: Doing,
+        /// Rows.
+        rows: u64,
+    },
+    /// It ended.
+    Ended {
+        /// What.
+        doing: Doing,
+    },
+    /// A row went wrong.
+    RowFailed {
+        /// Which.
+        line: Line,
+        /// Whom it is for.
+        upn: String,
+        /// Why, for people.
+        why: String,
+    },
+    /// The outcome of a POST is unknown; it will be settled after the fence.
+    AnswerLost {
+        /// Which.
+        line: Line,
+        /// Whom it is for.
+        upn: String,
+        /// What broke, for people.
+        why: String,
+        /// How long until it is settled.
+        fence: Duration,
+    },
+    /// Something is on the user that is not ours to touch.
+    RowHeld {
+        /// Which.
+        line: Line,
+        /// Whom it is for.
+        upn: String,
+        /// Why, for people.
+        why: String,
+    },
+    /// Graph cannot be reached; nothing new is issued until it can.
+    Outage {
+        /// What broke, for people.
+        why: String,
+    },
+    /// No new work is begun; what is in flight is finished.
+    Draining {
+        /// Rows in flight.
+        in_flight: u64,
+    },
+}
+
+/// Hears the news. Must not block.
+pub trait Watcher: Send + Sync {
+    /// Takes one piece of news.
+    fn hear(&self, news: News);
+}
+
+/// Hears nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Deaf;
+
+impl Watcher for Deaf {
+    fn hear(&self, _: News) {}
+}

@@ -1,0 +1,718 @@
+//! Promises that a row gets a [`Candidate`] only after Graph showed that a pass can be
+//! issued to that person and will work.
+//!
+//! Reads in batches, changes nothing. What is wrong with a row is a [`Problem`]; what is odd
+//! about the wave is a [`Warning`]; the words of both are for people.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock::{later, span};
+use crate::graph::verdict::plain;
+use crate::graph::{FoundPass, Graph, GraphError, Policy, Target, User};
+use crate::ids::{GroupId, Line, MethodId, Upn, UserId};
+use crate::ledger::{Asked, Eligible, Existing, Options, PolicyRecord, RowRecord, State};
+use crate::limits;
+use crate::roster::Wanted;
+
+/// The policy's bounds where Graph leaves them out (documented defaults).
+const DEFAULT_BOUNDS: (u32, u32, u32) = (60, 480, 60);
+/// Below this many rows, asking about each is as cheap as counting a group first.
+const ROWS_WORTH_COUNTING: u64 = 40;
+/// A group this many times the wave's size is asked about row by row: its list would not
+/// fit the memory that a wave may use.
+const GROUP_PER_WAVE: u64 = 4;
+/// The documented rate of the slowest budget that may govern passes: 5 per 10 s.
+const SLOWEST_PER_SECOND: f64 = 0.5;
+
+/// A row that may get a pass: made by the check, or restored from its durable record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    line: Line,
+    upn: String,
+    display_name: Option<String>,
+    user: UserId,
+    asked: Asked,
+    set: u32,
+}
+
+impl Candidate {
+    /// From a ledger record, if that says checked.
+    #[must_use]
+    pub fn restore(record: &RowRecord) -> Option<Self> {
+        if !matches!(record.state, State::Checked { .. }) {
+            return None;
+        }
+        Some(Self {
+            line: record.line,
+            upn: record.upn.clone(),
+            display_name: record.display_name.clone(),
+            user: record.user?,
+            asked: record.asked.clone()?,
+            set: record.set?,
+        })
+    }
+
+    /// Its line in the wave.
+    #[must_use]
+    pub const fn line(&self) -> Line {
+        self.line
+    }
+
+    /// The name as the wave wrote it.
+    #[must_use]
+    pub fn upn(&self) -> &str {
+        &self.upn
+    }
+
+    /// For people to read.
+    #[must_use]
+    pub fn display_name(&self) -> Option<&str> {
+        self.display_name.as_deref()
+    }
+
+    /// The object id.
+    #[must_use]
+    pub const fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// Index of the recipient set.
+    #[must_use]
+    pub const fn set(&self) -> u32 {
+        self.set
+    }
+
+    /// What to ask for at this moment. A start that has passed is left out and the lifetime
+    /// shortened to the planned end.
+    ///
+    /// # Errors
+    /// [`TooLate`] if less than the policy's minimum would be left.
+    pub fn asked_at(&self, now: Timestamp, min_lifetime: u32) -> Result<Asked, TooLate> {
+        let Some(start) = self.asked.start.filter(|start| *start <= now) else {
+            return Ok(self.asked.clone());
+        };
+        let end = later(start, minutes(self.asked.lifetime_minutes));
+        let left = u32::try_from(span(now, end).as_secs() / 60).unwrap_or(u32::MAX);
+        if left < min_lifetime {
+            return Err(TooLate { end });
+        }
+        Ok(Asked { start: None, lifetime_minutes: left, one_time: self.asked.one_time })
+    }
+}
+
+/// The planned end is too near for the shortest pass that the policy allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its pass would have ended at {end}, too soon for the policy's shortest lifetime; give the row a later start"
+)]
+pub struct TooLate {
+    end: Timestamp,
+}
+
+/// A row about to be checked.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Its line in the wave.
+    pub line: Line,
+    /// Whom the pass is for.
+    pub upn: Upn,
+    /// What the row asks for.
+    pub wanted: Wanted,
+    /// Index of the recipient set.
+    pub set: u32,
+    /// Whether a live pass may still be skipped: decided once, before the first intent.
+    pub untried: bool,
+}
+
+/// What the check found about one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It may get a pass.
+    Eligible(Box<Eligible>),
+    /// It must not, for these reasons.
+    Ineligible(Vec<Problem>),
+    /// It has a live pass and `--existing skip` leaves that alone.
+    HasPass(MethodId),
+}
+
+/// Why a row must not get a pass.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Nobody of that name.
+    #[error("no such user in the tenant; a user made minutes ago may not be visible yet")]
+    NoSuchUser,
+    /// The account is off.
+    #[error("the account is disabled; enable it first")]
+    Disabled,
+    /// A guest from another tenant.
+    #[error("is an external guest, who cannot have a pass")]
+    Guest,
+    /// Not in any included target.
+    #[error("is in no group that the Temporary Access Pass policy includes")]
+    NotIncluded,
+    /// In an excluded target, which wins.
+    #[error("is excluded by the Temporary Access Pass policy")]
+    Excluded,
+    /// Not in a group that was demanded.
+    #[error("is not in the group {group}")]
+    NotInGroup {
+        /// Its name or id, as shown.
+        group: String,
+    },
+    /// The lifetime is outside the policy.
+    #[error("asks for {asked} minutes; the policy allows {min} to {max}")]
+    Lifetime {
+        /// Minutes.
+        asked: u32,
+        /// Minutes.
+        min: u32,
+        /// Minutes.
+        max: u32,
+    },
+    /// The policy demands one-time passes.
+    #[error("asks for a multi-use pass; the policy allows one-time passes alone")]
+    MultiUse,
+    /// The start has passed and so has the end, or nearly.
+    #[error("would start at {start} and be over before it can be used; give it a later start")]
+    Over {
+        /// The planned start.
+        start: Timestamp,
+    },
+    /// A pass is there already.
+    #[error("has a live pass already{run}; use --existing skip to leave it, or replace to replace it", run = issuer.as_ref().map(|run| format!(", issued by run {run}")).unwrap_or_default())]
+    HasPass {
+        /// The run on this machine that issued it, if one did.
+        issuer: Option<String>,
+    },
+    /// The same person as another row, under another name.
+    #[error("is the same user as line {first}; remove one of the two")]
+    SameUser {
+        /// The earlier row.
+        first: Line,
+    },
+    /// Graph would not let us look at the user's passes.
+    #[error("the passes of this user cannot be read: {why}")]
+    Unreadable {
+        /// Graph's words.
+        why: String,
+    },
+}
+
+/// What is odd about the wave. Never stops it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// One-time passes and reboots do not go together.
+    #[error(
+        "{rows} of the passes work once only; a device enrolment asks for the pass again after its reboots, so such a wave needs --multi-use"
+    )]
+    OneTime {
+        /// Rows.
+        rows: u64,
+    },
+    /// Some starts have passed.
+    #[error(
+        "{rows} of the start times have passed; those passes start at once and keep their planned end"
+    )]
+    StartsPast {
+        /// Rows.
+        rows: u64,
+    },
+    /// The first pass is over before the last begins.
+    #[error(
+        "the first and the last start are {hours} h apart, more than the shortest lifetime of {lifetime} min; passes that start early are over before the others begin"
+    )]
+    Span {
+        /// Hours between.
+        hours: u64,
+        /// Minutes.
+        lifetime: u32,
+    },
+    /// The wave may take longer than a pass lives.
+    #[error(
+        "at the slowest rate Microsoft documents for this (5 per 10 s) issuing takes {forecast} min, longer than the shortest lifetime of {lifetime} min; hand passes on while the run goes, or raise --lifetime"
+    )]
+    Slow {
+        /// Minutes.
+        forecast: u64,
+        /// Minutes.
+        lifetime: u32,
+    },
+    /// Nobody could use what is issued now.
+    #[error(
+        "the policy includes everyone in the tenant; a target group would narrow who can have a pass"
+    )]
+    Everyone,
+}
+
+/// Why the check could not be made, whatever the rows.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Graph would not answer.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The method is off.
+    #[error(
+        "the Temporary Access Pass policy of this tenant is disabled, so nobody could use a pass"
+    )]
+    PolicyDisabled,
+    /// The policy includes nobody.
+    #[error("the Temporary Access Pass policy includes nobody, so nobody could use a pass")]
+    NobodyIncluded,
+    /// `--group` names nothing.
+    #[error("there is no group {group}")]
+    NoSuchGroup {
+        /// As given.
+        group: String,
+    },
+    /// `--group` names several.
+    #[error("{count} groups are named {group}; give the id of the one that is meant")]
+    AmbiguousGroup {
+        /// As given.
+        group: String,
+        /// How many.
+        count: usize,
+    },
+    /// More groups than [`limits::MAX_GROUPS`].
+    #[error("the policy and --group name more than {max} groups", max = limits::MAX_GROUPS)]
+    TooManyGroups,
+}
+
+/// Tells which runs on this machine issued some passes.
+pub type Issuers<'a> = &'a dyn Fn(&[MethodId]) -> HashMap<MethodId, String>;
+
+/// Everything the check needs to know before it looks at rows.
+#[derive(Debug)]
+pub struct Check {
+    policy: PolicyRecord,
+    options: Options,
+    everyone: bool,
+    included: Targets,
+    excluded: Targets,
+    demanded: Vec<(GroupId, String)>,
+    /// Members by the directory's index, where paging was cheaper than asking; sorted.
+    paged: HashMap<GroupId, Vec<UserId>>,
+    lint: Lint,
+    seen: HashMap<UserId, Line>,
+}
+
+#[derive(Debug, Default)]
+struct Targets {
+    groups: Vec<GroupId>,
+    users: Vec<UserId>,
+}
+
+#[derive(Debug, Default)]
+struct Lint {
+    eligible: u64,
+    one_time: u64,
+    starts_past: u64,
+    first_start: Option<Timestamp>,
+    last_start: Option<Timestamp>,
+    shortest: Option<u32>,
+}
+
+impl Check {
+    /// Reads the policy and resolves the groups. `rows` is how many will be looked at, which
+    /// decides whether paging a group is cheaper than asking about each row.
+    ///
+    /// # Errors
+    /// [`CheckError`]
+    pub async fn prepare(graph: &Graph, options: &Options, rows: u64) -> Result<Self, CheckError> {
+        let policy = graph.policy().await?;
+        if !policy.state.as_deref().is_some_and(|state| state.eq_ignore_ascii_case("enabled")) {
+            return Err(CheckError::PolicyDisabled);
+        }
+        let everyone = policy.include_targets.iter().any(is_everyone);
+        let included = Targets::of(&policy.include_targets);
+        let excluded = Targets::of(&policy.exclude_targets);
+        if !everyone && included.groups.is_empty() && included.users.is_empty() {
+            return Err(CheckError::NobodyIncluded);
+        }
+        let mut demanded = Vec::new();
+        for wanted in &options.groups {
+            demanded.push(resolve(graph, wanted).await?);
+        }
+        let mut check = Self {
+            policy: bounds(&policy),
+            options: options.clone(),
+            everyone,
+            included,
+            excluded,
+            demanded,
+            paged: HashMap::new(),
+            lint: Lint::default(),
+            seen: HashMap::new(),
+        };
+        if check.groups().len() > limits::MAX_GROUPS {
+            return Err(CheckError::TooManyGroups);
+        }
+        check.page_if_cheaper(graph, rows).await?;
+        Ok(check)
+    }
+
+    /// The policy's bounds.
+    #[must_use]
+    pub const fn policy(&self) -> PolicyRecord {
+        self.policy
+    }
+
+    /// Looks at some rows, at most [`limits::ROWS_PER_CHECK`] for best use of the batches.
+    /// `issuers` tells which runs on this machine issued some passes.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn look(
+        &mut self,
+        graph: &Graph,
+        subjects: &[Subject],
+        issuers: Issuers<'_>,
+    ) -> Result<Vec<(Line, Finding)>, GraphError> {
+        let upns: Vec<Upn> = subjects.iter().map(|subject| subject.upn.clone()).collect();
+        let users = graph.users(&upns).await?;
+        let now = graph.now();
+        let mut rows: Vec<Row<'_>> = subjects
+            .iter()
+            .map(|subject| Row {
+                subject,
+                user: users.get(&subject.upn.key()),
+                asked: self.asked(&subject.wanted),
+                problems: Vec::new(),
+            })
+            .collect();
+        for row in &mut rows {
+            self.judge_alone(row, now);
+        }
+        self.judge_groups(graph, &mut rows).await?;
+        let passes = self.live_passes(graph, &rows).await?;
+        let found = passes.values().flatten().flatten();
+        let live: Vec<MethodId> =
+            found.filter(|pass| pass.is_live(now)).map(|pass| pass.id.clone()).collect();
+        let issuers = if live.is_empty() { HashMap::new() } else { issuers(&live) };
+        let conclude =
+            |row: Row<'_>| (row.subject.line, self.conclude(row, &passes, now, &issuers));
+        Ok(rows.into_iter().map(conclude).collect())
+    }
+
+    /// What is odd about the rows looked at so far.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let lint = &self.lint;
+        let mut warnings = Vec::new();
+        if self.everyone && self.options.groups.is_empty() {
+            warnings.push(Warning::Everyone);
+        }
+        if lint.one_time > 0 {
+            warnings.push(Warning::OneTime { rows: lint.one_time });
+        }
+        if lint.starts_past > 0 {
+            warnings.push(Warning::StartsPast { rows: lint.starts_past });
+        }
+        if let (Some(first), Some(last), Some(lifetime)) =
+            (lint.first_start, lint.last_start, lint.shortest)
+        {
+            let between = span(first, last);
+            if between > minutes(lifetime) {
+                warnings.push(Warning::Span { hours: between.as_secs().div_ceil(3600), lifetime });
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
+        let slowest = Duration::from_secs_f64(lint.eligible as f64 / SLOWEST_PER_SECOND);
+        if let Some(lifetime) = lint.shortest.filter(|lifetime| slowest > minutes(*lifetime)) {
+            warnings.push(Warning::Slow { forecast: slowest.as_secs().div_ceil(60), lifetime });
+        }
+        warnings
+    }
+
+    /// Every group that matters, each once.
+    fn groups(&self) -> Vec<GroupId> {
+        let mut groups: Vec<GroupId> = if self.everyone { &[] } else { &self.included.groups[..] }
+            .iter()
+            .chain(&self.excluded.groups)
+            .chain(self.demanded.iter().map(|(id, _)| id))
+            .copied()
+            .collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    /// Lists whole groups when that takes fewer calls than asking about every row.
+    async fn page_if_cheaper(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
+        let groups = self.groups();
+        if groups.is_empty() || rows < ROWS_WORTH_COUNTING {
+            return Ok(());
+        }
+        let per_user = groups.len().div_ceil(limits::GROUPS_PER_CHECK) as u64;
+        let asking = (rows * per_user).div_ceil(limits::REQUESTS_PER_BATCH as u64);
+        let mut paging = 0;
+        for group in &groups {
+            let members = graph.member_count(*group).await?;
+            paging += members.div_ceil(limits::PAGE_SIZE as u64).max(1);
+            if paging >= asking || members > rows * GROUP_PER_WAVE + limits::PAGE_SIZE as u64 {
+                return Ok(());
+            }
+        }
+        for group in groups {
+            let mut members = Vec::new();
+            graph.members(group, |user| members.push(user)).await?;
+            members.sort_unstable();
+            self.paged.insert(group, members);
+        }
+        Ok(())
+    }
+
+    /// Row over options over policy; whether multi-use was asked for in so many words.
+    fn asked(&self, wanted: &Wanted) -> (Asked, bool) {
+        let said = wanted.one_time.or(self.options.one_time);
+        let asked = Asked {
+            start: wanted.start.or(self.options.start),
+            lifetime_minutes: wanted
+                .lifetime_minutes
+                .or(self.options.lifetime_minutes)
+                .unwrap_or(self.policy.default_lifetime_minutes),
+            one_time: said.unwrap_or(false) || self.policy.one_time,
+        };
+        (asked, said == Some(false))
+    }
+
+    /// What needs no further call.
+    fn judge_alone(&mut self, row: &mut Row<'_>, now: Timestamp) {
+        let (asked, multi_use_said) = &row.asked;
+        let PolicyRecord { min_lifetime_minutes: min, max_lifetime_minutes: max, one_time, .. } =
+            self.policy;
+        if !(min..=max).contains(&asked.lifetime_minutes) {
+            row.problems.push(Problem::Lifetime { asked: asked.lifetime_minutes, min, max });
+        }
+        if one_time && *multi_use_said {
+            row.problems.push(Problem::MultiUse);
+        }
+        if let Some(start) = asked.start.filter(|start| *start <= now) {
+            let end = later(start, minutes(asked.lifetime_minutes));
+            if span(now, end) < minutes(min) {
+                row.problems.push(Problem::Over { start });
+            }
+        }
+        let Some(user) = row.user else {
+            row.problems.push(Problem::NoSuchUser);
+            return;
+        };
+        // Absent means that the token may not see it; the POST will tell.
+        if user.account_enabled == Some(false) {
+            row.problems.push(Problem::Disabled);
+        }
+        if user.is_external_guest() {
+            row.problems.push(Problem::Guest);
+        }
+        let first = *self.seen.entry(user.id).or_insert(row.subject.line);
+        if first != row.subject.line {
+            row.problems.push(Problem::SameUser { first });
+        }
+    }
+
+    /// Targets, exclusions and demanded groups. The paged lists may lag: whoever they would
+    /// keep out is asked about, which is current.
+    async fn judge_groups(&self, graph: &Graph, rows: &mut [Row<'_>]) -> Result<(), GraphError> {
+        let groups = self.groups();
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let by_index = |user: UserId| -> HashSet<GroupId> {
+            let holds = |group: &&GroupId| {
+                self.paged.get(group).is_some_and(|members| members.binary_search(&user).is_ok())
+            };
+            groups.iter().filter(holds).copied().collect()
+        };
+        let mut known: HashMap<UserId, HashSet<GroupId>> = HashMap::new();
+        let mut doubtful = Vec::new();
+        for user in rows.iter().filter_map(|row| row.user) {
+            let held = by_index(user.id);
+            if self.paged.is_empty() || !self.group_problems(user.id, &held).is_empty() {
+                doubtful.push(user.id);
+            }
+            known.insert(user.id, held);
+        }
+        known.extend(graph.memberships(&doubtful, &groups).await?);
+        for row in rows {
+            if let Some(user) = row.user {
+                let held = known.get(&user.id).map_or_else(HashSet::new, Clone::clone);
+                row.problems.extend(self.group_problems(user.id, &held));
+            }
+        }
+        Ok(())
+    }
+
+    fn group_problems(&self, user: UserId, held: &HashSet<GroupId>) -> Vec<Problem> {
+        let hit = |targets: &Targets| {
+            targets.users.contains(&user) || targets.groups.iter().any(|group| held.contains(group))
+        };
+        let mut problems = Vec::new();
+        if !self.everyone && !hit(&self.included) {
+            problems.push(Problem::NotIncluded);
+        }
+        if hit(&self.excluded) {
+            problems.push(Problem::Excluded);
+        }
+        for (group, name) in &self.demanded {
+            if !held.contains(group) {
+                problems.push(Problem::NotInGroup { group: name.clone() });
+            }
+        }
+        problems
+    }
+
+    /// The passes of the rows that are good so far. `--existing replace` reads nothing.
+    async fn live_passes(
+        &self,
+        graph: &Graph,
+        rows: &[Row<'_>],
+    ) -> Result<HashMap<UserId, Result<Option<FoundPass>, String>>, GraphError> {
+        if self.options.existing == Existing::Replace {
+            return Ok(HashMap::new());
+        }
+        let users: Vec<UserId> = rows
+            .iter()
+            .filter(|row| row.problems.is_empty())
+            .filter_map(|row| row.user.map(|user| user.id))
+            .collect();
+        let passes = graph.passes(&users).await?;
+        let passes = passes.into_iter().map(|pass| pass.map_err(|refusal| refusal.to_string()));
+        Ok(users.into_iter().zip(passes).collect())
+    }
+
+    fn conclude(
+        &mut self,
+        mut row: Row<'_>,
+        passes: &HashMap<UserId, Result<Option<FoundPass>, String>>,
+        now: Timestamp,
+        issuers: &HashMap<MethodId, String>,
+    ) -> Finding {
+        let Some(user) = row.user.filter(|_| row.problems.is_empty()) else {
+            return Finding::Ineligible(row.problems);
+        };
+        match passes.get(&user.id) {
+            Some(Err(why)) => row.problems.push(Problem::Unreadable { why: why.clone() }),
+            Some(Ok(Some(pass))) if pass.is_live(now) => {
+                if self.options.existing == Existing::Skip && row.subject.untried {
+                    return Finding::HasPass(pass.id.clone());
+                }
+                row.problems.push(Problem::HasPass { issuer: issuers.get(&pass.id).cloned() });
+            }
+            _ => {}
+        }
+        if !row.problems.is_empty() {
+            return Finding::Ineligible(row.problems);
+        }
+        let (asked, _) = row.asked;
+        self.lint.count(&asked, now);
+        Finding::Eligible(Box::new(Eligible {
+            user: user.id,
+            display_name: user.display_name.as_deref().map(plain),
+            asked,
+            set: row.subject.set,
+        }))
+    }
+}
+
+/// One row while it is looked at.
+struct Row<'a> {
+    subject: &'a Subject,
+    user: Option<&'a User>,
+    asked: (Asked, bool),
+    problems: Vec<Problem>,
+}
+
+impl Targets {
+    fn of(targets: &[Target]) -> Self {
+        let mut sorted = Self::default();
+        for target in targets.iter().filter(|target| !is_everyone(target)) {
+            let is_user =
+                target.target_type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("user"));
+            if is_user {
+                sorted.users.extend(target.id.parse::<UserId>());
+            } else {
+                sorted.groups.extend(target.id.parse::<GroupId>());
+            }
+        }
+        sorted
+    }
+}
+
+impl Lint {
+    fn count(&mut self, asked: &Asked, now: Timestamp) {
+        self.eligible += 1;
+        self.one_time += u64::from(asked.one_time);
+        self.shortest = Some(
+            self.shortest.map_or(asked.lifetime_minutes, |least| least.min(asked.lifetime_minutes)),
+        );
+        if let Some(start) = asked.start {
+            self.starts_past += u64::from(start <= now);
+            self.first_start = Some(self.first_start.map_or(start, |first| first.min(start)));
+            self.last_start = Some(self.last_start.map_or(start, |last| last.max(start)));
+        }
+    }
+}
+
+fn is_everyone(target: &Target) -> bool {
+    target.id.eq_ignore_ascii_case("all_users")
+}
+
+fn bounds(policy: &Policy) -> PolicyRecord {
+    let (min, max, default) = DEFAULT_BOUNDS;
+    PolicyRecord {
+        min_lifetime_minutes: policy.minimum_lifetime_in_minutes.unwrap_or(min),
+        max_lifetime_minutes: policy.maximum_lifetime_in_minutes.unwrap_or(max),
+        default_lifetime_minutes: policy.default_lifetime_in_minutes.unwrap_or(default),
+        one_time: policy.is_usable_once.unwrap_or(false),
+    }
+}
+
+/// A group by its id or its one and only name.
+async fn resolve(graph: &Graph, wanted: &str) -> Result<(GroupId, String), CheckError> {
+    let missing = || CheckError::NoSuchGroup { group: plain(wanted) };
+    if let Ok(id) = wanted.parse::<GroupId>() {
+        let group = graph.group(id).await?.ok_or_else(missing)?;
+        return Ok((id, group.display_name.as_deref().map_or_else(|| id.to_string(), plain)));
+    }
+    match &graph.groups_named(wanted).await?[..] {
+        [] => Err(missing()),
+        [group] => Ok((group.id, plain(wanted))),
+        several => Err(CheckError::AmbiguousGroup { group: plain(wanted), count: several.len() }),
+    }
+}
+
+fn minutes(minutes: u32) -> Duration {
+    Duration::from_secs(u64::from(minutes) * 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn candidate(start: &str, lifetime_minutes: u32) -> Candidate {
+        Candidate {
+            line: Line(2),
+            upn: "ada@contoso.example".into(),
+            display_name: None,
+            user: UserId::new(uuid::Uuid::nil()),
+            asked: Asked { start: Some(moment(start)), lifetime_minutes, one_time: false },
+            set: 0,
+        }
+    }
+
+    #[test]
+    fn a_late_pass_keeps_its_planned_end() {
+        let candidate = candidate("2026-03-02T08:00:00Z", 120);
+        let early = candidate.asked_at(moment("2026-03-02T07:59:59Z"), 60).expect("in time");
+        assert_eq!(early.start, Some(moment("2026-03-02T08:00:00Z")));
+        let late = candidate.asked_at(moment("2026-03-02T08:30:30Z"), 60).expect("in time");
+        assert_eq!((late.start, late.lifetime_minutes), (None, 89));
+        assert!(candidate.asked_at(moment("2026-03-02T09:00:30Z"), 60).is_err());
+    }
+}

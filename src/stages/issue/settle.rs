@@ -1,0 +1,349 @@
+//! Promises that after the fence nothing of a lost attempt is left on the user, or that the
+//! row is held for an operator.
+//!
+//! Fence → list → delete our orphan by its id → (POST again, by `issue`) → list and compare.
+//! Deletes only what it recognises as that attempt's; whatever else is found stays.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{Desk, Halt};
+use crate::clock::{earlier, later};
+use crate::graph::{Deletion, FoundPass};
+use crate::ids::{Line, MethodId, UserId};
+use crate::ledger::{Event, IntentRecord, RowRecord, State};
+use crate::limits;
+
+/// How often a pass just created is looked for before it counts as not there.
+const LOOKS: u32 = 4;
+/// First wait between two looks; it doubles.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+
+/// What settling came to; the ledger has it already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// Nothing of ours is left; the row may be tried again.
+    Free,
+    /// The sealed pass has shown up after all.
+    Sealed,
+    /// An operator must look.
+    Held {
+        /// For people.
+        why: String,
+    },
+}
+
+/// What stands on the user, seen with one attempt in mind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sighting {
+    /// Nothing, or a pass that is over.
+    Nothing,
+    /// The lost attempt's pass, unused.
+    Orphan(MethodId),
+    /// The lost attempt's pass, but somebody has used it.
+    Used(MethodId),
+    /// A pass from before the attempt, so that the attempt had no effect.
+    Older(MethodId),
+    /// Somebody else's.
+    Foreign(MethodId),
+}
+
+/// Judges a found pass against a lost attempt. `known`: the ledger knows its id as one it
+/// sealed.
+///
+/// Ours is a pass created, in Graph's time, between a minute before the intent and the last
+/// moment the attempt could have run, with the lifetime, one-time flag and start it asked for.
+#[must_use]
+pub fn sight(
+    found: Option<&FoundPass>,
+    attempt: &IntentRecord,
+    fence: Duration,
+    known: bool,
+    graph_now: Timestamp,
+) -> Sighting {
+    let Some(pass) = found else { return Sighting::Nothing };
+    let id = || pass.id.clone();
+    let first = earlier(attempt.graph_time, limits::CLOCK_SLACK);
+    let given_up =
+        attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::REQUEST_TIMEOUT));
+    let last = later(given_up, fence + limits::CLOCK_SLACK);
+    let in_time = pass.created_date_time.is_some_and(|at| first <= at && at <= last);
+    if in_time && !known && answers(pass, attempt) {
+        return if pass.is_used() { Sighting::Used(id()) } else { Sighting::Orphan(id()) };
+    }
+    if !pass.is_live(graph_now) {
+        return Sighting::Nothing;
+    }
+    if pass.created_date_time.is_some_and(|at| at < first) {
+        return Sighting::Older(id());
+    }
+    Sighting::Foreign(id())
+}
+
+/// Whether a pass is what the attempt asked for. What Graph leaves out contradicts nothing.
+fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
+    let asked = &attempt.asked;
+    let lifetime = pass.lifetime_in_minutes.is_none_or(|minutes| minutes == asked.lifetime_minutes);
+    let once = pass.is_usable_once.is_none_or(|once| once == asked.one_time);
+    let start = match (asked.start, pass.start_date_time) {
+        (Some(asked), Some(found)) => asked.as_second() == found.as_second(),
+        // Without a wish for a start, Graph's own is the moment of creation, or absent.
+        (None, Some(found)) => pass.created_date_time.is_none_or(|created| {
+            created.duration_since(found).unsigned_abs() <= limits::CLOCK_SLACK
+        }),
+        (_, None) => true,
+    };
+    lifetime && once && start
+}
+
+impl Desk {
+    /// When a row found unsettled at the start of a resume may be settled: at once if, by
+    /// Graph's own clock, its attempt is older than the fence and the request limit together.
+    #[must_use]
+    pub fn fence_from_start(&self, attempt: &IntentRecord, started: Instant) -> Instant {
+        let over = later(attempt.graph_time, self.fence + limits::REQUEST_TIMEOUT);
+        if self.graph.now() > over { started } else { started + self.fence }
+    }
+
+    /// Records that an attempt left without an outcome, by a killed run, is unsettled.
+    ///
+    /// # Errors
+    /// [`Halt::Ledger`]
+    pub async fn mark_lost(&self, row: &RowRecord) -> Result<(), Halt> {
+        if let (State::Intent { intent, .. }, Some(attempt)) = (&row.state, &row.intent) {
+            let given_up = later(attempt.graph_time, limits::REQUEST_TIMEOUT);
+            let why = "the program ended before the answer came".to_owned();
+            let lost = Event::Lost { intent: *intent, why, given_up };
+            self.ledger.record(row.line, lost).await?;
+        }
+        Ok(())
+    }
+
+    /// Settles one unsettled or held row. The fence must have passed.
+    ///
+    /// # Errors
+    /// [`Halt`]
+    pub async fn settle(&self, line: Line) -> Result<Settled, Halt> {
+        let Some(row) = self.ledger.row(line).await? else { return Ok(Settled::Free) };
+        let (Some(user), Some(attempt)) = (row.user, row.intent.as_ref()) else {
+            return self.hold(line, "the ledger lacks its last attempt".to_owned(), None).await;
+        };
+        let found = match self.look(user).await? {
+            Ok(found) => found,
+            Err(why) => {
+                return self.hold(line, format!("its passes cannot be read: {why}"), None).await;
+            }
+        };
+        if let State::Held { sealed } = &row.state {
+            return self.look_at_held(line, sealed.as_ref(), found.as_ref()).await;
+        }
+        let known = match &found {
+            Some(pass) => self.ledger.issued_here(pass.id.clone()).await?.is_some(),
+            None => false,
+        };
+        match sight(found.as_ref(), attempt, self.fence, known, self.graph.now()) {
+            Sighting::Nothing => self.settled(line, None).await,
+            Sighting::Older(_) if self.existing == crate::ledger::Existing::Replace => {
+                self.settled(line, None).await
+            }
+            Sighting::Orphan(method) => self.remove_orphan(line, user, method).await,
+            Sighting::Used(method) => {
+                let why = "the pass of an attempt whose answer was lost has been used; nobody of yours holds its code".to_owned();
+                self.hold(line, why, Some(method)).await
+            }
+            Sighting::Older(method) | Sighting::Foreign(method) => {
+                let why = "there is a pass that this run did not issue; delete it, or leave the person out, then resume".to_owned();
+                self.hold(line, why, Some(method)).await
+            }
+        }
+    }
+
+    /// Looks again at a pass that followed a lost attempt: it must be the one that is sealed.
+    /// `None` if it is.
+    ///
+    /// # Errors
+    /// [`Halt`]
+    pub async fn verify(
+        &self,
+        line: Line,
+        user: UserId,
+        method: &MethodId,
+    ) -> Result<Option<String>, Halt> {
+        let mut wait = BETWEEN_LOOKS;
+        for look in 1..=LOOKS {
+            match self.look(user).await? {
+                Ok(Some(found)) if found.id == *method => {
+                    self.ledger.record(line, Event::Verified).await?;
+                    return Ok(None);
+                }
+                // A replica may not show a pass that is seconds old.
+                Ok(None) if look < LOOKS => {}
+                Ok(found) => {
+                    let why = "the pass that was sealed is not the one on the user; delete what is there, then resume".to_owned();
+                    self.hold(line, why.clone(), found.map(|pass| pass.id)).await?;
+                    return Ok(Some(why));
+                }
+                Err(why) => {
+                    self.hold(line, why.clone(), None).await?;
+                    return Ok(Some(why));
+                }
+            }
+            self.clock.sleep(wait).await;
+            wait *= 2;
+        }
+        Ok(None)
+    }
+
+    /// An operator's resume: a held row is free again once nothing live is in its way, and
+    /// sealed after all if its own pass has shown up.
+    async fn look_at_held(
+        &self,
+        line: Line,
+        sealed: Option<&MethodId>,
+        found: Option<&FoundPass>,
+    ) -> Result<Settled, Halt> {
+        match found.filter(|pass| pass.is_live(self.graph.now())) {
+            None => self.settled(line, None).await,
+            Some(pass) if sealed == Some(&pass.id) => {
+                self.ledger.record(line, Event::Verified).await?;
+                Ok(Settled::Sealed)
+            }
+            Some(pass) => {
+                let why = "a pass that this run did not issue is still there; delete it, or leave the person out, then resume".to_owned();
+                self.hold(line, why, Some(pass.id.clone())).await
+            }
+        }
+    }
+
+    async fn remove_orphan(
+        &self,
+        line: Line,
+        user: UserId,
+        method: MethodId,
+    ) -> Result<Settled, Halt> {
+        self.ledger.record(line, Event::OrphanFound { method: method.clone() }).await?;
+        match self.graph.delete_passes(&[(user, method.clone())]).await?.pop() {
+            Some(Deletion::Deleted | Deletion::Gone) => self.settled(line, Some(method)).await,
+            Some(Deletion::Refused(refusal)) => {
+                let why = format!("the pass of a lost attempt cannot be deleted: {refusal}");
+                self.hold(line, why, Some(method)).await
+            }
+            None => self.settled(line, None).await,
+        }
+    }
+
+    async fn look(&self, user: UserId) -> Result<Result<Option<FoundPass>, String>, Halt> {
+        let found = self.graph.passes(&[user]).await?.pop().unwrap_or(Ok(None));
+        Ok(found.map_err(|refusal| refusal.to_string()))
+    }
+
+    async fn settled(&self, line: Line, found: Option<MethodId>) -> Result<Settled, Halt> {
+        self.ledger.record(line, Event::Settled { found }).await?;
+        Ok(Settled::Free)
+    }
+
+    async fn hold(
+        &self,
+        line: Line,
+        why: String,
+        found: Option<MethodId>,
+    ) -> Result<Settled, Halt> {
+        self.ledger.record(line, Event::Held { why: why.clone(), found }).await?;
+        Ok(Settled::Held { why })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{Asked, IntentId};
+
+    const FENCE: Duration = Duration::from_mins(5);
+
+    fn moment(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn attempt() -> IntentRecord {
+        IntentRecord {
+            id: IntentId(1),
+            asked: Asked { start: None, lifetime_minutes: 60, one_time: false },
+            graph_time: moment("2026-03-01T08:00:00Z"),
+            minted: moment("2026-03-01T08:00:00Z"),
+            given_up: Some(moment("2026-03-01T08:01:40Z")),
+            outcome: None,
+        }
+    }
+
+    fn pass(created: &str) -> FoundPass {
+        FoundPass {
+            id: "found".parse().expect("an id"),
+            created_date_time: Some(moment(created)),
+            start_date_time: Some(moment(created)),
+            lifetime_in_minutes: Some(60),
+            is_usable_once: Some(false),
+            is_usable: Some(true),
+            method_usability_reason: Some("EnabledByPolicy".into()),
+        }
+    }
+
+    fn seen(pass: &FoundPass) -> Sighting {
+        sight(Some(pass), &attempt(), FENCE, false, moment("2026-03-01T08:10:00Z"))
+    }
+
+    fn id() -> MethodId {
+        "found".parse().expect("an id")
+    }
+
+    #[test]
+    fn ours_is_what_the_attempt_asked_for_in_the_time_it_could_have_run() {
+        assert_eq!(seen(&pass("2026-03-01T08:00:01Z")), Sighting::Orphan(id()));
+        assert_eq!(seen(&pass("2026-03-01T07:59:01Z")), Sighting::Orphan(id()), "clocks differ");
+        assert_eq!(seen(&pass("2026-03-01T08:06:30Z")), Sighting::Orphan(id()), "executed late");
+    }
+
+    #[test]
+    fn what_is_not_ours_is_not_touched() {
+        assert_eq!(seen(&pass("2026-03-01T07:58:00Z")), Sighting::Older(id()));
+        assert_eq!(seen(&pass("2026-03-01T08:08:00Z")), Sighting::Foreign(id()), "after the fence");
+        let longer = FoundPass { lifetime_in_minutes: Some(480), ..pass("2026-03-01T08:00:01Z") };
+        assert_eq!(seen(&longer), Sighting::Foreign(id()));
+        let once = FoundPass { is_usable_once: Some(true), ..pass("2026-03-01T08:00:01Z") };
+        assert_eq!(seen(&once), Sighting::Foreign(id()));
+        let later = FoundPass {
+            start_date_time: Some(moment("2026-03-02T08:00:00Z")),
+            ..pass("2026-03-01T08:00:01Z")
+        };
+        assert_eq!(seen(&later), Sighting::Foreign(id()));
+        let known = sight(
+            Some(&pass("2026-03-01T08:00:01Z")),
+            &attempt(),
+            FENCE,
+            true,
+            moment("2026-03-01T08:10:00Z"),
+        );
+        assert_eq!(known, Sighting::Foreign(id()), "another row's sealed pass");
+        let undated = FoundPass { created_date_time: None, ..pass("2026-03-01T08:00:01Z") };
+        assert_eq!(seen(&undated), Sighting::Foreign(id()), "in doubt, hold");
+    }
+
+    #[test]
+    fn a_used_pass_is_no_orphan() {
+        let used = FoundPass {
+            method_usability_reason: Some("OneTimeUsed".into()),
+            ..pass("2026-03-01T08:00:01Z")
+        };
+        assert_eq!(seen(&used), Sighting::Used(id()));
+    }
+
+    #[test]
+    fn a_pass_that_is_over_is_in_nobody_s_way() {
+        let over = FoundPass {
+            method_usability_reason: Some("Expired".into()),
+            ..pass("2026-03-01T06:00:00Z")
+        };
+        assert_eq!(seen(&over), Sighting::Nothing);
+    }
+}

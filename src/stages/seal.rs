@@ -1,0 +1,373 @@
+//! Promises that a pass is sealed by the task that received it and is in the ledger, with
+//! its id, before anything else happens to it.
+//!
+//! Also decides who may read which row: [`RecipientBook`]. Must never let a pass wait.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::issue::{Desk, Halt, Issued};
+use crate::ids::{Line, MethodId, Upn, UserId};
+use crate::ledger::{self, LedgerError, Outcome, RecipientRecord};
+use crate::limits;
+use crate::vault::{
+    BadRecipient, Entry, HandoffError, Prompts, Recipient, RecipientSet, SetError, Spool,
+};
+
+/// The label of the set for rows that name nobody themselves.
+pub const DEFAULT_LABEL: &str = "passes";
+
+/// A pass that is in the ledger as ciphertext. Made by [`seal`] alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    line: Line,
+    user: UserId,
+    method: MethodId,
+    proven: bool,
+}
+
+impl Sealed {
+    /// Its line in the wave.
+    #[must_use]
+    pub const fn line(&self) -> Line {
+        self.line
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub const fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn method(&self) -> &MethodId {
+        &self.method
+    }
+
+    /// False if it followed a lost attempt, so that somebody must look again before it is
+    /// relied on.
+    #[must_use]
+    pub const fn is_proven(&self) -> bool {
+        self.proven
+    }
+}
+
+/// Where sealed passes go: the run's sets of recipients and this process's spool.
+pub struct Vault {
+    sets: Vec<Arc<RecipientSet>>,
+    spool: Spool,
+}
+
+impl Vault {
+    /// Seals to `sets`, counted from 0, and keeps a copy for the handoff in `spool`.
+    #[must_use]
+    pub fn new(sets: Vec<Arc<RecipientSet>>, spool: Spool) -> Self {
+        Self { sets, spool }
+    }
+
+    /// Leaves a row out of the handoff.
+    pub fn forget(&self, line: Line) {
+        self.spool.forget(line);
+    }
+
+    /// Takes it apart for the handoff.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<Arc<RecipientSet>>, Spool) {
+        (self.sets, self.spool)
+    }
+}
+
+/// Seals a pass and commits it. If either fails, the pass is deleted again while its id is
+/// known, and the run must stop: a full disk gets no better by going on.
+///
+/// # Errors
+/// [`Halt::Seal`] or [`Halt::Ledger`]
+pub async fn seal(desk: &Desk, vault: &Vault, issued: Issued) -> Result<Sealed, Halt> {
+    let about = ledger::Issued {
+        method: issued.method().clone(),
+        start: issued.start(),
+        lifetime_minutes: issued.lifetime_minutes(),
+        one_time: issued.one_time(),
+    };
+    let (candidate, intent, method, pass) = issued.into_parts();
+    let (line, user, set) = (candidate.line(), candidate.user(), candidate.set());
+    let entry = candidate.upn().parse::<Upn>().map(|upn| Entry {
+        upn,
+        display_name: candidate.display_name().map(ToOwned::to_owned),
+        pass,
+        start: about.start,
+        lifetime_minutes: about.lifetime_minutes,
+        one_time: about.one_time,
+        method: method.clone(),
+    });
+    let sealed = match (entry, vault.sets.get(set as usize)) {
+        (Ok(entry), Some(to)) => encrypt(to, entry, &vault.spool, set, line),
+        (Err(bad), _) => Err(format!("its userPrincipalName {bad}")),
+        (_, None) => Err("the ledger names recipients it does not hold".to_owned()),
+    };
+    let (ciphertext, spooled) = match sealed {
+        Ok(sealed) => sealed,
+        Err(why) => {
+            let fate = desk.undo(user, method).await;
+            let outcome = Outcome::Lost { why: why.clone(), given_up: desk.graph.now() };
+            desk.ledger.record_outcome(intent, outcome).await?;
+            return Err(Halt::Seal { line, why, fate });
+        }
+    };
+    let committed = desk.ledger.sealed(intent, about, set, ciphertext).await;
+    let state = match committed {
+        Ok(state) => state,
+        Err(error) => {
+            let fate = desk.undo(user, method).await;
+            return Err(Halt::Seal { line, why: error.to_string(), fate });
+        }
+    };
+    // Should the spool fail, the row is laid beside the handoff from the ledger.
+    if vault.spool.keep(spooled).is_err() {
+        vault.forget(line);
+    }
+    let proven = matches!(state, ledger::State::Sealed { proven: true, .. });
+    Ok(Sealed { line, user, method, proven })
+}
+
+type Encrypted = (Vec<u8>, crate::vault::Spooled);
+
+/// A plugin starts a process and waits for it, which must not hold up the other tasks.
+fn encrypt(
+    to: &RecipientSet,
+    entry: Entry,
+    spool: &Spool,
+    set: u32,
+    line: Line,
+) -> Result<Encrypted, String> {
+    let seal = || to.seal_and_spool(entry, spool, set, line);
+    let multi = tokio::runtime::Handle::current().runtime_flavor()
+        == tokio::runtime::RuntimeFlavor::MultiThread;
+    let sealed =
+        if to.runs_plugins() && multi { tokio::task::block_in_place(seal) } else { seal() };
+    let (ciphertext, spooled) = sealed.map_err(|error| error.to_string())?;
+    Ok((ciphertext.into_bytes(), spooled))
+}
+
+/// Why nobody could be found to seal for.
+#[derive(Debug, thiserror::Error)]
+pub enum BookError {
+    /// A label that the settings do not know, or a text that is no key.
+    #[error("recipient {shown} is neither a label nor a key: {why}; known labels: {known}")]
+    Unknown {
+        /// As given, shortened; never a private key.
+        shown: String,
+        /// What is wrong with it as a key.
+        why: BadRecipient,
+        /// The labels.
+        known: String,
+    },
+    /// A row without a recipient of its own, and no default.
+    #[error("no recipient: name one in the row, or give -r")]
+    Nobody,
+    /// Age refuses the set.
+    #[error(transparent)]
+    Set(#[from] SetError),
+    /// Over [`limits::MAX_RECIPIENT_SETS`].
+    #[error("the wave names more than {max} different sets of recipients", max = limits::MAX_RECIPIENT_SETS)]
+    TooMany,
+}
+
+/// Who may read which row.
+///
+/// A row that names recipients itself is sealed to those, others to the run's; the
+/// break-glass recipients are added to every set.
+pub struct RecipientBook {
+    labels: BTreeMap<String, Vec<String>>,
+    default: Vec<String>,
+    break_glass: Vec<Recipient>,
+    prompts: Arc<dyn Prompts>,
+    sets: Vec<Arc<RecipientSet>>,
+    by_text: HashMap<String, u32>,
+}
+
+impl RecipientBook {
+    /// `labels` come from the settings; `default` are labels or keys for rows that name
+    /// nobody; `break_glass` may read every pass.
+    ///
+    /// # Errors
+    /// [`BookError`], if one of them is neither a label nor a key.
+    pub fn new(
+        labels: BTreeMap<String, Vec<String>>,
+        default: Vec<String>,
+        break_glass: &[String],
+        prompts: Arc<dyn Prompts>,
+    ) -> Result<Self, BookError> {
+        let mut book = Self {
+            labels,
+            default,
+            break_glass: Vec::new(),
+            prompts,
+            sets: Vec::new(),
+            by_text: HashMap::new(),
+        };
+        for text in break_glass {
+            let found = book.resolve(text)?;
+            book.break_glass.extend(found);
+        }
+        let default = book.default.clone();
+        for text in &default {
+            book.resolve(text)?;
+        }
+        Ok(book)
+    }
+
+    /// The book of a ledger, in its order.
+    ///
+    /// # Errors
+    /// [`BookError`], if a plugin is gone or a key damaged.
+    pub fn restore(
+        records: &[RecipientRecord],
+        prompts: &Arc<dyn Prompts>,
+    ) -> Result<Vec<Arc<RecipientSet>>, BookError> {
+        let parse = |text: &String| {
+            text.parse::<Recipient>().map_err(|why| BookError::Unknown {
+                shown: shown(text),
+                why,
+                known: String::new(),
+            })
+        };
+        records
+            .iter()
+            .map(|record| {
+                let keys = record.keys.iter().map(parse).collect::<Result<_, _>>()?;
+                Ok(Arc::new(RecipientSet::new(&record.label, keys, prompts)?))
+            })
+            .collect()
+    }
+
+    /// Whether rows that name nobody have readers.
+    #[must_use]
+    pub fn has_default(&self) -> bool {
+        !self.default.is_empty()
+    }
+
+    /// Whether anybody at all could read: a default, or break-glass recipients.
+    #[must_use]
+    pub fn has_anybody(&self) -> bool {
+        self.has_default() || !self.break_glass.is_empty()
+    }
+
+    /// Whether the settings have labels that a row may name.
+    #[must_use]
+    pub fn has_labels(&self) -> bool {
+        !self.labels.is_empty()
+    }
+
+    /// The set for a row, by what stands in its `recipient` column. Several labels or keys
+    /// are separated by blanks or commas.
+    ///
+    /// # Errors
+    /// [`BookError`]
+    pub fn set_for(&mut self, recipient: Option<&str>) -> Result<u32, BookError> {
+        let text = recipient.map(str::trim).filter(|text| !text.is_empty()).unwrap_or_default();
+        if let Some(set) = self.by_text.get(text) {
+            return Ok(*set);
+        }
+        let names: Vec<String> = if text.is_empty() {
+            self.default.clone()
+        } else {
+            text.split([' ', ',', ';'])
+                .filter(|one| !one.is_empty())
+                .map(ToOwned::to_owned)
+                .collect()
+        };
+        let mut keys = Vec::new();
+        for name in &names {
+            keys.extend(self.resolve(name)?);
+        }
+        if keys.is_empty() && self.break_glass.is_empty() {
+            return Err(BookError::Nobody);
+        }
+        keys.extend(self.break_glass.iter().cloned());
+        if self.sets.len() >= limits::MAX_RECIPIENT_SETS {
+            return Err(BookError::TooMany);
+        }
+        let label = self.label(text, &names);
+        let set = Arc::new(RecipientSet::new(&label, keys, &self.prompts)?);
+        let number =
+            if let Some(known) = self.sets.iter().position(|known| known.keys() == set.keys()) {
+                known
+            } else {
+                self.sets.push(set);
+                self.sets.len() - 1
+            };
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        self.by_text.insert(text.to_owned(), number);
+        Ok(number)
+    }
+
+    /// The sets so far, for the ledger.
+    #[must_use]
+    pub fn records(&self) -> Vec<RecipientRecord> {
+        let record = |set: &Arc<RecipientSet>| RecipientRecord {
+            label: set.label().to_owned(),
+            keys: set.keys().to_vec(),
+        };
+        self.sets.iter().map(record).collect()
+    }
+
+    /// The sets so far, in the order of their numbers.
+    #[must_use]
+    pub fn into_sets(self) -> Vec<Arc<RecipientSet>> {
+        self.sets
+    }
+
+    /// What the handoff file is called: the labels, or the beginning of a key.
+    fn label(&self, text: &str, names: &[String]) -> String {
+        if text.is_empty() {
+            return DEFAULT_LABEL.to_owned();
+        }
+        let short = |name: &String| {
+            if self.labels.contains_key(name) {
+                name.clone()
+            } else {
+                name.chars().take(16).collect()
+            }
+        };
+        names.iter().map(short).collect::<Vec<_>>().join("+")
+    }
+
+    fn resolve(&self, text: &str) -> Result<Vec<Recipient>, BookError> {
+        let unknown = |why| BookError::Unknown {
+            shown: shown(text),
+            why,
+            known: match &self.labels.keys().cloned().collect::<Vec<_>>()[..] {
+                [] => "none (tapwave.toml has no [recipients])".to_owned(),
+                labels => labels.join(", "),
+            },
+        };
+        match self.labels.get(text) {
+            Some(keys) => keys.iter().map(|key| key.parse().map_err(unknown)).collect(),
+            None => Ok(vec![text.parse().map_err(unknown)?]),
+        }
+    }
+}
+
+/// A public key's beginning; nothing of what may be a private one.
+fn shown(text: &str) -> String {
+    if matches!(text.parse::<Recipient>(), Err(BadRecipient::IsSecretKey)) {
+        return "(a private key)".to_owned();
+    }
+    crate::graph::verdict::plain(&text.chars().take(24).collect::<String>())
+}
+
+/// What can go wrong while the handoff is written. The ledger has everything all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoverError {
+    /// The files.
+    #[error(transparent)]
+    Files(#[from] HandoffError),
+    /// The record of the files.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A stored ciphertext.
+    #[error(transparent)]
+    Damaged(#[from] crate::vault::NotCiphertext),
+}
