@@ -1,0 +1,292 @@
+//! The conductor: promises to take a wave from file to handoff, a run from any state
+//! onwards, and a closed run to nothing.
+//!
+//! `intake` reads and checks, `issuing` schedules the rows, `tidy` removes. Talks to people
+//! only through a [`Watcher`] and the values it returns. Never holds a pass itself.
+
+pub mod intake;
+pub mod issuing;
+pub mod tidy;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::graph::{FoundPass, Graph, GraphError};
+use crate::ids::{Line, UserId};
+use crate::ledger::{Counts, Ledger, LedgerError, RowRecord, Standing};
+use crate::limits;
+use crate::progress::Watcher;
+use crate::stages::Drain;
+use crate::vault::Prompts;
+
+/// What every command that talks to Graph needs.
+#[derive(Clone)]
+pub struct Session {
+    /// Microsoft Graph.
+    pub graph: Graph,
+    /// Time.
+    pub clock: Clock,
+    /// Who hears how it goes.
+    pub watcher: Arc<dyn Watcher>,
+    /// The wish to stop.
+    pub drain: Drain,
+    /// Who answers for plugins and passphrases.
+    pub prompts: Arc<dyn Prompts>,
+    /// When the command began.
+    pub began: Instant,
+}
+
+/// The summary's shape, by name and version.
+const SUMMARY: &str = "tapwave.summary/1";
+
+/// How a command ended, as `tapwave.summary/1`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// The shape's name and version.
+    pub schema: &'static str,
+    /// The run folder.
+    pub run: String,
+    /// Rows of the wave.
+    pub rows: u64,
+    /// Left out by the check.
+    pub ineligible: u64,
+    /// Left out because it was asked for.
+    pub skipped: u64,
+    /// Got a pass from this run, removed ones included.
+    pub issued: u64,
+    /// Have a live sealed pass.
+    pub sealed: u64,
+    /// Mailed.
+    pub delivered: u64,
+    /// Their pass was removed, and seen to be gone.
+    pub removed: u64,
+    /// Refused for good.
+    pub failed: u64,
+    /// Outcome unknown.
+    pub unsettled: u64,
+    /// Wait for an operator.
+    pub held: u64,
+    /// Carry somebody else's live pass, seen by cleanup.
+    pub foreign: u64,
+    /// HTTP calls of this command.
+    pub requests: u64,
+    /// Requests that Graph throttled, of this command.
+    pub throttled: u64,
+    /// How long this command took.
+    pub elapsed_seconds: f64,
+}
+
+impl Summary {
+    /// Sums a ledger up.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn of(ledger: &Ledger, session: &Session, foreign: u64) -> Result<Self, LedgerError> {
+        let counts = ledger.counts().await?;
+        let of = |standing| counts.of(standing);
+        Ok(Self {
+            run: ledger.folder().path().display().to_string(),
+            rows: counts.rows(),
+            ineligible: of(Standing::Ineligible),
+            skipped: of(Standing::Skipped),
+            issued: of(Standing::Sealed) + of(Standing::Removed),
+            sealed: of(Standing::Sealed),
+            removed: of(Standing::Removed),
+            failed: of(Standing::Failed),
+            unsettled: of(Standing::Unsettled) + of(Standing::Intent),
+            held: of(Standing::Held),
+            foreign,
+            ..Self::of_nothing(session)
+        })
+    }
+
+    /// The summary of a command without a run.
+    #[must_use]
+    pub fn of_nothing(session: &Session) -> Self {
+        Self {
+            schema: SUMMARY,
+            run: String::new(),
+            rows: 0,
+            ineligible: 0,
+            skipped: 0,
+            issued: 0,
+            sealed: 0,
+            delivered: 0,
+            removed: 0,
+            failed: 0,
+            unsettled: 0,
+            held: 0,
+            foreign: 0,
+            requests: session.graph.requests(),
+            throttled: session.graph.throttled(),
+            elapsed_seconds: seconds(session.began.elapsed()),
+        }
+    }
+
+    /// Rows that still wait for their pass.
+    #[must_use]
+    pub const fn waiting(&self) -> u64 {
+        self.rows
+            - self.ineligible
+            - self.skipped
+            - self.issued
+            - self.failed
+            - self.unsettled
+            - self.held
+    }
+}
+
+/// One row of `tapwave.status/1`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RowStatus {
+    /// Its line in the wave.
+    pub row: Line,
+    /// Whom it is for.
+    pub user_principal_name: String,
+    /// The state's name.
+    pub state: &'static str,
+    /// The pass's id.
+    pub method_id: Option<String>,
+    /// For people.
+    pub display_name: Option<String>,
+    /// When the pass begins to work.
+    pub start_date_time: Option<String>,
+    /// Minutes from the start.
+    pub lifetime_in_minutes: Option<u32>,
+    /// Whether it works once only.
+    pub is_usable_once: Option<bool>,
+    /// Who can read it.
+    pub recipient: Option<String>,
+    /// The finished handoff file that holds it.
+    pub handoff: Option<String>,
+    /// Why it stands where it stands.
+    pub reason: Option<String>,
+    /// What Graph says now, with `--live`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
+}
+
+/// What Graph says of a row's pass now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Live {
+    /// It works now and has not been used up.
+    Usable,
+    /// It will work later.
+    NotYet,
+    /// A one-time pass that has been used.
+    Used,
+    /// Its time is over.
+    Expired,
+    /// It is there, but the policy does not let it work.
+    Disabled,
+    /// It is not there any more.
+    Gone,
+    /// Another pass is there instead.
+    Replaced,
+    /// Graph would not tell.
+    Unknown,
+}
+
+impl RowStatus {
+    fn of(row: &RowRecord, labels: &[String], live: Option<Live>) -> Self {
+        let issued = row.issued.as_ref();
+        let recipient = row.set.and_then(|set| labels.get(set as usize)).cloned();
+        Self {
+            row: row.line,
+            user_principal_name: row.upn.clone(),
+            state: row.state.name(),
+            method_id: issued.map(|issued| issued.method.to_string()),
+            display_name: row.display_name.clone(),
+            start_date_time: issued.and_then(|issued| issued.start).map(|start| start.to_string()),
+            lifetime_in_minutes: issued.map(|issued| issued.lifetime_minutes),
+            is_usable_once: issued.map(|issued| issued.one_time),
+            recipient,
+            handoff: row.handoff.clone(),
+            reason: row.reason.clone(),
+            live,
+        }
+    }
+}
+
+/// Visits where every row stands, in the wave's order. With `graph`, asks which passes live.
+///
+/// # Errors
+/// [`StatusError`], also what `visit` returns.
+pub async fn status<E>(
+    ledger: &Ledger,
+    graph: Option<&Graph>,
+    mut visit: impl FnMut(RowStatus) -> Result<(), E>,
+) -> Result<Counts, StatusError<E>> {
+    let labels: Vec<String> =
+        ledger.about().recipients.iter().map(|record| record.label.clone()).collect();
+    let mut after = None;
+    loop {
+        let rows = ledger.rows(&Standing::ALL, after, limits::ROWS_PER_CHECK).await?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.line);
+        let found = match graph {
+            Some(graph) => live_passes(graph, &rows).await?,
+            None => BTreeMap::new(),
+        };
+        for row in &rows {
+            let live = row.user.and_then(|user| found.get(&user)).map(|found| live(row, found));
+            visit(RowStatus::of(row, &labels, live)).map_err(StatusError::Stopped)?;
+        }
+    }
+    Ok(ledger.counts().await?)
+}
+
+/// Why the status could not be told to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError<E> {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Graph.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// Whoever took the rows stopped.
+    #[error("stopped")]
+    Stopped(E),
+}
+
+type Found = Option<Option<FoundPass>>;
+
+async fn live_passes(
+    graph: &Graph,
+    rows: &[RowRecord],
+) -> Result<BTreeMap<UserId, Found>, GraphError> {
+    let users: Vec<UserId> =
+        rows.iter().filter(|row| row.issued.is_some()).filter_map(|row| row.user).collect();
+    let passes = graph.passes(&users).await?;
+    Ok(users.into_iter().zip(passes.into_iter().map(Result::ok)).collect())
+}
+
+fn live(row: &RowRecord, found: &Found) -> Live {
+    let Some(found) = found else { return Live::Unknown };
+    let Some(pass) = found else { return Live::Gone };
+    if row.issued.as_ref().is_none_or(|issued| issued.method != pass.id) {
+        return Live::Replaced;
+    }
+    match pass.method_usability_reason.as_deref() {
+        Some("OneTimeUsed") => Live::Used,
+        Some("Expired") => Live::Expired,
+        Some("NotYetValid") => Live::NotYet,
+        Some("DisabledByPolicy") => Live::Disabled,
+        Some("EnabledByPolicy") => Live::Usable,
+        _ if pass.is_usable == Some(true) => Live::Usable,
+        _ => Live::Unknown,
+    }
+}
+
+/// Seconds to the millisecond.
+fn seconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1000.0).round() / 1000.0
+}

@@ -1,0 +1,384 @@
+//! Promises that a wave is read whole and checked whole before anything is issued, with
+//! every problem told at once.
+//!
+//! Rows go from the file into a ledger draft and from there, some hundred at a time, through
+//! the check: memory does not grow with the wave.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use super::Session;
+use crate::graph::verdict::plain;
+use crate::ids::{Line, Upn};
+use crate::ledger::{
+    About, Draft, Event, Ledger, LedgerError, NewBadRow, NewRow, Options, PolicyRecord, RowRecord,
+    Standing, State, WaveAbout,
+};
+use crate::limits;
+use crate::progress::{Doing, News};
+use crate::roster::{self, BadRow, Found, Header, Rejects, Roster, RosterError, Row, Wanted};
+use crate::stages::check::{Check, CheckError, Finding, Issuers, Subject, Warning};
+use crate::stages::seal::{BookError, RecipientBook};
+
+/// The one column a wave must have, by whatever name its header gives it.
+const UPN_COLUMN: &str = "userPrincipalName";
+
+/// Why a wave could not be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// The file as a whole.
+    #[error("failed to read {path}: {source}")]
+    Roster {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: RosterError,
+    },
+    /// The file cannot be opened.
+    #[error("failed to open {path}: {source}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The draft.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The check as a whole.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The recipients as a whole.
+    #[error(transparent)]
+    Book(#[from] BookError),
+    /// The rejects file.
+    #[error("failed to write the rejected rows to {path}: {source}")]
+    Rejects {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The wish to stop came before anything was issued.
+    #[error("interrupted while checking; nothing was changed")]
+    Interrupted,
+}
+
+impl From<crate::graph::GraphError> for IntakeError {
+    fn from(error: crate::graph::GraphError) -> Self {
+        Self::Check(CheckError::Graph(error))
+    }
+}
+
+/// One problem of one row, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowProblem {
+    /// Its line in the wave.
+    pub line: Line,
+    /// What stands in the userPrincipalName column.
+    pub upn: String,
+    /// What is wrong and what to do.
+    pub reason: String,
+}
+
+/// What the check of a whole wave found.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Rows of the wave.
+    pub rows: u64,
+    /// Rows that may get a pass.
+    pub eligible: u64,
+    /// Rows left out because they have a live pass and that was asked for.
+    pub skipped: u64,
+    /// Rows with problems.
+    pub ineligible: u64,
+    /// The problems, at most [`limits::MAX_PROBLEMS`].
+    pub problems: Vec<RowProblem>,
+    /// What is odd about the wave.
+    pub warnings: Vec<Warning>,
+    /// The policy's bounds.
+    pub policy: PolicyRecord,
+    /// The columns.
+    pub header: Header,
+    /// SHA-256 of the wave's bytes.
+    pub digest: String,
+    /// How many sets of recipients there are.
+    pub sets: usize,
+}
+
+/// Reads a wave into a draft. Faulty rows are kept too, as ineligible.
+///
+/// # Errors
+/// [`IntakeError`]
+pub fn read(
+    path: &Path,
+    zone: Option<TimeZone>,
+    book: &mut RecipientBook,
+    draft: &mut Draft,
+    session: &Session,
+) -> Result<roster::Wave, IntakeError> {
+    let file =
+        File::open(path).map_err(|source| IntakeError::Open { path: path.to_owned(), source })?;
+    let unread = |source| IntakeError::Roster { path: path.to_owned(), source };
+    let defaults = roster::Defaults { time_zone: zone };
+    let mut roster = Roster::open(file, defaults).map_err(unread)?;
+    let header = roster.header().clone();
+    session.watcher.hear(News::Began { doing: Doing::Read, total: None });
+    for found in roster.by_ref() {
+        if session.drain.is_on() {
+            return Err(IntakeError::Interrupted);
+        }
+        match found.map_err(unread)? {
+            Found::Row(row) => take(row, book, draft)?,
+            Found::Bad(bad) => draft.add_bad(faulty(bad, &header))?,
+        }
+        session.watcher.hear(News::Did { doing: Doing::Read, rows: 1 });
+    }
+    session.watcher.hear(News::Ended { doing: Doing::Read });
+    roster.finish().map_err(unread)
+}
+
+/// Asks Graph about every row of a draft and records what it says.
+///
+/// # Errors
+/// [`IntakeError`]
+pub async fn check(
+    wave: roster::Wave,
+    options: &Options,
+    book: &mut RecipientBook,
+    draft: &mut Draft,
+    session: &Session,
+    issuers: Issuers<'_>,
+) -> Result<Verdict, IntakeError> {
+    let listed = draft.counts()?.of(Standing::Listed);
+    let mut check = Check::prepare(&session.graph, options, listed).await?;
+    session.watcher.hear(News::Began { doing: Doing::Check, total: Some(listed) });
+    let mut after = None;
+    loop {
+        let rows = draft.rows(&[Standing::Listed], after, limits::ROWS_PER_CHECK)?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.line);
+        let mut subjects = Vec::with_capacity(rows.len());
+        for row in &rows {
+            subjects.extend(subject(row, book)?);
+        }
+        let findings = tokio::select! {
+            biased;
+            () = session.drain.begun() => return Err(IntakeError::Interrupted),
+            findings = check.look(&session.graph, &subjects, issuers) => findings?,
+        };
+        session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
+        for (line, finding) in findings {
+            draft.record(line, &event(finding))?;
+        }
+    }
+    session.watcher.hear(News::Ended { doing: Doing::Check });
+    verdict(&check, wave, book, draft)
+}
+
+/// Makes the ledger whole: from here on, a resume needs nothing else.
+///
+/// # Errors
+/// [`LedgerError`]
+pub fn publish(
+    draft: Draft,
+    verdict: &Verdict,
+    wave: &Path,
+    run: &RunAbout,
+    book: &RecipientBook,
+    now: Timestamp,
+) -> Result<Ledger, LedgerError> {
+    let about = About {
+        name: run.name.clone(),
+        created: now,
+        tapwave_version: env!("CARGO_PKG_VERSION").to_owned(),
+        wave: WaveAbout {
+            path: wave.display().to_string(),
+            digest: verdict.digest.clone(),
+            header_json: json(&verdict.header),
+            rows: verdict.rows,
+        },
+        tenant: run.tenant.clone(),
+        graph_url: run.graph_url.clone(),
+        options: run.options.clone(),
+        recipients: book.records(),
+        policy: verdict.policy,
+        checked_at: now,
+    };
+    draft.publish(&about)
+}
+
+/// What a ledger says of its run besides the wave.
+#[derive(Debug, Clone)]
+pub struct RunAbout {
+    /// The folder's name.
+    pub name: String,
+    /// The tenant, if known.
+    pub tenant: Option<String>,
+    /// Graph's origin.
+    pub graph_url: String,
+    /// How it was asked for.
+    pub options: Options,
+}
+
+/// Asks Graph again about the rows of a ledger that wait, because the last check is old.
+///
+/// # Errors
+/// [`IntakeError`]
+pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), IntakeError> {
+    let age = crate::clock::span(ledger.checked_at().await?, session.clock.now());
+    let waiting = ledger.counts().await?.of(Standing::Checked);
+    if waiting == 0 || age <= limits::CHECK_GOOD_FOR {
+        return Ok(());
+    }
+    let mut check = Check::prepare(&session.graph, &ledger.about().options, waiting).await?;
+    session.watcher.hear(News::Began { doing: Doing::Check, total: Some(waiting) });
+    let mut after = None;
+    loop {
+        let rows = ledger.rows(&[Standing::Checked], after, limits::ROWS_PER_CHECK).await?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.line);
+        let subjects: Vec<Subject> = rows.iter().filter_map(again).collect();
+        let findings = tokio::select! {
+            biased;
+            () = session.drain.begun() => return Err(IntakeError::Interrupted),
+            findings = check.look(&session.graph, &subjects, &|_| HashMap::new()) => findings?,
+        };
+        session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
+        let records =
+            findings.into_iter().map(|(line, finding)| ledger.record(line, event(finding)));
+        futures::future::try_join_all(records).await?;
+    }
+    session.watcher.hear(News::Ended { doing: Doing::Check });
+    ledger.set_checked_at(session.clock.now()).await?;
+    Ok(())
+}
+
+/// Writes the rows with problems to a new CSV with a reason column, ready to mend and run
+/// again.
+///
+/// # Errors
+/// [`IntakeError::Rejects`], also if the file exists.
+pub fn write_rejects(path: &Path, header: &Header, draft: &Draft) -> Result<u64, IntakeError> {
+    let unwritten = |source| IntakeError::Rejects { path: path.to_owned(), source };
+    let file = File::create_new(path).map_err(unwritten)?;
+    let mut rejects = Rejects::new(BufWriter::new(file), header).map_err(unwritten)?;
+    let mut after = None;
+    let mut written = 0;
+    loop {
+        let rows = draft.rows(&[Standing::Ineligible], after, limits::ROWS_PER_READ)?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.line);
+        for row in &rows {
+            let reason = row.reason.as_deref().unwrap_or_default();
+            rejects.add(&row.cells, reason).map_err(unwritten)?;
+            written += 1;
+        }
+    }
+    rejects.finish().and_then(|mut out| out.flush()).map_err(unwritten)?;
+    Ok(written)
+}
+
+fn take(row: Row, book: &mut RecipientBook, draft: &mut Draft) -> Result<(), IntakeError> {
+    // Who may read it is decided now, so that a wrong label is told with all other faults.
+    let unreadable = match book.set_for(row.wanted.recipient.as_deref()) {
+        Ok(_) => None,
+        Err(error @ BookError::TooMany) => return Err(error.into()),
+        Err(error) => Some(error.to_string()),
+    };
+    let upn = row.upn.as_str().to_owned();
+    if let Some(problem) = unreadable {
+        let problems = vec![format!("column recipient: {problem}")];
+        draft.add_bad(NewBadRow { line: row.line, upn, cells: row.cells, problems })?;
+    } else {
+        let wanted_json = json(&row.wanted);
+        draft.add_row(&NewRow { line: row.line, upn, cells: row.cells, wanted_json })?;
+    }
+    Ok(())
+}
+
+fn faulty(bad: BadRow, header: &Header) -> NewBadRow {
+    let told = |fault: &roster::Fault| match &fault.column {
+        Some(column) => format!("column {}: {}", plain(column), fault.message),
+        None => fault.message.clone(),
+    };
+    let problems = bad.faults.iter().map(told).collect();
+    let upn = header.value(&bad.cells, UPN_COLUMN).map(plain).unwrap_or_default();
+    NewBadRow { line: bad.line, upn, cells: bad.cells, problems }
+}
+
+/// A draft's row as the check takes it. `None` cannot happen for a row that was listed.
+fn subject(row: &RowRecord, book: &mut RecipientBook) -> Result<Option<Subject>, BookError> {
+    let (Ok(upn), Ok(wanted)) = (row.upn.parse::<Upn>(), wanted(row)) else { return Ok(None) };
+    let set = book.set_for(wanted.recipient.as_deref())?;
+    Ok(Some(Subject { line: row.line, upn, wanted, set, untried: true }))
+}
+
+/// A ledger's waiting row as the check takes it.
+fn again(row: &RowRecord) -> Option<Subject> {
+    Some(Subject {
+        line: row.line,
+        upn: row.upn.parse().ok()?,
+        wanted: wanted(row).ok()?,
+        set: row.set?,
+        untried: row.attempts == 0 && matches!(row.state, State::Checked { after_loss: false }),
+    })
+}
+
+fn wanted(row: &RowRecord) -> Result<Wanted, serde_json::Error> {
+    serde_json::from_str(&row.wanted_json)
+}
+
+fn event(finding: Finding) -> Event {
+    match finding {
+        Finding::Eligible(eligible) => Event::Checked(eligible),
+        Finding::Ineligible(problems) => {
+            Event::Ineligible { problems: problems.iter().map(ToString::to_string).collect() }
+        }
+        Finding::HasPass(method) => {
+            Event::Skipped { why: format!("has a live pass already (method {method})") }
+        }
+    }
+}
+
+fn verdict(
+    check: &Check,
+    wave: roster::Wave,
+    book: &RecipientBook,
+    draft: &Draft,
+) -> Result<Verdict, IntakeError> {
+    let counts = draft.counts()?;
+    let mut problems = Vec::new();
+    let mut after = None;
+    while problems.len() < limits::MAX_PROBLEMS {
+        let rows = draft.rows(&[Standing::Ineligible], after, limits::ROWS_PER_READ)?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.line);
+        problems.extend(rows.into_iter().map(|row| RowProblem {
+            line: row.line,
+            upn: row.upn,
+            reason: row.reason.unwrap_or_default(),
+        }));
+    }
+    Ok(Verdict {
+        rows: wave.rows,
+        eligible: counts.of(Standing::Checked),
+        skipped: counts.of(Standing::Skipped),
+        ineligible: counts.of(Standing::Ineligible),
+        problems,
+        warnings: check.warnings(),
+        policy: check.policy(),
+        header: wave.header,
+        digest: wave.digest,
+        sets: book.records().len(),
+    })
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("these shapes have string keys and finite numbers only")
+}

@@ -1,0 +1,551 @@
+//! Promises that every row that may get a pass is worked on by one task at most, until it
+//! has one, has failed, is held, or somebody wished to stop.
+//!
+//! The conductor branches here; what is done to a row is straight below. On a halt or a
+//! drain, nothing new begins and whatever is in flight is finished and committed.
+
+use std::collections::{HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::LocalBoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::Instant;
+
+use super::Session;
+use super::intake::{self, IntakeError};
+use crate::ids::{Line, Upn};
+use crate::ledger::{Event, IntentRecord, Ledger, LedgerError, RowRecord, Standing, State};
+use crate::limits;
+use crate::pace::Budget;
+use crate::progress::{Doing, News};
+use crate::stages::check::Candidate;
+use crate::stages::issue::settle::Settled;
+use crate::stages::issue::{Attempt, Desk, Halt};
+use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
+use crate::vault::{self, Ciphertext, RecipientSet, Spool};
+
+/// After so many lost answers in a row, one row at a time goes out until one succeeds.
+const LOSSES_BEFORE_CAUTION: u32 = 8;
+
+/// How issuing ended.
+#[derive(Debug)]
+pub struct Issuance {
+    /// Why it stopped before its end, if it did.
+    pub halt: Option<Halt>,
+    /// Whether somebody wished to stop.
+    pub drained: bool,
+    /// The handoff files written now.
+    pub handoffs: Vec<PathBuf>,
+    /// Why the handoff is not whole, if it is not. The ledger has every pass all the same.
+    pub handover: Option<HandoverError>,
+}
+
+/// Why issuing could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuingError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The check before a resume.
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    /// The recipients of the ledger.
+    #[error(transparent)]
+    Book(#[from] seal::BookError),
+    /// Something in Graph or the ledger before the first row.
+    #[error(transparent)]
+    Halt(#[from] Halt),
+    /// The handoff folder or the spool.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// Cleanup has begun or is over.
+    #[error("this run was closed by cleanup, so nothing more is issued from it")]
+    Closed,
+}
+
+/// Issues to every row of a fresh ledger.
+///
+/// # Errors
+/// [`IssuingError`], before the first row.
+pub async fn run(
+    ledger: &Ledger,
+    sets: Vec<Arc<RecipientSet>>,
+    session: &Session,
+) -> Result<Issuance, IssuingError> {
+    let floor = Floor::open(ledger, sets, session)?;
+    Ok(floor.work(Vec::new()).await)
+}
+
+/// Carries any run on from any state: settles what is unsettled, looks again at what waits,
+/// gives failed rows another chance, issues the rest.
+///
+/// # Errors
+/// [`IssuingError`], before the first row.
+pub async fn resume(ledger: &Ledger, session: &Session) -> Result<Issuance, IssuingError> {
+    if ledger.closed().await?.is_some() {
+        return Err(IssuingError::Closed);
+    }
+    let sets = RecipientBook::restore(&ledger.about().recipients, &session.prompts)?;
+    // The first answer also tells Graph's clock, by which old intents are judged.
+    session.graph.policy().await.map_err(Halt::from)?;
+    let started = session.clock.instant();
+    let floor = Floor::open(ledger, sets, session)?;
+    let fences = floor.pick_up(started).await?;
+    intake::check_again(ledger, session).await?;
+    Ok(floor.work(fences).await)
+}
+
+/// A lost row and when it may be settled.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fence {
+    pub(super) line: Line,
+    pub(super) until: Instant,
+}
+
+/// Everything a row's task needs.
+pub(super) struct Floor<'a> {
+    pub(super) desk: Desk,
+    vault: Vault,
+    session: &'a Session,
+}
+
+/// What one task came to.
+enum Reached {
+    Sealed,
+    Failed,
+    Held,
+    /// Nobody knows; settle after the fence.
+    Lost(Line),
+    /// Settled; the row may be tried again.
+    Free(Line),
+    /// Left as it was, because somebody wished to stop.
+    Stopped,
+}
+
+impl<'a> Floor<'a> {
+    fn open(
+        ledger: &Ledger,
+        sets: Vec<Arc<RecipientSet>>,
+        session: &'a Session,
+    ) -> Result<Self, IssuingError> {
+        let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
+        let spool = Spool::create(&folder).map_err(HandoverError::from)?;
+        Ok(Self { desk: desk(ledger, session), vault: Vault::new(sets, spool), session })
+    }
+
+    /// Sorts out what an earlier process left: which rows must be settled, and when.
+    async fn pick_up(&self, started: Instant) -> Result<Vec<Fence>, IssuingError> {
+        let mut fences = pick_up_lost(&self.desk, started).await?;
+        for row in all_rows(&self.desk.ledger, &[Standing::Held]).await? {
+            fences.push(Fence { line: row.line, until: started });
+        }
+        for row in all_rows(&self.desk.ledger, &[Standing::Failed]).await? {
+            self.desk.ledger.record(row.line, Event::Retried).await?;
+        }
+        Ok(fences)
+    }
+
+    /// Works until there is nothing left to do, and writes the handoff.
+    async fn work(self, fences: Vec<Fence>) -> Issuance {
+        let halt = self.issue_all(fences).await.err();
+        let drained = self.session.drain.is_on();
+        let Self { desk, vault, session } = self;
+        session.watcher.hear(News::Began { doing: Doing::Handoff, total: None });
+        let mut handoffs = Vec::new();
+        let handover = hand_over(&desk.ledger, vault, &mut handoffs).await.err();
+        session.watcher.hear(News::Ended { doing: Doing::Handoff });
+        Issuance { halt, drained, handoffs, handover }
+    }
+
+    async fn issue_all(&self, fences: Vec<Fence>) -> Result<(), Halt> {
+        let counts = self.desk.ledger.counts().await?;
+        let total = counts.of(Standing::Checked) + fences.len() as u64;
+        self.hear(News::Began { doing: Doing::Issue, total: Some(total) });
+        self.verify_unproven().await?;
+        let mut shift = Shift::new(self, &fences);
+        for fence in fences {
+            shift.wait_for(fence);
+        }
+        let ended = shift.run().await;
+        self.hear(News::Ended { doing: Doing::Issue });
+        ended
+    }
+
+    /// A pass that followed a lost attempt, sealed by a process that ended before it looked
+    /// again.
+    async fn verify_unproven(&self) -> Result<(), Halt> {
+        for row in all_rows(&self.desk.ledger, &[Standing::Sealed]).await? {
+            if let (State::Sealed { method, proven: false }, Some(user)) = (&row.state, row.user)
+                && let Some(why) = self.desk.verify(row.line, user, method).await?
+            {
+                self.hear(News::RowHeld { line: row.line, upn: row.upn, why });
+            }
+        }
+        Ok(())
+    }
+
+    /// One row, tried until there is something to record for good.
+    async fn row(&self, candidate: Candidate) -> Result<Reached, Halt> {
+        let (line, upn) = (candidate.line(), candidate.upn().to_owned());
+        let mut tried = 0;
+        let mut unreached_since = None;
+        loop {
+            match self.desk.attempt(candidate.clone(), tried).await? {
+                Attempt::NotBegun => return Ok(Reached::Stopped),
+                Attempt::Issued(issued) => {
+                    let sealed = seal::seal(&self.desk, &self.vault, *issued).await?;
+                    return self.prove(sealed, upn).await;
+                }
+                Attempt::Failed { why } => {
+                    self.hear(News::RowFailed { line, upn, why });
+                    return Ok(Reached::Failed);
+                }
+                Attempt::Unsettled { why } => {
+                    let fence = self.desk.fence;
+                    self.hear(News::AnswerLost { line, upn, why, fence });
+                    return Ok(Reached::Lost(line));
+                }
+                Attempt::Again { wait, reached, why } => {
+                    self.endure(&mut unreached_since, reached, why)?;
+                    if !wait.is_zero() {
+                        tried += 1;
+                    }
+                    if self.stops_within(wait).await {
+                        return Ok(Reached::Stopped);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the run when nothing has got through for [`limits::MAX_OUTAGE`].
+    fn endure(
+        &self,
+        unreached_since: &mut Option<Instant>,
+        reached: bool,
+        why: String,
+    ) -> Result<(), Halt> {
+        let now = self.desk.clock.instant();
+        let last = self.desk.graph.pace().last_accepted(Budget::PassWrites);
+        let since = if reached {
+            *unreached_since = None;
+            last.unwrap_or(self.session.began)
+        } else {
+            *unreached_since.get_or_insert_with(|| {
+                self.hear(News::Outage { why: why.clone() });
+                now
+            })
+        };
+        if now.saturating_duration_since(since) > limits::MAX_OUTAGE {
+            return Err(Halt::Outage { why });
+        }
+        Ok(())
+    }
+
+    async fn prove(&self, sealed: Sealed, upn: String) -> Result<Reached, Halt> {
+        if sealed.is_proven() {
+            return Ok(Reached::Sealed);
+        }
+        let line = sealed.line();
+        match self.desk.verify(line, sealed.user(), sealed.method()).await? {
+            None => Ok(Reached::Sealed),
+            Some(why) => {
+                self.vault.forget(line);
+                self.hear(News::RowHeld { line, upn, why });
+                Ok(Reached::Held)
+            }
+        }
+    }
+
+    async fn settle(&self, line: Line) -> Result<Reached, Halt> {
+        match self.desk.settle(line).await? {
+            Settled::Free => Ok(Reached::Free(line)),
+            Settled::Sealed => Ok(Reached::Sealed),
+            Settled::Held { why } => {
+                let row = self.desk.ledger.row(line).await?;
+                let upn = row.map(|row| row.upn).unwrap_or_default();
+                self.hear(News::RowHeld { line, upn, why });
+                Ok(Reached::Held)
+            }
+        }
+    }
+
+    /// Waits; true if the drain began first.
+    async fn stops_within(&self, wait: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.session.drain.begun() => true,
+            () = self.desk.clock.sleep(wait) => false,
+        }
+    }
+
+    fn hear(&self, news: News) {
+        self.session.watcher.hear(news);
+    }
+}
+
+/// The rows in hand: those being worked on, and those behind a fence.
+struct Shift<'a> {
+    floor: &'a Floor<'a>,
+    source: Source,
+    working: FuturesUnordered<LocalBoxFuture<'a, Result<Reached, Halt>>>,
+    fenced: FuturesUnordered<LocalBoxFuture<'a, Line>>,
+    lost_in_a_row: u32,
+    last_success: Instant,
+    halt: Option<Halt>,
+}
+
+impl<'a> Shift<'a> {
+    fn new(floor: &'a Floor<'a>, fences: &[Fence]) -> Self {
+        let taken = fences.iter().map(|fence| fence.line).collect();
+        Self {
+            floor,
+            source: Source::new(floor.desk.ledger.clone(), taken),
+            working: FuturesUnordered::new(),
+            fenced: FuturesUnordered::new(),
+            lost_in_a_row: 0,
+            last_success: floor.desk.clock.instant(),
+            halt: None,
+        }
+    }
+
+    fn wait_for(&mut self, fence: Fence) {
+        let clock = &self.floor.desk.clock;
+        self.fenced.push(Box::pin(async move {
+            clock.sleep_until(fence.until).await;
+            fence.line
+        }));
+    }
+
+    async fn run(mut self) -> Result<(), Halt> {
+        let floor = self.floor;
+        let drain = &floor.session.drain;
+        let mut told = false;
+        loop {
+            let stopping = self.halt.is_some() || drain.is_on();
+            if stopping && !told {
+                told = true;
+                floor.hear(News::Draining { in_flight: self.working.len() as u64 });
+            }
+            if !stopping {
+                self.fill().await;
+            }
+            if self.working.is_empty() && (stopping || self.fenced.is_empty()) {
+                return self.halt.map_or(Ok(()), Err);
+            }
+            tokio::select! {
+                Some(reached) = self.working.next() => self.take(reached).await,
+                Some(line) = self.fenced.next(), if !stopping => {
+                    self.working.push(Box::pin(floor.settle(line)));
+                }
+                () = drain.begun(), if !stopping => {}
+            }
+        }
+    }
+
+    /// Begins as many rows as may be in hand.
+    async fn fill(&mut self) {
+        let room = if self.lost_in_a_row >= LOSSES_BEFORE_CAUTION {
+            1
+        } else {
+            self.floor.desk.graph.pace().max_in_flight() * limits::ROWS_AHEAD
+        };
+        while self.working.len() < room {
+            match self.source.next().await {
+                Ok(Some(candidate)) => self.working.push(Box::pin(self.floor.row(candidate))),
+                Ok(None) => return,
+                Err(error) => {
+                    self.halt.get_or_insert(Halt::Ledger(error));
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, reached: Result<Reached, Halt>) {
+        let done = match reached {
+            Ok(Reached::Sealed) => {
+                self.lost_in_a_row = 0;
+                self.last_success = self.floor.desk.clock.instant();
+                true
+            }
+            Ok(Reached::Failed | Reached::Held) => true,
+            Ok(Reached::Stopped) => false,
+            Ok(Reached::Lost(line)) => {
+                self.lose(line);
+                false
+            }
+            Ok(Reached::Free(line)) => {
+                self.try_again(line).await;
+                false
+            }
+            Err(halt) => {
+                self.halt.get_or_insert(halt);
+                false
+            }
+        };
+        if done {
+            self.floor.hear(News::Did { doing: Doing::Issue, rows: 1 });
+        }
+    }
+
+    fn lose(&mut self, line: Line) {
+        let now = self.floor.desk.clock.instant();
+        self.lost_in_a_row += 1;
+        self.source.taken.insert(line);
+        self.wait_for(Fence { line, until: now + self.floor.desk.fence });
+        let fence = self.floor.desk.fence;
+        if now.saturating_duration_since(self.last_success) > limits::MAX_OUTAGE + fence {
+            let why = "no pass was issued for too long, and answers were lost".to_owned();
+            self.halt.get_or_insert(Halt::Outage { why });
+        }
+    }
+
+    async fn try_again(&mut self, line: Line) {
+        match self.floor.desk.ledger.row(line).await {
+            Ok(Some(row)) if row.attempts >= limits::MAX_ATTEMPTS => {
+                let why = format!("{} attempts were lost; resume to try again", row.attempts);
+                self.floor.hear(News::RowFailed { line, upn: row.upn, why });
+            }
+            Ok(Some(row)) => {
+                if let Some(candidate) = Candidate::restore(&row) {
+                    self.working.push(Box::pin(self.floor.row(candidate)));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => {
+                self.halt.get_or_insert(Halt::Ledger(error));
+            }
+        }
+    }
+}
+
+/// The rows that wait for a pass, in the wave's order, each once.
+struct Source {
+    ledger: Ledger,
+    after: Option<Line>,
+    buffer: VecDeque<RowRecord>,
+    /// Rows in the hands of a settlement.
+    taken: HashSet<Line>,
+}
+
+impl Source {
+    fn new(ledger: Ledger, taken: HashSet<Line>) -> Self {
+        Self { ledger, after: None, buffer: VecDeque::new(), taken }
+    }
+
+    async fn next(&mut self) -> Result<Option<Candidate>, LedgerError> {
+        loop {
+            let Some(row) = self.buffer.pop_front() else {
+                let states = [Standing::Checked];
+                let rows = self.ledger.rows(&states, self.after, limits::ROWS_PER_READ).await?;
+                let Some(last) = rows.last() else { return Ok(None) };
+                self.after = Some(last.line);
+                self.buffer = rows.into();
+                continue;
+            };
+            if self.taken.contains(&row.line) {
+                continue;
+            }
+            if let Some(candidate) = Candidate::restore(&row) {
+                return Ok(Some(candidate));
+            }
+        }
+    }
+}
+
+/// A desk at this ledger.
+pub(super) fn desk(ledger: &Ledger, session: &Session) -> Desk {
+    let about = ledger.about();
+    Desk {
+        graph: session.graph.clone(),
+        ledger: ledger.clone(),
+        clock: session.clock.clone(),
+        min_lifetime: about.policy.min_lifetime_minutes,
+        existing: about.options.existing,
+        fence: Duration::from_secs(about.options.fence_seconds),
+        drain: session.drain.clone(),
+    }
+}
+
+/// Which rows an earlier process left without an outcome, and when they may be settled.
+pub(super) async fn pick_up_lost(desk: &Desk, started: Instant) -> Result<Vec<Fence>, Halt> {
+    let mut fences = Vec::new();
+    for row in all_rows(&desk.ledger, &[Standing::Intent, Standing::Unsettled]).await? {
+        desk.mark_lost(&row).await?;
+        let until = row.intent.as_ref().map_or(started + desk.fence, |attempt: &IntentRecord| {
+            desk.fence_from_start(attempt, started)
+        });
+        fences.push(Fence { line: row.line, until });
+    }
+    Ok(fences)
+}
+
+/// All rows in these states: those that went wrong, which are few, or sealed ones, which are
+/// looked through a page at a time.
+async fn all_rows(ledger: &Ledger, states: &[Standing]) -> Result<Vec<RowRecord>, LedgerError> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let rows = ledger.rows(states, after, limits::ROWS_PER_READ).await?;
+        let Some(last) = rows.last() else { return Ok(all) };
+        after = Some(last.line);
+        let sealed_and_proven =
+            |row: &RowRecord| matches!(row.state, State::Sealed { proven: true, .. });
+        all.extend(rows.into_iter().filter(|row| !sealed_and_proven(row)));
+    }
+}
+
+/// Writes the handoff files of this process, and lays rows that no finished handoff holds
+/// beside them.
+async fn hand_over(
+    ledger: &Ledger,
+    vault: Vault,
+    handoffs: &mut Vec<PathBuf>,
+) -> Result<(), HandoverError> {
+    let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
+    let (sets, spool) = vault.into_parts();
+    let labels: Vec<String> = sets.iter().map(|set| set.label().to_owned()).collect();
+    let target = folder.clone();
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut files = Vec::new();
+        let ended = spool.finish(&sets, &target, |file| files.push(file));
+        (files, ended)
+    });
+    let Ok((files, ended)) = writing.await else { return Ok(()) };
+    for file in files {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        ledger.handed_off(name, file.lines).await?;
+        handoffs.push(file.path);
+    }
+    ended?;
+    let mut after = None;
+    loop {
+        let rows = ledger.rows_without_handoff(after, limits::ROWS_PER_READ).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = Some(last.line);
+        for unhanded in rows {
+            let label = labels.get(unhanded.set as usize).map_or("passes", String::as_str);
+            handoffs.extend(lay_beside(ledger, &folder, label, unhanded.line).await?);
+        }
+    }
+}
+
+async fn lay_beside(
+    ledger: &Ledger,
+    folder: &std::path::Path,
+    label: &str,
+    line: Line,
+) -> Result<Option<PathBuf>, HandoverError> {
+    let (Some(row), Some(bytes)) = (ledger.row(line).await?, ledger.ciphertext(line).await?) else {
+        return Ok(None);
+    };
+    let Ok(upn) = row.upn.parse::<Upn>() else { return Ok(None) };
+    let sealed = Ciphertext::restored(bytes)?;
+    let path = vault::lay_single(folder, label, line, &upn, &sealed)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    ledger.handed_off(name, vec![line]).await?;
+    Ok(Some(path))
+}
