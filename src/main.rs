@@ -1,3 +1,110 @@
 //! Arguments in, exit code out.
+//!
+//! Also what must hold for the whole process before anything else happens: freed memory is
+//! wiped, no core is dumped, nobody traces it.
 
-fn main() {}
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use tapwave::cli::Cli;
+use tapwave::clock::Clock;
+use tapwave::commands::{World, perform};
+use tapwave::exit::Exit;
+use tapwave::report::{Asking, Log, Manner, Report};
+use tapwave::stages::{Drain, DrainSwitch};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Wipes memory when it is freed, so that no buffer of a library keeps a pass.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
+
+fn main() -> ExitCode {
+    keep_out_of_dumps();
+    let cli = Cli::parse();
+    let manner = Manner {
+        quiet: cli.common.quiet,
+        verbose: cli.common.verbose,
+        json: cli.common.json,
+        no_progress: cli.common.no_progress,
+    };
+    let report = Arc::new(Report::new(manner));
+    let (switch, drain) = Drain::new();
+    let world = World {
+        environment: Box::new(|name| std::env::var(name).ok()),
+        clock: Clock::system(),
+        drain,
+        report: Arc::clone(&report),
+        log: Log::begin(manner.verbose > 1),
+        asking: Asking::on_terminal(),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            report.complain(format_args!("failed to start: {error}"));
+            return Exit::Unexpected.into();
+        }
+    };
+    runtime.spawn(heed_signals(switch, Arc::clone(&report)));
+    let exit = match runtime.block_on(perform(cli, &world)) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            report.tell(&failure.told);
+            failure.exit
+        }
+    };
+    exit.into()
+}
+
+/// The first Ctrl-C stops new work; the second leaves at once. What was committed stays.
+async fn heed_signals(switch: DrainSwitch, report: Arc<Report>) {
+    loop {
+        stop_signal().await;
+        if switch.begin() {
+            report.say("stopping: what is in flight is finished; once more to leave at once");
+        } else {
+            report.complain(
+                "left at once; everything committed is kept, tapwave resume latest carries on",
+            );
+            std::process::exit(Exit::Interrupted as i32);
+        }
+    }
+}
+
+#[cfg(unix)]
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => {
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+#[cfg(not(unix))]
+async fn stop_signal() {
+    let _ = tokio::signal::ctrl_c().await;
+}
+
+/// A core file or a debugger would see the passes that are in flight. Best effort: a system
+/// that refuses is no worse off than without.
+#[cfg(unix)]
+fn keep_out_of_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let _ = setrlimit(Resource::Core, none);
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
+}
+
+#[cfg(not(unix))]
+fn keep_out_of_dumps() {}

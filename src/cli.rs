@@ -1,0 +1,317 @@
+//! Promises the command line: flags, their help, and nothing else.
+//!
+//! Values are kept as typed; `settings` joins them with the environment and tapwave.toml and
+//! decides what they mean. No secret is ever taken from the command line.
+
+#![expect(clippy::doc_markdown, reason = "these texts are the help that people read")]
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+/// Temporary Access Passes for a whole enrolment wave: nothing in plaintext on disk, nothing
+/// issued twice, nothing left behind
+#[derive(Debug, Parser)]
+#[command(name = "tapwave", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "\
+Try it without an account:  tapwave rehearse samples/wave.csv
+
+Exit codes: 0 all done · 1 unexpected · 2 usage · 3 check found problems, nothing was changed ·
+4 some rows failed · 5 sign-in or permission · 6 gave up on throttling or an outage ·
+8 cleanup incomplete · 130 interrupted, resume later")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// What every command takes.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Is everything ready? Changes nothing
+    Check(CheckArgs),
+    /// Check, issue and seal a pass for every row, into a run folder
+    Run(RunArgs),
+    /// Carry on after a crash, Ctrl-C or failed rows
+    Resume(ResumeArgs),
+    /// Where every row of a run stands
+    Status(StatusArgs),
+    /// The runs on this machine, newest first
+    Runs,
+    /// The recipient's side: read the passes
+    Open(OpenArgs),
+    /// Remove every pass, prove it, purge the sealed copies
+    Cleanup(CleanupArgs),
+    /// The whole pipeline against a simulated tenant, no account needed
+    Rehearse(RehearseArgs),
+    /// Make an age identity, for people who don't have age
+    Keygen(KeygenArgs),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+#[command(next_help_heading = "Common options")]
+pub struct Common {
+    /// Tenant id or domain
+    #[arg(long, global = true, value_name = "TENANT", env = "AZURE_TENANT_ID", hide_env = true)]
+    pub tenant: Option<String>,
+    /// Which Microsoft cloud
+    #[arg(long, global = true, value_enum)]
+    pub cloud: Option<Cloud>,
+    /// How to sign in [default: auto]
+    #[arg(long, global = true, value_enum)]
+    pub auth: Option<Auth>,
+    /// The application's (client) id
+    #[arg(long, global = true, value_name = "ID", env = "AZURE_CLIENT_ID", hide_env = true)]
+    pub client_id: Option<String>,
+    /// Another Graph endpoint: https, or http to this machine
+    #[arg(long, global = true, value_name = "URL")]
+    pub graph_url: Option<String>,
+    /// A PEM file of further certificate authorities
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// A proxy, instead of the system's
+    #[arg(long, global = true, value_name = "URL")]
+    pub proxy: Option<String>,
+    /// Settings [default: tapwave.toml in this folder, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Most requests in flight at once [default: 64]
+    #[arg(long, global = true, value_name = "N")]
+    pub max_in_flight: Option<usize>,
+    /// Most requests per second of each kind [default: what the tenant bears]
+    #[arg(long, global = true, value_name = "N")]
+    pub max_rate: Option<f64>,
+    /// How long a lost request may still take effect, such as 5m [default: 5m]
+    #[arg(long, global = true, value_name = "DURATION")]
+    pub fence: Option<String>,
+    /// One JSON object (or array) on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Write a log as JSON lines: method, path, status and ids of each call
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Say only what went wrong
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more; twice: each call's method, path, status and request id
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// No progress bars
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// Answer every question with yes
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+}
+
+/// Microsoft's clouds that have passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Cloud {
+    /// The public cloud and GCC
+    Global,
+    /// US Government L4 (GCC High)
+    Usgov,
+    /// US Government L5 (DoD)
+    UsgovDod,
+}
+
+/// Ways to sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Auth {
+    /// The first that the environment offers: token, client secret, workload identity, managed
+    /// identity, Azure CLI
+    Auto,
+    /// An app registration's secret, in AZURE_CLIENT_SECRET
+    ClientSecret,
+    /// A federated token, in AZURE_FEDERATED_TOKEN_FILE
+    WorkloadIdentity,
+    /// The identity of the Azure machine this runs on
+    ManagedIdentity,
+    /// Whoever is signed in to the Azure CLI (a service principal)
+    AzureCli,
+    /// An access token, in TAPWAVE_ACCESS_TOKEN
+    Token,
+}
+
+/// What `check` and `run` share: check tests exactly what run with the same flags needs.
+#[derive(Debug, Clone, Default, Args)]
+pub struct WaveArgs {
+    /// Who may read the passes: an age public key, a plugin's, or a label of tapwave.toml
+    #[arg(short, long = "recipient", value_name = "RECIPIENT")]
+    pub recipients: Vec<String>,
+    /// A file of recipients, one per line
+    #[arg(short = 'R', long = "recipients-file", value_name = "FILE")]
+    pub recipient_files: Vec<PathBuf>,
+    /// Who may read every pass, whatever a row's recipient column says
+    #[arg(long, value_name = "RECIPIENT")]
+    pub break_glass: Vec<String>,
+    /// Lifetime of rows that do not say [default: the policy's]
+    #[arg(long, value_name = "MINUTES")]
+    pub lifetime: Option<u32>,
+    /// Start of rows that do not say, such as 2027-03-01T08:00+01:00 [default: at once]
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<String>,
+    /// IANA time zone of starts without an offset, such as Europe/Berlin
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
+    /// Passes work once
+    #[arg(long, conflicts_with = "multi_use")]
+    pub one_time: bool,
+    /// Passes work until they expire
+    #[arg(long)]
+    pub multi_use: bool,
+    /// Every user must be in this group too
+    #[arg(long = "group", value_name = "NAME|ID")]
+    pub groups: Vec<String>,
+    /// What to do about a live pass that is already there [default: fail]
+    #[arg(long, value_enum)]
+    pub existing: Option<ExistingArg>,
+    /// Leave out rows with problems, and issue the others
+    #[arg(long)]
+    pub skip_ineligible: bool,
+    /// Write rows with problems to this CSV, with a reason
+    #[arg(long, value_name = "FILE")]
+    pub rejects: Option<PathBuf>,
+}
+
+/// `--existing`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExistingArg {
+    /// The check refuses and names them
+    Fail,
+    /// Leave it alone and issue none
+    Skip,
+    /// Issue a new one in its place
+    Replace,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The wave: a CSV with a userPrincipalName column
+    #[arg(value_name = "WAVE.csv")]
+    pub wave: PathBuf,
+    /// What to issue, and to whom.
+    #[command(flatten)]
+    pub want: WaveArgs,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The wave: a CSV with a userPrincipalName column
+    #[arg(value_name = "WAVE.csv")]
+    pub wave: PathBuf,
+    /// What to issue, and to whom.
+    #[command(flatten)]
+    pub want: WaveArgs,
+    /// The run folder [default: a new one in the local data folder]
+    #[arg(long = "run", value_name = "DIR")]
+    pub folder: Option<PathBuf>,
+}
+
+/// `resume`.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// A run's name, its folder, or `latest`
+    #[arg(value_name = "RUN")]
+    pub run: String,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// A run's name, its folder, or `latest`
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// Ask Graph which passes are used, unused, expired
+    #[arg(long)]
+    pub live: bool,
+}
+
+/// `open`.
+#[derive(Debug, Args)]
+pub struct OpenArgs {
+    /// A run's name, its folder, `latest`, or a handoff file
+    #[arg(value_name = "RUN|FILE.age")]
+    pub what: String,
+    /// A file with your age identity; - reads it from stdin
+    #[arg(short, long = "identity", value_name = "FILE", required = true)]
+    pub identities: Vec<PathBuf>,
+    /// This person's pass alone
+    #[arg(long, value_name = "UPN")]
+    pub user: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = OpenFormat::Table)]
+    pub format: OpenFormat,
+    /// Write to this new file, readable by you alone, instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// `open --format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OpenFormat {
+    /// For people
+    Table,
+    /// Verbatim
+    Csv,
+    /// Verbatim
+    Json,
+    /// A CSV that Excel neither mangles nor runs as formulas
+    Excel,
+    /// The same for regions where Excel separates with semicolons
+    ExcelSemicolon,
+}
+
+/// `cleanup`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub struct CleanupArgs {
+    /// A run's name, its folder, or `latest`: removes exactly what it issued
+    #[arg(value_name = "RUN", group = "what")]
+    pub run: Option<String>,
+    /// Removes whatever pass each listed user holds, after asking
+    #[arg(long, value_name = "WAVE.csv", group = "what")]
+    pub csv: Option<PathBuf>,
+    /// Keep the sealed copies in the ledger and the handoff folder
+    #[arg(long, conflicts_with = "csv")]
+    pub keep_sealed: bool,
+}
+
+/// `rehearse`.
+#[derive(Debug, Args)]
+pub struct RehearseArgs {
+    /// The wave; without one, people are invented
+    #[arg(value_name = "WAVE.csv")]
+    pub wave: Option<PathBuf>,
+    /// How many people to invent
+    #[arg(long, value_name = "N", conflicts_with = "wave", default_value_t = 24)]
+    pub rows: u64,
+    /// Decides everything that is left to chance
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// What to issue, and to whom.
+    #[command(flatten)]
+    pub want: WaveArgs,
+}
+
+/// `keygen`.
+#[derive(Debug, Args)]
+pub struct KeygenArgs {
+    /// Write to this new file, readable by you alone [default: stdout]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}

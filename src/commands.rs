@@ -1,0 +1,160 @@
+//! Promises that each command is a straight line: settings, sign-in, the conductor, a report.
+//!
+//! Decides nothing that the rooms below could decide. A failure comes back as a [`Failure`],
+//! which says who must act; only `main.rs` exits.
+
+mod cleanup;
+mod failure;
+mod open;
+mod rehearse;
+mod runs;
+mod wave;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use self::failure::Failure;
+use crate::auth::SignIn;
+use crate::auth::permissions::{Grants, Need};
+use crate::cli::{Cli, Command};
+use crate::clock::Clock;
+use crate::exit::Exit;
+use crate::graph::Graph;
+use crate::graph::http::{self, BaseUrl, Http};
+use crate::ledger::{Access, Ledger, Registry, default_home};
+use crate::pace::Pace;
+use crate::report::{Asking, Log, Report, count, shown};
+use crate::run::Session;
+use crate::settings::Settings;
+use crate::stages::Drain;
+
+/// Looks a variable up.
+pub type Environment = Box<dyn Fn(&str) -> Option<String>>;
+
+/// What the world gives a command.
+pub struct World {
+    /// Looks a variable up.
+    pub environment: Environment,
+    /// Time.
+    pub clock: Clock,
+    /// The wish to stop, from Ctrl-C.
+    pub drain: Drain,
+    /// Who hears and says everything.
+    pub report: Arc<Report>,
+    /// Where log lines go.
+    pub log: Log,
+    /// Who can be asked.
+    pub asking: Asking,
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// [`Failure`]
+pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
+    let common = &cli.common;
+    if let Some(path) = &common.log {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        world.log.add(file.map_err(|error| Failure::file("open the log", path, &error))?);
+    }
+    // These need no settings: a broken tapwave.toml must not keep anybody from a pass.
+    let settings = || Settings::load(common);
+    match &cli.command {
+        Command::Check(args) => wave::check(args, &settings()?, world).await,
+        Command::Run(args) => wave::run(args, &settings()?, world).await,
+        Command::Resume(args) => runs::resume(args, &settings()?, world).await,
+        Command::Status(args) => runs::status(args, common, world).await,
+        Command::Runs => runs::list(world),
+        Command::Open(args) => open::open(args, world).await,
+        Command::Cleanup(args) => cleanup::cleanup(args, common, &settings()?, world).await,
+        Command::Rehearse(args) => rehearse::rehearse(args, &settings()?, world).await,
+        Command::Keygen(args) => open::keygen(args, world),
+        Command::Completions { shell } => open::completions(*shell),
+        Command::Man => open::man(),
+    }
+}
+
+impl World {
+    fn registry(&self) -> Result<Registry, Failure> {
+        let chosen = (self.environment)("TAPWAVE_HOME").map(PathBuf::from);
+        Ok(Registry::new(default_home(chosen)?))
+    }
+
+    /// Opens a run by path, name, or `latest`.
+    async fn ledger(&self, run: &str, access: Access) -> Result<Ledger, Failure> {
+        let folder = self.registry()?.locate(run)?;
+        Ok(Ledger::open(&folder, access, self.clock.clone()).await?)
+    }
+
+    /// A session with whatever answers behind `graph`.
+    fn session(&self, graph: Graph) -> Session {
+        Session {
+            graph,
+            clock: self.clock.clone(),
+            watcher: Arc::clone(&self.report) as _,
+            drain: self.drain.clone(),
+            prompts: Arc::new(self.asking),
+            began: self.clock.instant(),
+        }
+    }
+
+    /// Signs in and names missing permissions before any call that needs them.
+    async fn connect(
+        &self,
+        settings: &Settings,
+        base: &BaseUrl,
+        needs: &[Need],
+    ) -> Result<(Session, Option<String>), Failure> {
+        let client = http::client(&settings.network, base)?;
+        let method = settings.sign_in(&self.environment)?;
+        let name = method.name();
+        let sign_in = SignIn::new(method, base.as_str(), &client, self.clock.clone())?;
+        let grants = sign_in.grants().await?;
+        self.explain(&grants, name);
+        let lacking = grants.lacking(needs);
+        if !lacking.is_empty() {
+            return Err(Failure::permissions(&lacking, grants.kind()));
+        }
+        let tenant = grants.claims().and_then(|claims| claims.tenant.clone());
+        let transport = Http::new(client, base, Arc::new(sign_in));
+        let pace = Pace::new(settings.pace, self.clock.clone());
+        let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
+        Ok((self.session(graph), tenant))
+    }
+
+    /// Connects to the tenant that a run belongs to, and to no other.
+    async fn reconnect(
+        &self,
+        settings: &Settings,
+        ledger: &Ledger,
+        needs: &[Need],
+    ) -> Result<Session, Failure> {
+        let about = ledger.about();
+        let base = BaseUrl::parse(&about.graph_url)?;
+        if settings.graph.as_ref().is_some_and(|given| *given != base) {
+            return Err(Failure::other_graph(&about.graph_url));
+        }
+        let (session, tenant) = self.connect(settings, &base, needs).await?;
+        match (tenant, &about.tenant) {
+            (Some(now), Some(then)) if now != *then => Err(Failure::other_tenant(&now, then)),
+            _ => Ok(session),
+        }
+    }
+
+    fn explain(&self, grants: &Grants, method: &str) {
+        match grants.claims() {
+            Some(claims) => {
+                let who = claims.who.as_deref().map(shown).unwrap_or_default();
+                let tenant = claims.tenant.as_deref().map(shown).unwrap_or_default();
+                self.report.whisper(format_args!(
+                    "signed in with {method} as {who} ({}, tenant {tenant}, {})",
+                    grants.kind(),
+                    count(claims.permissions.len() as u64, "permission", "permissions")
+                ));
+            }
+            None => {
+                self.report.say("note: the token is opaque, so its permissions could not be read");
+            }
+        }
+    }
+}

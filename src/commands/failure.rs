@@ -1,0 +1,259 @@
+//! Promises that every error ends as a sentence, what to do about it, and an exit code.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+
+use crate::auth::AuthError;
+use crate::auth::permissions::Need;
+use crate::exit::Exit;
+use crate::graph::GraphError;
+use crate::graph::http::NetworkError;
+use crate::ledger::{FolderError, LedgerError, RegistryError};
+use crate::report::{OpenFailure, Told};
+use crate::run::StatusError;
+use crate::run::intake::IntakeError;
+use crate::run::issuing::IssuingError;
+use crate::run::tidy::TidyError;
+use crate::settings::SettingsError;
+use crate::stages::check::CheckError;
+use crate::stages::issue::Halt;
+use crate::stages::seal::{BookError, HandoverError};
+use crate::vault::BadIdentity;
+
+/// Why a command ended before its end.
+#[derive(Debug)]
+pub struct Failure {
+    /// The code that scripts see.
+    pub exit: Exit,
+    /// The words that people see.
+    pub told: Told,
+}
+
+const ACCESS_HINT: &str =
+    "check --tenant, --client-id, --auth and the secret's date; the sign-in log in Entra says more";
+const OUTAGE_HINT: &str = "nothing is lost: tapwave resume latest carries on when Graph is back";
+
+impl Failure {
+    /// A failure with its hints.
+    pub(super) fn new(exit: Exit, what: impl std::fmt::Display, hints: &[&str]) -> Self {
+        let hints = hints.iter().map(ToString::to_string).collect();
+        Self { exit, told: Told { what: what.to_string(), hints } }
+    }
+
+    /// A file that could not be used.
+    pub(super) fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
+        Self::new(Exit::Usage, format!("failed to {doing} {}: {error}", path.display()), &[])
+    }
+
+    /// Permissions that the token lacks, the least that suffices named.
+    pub(super) fn permissions(lacking: &[Need], kind: &str) -> Self {
+        let mut names: Vec<&str> = lacking.iter().map(|need| need.least()).collect();
+        names.dedup();
+        let what = format!("the {kind} token lacks {}", names.join(", "));
+        let hint = format!(
+            "grant {} {kind} permissions of Microsoft Graph and give admin consent: {}",
+            if names.len() == 1 { "this" } else { "these" },
+            names.join(", ")
+        );
+        Self::new(Exit::Access, what, &[&hint])
+    }
+
+    pub(super) fn other_graph(url: &str) -> Self {
+        let what = format!("this run was made against {url}");
+        Self::new(Exit::Usage, what, &["leave --graph-url and --cloud out, or name the same"])
+    }
+
+    pub(super) fn other_tenant(now: &str, then: &str) -> Self {
+        let what = format!("you are signed in to tenant {now}, but this run belongs to {then}");
+        Self::new(Exit::Access, what, &["sign in to the run's own tenant"])
+    }
+
+    pub(super) fn nobody_to_ask(question: &str) -> Self {
+        let what = format!("{question}, and there is no terminal to ask on");
+        Self::new(Exit::Usage, what, &["say yes beforehand with --yes"])
+    }
+}
+
+/// An error and all its causes in one line, each cause once.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+macro_rules! usage {
+    ($($error:ty => $hints:expr),* $(,)?) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::new(Exit::Usage, chain(&error), &$hints)
+            }
+        }
+    )*};
+}
+
+usage! {
+    SettingsError => [],
+    NetworkError => [],
+    FolderError => [],
+    RegistryError => ["tapwave runs lists the runs on this machine"],
+    BookError => [
+        "a recipient is an age public key (age1…); tapwave keygen makes one",
+    ],
+    BadIdentity => [],
+    OpenFailure => [],
+}
+
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        let exit = match error {
+            AuthError::Settings { .. } => Exit::Usage,
+            AuthError::SignIn { .. } => Exit::Access,
+        };
+        Self::new(exit, error, &[ACCESS_HINT])
+    }
+}
+
+impl From<GraphError> for Failure {
+    fn from(error: GraphError) -> Self {
+        let (exit, hint) = match &error {
+            GraphError::SignIn { .. } => (Exit::Access, ACCESS_HINT),
+            GraphError::Refused { refusal, .. } if refusal.status == 403 => (
+                Exit::Access,
+                "a permission is missing, or (delegated) your account lacks the role Authentication Administrator",
+            ),
+            GraphError::Outage { .. } => (Exit::Outage, OUTAGE_HINT),
+            GraphError::ForeignLink { .. } => (
+                Exit::Unexpected,
+                "the token was not sent there; a proxy may rewrite answers, or --graph-url names another host than the tenant's",
+            ),
+            GraphError::Refused { .. } | GraphError::Shape { .. } | GraphError::Endless => {
+                (Exit::Unexpected, "run again with -vv for each call's request id")
+            }
+        };
+        Self::new(exit, error, &[hint])
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        let exit = match &error {
+            LedgerError::Write(_) | LedgerError::Shut => Exit::Unexpected,
+            _ => Exit::Usage,
+        };
+        Self::new(exit, chain(&error), &[])
+    }
+}
+
+impl From<CheckError> for Failure {
+    fn from(error: CheckError) -> Self {
+        let hint = match &error {
+            CheckError::Graph(_) => {
+                let CheckError::Graph(graph) = error else { unreachable!("matched above") };
+                return graph.into();
+            }
+            CheckError::PolicyDisabled => {
+                "enable it in Entra: Protection → Authentication methods → Temporary Access Pass"
+            }
+            CheckError::NobodyIncluded => {
+                "add a target group in Entra: Protection → Authentication methods → Temporary Access Pass"
+            }
+            CheckError::NoSuchGroup { .. } => {
+                "give its display name as Entra shows it, or its object id"
+            }
+            CheckError::AmbiguousGroup { .. } => "Entra shows the object id on the group's page",
+            CheckError::TooManyGroups => "nest the groups in one, and name that",
+        };
+        Self::new(Exit::Problems, error.to_string(), &[hint])
+    }
+}
+
+impl From<IntakeError> for Failure {
+    fn from(error: IntakeError) -> Self {
+        match error {
+            IntakeError::Ledger(error) => error.into(),
+            IntakeError::Check(error) => error.into(),
+            IntakeError::Book(error) => error.into(),
+            IntakeError::Interrupted => Self::new(Exit::Interrupted, error, &[]),
+            other => Self::new(Exit::Usage, chain(&other), &[]),
+        }
+    }
+}
+
+impl From<Halt> for Failure {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
+            Halt::Outage { .. } => Self::new(Exit::Outage, halt, &[OUTAGE_HINT]),
+            Halt::Graph(error) => error.into(),
+            Halt::Ledger(error) => error.into(),
+            Halt::Seal { .. } => Self::new(
+                Exit::Unexpected,
+                halt,
+                &["mend what is named, then: tapwave resume latest"],
+            ),
+        }
+    }
+}
+
+impl From<HandoverError> for Failure {
+    fn from(error: HandoverError) -> Self {
+        Self::new(
+            Exit::Unexpected,
+            chain(&error),
+            &["every pass is safe in the ledger; tapwave resume latest lays them down again"],
+        )
+    }
+}
+
+impl From<IssuingError> for Failure {
+    fn from(error: IssuingError) -> Self {
+        match error {
+            IssuingError::Ledger(error) => error.into(),
+            IssuingError::Intake(error) => error.into(),
+            IssuingError::Book(error) => error.into(),
+            IssuingError::Halt(error) => error.into(),
+            IssuingError::Handover(error) => error.into(),
+            IssuingError::Closed => Self::new(
+                Exit::Usage,
+                error,
+                &["tapwave cleanup RUN goes on with the cleanup; a new run issues new passes"],
+            ),
+        }
+    }
+}
+
+impl From<TidyError> for Failure {
+    fn from(error: TidyError) -> Self {
+        match error {
+            TidyError::Halt(halt) => halt.into(),
+            TidyError::Ledger(error) => error.into(),
+            TidyError::Intake(error) => error.into(),
+            TidyError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
+        }
+    }
+}
+
+impl From<StatusError<io::Error>> for Failure {
+    fn from(error: StatusError<io::Error>) -> Self {
+        match error {
+            StatusError::Ledger(error) => error.into(),
+            StatusError::Graph(error) => error.into(),
+            StatusError::Stopped(error) => error.into(),
+        }
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new(Exit::Unexpected, format!("failed to write to stdout: {error}"), &[])
+    }
+}

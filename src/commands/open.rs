@@ -1,0 +1,137 @@
+//! `open` and `keygen`: the recipient's side, which needs no tenant and no settings; also
+//! the completions and the manual page.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::CommandFactory;
+use secrecy::ExposeSecret;
+
+use super::{Failure, World};
+use crate::cli::{Cli, KeygenArgs, OpenArgs};
+use crate::exit::Exit;
+use crate::ids::Upn;
+use crate::ledger::{Access, Ledger, Standing};
+use crate::limits;
+use crate::report::{OpenFailure, Opening, count, private_file};
+use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
+
+pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure> {
+    let identities = identities(&args.identities, world)?;
+    let only = args.user.as_deref().map(str::parse::<Upn>).transpose().map_err(|bad| {
+        Failure::new(Exit::Usage, format!("--user: the userPrincipalName {bad}"), &[])
+    })?;
+    let output = args.output.as_deref();
+    let path = Path::new(&args.what);
+    let opening = Opening::begin(args.format.into(), only.clone(), output)?;
+    let rows = if path.is_file() {
+        file(path, opening, &identities)?
+    } else {
+        let ledger = world.ledger(&args.what, Access::Read).await?;
+        run(&ledger, opening, &identities).await?
+    };
+    if let Some(path) = output {
+        let rows = count(rows, "pass", "passes");
+        world.report.say(format_args!("{rows} written to {}, for you alone", path.display()));
+    }
+    match only {
+        Some(upn) if rows == 0 => {
+            let what = format!("there is no pass for {upn} that this identity opens");
+            Err(Failure::new(Exit::Usage, what, &["tapwave status RUN shows every row"]))
+        }
+        _ => Ok(Exit::Done),
+    }
+}
+
+fn file(path: &Path, mut opening: Opening, identities: &Identities) -> Result<u64, Failure> {
+    let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
+    opening.file(path, file, identities)?;
+    Ok(opening.finish()?)
+}
+
+/// Every sealed row of a run that the identities open. A row for somebody else is passed
+/// over; that all of them are is an error.
+async fn run(
+    ledger: &Ledger,
+    mut opening: Opening,
+    identities: &Identities,
+) -> Result<u64, Failure> {
+    if ledger.purged().await?.is_some() {
+        let what = "the sealed copies of this run were purged by its cleanup";
+        return Err(Failure::new(
+            Exit::Usage,
+            what,
+            &["its passes are removed; nothing is left to read"],
+        ));
+    }
+    let (mut sealed, mut closed) = (0_u64, 0_u64);
+    let mut after = None;
+    loop {
+        let states = [Standing::Sealed, Standing::Removed];
+        let rows = ledger.rows(&states, after, limits::ROWS_PER_READ).await?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.line);
+        for row in rows {
+            let Some(bytes) = ledger.ciphertext(row.line).await? else { continue };
+            sealed += 1;
+            let name = PathBuf::from(format!("{} line {}", ledger.folder().name(), row.line));
+            match opening.file(&name, &bytes[..], identities) {
+                Ok(()) => {}
+                Err(OpenFailure::Open { source: OpenError::NoMatch, .. }) => closed += 1,
+                Err(other) => return Err(other.into()),
+            }
+        }
+    }
+    if sealed > 0 && sealed == closed {
+        let what = "none of the run's passes is sealed to this identity";
+        let hint = "tapwave status RUN --json names each row's recipient";
+        return Err(Failure::new(Exit::Usage, what, &[hint]));
+    }
+    Ok(opening.finish()?)
+}
+
+fn identities(paths: &[PathBuf], world: &World) -> Result<Identities, Failure> {
+    let prompts: Arc<dyn Prompts> = Arc::new(world.asking);
+    let mut identities = Identities::new();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            identities.add_file("stdin", io::stdin().lock(), &prompts)?;
+            continue;
+        }
+        let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
+        identities.add_file(&path.display().to_string(), file, &prompts)?;
+    }
+    Ok(identities)
+}
+
+pub(super) fn keygen(args: &KeygenArgs, world: &World) -> Result<Exit, Failure> {
+    let identity = new_identity(world.clock.now());
+    let text = identity.file.expose_secret().as_bytes();
+    match &args.output {
+        None => io::stdout().lock().write_all(text)?,
+        Some(path) => {
+            let written = private_file(path).and_then(|mut file| {
+                file.write_all(text)?;
+                file.sync_all()
+            });
+            written.map_err(|error| Failure::file("write", path, &error))?;
+            world.report.say(format_args!("identity: {} (keep it secret)", path.display()));
+        }
+    }
+    world.report.say(format_args!("public key: {}", identity.recipient));
+    Ok(Exit::Done)
+}
+
+pub(super) fn completions(shell: clap_complete::Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tapwave", &mut script);
+    io::stdout().lock().write_all(&script)?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn man() -> Result<Exit, Failure> {
+    clap_mangen::Man::new(Cli::command()).render(&mut io::stdout().lock())?;
+    Ok(Exit::Done)
+}

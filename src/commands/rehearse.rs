@@ -1,0 +1,234 @@
+//! `rehearse`: the whole pipeline against a simulated tenant, on this machine alone.
+//!
+//! Everything is real but Microsoft: the ledger, age, the handoff, the cleanup. The identity
+//! is made for the occasion and thrown away with the folder.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+
+use super::wave::{Wanted, begin};
+use super::{Failure, World};
+use crate::cli::RehearseArgs;
+use crate::exit::Exit;
+use crate::graph::Graph;
+use crate::ledger::{Ledger, RunFolder};
+use crate::pace::Pace;
+use crate::rehearsal::options::{Latency, Limit, Throttle, Throttles};
+use crate::rehearsal::{InMemory, Options, Tenant};
+use crate::report::count;
+use crate::roster::{Defaults, Found, Roster};
+use crate::run::intake::{IntakeError, RunAbout};
+use crate::run::{Session, Summary, issuing, tidy};
+use crate::settings::Settings;
+use crate::vault::{Identities, NewIdentity, NoPrompts, Prompts, keygen, open};
+
+/// What a call to Graph takes, near enough.
+const LATENCY: Latency =
+    Latency { least: Duration::from_millis(20), most: Duration::from_millis(60) };
+/// Microsoft's documented identity budget: 3,000 writes at once, then 20 a second.
+const BUDGET: Limit = Limit::Bucket { rate: 20.0, burst: 3_000.0 };
+
+pub(super) async fn rehearse(
+    args: &RehearseArgs,
+    settings: &Settings,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let report = &world.report;
+    report.say("rehearsal: a simulated tenant inside this program; nothing leaves this machine");
+    let stage = Stage::set(args, world)?;
+    let identity = keygen(world.clock.now());
+    report.say(format_args!("made a throw-away identity, {}", identity.recipient));
+    let extra = [identity.recipient.clone()];
+    let mut wanted = Wanted::resolve(&stage.wave, &args.want, settings, &extra, world)?;
+    let (tenant, session) = stage.connect(args, settings, world);
+    let folder = RunFolder::create(&stage.folder())?;
+    let about = RunAbout {
+        name: folder.name(),
+        tenant: None,
+        graph_url: "https://graph.microsoft.com".to_owned(),
+        options: wanted.options.clone(),
+    };
+    let nobody = |_: &[_]| std::collections::HashMap::new();
+    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &nobody).await?;
+    let Some(ledger) = begun else {
+        report.say("a real run would stop here too, before the first pass");
+        return Ok(Exit::Problems);
+    };
+    let sets = wanted.book.into_sets();
+    let issuance = issuing::run(&ledger, sets, &session).await?;
+    if let Some(halt) = issuance.halt {
+        return Err(halt.into());
+    }
+    if let Some(error) = issuance.handover {
+        return Err(error.into());
+    }
+    let issued = Summary::of(&ledger, &session, 0).await?;
+    report.say(format_args!(
+        "issued and sealed {} with {}",
+        count(issued.sealed, "pass", "passes"),
+        count(issued.requests, "call", "calls")
+    ));
+    prove_readable(&issuance.handoffs, &identity, &tenant, issued.sealed, world)?;
+    let exit = clean_up(&ledger, &tenant, &session, world).await?;
+    ledger.shut().await;
+    teach(args, issued.sealed, world);
+    Ok(exit)
+}
+
+/// The wave and the private folder of one rehearsal; both go when it ends.
+struct Stage {
+    home: TempDir,
+    wave: PathBuf,
+    upns: Vec<String>,
+}
+
+impl Stage {
+    fn set(args: &RehearseArgs, world: &World) -> Result<Self, Failure> {
+        let home = tempfile::Builder::new()
+            .prefix("tapwave-rehearsal-")
+            .tempdir()
+            .map_err(|error| Failure::file("make a folder in", &std::env::temp_dir(), &error))?;
+        let wave = if let Some(wave) = &args.wave {
+            wave.clone()
+        } else {
+            let wave = home.path().join("invented.csv");
+            invent(&wave, args.rows).map_err(|error| Failure::file("write", &wave, &error))?;
+            world.report.say(format_args!("invented {}", count(args.rows, "person", "people")));
+            wave
+        };
+        let upns = people(&wave)?;
+        Ok(Self { home, wave, upns })
+    }
+
+    fn folder(&self) -> PathBuf {
+        // The system's own folder for temporary files may be reached through a link.
+        let home = self.home.path();
+        home.canonicalize().unwrap_or_else(|_| home.to_owned()).join("run")
+    }
+
+    fn connect(
+        &self,
+        args: &RehearseArgs,
+        settings: &Settings,
+        world: &World,
+    ) -> (InMemory, Session) {
+        let mut tenant = Tenant::for_wave(self.upns.iter().map(String::as_str), args.seed);
+        let options: &mut Options = tenant.options_mut();
+        options.latency = LATENCY;
+        options.throttles = Throttles { pass_writes: Throttle::of(BUDGET), ..Throttles::default() };
+        let tenant = InMemory::new(tenant, world.clock.clone());
+        let pace = Pace::new(settings.pace, world.clock.clone());
+        let graph = Graph::new(Arc::new(tenant.clone()), pace, world.clock.clone());
+        (tenant, world.session(graph))
+    }
+}
+
+/// Opens every handoff file with the throw-away identity and compares it with the tenant.
+fn prove_readable(
+    handoffs: &[PathBuf],
+    identity: &NewIdentity,
+    tenant: &InMemory,
+    sealed: u64,
+    world: &World,
+) -> Result<(), Failure> {
+    let prompts: Arc<dyn Prompts> = Arc::new(NoPrompts);
+    let mut identities = Identities::new();
+    let secret = identity.file.expose_secret().as_bytes();
+    identities.add_file("the throw-away identity", secret, &prompts)?;
+    let mut read = HashSet::new();
+    for path in handoffs {
+        let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
+        let opened = open(file, &identities, |row| {
+            read.insert(row.method_id().to_owned());
+            Ok::<(), std::convert::Infallible>(())
+        });
+        opened.map_err(|error| Failure::new(Exit::Unexpected, error, &[]))?;
+    }
+    let live: HashSet<String> =
+        tenant.with(|tenant, _| tenant.passes().map(|(_, _, pass)| pass.method.clone()).collect());
+    if read != live || read.len() as u64 != sealed {
+        let what = format!("the handoff holds {} passes, the tenant {}", read.len(), live.len());
+        return Err(Failure::new(Exit::Unexpected, what, &["please report this"]));
+    }
+    let size: u64 =
+        handoffs.iter().filter_map(|path| fs::metadata(path).ok()).map(|about| about.len()).sum();
+    world.report.say(format_args!(
+        "opened {} ({size} bytes) with that identity: all {} read, each the one that lives in the tenant",
+        count(handoffs.len() as u64, "handoff file", "handoff files"),
+        count(sealed, "pass", "passes"),
+    ));
+    Ok(())
+}
+
+async fn clean_up(
+    ledger: &Ledger,
+    tenant: &InMemory,
+    session: &Session,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let tidied = tidy::run(ledger, session, false).await?;
+    world.report.tidied(&tidied);
+    let left = tenant.with(|tenant, _| tenant.passes().count()) as u64;
+    let summary = Summary::of(ledger, session, tidied.foreign.len() as u64).await?;
+    world.report.summary(&summary)?;
+    if left > 0 || !tidied.is_proven() {
+        let what = format!("the tenant still has {}", count(left, "pass", "passes"));
+        return Err(Failure::new(Exit::CleanupIncomplete, what, &["please report this"]));
+    }
+    Ok(Exit::Done)
+}
+
+/// What happened, in words for somebody who has never done it, and what to type for real.
+fn teach(args: &RehearseArgs, issued: u64, world: &World) {
+    let report = &world.report;
+    let passes = count(issued, "person", "people");
+    report.say("");
+    report.say(format_args!(
+        "what happened: {passes} got a Temporary Access Pass each, a code that lets its owner sign in\n\
+         and set up a device. Each code was encrypted the moment it arrived, so that only the holder\n\
+         of the identity could read it; no file ever held one in the clear. At the end every pass\n\
+         was removed, and the tenant was asked again to prove it."
+    ));
+    report.say("");
+    let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv")).display();
+    report.say("for the real thing, sign in (az login with a service principal, or AZURE_* variables), then:");
+    for (command, why) in [
+        ("tapwave keygen -o key.txt".to_owned(), "an identity; its public key is age1…"),
+        (format!("tapwave check {wave} -r age1…"), "is everything ready? changes nothing"),
+        (format!("tapwave run {wave} -r age1…"), "issues, seals, writes the handoff"),
+        ("tapwave open latest -i key.txt".to_owned(), "reads the passes"),
+        ("tapwave cleanup latest".to_owned(), "removes every pass when the wave is over"),
+    ] {
+        report.say(format_args!("  {command:<44} {why}"));
+    }
+}
+
+fn invent(path: &Path, rows: u64) -> std::io::Result<()> {
+    let mut file = std::io::BufWriter::new(File::create_new(path)?);
+    writeln!(file, "userPrincipalName")?;
+    for number in 1..=rows {
+        writeln!(file, "person{number}@contoso.example")?;
+    }
+    file.flush()
+}
+
+/// Everybody in the wave, to be put into the tenant. What is wrong with a row is told later.
+fn people(wave: &Path) -> Result<Vec<String>, Failure> {
+    let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
+    let file = File::open(wave).map_err(|error| Failure::file("open", wave, &error))?;
+    let roster = Roster::open(file, Defaults::default()).map_err(unread)?;
+    let mut upns = Vec::new();
+    for found in roster {
+        if let Found::Row(row) = found.map_err(unread)? {
+            upns.push(row.upn.to_string());
+        }
+    }
+    Ok(upns)
+}

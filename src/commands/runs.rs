@@ -1,0 +1,102 @@
+//! `resume`, `status` and `runs`: what is known of runs, and carrying one on.
+
+use std::io::{self, BufWriter, Write};
+
+use super::{Failure, World};
+use crate::auth::permissions::Need;
+use crate::cli::{Common, ResumeArgs, StatusArgs};
+use crate::exit::Exit;
+use crate::ledger::{Access, Existing};
+use crate::report::TOLD;
+use crate::run::{self, RowStatus, issuing};
+use crate::settings::Settings;
+
+pub(super) async fn resume(
+    args: &ResumeArgs,
+    settings: &Settings,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let ledger = world.ledger(&args.run, Access::Write).await?;
+    world.report.say(format_args!("run folder: {}", ledger.folder().path().display()));
+    if let Ok(log) = ledger.folder().log() {
+        world.log.add(log);
+    }
+    let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses, Need::ReadGroups];
+    if ledger.about().options.existing != Existing::Replace {
+        needs.push(Need::ReadPasses);
+    }
+    let session = world.reconnect(settings, &ledger, &needs).await?;
+    let issuance = issuing::resume(&ledger, &session).await?;
+    super::wave::finish(&ledger, issuance, &session, world).await
+}
+
+pub(super) async fn status(
+    args: &StatusArgs,
+    common: &Common,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let ledger = world.ledger(&args.run, Access::Read).await?;
+    let session = if args.live {
+        let settings = Settings::load(common)?;
+        Some(world.reconnect(&settings, &ledger, &[Need::ReadPasses]).await?)
+    } else {
+        None
+    };
+    let report = &world.report;
+    let mut out = BufWriter::new(io::stdout());
+    let mut rows = Rows::begin(report.is_json(), &mut out)?;
+    let graph = session.as_ref().map(|session| &session.graph);
+    let counts = run::status(&ledger, graph, |row| {
+        rows.row(&mut out, &row, |out, row| report.row(out, row), |out| report.row_head(out))
+    })
+    .await?;
+    rows.end(&mut out)?;
+    out.flush()?;
+    let told = TOLD.into_iter().filter(|standing| counts.of(*standing) > 0);
+    let told: Vec<String> =
+        told.map(|standing| format!("{} {}", counts.of(standing), standing.name())).collect();
+    report.say(format_args!("{}: {}", ledger.folder().name(), told.join(", ")));
+    Ok(Exit::Done)
+}
+
+/// `tapwave.status/1`, written row by row so that memory stays flat.
+struct Rows {
+    json: bool,
+    first: bool,
+}
+
+impl Rows {
+    fn begin(json: bool, out: &mut impl Write) -> io::Result<Self> {
+        if json {
+            out.write_all(br#"{"schema":"tapwave.status/1","rows":["#)?;
+        }
+        Ok(Self { json, first: true })
+    }
+
+    fn row<W: Write>(
+        &mut self,
+        out: &mut W,
+        row: &RowStatus,
+        line: impl FnOnce(&mut W, &RowStatus) -> io::Result<()>,
+        head: impl FnOnce(&mut W) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let first = std::mem::take(&mut self.first);
+        if self.json {
+            out.write_all(if first { b"\n" } else { b",\n" })?;
+            return serde_json::to_writer(out, row).map_err(io::Error::from);
+        }
+        if first {
+            head(out)?;
+        }
+        line(out, row)
+    }
+
+    fn end(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.json { out.write_all(b"\n]}\n") } else { Ok(()) }
+    }
+}
+
+pub(super) fn list(world: &World) -> Result<Exit, Failure> {
+    world.report.runs(&world.registry()?.list())?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,275 @@
+//! `check` and `run`: from a wave to a verdict, and on to a handoff.
+
+use std::path::Path;
+
+use super::{Failure, World};
+use crate::auth::permissions::Need;
+use crate::cli::{CheckArgs, RunArgs, WaveArgs};
+use crate::exit::Exit;
+use crate::ledger::{Draft, Existing, Ledger, Options, RunFolder};
+use crate::run::intake::{self, RunAbout, Verdict};
+use crate::run::issuing::{self, Issuance};
+use crate::run::{Session, Summary};
+use crate::settings::Settings;
+use crate::stages::check::Issuers;
+use crate::stages::seal::RecipientBook;
+
+/// A wave, what is wanted of it, and who may read it.
+pub(super) struct Wanted<'a> {
+    pub(super) wave: &'a Path,
+    pub(super) want: &'a WaveArgs,
+    pub(super) options: Options,
+    pub(super) book: RecipientBook,
+}
+
+impl<'a> Wanted<'a> {
+    /// Resolves options and recipients. `extra` may read everything too.
+    pub(super) fn resolve(
+        wave: &'a Path,
+        want: &'a WaveArgs,
+        settings: &Settings,
+        extra: &[String],
+        world: &World,
+    ) -> Result<Self, Failure> {
+        let options = settings.options(want)?;
+        let mut break_glass = settings.break_glass.clone();
+        break_glass.extend(want.break_glass.iter().cloned());
+        break_glass.extend(extra.iter().cloned());
+        let default = settings.default_recipients(want)?;
+        let prompts = std::sync::Arc::new(world.asking);
+        let book = RecipientBook::new(settings.labels.clone(), default, &break_glass, prompts)?;
+        Ok(Self { wave, want, options, book })
+    }
+
+    /// The permissions that `run` with these options needs.
+    fn needs(&self) -> Vec<Need> {
+        let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
+        if self.options.existing != Existing::Replace {
+            needs.push(Need::ReadPasses);
+        }
+        // The policy's own targets usually are groups; whether they are is known only later.
+        needs.push(Need::ReadGroups);
+        needs
+    }
+
+    /// Reads and checks the wave into a draft.
+    pub(super) async fn take_in(
+        &mut self,
+        settings: &Settings,
+        draft: &mut Draft,
+        session: &Session,
+        issuers: Issuers<'_>,
+    ) -> Result<Verdict, Failure> {
+        let zone = settings.zone(self.want)?;
+        let wave = intake::read(self.wave, zone, &mut self.book, draft, session)?;
+        let checked = intake::check(wave, &self.options, &mut self.book, draft, session, issuers);
+        let verdict = checked.await?;
+        if let Some(path) = &self.want.rejects
+            && verdict.ineligible > 0
+        {
+            intake::write_rejects(path, &verdict.header, draft)?;
+        }
+        Ok(verdict)
+    }
+
+    /// Whether the verdict lets issuing begin, and the word for it.
+    pub(super) fn may_go_on(&self, verdict: &Verdict) -> (bool, &'static str) {
+        match (verdict.ineligible, self.options.skip_ineligible) {
+            (0, _) => (true, "ready"),
+            (_, true) => (true, "ready without some rows"),
+            (_, false) => (false, "problems"),
+        }
+    }
+}
+
+pub(super) async fn check(
+    args: &CheckArgs,
+    settings: &Settings,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let mut wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
+    somebody_can_read(&wanted, world, false)?;
+    let base = settings.graph_or_global();
+    let (session, _) = world.connect(settings, &base, &wanted.needs()).await?;
+    let mut draft = Draft::scratch(world.clock.clone())?;
+    let registry = world.registry()?;
+    let issuers = |methods: &[_]| registry.issuers_by_name(methods);
+    let verdict = wanted.take_in(settings, &mut draft, &session, &issuers).await?;
+    let (go, said) = wanted.may_go_on(&verdict);
+    let report = &world.report;
+    report.verdict(&args.wave, &verdict, said)?;
+    told_rejects(&wanted, &verdict, world);
+    if !go {
+        report.say("verdict: problems; nothing was changed");
+        report.next(&[hint_to_skip(&args.wave)]);
+        return Ok(Exit::Problems);
+    }
+    report.say(format_args!("verdict: {said}; nothing was changed"));
+    let run = format!("tapwave run {} …", args.wave.display());
+    report.next(&[(run, "with the same options issues the passes")]);
+    Ok(Exit::Done)
+}
+
+pub(super) async fn run(
+    args: &RunArgs,
+    settings: &Settings,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let mut wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
+    somebody_can_read(&wanted, world, true)?;
+    if !args.wave.exists() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(Failure::file("open", &args.wave, &missing));
+    }
+    let base = settings.graph_or_global();
+    let registry = world.registry()?;
+    let path = match &args.folder {
+        Some(path) => path.clone(),
+        None => registry.propose(&args.wave, world.clock.now()),
+    };
+    let made = path.symlink_metadata().is_err();
+    let folder = RunFolder::create(&path)?;
+    world.report.say(format_args!("run folder: {}", folder.path().display()));
+    if let Ok(log) = folder.log() {
+        world.log.add(log);
+    }
+    let connected = world.connect(settings, &base, &wanted.needs()).await;
+    let (session, tenant) = match connected {
+        Ok(connected) => connected,
+        Err(failure) => {
+            folder.abandon(made);
+            return Err(failure);
+        }
+    };
+    let about = RunAbout {
+        name: folder.name(),
+        tenant: tenant.or_else(|| settings.tenant.clone()),
+        graph_url: base.as_str().to_owned(),
+        options: wanted.options.clone(),
+    };
+    let issuers = |methods: &[_]| registry.issuers_by_name(methods);
+    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &issuers).await;
+    let Some(ledger) = begun.inspect_err(|_| folder.abandon(made))? else {
+        folder.abandon(made);
+        return Ok(Exit::Problems);
+    };
+    // A run elsewhere is found by its path even if this note cannot be made.
+    if let Err(error) = registry.remember(&folder) {
+        world.report.warn(error);
+    }
+    let sets = wanted.book.into_sets();
+    let issuance = issuing::run(&ledger, sets, &session).await?;
+    finish(&ledger, issuance, &session, world).await
+}
+
+/// Checks into a draft in the folder and makes the ledger whole. `None` if there are
+/// problems; they have been told, and nothing was changed.
+pub(super) async fn begin(
+    wanted: &mut Wanted<'_>,
+    settings: &Settings,
+    folder: &RunFolder,
+    about: &RunAbout,
+    session: &Session,
+    world: &World,
+    issuers: Issuers<'_>,
+) -> Result<Option<Ledger>, Failure> {
+    let mut draft = Draft::create(folder, world.clock.clone())?;
+    let verdict = match wanted.take_in(settings, &mut draft, session, issuers).await {
+        Ok(verdict) => verdict,
+        Err(failure) => {
+            draft.discard()?;
+            return Err(failure);
+        }
+    };
+    let (go, said) = wanted.may_go_on(&verdict);
+    world.report.verdict(wanted.wave, &verdict, if go { "" } else { said })?;
+    told_rejects(wanted, &verdict, world);
+    if !go {
+        draft.discard()?;
+        world.report.say("verdict: problems; nothing was issued");
+        world.report.next(&[hint_to_skip(wanted.wave)]);
+        return Ok(None);
+    }
+    let now = world.clock.now();
+    let ledger = intake::publish(draft, &verdict, wanted.wave, about, &wanted.book, now)?;
+    Ok(Some(ledger))
+}
+
+/// Tells how issuing ended and what to type next; the exit code follows.
+pub(super) async fn finish(
+    ledger: &Ledger,
+    issuance: Issuance,
+    session: &Session,
+    world: &World,
+) -> Result<Exit, Failure> {
+    ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
+    let summary = Summary::of(ledger, session, 0).await?;
+    ledger.shut().await;
+    let report = &world.report;
+    report.summary(&summary)?;
+    for path in &issuance.handoffs {
+        report.say(format_args!("handoff: {}", path.display()));
+    }
+    let mut exit = Exit::Done;
+    if summary.failed + summary.unsettled + summary.held > 0 {
+        exit = exit.and(Exit::RowsFailed);
+    }
+    if issuance.drained && summary.waiting() + summary.unsettled > 0 {
+        exit = exit.and(Exit::Interrupted);
+    }
+    for failure in
+        issuance.halt.map(Failure::from).into_iter().chain(issuance.handover.map(Failure::from))
+    {
+        exit = exit.and(failure.exit);
+        report.tell(&failure.told);
+    }
+    let name = ledger.folder().name();
+    let mut next = Vec::new();
+    if exit != Exit::Done {
+        next.push((format!("tapwave resume {name}"), "carries on"));
+        next.push((format!("tapwave status {name}"), "shows every row"));
+    }
+    if summary.sealed > 0 {
+        next.push((format!("tapwave open {name} -i IDENTITY"), "reads the passes"));
+        next.push((format!("tapwave cleanup {name}"), "removes them all when the wave is over"));
+    }
+    report.next(&next);
+    Ok(exit)
+}
+
+fn hint_to_skip(wave: &Path) -> (String, &'static str) {
+    let command = format!("tapwave check {} --rejects FILE", wave.display());
+    (command, "writes them to mend; --skip-ineligible leaves them out")
+}
+
+fn told_rejects(wanted: &Wanted<'_>, verdict: &Verdict, world: &World) {
+    if let Some(path) = wanted.want.rejects.as_ref().filter(|_| verdict.ineligible > 0) {
+        world.report.say(format_args!("rejected rows: {}", path.display()));
+    }
+}
+
+/// Nobody to seal for is the end of a run; a check goes on and says so.
+fn somebody_can_read(wanted: &Wanted<'_>, world: &World, must: bool) -> Result<(), Failure> {
+    if wanted.book.has_anybody() {
+        return Ok(());
+    }
+    let column = "a recipient column must then name somebody in every row";
+    if must && !wanted.book.has_labels() && !names_recipients(wanted.wave) {
+        return Err(Failure::new(
+            Exit::Usage,
+            "nobody could read the passes: no recipient is given",
+            &["give -r age1…, or -R FILE; tapwave keygen makes an identity with its public key"],
+        ));
+    }
+    world.report.warn(format_args!("no -r and no break-glass recipient; {column}"));
+    Ok(())
+}
+
+/// Whether the wave has a recipient column at all.
+fn names_recipients(wave: &Path) -> bool {
+    use crate::roster::{Column, Defaults, Roster};
+    std::fs::File::open(wave)
+        .ok()
+        .and_then(|file| Roster::open(file, Defaults::default()).ok())
+        .is_some_and(|roster| roster.header().index(Column::Recipient).is_some())
+}

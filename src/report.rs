@@ -1,0 +1,388 @@
+//! Promises every word, bar, table and JSON that a person or a script sees.
+//!
+//! stdout carries data, stderr carries words and progress. Rules: lower case, no full stop,
+//! plurals right, meaning never by colour alone; name row and column; end with the next
+//! command to type. Text from outside is shown with its control characters escaped. The one
+//! place that prints passes is `opened`, to whoever holds the identity.
+
+mod bars;
+mod log;
+mod opened;
+mod prompts;
+mod tables;
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+pub use self::bars::Bars;
+pub use self::log::Log;
+pub(crate) use self::opened::private_file;
+pub use self::opened::{OpenFailure, Opening, Shape};
+pub use self::prompts::Asking;
+use crate::ids::Line;
+use crate::ledger::{Listed, Standing};
+use crate::limits;
+use crate::progress::{News, Watcher};
+use crate::run::intake::{RowProblem, Verdict};
+use crate::run::tidy::Tidied;
+use crate::run::{RowStatus, Summary};
+
+/// How much to say, and in which form.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Manner {
+    /// Only what went wrong.
+    pub quiet: bool,
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// One JSON value on stdout.
+    pub json: bool,
+    /// No bars, even on a terminal.
+    pub no_progress: bool,
+}
+
+/// Speaks.
+pub struct Report {
+    manner: Manner,
+    bars: Bars,
+}
+
+/// An error as a person reads it: what failed, and what to do about it.
+#[derive(Debug)]
+pub struct Told {
+    /// What failed.
+    pub what: String,
+    /// What to do, each a line.
+    pub hints: Vec<String>,
+}
+
+impl Report {
+    /// Speaks in this manner. Bars are drawn only when stderr is a terminal.
+    #[must_use]
+    pub fn new(manner: Manner) -> Self {
+        let wanted = !manner.quiet && !manner.no_progress && manner.verbose < 2;
+        Self { manner, bars: Bars::new(wanted && io::stderr().is_terminal()) }
+    }
+
+    /// Whether stdout is for one JSON value.
+    #[must_use]
+    pub const fn is_json(&self) -> bool {
+        self.manner.json
+    }
+
+    /// A line of words.
+    pub fn say(&self, words: impl fmt::Display) {
+        if !self.manner.quiet {
+            self.bars.line(&words.to_string());
+        }
+    }
+
+    /// A line of words for `-v`.
+    pub fn whisper(&self, words: impl fmt::Display) {
+        if self.manner.verbose > 0 {
+            self.say(words);
+        }
+    }
+
+    /// Something odd that stops nothing.
+    pub fn warn(&self, words: impl fmt::Display) {
+        self.say(format_args!("warning: {words}"));
+    }
+
+    /// Something that went wrong; said even when quiet.
+    pub fn complain(&self, words: impl fmt::Display) {
+        self.bars.line(&format!("error: {words}"));
+    }
+
+    /// What failed, and what to do about it.
+    pub fn tell(&self, told: &Told) {
+        self.bars.clear();
+        self.complain(&told.what);
+        for hint in &told.hints {
+            self.bars.line(&format!("  hint: {hint}"));
+        }
+    }
+
+    /// What to type next, each a line.
+    pub fn next(&self, commands: &[(String, &str)]) {
+        let width = commands.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
+        for (index, (command, why)) in commands.iter().enumerate() {
+            let lead = if index == 0 { "next: " } else { "      " };
+            let pad = width - command.chars().count();
+            self.say(format_args!("{lead}{command}{:pad$}   {why}", ""));
+        }
+    }
+
+    /// One JSON value on stdout.
+    ///
+    /// # Errors
+    /// If stdout takes no more.
+    pub fn json(&self, value: &impl Serialize) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
+        out.write_all(b"\n")?;
+        out.flush()
+    }
+
+    /// What the check found: the problems as a table, the warnings, the verdict.
+    ///
+    /// # Errors
+    /// If stdout takes no more.
+    pub fn verdict(&self, wave: &Path, verdict: &Verdict, said: &str) -> io::Result<()> {
+        self.bars.clear();
+        if !verdict.problems.is_empty() {
+            self.problems(&verdict.problems, verdict.ineligible);
+        }
+        for warning in &verdict.warnings {
+            self.warn(warning);
+        }
+        self.say(format_args!(
+            "checked {} of {}: {} may get a pass{}{}",
+            rows(verdict.rows),
+            wave.display(),
+            verdict.eligible,
+            some(verdict.skipped, "skipped"),
+            some(verdict.ineligible, "with problems"),
+        ));
+        if self.manner.json && !said.is_empty() {
+            self.json(&tables::Verdict::of(verdict, said))?;
+        }
+        Ok(())
+    }
+
+    /// How a command over a run ended.
+    ///
+    /// # Errors
+    /// If stdout takes no more.
+    pub fn summary(&self, summary: &Summary) -> io::Result<()> {
+        self.bars.clear();
+        if self.manner.json {
+            self.json(summary)?;
+        }
+        let mut parts = Vec::new();
+        for (count, word) in [
+            (summary.sealed, "issued and sealed"),
+            (summary.removed, "removed"),
+            (summary.waiting(), "waiting"),
+            (summary.failed, "failed"),
+            (summary.unsettled, "unsettled"),
+            (summary.held, "held"),
+            (summary.skipped, "skipped"),
+            (summary.ineligible, "ineligible"),
+        ] {
+            if count > 0 {
+                parts.push(format!("{count} {word}"));
+            }
+        }
+        let took = Duration::from_secs_f64(summary.elapsed_seconds);
+        self.say(format_args!(
+            "{}: {} · {} in {}{}",
+            rows(summary.rows),
+            if parts.is_empty() { "nothing done".to_owned() } else { parts.join(", ") },
+            count(summary.requests, "call", "calls"),
+            lasting(took),
+            some(summary.throttled, "throttled"),
+        ));
+        Ok(())
+    }
+
+    /// What cleanup came to.
+    pub fn tidied(&self, tidied: &Tidied) {
+        self.bars.clear();
+        let passes = count(tidied.removed, "pass", "passes");
+        self.say(format_args!("removed {passes}{}", some(tidied.already, "were gone before")));
+        for (line, upn) in tidied.foreign.iter().take(limits::PROBLEMS_SHOWN) {
+            let upn = shown(upn);
+            self.warn(format_args!(
+                "line {line}, {upn}: has a pass that this run did not issue; it was left alone"
+            ));
+        }
+        for left in tidied.left.iter().take(limits::PROBLEMS_SHOWN) {
+            self.complain(format_args!(
+                "line {}, {}: {}",
+                left.line,
+                shown(&left.upn),
+                shown(&left.why)
+            ));
+        }
+        if tidied.left.is_empty() && tidied.held == 0 && !tidied.drained {
+            self.say("looked again: none of these passes is left");
+        }
+        if let Some(purged) = tidied.purged {
+            self.say(format_args!(
+                "purged {} and {}",
+                count(purged, "sealed copy", "sealed copies"),
+                count(tidied.files, "handoff file", "handoff files")
+            ));
+        }
+    }
+
+    /// Where one row stands, as a line of a table.
+    ///
+    /// # Errors
+    /// If stdout takes no more.
+    pub fn row(&self, out: &mut impl Write, row: &RowStatus) -> io::Result<()> {
+        let live = row.live.map(|live| format!("{live:?}").to_lowercase()).unwrap_or_default();
+        writeln!(
+            out,
+            "{:>6}  {:<10}  {:<8}  {:<40}  {}",
+            row.row,
+            row.state,
+            live,
+            shown(&row.user_principal_name),
+            row.reason.as_deref().map(shown).unwrap_or_default()
+        )
+        .map(drop)
+    }
+
+    /// The head of that table.
+    ///
+    /// # Errors
+    /// If stdout takes no more.
+    pub fn row_head(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{:>6}  {:<10}  {:<8}  {:<40}  WHY", "LINE", "STATE", "LIVE", "USER")
+    }
+
+    /// The runs on this machine.
+    ///
+    /// # Errors
+    /// If stdout takes no more.
+    pub fn runs(&self, runs: &[Listed]) -> io::Result<()> {
+        if self.manner.json {
+            return self.json(&tables::runs(runs));
+        }
+        if runs.is_empty() {
+            self.say("no runs on this machine yet");
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        writeln!(out, "{}", tables::runs_table(runs))
+    }
+
+    /// Rows with problems, the first of them as a table on stderr.
+    fn problems(&self, problems: &[RowProblem], all: u64) {
+        let table = tables::problems(&problems[..problems.len().min(limits::PROBLEMS_SHOWN)]);
+        self.bars.line(&table);
+        let more = all.saturating_sub(limits::PROBLEMS_SHOWN as u64);
+        if more > 0 {
+            self.bars.line(&format!("… and {more} more; --rejects FILE writes them all"));
+        }
+    }
+}
+
+impl Watcher for Report {
+    fn hear(&self, news: News) {
+        match news {
+            News::Began { doing, total } => self.bars.begin(doing, total),
+            News::Did { doing, rows } => self.bars.advance(doing, rows),
+            News::Ended { doing } => self.bars.end(doing),
+            News::RowFailed { line, upn, why } => self.complain(row(line, &upn, &why)),
+            News::RowHeld { line, upn, why } => {
+                self.complain(row(line, &upn, &format!("held: {why}")));
+            }
+            News::AnswerLost { line, upn, why, fence } => self.say(row(
+                line,
+                &upn,
+                &format!("{why}; it will be settled in {}", lasting(fence)),
+            )),
+            News::Outage { why } => {
+                self.say(format_args!(
+                    "Microsoft Graph cannot be reached ({}); waiting",
+                    shown(&why)
+                ));
+            }
+            News::Draining { in_flight } => self.say(format_args!(
+                "no new rows are begun; finishing {} in flight",
+                count(in_flight, "row", "rows")
+            )),
+        }
+    }
+}
+
+/// Text from outside with its control and direction characters escaped.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
+        if steers(c) {
+            safe.extend(c.escape_unicode());
+        } else {
+            safe.push(c);
+        }
+        safe
+    })
+}
+
+/// A duration as people say it: `850 ms`, `12.3 s`, `4 min 10 s`, `2 h 5 min`.
+#[must_use]
+pub fn lasting(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{} ms", time.as_millis()),
+        1..=59 => format!("{:.1} s", time.as_secs_f64()),
+        60..=3599 if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+        60..=3599 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// A count with its noun.
+#[must_use]
+pub fn count(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+fn rows(rows: u64) -> String {
+    count(rows, "row", "rows")
+}
+
+fn some(count: u64, word: &str) -> String {
+    if count == 0 { String::new() } else { format!(", {count} {word}") }
+}
+
+fn row(line: Line, upn: &str, why: &str) -> String {
+    format!("line {line}, {}: {}", shown(upn), shown(why))
+}
+
+/// The states in which a run's counts are told.
+pub(crate) const TOLD: [Standing; 9] = [
+    Standing::Checked,
+    Standing::Intent,
+    Standing::Unsettled,
+    Standing::Held,
+    Standing::Sealed,
+    Standing::Removed,
+    Standing::Failed,
+    Standing::Skipped,
+    Standing::Ineligible,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_said_as_people_say_them() {
+        for (time, said) in [
+            (Duration::from_millis(850), "850 ms"),
+            (Duration::from_millis(12_340), "12.3 s"),
+            (Duration::from_mins(5), "5 min"),
+            (Duration::from_secs(250), "4 min 10 s"),
+            (Duration::from_mins(125), "2 h 5 min"),
+        ] {
+            assert_eq!(lasting(time), said);
+        }
+    }
+
+    #[test]
+    fn what_steers_a_terminal_is_shown_and_not_obeyed() {
+        assert_eq!(shown("a\u{1b}[2Jb\u{202e}c\r\n"), "a\\u{1b}[2Jb\\u{202e}c\\u{d}\\u{a}");
+        assert_eq!(shown("Zoë 🙂"), "Zoë 🙂");
+    }
+}

@@ -1,0 +1,62 @@
+//! Promises the log: JSON lines of what was called and what came of it.
+//!
+//! Only this crate's own events are let in: the HTTP library's print whole URLs. They hold no
+//! code, no token, no body.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
+
+/// Where log lines go; files can be added while it runs. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<File>>>);
+
+impl Log {
+    /// Begins to listen. With `loud`, the lines go to stderr too, for people.
+    #[must_use]
+    pub fn begin(loud: bool) -> Self {
+        let log = Self::default();
+        let ours = || Targets::new().with_target("tapwave", Level::DEBUG);
+        let files = fmt::layer().json().flatten_event(true).with_writer(log.clone());
+        let people = fmt::layer().compact().with_ansi(false).with_target(false);
+        let people = loud.then(|| people.with_writer(io::stderr).with_filter(ours()));
+        let begun =
+            tracing_subscriber::registry().with(files.with_filter(ours())).with(people).try_init();
+        // Somebody who embeds the library may listen already; then the lines are theirs.
+        drop(begun);
+        log
+    }
+
+    /// Writes to this file too from now on.
+    pub fn add(&self, file: File) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        for file in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            file.write_all(line)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
