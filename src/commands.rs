@@ -94,6 +94,7 @@ impl World {
             watcher: Arc::clone(&self.report) as _,
             drain: self.drain.clone(),
             prompts: Arc::new(self.asking),
+            may_read_groups: true,
             began: self.clock.instant(),
         }
     }
@@ -119,7 +120,8 @@ impl World {
         let transport = Http::new(client, base, Arc::new(sign_in));
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
-        Ok((self.session(graph), tenant))
+        let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();
+        Ok((Session { may_read_groups, ..self.session(graph) }, tenant))
     }
 
     /// Connects to the tenant that a run belongs to, and to no other.

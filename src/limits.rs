@@ -78,6 +78,9 @@ pub const CHECK_GOOD_FOR: Duration = Duration::from_mins(15);
 /// How far two clocks inside Graph may differ when a pass's creation time is compared with
 /// an intent's.
 pub const CLOCK_SLACK: Duration = Duration::from_mins(1);
+/// A start nearer than this is left out of the request: Graph refuses one that has passed by
+/// the time it arrives.
+pub const START_MARGIN: Duration = Duration::from_secs(30);
 /// Usable time that must be left for whoever reads a pass last.
 pub const LEAST_USABLE: Duration = Duration::from_mins(30);
 

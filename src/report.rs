@@ -14,6 +14,7 @@ mod tables;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -48,6 +49,8 @@ pub struct Manner {
 pub struct Report {
     manner: Manner,
     bars: Bars,
+    /// Rows that went wrong so far: the first are told one by one.
+    wrong: AtomicUsize,
 }
 
 /// An error as a person reads it: what failed, and what to do about it.
@@ -64,7 +67,11 @@ impl Report {
     #[must_use]
     pub fn new(manner: Manner) -> Self {
         let wanted = !manner.quiet && !manner.no_progress && manner.verbose < 2;
-        Self { manner, bars: Bars::new(wanted && io::stderr().is_terminal()) }
+        Self {
+            manner,
+            bars: Bars::new(wanted && io::stderr().is_terminal()),
+            wrong: AtomicUsize::new(0),
+        }
     }
 
     /// Whether stdout is for one JSON value.
@@ -262,6 +269,17 @@ impl Report {
         writeln!(out, "{}", tables::runs_table(runs))
     }
 
+    /// A row that went wrong. After [`limits::PROBLEMS_SHOWN`] of them, `status` tells more.
+    fn wrong(&self, words: impl fmt::Display) {
+        match self.wrong.fetch_add(1, Ordering::Relaxed) {
+            told if told < limits::PROBLEMS_SHOWN => self.complain(words),
+            limits::PROBLEMS_SHOWN => {
+                self.complain("more rows went wrong; tapwave status shows them all")
+            }
+            _ => {}
+        }
+    }
+
     /// Rows with problems, the first of them as a table on stderr.
     fn problems(&self, problems: &[RowProblem], all: u64) {
         let table = tables::problems(&problems[..problems.len().min(limits::PROBLEMS_SHOWN)]);
@@ -279,11 +297,11 @@ impl Watcher for Report {
             News::Began { doing, total } => self.bars.begin(doing, total),
             News::Did { doing, rows } => self.bars.advance(doing, rows),
             News::Ended { doing } => self.bars.end(doing),
-            News::RowFailed { line, upn, why } => self.complain(row(line, &upn, &why)),
+            News::RowFailed { line, upn, why } => self.wrong(row(line, &upn, &why)),
             News::RowHeld { line, upn, why } => {
-                self.complain(row(line, &upn, &format!("held: {why}")));
+                self.wrong(row(line, &upn, &format!("held: {why}")));
             }
-            News::AnswerLost { line, upn, why, fence } => self.say(row(
+            News::AnswerLost { line, upn, why, fence } => self.wrong(row(
                 line,
                 &upn,
                 &format!("{why}; it will be settled in {}", lasting(fence)),

@@ -37,6 +37,8 @@ pub struct Session {
     pub drain: Drain,
     /// Who answers for plugins and passphrases.
     pub prompts: Arc<dyn Prompts>,
+    /// False if the token is known to lack the permission to read groups.
+    pub may_read_groups: bool,
     /// When the command began.
     pub began: Instant,
 }

@@ -166,6 +166,9 @@ impl From<CheckError> for Failure {
             CheckError::NobodyIncluded => {
                 "add a target group in Entra: Protection → Authentication methods → Temporary Access Pass"
             }
+            CheckError::GroupsUnreadable => {
+                return Self::permissions(&[Need::ReadGroups], "access");
+            }
             CheckError::NoSuchGroup { .. } => {
                 "give its display name as Entra shows it, or its object id"
             }

@@ -21,7 +21,7 @@ pub(super) async fn resume(
     if let Ok(log) = ledger.folder().log() {
         world.log.add(log);
     }
-    let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses, Need::ReadGroups];
+    let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
     }

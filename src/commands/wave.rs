@@ -47,8 +47,10 @@ impl<'a> Wanted<'a> {
         if self.options.existing != Existing::Replace {
             needs.push(Need::ReadPasses);
         }
-        // The policy's own targets usually are groups; whether they are is known only later.
-        needs.push(Need::ReadGroups);
+        // Whether the policy's own targets are groups is known only after it has been read.
+        if !self.options.groups.is_empty() {
+            needs.push(Need::ReadGroups);
+        }
         needs
     }
 

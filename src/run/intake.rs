@@ -156,7 +156,8 @@ pub async fn check(
     issuers: Issuers<'_>,
 ) -> Result<Verdict, IntakeError> {
     let listed = draft.counts()?.of(Standing::Listed);
-    let mut check = Check::prepare(&session.graph, options, listed).await?;
+    let mut check =
+        Check::prepare(&session.graph, options, listed, session.may_read_groups).await?;
     session.watcher.hear(News::Began { doing: Doing::Check, total: Some(listed) });
     let mut after = None;
     loop {
@@ -236,7 +237,9 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
     if waiting == 0 || age <= limits::CHECK_GOOD_FOR {
         return Ok(());
     }
-    let mut check = Check::prepare(&session.graph, &ledger.about().options, waiting).await?;
+    let options = &ledger.about().options;
+    let may_read_groups = session.may_read_groups;
+    let mut check = Check::prepare(&session.graph, options, waiting, may_read_groups).await?;
     session.watcher.hear(News::Began { doing: Doing::Check, total: Some(waiting) });
     let mut after = None;
     loop {

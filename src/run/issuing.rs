@@ -485,7 +485,10 @@ pub(super) async fn pick_up_lost(desk: &Desk, started: Instant) -> Result<Vec<Fe
 
 /// All rows in these states: those that went wrong, which are few, or sealed ones, which are
 /// looked through a page at a time.
-async fn all_rows(ledger: &Ledger, states: &[Standing]) -> Result<Vec<RowRecord>, LedgerError> {
+pub(super) async fn all_rows(
+    ledger: &Ledger,
+    states: &[Standing],
+) -> Result<Vec<RowRecord>, LedgerError> {
     let mut all = Vec::new();
     let mut after = None;
     loop {

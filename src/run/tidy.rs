@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use super::Session;
 use super::intake::IntakeError;
-use super::issuing::{desk, pick_up_lost};
+use super::issuing::{all_rows, desk, pick_up_lost};
 use crate::graph::{Graph, GraphError};
 use crate::ids::{Line, Upn};
 use crate::ledger::{Ledger, LedgerError, Standing};
@@ -135,13 +135,11 @@ async fn settle_all(
         }
         settle(&desk, session, fence.line, tidied).await?;
     }
-    for row in ledger.rows(&[Standing::Held], None, limits::ROWS_PER_READ).await? {
+    for row in all_rows(ledger, &[Standing::Held]).await? {
         settle(&desk, session, row.line, tidied).await?;
     }
     session.watcher.hear(News::Ended { doing: Doing::Settle });
-    for row in
-        ledger.rows(&[Standing::Intent, Standing::Unsettled], None, limits::MAX_PROBLEMS).await?
-    {
+    for row in all_rows(ledger, &[Standing::Intent, Standing::Unsettled]).await? {
         let why = "its outcome is not settled yet; run cleanup again".to_owned();
         tidied.left.push(Left { line: row.line, upn: row.upn, why });
     }
@@ -169,11 +167,13 @@ async fn remove_all(
     session: &Session,
     tidied: &mut Tidied,
 ) -> Result<(), TidyError> {
+    // A held row may own a pass that was sealed and then not seen.
+    let states = [Standing::Sealed, Standing::Held];
     let total = ledger.counts().await?.of(Standing::Sealed);
     session.watcher.hear(News::Began { doing: Doing::Remove, total: Some(total) });
     let mut after = None;
     while !session.drain.is_on() {
-        let rows = ledger.rows(&[Standing::Sealed], after, limits::ROWS_PER_CHECK).await?;
+        let rows = ledger.rows(&states, after, limits::ROWS_PER_CHECK).await?;
         let Some(last) = rows.last() else { break };
         after = Some(last.line);
         let owned: Vec<Owned> = rows.iter().filter_map(Owned::sealed).collect();

@@ -91,11 +91,13 @@ impl Candidate {
     /// # Errors
     /// [`TooLate`] if less than the policy's minimum would be left.
     pub fn asked_at(&self, now: Timestamp, min_lifetime: u32) -> Result<Asked, TooLate> {
-        let Some(start) = self.asked.start.filter(|start| *start <= now) else {
+        let soon = later(now, limits::START_MARGIN);
+        let Some(start) = self.asked.start.filter(|start| *start <= soon) else {
             return Ok(self.asked.clone());
         };
         let end = later(start, minutes(self.asked.lifetime_minutes));
         let left = u32::try_from(span(now, end).as_secs() / 60).unwrap_or(u32::MAX);
+        let left = left.min(self.asked.lifetime_minutes);
         if left < min_lifetime {
             return Err(TooLate { end });
         }
@@ -261,6 +263,9 @@ pub enum CheckError {
     /// The policy includes nobody.
     #[error("the Temporary Access Pass policy includes nobody, so nobody could use a pass")]
     NobodyIncluded,
+    /// Groups matter here, and the token may not read them.
+    #[error("the policy or --group names groups, and the token may not read them")]
+    GroupsUnreadable,
     /// `--group` names nothing.
     #[error("there is no group {group}")]
     NoSuchGroup {
@@ -316,11 +321,18 @@ struct Lint {
 
 impl Check {
     /// Reads the policy and resolves the groups. `rows` is how many will be looked at, which
-    /// decides whether paging a group is cheaper than asking about each row.
+    /// decides whether paging a group is cheaper than asking about each row. Unless
+    /// `may_read_groups`, a policy that names groups is an error before any call that would
+    /// read them.
     ///
     /// # Errors
     /// [`CheckError`]
-    pub async fn prepare(graph: &Graph, options: &Options, rows: u64) -> Result<Self, CheckError> {
+    pub async fn prepare(
+        graph: &Graph,
+        options: &Options,
+        rows: u64,
+        may_read_groups: bool,
+    ) -> Result<Self, CheckError> {
         let policy = graph.policy().await?;
         if !policy.state.as_deref().is_some_and(|state| state.eq_ignore_ascii_case("enabled")) {
             return Err(CheckError::PolicyDisabled);
@@ -330,6 +342,12 @@ impl Check {
         let excluded = Targets::of(&policy.exclude_targets);
         if !everyone && included.groups.is_empty() && included.users.is_empty() {
             return Err(CheckError::NobodyIncluded);
+        }
+        let grouped = !everyone && !included.groups.is_empty()
+            || !excluded.groups.is_empty()
+            || !options.groups.is_empty();
+        if grouped && !may_read_groups {
+            return Err(CheckError::GroupsUnreadable);
         }
         let mut demanded = Vec::new();
         for wanted in &options.groups {
@@ -709,8 +727,10 @@ mod tests {
     #[test]
     fn a_late_pass_keeps_its_planned_end() {
         let candidate = candidate("2026-03-02T08:00:00Z", 120);
-        let early = candidate.asked_at(moment("2026-03-02T07:59:59Z"), 60).expect("in time");
+        let early = candidate.asked_at(moment("2026-03-02T07:59:00Z"), 60).expect("in time");
         assert_eq!(early.start, Some(moment("2026-03-02T08:00:00Z")));
+        let at_once = candidate.asked_at(moment("2026-03-02T07:59:59Z"), 60).expect("in time");
+        assert_eq!((at_once.start, at_once.lifetime_minutes), (None, 120), "too near to be sent");
         let late = candidate.asked_at(moment("2026-03-02T08:30:30Z"), 60).expect("in time");
         assert_eq!((late.start, late.lifetime_minutes), (None, 89));
         assert!(candidate.asked_at(moment("2026-03-02T09:00:30Z"), 60).is_err());
