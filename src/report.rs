@@ -301,7 +301,7 @@ impl Watcher for Report {
             News::RowHeld { line, upn, why } => {
                 self.wrong(row(line, &upn, &format!("held: {why}")));
             }
-            News::AnswerLost { line, upn, why, fence } => self.wrong(row(
+            News::AnswerLost { line, upn, why, fence } => self.warn(row(
                 line,
                 &upn,
                 &format!("{why}; it will be settled in {}", lasting(fence)),
