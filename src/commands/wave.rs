@@ -119,10 +119,8 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let mut wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
     somebody_can_read(&wanted, world, true)?;
-    if !args.wave.exists() {
-        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(Failure::file("open", &args.wave, &missing));
-    }
+    // A wave that is not there is told before a folder is made for it.
+    std::fs::File::open(&args.wave).map_err(|error| Failure::file("open", &args.wave, &error))?;
     let base = settings.graph_or_global();
     let registry = world.registry()?;
     let path = match &args.folder {

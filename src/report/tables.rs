@@ -14,7 +14,7 @@ pub(super) fn problems(problems: &[RowProblem]) -> String {
     for problem in problems {
         table.add_row([problem.line.to_string(), shown(&problem.upn), shown(&problem.reason)]);
     }
-    table.to_string()
+    trimmed(&table)
 }
 
 /// `tapwave.check/1`.
@@ -132,7 +132,13 @@ pub(super) fn runs_table(runs: &[Listed]) -> String {
             }
         }
     }
-    table.to_string()
+    trimmed(&table)
+}
+
+/// A table without the blanks that fill its last column.
+fn trimmed(table: &Table) -> String {
+    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
 }
 
 fn plain<const N: usize>(head: [&str; N]) -> Table {
