@@ -8,6 +8,7 @@ pub mod exit;
 pub mod graph;
 pub mod ids;
 pub mod ledger;
+pub mod letter;
 pub mod limits;
 pub mod pace;
 pub mod progress;

@@ -170,3 +170,16 @@ pub const MAX_LOCALE_BYTES: usize = 35;
 pub const REHEARSED_LISTINGS: usize = 64;
 /// Most units that a simulated competing client takes one by one between two requests.
 pub const REHEARSED_COMPETING_UNITS: usize = 100_000;
+/// Largest template of one's own.
+pub const MAX_TEMPLATE_BYTES: u64 = 64 * 1024;
+/// Most entries in one folder of templates.
+pub const MAX_TEMPLATE_ENTRIES: usize = 1_000;
+/// Most bytes in one rendered part of a letter. The buffer has this room from the start, so
+/// that it never moves and leaves a copy of a code behind.
+pub const MAX_LETTER_BYTES: usize = 128 * 1024;
+/// Steps that rendering one part may take; the built-in letters take about a hundred.
+pub const TEMPLATE_FUEL: u64 = 100_000;
+/// Most characters of a mail's subject; mail programs show about 70.
+pub const MAX_SUBJECT_CHARS: usize = 200;
+/// Most characters of a name before a mail address.
+pub const MAX_MAIL_NAME_CHARS: usize = 128;

@@ -20,7 +20,8 @@ pub(super) const ARMOR_START: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE-----";
 
 /// One row of an opened handoff.
 ///
-/// The pass is readable only through [`super::RowWriter`] and [`OpenedRow::table_cells`].
+/// The pass is readable only through [`super::RowWriter`] and [`OpenedRow::table_cells`], and
+/// by the letter that is being rendered.
 pub struct OpenedRow {
     text: Wiped,
     ends: Vec<usize>,
@@ -153,6 +154,12 @@ impl OpenedRow {
     /// The code, for this room alone.
     pub(super) fn pass(&self) -> &str {
         self.at(2)
+    }
+
+    /// The code, for the letter that is being rendered. `letter::Templates::render` alone
+    /// may call this; it puts the code into buffers that wipe themselves.
+    pub(crate) fn reveal(&self) -> &str {
+        self.pass()
     }
 
     /// The lifetime as the file has it.

@@ -1,5 +1,5 @@
 //! Promises that a pass cannot be copied, shown or compared, and is wiped when dropped.
-//! Must never give its text to anything outside the vault.
+//! Must never give its text to anything outside the vault but the letter being rendered.
 
 use std::fmt;
 
@@ -49,6 +49,10 @@ use crate::limits;
 /// # fn pass() -> tapwave::vault::Pass { serde_json::from_str(r#""+drkzqAD""#).unwrap() }
 /// let text: String = pass().text().to_owned();
 /// ```
+/// ```compile_fail,E0624
+/// # fn pass() -> tapwave::vault::Pass { serde_json::from_str(r#""+drkzqAD""#).unwrap() }
+/// let text: String = pass().reveal().to_owned();
+/// ```
 /// ```compile_fail,E0616
 /// # fn pass() -> tapwave::vault::Pass { serde_json::from_str(r#""+drkzqAD""#).unwrap() }
 /// let text = pass().0;
@@ -59,6 +63,12 @@ impl Pass {
     /// The code, for this room alone.
     pub(super) fn text(&self) -> &str {
         self.0.expose_secret()
+    }
+
+    /// The code, for the letter that is being rendered. `letter::Templates::render` alone
+    /// may call this; it puts the code into buffers that wipe themselves.
+    pub(crate) fn reveal(&self) -> &str {
+        self.text()
     }
 }
 
