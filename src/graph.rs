@@ -120,6 +120,32 @@ pub enum Creation {
     },
 }
 
+/// What is known of the effect of one `sendMail`.
+pub enum Mailing {
+    /// 202: Exchange answers for it from now on.
+    Accepted {
+        /// For Microsoft's support.
+        request_id: Option<String>,
+    },
+    /// It certainly had no effect, and may be tried again.
+    NotEffected {
+        /// What broke, for people.
+        why: String,
+    },
+    /// A definite no.
+    Refused(Refusal),
+    /// The token was refused, without effect.
+    SignIn {
+        /// For people.
+        why: String,
+    },
+    /// Nobody knows.
+    Unsettled {
+        /// What broke, for people.
+        why: String,
+    },
+}
+
 /// What came of a DELETE by id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deletion {
@@ -382,6 +408,46 @@ impl Graph {
             Verdict::Unsettled { why, .. } => {
                 permit.broken();
                 Creation::Unsettled { why }
+            }
+        }
+    }
+
+    /// Sends a mail as a mailbox, once. `body` is the whole JSON of `sendMail`, `permit` the
+    /// leave of the mailbox's own limiter.
+    pub async fn send_mail(&self, mailbox: &str, body: &[u8], permit: Permit) -> Mailing {
+        let target = format!("/users/{}/sendMail", utf8_percent_encode(mailbox, ESCAPED));
+        let request = Self::request(Method::Post, target, Some(body.to_vec()));
+        match self.exchange(&request).await {
+            Verdict::Done(response) if response.status == 202 => {
+                permit.answered(1, None, response.load);
+                let request_id = response.request_id.as_deref().map(verdict::plain);
+                Mailing::Accepted { request_id }
+            }
+            Verdict::Done(response) => {
+                permit.answered(1, None, response.load);
+                let why = format!("Graph answered with HTTP {} and not 202", response.status);
+                Mailing::Unsettled { why }
+            }
+            Verdict::Refused(refusal) => {
+                permit.answered(1, None, None);
+                Mailing::Refused(refusal)
+            }
+            Verdict::RetryAfter { wait } => {
+                self.tally.throttled(1);
+                permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
+                Mailing::NotEffected { why: "throttled (HTTP 429)".to_owned() }
+            }
+            Verdict::NotSent { why } => {
+                permit.broken();
+                Mailing::NotEffected { why }
+            }
+            Verdict::SignIn { why } => {
+                permit.broken();
+                Mailing::SignIn { why }
+            }
+            Verdict::Unsettled { why, .. } => {
+                permit.broken();
+                Mailing::Unsettled { why }
             }
         }
     }

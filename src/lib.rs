@@ -4,6 +4,7 @@ pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod commands;
+pub mod courier;
 pub mod exit;
 pub mod graph;
 pub mod ids;

@@ -183,3 +183,35 @@ pub const TEMPLATE_FUEL: u64 = 100_000;
 pub const MAX_SUBJECT_CHARS: usize = 200;
 /// Most characters of a name before a mail address.
 pub const MAX_MAIL_NAME_CHARS: usize = 128;
+/// Mails a minute unless the settings say otherwise: Exchange Online's limit for a mailbox
+/// (documented), for SMTP and Graph alike.
+pub const MAILS_PER_MINUTE: u32 = 30;
+/// Most mails a minute that may be asked for.
+pub const MAX_MAILS_PER_MINUTE: u32 = 60_000;
+/// Connections to a relay unless the settings say otherwise: Exchange Online's limit
+/// (documented).
+pub const MAIL_CONNECTIONS: usize = 3;
+/// Most connections to a relay that may be asked for.
+pub const MAX_MAIL_CONNECTIONS: usize = 100;
+/// Most `sendMail` requests in flight for one mailbox (documented).
+pub const GRAPH_MAILS: usize = 4;
+/// Wait after the first sending that may be repeated; it doubles.
+pub const MAIL_BACKOFF: Duration = Duration::from_secs(5);
+/// Longest wait before a mail is sent again.
+pub const MAX_MAIL_BACKOFF: Duration = Duration::from_mins(5);
+/// Wait for a relay's answer to a command, and for it to take the text. RFC 5321 asks for 5
+/// minutes; a relay that slow is better left and tried again.
+pub const SMTP_ANSWER: Duration = Duration::from_mins(2);
+/// Wait for a relay's answer to the final dot (RFC 5321, 4.5.3.2.6). Given up earlier, a
+/// mail that a slow scanner was about to take would be held as unsettled.
+pub const SMTP_LAST_ANSWER: Duration = Duration::from_mins(10);
+/// A connection to a relay that was idle for this long is not used again.
+pub const SMTP_IDLE: Duration = Duration::from_secs(30);
+/// Mails sent over one connection. Postfix and Exchange end them at a hundred or more.
+pub const MAILS_PER_CONNECTION: u32 = 50;
+/// Most bytes of a relay's password or token; access tokens have a few thousand.
+pub const MAX_SECRET_BYTES: usize = 16 * 1024;
+/// Wait for a command that prints a password.
+pub const SECRET_COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
+/// Largest certificate file.
+pub const MAX_CERTIFICATE_BYTES: u64 = 1024 * 1024;

@@ -389,7 +389,8 @@ impl Templates {
             let mut pick = |file: &str| {
                 group.iter().find_map(|tag| {
                     let name = self.named(&format!("{tag}/{mode}/{file}"))?;
-                    language.get_or_insert_with(|| name.split('/').next().unwrap_or(tag).to_owned());
+                    language
+                        .get_or_insert_with(|| name.split('/').next().unwrap_or(tag).to_owned());
                     Some(name.to_owned())
                 })
             };

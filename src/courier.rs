@@ -1,0 +1,104 @@
+//! Promises that what became of a mail is told exactly: taken, certainly not sent, refused,
+//! or unknown. Must never send one twice by itself, nor a code over a line that others read.
+//!
+//! A [`Courier`] takes one [`Mail`] at a time from each caller and keeps its own limits. It
+//! never repeats what may have arrived; whoever holds the ledger decides about that.
+
+pub mod graph;
+pub mod secret;
+pub mod settings;
+pub mod smtp;
+
+use std::time::Duration;
+
+use crate::letter::{Form, Mail};
+use crate::limits;
+
+pub use graph::GraphMail;
+pub use smtp::Smtp;
+
+/// What became of one mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    /// The relay, or Graph, took it and answers for it from now on.
+    Accepted {
+        /// Its own words, or its request id. No code, one line.
+        receipt: String,
+    },
+    /// It certainly did not go out.
+    NotSent {
+        /// For people.
+        why: String,
+        /// True if the same may work later, after [`backoff`]. False if somebody has to mend
+        /// something that concerns every mail: a password, a certificate, a permission.
+        again: bool,
+    },
+    /// A definite no to this mail.
+    Refused {
+        /// The other side's own words.
+        why: String,
+    },
+    /// The final dot may have arrived and no answer came. Nobody knows.
+    Unsettled {
+        /// What broke, for people.
+        why: String,
+    },
+}
+
+/// One of the two ways to send.
+pub enum Courier {
+    /// Through a relay.
+    Smtp(Smtp),
+    /// Through Graph's `sendMail`.
+    Graph(GraphMail),
+}
+
+impl Courier {
+    /// What form of mail it takes.
+    #[must_use]
+    pub const fn form(&self) -> Form {
+        match self {
+            Self::Smtp(_) => Form::Mime,
+            Self::Graph(_) => Form::GraphJson,
+        }
+    }
+
+    /// Sends one mail once, when the limits let it. Dropping the future before it is done
+    /// leaves it unknown whether the mail went out.
+    pub async fn send(&self, mail: &Mail) -> Sent {
+        if mail.form() != self.form() {
+            let why = "the mail was composed for another courier; compose it anew".to_owned();
+            return Sent::NotSent { why, again: false };
+        }
+        match self {
+            Self::Smtp(smtp) => smtp.send(mail).await,
+            Self::Graph(graph) => graph.send(mail).await,
+        }
+    }
+
+    /// Takes leave of the relay.
+    pub async fn close(&self) {
+        if let Self::Smtp(smtp) = self {
+            smtp.close().await;
+        }
+    }
+}
+
+/// How long to wait after the `attempt`th sending (counted from 1) that may be repeated.
+#[must_use]
+pub fn backoff(attempt: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
+    limits::MAIL_BACKOFF.saturating_mul(doubled).min(limits::MAX_MAIL_BACKOFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_from_five_seconds_to_five_minutes() {
+        let seconds: Vec<u64> = (0..9).map(|attempt| backoff(attempt).as_secs()).collect();
+        assert_eq!(seconds, [5, 5, 10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(backoff(u32::MAX).as_secs(), 300);
+    }
+}

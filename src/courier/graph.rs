@@ -1,0 +1,54 @@
+//! Promises that `sendMail` is called once for a mail, within a mailbox's own limits, and
+//! that only Graph's 202 counts as taken.
+
+use crate::clock::Clock;
+use crate::graph::{Graph, Mailing};
+use crate::letter::Mail;
+use crate::pace::{Budget, Pace, PaceOptions};
+
+use super::Sent;
+use super::settings::MailPlan;
+
+/// A courier that sends through Graph, as the mailbox in the mail's `from`.
+pub struct GraphMail {
+    graph: Graph,
+    pace: Pace,
+}
+
+impl GraphMail {
+    /// A courier with the plan's limits: they hold for the mailbox, not for the tenant, so
+    /// they are kept apart from `graph`'s own.
+    #[must_use]
+    pub fn new(graph: Graph, plan: &MailPlan, clock: Clock) -> Self {
+        let options = PaceOptions {
+            max_in_flight: plan.max_connections,
+            max_rate: Some(f64::from(plan.max_per_minute) / 60.0),
+        };
+        Self { graph, pace: Pace::new(options, clock) }
+    }
+
+    /// The limiter, to show how mail stands and to forecast.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Sends one mail once, when the limits let it.
+    pub async fn send(&self, mail: &Mail) -> Sent {
+        let permit = self.pace.admit(Budget::Mail, 1).await;
+        match self.graph.send_mail(mail.from(), mail.bytes(), permit).await {
+            Mailing::Accepted { request_id } => {
+                let receipt = request_id.map_or_else(|| "202".to_owned(), |id| format!("202 {id}"));
+                Sent::Accepted { receipt }
+            }
+            Mailing::NotEffected { why } => Sent::NotSent { why, again: true },
+            Mailing::SignIn { why } => Sent::NotSent { why, again: false },
+            // Concerns the sender, thus every mail: a permission, a mailbox that is not there.
+            Mailing::Refused(refusal) if [403, 404].contains(&refusal.status) => {
+                Sent::NotSent { why: refusal.to_string(), again: false }
+            }
+            Mailing::Refused(refusal) => Sent::Refused { why: refusal.to_string() },
+            Mailing::Unsettled { why } => Sent::Unsettled { why },
+        }
+    }
+}
