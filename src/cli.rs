@@ -18,7 +18,7 @@ Try it without an account:  tapwave rehearse samples/wave.csv
 
 Exit codes: 0 all done · 1 unexpected · 2 usage · 3 check found problems, nothing was changed ·
 4 some rows failed · 5 sign-in or permission · 6 gave up on throttling or an outage ·
-8 cleanup incomplete · 130 interrupted, resume later")]
+7 delivery incomplete · 8 cleanup incomplete · 130 interrupted, resume later")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -37,6 +37,8 @@ pub enum Command {
     Run(RunArgs),
     /// Carry on after a crash, Ctrl-C or failed rows
     Resume(ResumeArgs),
+    /// Mail what is sealed and not yet delivered
+    Deliver(DeliverArgs),
     /// Where every row of a run stands
     Status(StatusArgs),
     /// The runs on this machine, newest first
@@ -197,6 +199,42 @@ pub enum ExistingArg {
     Replace,
 }
 
+/// How `check` and `run` mail the passes; the mail itself is set in tapwave.toml, [mail].
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Mail")]
+pub struct MailArgs {
+    /// Mail each pass as soon as it is sealed
+    #[arg(long)]
+    pub deliver: bool,
+    /// Where the address comes from, the first that gives one: column:deliverTo, manager,
+    /// other-mail, mail, or an address [default: column:deliverTo,manager]
+    #[arg(long, value_name = "PLACE", value_delimiter = ',')]
+    pub to: Vec<String>,
+    /// What a mail carries [default: pass]
+    #[arg(long, value_enum)]
+    pub body: Option<BodyArg>,
+    /// A folder of your own letter templates
+    #[arg(long, value_name = "DIR")]
+    pub template: Option<PathBuf>,
+    /// Mail even if the last reader gets less than 30 usable minutes
+    #[arg(long)]
+    pub allow_late: bool,
+    /// An identity that opens the sealed copies: issuing then need not wait for mail
+    #[arg(short, long = "identity", value_name = "FILE", requires = "deliver")]
+    pub identities: Vec<PathBuf>,
+}
+
+/// `--body`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BodyArg {
+    /// The code itself
+    Pass,
+    /// The row's age file, attached; no code
+    Sealed,
+    /// The news that a pass is ready; no code
+    Notice,
+}
+
 /// `check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -206,6 +244,12 @@ pub struct CheckArgs {
     /// What to issue, and to whom.
     #[command(flatten)]
     pub want: WaveArgs,
+    /// How to mail it.
+    #[command(flatten)]
+    pub mail: MailArgs,
+    /// Print the letter of this line with a dummy code
+    #[arg(long, value_name = "LINE")]
+    pub preview: Option<u64>,
 }
 
 /// `run`.
@@ -217,6 +261,9 @@ pub struct RunArgs {
     /// What to issue, and to whom.
     #[command(flatten)]
     pub want: WaveArgs,
+    /// How to mail it.
+    #[command(flatten)]
+    pub mail: MailArgs,
     /// The run folder [default: a new one in the local data folder]
     #[arg(long = "run", value_name = "DIR")]
     pub folder: Option<PathBuf>,
@@ -228,6 +275,35 @@ pub struct ResumeArgs {
     /// A run's name, its folder, or `latest`
     #[arg(value_name = "RUN")]
     pub run: String,
+    /// An identity that opens the sealed copies, to mail what an earlier process left
+    #[arg(short, long = "identity", value_name = "FILE")]
+    pub identities: Vec<PathBuf>,
+}
+
+/// `deliver`.
+#[derive(Debug, Args)]
+pub struct DeliverArgs {
+    /// A run's name, its folder, or `latest`
+    #[arg(value_name = "RUN")]
+    pub run: String,
+    /// A file with an age identity that opens the sealed copies; - reads it from stdin
+    #[arg(short, long = "identity", value_name = "FILE")]
+    pub identities: Vec<PathBuf>,
+    /// What a mail carries [default: what the run was checked for, else pass]
+    #[arg(long, value_enum)]
+    pub body: Option<BodyArg>,
+    /// A folder of your own letter templates [default: the one the run was checked with]
+    #[arg(long, value_name = "DIR")]
+    pub template: Option<PathBuf>,
+    /// Only what starts within this time, such as 24h; safe to run every hour
+    #[arg(long, value_name = "DURATION")]
+    pub due: Option<String>,
+    /// Send mails of unknown fate again, with identical bytes: somebody may get two
+    #[arg(long)]
+    pub resend_unsettled: bool,
+    /// Remove the passes of rows whose mail was refused for good
+    #[arg(long)]
+    pub revoke_undelivered: bool,
 }
 
 /// `status`.

@@ -4,6 +4,7 @@
 //! which says who must act; only `main.rs` exits.
 
 mod cleanup;
+mod deliver;
 mod failure;
 mod open;
 mod rehearse;
@@ -63,6 +64,7 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
         Command::Check(args) => wave::check(args, &settings()?, world).await,
         Command::Run(args) => wave::run(args, &settings()?, world).await,
         Command::Resume(args) => runs::resume(args, &settings()?, world).await,
+        Command::Deliver(args) => deliver::deliver(args, &settings()?, world).await,
         Command::Status(args) => runs::status(args, common, world).await,
         Command::Runs => runs::list(world),
         Command::Open(args) => open::open(args, world).await,

@@ -76,6 +76,18 @@ impl Courier {
         }
     }
 
+    /// Connects to the relay and signs in, sending nothing, so that a wrong password is found
+    /// before any pass exists. Graph is asked for nothing: its token tells its permissions.
+    ///
+    /// # Errors
+    /// Why no mail could be sent now, for people.
+    pub async fn try_out(&self) -> Result<(), String> {
+        match self {
+            Self::Smtp(smtp) => smtp.try_out().await,
+            Self::Graph(_) => Ok(()),
+        }
+    }
+
     /// Takes leave of the relay.
     pub async fn close(&self) {
         if let Self::Smtp(smtp) = self {

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::batch::{Answer, Inner};
 use self::transport::{Broken, Method, Request, Response, Transport};
 use self::verdict::{Refusal, RefusalKind, Verdict};
-pub use self::wire::{CreatedPass, FoundPass, Group, Policy, Target, User};
+pub use self::wire::{Boss, CreatedPass, FoundPass, Group, Policy, Target, User};
 use crate::clock::Clock;
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
@@ -246,6 +246,23 @@ impl Graph {
             }
         }
         Ok(users)
+    }
+
+    /// The manager of each user, if there is one the directory shows, in the order given.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn managers(&self, users: &[UserId]) -> Result<Vec<Option<Boss>>, GraphError> {
+        const DOING: &str = "look up managers";
+        let target =
+            |user| format!("/users/{user}/manager?$select=displayName,mail,preferredLanguage");
+        let requests = users.iter().map(|user| Inner::get(target(user))).collect();
+        let answers = self.batch(Budget::Directory, requests).await?;
+        let read = |answer: Answer| match answer {
+            Err(refusal) if refusal.status == 404 => Ok(None),
+            answer => parse(&accept(answer, DOING)?, DOING).map(Some),
+        };
+        answers.into_iter().map(read).collect()
     }
 
     /// The groups that carry this display name; names need not be unique.

@@ -86,14 +86,14 @@ mod tests;
 mod writer;
 
 pub use self::draft::Draft;
-pub use self::events::{Asked, Eligible, Event, IntentId};
+pub use self::events::{Asked, Eligible, Event, IntentId, Posted, Reader};
 #[doc(hidden)]
 pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
 pub use self::folder::{FolderError, RunFolder, check_place, sync_folder};
 pub use self::record::{
-    About, Counts, Existing, IntentRecord, Issued, NewBadRow, NewRow, Options, Outcome,
-    PolicyRecord, RecipientRecord, RowRecord, Unhanded, WaveAbout,
+    About, Counts, Existing, IntentRecord, Issued, MailOptions, MailOutcome, MailRecord, NewBadRow,
+    NewRow, Options, Outcome, PolicyRecord, RecipientRecord, RowRecord, To, Unhanded, WaveAbout,
 };
 pub use self::registry::{Issuer, Listed, Registry, RegistryError, Summary, default_home};
 pub use self::state::{IllegalMove, Standing, State};
@@ -161,6 +161,22 @@ impl Intent {
     #[must_use]
     pub const fn graph_time(&self) -> Timestamp {
         self.graph_time
+    }
+}
+
+/// The right to send one mail once, on the disk before anybody holds it. Spent by
+/// [`Ledger::mailed`]; one that is dropped stays in the ledger as a mail of unknown fate.
+#[derive(Debug)]
+#[must_use = "an intent that is not spent counts as a mail of unknown fate"]
+pub struct MailIntent {
+    line: Line,
+}
+
+impl MailIntent {
+    /// The row it is about.
+    #[must_use]
+    pub const fn line(&self) -> Line {
+        self.line
     }
 }
 
@@ -305,8 +321,36 @@ impl Ledger {
         self.write(move |db| store::conclude(db, intent.line, intent.id, outcome, at)).await
     }
 
-    /// Records any other event. [`Event::Lost`] is taken too, for attempts whose intent died
-    /// with an earlier process.
+    /// Mints the right to send one mail. It is durable before this returns.
+    ///
+    /// # Errors
+    /// If the run is closed, the row's pass may not be mailed now (it is not sealed and proven,
+    /// or another mail may have arrived and this one's digest differs), or it cannot be made
+    /// durable.
+    pub async fn intend_mail(&self, line: Line, posted: Posted) -> Result<MailIntent, LedgerError> {
+        let at = self.0.clock.now();
+        self.write(move |db| {
+            store::intend_mail(db, line, posted, at)?;
+            Ok(MailIntent { line })
+        })
+        .await
+    }
+
+    /// Spends a mail's intent on what became of it.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub async fn mailed(
+        &self,
+        intent: MailIntent,
+        outcome: MailOutcome,
+    ) -> Result<State, LedgerError> {
+        let at = self.0.clock.now();
+        self.write(move |db| store::conclude_mail(db, intent.line, outcome, at)).await
+    }
+
+    /// Records any other event. [`Event::Lost`] and [`Event::MailLost`] are taken too, for
+    /// attempts whose intent died with an earlier process.
     ///
     /// # Errors
     /// If the row is unknown, the move is not legal, the event needs an intent, or it cannot be

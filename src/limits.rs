@@ -197,6 +197,9 @@ pub const MAX_MAIL_CONNECTIONS: usize = 100;
 pub const GRAPH_MAILS: usize = 4;
 /// Wait after the first sending that may be repeated; it doubles.
 pub const MAIL_BACKOFF: Duration = Duration::from_secs(5);
+/// Most times a mail that certainly was not sent is tried by one command: about a quarter of
+/// an hour.
+pub const MAIL_ATTEMPTS: u32 = 8;
 /// Longest wait before a mail is sent again.
 pub const MAX_MAIL_BACKOFF: Duration = Duration::from_mins(5);
 /// Wait for a relay's answer to a command, and for it to take the text. RFC 5321 asks for 5

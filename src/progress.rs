@@ -19,6 +19,8 @@ pub enum Doing {
     Settle,
     /// Writing the handoff.
     Handoff,
+    /// Mailing.
+    Deliver,
     /// Deleting passes.
     Remove,
     /// Looking again that none is left.

@@ -143,6 +143,9 @@ impl Report {
         if !verdict.problems.is_empty() {
             self.problems(&verdict.problems, verdict.ineligible);
         }
+        for wrong in &verdict.mail {
+            self.complain(format_args!("mail: {}", shown(wrong)));
+        }
         for warning in &verdict.warnings {
             self.warn(warning);
         }
@@ -172,6 +175,7 @@ impl Report {
         let mut parts = Vec::new();
         for (count, word) in [
             (summary.sealed, "issued and sealed"),
+            (summary.delivered, "delivered"),
             (summary.removed, "removed"),
             (summary.waiting(), "waiting"),
             (summary.failed, "failed"),
@@ -369,12 +373,14 @@ fn row(line: Line, upn: &str, why: &str) -> String {
 }
 
 /// The states in which a run's counts are told.
-pub(crate) const TOLD: [Standing; 9] = [
+pub(crate) const TOLD: [Standing; 11] = [
     Standing::Checked,
     Standing::Intent,
     Standing::Unsettled,
     Standing::Held,
     Standing::Sealed,
+    Standing::Mailing,
+    Standing::Delivered,
     Standing::Removed,
     Standing::Failed,
     Standing::Skipped,

@@ -4,6 +4,7 @@
 //! `intake` reads and checks, `issuing` schedules the rows, `tidy` removes. Talks to people
 //! only through a [`Watcher`] and the values it returns. Never holds a pass itself.
 
+pub mod delivering;
 pub mod intake;
 pub mod issuing;
 pub mod tidy;
@@ -18,7 +19,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::graph::{FoundPass, Graph, GraphError};
 use crate::ids::{Line, UserId};
-use crate::ledger::{Counts, Ledger, LedgerError, RowRecord, Standing};
+use crate::ledger::{Counts, Ledger, LedgerError, MailRecord, RowRecord, Standing};
 use crate::limits;
 use crate::progress::Watcher;
 use crate::stages::Drain;
@@ -61,10 +62,13 @@ pub struct Summary {
     pub skipped: u64,
     /// Got a pass from this run, removed ones included.
     pub issued: u64,
-    /// Have a live sealed pass.
+    /// Have a live sealed pass that was not mailed.
     pub sealed: u64,
     /// Mailed.
     pub delivered: u64,
+    /// Have a live sealed pass, and a mail of unknown fate; `unsettled` counts them too.
+    #[serde(skip)]
+    pub mailing: u64,
     /// Their pass was removed, and seen to be gone.
     pub removed: u64,
     /// Refused for good.
@@ -96,11 +100,14 @@ impl Summary {
             rows: counts.rows(),
             ineligible: of(Standing::Ineligible),
             skipped: of(Standing::Skipped),
-            issued: of(Standing::Sealed) + of(Standing::Removed),
+            issued: Standing::LIVE.iter().map(|live| of(*live)).sum::<u64>()
+                + of(Standing::Removed),
             sealed: of(Standing::Sealed),
+            delivered: of(Standing::Delivered),
+            mailing: of(Standing::Mailing),
             removed: of(Standing::Removed),
             failed: of(Standing::Failed),
-            unsettled: of(Standing::Unsettled) + of(Standing::Intent),
+            unsettled: of(Standing::Unsettled) + of(Standing::Intent) + of(Standing::Mailing),
             held: of(Standing::Held),
             foreign,
             ..Self::of_nothing(session)
@@ -119,6 +126,7 @@ impl Summary {
             issued: 0,
             sealed: 0,
             delivered: 0,
+            mailing: 0,
             removed: 0,
             failed: 0,
             unsettled: 0,
@@ -138,7 +146,7 @@ impl Summary {
             - self.skipped
             - self.issued
             - self.failed
-            - self.unsettled
+            - (self.unsettled - self.mailing)
             - self.held
     }
 }
@@ -167,11 +175,55 @@ pub struct RowStatus {
     pub recipient: Option<String>,
     /// The finished handoff file that holds it.
     pub handoff: Option<String>,
+    /// Its latest mail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail: Option<MailStatus>,
     /// Why it stands where it stands.
     pub reason: Option<String>,
     /// What Graph says now, with `--live`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub live: Option<Live>,
+}
+
+/// A row's latest mail: the receipt, never the code.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MailStatus {
+    /// To whom.
+    pub to: String,
+    /// By what: `smtp` or `graph`.
+    pub courier: String,
+    /// `pass`, `sealed` or `notice`.
+    pub body: String,
+    /// With its angle brackets.
+    pub message_id: String,
+    /// Its `Date` header.
+    pub date: String,
+    /// SHA-256 of its bytes.
+    pub digest: String,
+    /// What became of it; absent while that is unknown.
+    pub outcome: Option<String>,
+    /// The other side's words when it took the mail.
+    pub receipt: Option<String>,
+    /// When that was known.
+    pub ended_at: Option<String>,
+}
+
+impl MailStatus {
+    fn of(mail: &MailRecord) -> Self {
+        let posted = &mail.posted;
+        Self {
+            to: posted.to.clone(),
+            courier: posted.courier.clone(),
+            body: posted.body.clone(),
+            message_id: posted.message_id.clone(),
+            date: posted.date.to_string(),
+            digest: posted.digest.clone(),
+            outcome: mail.outcome.clone(),
+            receipt: mail.receipt.clone(),
+            ended_at: mail.ended.map(|at| at.to_string()),
+        }
+    }
 }
 
 /// What Graph says of a row's pass now.
@@ -211,6 +263,7 @@ impl RowStatus {
             is_usable_once: issued.map(|issued| issued.one_time),
             recipient,
             handoff: row.handoff.clone(),
+            mail: row.mail.as_ref().map(MailStatus::of),
             reason: row.reason.clone(),
             live,
         }

@@ -14,9 +14,11 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use crate::auth;
-use crate::cli::{Auth, Cloud, Common, ExistingArg, WaveArgs};
+use crate::cli::{Auth, BodyArg, Cloud, Common, ExistingArg, MailArgs, WaveArgs};
+use crate::courier::settings::{MailPlan, MailSettings, MailSettingsError};
 use crate::graph::http::{BaseUrl, Network, NetworkError};
-use crate::ledger::{Existing, Options};
+use crate::ledger::{Existing, MailOptions, Options, To};
+use crate::letter::Mode;
 use crate::limits;
 use crate::pace::PaceOptions;
 
@@ -48,6 +50,8 @@ pub struct Settings {
     pub recipients: Vec<String>,
     /// Zone of starts without an offset.
     pub time_zone: Option<TimeZone>,
+    /// `[mail]`, not yet validated: only who mails needs it.
+    pub mail: MailSettings,
     /// The file that was read, for people.
     pub file: Option<PathBuf>,
     defaults: WaveDefaults,
@@ -101,6 +105,9 @@ pub enum SettingsError {
         /// The variable or flag.
         variable: &'static str,
     },
+    /// `[mail]`.
+    #[error(transparent)]
+    Mail(#[from] MailSettingsError),
     /// A recipients file.
     #[error(transparent)]
     Recipients(#[from] crate::vault::BadRecipientFile),
@@ -127,6 +134,7 @@ struct Written {
     default_recipients: OneOrMany,
     break_glass: OneOrMany,
     recipients: BTreeMap<String, OneOrMany>,
+    mail: MailSettings,
 }
 
 /// A text, or a list of texts.
@@ -189,6 +197,7 @@ impl Settings {
             break_glass: file.break_glass.into(),
             recipients: file.default_recipients.into(),
             time_zone: zone,
+            mail: file.mail,
             file: path,
             defaults: WaveDefaults {
                 lifetime: file.lifetime,
@@ -247,7 +256,45 @@ impl Settings {
             groups,
             skip_ineligible: want.skip_ineligible,
             fence_seconds: self.fence.as_secs(),
+            mail: None,
         })
+    }
+
+    /// How to mail, if any of the flags about mail asks for it.
+    ///
+    /// # Errors
+    /// [`SettingsError::Value`] for a place that is none.
+    pub fn mail_options(
+        &self,
+        mail: &MailArgs,
+        want: &WaveArgs,
+    ) -> Result<Option<MailOptions>, SettingsError> {
+        let wanted =
+            mail.deliver || !mail.to.is_empty() || mail.body.is_some() || mail.template.is_some();
+        if !wanted {
+            return Ok(None);
+        }
+        let to = if mail.to.is_empty() {
+            vec![To::Column, To::Manager]
+        } else {
+            mail.to.iter().map(|text| place(text)).collect::<Result<_, _>>()?
+        };
+        let zone = self.zone(want)?;
+        Ok(Some(MailOptions {
+            at_once: mail.deliver,
+            to,
+            body: mode(mail.body).as_str().to_owned(),
+            templates: mail.template.clone(),
+            time_zone: zone.and_then(|zone| zone.iana_name().map(ToOwned::to_owned)),
+        }))
+    }
+
+    /// `[mail]`, fit for use.
+    ///
+    /// # Errors
+    /// [`SettingsError::Mail`]
+    pub fn mail_plan(&self) -> Result<MailPlan, SettingsError> {
+        Ok(self.mail.validate()?)
     }
 
     /// Labels and keys of those who read rows that name nobody.
@@ -308,6 +355,48 @@ impl Settings {
             Auth::AzureCli | Auth::Auto => auth::Method::AzureCli { tenant },
         })
     }
+}
+
+/// `--body` as letters know it.
+#[must_use]
+pub fn mode(body: Option<BodyArg>) -> Mode {
+    match body {
+        None | Some(BodyArg::Pass) => Mode::Pass,
+        Some(BodyArg::Sealed) => Mode::Sealed,
+        Some(BodyArg::Notice) => Mode::Notice,
+    }
+}
+
+/// One word of `--to`.
+fn place(text: &str) -> Result<To, SettingsError> {
+    let wrong = |remedy| SettingsError::Value { name: "--to", value: text.to_owned(), remedy };
+    match text.trim().to_ascii_lowercase().as_str() {
+        "column:deliverto" => Ok(To::Column),
+        "manager" => Ok(To::Manager),
+        "other-mail" => Ok(To::OtherMail),
+        "mail" => Ok(To::Mail),
+        column if column.starts_with("column:") => Err(wrong("the column is called deliverTo")),
+        _ => match text.parse::<crate::letter::Mailbox>() {
+            Ok(mailbox) => Ok(To::Address(mailbox.to_string())),
+            Err(_) => Err(wrong(
+                "give column:deliverTo, manager, other-mail, mail, or one address; separate \
+                 several with commas",
+            )),
+        },
+    }
+}
+
+/// `--due`.
+///
+/// # Errors
+/// [`SettingsError::Value`]
+pub fn due(text: &str) -> Result<Duration, SettingsError> {
+    let parsed = text.parse::<SignedDuration>().ok().and_then(|due| Duration::try_from(due).ok());
+    parsed.ok_or_else(|| SettingsError::Value {
+        name: "--due",
+        value: text.to_owned(),
+        remedy: "give a duration such as 24h",
+    })
 }
 
 fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, Written), SettingsError> {

@@ -3,6 +3,7 @@
 //! A stage imports the one before it and nothing sideways.
 
 pub mod check;
+pub mod deliver;
 pub mod issue;
 pub mod seal;
 // Cleanup comes last, whenever that is.

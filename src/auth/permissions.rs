@@ -20,6 +20,8 @@ pub enum Need {
     ReadUsers,
     /// Resolve groups and membership.
     ReadGroups,
+    /// Send mail through Graph.
+    SendMail,
 }
 
 impl Need {
@@ -55,6 +57,7 @@ impl Need {
                 "Directory.Read.All",
                 "Directory.ReadWrite.All",
             ],
+            Self::SendMail => &["Mail.Send"],
         }
     }
 

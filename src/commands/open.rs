@@ -18,6 +18,10 @@ use crate::limits;
 use crate::report::{OpenFailure, Opening, count, private_file};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
 
+/// Rows whose sealed copy is in the ledger until it is purged.
+const READABLE: [Standing; 4] =
+    [Standing::Sealed, Standing::Mailing, Standing::Delivered, Standing::Removed];
+
 pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure> {
     let identities = identities(&args.identities, world)?;
     let only = args.user.as_deref().map(str::parse::<Upn>).transpose().map_err(|bad| {
@@ -69,8 +73,7 @@ async fn run(
     let (mut sealed, mut closed) = (0_u64, 0_u64);
     let mut after = None;
     loop {
-        let states = [Standing::Sealed, Standing::Removed];
-        let rows = ledger.rows(&states, after, limits::ROWS_PER_READ).await?;
+        let rows = ledger.rows(&READABLE, after, limits::ROWS_PER_READ).await?;
         let Some(last) = rows.last() else { break };
         after = Some(last.line);
         for row in rows {
@@ -92,7 +95,7 @@ async fn run(
     Ok(opening.finish()?)
 }
 
-fn identities(paths: &[PathBuf], world: &World) -> Result<Identities, Failure> {
+pub(super) fn identities(paths: &[PathBuf], world: &World) -> Result<Identities, Failure> {
     let prompts: Arc<dyn Prompts> = Arc::new(world.asking);
     let mut identities = Identities::new();
     for path in paths {

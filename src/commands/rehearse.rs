@@ -62,7 +62,7 @@ pub(super) async fn rehearse(
         return Ok(Exit::Problems);
     };
     let sets = wanted.book.into_sets();
-    let issuance = issuing::run(&ledger, sets, &session).await?;
+    let issuance = issuing::run(&ledger, sets, None, &session).await?;
     if let Some(halt) = issuance.halt {
         return Err(halt.into());
     }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
+use super::deliver::{Carrier, needs_of_mail};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{Common, ResumeArgs, StatusArgs};
@@ -25,8 +26,21 @@ pub(super) async fn resume(
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
     }
+    let carrier = match ledger.about().options.mail.clone().filter(|mail| mail.at_once) {
+        Some(mail) => Some(Carrier::load(&mail, &args.identities, settings, world)?),
+        None if args.identities.is_empty() => None,
+        None => {
+            let what = "this run mails nothing by itself, so resume needs no identity";
+            return Err(Failure::new(Exit::Usage, what, &["tapwave deliver RUN -i mails it"]));
+        }
+    };
+    needs.extend(carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
     let session = world.reconnect(settings, &ledger, &needs).await?;
-    let issuance = issuing::resume(&ledger, &session).await?;
+    let post = match carrier {
+        Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
+        None => None,
+    };
+    let issuance = issuing::resume(&ledger, post.as_ref(), &session).await?;
     super::wave::finish(&ledger, issuance, &session, world).await
 }
 

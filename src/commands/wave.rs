@@ -1,13 +1,17 @@
 //! `check` and `run`: from a wave to a verdict, and on to a handoff.
 
+use std::io::Write;
 use std::path::Path;
 
+use super::deliver::{Carrier, needs_of_mail};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
-use crate::cli::{CheckArgs, RunArgs, WaveArgs};
+use crate::cli::{CheckArgs, MailArgs, RunArgs, WaveArgs};
 use crate::exit::Exit;
-use crate::ledger::{Draft, Existing, Ledger, Options, RunFolder};
-use crate::run::intake::{self, RunAbout, Verdict};
+use crate::ids::Line;
+use crate::ledger::{Draft, Existing, Ledger, Options, RunFolder, Standing};
+use crate::report::shown;
+use crate::run::intake::{self, Letters, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
@@ -20,6 +24,9 @@ pub(super) struct Wanted<'a> {
     pub(super) want: &'a WaveArgs,
     pub(super) options: Options,
     pub(super) book: RecipientBook,
+    /// How the passes are mailed, if they are.
+    pub(super) carrier: Option<Carrier>,
+    allow_late: bool,
 }
 
 impl<'a> Wanted<'a> {
@@ -38,7 +45,25 @@ impl<'a> Wanted<'a> {
         let default = settings.default_recipients(want)?;
         let prompts = std::sync::Arc::new(world.asking);
         let book = RecipientBook::new(settings.labels.clone(), default, &break_glass, prompts)?;
-        Ok(Self { wave, want, options, book })
+        Ok(Self { wave, want, options, book, carrier: None, allow_late: false })
+    }
+
+    /// Adds what the flags and settings say of mail. Reads the templates and identities.
+    fn with_mail(
+        mut self,
+        mail: &MailArgs,
+        settings: &Settings,
+        world: &World,
+    ) -> Result<Self, Failure> {
+        let mut options = settings.mail_options(mail, self.want)?;
+        if let Some(options) = &mut options {
+            let templates = options.templates.take();
+            options.templates = templates.as_deref().map(crate::stages::deliver::absolute);
+            self.carrier = Some(Carrier::load(options, &mail.identities, settings, world)?);
+        }
+        self.options.mail = options;
+        self.allow_late = mail.allow_late;
+        Ok(self)
     }
 
     /// The permissions that `run` with these options needs.
@@ -51,6 +76,7 @@ impl<'a> Wanted<'a> {
         if !self.options.groups.is_empty() {
             needs.push(Need::ReadGroups);
         }
+        needs.extend(self.carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
         needs
     }
 
@@ -61,11 +87,23 @@ impl<'a> Wanted<'a> {
         draft: &mut Draft,
         session: &Session,
         issuers: Issuers<'_>,
+        environment: &super::Environment,
     ) -> Result<Verdict, Failure> {
         let zone = settings.zone(self.want)?;
         let wave = intake::read(self.wave, zone, &mut self.book, draft, session)?;
-        let checked = intake::check(wave, &self.options, &mut self.book, draft, session, issuers);
-        let verdict = checked.await?;
+        let letters = self.carrier.as_ref().map(|carrier| Letters {
+            desk: &carrier.desk,
+            ahead: carrier.runs_ahead(),
+            allow_late: self.allow_late,
+        });
+        let (options, book) = (&self.options, &mut self.book);
+        let checked = intake::check(wave, options, book, draft, session, issuers, letters.as_ref());
+        let mut verdict = checked.await?;
+        if let Some(carrier) = &self.carrier {
+            let courier = carrier.courier(session, settings, environment)?;
+            verdict.mail.extend(courier.try_out().await.err());
+            courier.close().await;
+        }
         if let Some(path) = &self.want.rejects
             && verdict.ineligible > 0
         {
@@ -76,6 +114,9 @@ impl<'a> Wanted<'a> {
 
     /// Whether the verdict lets issuing begin, and the word for it.
     pub(super) fn may_go_on(&self, verdict: &Verdict) -> (bool, &'static str) {
+        if !verdict.mail.is_empty() {
+            return (false, "problems");
+        }
         match (verdict.ineligible, self.options.skip_ineligible) {
             (0, _) => (true, "ready"),
             (_, true) => (true, "ready without some rows"),
@@ -89,14 +130,20 @@ pub(super) async fn check(
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let mut wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
+    let wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
+    let mut wanted = wanted.with_mail(&args.mail, settings, world)?;
     somebody_can_read(&wanted, world, false)?;
     let base = settings.graph_or_global();
     let (session, _) = world.connect(settings, &base, &wanted.needs()).await?;
     let mut draft = Draft::scratch(world.clock.clone())?;
     let registry = world.registry()?;
     let issuers = |methods: &[_]| registry.issuers_by_name(methods);
-    let verdict = wanted.take_in(settings, &mut draft, &session, &issuers).await?;
+    let environment = &world.environment;
+    let taken = wanted.take_in(settings, &mut draft, &session, &issuers, environment);
+    let verdict = taken.await?;
+    if let Some(line) = args.preview {
+        return preview(Line(line), &wanted, &draft, &verdict, world);
+    }
     let (go, said) = wanted.may_go_on(&verdict);
     let report = &world.report;
     report.verdict(&args.wave, &verdict, said)?;
@@ -117,7 +164,8 @@ pub(super) async fn run(
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let mut wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
+    let wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
+    let mut wanted = wanted.with_mail(&args.mail, settings, world)?;
     somebody_can_read(&wanted, world, true)?;
     // A wave that is not there is told before a folder is made for it.
     std::fs::File::open(&args.wave).map_err(|error| Failure::file("open", &args.wave, &error))?;
@@ -158,7 +206,11 @@ pub(super) async fn run(
         world.report.warn(error);
     }
     let sets = wanted.book.into_sets();
-    let issuance = issuing::run(&ledger, sets, &session).await?;
+    let post = match wanted.carrier.filter(|_| args.mail.deliver) {
+        Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
+        None => None,
+    };
+    let issuance = issuing::run(&ledger, sets, post.as_ref(), &session).await?;
     finish(&ledger, issuance, &session, world).await
 }
 
@@ -174,7 +226,9 @@ pub(super) async fn begin(
     issuers: Issuers<'_>,
 ) -> Result<Option<Ledger>, Failure> {
     let mut draft = Draft::create(folder, world.clock.clone())?;
-    let verdict = match wanted.take_in(settings, &mut draft, session, issuers).await {
+    let environment = &world.environment;
+    let taken = wanted.take_in(settings, &mut draft, session, issuers, environment).await;
+    let verdict = match taken {
         Ok(verdict) => verdict,
         Err(failure) => {
             draft.discard()?;
@@ -211,8 +265,16 @@ pub(super) async fn finish(
         report.say(format_args!("handoff: {}", path.display()));
     }
     let mut exit = Exit::Done;
-    if summary.failed + summary.unsettled + summary.held > 0 {
+    if summary.failed + (summary.unsettled - summary.mailing) + summary.held > 0 {
         exit = exit.and(Exit::RowsFailed);
+    }
+    let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
+    let undelivered = mailed && summary.sealed + summary.mailing > 0;
+    if undelivered {
+        exit = exit.and(Exit::DeliveryIncomplete);
+    }
+    if let Some(why) = &issuance.mail {
+        report.complain(format_args!("mail stopped: {}", shown(why)));
     }
     if issuance.drained && summary.waiting() + summary.unsettled > 0 {
         exit = exit.and(Exit::Interrupted);
@@ -229,12 +291,46 @@ pub(super) async fn finish(
         next.push((format!("tapwave resume {name}"), "carries on"));
         next.push((format!("tapwave status {name}"), "shows every row"));
     }
-    if summary.sealed > 0 {
+    if undelivered {
+        let deliver = format!("tapwave deliver {name} -i IDENTITY");
+        next.push((deliver, "mails what is not yet delivered"));
+    }
+    if summary.sealed + summary.mailing + summary.delivered > 0 {
         next.push((format!("tapwave open {name} -i IDENTITY"), "reads the passes"));
         next.push((format!("tapwave cleanup {name}"), "removes them all when the wave is over"));
     }
     report.next(&next);
     Ok(exit)
+}
+
+/// One row's letter with a dummy code, on stdout.
+fn preview(
+    line: Line,
+    wanted: &Wanted<'_>,
+    draft: &Draft,
+    verdict: &Verdict,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let Some(carrier) = &wanted.carrier else {
+        let what = "--preview shows a mail, and none is asked for";
+        return Err(Failure::new(Exit::Usage, what, &["add --deliver, --to or --body"]));
+    };
+    let after = line.0.checked_sub(1).map(Line);
+    let row = draft.rows(&Standing::ALL, after, 1)?.pop().filter(|row| row.line == line);
+    let Some(row) = row else {
+        let what = format!("the wave has no row in line {line}");
+        return Err(Failure::new(Exit::Usage, what, &["give the line as an editor counts it"]));
+    };
+    if row.state.standing() != Standing::Checked {
+        let why = row.reason.as_deref().map(shown).unwrap_or_default();
+        return Err(Failure::new(Exit::Problems, format!("line {line} gets no pass: {why}"), &[]));
+    }
+    let letter = carrier.desk.preview(&row, &verdict.header, world.clock.now());
+    let letter = letter.map_err(|error| Failure::new(Exit::Problems, error, &[]))?;
+    let to = row.reader.as_ref().map_or("", |reader| reader.address.as_str());
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "To: {}\nSubject: {}\n\n{}", shown(to), letter.subject(), letter.text())?;
+    Ok(Exit::Done)
 }
 
 fn hint_to_skip(wave: &Path) -> (String, &'static str) {

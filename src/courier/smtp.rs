@@ -171,6 +171,21 @@ impl Smtp {
         }
     }
 
+    /// Connects and signs in, and keeps the connection for the first mail.
+    ///
+    /// # Errors
+    /// Why that is not possible, for people.
+    pub async fn try_out(&self) -> Result<(), String> {
+        match self.connect().await {
+            Ok(line) => {
+                self.idle().push(line);
+                Ok(())
+            }
+            Err(Fault { sent: Sent::NotSent { why, .. }, .. }) => Err(why),
+            Err(Fault { sent, .. }) => Err(format!("{sent:?}")),
+        }
+    }
+
     /// Takes leave of the relay. Mails that are on their way are not waited for.
     pub async fn close(&self) {
         let lines = std::mem::take(&mut *self.idle());

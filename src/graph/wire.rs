@@ -183,6 +183,30 @@ pub struct User {
     /// How the user signs in; an external guest has a federated identity of another tenant.
     #[serde(default)]
     pub identities: Option<Vec<Identity>>,
+    /// The mailbox.
+    #[serde(default)]
+    pub mail: Option<String>,
+    /// Private and other addresses.
+    #[serde(default)]
+    pub other_mails: Option<Vec<String>>,
+    /// A language tag such as `de-DE`.
+    #[serde(default)]
+    pub preferred_language: Option<String>,
+}
+
+/// A user's manager, as far as a letter needs to know.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Boss {
+    /// For people.
+    #[serde(default)]
+    pub display_name: Option<String>,
+    /// The mailbox.
+    #[serde(default)]
+    pub mail: Option<String>,
+    /// A language tag.
+    #[serde(default)]
+    pub preferred_language: Option<String>,
 }
 
 /// One way a user signs in.
@@ -199,8 +223,7 @@ pub struct Identity {
 
 impl User {
     /// The properties to `$select`.
-    pub(super) const SELECT: &'static str =
-        "id,userPrincipalName,displayName,accountEnabled,identities";
+    pub(super) const SELECT: &'static str = "id,userPrincipalName,displayName,accountEnabled,identities,mail,otherMails,preferredLanguage";
 
     /// Whether Graph would refuse a pass because the person signs in elsewhere. Internal
     /// guests are allowed.

@@ -36,6 +36,41 @@ pub struct Eligible {
     pub asked: Asked,
     /// Which of the run's recipient sets may read the pass.
     pub set: u32,
+    /// Who gets the mail, if mail was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reader: Option<Reader>,
+}
+
+/// Who gets a row's mail, as the check found it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reader {
+    /// The one address.
+    pub address: String,
+    /// The reader's name, if the directory has one.
+    pub name: Option<String>,
+    /// The reader's language tag.
+    pub locale: Option<String>,
+    /// The person's manager, for the letter: name and mail address.
+    pub manager: Option<(String, String)>,
+}
+
+/// What is frozen of a mail before its first byte is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Posted {
+    /// With its angle brackets.
+    pub message_id: String,
+    /// The `Date` header.
+    pub date: Timestamp,
+    /// The one address.
+    pub to: String,
+    /// `smtp` or `graph`.
+    pub courier: String,
+    /// `pass`, `sealed` or `notice`.
+    pub body: String,
+    /// SHA-256 of the bytes, in hex.
+    pub digest: String,
 }
 
 /// One durable record about one row.
@@ -128,6 +163,28 @@ pub enum Event {
     Verified,
     /// An operator's resume gives a failed row another chance.
     Retried,
+    /// A mail is about to be sent.
+    MailIntended(Box<Posted>),
+    /// The mail certainly did not go out and may be sent again.
+    MailNotSent {
+        /// What broke.
+        why: String,
+    },
+    /// The other side refused the mail for good.
+    MailRefused {
+        /// Its own words.
+        why: String,
+    },
+    /// Nobody knows whether the mail went out.
+    MailLost {
+        /// What broke.
+        why: String,
+    },
+    /// The other side took the mail and answers for it.
+    Delivered {
+        /// Its own words.
+        receipt: String,
+    },
     /// Cleanup is about to delete this pass.
     RemovalIntended {
         /// The pass.
@@ -164,6 +221,11 @@ impl Event {
             Self::Sealed { .. } => "sealed",
             Self::Verified => "verified",
             Self::Retried => "retried",
+            Self::MailIntended(_) => "mail intended",
+            Self::MailNotSent { .. } => "mail not sent",
+            Self::MailRefused { .. } => "mail refused",
+            Self::MailLost { .. } => "mail lost",
+            Self::Delivered { .. } => "delivered",
             Self::RemovalIntended { .. } => "removal intended",
             Self::Removed { .. } => "removed",
             Self::ForeignSeen { .. } => "foreign seen",
@@ -181,6 +243,9 @@ impl Event {
             | Self::Refused { why, .. }
             | Self::Lost { why, .. }
             | Self::Held { why, .. } => Some(why.clone()),
+            Self::MailNotSent { why } => Some(format!("mail not sent: {why}")),
+            Self::MailRefused { why } => Some(format!("mail refused: {why}")),
+            Self::MailLost { why } => Some(format!("mail of unknown fate: {why}")),
             _ => None,
         }
     }

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::events::{Asked, IntentId};
+use super::events::{Asked, IntentId, Posted, Reader};
 use super::state::{Standing, State};
 use crate::ids::{Line, MethodId, UserId};
 
@@ -69,6 +69,40 @@ pub struct Options {
     pub skip_ineligible: bool,
     /// `--fence`, in seconds.
     pub fence_seconds: u64,
+    /// How the passes are to be mailed, if that was asked for.
+    pub mail: Option<MailOptions>,
+}
+
+/// How a run's passes are mailed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MailOptions {
+    /// `--deliver`: by the run itself.
+    pub at_once: bool,
+    /// `--to`, in order.
+    pub to: Vec<To>,
+    /// `--body`: `pass`, `sealed` or `notice`.
+    pub body: String,
+    /// `--template`.
+    pub templates: Option<std::path::PathBuf>,
+    /// The zone of readers whose row names none.
+    pub time_zone: Option<String>,
+}
+
+/// Where a reader's address comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum To {
+    /// The wave's deliverTo column.
+    Column,
+    /// The manager's mail address.
+    Manager,
+    /// The first of the user's other addresses.
+    OtherMail,
+    /// The user's own mailbox.
+    Mail,
+    /// This one, for every row.
+    Address(String),
 }
 
 /// What to do about a pass that is already there.
@@ -163,6 +197,10 @@ pub struct RowRecord {
     pub foreign: Option<MethodId>,
     /// The latest attempt.
     pub intent: Option<IntentRecord>,
+    /// Who gets its mail.
+    pub reader: Option<Reader>,
+    /// The latest mail.
+    pub mail: Option<MailRecord>,
     /// Attempts since the check, or since an operator last let the row try again.
     pub attempts: u32,
     /// The finished handoff file that holds its pass.
@@ -197,6 +235,52 @@ pub struct IntentRecord {
     pub given_up: Option<Timestamp>,
     /// The name of the event that ended it; `None` while its outcome is unknown.
     pub outcome: Option<String>,
+}
+
+/// A mail as the ledger remembers it; never its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailRecord {
+    /// What was frozen before it was sent.
+    pub posted: Posted,
+    /// The name of the event that ended it; `None` while its outcome is unknown.
+    pub outcome: Option<String>,
+    /// The other side's words, if it took the mail.
+    pub receipt: Option<String>,
+    /// When its outcome was known.
+    pub ended: Option<Timestamp>,
+}
+
+impl MailRecord {
+    /// Whether the other side refused it for good.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.outcome.as_deref() == Some("mail refused")
+    }
+}
+
+/// What became of one mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MailOutcome {
+    /// Taken.
+    Delivered {
+        /// The other side's own words.
+        receipt: String,
+    },
+    /// It certainly did not go out.
+    NotSent {
+        /// What broke.
+        why: String,
+    },
+    /// A definite no.
+    Refused {
+        /// The other side's own words.
+        why: String,
+    },
+    /// Nobody knows.
+    Lost {
+        /// What broke.
+        why: String,
+    },
 }
 
 /// How an attempt that issued nothing we hold came out.

@@ -30,6 +30,7 @@ CREATE TABLE rows (
     pass_lifetime_minutes   INTEGER,
     pass_one_time           INTEGER,
     reason                  TEXT,
+    reader_json             TEXT,                 -- who gets the mail
     foreign_method_id       TEXT,                 -- somebody else's pass that was seen
     handoff_file            TEXT
 ) STRICT;
@@ -70,6 +71,20 @@ CREATE TABLE events (
     event_json TEXT NOT NULL   -- with its evidence
 ) STRICT;
 CREATE INDEX events_by_line ON events (line, seq);
+
+-- The latest mail of each row: what was frozen before it was sent, and what became of it.
+CREATE TABLE mails (
+    line        INTEGER PRIMARY KEY,
+    message_id  TEXT NOT NULL,
+    mail_date   TEXT NOT NULL,  -- its Date header
+    recipient   TEXT NOT NULL,
+    courier     TEXT NOT NULL,
+    body        TEXT NOT NULL,  -- pass, sealed or notice; never the text
+    digest      TEXT NOT NULL,  -- SHA-256 of its bytes
+    outcome     TEXT,           -- NULL: unknown
+    receipt     TEXT,           -- the other side's words
+    ended_at    TEXT
+) STRICT;
 
 -- Finished handoff files.
 CREATE TABLE handoffs (

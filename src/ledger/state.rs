@@ -49,6 +49,23 @@ pub enum State {
         /// False while the pass followed a lost attempt and has not been looked at again.
         proven: bool,
     },
+    /// A mail with the pass is about to be sent, or its answer was lost.
+    Mailing {
+        /// The pass's id.
+        method: MethodId,
+        /// SHA-256 of the mail's bytes: nothing else may be sent in its place.
+        digest: String,
+        /// True if nobody knows whether the mail went out and nothing is under way.
+        lost: bool,
+        /// True if an earlier sending of these bytes may have arrived, so that no later
+        /// failure makes the row one that was certainly not mailed.
+        again: bool,
+    },
+    /// A courier took the mail and answers for it.
+    Delivered {
+        /// The pass's id.
+        method: MethodId,
+    },
     /// Cleanup deleted the pass and looked again.
     Removed {
         /// The pass's id.
@@ -68,6 +85,8 @@ pub enum Standing {
     Unsettled,
     Held,
     Sealed,
+    Mailing,
+    Delivered,
     Removed,
     Failed,
     Skipped,
@@ -76,18 +95,23 @@ pub enum Standing {
 
 impl Standing {
     /// All of them, in the order of a row's way.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Listed,
         Self::Checked,
         Self::Intent,
         Self::Unsettled,
         Self::Held,
         Self::Sealed,
+        Self::Mailing,
+        Self::Delivered,
         Self::Removed,
         Self::Failed,
         Self::Skipped,
         Self::Ineligible,
     ];
+
+    /// Those that own a live pass whose sealed copy is in the ledger.
+    pub const LIVE: [Self; 3] = [Self::Sealed, Self::Mailing, Self::Delivered];
 
     /// The word people and scripts see; part of `status --json`'s contract.
     #[must_use]
@@ -99,6 +123,8 @@ impl Standing {
             Self::Unsettled => "unsettled",
             Self::Held => "held",
             Self::Sealed => "sealed",
+            Self::Mailing => "mailing",
+            Self::Delivered => "delivered",
             Self::Removed => "removed",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
@@ -120,6 +146,8 @@ impl State {
             Self::Unsettled { .. } => Standing::Unsettled,
             Self::Held { .. } => Standing::Held,
             Self::Sealed { .. } => Standing::Sealed,
+            Self::Mailing { .. } => Standing::Mailing,
+            Self::Delivered { .. } => Standing::Delivered,
             Self::Removed { .. } => Standing::Removed,
             Self::Failed => Standing::Failed,
         }
@@ -136,6 +164,8 @@ impl State {
     pub const fn method(&self) -> Option<&MethodId> {
         match self {
             Self::Sealed { method, .. }
+            | Self::Mailing { method, .. }
+            | Self::Delivered { method }
             | Self::Removed { method }
             | Self::Held { sealed: Some(method) } => Some(method),
             _ => None,
@@ -159,7 +189,8 @@ pub struct IllegalMove {
 #[expect(clippy::match_same_arms, reason = "arms stand in the order of a row's way")]
 pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
     use State::{
-        Checked, Failed, Held, Ineligible, Intent, Listed, Removed, Sealed, Skipped, Unsettled,
+        Checked, Delivered, Failed, Held, Ineligible, Intent, Listed, Mailing, Removed, Sealed,
+        Skipped, Unsettled,
     };
     Ok(match (state, event) {
         (Listed, Event::Checked(_)) => Checked { after_loss: false },
@@ -201,12 +232,46 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
 
         (Failed, Event::Retried) => Checked { after_loss: false },
 
-        (Sealed { .. } | Held { sealed: Some(_) }, Event::RemovalIntended { .. }) => state.clone(),
-        (Sealed { method, .. } | Held { sealed: Some(method) }, Event::Removed { .. }) => {
-            Removed { method: method.clone() }
+        (Sealed { method, proven: true }, Event::MailIntended(mail)) => Mailing {
+            method: method.clone(),
+            digest: mail.digest.clone(),
+            lost: false,
+            again: false,
+        },
+        // What may have arrived is sent again with the same bytes or not at all.
+        (Mailing { method, digest, lost: true, .. }, Event::MailIntended(mail))
+            if *digest == mail.digest =>
+        {
+            Mailing { method: method.clone(), digest: digest.clone(), lost: false, again: true }
         }
+        (
+            Mailing { method, lost: false, again: false, .. },
+            Event::MailNotSent { .. } | Event::MailRefused { .. },
+        ) => Sealed { method: method.clone(), proven: true },
+        (
+            Mailing { method, digest, lost: false, again },
+            Event::MailNotSent { .. } | Event::MailRefused { .. } | Event::MailLost { .. },
+        ) => Mailing { method: method.clone(), digest: digest.clone(), lost: true, again: *again },
+        (Mailing { method, lost: false, .. }, Event::Delivered { .. }) => {
+            Delivered { method: method.clone() }
+        }
+
+        (
+            Sealed { .. } | Mailing { .. } | Delivered { .. } | Held { sealed: Some(_) },
+            Event::RemovalIntended { .. },
+        ) => state.clone(),
+        (
+            Sealed { method, .. }
+            | Mailing { method, .. }
+            | Delivered { method }
+            | Held { sealed: Some(method) },
+            Event::Removed { .. },
+        ) => Removed { method: method.clone() },
         // Cleanup looks again as often as it is asked to, and may find somebody else's pass.
-        (Sealed { .. } | Removed { .. } | Held { .. }, Event::ForeignSeen { .. }) => state.clone(),
+        (
+            Sealed { .. } | Mailing { .. } | Delivered { .. } | Removed { .. } | Held { .. },
+            Event::ForeignSeen { .. },
+        ) => state.clone(),
 
         _ => return Err(IllegalMove { state: state.name(), event: event.name() }),
     })
@@ -267,6 +332,47 @@ mod tests {
         let intent = State::Intent { intent: IntentId(2), after_loss: false };
         let late = Event::NotEffected { intent: IntentId(1), why: "429".into() };
         assert!(next(&intent, &late).is_err());
+    }
+
+    fn mail(digest: &str) -> Event {
+        Event::MailIntended(Box::new(crate::ledger::Posted {
+            message_id: "<a@b.example>".into(),
+            date: jiff::Timestamp::UNIX_EPOCH,
+            to: "ada@contoso.example".into(),
+            courier: "smtp".into(),
+            body: "pass".into(),
+            digest: digest.into(),
+        }))
+    }
+
+    #[test]
+    fn only_a_proven_pass_is_mailed() {
+        let sealed = |proven| State::Sealed { method: method("m"), proven };
+        assert!(next(&sealed(false), &mail("d")).is_err());
+        let mailing = next(&sealed(true), &mail("d")).expect("legal");
+        assert!(next(&mailing, &mail("d")).is_err(), "one is under way");
+        let not_sent = next(&mailing, &Event::MailNotSent { why: "450".into() });
+        assert_eq!(not_sent, Ok(sealed(true)));
+        let delivered = next(&mailing, &Event::Delivered { receipt: "250".into() }).expect("legal");
+        assert!(next(&delivered, &mail("d")).is_err(), "twice");
+    }
+
+    #[test]
+    fn a_lost_mail_is_repeated_with_the_same_bytes_or_not_at_all() {
+        let sealed = State::Sealed { method: method("m"), proven: true };
+        let mailing = next(&sealed, &mail("d")).expect("legal");
+        let lost = next(&mailing, &Event::MailLost { why: "cut".into() }).expect("legal");
+        assert!(next(&lost, &mail("other")).is_err());
+        let again = next(&lost, &mail("d")).expect("legal");
+        for event in [
+            Event::MailNotSent { why: "450".into() },
+            Event::MailRefused { why: "550".into() },
+            Event::MailLost { why: "cut".into() },
+        ] {
+            let after = next(&again, &event).expect("legal");
+            assert!(matches!(after, State::Mailing { lost: true, .. }), "the first may be there");
+            assert!(next(&after, &mail("other")).is_err());
+        }
     }
 
     #[test]

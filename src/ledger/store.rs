@@ -12,10 +12,11 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::events::{Asked, Event, IntentId};
+use super::events::{Asked, Event, IntentId, Posted};
 use super::fault::LedgerError;
 use super::record::{
-    About, Counts, IntentRecord, Issued, NewBadRow, NewRow, Outcome, RowRecord, Unhanded,
+    About, Counts, IntentRecord, Issued, MailOutcome, MailRecord, NewBadRow, NewRow, Outcome,
+    RowRecord, Unhanded,
 };
 use super::state::{self, Standing, State};
 use crate::ids::{Line, MethodId, UserId};
@@ -94,6 +95,10 @@ pub(super) fn record(
             | Event::NotEffected { .. }
             | Event::Refused { .. }
             | Event::Sealed { .. }
+            | Event::MailIntended(_)
+            | Event::MailNotSent { .. }
+            | Event::MailRefused { .. }
+            | Event::Delivered { .. }
     );
     if needs_intent {
         return Err(LedgerError::NeedsIntent { line, event: event.name() }.into());
@@ -178,6 +183,36 @@ pub(super) fn seal(
     Ok(state)
 }
 
+/// Writes down that a mail is about to be sent.
+pub(super) fn intend_mail(
+    db: &Connection,
+    line: Line,
+    posted: Posted,
+    at: Timestamp,
+) -> Result<(), Halt> {
+    if closed(db)?.is_some() {
+        return Err(LedgerError::Closed.into());
+    }
+    apply(db, line, &Event::MailIntended(Box::new(posted)), at)?;
+    Ok(())
+}
+
+/// Records what became of a mail.
+pub(super) fn conclude_mail(
+    db: &Connection,
+    line: Line,
+    outcome: MailOutcome,
+    at: Timestamp,
+) -> Result<State, Halt> {
+    let event = match outcome {
+        MailOutcome::Delivered { receipt } => Event::Delivered { receipt },
+        MailOutcome::NotSent { why } => Event::MailNotSent { why },
+        MailOutcome::Refused { why } => Event::MailRefused { why },
+        MailOutcome::Lost { why } => Event::MailLost { why },
+    };
+    apply(db, line, &event, at)
+}
+
 /// Closes the run; a second time changes nothing.
 pub(super) fn close(db: &Connection, at: Timestamp) -> Result<(), rusqlite::Error> {
     db.execute("UPDATE about SET closed_at = coalesce(closed_at, ?1)", [at.to_string()])?;
@@ -247,7 +282,7 @@ fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<St
                          reason = CASE WHEN ?5 THEN reason ELSE ?4 END WHERE line = ?1",
     )?
     .execute(params![key(line), after.name(), json(&after)?, event.reason(), aside])?;
-    keep_evidence(db, line, &before, event)?;
+    keep_evidence(db, line, &before, event, at)?;
     Ok(after)
 }
 
@@ -257,12 +292,13 @@ fn keep_evidence(
     line: Line,
     before: &State,
     event: &Event,
+    at: Timestamp,
 ) -> Result<(), rusqlite::Error> {
     match event {
         Event::Checked(eligible) => {
             db.prepare_cached(
                 "UPDATE rows SET user_id = ?2, display_name = ?3, asked_json = ?4,
-                                 recipient_set = ?5 WHERE line = ?1",
+                                 recipient_set = ?5, reader_json = ?6 WHERE line = ?1",
             )?
             .execute(params![
                 key(line),
@@ -270,6 +306,7 @@ fn keep_evidence(
                 eligible.display_name,
                 json(&eligible.asked)?,
                 eligible.set,
+                eligible.reader.as_ref().map(json).transpose()?,
             ])?;
         }
         Event::Intended { intent, .. } => {
@@ -307,6 +344,11 @@ fn keep_evidence(
             }
         }
         Event::Retried => restart_attempts(db, line)?,
+        Event::MailIntended(posted) => post(db, line, posted)?,
+        Event::MailNotSent { .. } | Event::MailRefused { .. } | Event::MailLost { .. } => {
+            end_mail(db, line, event, None, at)?;
+        }
+        Event::Delivered { receipt } => end_mail(db, line, event, Some(receipt), at)?,
         Event::Held { found: Some(method), .. } | Event::ForeignSeen { method } => {
             db.prepare_cached("UPDATE rows SET foreign_method_id = ?2 WHERE line = ?1")?
                 .execute(params![key(line), method.as_str()])?;
@@ -320,6 +362,38 @@ fn keep_evidence(
         | Event::RemovalIntended { .. }
         | Event::Removed { .. } => {}
     }
+    Ok(())
+}
+
+fn post(db: &Connection, line: Line, posted: &Posted) -> Result<(), rusqlite::Error> {
+    db.prepare_cached(
+        "INSERT OR REPLACE INTO mails
+             (line, message_id, mail_date, recipient, courier, body, digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        key(line),
+        posted.message_id,
+        posted.date.to_string(),
+        posted.to,
+        posted.courier,
+        posted.body,
+        posted.digest,
+    ])?;
+    Ok(())
+}
+
+fn end_mail(
+    db: &Connection,
+    line: Line,
+    event: &Event,
+    receipt: Option<&str>,
+    at: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    db.prepare_cached(
+        "UPDATE mails SET outcome = ?2, receipt = ?3, ended_at = ?4 WHERE line = ?1",
+    )?
+    .execute(params![key(line), event.name(), receipt, at.to_string()])?;
     Ok(())
 }
 
@@ -364,8 +438,10 @@ const ROW: &str = "SELECT r.line, r.user_principal_name, r.cells_json, r.wanted_
     r.state_json, r.user_id, r.display_name, r.asked_json, r.recipient_set, r.method_id,
     r.pass_start, r.pass_lifetime_minutes, r.pass_one_time, r.reason, r.foreign_method_id,
     r.attempts, r.handoff_file, i.intent, i.asked_json, i.graph_time, i.minted_at, i.given_up,
-    i.outcome
-    FROM rows r LEFT JOIN intents i ON i.intent = r.latest_intent";
+    i.outcome, r.reader_json, m.message_id, m.mail_date, m.recipient, m.courier, m.body, m.digest,
+    m.outcome, m.receipt, m.ended_at
+    FROM rows r LEFT JOIN intents i ON i.intent = r.latest_intent
+    LEFT JOIN mails m ON m.line = r.line";
 
 /// At most `limit` rows in these states behind `after`, by line.
 ///
@@ -462,7 +538,7 @@ pub(super) fn unhanded(
 ) -> Result<Vec<Unhanded>, rusqlite::Error> {
     db.prepare_cached(
         "SELECT r.line, r.recipient_set FROM rows r JOIN sealed s ON s.line = r.line
-         WHERE r.state = 'sealed' AND r.handoff_file IS NULL AND r.line > ?1
+         WHERE r.state IN ('sealed', 'mailing', 'delivered') AND r.handoff_file IS NULL AND r.line > ?1
          ORDER BY r.line LIMIT ?2",
     )?
     .query_map(params![after.map_or(-1, key), at_most(limit)], |row| {
@@ -513,6 +589,8 @@ fn row_record(row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
         reason: row.get(13)?,
         foreign: parsed(row, 14)?,
         intent: intent_record(row)?,
+        reader: row.get::<_, Option<String>>(23)?.map(|_| from_json(row, 23)).transpose()?,
+        mail: mail_record(row)?,
         attempts: row.get(15)?,
         handoff: row.get(16)?,
     })
@@ -538,6 +616,20 @@ fn intent_record(row: &Row<'_>) -> Result<Option<IntentRecord>, rusqlite::Error>
         given_up: parsed(row, 21)?,
         outcome: row.get(22)?,
     }))
+}
+
+fn mail_record(row: &Row<'_>) -> Result<Option<MailRecord>, rusqlite::Error> {
+    let Some(message_id) = row.get::<_, Option<String>>(24)? else { return Ok(None) };
+    let posted = Posted {
+        message_id,
+        date: needed(row, 25)?,
+        to: row.get(26)?,
+        courier: row.get(27)?,
+        body: row.get(28)?,
+        digest: row.get(29)?,
+    };
+    let (outcome, receipt, ended) = (row.get(30)?, row.get(31)?, parsed(row, 32)?);
+    Ok(Some(MailRecord { posted, outcome, receipt, ended }))
 }
 
 // ---- values ------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ fn checked(number: u64) -> Event {
         display_name: Some(format!("Person {number}")),
         asked: asked(),
         set: 0,
+        reader: None,
     }))
 }
 

@@ -91,6 +91,7 @@ const fn word(doing: Doing) -> &'static str {
         Doing::Issue => "issuing",
         Doing::Settle => "settling",
         Doing::Handoff => "handoff",
+        Doing::Deliver => "mailing",
         Doing::Remove => "removing",
         Doing::Prove => "proving",
     }

@@ -30,6 +30,7 @@ pub(super) struct Verdict<'a> {
     ineligible: u64,
     problems: Vec<Problem<'a>>,
     warnings: Vec<String>,
+    mail: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -56,6 +57,7 @@ impl<'a> Verdict<'a> {
             ineligible: verdict.ineligible,
             problems: verdict.problems.iter().map(problem).collect(),
             warnings: verdict.warnings.iter().map(ToString::to_string).collect(),
+            mail: &verdict.mail,
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Rows go from the file into a ledger draft and from there, some hundred at a time, through
 //! the check: memory does not grow with the wave.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::Session;
+use crate::clock::{later, span};
 use crate::graph::verdict::plain;
 use crate::ids::{Line, Upn};
 use crate::ledger::{
@@ -22,7 +23,8 @@ use crate::ledger::{
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::roster::{self, BadRow, Found, Header, Rejects, Roster, RosterError, Row, Wanted};
-use crate::stages::check::{Check, CheckError, Finding, Issuers, Subject, Warning};
+use crate::stages::check::{Check, CheckError, Finding, Issuers, Problem, Subject, Warning};
+use crate::stages::deliver::Desk;
 use crate::stages::seal::{BookError, RecipientBook};
 
 /// The one column a wave must have, by whatever name its header gives it.
@@ -101,6 +103,8 @@ pub struct Verdict {
     pub problems: Vec<RowProblem>,
     /// What is odd about the wave.
     pub warnings: Vec<Warning>,
+    /// What is wrong with the wave's mail as a whole, whatever the row.
+    pub mail: Vec<String>,
     /// The policy's bounds.
     pub policy: PolicyRecord,
     /// The columns.
@@ -143,7 +147,18 @@ pub fn read(
     roster.finish().map_err(unread)
 }
 
-/// Asks Graph about every row of a draft and records what it says.
+/// What the check has to know of mail.
+pub struct Letters<'a> {
+    /// Writes them.
+    pub desk: &'a Desk,
+    /// Whether issuing runs ahead of mail, so that passes age while they wait.
+    pub ahead: bool,
+    /// Whether the last reader may get less than [`limits::LEAST_USABLE`].
+    pub allow_late: bool,
+}
+
+/// Asks Graph about every row of a draft and records what it says; given `letters`, also
+/// writes each row's letter with a dummy code.
 ///
 /// # Errors
 /// [`IntakeError`]
@@ -154,15 +169,18 @@ pub async fn check(
     draft: &mut Draft,
     session: &Session,
     issuers: Issuers<'_>,
+    letters: Option<&Letters<'_>>,
 ) -> Result<Verdict, IntakeError> {
     let listed = draft.counts()?.of(Standing::Listed);
     let mut check =
         Check::prepare(&session.graph, options, listed, session.may_read_groups).await?;
     session.watcher.hear(News::Began { doing: Doing::Check, total: Some(listed) });
+    let mut proof = letters.map(|letters| Proof::new(letters, session.clock.now()));
     let mut after = None;
     loop {
         let rows = draft.rows(&[Standing::Listed], after, limits::ROWS_PER_CHECK)?;
         let Some(last) = rows.last() else { break };
+        let before = after;
         after = Some(last.line);
         let mut subjects = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -177,9 +195,13 @@ pub async fn check(
         for (line, finding) in findings {
             draft.record(line, &event(finding))?;
         }
+        if let Some(proof) = &mut proof {
+            proof.read(&wave.header, draft, before, rows.len())?;
+        }
     }
     session.watcher.hear(News::Ended { doing: Doing::Check });
-    verdict(&check, wave, book, draft)
+    let mail = proof.map(Proof::conclude).unwrap_or_default();
+    verdict(&check, wave, book, draft, mail)
 }
 
 /// Makes the ledger whole: from here on, a resume needs nothing else.
@@ -354,6 +376,7 @@ fn verdict(
     wave: roster::Wave,
     book: &RecipientBook,
     draft: &Draft,
+    mail: Vec<String>,
 ) -> Result<Verdict, IntakeError> {
     let counts = draft.counts()?;
     let mut problems = Vec::new();
@@ -375,11 +398,97 @@ fn verdict(
         ineligible: counts.of(Standing::Ineligible),
         problems,
         warnings: check.warnings(),
+        mail,
         policy: check.policy(),
         header: wave.header,
         digest: wave.digest,
         sets: book.records().len(),
     })
+}
+
+/// Reads every letter before any pass exists, and reckons when the last will be read.
+struct Proof<'a> {
+    letters: &'a Letters<'a>,
+    now: Timestamp,
+    mails: u64,
+    /// The least time that a reader has left.
+    least: Option<std::time::Duration>,
+    locales: BTreeSet<String>,
+    faults: Vec<String>,
+}
+
+impl<'a> Proof<'a> {
+    fn new(letters: &'a Letters<'a>, now: Timestamp) -> Self {
+        Self { letters, now, mails: 0, least: None, locales: BTreeSet::new(), faults: Vec::new() }
+    }
+
+    /// Reads the letters of the eligible ones among the next `most` rows.
+    fn read(
+        &mut self,
+        header: &Header,
+        draft: &mut Draft,
+        after: Option<Line>,
+        most: usize,
+    ) -> Result<(), IntakeError> {
+        for row in draft.rows(&[Standing::Checked], after, most)? {
+            match self.letters.desk.preview(&row, header, self.now) {
+                Err(error) => {
+                    let problem = Problem::Letter { why: error.to_string() };
+                    draft.record(row.line, &event(Finding::Ineligible(vec![problem])))?;
+                }
+                Ok(letter) => {
+                    self.reckon(&row);
+                    if self.locales.insert(letter.locale().to_owned()) {
+                        let found =
+                            self.letters.desk.faults(&row, header, &[letter.locale()], self.now);
+                        let told = found.unwrap_or_default().into_iter();
+                        self.faults.extend(told.map(|fault| fault.to_string()));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// How long this row's reader has, if mail leaves in the wave's order at its full rate.
+    fn reckon(&mut self, row: &RowRecord) {
+        let Some(asked) = &row.asked else { return };
+        self.mails += 1;
+        let lifetime = std::time::Duration::from_secs(u64::from(asked.lifetime_minutes) * 60);
+        let mailed = later(self.now, self.needed());
+        let begins = match asked.start {
+            Some(start) => start,
+            None if self.letters.ahead => self.now,
+            None => mailed,
+        };
+        let left = span(mailed.max(begins), later(begins, lifetime));
+        self.least = Some(self.least.map_or(left, |least| least.min(left)));
+    }
+
+    /// How long the mails so far take.
+    fn needed(&self) -> std::time::Duration {
+        let rate = u64::from(self.letters.desk.plan.max_per_minute.max(1));
+        std::time::Duration::from_secs(self.mails * 60 / rate)
+    }
+
+    /// What is wrong with the mail of the wave as a whole.
+    fn conclude(self) -> Vec<String> {
+        let mut wrong = self.faults.clone();
+        let late = self.least.filter(|left| *left < limits::LEAST_USABLE);
+        if let Some(left) = late.filter(|_| !self.letters.allow_late) {
+            wrong.push(format!(
+                "{} mails at {} a minute take {} min, so the last reader would get {} usable min, \
+                 less than {}; raise --lifetime or max_per_minute, split the wave, or give \
+                 --allow-late",
+                self.mails,
+                self.letters.desk.plan.max_per_minute,
+                self.needed().as_secs().div_ceil(60),
+                left.as_secs() / 60,
+                limits::LEAST_USABLE.as_secs() / 60,
+            ));
+        }
+        wrong
+    }
 }
 
 fn json(value: &impl serde::Serialize) -> String {

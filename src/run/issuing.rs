@@ -14,6 +14,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
 use super::Session;
+use super::delivering::{self, Mails, Post};
 use super::intake::{self, IntakeError};
 use crate::ids::{Line, Upn};
 use crate::ledger::{Event, IntentRecord, Ledger, LedgerError, RowRecord, Standing, State};
@@ -21,6 +22,7 @@ use crate::limits;
 use crate::pace::Budget;
 use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
+use crate::stages::deliver::is_ready;
 use crate::stages::issue::settle::Settled;
 use crate::stages::issue::{Attempt, Desk, Halt};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
@@ -36,6 +38,8 @@ pub struct Issuance {
     pub halt: Option<Halt>,
     /// Whether somebody wished to stop.
     pub drained: bool,
+    /// Why mailing stopped before its end, if it did.
+    pub mail: Option<String>,
     /// The handoff files written now.
     pub handoffs: Vec<PathBuf>,
     /// Why the handoff is not whole, if it is not. The ledger has every pass all the same.
@@ -65,16 +69,17 @@ pub enum IssuingError {
     Closed,
 }
 
-/// Issues to every row of a fresh ledger.
+/// Issues to every row of a fresh ledger and, given `post`, mails each pass.
 ///
 /// # Errors
 /// [`IssuingError`], before the first row.
 pub async fn run(
     ledger: &Ledger,
     sets: Vec<Arc<RecipientSet>>,
+    post: Option<&Post>,
     session: &Session,
 ) -> Result<Issuance, IssuingError> {
-    let floor = Floor::open(ledger, sets, session)?;
+    let floor = Floor::open(ledger, sets, post, session)?;
     Ok(floor.work(Vec::new()).await)
 }
 
@@ -83,7 +88,11 @@ pub async fn run(
 ///
 /// # Errors
 /// [`IssuingError`], before the first row.
-pub async fn resume(ledger: &Ledger, session: &Session) -> Result<Issuance, IssuingError> {
+pub async fn resume(
+    ledger: &Ledger,
+    post: Option<&Post>,
+    session: &Session,
+) -> Result<Issuance, IssuingError> {
     if ledger.closed().await?.is_some() {
         return Err(IssuingError::Closed);
     }
@@ -91,7 +100,7 @@ pub async fn resume(ledger: &Ledger, session: &Session) -> Result<Issuance, Issu
     // The first answer also tells Graph's clock, by which old intents are judged.
     session.graph.policy().await.map_err(Halt::from)?;
     let started = session.clock.instant();
-    let floor = Floor::open(ledger, sets, session)?;
+    let floor = Floor::open(ledger, sets, post, session)?;
     let fences = floor.pick_up(started).await?;
     intake::check_again(ledger, session).await?;
     Ok(floor.work(fences).await)
@@ -108,12 +117,13 @@ pub(super) struct Fence {
 pub(super) struct Floor<'a> {
     pub(super) desk: Desk,
     vault: Vault,
+    post: Option<&'a Post>,
     session: &'a Session,
 }
 
 /// What one task came to.
 enum Reached {
-    Sealed,
+    Sealed(Line),
     Failed,
     Held,
     /// Nobody knows; settle after the fence.
@@ -128,11 +138,12 @@ impl<'a> Floor<'a> {
     fn open(
         ledger: &Ledger,
         sets: Vec<Arc<RecipientSet>>,
+        post: Option<&'a Post>,
         session: &'a Session,
     ) -> Result<Self, IssuingError> {
         let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
         let spool = Spool::create(&folder).map_err(HandoverError::from)?;
-        Ok(Self { desk: desk(ledger, session), vault: Vault::new(sets, spool), session })
+        Ok(Self { desk: desk(ledger, session), vault: Vault::new(sets, spool), post, session })
     }
 
     /// Sorts out what an earlier process left: which rows must be settled, and when.
@@ -149,17 +160,18 @@ impl<'a> Floor<'a> {
 
     /// Works until there is nothing left to do, and writes the handoff.
     async fn work(self, fences: Vec<Fence>) -> Issuance {
-        let halt = self.issue_all(fences).await.err();
+        let mut mail = None;
+        let halt = self.issue_all(fences, &mut mail).await.err();
         let drained = self.session.drain.is_on();
-        let Self { desk, vault, session } = self;
+        let Self { desk, vault, session, .. } = self;
         session.watcher.hear(News::Began { doing: Doing::Handoff, total: None });
         let mut handoffs = Vec::new();
         let handover = hand_over(&desk.ledger, vault, &mut handoffs).await.err();
         session.watcher.hear(News::Ended { doing: Doing::Handoff });
-        Issuance { halt, drained, handoffs, handover }
+        Issuance { halt, drained, mail, handoffs, handover }
     }
 
-    async fn issue_all(&self, fences: Vec<Fence>) -> Result<(), Halt> {
+    async fn issue_all(&self, fences: Vec<Fence>, mail: &mut Option<String>) -> Result<(), Halt> {
         let counts = self.desk.ledger.counts().await?;
         let total = counts.of(Standing::Checked) + fences.len() as u64;
         self.hear(News::Began { doing: Doing::Issue, total: Some(total) });
@@ -168,7 +180,8 @@ impl<'a> Floor<'a> {
         for fence in fences {
             shift.wait_for(fence);
         }
-        let ended = shift.run().await;
+        shift.pick_up_mail().await?;
+        let ended = shift.run(mail).await;
         self.hear(News::Ended { doing: Doing::Issue });
         ended
     }
@@ -246,11 +259,11 @@ impl<'a> Floor<'a> {
 
     async fn prove(&self, sealed: Sealed, upn: String) -> Result<Reached, Halt> {
         if sealed.is_proven() {
-            return Ok(Reached::Sealed);
+            return Ok(Reached::Sealed(sealed.line()));
         }
         let line = sealed.line();
         match self.desk.verify(line, sealed.user(), sealed.method()).await? {
-            None => Ok(Reached::Sealed),
+            None => Ok(Reached::Sealed(line)),
             Some(why) => {
                 self.vault.forget(line);
                 self.hear(News::RowHeld { line, upn, why });
@@ -262,7 +275,7 @@ impl<'a> Floor<'a> {
     async fn settle(&self, line: Line) -> Result<Reached, Halt> {
         match self.desk.settle(line).await? {
             Settled::Free => Ok(Reached::Free(line)),
-            Settled::Sealed => Ok(Reached::Sealed),
+            Settled::Sealed => Ok(Reached::Sealed(line)),
             Settled::Held { why } => {
                 let row = self.desk.ledger.row(line).await?;
                 let upn = row.map(|row| row.upn).unwrap_or_default();
@@ -292,6 +305,7 @@ struct Shift<'a> {
     source: Source,
     working: FuturesUnordered<LocalBoxFuture<'a, Result<Reached, Halt>>>,
     fenced: FuturesUnordered<LocalBoxFuture<'a, Line>>,
+    mails: Option<Mails<'a>>,
     lost_in_a_row: u32,
     last_success: Instant,
     halt: Option<Halt>,
@@ -305,6 +319,9 @@ impl<'a> Shift<'a> {
             source: Source::new(floor.desk.ledger.clone(), taken),
             working: FuturesUnordered::new(),
             fenced: FuturesUnordered::new(),
+            mails: floor
+                .post
+                .map(|post| Mails::new(post, Some(floor.vault.spool()), floor.session)),
             lost_in_a_row: 0,
             last_success: floor.desk.clock.instant(),
             halt: None,
@@ -319,12 +336,29 @@ impl<'a> Shift<'a> {
         }));
     }
 
-    async fn run(mut self) -> Result<(), Halt> {
+    /// What an earlier process sealed and did not mail; without an identity nobody here can
+    /// open it.
+    async fn pick_up_mail(&mut self) -> Result<(), Halt> {
+        let (Some(mails), Some(post)) = (&mut self.mails, self.floor.post) else { return Ok(()) };
+        let ledger = &self.floor.desk.ledger;
+        delivering::mark_lost(ledger).await?;
+        if !post.holds_issuing_back() {
+            delivering::gather(ledger, self.floor.session, &[Standing::Sealed], |row| {
+                if is_ready(row) {
+                    mails.push(row.line, false);
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn run(mut self, mail: &mut Option<String>) -> Result<(), Halt> {
         let floor = self.floor;
         let drain = &floor.session.drain;
         let mut told = false;
         loop {
-            let stopping = self.halt.is_some() || drain.is_on();
+            let stopping = self.halt.is_some() || drain.is_on() || self.is_held_back_for_good();
             if stopping && !told {
                 told = true;
                 floor.hear(News::Draining { in_flight: self.working.len() as u64 });
@@ -332,7 +366,8 @@ impl<'a> Shift<'a> {
             if !stopping {
                 self.fill().await;
             }
-            if self.working.is_empty() && (stopping || self.fenced.is_empty()) {
+            if self.is_done(stopping) {
+                *mail = self.mails.and_then(|mails| mails.stopped().map(ToOwned::to_owned));
                 return self.halt.map_or(Ok(()), Err);
             }
             tokio::select! {
@@ -340,19 +375,51 @@ impl<'a> Shift<'a> {
                 Some(line) = self.fenced.next(), if !stopping => {
                     self.working.push(Box::pin(floor.settle(line)));
                 }
+                Some(ended) = next_mail(&mut self.mails) => {
+                    if let Err(halt) = ended {
+                        self.halt.get_or_insert(halt);
+                    }
+                }
                 () = drain.begun(), if !stopping => {}
             }
         }
     }
 
-    /// Begins as many rows as may be in hand.
+    /// Nothing is under way, and nothing is to be begun.
+    fn is_done(&self, stopping: bool) -> bool {
+        let mailing = self.mails.as_ref().is_some_and(|mails| {
+            mails.is_sending() || !stopping && mails.stopped().is_none() && mails.in_hand() > 0
+        });
+        self.working.is_empty() && !mailing && (stopping || self.fenced.is_empty())
+    }
+
+    /// Mail has stopped, and nobody but this process could mail what it would issue.
+    fn is_held_back_for_good(&self) -> bool {
+        self.mails.as_ref().is_some_and(|mails| mails.stopped().is_some())
+            && self.floor.post.is_some_and(Post::holds_issuing_back)
+    }
+
+    /// Rows that may be worked on so that what waits for mail stays within its bound.
+    fn room_for_mail(&self) -> usize {
+        match (&self.mails, self.floor.post) {
+            (Some(mails), Some(post)) if post.holds_issuing_back() => {
+                post.most_waiting().saturating_sub(mails.in_hand())
+            }
+            _ => usize::MAX,
+        }
+    }
+
+    /// Begins as many mails and rows as may be in hand.
     async fn fill(&mut self) {
+        if let Some(mails) = &mut self.mails {
+            mails.fill();
+        }
         let room = if self.lost_in_a_row >= LOSSES_BEFORE_CAUTION {
             1
         } else {
             self.floor.desk.graph.pace().max_in_flight() * limits::ROWS_AHEAD
         };
-        while self.working.len() < room {
+        while self.working.len() < room.min(self.room_for_mail()) {
             match self.source.next().await {
                 Ok(Some(candidate)) => self.working.push(Box::pin(self.floor.row(candidate))),
                 Ok(None) => return,
@@ -366,7 +433,10 @@ impl<'a> Shift<'a> {
 
     async fn take(&mut self, reached: Result<Reached, Halt>) {
         let done = match reached {
-            Ok(Reached::Sealed) => {
+            Ok(Reached::Sealed(line)) => {
+                if let Some(mails) = &mut self.mails {
+                    mails.push(line, false);
+                }
                 self.lost_in_a_row = 0;
                 self.last_success = self.floor.desk.clock.instant();
                 true
@@ -420,6 +490,11 @@ impl<'a> Shift<'a> {
             }
         }
     }
+}
+
+/// The next mail that ends; never, if there are none.
+async fn next_mail(mails: &mut Option<Mails<'_>>) -> Option<Result<(), Halt>> {
+    mails.as_mut()?.next().await
 }
 
 /// The rows that wait for a pass, in the wave's order, each once.

@@ -168,8 +168,10 @@ async fn remove_all(
     tidied: &mut Tidied,
 ) -> Result<(), TidyError> {
     // A held row may own a pass that was sealed and then not seen.
-    let states = [Standing::Sealed, Standing::Held];
-    let total = ledger.counts().await?.of(Standing::Sealed);
+    let [sealed, mailing, delivered] = Standing::LIVE;
+    let states = [sealed, mailing, delivered, Standing::Held];
+    let counts = ledger.counts().await?;
+    let total = Standing::LIVE.iter().map(|standing| counts.of(*standing)).sum();
     session.watcher.hear(News::Began { doing: Doing::Remove, total: Some(total) });
     let mut after = None;
     while !session.drain.is_on() {

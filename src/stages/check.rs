@@ -11,9 +11,12 @@ use jiff::Timestamp;
 
 use crate::clock::{later, span};
 use crate::graph::verdict::plain;
-use crate::graph::{FoundPass, Graph, GraphError, Policy, Target, User};
+use crate::graph::{Boss, FoundPass, Graph, GraphError, Policy, Target, User};
 use crate::ids::{GroupId, Line, MethodId, Upn, UserId};
-use crate::ledger::{Asked, Eligible, Existing, Options, PolicyRecord, RowRecord, State};
+use crate::ledger::{
+    Asked, Eligible, Existing, MailOptions, Options, PolicyRecord, Reader, RowRecord, State, To,
+};
+use crate::letter::{BadMailbox, Mailbox, Mode};
 use crate::limits;
 use crate::roster::Wanted;
 
@@ -195,6 +198,28 @@ pub enum Problem {
         /// The earlier row.
         first: Line,
     },
+    /// None of the places asked for has an address.
+    #[error(
+        "has no mail address in {tried}; give one in the column deliverTo, or name another place with --to"
+    )]
+    NoAddress {
+        /// The places, for people.
+        tried: String,
+    },
+    /// What stands where the address should be is none.
+    #[error("its mail address from {place}: the address {why}")]
+    BadAddress {
+        /// Where it came from.
+        place: &'static str,
+        /// What is wrong with it.
+        why: BadMailbox,
+    },
+    /// Its letter cannot be written.
+    #[error("{why}")]
+    Letter {
+        /// What is wrong, usually with the template.
+        why: String,
+    },
     /// Graph would not let us look at the user's passes.
     #[error("the passes of this user cannot be read: {why}")]
     Unreadable {
@@ -241,6 +266,14 @@ pub enum Warning {
         forecast: u64,
         /// Minutes.
         lifetime: u32,
+    },
+    /// A mailbox that opens with the pass alone.
+    #[error(
+        "{rows} of the passes would go to the mailbox of the very person who may need the pass to open it; --to manager or other-mail reaches somebody who can read it"
+    )]
+    OwnMailbox {
+        /// Rows.
+        rows: u64,
     },
     /// Nobody could use what is issued now.
     #[error(
@@ -313,6 +346,7 @@ struct Targets {
 struct Lint {
     eligible: u64,
     one_time: u64,
+    own_mailbox: u64,
     starts_past: u64,
     first_start: Option<Timestamp>,
     last_start: Option<Timestamp>,
@@ -398,12 +432,14 @@ impl Check {
                 user: users.get(&subject.upn.key()),
                 asked: self.asked(&subject.wanted),
                 problems: Vec::new(),
+                reader: None,
             })
             .collect();
         for row in &mut rows {
             self.judge_alone(row, now);
         }
         self.judge_groups(graph, &mut rows).await?;
+        self.judge_mail(graph, &mut rows).await?;
         let passes = self.live_passes(graph, &rows).await?;
         let found = passes.values().flatten().flatten();
         let live: Vec<MethodId> =
@@ -424,6 +460,9 @@ impl Check {
         }
         if lint.one_time > 0 {
             warnings.push(Warning::OneTime { rows: lint.one_time });
+        }
+        if lint.own_mailbox > 0 {
+            warnings.push(Warning::OwnMailbox { rows: lint.own_mailbox });
         }
         if lint.starts_past > 0 {
             warnings.push(Warning::StartsPast { rows: lint.starts_past });
@@ -581,6 +620,27 @@ impl Check {
         problems
     }
 
+    /// Finds out who gets each row's mail, managers included.
+    async fn judge_mail(&self, graph: &Graph, rows: &mut [Row<'_>]) -> Result<(), GraphError> {
+        let Some(mail) = &self.options.mail else { return Ok(()) };
+        let good: Vec<UserId> = rows
+            .iter()
+            .filter(|row| row.problems.is_empty())
+            .filter_map(|row| row.user.map(|user| user.id))
+            .collect();
+        let managers = graph.managers(&good).await?;
+        let managers: HashMap<UserId, Option<Boss>> = good.into_iter().zip(managers).collect();
+        for row in rows {
+            let Some(user) = row.user.filter(|_| row.problems.is_empty()) else { continue };
+            let manager = managers.get(&user.id).and_then(Option::as_ref);
+            match reader(mail, &row.subject.wanted, user, manager) {
+                Ok(reader) => row.reader = Some(reader),
+                Err(problem) => row.problems.push(problem),
+            }
+        }
+        Ok(())
+    }
+
     /// The passes of the rows that are good so far. `--existing replace` reads nothing.
     async fn live_passes(
         &self,
@@ -625,11 +685,15 @@ impl Check {
         }
         let (asked, _) = row.asked;
         self.lint.count(&asked, now);
+        let code = self.options.mail.as_ref().is_some_and(|mail| mail.body == Mode::Pass.as_str());
+        let own = row.reader.as_ref().is_some_and(|reader| is_own(user, &reader.address));
+        self.lint.own_mailbox += u64::from(code && own);
         Finding::Eligible(Box::new(Eligible {
             user: user.id,
             display_name: user.display_name.as_deref().map(plain),
             asked,
             set: row.subject.set,
+            reader: row.reader,
         }))
     }
 }
@@ -640,6 +704,7 @@ struct Row<'a> {
     user: Option<&'a User>,
     asked: (Asked, bool),
     problems: Vec<Problem>,
+    reader: Option<Reader>,
 }
 
 impl Targets {
@@ -671,6 +736,60 @@ impl Lint {
             self.last_start = Some(self.last_start.map_or(start, |last| last.max(start)));
         }
     }
+}
+
+/// The first of the places that gives an address.
+fn reader(
+    mail: &MailOptions,
+    wanted: &Wanted,
+    user: &User,
+    manager: Option<&Boss>,
+) -> Result<Reader, Problem> {
+    let named = |text: &Option<String>| text.clone().unwrap_or_default();
+    for to in &mail.to {
+        let (name, address, language) = match to {
+            To::Column => (None, wanted.deliver_to.clone(), &user.preferred_language),
+            To::Manager => (
+                manager.and_then(|boss| boss.display_name.clone()),
+                manager.and_then(|boss| boss.mail.clone()),
+                manager.map_or(&None, |boss| &boss.preferred_language),
+            ),
+            To::OtherMail => (
+                user.display_name.clone(),
+                user.other_mails.iter().flatten().next().cloned(),
+                &user.preferred_language,
+            ),
+            To::Mail => (user.display_name.clone(), user.mail.clone(), &user.preferred_language),
+            To::Address(address) => (None, Some(address.clone()), &user.preferred_language),
+        };
+        let Some(text) = address.filter(|text| !text.trim().is_empty()) else { continue };
+        let mailbox: Mailbox =
+            text.parse().map_err(|why| Problem::BadAddress { place: place(to), why })?;
+        return Ok(Reader {
+            address: mailbox.address().to_owned(),
+            name: mailbox.name().map(ToOwned::to_owned).or(name),
+            locale: wanted.locale.clone().or_else(|| language.clone()),
+            manager: manager.map(|boss| (named(&boss.display_name), named(&boss.mail))),
+        });
+    }
+    Err(Problem::NoAddress { tried: mail.to.iter().map(place).collect::<Vec<_>>().join(", ") })
+}
+
+/// Where an address comes from, for people.
+const fn place(to: &To) -> &'static str {
+    match to {
+        To::Column => "the column deliverTo",
+        To::Manager => "the manager's mail",
+        To::OtherMail => "other mails",
+        To::Mail => "mail",
+        To::Address(_) => "--to",
+    }
+}
+
+/// Whether an address is the one its person signs in to.
+fn is_own(user: &User, address: &str) -> bool {
+    let own = [&user.mail, &user.user_principal_name];
+    own.into_iter().flatten().any(|own| own.eq_ignore_ascii_case(address))
 }
 
 fn is_everyone(target: &Target) -> bool {

@@ -28,7 +28,10 @@ impl Owned {
     #[must_use]
     pub fn sealed(row: &RowRecord) -> Option<Self> {
         match &row.state {
-            State::Sealed { method, .. } | State::Held { sealed: Some(method) } => Some(Self {
+            State::Sealed { method, .. }
+            | State::Mailing { method, .. }
+            | State::Delivered { method }
+            | State::Held { sealed: Some(method) } => Some(Self {
                 line: row.line,
                 upn: row.upn.clone(),
                 user: row.user?,

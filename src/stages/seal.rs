@@ -66,6 +66,12 @@ impl Vault {
         Self { sets, spool }
     }
 
+    /// This process's spool, from which a letter's code is read again.
+    #[must_use]
+    pub const fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
     /// Leaves a row out of the handoff.
     pub fn forget(&self, line: Line) {
         self.spool.forget(line);

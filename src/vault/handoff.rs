@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::entry::{Ciphertext, Spooled, header};
+use super::opened::{OpenedRow, first_row};
 use super::recipients::{self, RecipientSet, one_line};
 use crate::ids::{Line, Upn};
 use crate::limits;
@@ -140,6 +141,32 @@ impl Spool {
         kept.end += u64::from(length);
         kept.index.push(Place { line: line.0, offset, set, length });
         Ok(())
+    }
+
+    /// Opens a row that was kept in this process, for the letter that is being rendered.
+    ///
+    /// # Errors
+    /// [`HandoffError`], if it was not kept or cannot be read.
+    pub fn open(&self, line: Line) -> Result<OpenedRow, HandoffError> {
+        let spoiled = || HandoffError::Spoiled { line };
+        let unread =
+            |source| HandoffError::Spool { doing: "read", folder: self.folder.clone(), source };
+        let mut row = Vec::new();
+        {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            // Mail follows sealing closely: the row stands near the end.
+            let place = kept.index.iter().rev().find(|place| place.line == line.0).copied();
+            let place = place.ok_or_else(spoiled)?;
+            row.resize(place.length as usize, 0);
+            kept.file
+                .seek(SeekFrom::Start(place.offset))
+                .and_then(|_| kept.file.read_exact(&mut row))
+                .map_err(unread)?;
+        }
+        let plain = age::Decryptor::new_buffered(&row[..])
+            .and_then(|file| file.decrypt(iter::once(&self.identity as _)))
+            .map_err(|_| spoiled())?;
+        first_row(plain).ok_or_else(spoiled)
     }
 
     /// Leaves a row out of the handoff, because its pass was deleted after all.

@@ -108,6 +108,13 @@ pub fn open<E>(
     Ok(())
 }
 
+/// Reads the first row of a plaintext without a header, as a spool keeps it.
+pub(super) fn first_row(plain: impl Read) -> Option<OpenedRow> {
+    let mut row = OpenedRow { text: Wiped::with_capacity(1024), ends: Vec::new() };
+    let read = Rows::new(plain).next(&mut row).unwrap_or(false);
+    (read && row.is_well_formed()).then_some(row)
+}
+
 impl OpenedRow {
     /// The userPrincipalName, as the wave wrote it.
     #[must_use]

@@ -1,0 +1,180 @@
+//! `deliver`: mails what is sealed and not yet delivered; also what `check`, `run` and
+//! `resume` need to mail.
+
+use std::path::PathBuf;
+
+use super::open::identities;
+use super::{Environment, Failure, World};
+use crate::auth::permissions::Need;
+use crate::cli::DeliverArgs;
+use crate::courier::settings::MailPlan;
+use crate::courier::smtp::Waits;
+use crate::courier::{Courier, GraphMail, Smtp};
+use crate::exit::Exit;
+use crate::ledger::{Access, Ledger, MailOptions};
+use crate::letter::Mode;
+use crate::report::{count, shown};
+use crate::roster::Header;
+use crate::run::delivering::{self, Delivery, Post, Wish};
+use crate::run::{Session, Summary};
+use crate::settings::{self, Settings};
+use crate::stages::cleanup::Fate;
+use crate::stages::deliver::{Desk, Mailroom, absolute};
+use crate::vault::Identities;
+
+/// Mail as flags and settings want it, before anybody signs in.
+pub(super) struct Carrier {
+    pub(super) desk: Desk,
+    identities: Option<Identities>,
+}
+
+impl Carrier {
+    /// Validates `[mail]`, reads the templates and the identities.
+    pub(super) fn load(
+        options: &MailOptions,
+        paths: &[PathBuf],
+        settings: &Settings,
+        world: &World,
+    ) -> Result<Self, Failure> {
+        let desk = Desk::new(settings.mail_plan()?, options)
+            .map_err(|error| Failure::new(Exit::Problems, error, &[]))?;
+        let identities = if paths.is_empty() { None } else { Some(identities(paths, world)?) };
+        Ok(Self { desk, identities })
+    }
+
+    /// Whether issuing need not wait for mail.
+    pub(super) fn runs_ahead(&self) -> bool {
+        self.identities.is_some() || self.desk.mode != Mode::Pass
+    }
+
+    /// A courier, not yet connected.
+    pub(super) fn courier(
+        &self,
+        session: &Session,
+        settings: &Settings,
+        environment: &Environment,
+    ) -> Result<Courier, Failure> {
+        let (plan, clock) = (&self.desk.plan, session.clock.clone());
+        let Some(relay) = &plan.relay else {
+            return Ok(Courier::Graph(GraphMail::new(session.graph.clone(), plan, clock)));
+        };
+        let secret = relay.sign_in.as_ref().map(|sign_in| sign_in.secret.source(environment));
+        let secret = secret.transpose().map_err(|error| Failure::new(Exit::Usage, error, &[]))?;
+        let ca_file = settings.network.ca_file.as_deref();
+        let smtp = Smtp::new(plan, secret, ca_file, Waits::default(), clock)
+            .map_err(|error| Failure::new(Exit::Usage, error, &[]))?;
+        Ok(Courier::Smtp(smtp))
+    }
+
+    /// Everything that mailing a run needs.
+    pub(super) fn post(
+        self,
+        ledger: &Ledger,
+        session: &Session,
+        settings: &Settings,
+        world: &World,
+    ) -> Result<Post, Failure> {
+        let courier = self.courier(session, settings, &world.environment)?;
+        let header: Header = serde_json::from_str(&ledger.about().wave.header_json)
+            .map_err(|_| Failure::new(Exit::Unexpected, "the ledger's header is damaged", &[]))?;
+        let room = Mailroom {
+            desk: self.desk,
+            courier,
+            ledger: ledger.clone(),
+            header,
+            clock: session.clock.clone(),
+            drain: session.drain.clone(),
+        };
+        Ok(Post { room, identities: self.identities })
+    }
+}
+
+/// The permissions that mail needs: none through a relay.
+pub(super) fn needs_of_mail(plan: &MailPlan) -> Option<Need> {
+    plan.relay.is_none().then_some(Need::SendMail)
+}
+
+pub(super) async fn deliver(
+    args: &DeliverArgs,
+    settings: &Settings,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let due = args.due.as_deref().map(settings::due).transpose()?;
+    let ledger = world.ledger(&args.run, Access::Write).await?;
+    if ledger.closed().await?.is_some() {
+        let what = "this run was closed by cleanup, so nothing more is mailed from it";
+        return Err(Failure::new(Exit::Usage, what, &["a new run issues new passes"]));
+    }
+    let carrier = Carrier::load(&options(args, &ledger), &args.identities, settings, world)?;
+    if !carrier.runs_ahead() {
+        let what = "the mails carry the codes, and nothing is given to open the sealed copies with";
+        return Err(Failure::new(Exit::Usage, what, &["give -i IDENTITY, or --body sealed"]));
+    }
+    let mut needs: Vec<Need> = needs_of_mail(&carrier.desk.plan).into_iter().collect();
+    if args.revoke_undelivered {
+        needs.extend([Need::WritePasses, Need::ReadPasses]);
+    }
+    let session = world.reconnect(settings, &ledger, &needs).await?;
+    let post = carrier.post(&ledger, &session, settings, world)?;
+    let wish = Wish { due, resend: args.resend_unsettled, revoke: args.revoke_undelivered };
+    let delivery = delivering::deliver(&post, &session, wish).await?;
+    post.room.courier.close().await;
+    finish(&ledger, &delivery, &session, world).await
+}
+
+/// The run's own options for mail, the flags over them.
+fn options(args: &DeliverArgs, ledger: &Ledger) -> MailOptions {
+    let mut options = ledger.about().options.mail.clone().unwrap_or_default();
+    if args.body.is_some() || options.body.is_empty() {
+        settings::mode(args.body).as_str().clone_into(&mut options.body);
+    }
+    if let Some(path) = &args.template {
+        options.templates = Some(absolute(path));
+    }
+    options
+}
+
+async fn finish(
+    ledger: &Ledger,
+    delivery: &Delivery,
+    session: &Session,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let report = &world.report;
+    ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
+    let summary = Summary::of(ledger, session, 0).await?;
+    ledger.shut().await;
+    report.summary(&summary)?;
+    if delivery.later > 0 {
+        let rows = count(delivery.later, "row starts", "rows start");
+        report.say(format_args!("{rows} later than --due and wait for another time"));
+    }
+    for one in &delivery.revoked {
+        let (line, upn) = (one.owned.line(), shown(one.owned.upn()));
+        match &one.fate {
+            Fate::Left { why } => report.complain(format_args!("line {line}, {upn}: {why}")),
+            _ => report.say(format_args!("line {line}, {upn}: its pass was removed")),
+        }
+    }
+    let mut exit = Exit::Done;
+    if delivery.undelivered > 0 {
+        exit = exit.and(Exit::DeliveryIncomplete);
+    }
+    if let Some(why) = &delivery.stopped {
+        report.complain(format_args!("mail stopped: {}", shown(why)));
+    }
+    if delivery.drained && delivery.undelivered > 0 {
+        exit = exit.and(Exit::Interrupted);
+    }
+    let name = ledger.folder().name();
+    let mut next = Vec::new();
+    if exit != Exit::Done {
+        next.push((format!("tapwave status {name}"), "shows every row"));
+    }
+    if summary.mailing > 0 {
+        let resend = format!("tapwave deliver {name} -i IDENTITY --resend-unsettled");
+        next.push((resend, "repeats mails of unknown fate with identical bytes"));
+    }
+    report.next(&next);
+    Ok(exit)
+}
