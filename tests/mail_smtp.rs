@@ -1,0 +1,394 @@
+//! Holds what the SMTP courier says against what a relay saw: under every fault a mail is
+//! reported as taken, not sent, refused or unsettled, and the relay's own list agrees.
+
+#[path = "support/smtp.rs"]
+mod smtp;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+use jiff::tz::TimeZone;
+use secrecy::SecretString;
+use smtp::{Fault, Manner, Relay};
+use tapwave::clock::Clock;
+use tapwave::courier::secret::{Credentials, NoSecret};
+use tapwave::courier::settings::MailSettings;
+use tapwave::courier::smtp::{Smtp, Waits};
+use tapwave::courier::{Courier, Sent};
+use tapwave::letter::{
+    Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Templates, compose,
+};
+use tapwave::pace::Budget;
+use uuid::Uuid;
+
+const CODE: &str = "+drk=zq.AD<&>";
+/// A line of settings that says what it does not say.
+const ANONYMOUS: &str = "# nobody signs in";
+
+/// Gives a secret that tests can change, and counts the askings.
+struct Changing {
+    secret: Mutex<String>,
+    asked: AtomicUsize,
+}
+
+impl Changing {
+    fn new(secret: &str) -> Arc<Self> {
+        Arc::new(Self { secret: Mutex::new(secret.to_owned()), asked: AtomicUsize::new(0) })
+    }
+}
+
+impl Credentials for Changing {
+    fn secret(&self) -> BoxFuture<'_, Result<SecretString, NoSecret>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let secret = SecretString::from(self.secret.lock().unwrap().clone());
+        Box::pin(std::future::ready(Ok(secret)))
+    }
+}
+
+fn waits() -> Waits {
+    let soon = Duration::from_secs(5);
+    Waits { connect: soon, answer: soon, last_answer: soon }
+}
+
+/// A courier to the relay, with `more` lines of settings.
+fn courier_with(relay: &Relay, more: &str, secret: Arc<Changing>, waits: Waits) -> Courier {
+    let signing_in = "username = \"user\"\npassword_env = \"P\"";
+    let settings = format!(
+        "courier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\nhost = \"localhost\"\n\
+         port = {}\nmax_per_minute = 60000\n{more}\n{}",
+        relay.port,
+        if more.contains(ANONYMOUS) { "" } else { signing_in }
+    );
+    let settings: MailSettings = toml::from_str(&settings).expect("settings");
+    let plan = settings.validate().expect("a plan");
+    let authority = relay.authority();
+    let smtp = Smtp::new(&plan, Some(secret), Some(&authority), waits, Clock::system());
+    Courier::Smtp(smtp.unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn courier(relay: &Relay) -> Courier {
+    courier_with(relay, "", Changing::new("right"), waits())
+}
+
+fn facts(name: &str) -> Facts {
+    Facts {
+        upn: "ada@contoso.example".parse().expect("a UPN"),
+        name: name.to_owned(),
+        manager: None,
+        columns: BTreeMap::new(),
+        start: "2026-03-02T08:00:00Z".parse().expect("a time"),
+        lifetime_minutes: 480,
+        one_time: false,
+        zone: TimeZone::get("Europe/Berlin").expect("a zone"),
+        support: Some("+49 30 1234".to_owned()),
+        holder: None,
+    }
+}
+
+fn letter(content: &Content<'_>, name: &str) -> Letter {
+    let templates = Templates::load(None).expect("templates");
+    templates.render(content, "de", &facts(name)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn mail_to(letter: &Letter, to: &Mailbox) -> Mail {
+    let from: Mailbox = "IT Onboarding <it@contoso.example>".parse().expect("a mailbox");
+    let message_id = MessageId::new(Uuid::new_v4(), &from);
+    let date = "2026-03-02T07:55:00Z".parse().expect("a time");
+    let draft = Draft { from: &from, reply_to: None, to, message_id: &message_id, date, letter };
+    compose(&draft, Form::Mime).expect("a mail")
+}
+
+fn mail() -> Mail {
+    let pass = serde_json::from_value(CODE.into()).expect("a pass");
+    mail_to(
+        &letter(&Content::Pass(&pass), "Ada"),
+        &"ada@personal.example".parse().expect("a mailbox"),
+    )
+}
+
+/// A mail too large for any socket's buffers.
+fn large_mail() -> Mail {
+    let file = vec![b'x'; 24 * 1024 * 1024];
+    mail_to(
+        &letter(&Content::Sealed(&file), "Ada"),
+        &"ada@personal.example".parse().expect("a mailbox"),
+    )
+}
+
+async fn relay_with(faults: &[Fault]) -> Relay {
+    Relay::start(Manner { faults: faults.iter().copied().collect(), ..Manner::default() }).await
+}
+
+fn accepted(sent: &Sent) -> bool {
+    matches!(sent, Sent::Accepted { receipt } if receipt.starts_with("250 2.0.0 Ok: queued as"))
+}
+
+fn not_sent(sent: &Sent, again: bool, says: &str) -> bool {
+    matches!(sent, Sent::NotSent { why, again: seen } if *seen == again && why.contains(says))
+}
+
+#[tokio::test]
+async fn a_mail_arrives_byte_for_byte_over_a_line_that_is_kept() {
+    let relay = relay_with(&[]).await;
+    let courier = courier(&relay);
+    let mails = [mail(), mail(), mail()];
+    for mail in &mails {
+        let sent = courier.send(mail).await;
+        assert!(accepted(&sent), "{sent:?}");
+    }
+    let seen = relay.seen();
+    assert_eq!((seen.taken.len(), seen.connections), (3, 1));
+    for (taken, mail) in seen.taken.iter().zip(&mails) {
+        assert!(taken.encrypted);
+        assert_eq!(taken.from, "MAIL FROM:<it@contoso.example>");
+        assert_eq!(taken.to, ["RCPT TO:<ada@personal.example>"]);
+        // The line feed before the final dot belongs to the protocol.
+        assert!(taken.bytes.strip_suffix(b"\r\n").is_some_and(|text| text == mail.bytes()));
+    }
+}
+
+#[tokio::test]
+async fn every_way_to_sign_in_and_to_protect_the_line_works() {
+    for (implicit, auth) in
+        [(false, "plain"), (false, "login"), (false, "xoauth2"), (true, "plain")]
+    {
+        let mechanisms = ["PLAIN", "LOGIN", "XOAUTH2"];
+        let only = mechanisms.iter().find(|one| one.eq_ignore_ascii_case(auth)).expect("one");
+        let relay = Relay::start(Manner { implicit, mechanisms: only, ..Manner::default() }).await;
+        let tls = if implicit { "implicit" } else { "starttls" };
+        let more = format!("tls = \"{tls}\"\nauth = \"{auth}\"");
+        let courier = courier_with(&relay, &more, Changing::new("right"), waits());
+        let sent = courier.send(&mail()).await;
+        assert!(accepted(&sent), "{tls} {auth}: {sent:?}");
+        assert!(relay.seen().taken[0].encrypted);
+        courier.close().await;
+        assert_eq!(relay.seen().commands.last().map(String::as_str), Some("QUIT"));
+    }
+    // Without `auth`, whichever the relay has.
+    let relay = Relay::start(Manner { mechanisms: "LOGIN", ..Manner::default() }).await;
+    assert!(accepted(&courier(&relay).send(&mail()).await));
+    // To this machine alone, without TLS.
+    let manner = Manner { starttls: false, mechanisms: "", ..Manner::default() };
+    let relay = Relay::start(manner).await;
+    let more = format!("tls = \"none\"\n{ANONYMOUS}");
+    let courier = courier_with(&relay, &more, Changing::new("right"), waits());
+    assert!(accepted(&courier.send(&mail()).await));
+}
+
+#[tokio::test]
+async fn a_relay_whose_starttls_was_stripped_gets_nothing() {
+    let relay = Relay::start(Manner { starttls: false, ..Manner::default() }).await;
+    let sent = courier(&relay).send(&mail()).await;
+    assert!(not_sent(&sent, false, "does not offer STARTTLS"), "{sent:?}");
+    let seen = relay.seen();
+    assert!(!seen.commands.iter().any(|word| ["AUTH", "MAIL"].contains(&word.as_str())));
+}
+
+#[tokio::test]
+async fn answers_injected_before_tls_are_found_out() {
+    for (injected, signs_in) in [
+        ("250 injected\r\n", true),
+        ("250-injected\r\n250 AUTH PLAIN\r\n", true),
+        ("250 injected\r\n", false),
+    ] {
+        let mechanisms = if signs_in { "PLAIN" } else { "" };
+        let relay = Relay::start(Manner { injected, mechanisms, ..Manner::default() }).await;
+        let more = if signs_in { "" } else { ANONYMOUS };
+        let courier = courier_with(&relay, more, Changing::new("right"), waits());
+        let sent = courier.send(&mail()).await;
+        assert!(matches!(sent, Sent::NotSent { .. }), "{sent:?}");
+        assert!(relay.seen().taken.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_relay_of_another_authority_gets_nothing() {
+    let (relay, other) = (relay_with(&[]).await, relay_with(&[]).await);
+    let settings = format!(
+        "courier = \"smtp\"\nfrom = \"it@c.example\"\nhost = \"localhost\"\nport = {}",
+        relay.port
+    );
+    let plan = toml::from_str::<MailSettings>(&settings).unwrap().validate().unwrap();
+    let ca = other.authority();
+    let smtp = Smtp::new(&plan, None, Some(&ca), waits(), Clock::system());
+    let sent = Courier::Smtp(smtp.unwrap_or_else(|error| panic!("{error}"))).send(&mail()).await;
+    assert!(not_sent(&sent, false, "certificate"), "{sent:?}");
+    assert!(!relay.seen().commands.iter().any(|word| word == "MAIL"));
+}
+
+#[tokio::test]
+async fn a_client_certificate_is_shown_where_it_is_demanded() {
+    let relay = Relay::start(Manner { client_certificate: true, ..Manner::default() }).await;
+    let sent = courier(&relay).send(&mail()).await;
+    assert!(matches!(sent, Sent::NotSent { .. }), "{sent:?}");
+    let more = format!("client_certificate = {:?}", relay.client());
+    let sent = courier_with(&relay, &more, Changing::new("right"), waits()).send(&mail()).await;
+    assert!(accepted(&sent), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_wrong_password_concerns_every_mail_and_is_not_tried_again() {
+    for mechanism in ["plain", "login", "xoauth2"] {
+        let relay = relay_with(&[]).await;
+        let more = format!("auth = \"{mechanism}\"");
+        let secret = Changing::new("S3cret-wrong");
+        let sent = courier_with(&relay, &more, secret, waits()).send(&mail()).await;
+        assert!(not_sent(&sent, false, "535"), "{sent:?}");
+        assert!(not_sent(&sent, false, "check username and password"), "{sent:?}");
+        assert!(!format!("{sent:?}").contains("S3cret"));
+        assert!(relay.seen().taken.is_empty());
+    }
+    let relay = Relay::start(Manner { mechanisms: "PLAIN", ..Manner::default() }).await;
+    let courier = courier_with(&relay, "auth = \"xoauth2\"", Changing::new("right"), waits());
+    let sent = courier.send(&mail()).await;
+    assert!(not_sent(&sent, false, "does not offer the way to sign in"), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_at_each_new_connection() {
+    let relay = relay_with(&[Fault::CutAfterAnswer]).await;
+    let secret = Changing::new("right");
+    let courier = courier_with(&relay, "auth = \"xoauth2\"", Arc::clone(&secret), waits());
+    assert!(accepted(&courier.send(&mail()).await));
+    relay.change(|manner| manner.secret = "renewed".to_owned());
+    *secret.secret.lock().unwrap() = "renewed".to_owned();
+    // The kept line has ended; that is no fault of the mail's.
+    let sent = courier.send(&mail()).await;
+    assert!(accepted(&sent), "{sent:?}");
+    assert_eq!(secret.asked.load(Ordering::Relaxed), 2);
+    assert_eq!(relay.seen().taken.len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_of_no_is_told_apart_by_its_first_digit() {
+    for (fault, again) in [
+        (Fault::Mail("451 4.3.0 later"), Some(true)),
+        (Fault::Mail("550 5.1.8 not you"), None),
+        (Fault::Rcpt("450 4.2.0 greylisted"), Some(true)),
+        (Fault::Rcpt("550 5.1.1 nobody"), None),
+        (Fault::Data("452 4.3.1 full"), Some(true)),
+        (Fault::Data("554 5.5.1 no"), None),
+        (Fault::Dot("451 4.7.1 later"), Some(true)),
+        (Fault::Dot("550 5.7.1 spam"), None),
+    ] {
+        let relay = relay_with(&[fault]).await;
+        let courier = courier(&relay);
+        let sent = courier.send(&mail()).await;
+        match again {
+            Some(again) => assert!(not_sent(&sent, again, "4"), "{fault:?}: {sent:?}"),
+            None => assert!(
+                matches!(&sent, Sent::Refused { why } if why.starts_with("55")),
+                "{fault:?}: {sent:?}"
+            ),
+        }
+        assert!(relay.seen().taken.is_empty(), "{fault:?}");
+        // The line is as good as before.
+        let sent = courier.send(&mail()).await;
+        assert!(accepted(&sent), "{fault:?}: {sent:?}");
+        assert_eq!(relay.seen().connections, 1, "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_cut_before_the_dot_means_not_sent() {
+    for fault in [Fault::CutAtMail, Fault::CutAtData] {
+        let relay = relay_with(&[fault]).await;
+        let sent = courier(&relay).send(&mail()).await;
+        assert!(not_sent(&sent, true, ""), "{fault:?}: {sent:?}");
+        assert!(relay.seen().taken.is_empty());
+    }
+    let relay = relay_with(&[Fault::CutInText]).await;
+    let sent = courier(&relay).send(&large_mail()).await;
+    assert!(not_sent(&sent, true, ""), "{sent:?}");
+    assert!(relay.seen().taken.is_empty());
+}
+
+#[tokio::test]
+async fn a_line_cut_or_silent_after_the_dot_means_unsettled() {
+    let short = Waits {
+        answer: Duration::from_millis(300),
+        last_answer: Duration::from_millis(300),
+        ..waits()
+    };
+    for fault in [Fault::CutAfterDot, Fault::SilentAfterDot] {
+        let relay = relay_with(&[fault]).await;
+        let courier = courier_with(&relay, "", Changing::new("right"), short);
+        let mail = mail();
+        let sent = courier.send(&mail).await;
+        assert!(matches!(sent, Sent::Unsettled { .. }), "{fault:?}: {sent:?}");
+        // It was taken, and nothing was sent a second time.
+        assert_eq!(relay.seen().taken.len(), 1, "{fault:?}");
+        // Asked for, the identical bytes go again.
+        let sent = courier.send(&mail).await;
+        assert!(accepted(&sent), "{sent:?}");
+        let seen = relay.seen();
+        assert_eq!(seen.taken[0].bytes, seen.taken[1].bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_small_text_cut_short_is_never_reported_as_taken() {
+    let relay = relay_with(&[Fault::CutInText]).await;
+    let sent = courier(&relay).send(&mail()).await;
+    // The dot was written into a line that nobody read any more: that cannot be known here.
+    assert!(matches!(sent, Sent::Unsettled { .. } | Sent::NotSent { again: true, .. }), "{sent:?}");
+    assert!(relay.seen().taken.is_empty());
+}
+
+#[tokio::test]
+async fn nobody_at_the_port_means_not_sent() {
+    let mut relay = relay_with(&[]).await;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    relay.port = port;
+    let sent = courier(&relay).send(&mail()).await;
+    assert!(not_sent(&sent, true, ""), "{sent:?}");
+}
+
+#[tokio::test]
+async fn many_senders_share_three_connections() {
+    let relay = relay_with(&[]).await;
+    let courier = courier_with(&relay, "max_connections = 3", Changing::new("right"), waits());
+    let mails: Vec<Mail> = (0..30).map(|_| mail()).collect();
+    let sent = join_all(mails.iter().map(|mail| courier.send(mail))).await;
+    assert!(sent.iter().all(accepted), "{sent:?}");
+    let seen = relay.seen();
+    assert_eq!(seen.taken.len(), 30);
+    assert!(seen.most <= 3 && seen.connections <= 3, "{} of {}", seen.most, seen.connections);
+}
+
+#[tokio::test]
+async fn a_relay_with_fewer_places_turns_mails_away_without_loss() {
+    let manner = Manner { connections: 1, ..Manner::default() };
+    let relay = Relay::start(manner).await;
+    let courier = courier_with(&relay, "max_connections = 2", Changing::new("right"), waits());
+    let (one, two) = (mail(), mail());
+    let (one, two) = tokio::join!(courier.send(&one), courier.send(&two));
+    let turned = [&one, &two].into_iter().filter(|sent| not_sent(sent, true, "421")).count();
+    let taken = [&one, &two].into_iter().filter(|sent| accepted(sent)).count();
+    assert_eq!((turned, taken), (1, 1), "{one:?} {two:?}");
+    assert_eq!(relay.seen().taken.len(), 1);
+}
+
+#[tokio::test]
+async fn a_relay_that_asks_for_less_is_given_less() {
+    for answer in ["450 4.7.1 Error: too much mail", "421 4.7.0 try later"] {
+        let relay = relay_with(&[Fault::Mail(answer)]).await;
+        let Courier::Smtp(smtp) = courier(&relay) else { panic!("a relay") };
+        let mail = mail();
+        let sent = smtp.send(&mail).await;
+        assert!(not_sent(&sent, true, answer.split_once(' ').unwrap().0), "{sent:?}");
+        let mail = smtp.pace().snapshot(Budget::Mail);
+        assert_eq!(mail.refused, 1);
+        assert!(mail.holding_until.is_some());
+    }
+    // One full mailbox is nobody else's business.
+    let relay = relay_with(&[Fault::Rcpt("452 4.2.2 mailbox full")]).await;
+    let Courier::Smtp(smtp) = courier(&relay) else { panic!("a relay") };
+    assert!(not_sent(&smtp.send(&mail()).await, true, "452"));
+    assert_eq!(smtp.pace().snapshot(Budget::Mail).holding_until, None);
+}
