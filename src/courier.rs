@@ -48,7 +48,7 @@ pub enum Sent {
 /// One of the two ways to send.
 pub enum Courier {
     /// Through a relay.
-    Smtp(Smtp),
+    Smtp(Box<Smtp>),
     /// Through Graph's `sendMail`.
     Graph(GraphMail),
 }

@@ -1,16 +1,20 @@
 //! Holds what the SMTP courier says against what a relay saw: under every fault a mail is
 //! reported as taken, not sent, refused or unsettled, and the relay's own list agrees.
 
+#[path = "support/letters.rs"]
+mod letters;
+#[path = "support/python.rs"]
+mod python;
 #[path = "support/smtp.rs"]
 mod smtp;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
-use jiff::tz::TimeZone;
+use letters::{CODE, coded, letter, mail_to};
+use python::read_by_python;
 use secrecy::SecretString;
 use smtp::{Fault, Manner, Relay};
 use tapwave::clock::Clock;
@@ -18,13 +22,9 @@ use tapwave::courier::secret::{Credentials, NoSecret};
 use tapwave::courier::settings::MailSettings;
 use tapwave::courier::smtp::{Smtp, Waits};
 use tapwave::courier::{Courier, Sent};
-use tapwave::letter::{
-    Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Templates, compose,
-};
+use tapwave::letter::{Content, Form, Mail, Mailbox};
 use tapwave::pace::Budget;
-use uuid::Uuid;
 
-const CODE: &str = "+drk=zq.AD<&>";
 /// A line of settings that says what it does not say.
 const ANONYMOUS: &str = "# nobody signs in";
 
@@ -43,7 +43,7 @@ impl Changing {
 impl Credentials for Changing {
     fn secret(&self) -> BoxFuture<'_, Result<SecretString, NoSecret>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
-        let secret = SecretString::from(self.secret.lock().unwrap().clone());
+        let secret = SecretString::from(self.secret.lock().expect("no test panics here").clone());
         Box::pin(std::future::ready(Ok(secret)))
     }
 }
@@ -66,56 +66,22 @@ fn courier_with(relay: &Relay, more: &str, secret: Arc<Changing>, waits: Waits) 
     let plan = settings.validate().expect("a plan");
     let authority = relay.authority();
     let smtp = Smtp::new(&plan, Some(secret), Some(&authority), waits, Clock::system());
-    Courier::Smtp(smtp.unwrap_or_else(|error| panic!("{error}")))
+    Courier::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
 }
 
 fn courier(relay: &Relay) -> Courier {
     courier_with(relay, "", Changing::new("right"), waits())
 }
 
-fn facts(name: &str) -> Facts {
-    Facts {
-        upn: "ada@contoso.example".parse().expect("a UPN"),
-        name: name.to_owned(),
-        manager: None,
-        columns: BTreeMap::new(),
-        start: "2026-03-02T08:00:00Z".parse().expect("a time"),
-        lifetime_minutes: 480,
-        one_time: false,
-        zone: TimeZone::get("Europe/Berlin").expect("a zone"),
-        support: Some("+49 30 1234".to_owned()),
-        holder: None,
-    }
-}
-
-fn letter(content: &Content<'_>, name: &str) -> Letter {
-    let templates = Templates::load(None).expect("templates");
-    templates.render(content, "de", &facts(name)).unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn mail_to(letter: &Letter, to: &Mailbox) -> Mail {
-    let from: Mailbox = "IT Onboarding <it@contoso.example>".parse().expect("a mailbox");
-    let message_id = MessageId::new(Uuid::new_v4(), &from);
-    let date = "2026-03-02T07:55:00Z".parse().expect("a time");
-    let draft = Draft { from: &from, reply_to: None, to, message_id: &message_id, date, letter };
-    compose(&draft, Form::Mime).expect("a mail")
-}
-
 fn mail() -> Mail {
-    let pass = serde_json::from_value(CODE.into()).expect("a pass");
-    mail_to(
-        &letter(&Content::Pass(&pass), "Ada"),
-        &"ada@personal.example".parse().expect("a mailbox"),
-    )
+    coded("Ada", "ada@personal.example", Form::Mime)
 }
 
 /// A mail too large for any socket's buffers.
 fn large_mail() -> Mail {
     let file = vec![b'x'; 24 * 1024 * 1024];
-    mail_to(
-        &letter(&Content::Sealed(&file), "Ada"),
-        &"ada@personal.example".parse().expect("a mailbox"),
-    )
+    let to = "ada@personal.example".parse().expect("a mailbox");
+    mail_to(&letter(&Content::Sealed(&file), "Ada"), &to, Form::Mime)
 }
 
 async fn relay_with(faults: &[Fault]) -> Relay {
@@ -214,7 +180,8 @@ async fn a_relay_of_another_authority_gets_nothing() {
     let plan = toml::from_str::<MailSettings>(&settings).unwrap().validate().unwrap();
     let ca = other.authority();
     let smtp = Smtp::new(&plan, None, Some(&ca), waits(), Clock::system());
-    let sent = Courier::Smtp(smtp.unwrap_or_else(|error| panic!("{error}"))).send(&mail()).await;
+    let sent =
+        Courier::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}")))).send(&mail()).await;
     assert!(not_sent(&sent, false, "certificate"), "{sent:?}");
     assert!(!relay.seen().commands.iter().any(|word| word == "MAIL"));
 }
@@ -391,4 +358,60 @@ async fn a_relay_that_asks_for_less_is_given_less() {
     let Courier::Smtp(smtp) = courier(&relay) else { panic!("a relay") };
     assert!(not_sent(&smtp.send(&mail()).await, true, "452"));
     assert_eq!(smtp.pace().snapshot(Budget::Mail).holding_until, None);
+}
+
+#[tokio::test]
+async fn another_implementation_reads_what_was_delivered() {
+    let relay = relay_with(&[]).await;
+    let courier = courier(&relay);
+    let names = [
+        "Ada Lovelace",
+        "\"Lovelace, Ada\" (she); <x@y.example>",
+        "Ada\r\nBcc: evil@x.example\0",
+        "Ädä Löveläce-Çelik 🎉👩‍💻",
+        "شهرزاد \u{202e}עדה",
+        "名前 with a very long tail that has to be folded over more than one line of the header",
+        ".\r\n.",
+    ];
+    for name in names {
+        let sent = courier.send(&coded(name, "ada@personal.example", Form::Mime)).await;
+        assert!(accepted(&sent), "{name:?}: {sent:?}");
+    }
+    let taken: Vec<Vec<u8>> = relay.seen().taken.iter().map(|one| one.bytes.clone()).collect();
+    for (name, bytes) in names.into_iter().zip(taken) {
+        let Some(read) = read_by_python(&bytes) else { return };
+        let shown = Mailbox::new(name, "ada@personal.example").expect("a mailbox");
+        assert_eq!(read["defects"], serde_json::json!([]), "{name:?}");
+        assert_eq!(read["to"], serde_json::json!([[shown.name(), "ada@personal.example"]]));
+        assert_eq!(read["from"], serde_json::json!([["IT Onboarding", "it@contoso.example"]]));
+        assert_eq!(read["auto"], "auto-generated");
+        assert_eq!(read["date"], "2026-03-02T07:55:00+00:00");
+        assert_eq!(read["others"], serde_json::json!([]), "{name:?}");
+        let subject = read["subject"].as_str().expect("a subject");
+        assert_eq!(subject, format!("Befristeter Zugriffspass für {}", shown.name().unwrap()));
+        let parts = read["parts"].as_array().expect("parts");
+        let kinds: Vec<_> = parts.iter().map(|part| part["kind"].clone()).collect();
+        assert_eq!(kinds, ["text/plain", "text/html"]);
+        assert!(parts.iter().all(|part| part["charset"] == "utf-8"));
+        let (text, html) = (parts[0]["text"].as_str().unwrap(), parts[1]["text"].as_str().unwrap());
+        assert!(text.lines().any(|line| line.trim() == CODE), "{text}");
+        assert!(html.contains("+drk=zq.AD&lt;&amp;&gt;"), "{html}");
+        assert!(text.contains("Montag, 2. März 2026, 09:00 Uhr"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_attached_age_file_comes_out_as_it_went_in() {
+    let relay = relay_with(&[]).await;
+    let file: Vec<u8> = (0..=255).cycle().take(5_000).collect();
+    let to = "ada@personal.example".parse().expect("a mailbox");
+    let mail = mail_to(&letter(&Content::Sealed(&file), "Ada"), &to, Form::Mime);
+    assert!(accepted(&courier(&relay).send(&mail).await));
+    let bytes = relay.seen().taken[0].bytes.clone();
+    let Some(read) = read_by_python(&bytes) else { return };
+    let attached = &read["parts"][2];
+    assert_eq!(attached["kind"], "application/octet-stream");
+    assert_eq!(attached["name"], "ada_contoso.example.age");
+    let hex: String = file.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(attached["hex"], hex);
 }

@@ -155,9 +155,8 @@ impl Smtp {
             return not_sent("the courier was closed".to_owned(), true);
         };
         let permit = self.pace.admit(Budget::Mail, 1).await;
-        let (from, to) = match (mail.from().parse(), mail.to().parse()) {
-            (Ok(from), Ok(to)) => (from, to),
-            _ => return Sent::Refused { why: "an address is malformed".to_owned() },
+        let (Ok(from), Ok(to)) = (mail.from().parse(), mail.to().parse()) else {
+            return Sent::Refused { why: "an address is malformed".to_owned() };
         };
         match self.deliver(mail, &from, &to).await {
             Ok(receipt) => {

@@ -90,7 +90,7 @@ pub fn compose(draft: &Draft<'_>, form: Form) -> Result<Mail, NotComposed> {
         Form::Mime => mime(draft)?,
         Form::GraphJson => json(draft)?,
     };
-    let digest = Sha256::digest(&*bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(&Sha256::digest(&*bytes));
     let (from, to) = (draft.from.address().to_owned(), draft.to.address().to_owned());
     Ok(Mail { form, from, to, bytes, digest })
 }
@@ -142,12 +142,11 @@ impl MessageId {
         &self.0
     }
 
-    /// A boundary that no other mail has, and that neither quoted-printable text nor base64
-    /// can hold: both write `=` and `_` not as they are here.
+    /// A boundary that no other mail has. Neither quoted-printable text nor base64 can hold
+    /// it: in the one `=` is followed by hexadecimal digits, in the other by nothing.
     fn boundary(&self, part: &str) -> String {
         let digest = Sha256::digest(self.0.as_bytes());
-        let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        format!("=_tapwave_{part}_{hex}")
+        format!("=_tapwave_{part}_{}", hex(&digest[..16]))
     }
 }
 
@@ -187,6 +186,15 @@ impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 fn mime(draft: &Draft<'_>) -> Result<Zeroizing<Vec<u8>>, NotComposed> {

@@ -298,12 +298,13 @@ async fn take(state: &State, wire: &mut Wire, mail: &str, encrypted: bool) -> Re
         let line = hear(wire).await?;
         state.seen().commands.push(line.split(' ').next().unwrap_or_default().to_owned());
         match (&line[..4.min(line.len())], fault) {
-            ("RCPT", Fault::Rcpt(answer)) => return say(wire, answer).await,
+            ("RCPT", Fault::Rcpt(answer)) | ("DATA", Fault::Data(answer)) => {
+                return say(wire, answer).await;
+            }
             ("RCPT", _) => {
                 to.push(line.clone());
                 say(wire, "250 ok").await?;
             }
-            ("DATA", Fault::Data(answer)) => return say(wire, answer).await,
             ("DATA", Fault::CutAtData) => return Err(End::Closed),
             ("DATA", _) => break,
             _ => return say(wire, "503 out of turn").await,
