@@ -525,11 +525,17 @@ impl Ledger {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        // Waited for here and not in the blocking task, so that many readers take one thread.
-        let db = Arc::clone(&self.0.reader).lock_owned().await;
+        let reader = Arc::clone(&self.0.reader);
         let path = self.0.folder.join(folder::LEDGER);
-        let reading = move || work(&db).map_err(|error| connection::explained(&path, error));
-        tokio::task::spawn_blocking(reading).await.unwrap_or(Err(LedgerError::Shut))
+        // In a task of its own: whoever asks may be one of many futures in one task, and its
+        // turn must not wait until that task, which may itself be waiting for a turn, polls it.
+        // Not in the blocking task, so that many readers take one thread.
+        let reading = tokio::spawn(async move {
+            let db = reader.lock_owned().await;
+            let work = move || work(&db).map_err(|error| connection::explained(&path, error));
+            tokio::task::spawn_blocking(work).await.unwrap_or(Err(LedgerError::Shut))
+        });
+        reading.await.unwrap_or(Err(LedgerError::Shut))
     }
 }
 
