@@ -63,7 +63,7 @@ impl Carrier {
         let ca_file = settings.network.ca_file.as_deref();
         let smtp = Smtp::new(plan, secret, ca_file, Waits::default(), clock)
             .map_err(|error| Failure::new(Exit::Usage, error, &[]))?;
-        Ok(Courier::Smtp(smtp))
+        Ok(Courier::Smtp(Box::new(smtp)))
     }
 
     /// Everything that mailing a run needs.
