@@ -1,6 +1,8 @@
 //! Holds what the SMTP courier says against what a relay saw: under every fault a mail is
 //! reported as taken, not sent, refused or unsettled, and the relay's own list agrees.
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/letters.rs"]
 mod letters;
 #[path = "support/python.rs"]

@@ -9,14 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs};
 
 /// What goes wrong with one mail, in the order of sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +122,7 @@ impl Relay {
     /// Starts one.
     pub(crate) async fn start(manner: Manner) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let tls = certify(folder.path(), manner.client_certificate);
+        let tls = crate::certificates::certify(folder.path(), manner.client_certificate);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (manner, seen) = (Mutex::new(manner), Mutex::default());
@@ -366,47 +361,4 @@ async fn say(wire: &mut Wire, line: &str) -> Result<(), End> {
     wire.write_all(format!("{line}\r\n").as_bytes()).await?;
     wire.flush().await?;
     Ok(())
-}
-
-/// An authority, a certificate for localhost, and one for a client, as files in `folder`.
-fn certify(folder: &std::path::Path, demanded: bool) -> Arc<ServerConfig> {
-    let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
-    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.distinguished_name.push(DnType::CommonName, "tapwave test authority");
-    let key = KeyPair::generate().expect("a key");
-    let authority = CertifiedIssuer::self_signed(authority, key).expect("an authority");
-    let issue = |name: &str| {
-        let mut parameters = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-        parameters.use_authority_key_identifier_extension = true;
-        parameters.extended_key_usages = vec![
-            rcgen::ExtendedKeyUsagePurpose::ServerAuth,
-            rcgen::ExtendedKeyUsagePurpose::ClientAuth,
-        ];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = parameters.signed_by(&key, &authority).expect("a certificate");
-        (certificate.pem(), key.serialize_pem())
-    };
-    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).expect("a file");
-    let ((certificate, key), (client, client_key)) = (issue("localhost"), issue("client.example"));
-    write("ca.pem", &authority.pem());
-    write("server.pem", &certificate);
-    write("server.key", &key);
-    write("client.pem", &format!("{client}{client_key}"));
-
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
-    let builder = builder.with_safe_default_protocol_versions().expect("versions");
-    let builder = if demanded {
-        let mut roots = RootCertStore::empty();
-        let root = CertificateDer::from_pem_slice(authority.pem().as_bytes()).expect("a root");
-        roots.add(root).expect("a root");
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        builder.with_client_cert_verifier(verifier.expect("a verifier"))
-    } else {
-        builder.with_no_client_auth()
-    };
-    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("PEM");
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("PEM");
-    Arc::new(builder.with_single_cert(vec![certificate], key).expect("a certificate"))
 }

@@ -1,0 +1,115 @@
+//! Holds the SMTP courier against a real relay: Postfix, with Dovecot's sign-in, and the limits
+//! that Exchange Online has. What was delivered is read by Python's email package.
+#![cfg(unix)]
+
+#[path = "support/certificates.rs"]
+mod certificates;
+#[path = "support/letters.rs"]
+mod letters;
+#[path = "support/postfix.rs"]
+mod postfix;
+#[path = "support/python.rs"]
+mod python;
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use letters::{CODE, coded};
+use postfix::Postfix;
+use python::read_by_python;
+use tapwave::clock::Clock;
+use tapwave::courier::Sent;
+use tapwave::courier::settings::{MailSettings, SecretPlace};
+use tapwave::courier::smtp::{Smtp, Waits};
+use tapwave::letter::Form;
+
+/// With those before them a few more than thirty; each refusal beyond makes the courier wait
+/// longer.
+const MANY: usize = 26;
+
+fn courier(port: u16, more: &str, ca: &std::path::Path, password: &str) -> Smtp {
+    let settings = format!(
+        "courier = \"smtp\"\nfrom = \"it@contoso.example\"\nhost = \"localhost\"\n\
+         port = {port}\nusername = \"onboarding\"\npassword_env = \"P\"\n\
+         max_per_minute = 60000\n{more}"
+    );
+    let plan = toml::from_str::<MailSettings>(&settings).unwrap().validate().unwrap();
+    let place = SecretPlace::Variable("P".to_owned());
+    let source = place.source(&|_: &str| Some(password.to_owned())).expect("a source");
+    let smtp = Smtp::new(&plan, Some(source), Some(ca), Waits::default(), Clock::system());
+    smtp.unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[tokio::test]
+async fn a_real_relay_takes_refuses_and_limits_as_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let _ = certificates::certify(folder.path(), false);
+    let (certificate, key) = (folder.path().join("server.pem"), folder.path().join("server.key"));
+    let Some(server) = Postfix::start(&certificate, &key) else { return };
+    let ca = folder.path().join("ca.pem");
+    let ada = |name: &str| coded(name, "ada@contoso.test", Form::Mime);
+
+    // A wrong password, and one address that is refused now or for ever.
+    let wrong = courier(server.submission, "", &ca, "wrong").send(&ada("Ada")).await;
+    assert!(
+        matches!(&wrong, Sent::NotSent { again: false, why } if why.contains("535")),
+        "{wrong:?}: {}",
+        server.log()
+    );
+    let submission = courier(server.submission, "", &ca, "right");
+    let later = submission.send(&coded("L", "later@contoso.test", Form::Mime)).await;
+    assert!(
+        matches!(&later, Sent::NotSent { again: true, why } if why.contains("450")),
+        "{later:?}"
+    );
+    let nobody = submission.send(&coded("N", "nobody@contoso.test", Form::Mime)).await;
+    assert!(matches!(&nobody, Sent::Refused { why } if why.contains("5.1.1")), "{nobody:?}");
+    let unwelcome = submission.send(&ada("Unwelcome")).await;
+    assert!(matches!(&unwelcome, Sent::Refused { why } if why.contains("5.7.1")), "{unwelcome:?}");
+
+    // Both kinds of line, and names that break what can be broken.
+    let names =
+        ["\"Lovelace, Ada\"", "Ada\r\nBcc: x@y.example", "Ädä 🎉", "שהרזאד عربي", ".\r\n.\r\nx"];
+    for name in names {
+        let sent = submission.send(&ada(name)).await;
+        assert!(
+            matches!(&sent, Sent::Accepted { receipt } if receipt.contains("queued as")),
+            "{sent:?}"
+        );
+    }
+    let implicit = courier(server.implicit, "tls = \"implicit\"\nauth = \"login\"", &ca, "right");
+    assert!(matches!(implicit.send(&ada("Implicit")).await, Sent::Accepted { .. }));
+    let arrived = server.arrived(6);
+    assert_eq!(arrived.len(), 6);
+    let mut subjects = Vec::new();
+    for mail in &arrived {
+        let Some(read) = read_by_python(mail) else { return };
+        assert_eq!(
+            (&read["defects"], &read["others"]),
+            (&serde_json::json!([]), &serde_json::json!(["X-Original-To"]))
+        );
+        let text = read["parts"][0]["text"].as_str().expect("a text");
+        assert!(text.lines().any(|line| line.trim() == CODE), "{text}");
+        subjects.push(read["subject"].as_str().expect("a subject").to_owned());
+    }
+    for name in ["\"Lovelace, Ada\"", "Ada Bcc: x@y.example", "Ädä 🎉", "שהרזאד عربي", ". . x"]
+    {
+        let subject = format!("Befristeter Zugriffspass für {name}");
+        assert!(subjects.contains(&subject), "{subject}: {subjects:?}");
+    }
+
+    // Thirty a minute: what is turned away was not sent, and the rest is there once.
+    submission.close().await;
+    implicit.close().await;
+    let many = Arc::new(courier(server.submission, "max_connections = 3", &ca, "right"));
+    let mails: Vec<_> = (0..MANY).map(|row| ada(&format!("Row {row}"))).collect();
+    let sent = join_all(mails.iter().map(|mail| many.send(mail))).await;
+    let taken = sent.iter().filter(|sent| matches!(sent, Sent::Accepted { .. })).count();
+    let again = |sent: &&Sent| matches!(sent, Sent::NotSent { again: true, .. });
+    let turned = sent.iter().filter(again).count();
+    assert_eq!(taken + turned, MANY, "{sent:?}");
+    assert!(turned > 0, "the relay's limit was met");
+    assert_eq!(server.arrived(6 + taken).len(), 6 + taken);
+    assert!(!server.log().contains("too many connections"), "{}", server.log());
+    assert!(server.log().contains("Message delivery request rate limit exceeded"));
+}
