@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use smtp::{Fault, Manner, Relay};
 use support::{Office, rate};
 
+#[path = "support/certificates.rs"]
+mod certificates;
 #[path = "support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "other tests use more of the same servers")]
