@@ -309,9 +309,13 @@ impl Graph {
         let answers = self.batch(Budget::Directory, requests).await?;
         let mut memberships: HashMap<UserId, HashSet<GroupId>> = HashMap::new();
         for (user, answer) in asked.into_iter().zip(answers) {
+            let held = memberships.entry(user).or_default();
+            if matches!(&answer, Err(refusal) if refusal.status == 404) {
+                // Gone since it was looked up: in no group, which the check will say.
+                continue;
+            }
             let page: wire::Page<String> = parse(&accept(answer, DOING)?, DOING)?;
-            let groups = page.value.iter().filter_map(|id| id.parse::<GroupId>().ok());
-            memberships.entry(user).or_default().extend(groups);
+            held.extend(page.value.iter().filter_map(|id| id.parse::<GroupId>().ok()));
         }
         Ok(memberships)
     }
@@ -399,16 +403,12 @@ impl Graph {
             .map(|(user, method)| Inner::delete(format!("{}/{method}", PassesOf(*user))))
             .collect();
         let answers = self.batch(Budget::PassWrites, requests).await?;
-        Ok(answers
-            .into_iter()
-            .map(|answer| match answer {
-                Ok(_) => Deletion::Deleted,
-                Err(refusal) if refusal.status == 404 && refusal.kind != RefusalKind::UserGone => {
-                    Deletion::Gone
-                }
-                Err(refusal) => Deletion::Refused(refusal),
-            })
-            .collect())
+        let deletion = |(answer, (_, method)): (Answer, &(UserId, MethodId))| match answer {
+            Ok(_) => Deletion::Deleted,
+            Err(refusal) if names_the_pass(&refusal, method) => Deletion::Gone,
+            Err(refusal) => Deletion::Refused(refusal),
+        };
+        Ok(answers.into_iter().zip(passes).map(deletion).collect())
     }
 
     /// Reads one document, repeating until it is answered or patience ends.
@@ -557,6 +557,13 @@ fn shown_path(target: &str) -> String {
         }
     });
     short.collect::<Vec<_>>().join("/")
+}
+
+/// Whether a refused DELETE means that the pass is gone, and not the user. The shape of that
+/// 404 is not documented; one that names the pass's id, or a method, is taken for it.
+fn names_the_pass(refusal: &Refusal, method: &MethodId) -> bool {
+    refusal.status == 404
+        && (refusal.kind != RefusalKind::UserGone || refusal.message.contains(method.as_str()))
 }
 
 fn accept(answer: Answer, doing: &'static str) -> Result<zeroize::Zeroizing<Vec<u8>>, GraphError> {
