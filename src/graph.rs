@@ -21,9 +21,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use self::batch::{Answer, Inner};
+use self::batch::Answer;
 use self::transport::{Broken, Method, Request, Response, Transport};
 use self::verdict::{Refusal, RefusalKind, Verdict};
+use self::wire::Inner;
 pub use self::wire::{CreatedPass, FoundPass, Group, Policy, Target, User};
 use crate::clock::Clock;
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};

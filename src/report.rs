@@ -274,7 +274,7 @@ impl Report {
         match self.wrong.fetch_add(1, Ordering::Relaxed) {
             told if told < limits::PROBLEMS_SHOWN => self.complain(words),
             limits::PROBLEMS_SHOWN => {
-                self.complain("more rows went wrong; tapwave status shows them all")
+                self.complain("more rows went wrong; tapwave status shows them all");
             }
             _ => {}
         }

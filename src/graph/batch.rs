@@ -12,35 +12,13 @@ use zeroize::Zeroizing;
 
 use super::transport::{Method, Response};
 use super::verdict::{self, Refusal, Verdict};
+use super::wire::Inner;
 use super::{Graph, GraphError, Patience, wire};
 use crate::limits;
 use crate::pace::{Budget, Throttled};
 
 /// Batches under way at once; the limiter's window rules beneath this.
 const BATCHES_AT_ONCE: usize = 8;
-
-/// A request inside a `$batch`. Only what may be repeated: a read, or a DELETE by id.
-#[derive(Debug, Clone)]
-pub struct Inner {
-    pub(super) method: Method,
-    pub(super) target: String,
-    pub(super) body: Option<serde_json::Value>,
-}
-
-impl Inner {
-    pub(super) fn get(target: String) -> Self {
-        Self { method: Method::Get, target, body: None }
-    }
-
-    pub(super) fn delete(target: String) -> Self {
-        Self { method: Method::Delete, target, body: None }
-    }
-
-    /// A POST that only asks, such as `checkMemberGroups`.
-    pub(super) fn ask(target: String, body: serde_json::Value) -> Self {
-        Self { method: Method::Post, target, body: Some(body) }
-    }
-}
 
 /// What one inner request came to: the body of a success, or a definite no.
 pub type Answer = Result<Zeroizing<Vec<u8>>, Refusal>;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::transport::Method;
 use crate::ids::{GroupId, MethodId, UserId};
 use crate::ledger::Asked;
 use crate::vault::Pass;
@@ -238,8 +239,31 @@ pub(super) struct IdOnly {
     pub(super) id: UserId,
 }
 
+/// A request inside a `$batch`. Only what may be repeated: a read, or a DELETE by id.
+#[derive(Debug, Clone)]
+pub struct Inner {
+    pub(super) method: Method,
+    pub(super) target: String,
+    pub(super) body: Option<serde_json::Value>,
+}
+
+impl Inner {
+    pub(super) fn get(target: String) -> Self {
+        Self { method: Method::Get, target, body: None }
+    }
+
+    pub(super) fn delete(target: String) -> Self {
+        Self { method: Method::Delete, target, body: None }
+    }
+
+    /// A POST that only asks, such as `checkMemberGroups`.
+    pub(super) fn ask(target: String, body: serde_json::Value) -> Self {
+        Self { method: Method::Post, target, body: Some(body) }
+    }
+}
+
 /// The outer body of a `$batch`.
-pub(super) fn batch_body(requests: &[(String, &super::batch::Inner)]) -> Vec<u8> {
+pub(super) fn batch_body(requests: &[(String, &Inner)]) -> Vec<u8> {
     #[derive(Serialize)]
     struct Batch<'a> {
         requests: Vec<Entry<'a>>,
