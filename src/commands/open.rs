@@ -10,12 +10,12 @@ use clap::CommandFactory;
 use secrecy::ExposeSecret;
 
 use super::{Failure, World};
-use crate::cli::{Cli, KeygenArgs, OpenArgs};
+use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
 use crate::ids::Upn;
 use crate::ledger::{Access, Ledger, Standing};
 use crate::limits;
-use crate::report::{OpenFailure, Opening, count, private_file};
+use crate::report::{OpenFailure, Opening, Shape, count, private_file};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
 
 pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure> {
@@ -25,7 +25,7 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     })?;
     let output = args.output.as_deref();
     let path = Path::new(&args.what);
-    let opening = Opening::begin(args.format.into(), only.clone(), output)?;
+    let opening = Opening::begin(shape(args.format, world), only.clone(), output)?;
     let rows = if path.is_file() {
         file(path, opening, &identities)?
     } else {
@@ -42,6 +42,14 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
             Err(Failure::new(Exit::Usage, what, &["tapwave status RUN shows every row"]))
         }
         _ => Ok(Exit::Done),
+    }
+}
+
+/// `--json` promises JSON from every command; a format that was named wins.
+fn shape(format: OpenFormat, world: &World) -> Shape {
+    match format {
+        OpenFormat::Table if world.report.is_json() => OpenFormat::Json.into(),
+        named => named.into(),
     }
 }
 
