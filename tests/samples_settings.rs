@@ -76,8 +76,9 @@ fn the_sample_names_every_key_once() {
 
 #[test]
 fn every_example_value_is_a_good_one() {
-    let all: String = sample().lines().map(|line| format!("{}\n", switched_on(line))).collect();
-    let settings = load_text(&all).expect("every value is accepted");
+    let text = sample();
+    let all: Vec<&str> = text.lines().map(switched_on).collect();
+    let settings = load_text(&all.join("\n")).expect("every value is accepted");
     assert_eq!(settings.tenant.as_deref(), Some("contoso.example"));
     assert!((settings.pace.max_rate.expect("set") - 20.0).abs() < f64::EPSILON);
 }
