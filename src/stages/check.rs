@@ -533,10 +533,8 @@ impl Check {
     /// Targets, exclusions and demanded groups. The paged lists may lag: whoever they would
     /// keep out is asked about, which is current.
     async fn judge_groups(&self, graph: &Graph, rows: &mut [Row<'_>]) -> Result<(), GraphError> {
+        // Without any group this asks nothing: users can be targets themselves.
         let groups = self.groups();
-        if groups.is_empty() {
-            return Ok(());
-        }
         let by_index = |user: UserId| -> HashSet<GroupId> {
             let holds = |group: &&GroupId| {
                 self.paged.get(group).is_some_and(|members| members.binary_search(&user).is_ok())
