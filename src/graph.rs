@@ -230,7 +230,7 @@ impl Graph {
     pub async fn groups_named(&self, name: &str) -> Result<Vec<Group>, GraphError> {
         let filter = format!("displayName eq '{}'", name.replace('\'', "''"));
         let target = format!(
-            "/groups?$filter={}&$select=id,displayName",
+            "/groups?$filter={}&$select=id,displayName,visibility",
             utf8_percent_encode(&filter, ESCAPED)
         );
         let page: wire::Page<Group> =
@@ -243,7 +243,7 @@ impl Graph {
     /// # Errors
     /// [`GraphError`]
     pub async fn group(&self, id: GroupId) -> Result<Option<Group>, GraphError> {
-        let target = format!("/groups/{id}?$select=id,displayName");
+        let target = format!("/groups/{id}?$select=id,displayName,visibility");
         match self.read(Budget::Directory, target, false, "look up a group").await {
             Ok(group) => Ok(Some(group)),
             Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(None),

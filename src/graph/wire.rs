@@ -223,6 +223,17 @@ pub struct Group {
     /// For people.
     #[serde(default)]
     pub display_name: Option<String>,
+    /// `Public`, `Private`, `HiddenMembership`, or nothing for a security group.
+    #[serde(default)]
+    pub visibility: Option<String>,
+}
+
+impl Group {
+    /// Whether a token without `Member.Read.Hidden` may see nobody in it.
+    #[must_use]
+    pub fn hides_members(&self) -> bool {
+        self.visibility.as_deref().is_some_and(|it| it.eq_ignore_ascii_case("HiddenMembership"))
+    }
 }
 
 /// One page of a listing.

@@ -164,6 +164,14 @@ pub enum Problem {
         /// Its name or id, as shown.
         group: String,
     },
+    /// Not seen in a group that was demanded and whose members may be hidden from us.
+    #[error(
+        "cannot be seen in the group {group}, which hides its members; grant Member.Read.Hidden, or name another group"
+    )]
+    NotSeenInGroup {
+        /// Its name or id, as shown.
+        group: String,
+    },
     /// The lifetime is outside the policy.
     #[error("asks for {asked} minutes; the policy allows {min} to {max}")]
     Lifetime {
@@ -296,11 +304,21 @@ pub struct Check {
     everyone: bool,
     included: Targets,
     excluded: Targets,
-    demanded: Vec<(GroupId, String)>,
+    demanded: Vec<Demanded>,
     /// Members by the directory's index, where paging was cheaper than asking; sorted.
     paged: HashMap<GroupId, Vec<UserId>>,
     lint: Lint,
     seen: HashMap<UserId, Line>,
+}
+
+/// A group of `--group`.
+#[derive(Debug)]
+struct Demanded {
+    id: GroupId,
+    /// As shown.
+    name: String,
+    /// `checkMemberGroups` may leave it out without a word.
+    hidden: bool,
 }
 
 #[derive(Debug, Default)]
@@ -449,7 +467,7 @@ impl Check {
         let mut groups: Vec<GroupId> = if self.everyone { &[] } else { &self.included.groups[..] }
             .iter()
             .chain(&self.excluded.groups)
-            .chain(self.demanded.iter().map(|(id, _)| id))
+            .chain(self.demanded.iter().map(|group| &group.id))
             .copied()
             .collect();
         groups.sort_unstable();
@@ -571,10 +589,13 @@ impl Check {
         if hit(&self.excluded) {
             problems.push(Problem::Excluded);
         }
-        for (group, name) in &self.demanded {
-            if !held.contains(group) {
-                problems.push(Problem::NotInGroup { group: name.clone() });
-            }
+        for demanded in self.demanded.iter().filter(|one| !held.contains(&one.id)) {
+            let group = demanded.name.clone();
+            problems.push(if demanded.hidden {
+                Problem::NotSeenInGroup { group }
+            } else {
+                Problem::NotInGroup { group }
+            });
         }
         problems
     }
@@ -686,15 +707,18 @@ fn bounds(policy: &Policy) -> PolicyRecord {
 }
 
 /// A group by its id or its one and only name.
-async fn resolve(graph: &Graph, wanted: &str) -> Result<(GroupId, String), CheckError> {
+async fn resolve(graph: &Graph, wanted: &str) -> Result<Demanded, CheckError> {
     let missing = || CheckError::NoSuchGroup { group: plain(wanted) };
     if let Ok(id) = wanted.parse::<GroupId>() {
         let group = graph.group(id).await?.ok_or_else(missing)?;
-        return Ok((id, group.display_name.as_deref().map_or_else(|| id.to_string(), plain)));
+        let name = group.display_name.as_deref().map_or_else(|| id.to_string(), plain);
+        return Ok(Demanded { id, name, hidden: group.hides_members() });
     }
     match &graph.groups_named(wanted).await?[..] {
         [] => Err(missing()),
-        [group] => Ok((group.id, plain(wanted))),
+        [group] => {
+            Ok(Demanded { id: group.id, name: plain(wanted), hidden: group.hides_members() })
+        }
         several => Err(CheckError::AmbiguousGroup { group: plain(wanted), count: several.len() }),
     }
 }
