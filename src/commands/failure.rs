@@ -48,8 +48,13 @@ impl Failure {
 
     /// Permissions that the token lacks, the least that suffices named.
     pub(super) fn permissions(lacking: &[Need], kind: &str) -> Self {
-        let mut names: Vec<&str> = lacking.iter().map(|need| need.least()).collect();
-        names.dedup();
+        // One that another of the list brings along is not asked for by itself.
+        let brought = |need: &Need| {
+            let mut others = lacking.iter().filter(|other| *other != need);
+            others.any(|other| need.sufficient().contains(&other.least()))
+        };
+        let names: Vec<&str> =
+            lacking.iter().filter(|need| !brought(need)).map(|need| need.least()).collect();
         let what = format!("the {kind} token lacks {}", names.join(", "));
         let hint = format!(
             "grant {} {kind} permissions of Microsoft Graph and give admin consent: {}",
