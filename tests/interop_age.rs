@@ -3,9 +3,8 @@
 //! `TAPWAVE_REQUIRE_INTEROP=1` it fails instead.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -14,6 +13,11 @@ use tapwave::vault::{
     Entry, Format, Identities, NoPrompts, Prompts, RecipientSet, RowWriter, Separator, Spool,
     keygen, open,
 };
+
+#[path = "support/others.rs"]
+mod others;
+
+use others::{PYRAGE_OPENS, age_is_present, present, pyrage_is_present, run};
 
 const CODES: [&str; 3] = ["+drkzqAD", "=1+1", "a\"b,c;d"];
 const EXPECTED: &str = "userPrincipalName,displayName,temporaryAccessPass,startDateTime,lifetimeInMinutes,isUsableOnce,methodId\n\
@@ -42,39 +46,6 @@ impl Prompts for Knows {
 
 fn quiet() -> Arc<dyn Prompts> {
     Arc::new(NoPrompts)
-}
-
-fn output(program: &str, arguments: &[&str]) -> Option<Output> {
-    Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()
-}
-
-/// What a program that must succeed prints.
-fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
-    let output = output(program, arguments).expect("the program starts");
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-/// Whether a program is there; if not, says so, or fails if it was required.
-fn present(what: &str, program: &str, arguments: &[&str]) -> bool {
-    let present = output(program, arguments).is_some_and(|output| output.status.success());
-    if !present {
-        // Straight to standard error: the test harness keeps back what a passing test prints.
-        let note = format!("{what} is not installed: what depends on it is not tested here\n");
-        std::io::stderr().write_all(note.as_bytes()).expect("standard error is open");
-        let required =
-            std::env::var_os("TAPWAVE_REQUIRE_INTEROP").is_some_and(|value| value == "1");
-        assert!(!required, "TAPWAVE_REQUIRE_INTEROP=1 and {what} is not installed");
-    }
-    present
-}
-
-fn age_is_present() -> bool {
-    present("age", "age", &["--version"])
-}
-
-fn pyrage_is_present() -> bool {
-    present("pyrage", "python3", &["-c", "import pyrage"])
 }
 
 /// A handoff of three rows for these public keys.
@@ -153,12 +124,6 @@ fn we_open_what_age_sealed() {
         assert_eq!(opened(&sealed, &identity, &quiet()), EXPECTED);
     }
 }
-
-const PYRAGE_OPENS: &str = "
-import sys, pyrage
-key = pyrage.x25519.Identity.from_str(open(sys.argv[1]).read().split()[-1])
-sys.stdout.buffer.write(pyrage.decrypt(open(sys.argv[2], 'rb').read(), [key]))
-";
 
 const PYRAGE_SEALS: &str = "
 import sys, pyrage

@@ -3,6 +3,8 @@
 
 #[path = "../support/bench.rs"]
 mod bench;
+#[path = "../support/others.rs"]
+mod others;
 #[path = "../support/server.rs"]
 mod server;
 
