@@ -29,6 +29,13 @@ pub enum FolderError {
     /// Nothing is there.
     #[error("failed to find {}; `tapwave runs` lists the runs of this machine", .0.display())]
     Missing(PathBuf),
+    /// A finished ledger is in it.
+    #[error(
+        "failed to make a run in {}: there is one already; carry on with `tapwave resume`, or \
+         name another folder with `--run`",
+        .0.display()
+    )]
+    HoldsRun(PathBuf),
     /// Somebody else's things are in it.
     #[error(
         "failed to use {}: it is not empty and holds no run (there is {found}); name a new \
@@ -257,6 +264,9 @@ impl RunFolder {
     }
 
     fn check_empty(&self) -> Result<(), FolderError> {
+        if self.holds_run() {
+            return Err(FolderError::HoldsRun(self.0.clone()));
+        }
         for entry in std::fs::read_dir(&self.0).map_err(io_error("read", &self.0))? {
             let entry = entry.map_err(io_error("read", &self.0))?;
             let found = entry.file_name().to_string_lossy().into_owned();
