@@ -6,6 +6,8 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::lock;
+
 /// The database.
 pub(super) const LEDGER: &str = "ledger.db";
 /// The database while it is being made.
@@ -206,9 +208,10 @@ impl RunFolder {
     }
 
     /// Takes back a start that came to nothing: what it left beside the ledger that never
-    /// was, and the folder too if `made` for it. Best effort; a later start does the rest.
+    /// was, and the folder too if `made` for it. What another process holds stays: without
+    /// its lock file, a third one could come in. Best effort; a later start does the rest.
     pub fn abandon(&self, made: bool) {
-        if self.holds_run() {
+        if self.holds_run() || lock::is_held(self) {
             return;
         }
         for name in [LOG, LOCK, HOLDER] {

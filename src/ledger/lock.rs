@@ -41,6 +41,13 @@ impl Lock {
     }
 }
 
+/// Whether a process writes this run now.
+pub(super) fn is_held(folder: &RunFolder) -> bool {
+    private_file(OpenOptions::new().read(true).write(true))
+        .open(folder.join(folder::LOCK))
+        .is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 fn read_holder(path: &Path) -> Option<Holder> {
     let mut text = String::new();
     let file = private_file(OpenOptions::new().read(true)).open(path).ok()?;
