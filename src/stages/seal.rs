@@ -154,7 +154,7 @@ fn encrypt(
 #[derive(Debug, thiserror::Error)]
 pub enum BookError {
     /// A label that the settings do not know, or a text that is no key.
-    #[error("recipient {shown} is neither a label nor a key: {why}; known labels: {known}")]
+    #[error("there is no label {shown} (known: {known}), and the recipient {why}")]
     Unknown {
         /// As given, shortened; never a private key.
         shown: String,
@@ -164,7 +164,7 @@ pub enum BookError {
         known: String,
     },
     /// A row without a recipient of its own, and no default.
-    #[error("no recipient: name one in the row, or give -r")]
+    #[error("nobody could read its pass; name a recipient in the row, or give -r")]
     Nobody,
     /// Age refuses the set.
     #[error(transparent)]
@@ -339,7 +339,7 @@ impl RecipientBook {
             shown: shown(text),
             why,
             known: match &self.labels.keys().cloned().collect::<Vec<_>>()[..] {
-                [] => "none (tapwave.toml has no [recipients])".to_owned(),
+                [] => "none, tapwave.toml has no [recipients]".to_owned(),
                 labels => labels.join(", "),
             },
         };
