@@ -437,6 +437,7 @@ impl Graph {
                 Verdict::RetryAfter { wait } => {
                     self.tally.throttled(1);
                     permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
+                    self.still_hopeful(budget)?;
                 }
                 other => {
                     permit.broken();
@@ -444,6 +445,17 @@ impl Graph {
                 }
             }
         }
+    }
+
+    /// Refusals are waited out by the limiter, but not for ever.
+    ///
+    /// # Errors
+    /// [`GraphError::Outage`] after [`limits::MAX_OUTAGE`] of nothing but refusals.
+    fn still_hopeful(&self, budget: Budget) -> Result<(), GraphError> {
+        if self.pace.is_out(budget) {
+            return Err(GraphError::Outage { why: verdict::THROTTLED_THROUGHOUT.to_owned() });
+        }
+        Ok(())
     }
 
     fn request(method: Method, target: String, body: Option<Vec<u8>>) -> Request {

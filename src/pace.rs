@@ -203,11 +203,26 @@ impl Pace {
         self.0.lane(budget).law().snapshot(self.0.clock.instant())
     }
 
-    /// When a request of this budget was last accepted; `None` if none ever was. A run that
-    /// has had nothing but refusals for [`limits::MAX_OUTAGE`] should end.
+    /// When a request of this budget was last accepted; `None` if none ever was.
     #[must_use]
     pub fn last_accepted(&self, budget: Budget) -> Option<Instant> {
         self.0.lane(budget).law().last_accepted()
+    }
+
+    /// Since when this budget has had nothing but refusals; `None` while the latest word was
+    /// an acceptance. Time before the first refusal does not count, however long nobody asked.
+    #[must_use]
+    pub fn refused_since(&self, budget: Budget) -> Option<Instant> {
+        self.0.lane(budget).law().refused_since()
+    }
+
+    /// Whether nothing but refusals has come for [`limits::MAX_OUTAGE`], so that whoever asks
+    /// should stop asking.
+    #[must_use]
+    pub fn is_out(&self, budget: Budget) -> bool {
+        let now = self.0.clock.instant();
+        self.refused_since(budget)
+            .is_some_and(|since| now.saturating_duration_since(since) >= limits::MAX_OUTAGE)
     }
 }
 

@@ -28,7 +28,8 @@ impl Graph {
     /// each has its answer, in the order of the requests.
     ///
     /// # Errors
-    /// [`GraphError::SignIn`], or [`GraphError::Outage`] when patience ends.
+    /// [`GraphError::SignIn`], or [`GraphError::Outage`] when patience ends: with losses, or
+    /// with [`limits::MAX_OUTAGE`] of nothing but refusals.
     pub async fn batch(
         &self,
         budget: Budget,
@@ -83,6 +84,7 @@ impl Graph {
             Verdict::RetryAfter { wait } => {
                 self.tally.throttled(u64::from(count));
                 permit.answered(0, Some(Throttled { count, retry_after: wait }), None);
+                self.still_hopeful(budget)?;
                 return Ok(Vec::new());
             }
             other => {
@@ -102,6 +104,7 @@ impl Graph {
         if let Some(why) = sorted.sign_in {
             return Err(GraphError::SignIn { why });
         }
+        self.still_hopeful(budget)?;
         if let Some(lost) = sorted.lost {
             patience.spend(self, Verdict::Unsettled { why: lost, wait: None }).await?;
         }

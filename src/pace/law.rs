@@ -93,6 +93,7 @@ struct Told {
     broken: u64,
     events: u64,
     last_accepted: Option<Instant>,
+    refused_since: Option<Instant>,
 }
 
 impl Law {
@@ -142,8 +143,12 @@ impl Law {
             self.gathered = self.gathered.min(count);
             while self.gathered < count {
                 if let Err(wait) = self.meter.take(now, rate) {
+                    let knock = self.knock_at().unwrap_or(now + wait);
+                    if knock <= now {
+                        break;
+                    }
                     self.bound = true;
-                    return Decision::WaitUntil(now + wait);
+                    return Decision::WaitUntil(knock.min(now + wait));
                 }
                 self.gathered += 1;
             }
@@ -193,6 +198,11 @@ impl Law {
         self.told.last_accepted
     }
 
+    /// When the present spell of nothing but refusals began.
+    pub(super) fn refused_since(&self) -> Option<Instant> {
+        self.told.refused_since
+    }
+
     /// How things stand.
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         Snapshot {
@@ -207,6 +217,15 @@ impl Law {
             events: self.told.events,
             last_accepted: self.told.last_accepted,
         }
+    }
+
+    /// While everything is refused, when to ask again whatever the rate: a batch of twenty
+    /// would gather its cells for twenty minutes, and a tenant that has recovered would stand
+    /// idle. Never quicker than the operator allows.
+    fn knock_at(&self) -> Option<Instant> {
+        let alone = self.in_flight == 0 && self.fruitless > 0 && self.max_rate.is_none();
+        let patience = Duration::from_secs_f64(1.0 / limits::SLOWEST_RATE);
+        alone.then(|| self.last_admitted + patience)
     }
 
     /// The end of the hold, if one is on; learns from one that is over.
@@ -320,6 +339,7 @@ impl Law {
     fn accepted(&mut self, now: Instant, ticket: &Ticket, accepted: u32) {
         self.told.accepted += u64::from(accepted);
         self.told.last_accepted = Some(now);
+        self.told.refused_since = None;
         self.cycle.accepted(now, accepted);
         if self.cycle.bore_fruit(ticket.cycle) {
             self.fruitless = 0;
@@ -330,6 +350,7 @@ impl Law {
 
     fn refused(&mut self, now: Instant, ticket: &Ticket, throttled: Throttled) {
         self.told.refused += u64::from(throttled.count);
+        self.told.refused_since.get_or_insert(now);
         let named = throttled
             .retry_after
             .map(|wait| now + wait.clamp(limits::LEAST_HOLD, limits::MAX_RETRY_AFTER));
@@ -702,6 +723,26 @@ mod tests {
                 }
                 prop_assert!(now <= deadline, "starved");
             }
+        }
+    }
+
+    #[test]
+    fn a_batch_knocks_once_a_minute_while_everything_is_refused() {
+        let (mut law, mut now) = law(PaceOptions::default());
+        let longest = SECOND + 10 * SECOND + Duration::from_mins(1);
+        for _ in 0..8 {
+            let asked = now;
+            let ticket = loop {
+                match law.decide(now, 20) {
+                    Decision::Admit(ticket) => break ticket,
+                    Decision::WaitUntil(moment) => now = moment,
+                    Decision::WaitForAnswer => panic!("nothing is in flight"),
+                }
+            };
+            assert!(now - asked <= longest, "asked again after {:?}", now - asked);
+            now += SECOND;
+            let throttled = Throttled { count: 20, retry_after: Some(10 * SECOND) };
+            law.answered(now, &ticket, 0, Some(throttled), None);
         }
     }
 }

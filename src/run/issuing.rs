@@ -4,7 +4,7 @@
 //! The conductor branches here; what is done to a row is straight below. On a halt or a
 //! drain, nothing new begins and whatever is in flight is finished and committed.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +24,7 @@ use crate::stages::check::Candidate;
 use crate::stages::issue::settle::Settled;
 use crate::stages::issue::{Attempt, Desk, Halt};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
+use crate::stages::{Drain, DrainSwitch};
 use crate::vault::{self, Ciphertext, RecipientSet, Spool};
 
 /// After so many lost answers in a row, one row at a time goes out until one succeeds.
@@ -109,6 +110,9 @@ pub(super) struct Floor<'a> {
     pub(super) desk: Desk,
     vault: Vault,
     session: &'a Session,
+    /// Stops the desk: a halt must reach the rows that wait for the limiter's leave as the
+    /// operator's wish does, or each of them would knock once more.
+    stop: DrainSwitch,
 }
 
 /// What one task came to.
@@ -132,7 +136,9 @@ impl<'a> Floor<'a> {
     ) -> Result<Self, IssuingError> {
         let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
         let spool = Spool::create(&folder).map_err(HandoverError::from)?;
-        Ok(Self { desk: desk(ledger, session), vault: Vault::new(sets, spool), session })
+        let (stop, drain) = Drain::new();
+        let desk = Desk { drain, ..desk(ledger, session) };
+        Ok(Self { desk, vault: Vault::new(sets, spool), session, stop })
     }
 
     /// Sorts out what an earlier process left: which rows must be settled, and when.
@@ -151,7 +157,7 @@ impl<'a> Floor<'a> {
     async fn work(self, fences: Vec<Fence>) -> Issuance {
         let halt = self.issue_all(fences).await.err();
         let drained = self.session.drain.is_on();
-        let Self { desk, vault, session } = self;
+        let Self { desk, vault, session, .. } = self;
         session.watcher.hear(News::Began { doing: Doing::Handoff, total: None });
         let mut handoffs = Vec::new();
         let handover = hand_over(&desk.ledger, vault, &mut handoffs).await.err();
@@ -228,20 +234,17 @@ impl<'a> Floor<'a> {
         why: String,
     ) -> Result<(), Halt> {
         let now = self.desk.clock.instant();
-        let last = self.desk.graph.pace().last_accepted(Budget::PassWrites);
-        let since = if reached {
+        let out = if reached {
             *unreached_since = None;
-            last.unwrap_or(self.session.began)
+            self.desk.graph.pace().is_out(Budget::PassWrites)
         } else {
-            *unreached_since.get_or_insert_with(|| {
+            let since = *unreached_since.get_or_insert_with(|| {
                 self.hear(News::Outage { why: why.clone() });
                 now
-            })
+            });
+            now.saturating_duration_since(since) > limits::MAX_OUTAGE
         };
-        if now.saturating_duration_since(since) > limits::MAX_OUTAGE {
-            return Err(Halt::Outage { why });
-        }
-        Ok(())
+        if out { Err(Halt::Outage { why }) } else { Ok(()) }
     }
 
     async fn prove(&self, sealed: Sealed, upn: String) -> Result<Reached, Halt> {
@@ -276,7 +279,7 @@ impl<'a> Floor<'a> {
     async fn stops_within(&self, wait: Duration) -> bool {
         tokio::select! {
             biased;
-            () = self.session.drain.begun() => true,
+            () = self.desk.drain.begun() => true,
             () = self.desk.clock.sleep(wait) => false,
         }
     }
@@ -293,6 +296,8 @@ struct Shift<'a> {
     working: FuturesUnordered<LocalBoxFuture<'a, Result<Reached, Halt>>>,
     fenced: FuturesUnordered<LocalBoxFuture<'a, Line>>,
     lost_in_a_row: u32,
+    /// How often each row's answer was lost: refusals for throttling are no attempts.
+    losses: HashMap<Line, u32>,
     last_success: Instant,
     halt: Option<Halt>,
 }
@@ -306,6 +311,7 @@ impl<'a> Shift<'a> {
             working: FuturesUnordered::new(),
             fenced: FuturesUnordered::new(),
             lost_in_a_row: 0,
+            losses: HashMap::new(),
             last_success: floor.desk.clock.instant(),
             halt: None,
         }
@@ -326,7 +332,7 @@ impl<'a> Shift<'a> {
         loop {
             let stopping = self.halt.is_some() || drain.is_on();
             if stopping && !told {
-                told = true;
+                told = floor.stop.begin();
                 floor.hear(News::Draining { in_flight: self.working.len() as u64 });
             }
             if !stopping {
@@ -394,6 +400,7 @@ impl<'a> Shift<'a> {
     fn lose(&mut self, line: Line) {
         let now = self.floor.desk.clock.instant();
         self.lost_in_a_row += 1;
+        *self.losses.entry(line).or_default() += 1;
         self.source.taken.insert(line);
         self.wait_for(Fence { line, until: now + self.floor.desk.fence });
         let fence = self.floor.desk.fence;
@@ -404,9 +411,10 @@ impl<'a> Shift<'a> {
     }
 
     async fn try_again(&mut self, line: Line) {
+        let losses = self.losses.get(&line).copied().unwrap_or_default();
         match self.floor.desk.ledger.row(line).await {
-            Ok(Some(row)) if row.attempts >= limits::MAX_ATTEMPTS => {
-                let why = format!("{} attempts were lost; resume to try again", row.attempts);
+            Ok(Some(row)) if losses >= limits::MAX_ATTEMPTS => {
+                let why = format!("{losses} attempts were lost; resume to try again");
                 self.floor.hear(News::RowFailed { line, upn: row.upn, why });
             }
             Ok(Some(row)) => {
