@@ -57,8 +57,12 @@ impl Failure {
             lacking.iter().filter(|need| !brought(need)).map(|need| need.least()).collect();
         let what = format!("the {kind} token lacks {}", names.join(", "));
         let hint = format!(
-            "grant {} {kind} permissions of Microsoft Graph and give admin consent: {}",
-            if names.len() == 1 { "this" } else { "these" },
+            "grant {} of Microsoft Graph and give admin consent: {}",
+            if names.len() == 1 {
+                format!("this {kind} permission")
+            } else {
+                format!("these {kind} permissions")
+            },
             names.join(", ")
         );
         Self::new(Exit::Access, what, &[&hint])

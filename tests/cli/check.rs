@@ -43,8 +43,11 @@ fn a_good_wave_is_ready_and_nothing_changes() {
     let before = bench.everything();
     let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY]).ends(0);
     assert_eq!(said.out, "", "stdout is for data");
-    said.says(["checked 3 rows of wave.csv: 3 may get a pass", "verdict: ready; nothing was changed"])
-        .says(["next: tapwave run wave.csv"]);
+    said.says([
+        "checked 3 rows of wave.csv: 3 may get a pass",
+        "verdict: ready; nothing was changed",
+    ])
+    .says(["next: tapwave run wave.csv"]);
     bench.is_unchanged();
     assert_eq!(bench.everything(), before, "check leaves no file behind");
 }
@@ -265,12 +268,26 @@ fn missing_permissions_are_named_before_any_call() {
     for command in ["check", "run"] {
         let said = bench.tapwave(&[command, "wave.csv", "-r", ANYBODY]).ends(5);
         said.says([
-            "the application token lacks UserAuthMethod-TAP.ReadWrite.All, \
-             GroupMember.Read.All",
-            "hint: grant these application permissions of Microsoft Graph",
+            "the application token lacks UserAuthMethod-TAP.ReadWrite.All",
+            "hint: grant this application permission of Microsoft Graph",
         ]);
     }
     bench.is_untouched();
+}
+
+// Case: the right to read groups is needed only where groups matter, which the policy tells:
+// it is named before any call that would read them.
+#[test]
+fn group_permissions_are_named_once_the_policy_names_groups() {
+    let some = jwt(&["User.Read.All", "Policy.Read.All", "UserAuthMethod-TAP.ReadWrite.All"]);
+    let bench = Bench::signed_in(Tenant::for_wave(people(1), 3), &some);
+    bench.wave(people(1));
+    let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY]).ends(5);
+    said.says(["lacks GroupMember.Read.All"]);
+    let seen = |call| bench.tenant(|tenant, _| tenant.seen(call));
+    assert_eq!((seen(Call::Groups), seen(Call::CheckGroups)), (0, 0));
+    bench.tenant(|tenant, _| tenant.policy_mut().include = vec![Target::everyone()]);
+    bench.tapwave(&["check", "wave.csv", "-r", ANYBODY]).ends(0);
 }
 
 // Case: a token with every role; nothing needs to be said about it.
@@ -282,8 +299,10 @@ fn sufficient_permissions_are_no_news() {
     let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY]).ends(0);
     said.hides("note:").hides("permission");
     let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY, "-v"]).ends(0);
-    said.says(["signed in with token as tapwave-tests (application, tenant contoso, 5 permissions)"])
-        .hides(&all);
+    said.says([
+        "signed in with token as tapwave-tests (application, tenant contoso, 5 permissions)",
+    ])
+    .hides(&all);
 }
 
 // Case: a token that is no JWT is used as it is, and that is said.
@@ -300,7 +319,8 @@ fn a_live_pass_is_refused_skipped_or_replaced_as_asked() {
     let bench = Bench::of(2);
     bench.tenant(|tenant, now| tenant.issue_elsewhere(now, &person(2)));
     let told = bench.check(&[], 3);
-    let words = "has a live pass already; use --existing skip to leave it, or replace to replace it";
+    let words =
+        "has a live pass already; use --existing skip to leave it, or replace to replace it";
     assert_eq!(told, [(3, words.to_owned())]);
     let flags = ["check", "wave.csv", "-r", ANYBODY, "--json", "--existing", "skip"];
     let skip = bench.tapwave(&flags).ends(0).json();
@@ -450,9 +470,12 @@ fn what_is_odd_about_a_wave_is_warned_of() {
     let past = warned(&["--start", &hence(-1), "--lifetime", "240"]);
     assert!(past.contains("2 of the start times have passed"), "{past}");
     let (soon, later) = (hence(1), hence(30));
-    bench.write("wave.csv", format!(
-        "UPN,startDateTime\nperson1@contoso.example,{soon}\nperson2@contoso.example,{later}\n"
-    ));
+    bench.write(
+        "wave.csv",
+        format!(
+            "UPN,startDateTime\nperson1@contoso.example,{soon}\nperson2@contoso.example,{later}\n"
+        ),
+    );
     let span = warned(&[]);
     assert!(span.contains("the first and the last start are 29 h apart"), "{span}");
     bench.tenant(|tenant, _| tenant.policy_mut().include = vec![Target::everyone()]);
@@ -466,10 +489,8 @@ fn what_is_odd_about_a_wave_is_warned_of() {
 fn a_lifetime_shorter_than_the_forecast_is_warned_of() {
     let bench = Bench::of(2_000);
     let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY, "--existing", "replace"]);
-    said.ends(0).says([
-        "warning: ",
-        "issuing takes 67 min, longer than the shortest lifetime of 60 min",
-    ]);
+    said.ends(0)
+        .says(["warning: ", "issuing takes 67 min, longer than the shortest lifetime of 60 min"]);
 }
 
 // Case: ten thousand people. Never a call for each, and at most one for twenty.

@@ -159,14 +159,25 @@ fn several_recipients_each_open_every_pass() {
 fn a_site_lead_opens_only_their_own_people() {
     let bench = Bench::of(5);
     let [ams, ber, desk, glass] = ["ams", "ber", "desk", "glass"].map(|name| bench.reader(name));
-    bench.write("tapwave.toml", format!(
-        "break_glass = \"{}\"\n[recipients]\nsite-ams = [\"{}\"]\nsite-ber = \"{}\"\n",
-        glass.key, ams.key, ber.key
-    ));
-    bench.write("wave.csv", format!(
-        "UPN,recipient\n{},site-ams\n{},site-ber\n{},site-ams\n{},\n{},{}\n",
-        person(1), person(2), person(3), person(4), person(5), ber.key
-    ));
+    bench.write(
+        "tapwave.toml",
+        format!(
+            "break_glass = \"{}\"\n[recipients]\nsite-ams = [\"{}\"]\nsite-ber = \"{}\"\n",
+            glass.key, ams.key, ber.key
+        ),
+    );
+    bench.write(
+        "wave.csv",
+        format!(
+            "UPN,recipient\n{},site-ams\n{},site-ber\n{},site-ams\n{},\n{},{}\n",
+            person(1),
+            person(2),
+            person(3),
+            person(4),
+            person(5),
+            ber.key
+        ),
+    );
     bench.tapwave(&["run", "wave.csv", "-r", &desk.key]).ends(0);
     let codes = bench.codes();
     let of = |numbers: &[usize]| -> BTreeMap<String, String> {
@@ -200,7 +211,10 @@ fn an_unknown_label_is_a_problem_of_its_row() {
     let bench = Bench::of(2);
     let it = bench.reader("key");
     bench.write("tapwave.toml", format!("[recipients]\nsite-ams = \"{}\"\n", it.key));
-    bench.write("wave.csv", format!("UPN,recipient\n{},site-ams\n{},site-asm\n", person(1), person(2)));
+    bench.write(
+        "wave.csv",
+        format!("UPN,recipient\n{},site-ams\n{},site-asm\n", person(1), person(2)),
+    );
     let said = bench.tapwave(&["run", "wave.csv", "--json"]).ends(3);
     let told = said.problems();
     assert_eq!(told.len(), 1, "{told:?}");
@@ -320,11 +334,16 @@ fn summary_and_status_are_the_documented_json() {
 fn columns_win_over_flags_and_flags_over_the_policy() {
     let bench = Bench::of(3);
     let it = bench.reader("key");
-    bench.write("wave.csv", format!(
-        "UPN,lifetimeInMinutes,isUsableOnce,startDateTime,timeZone\n{},90,no,,\n{},,,,\n\
+    bench.write(
+        "wave.csv",
+        format!(
+            "UPN,lifetimeInMinutes,isUsableOnce,startDateTime,timeZone\n{},90,no,,\n{},,,,\n\
          {},,,2099-03-01T08:00,Europe/Berlin\n",
-        person(1), person(2), person(3)
-    ));
+            person(1),
+            person(2),
+            person(3)
+        ),
+    );
     let flags = ["run", "wave.csv", "-r", &it.key, "--lifetime", "120", "--one-time"];
     bench.tapwave(&flags).ends(0);
     let made: BTreeMap<String, (u32, bool, Timestamp)> = bench.tenant(|tenant, _| {

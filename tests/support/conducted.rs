@@ -61,6 +61,7 @@ impl Conducted {
         Self {
             session: Session {
                 graph: Graph::new(Arc::new(tenant.clone()), pace, clock.clone()),
+                may_read_groups: true,
                 began: clock.instant(),
                 clock,
                 watcher: Arc::new(Deaf),
