@@ -46,6 +46,12 @@ impl Failure {
         Self::new(Exit::Usage, format!("failed to {doing} {}: {error}", path.display()), &[])
     }
 
+    /// A file that would be overwritten.
+    pub(super) fn there_already(writing: &str, path: &Path, flag: &str) -> Self {
+        let what = format!("failed to write {writing} to {}: it is there already", path.display());
+        Self::new(Exit::Usage, what, &[&format!("name a new file with {flag}")])
+    }
+
     /// Permissions that the token lacks, the least that suffices named.
     pub(super) fn permissions(lacking: &[Need], kind: &str) -> Self {
         // One that another of the list brings along is not asked for by itself.

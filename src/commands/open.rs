@@ -15,14 +15,12 @@ use crate::exit::Exit;
 use crate::ids::Upn;
 use crate::ledger::{Access, Ledger, Standing};
 use crate::limits;
-use crate::report::{OpenFailure, Opening, Shape, count, private_file};
+use crate::report::{OpenFailure, Opening, Shape, count, private_file, shown};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
 
 pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure> {
     let identities = identities(&args.identities, world)?;
-    let only = args.user.as_deref().map(str::parse::<Upn>).transpose().map_err(|bad| {
-        Failure::new(Exit::Usage, format!("--user: the userPrincipalName {bad}"), &[])
-    })?;
+    let only = args.user.as_deref().map(wanted_user).transpose()?;
     let output = args.output.as_deref();
     let path = Path::new(&args.what);
     let opening = Opening::begin(shape(args.format, world), only.clone(), output)?;
@@ -51,6 +49,13 @@ fn shape(format: OpenFormat, world: &World) -> Shape {
         OpenFormat::Table if world.report.is_json() => OpenFormat::Json.into(),
         named => named.into(),
     }
+}
+
+fn wanted_user(text: &str) -> Result<Upn, Failure> {
+    text.parse().map_err(|bad| {
+        let what = format!("--user {}: the userPrincipalName {bad}", shown(text));
+        Failure::new(Exit::Usage, what, &["write it as the wave does, like name@contoso.com"])
+    })
 }
 
 fn file(path: &Path, mut opening: Opening, identities: &Identities) -> Result<u64, Failure> {
@@ -108,7 +113,8 @@ fn identities(paths: &[PathBuf], world: &World) -> Result<Identities, Failure> {
             identities.add_file("stdin", io::stdin().lock(), &prompts)?;
             continue;
         }
-        let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
+        let file = File::open(path)
+            .map_err(|error| Failure::file("open the identity file", path, &error))?;
         identities.add_file(&path.display().to_string(), file, &prompts)?;
     }
     Ok(identities)
@@ -124,7 +130,10 @@ pub(super) fn keygen(args: &KeygenArgs, world: &World) -> Result<Exit, Failure> 
                 file.write_all(text)?;
                 file.sync_all()
             });
-            written.map_err(|error| Failure::file("write", path, &error))?;
+            written.map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Failure::there_already("the identity", path, "-o"),
+                _ => Failure::file("write", path, &error),
+            })?;
             world.report.say(format_args!("identity: {} (keep it secret)", path.display()));
         }
     }

@@ -32,6 +32,9 @@ impl<'a> Wanted<'a> {
         world: &World,
     ) -> Result<Self, Failure> {
         let options = settings.options(want)?;
+        if let Some(path) = want.rejects.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+            return Err(Failure::there_already("the rejected rows", path, "--rejects"));
+        }
         let mut break_glass = settings.break_glass.clone();
         break_glass.extend(want.break_glass.iter().cloned());
         break_glass.extend(extra.iter().cloned());

@@ -14,7 +14,7 @@ pub(super) fn problems(problems: &[RowProblem]) -> String {
     for problem in problems {
         table.add_row([problem.line.to_string(), shown(&problem.upn), shown(&problem.reason)]);
     }
-    trimmed(&table)
+    printed(table)
 }
 
 /// `tapwave.check/1`.
@@ -132,13 +132,15 @@ pub(super) fn runs_table(runs: &[Listed]) -> String {
             }
         }
     }
-    trimmed(&table)
+    printed(table)
 }
 
-/// A table without the blanks that fill its last column.
-fn trimmed(table: &Table) -> String {
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
+/// A table as it is printed: two blanks between columns, none around the lines.
+pub(super) fn printed(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
 }
 
 fn plain<const N: usize>(head: [&str; N]) -> Table {

@@ -409,9 +409,9 @@ fn rejects_never_replace_a_file() {
     bench.wave(["nobody@contoso.example"]);
     bench.write("rejects.csv", "mine");
     let flags = ["check", "wave.csv", "-r", ANYBODY, "--rejects", "rejects.csv"];
-    bench.tapwave(&flags).ends(2).says(["rejects.csv", "exists"]);
+    bench.tapwave(&flags).ends(2).says(["rejects.csv: it is there already", "--rejects"]);
     assert_eq!(bench.read("rejects.csv"), "mine");
-    bench.is_unchanged();
+    bench.is_untouched();
 }
 
 // Case: every fault of a file and of the tenant in one go, by line.

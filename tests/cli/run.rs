@@ -394,12 +394,13 @@ fn skipped_rows_keep_the_pass_they_have() {
 // Case: a tenant that refuses a second pass until the first is deleted.
 #[test]
 fn replace_makes_room_in_a_tenant_that_rejects_a_second_pass() {
-    let bench = Bench::of(3);
+    let mut tenant = Tenant::for_wave(people(3), 7);
+    tenant.options_mut().second_post = SecondPost::Rejected;
+    let earlier = Timestamp::now() - jiff::SignedDuration::from_mins(5);
+    tenant.issue_elsewhere(earlier, &person(2)).expect("a pass");
+    let bench = Bench::new(tenant);
+    bench.wave(people(3));
     let it = bench.reader("key");
-    bench.tenant(|tenant, now| {
-        tenant.issue_elsewhere(now - jiff::SignedDuration::from_mins(5), &person(2));
-        tenant.options_mut().second_post = SecondPost::Rejected;
-    });
     bench.tapwave(&["run", "wave.csv", "-r", &it.key, "--existing", "replace"]).ends(0);
     assert_eq!(bench.opened("latest", &it.file), bench.codes());
     assert_eq!(bench.codes().len(), 3);
