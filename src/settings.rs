@@ -131,7 +131,7 @@ struct Written {
 
 /// A text, or a list of texts.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or a list of texts")]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
