@@ -120,6 +120,15 @@ pub struct Snapshot {
     pub last_accepted: Option<Instant>,
 }
 
+/// What is to be expected of a budget from now on, if nothing changes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outlook {
+    /// Requests per second; `None` before the first answer.
+    pub per_second: Option<f64>,
+    /// Nothing is sent for so long.
+    pub holding: Duration,
+}
+
 /// The limiter. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Pace(Arc<Lanes>);
@@ -201,6 +210,12 @@ impl Pace {
     #[must_use]
     pub fn snapshot(&self, budget: Budget) -> Snapshot {
         self.0.lane(budget).law().snapshot(self.0.clock.instant())
+    }
+
+    /// What is to be expected of a budget.
+    #[must_use]
+    pub fn outlook(&self, budget: Budget) -> Outlook {
+        self.0.lane(budget).law().outlook(self.0.clock.instant())
     }
 
     /// When a request of this budget was last accepted; `None` if none ever was.

@@ -6,6 +6,7 @@
 //! place that prints passes is `opened`, to whoever holds the identity.
 
 mod bars;
+mod left;
 mod log;
 mod opened;
 mod prompts;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use self::bars::Bars;
+pub use self::left::TimeLeft;
 pub use self::log::Log;
 pub(crate) use self::opened::private_file;
 pub use self::opened::{OpenFailure, Opening, Shape};
@@ -295,6 +297,9 @@ impl Watcher for Report {
         match news {
             News::Began { doing, total } => self.bars.begin(doing, total),
             News::Did { doing, rows } => self.bars.advance(doing, rows),
+            News::Foreseen { doing, per_second, holding } => {
+                self.bars.foresee(doing, per_second, holding);
+            }
             News::Ended { doing } => self.bars.end(doing),
             News::RowFailed { line, upn, why } => self.wrong(row(line, &upn, &why)),
             News::RowHeld { line, upn, why } => {

@@ -9,7 +9,7 @@ use super::arrears::Arrears;
 use super::curve::Curve;
 use super::cycle::Cycle;
 use super::meter::Meter;
-use super::{PaceOptions, Snapshot, Throttled};
+use super::{Outlook, PaceOptions, Snapshot, Throttled};
 use crate::limits;
 
 /// Requests that were let out together and are not yet answered.
@@ -54,6 +54,8 @@ pub(super) struct Law {
     narrowed_at: Option<Instant>,
     last_admitted: Instant,
     last_answered: Instant,
+    /// From leave to answer, smoothed.
+    round_trip: Option<Duration>,
     /// The rate made somebody wait since the last admission: it, not demand, is the limit.
     bound: bool,
     told: Told,
@@ -125,6 +127,7 @@ impl Law {
             narrowed_at: None,
             last_admitted: now,
             last_answered: now,
+            round_trip: None,
             bound: false,
             told: Told::default(),
         }
@@ -228,6 +231,25 @@ impl Law {
         alone.then(|| self.last_admitted + patience)
     }
 
+    /// What is to be expected from now on if nothing changes: the rate that was found, or is
+    /// about to be, and never more than a full window each round trip.
+    pub(super) fn outlook(&self, now: Instant) -> Outlook {
+        let found = match self.hold {
+            Some(hold) if hold.unlearned => Some(self.found(&self.whole_cycle(), hold.until).0),
+            _ => self.curve.map(|curve| curve.plateau()),
+        };
+        let at_most = self
+            .round_trip
+            .map(|time| f64::from(self.max_in_flight) / time.as_secs_f64().max(f64::MIN_POSITIVE));
+        let slowest = |a: f64, b: Option<f64>| b.map_or(a, |b| a.min(b));
+        Outlook {
+            per_second: at_most.map(|rate| slowest(slowest(rate, found), self.max_rate)),
+            holding: self
+                .hold
+                .map_or(Duration::ZERO, |hold| hold.until.saturating_duration_since(now)),
+        }
+    }
+
     /// The end of the hold, if one is on; learns from one that is over.
     fn held_until(&mut self, now: Instant) -> Option<Instant> {
         let hold = self.hold?;
@@ -251,15 +273,9 @@ impl Law {
     /// refused.
     fn learn(&mut self, until: Instant) {
         let next = self.cycle.next(until);
-        // A cycle without anything accepted is the end of the one before: the hold was too
-        // short, so the same requests are spread over a longer time.
-        let cycle = match self.past {
-            Some(past) if !self.cycle.is_fruitful() => past.and(&self.cycle),
-            _ => self.cycle,
-        };
-        let (found, since) = cycle.rate(until, self.curve.as_ref().map(Curve::plateau));
+        let cycle = self.whole_cycle();
         let before = self.curve.as_ref().map(Curve::rate);
-        let plateau = before.map_or(found, |before| found.min(before)).max(limits::SLOWEST_RATE);
+        let (plateau, since) = self.found(&cycle, until);
         if before.is_none_or(|before| plateau < before / 2.0) {
             self.window = Window::first(self.max_in_flight);
         }
@@ -267,6 +283,23 @@ impl Law {
         self.arrears.fall_due(plateau);
         self.past = Some(cycle);
         self.cycle = next;
+    }
+
+    /// A cycle without anything accepted is the end of the one before: the hold was too
+    /// short, so the same requests are spread over a longer time.
+    fn whole_cycle(&self) -> Cycle {
+        match self.past {
+            Some(past) if !self.cycle.is_fruitful() => past.and(&self.cycle),
+            _ => self.cycle,
+        }
+    }
+
+    /// The rate that a cycle which ends at `until` shows, and since when.
+    fn found(&self, cycle: &Cycle, until: Instant) -> (f64, Instant) {
+        let (found, since) = cycle.rate(until, self.curve.as_ref().map(Curve::plateau));
+        let before = self.curve.as_ref().map(Curve::rate);
+        let plateau = before.map_or(found, |before| found.min(before));
+        (plateau.max(limits::SLOWEST_RATE), since)
     }
 
     /// Room in the window for `count`, or what to wait for. A batch larger than the whole
@@ -292,6 +325,12 @@ impl Law {
     }
 
     fn admit(&mut self, now: Instant, count: u32) -> Ticket {
+        if self.told.admitted == 0 {
+            // Nobody has asked so far, and what was not asked was not granted either: a check
+            // of a minute before the first write must not make the tenant look slow.
+            self.cycle = Cycle::starting(self.cycle.number(), now);
+            self.last_admitted = now;
+        }
         self.tell_use_from_silence(now, count);
         self.bound = false;
         self.last_admitted = now;
@@ -339,6 +378,8 @@ impl Law {
     fn accepted(&mut self, now: Instant, ticket: &Ticket, accepted: u32) {
         self.told.accepted += u64::from(accepted);
         self.told.last_accepted = Some(now);
+        let took = now.saturating_duration_since(ticket.sent);
+        self.round_trip = Some(self.round_trip.map_or(took, |usual| (usual * 7 + took) / 8));
         self.told.refused_since = None;
         self.cycle.accepted(now, accepted);
         if self.cycle.bore_fruit(ticket.cycle) {
@@ -744,5 +785,18 @@ mod tests {
             let throttled = Throttled { count: 20, retry_after: Some(10 * SECOND) };
             law.answered(now, &ticket, 0, Some(throttled), None);
         }
+    }
+
+    #[test]
+    fn the_time_before_the_first_request_does_not_count() {
+        let (mut law, start) = law(PaceOptions::default());
+        let now = start + Duration::from_mins(1);
+        for ticket in all_admitted(&mut law, now) {
+            law.answered(now + SECOND, &ticket, 1, None, None);
+        }
+        let ticket = admitted(&mut law, now + SECOND);
+        law.answered(now + SECOND, &ticket, 0, Some(refused(Some(SECOND))), None);
+        let expected = law.outlook(now + SECOND).per_second.expect("answered");
+        assert!((4.9..=5.1).contains(&expected), "ten in two seconds, not {expected}");
     }
 }

@@ -18,7 +18,7 @@ use super::intake::{self, IntakeError};
 use crate::ids::{Line, Upn};
 use crate::ledger::{Event, IntentRecord, Ledger, LedgerError, RowRecord, Standing, State};
 use crate::limits;
-use crate::pace::Budget;
+use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
 use crate::stages::issue::settle::Settled;
@@ -394,6 +394,14 @@ impl<'a> Shift<'a> {
         };
         if done {
             self.floor.hear(News::Did { doing: Doing::Issue, rows: 1 });
+            self.foresee();
+        }
+    }
+
+    fn foresee(&self) {
+        let outlook = self.floor.desk.graph.pace().outlook(Budget::PassWrites);
+        if let Outlook { per_second: Some(per_second), holding } = outlook {
+            self.floor.hear(News::Foreseen { doing: Doing::Issue, per_second, holding });
         }
     }
 
