@@ -481,11 +481,17 @@ impl Ledger {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        // Waited for here and not in the blocking task, so that many readers take one thread.
-        let db = Arc::clone(&self.0.reader).lock_owned().await;
+        let reader = Arc::clone(&self.0.reader);
         let path = self.0.folder.join(folder::LEDGER);
-        let reading = move || work(&db).map_err(|error| connection::explained(&path, error));
-        tokio::task::spawn_blocking(reading).await.unwrap_or(Err(LedgerError::Shut))
+        // A task of its own: a caller that has its turn and is not polled, because whoever polls
+        // it waits for the ledger too, would keep all others waiting for ever. Waited for there
+        // and not in the blocking task, so that many readers take one thread.
+        let reading = tokio::spawn(async move {
+            let db = reader.lock_owned().await;
+            let reading = move || work(&db).map_err(|error| connection::explained(&path, error));
+            tokio::task::spawn_blocking(reading).await.unwrap_or(Err(LedgerError::Shut))
+        });
+        reading.await.unwrap_or(Err(LedgerError::Shut))
     }
 }
 
