@@ -433,7 +433,8 @@ impl Ledger {
         self.read(move |db| store::ciphertext(db, line)).await
     }
 
-    /// At most `limit` sealed rows behind `after` that no finished handoff file holds.
+    /// At most `limit` sealed rows behind `after` that no finished handoff file holds. A pass
+    /// that nobody has looked at again after a lost attempt is not handed off yet.
     ///
     /// # Errors
     /// If they cannot be read.

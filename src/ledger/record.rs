@@ -245,7 +245,7 @@ impl Counts {
     }
 }
 
-/// A sealed row that no finished handoff file holds.
+/// A sealed and proven row that no finished handoff file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unhanded {
     /// Its line.

@@ -454,7 +454,7 @@ pub(super) fn ciphertext(db: &Connection, line: Line) -> Result<Option<Vec<u8>>,
         .optional()
 }
 
-/// At most `limit` sealed rows behind `after` that no finished handoff holds.
+/// At most `limit` sealed and proven rows behind `after` that no finished handoff holds.
 pub(super) fn unhanded(
     db: &Connection,
     after: Option<Line>,
@@ -462,7 +462,8 @@ pub(super) fn unhanded(
 ) -> Result<Vec<Unhanded>, rusqlite::Error> {
     db.prepare_cached(
         "SELECT r.line, r.recipient_set FROM rows r JOIN sealed s ON s.line = r.line
-         WHERE r.state = 'sealed' AND r.handoff_file IS NULL AND r.line > ?1
+         WHERE r.state = 'sealed' AND json_extract(r.state_json, '$.proven')
+           AND r.handoff_file IS NULL AND r.line > ?1
          ORDER BY r.line LIMIT ?2",
     )?
     .query_map(params![after.map_or(-1, key), at_most(limit)], |row| {

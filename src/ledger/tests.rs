@@ -372,6 +372,21 @@ async fn handoff_lists_what_no_finished_file_holds() {
 }
 
 #[tokio::test]
+async fn what_is_not_proven_is_not_handed_off() {
+    let place = place();
+    let ledger = run_of(&place, 1);
+    let lost = Outcome::Lost { why: "reset".into(), given_up: Timestamp::UNIX_EPOCH };
+    let first = intent(&ledger, 2).await;
+    ledger.record_outcome(first, lost).await.expect("recorded");
+    ledger.record(Line(2), Event::Settled { found: None }).await.expect("recorded");
+    let second = intent(&ledger, 2).await;
+    ledger.sealed(second, issued("m-2"), 0, vec![7]).await.expect("recorded");
+    assert_eq!(ledger.rows_without_handoff(None, SOME).await.expect("read"), []);
+    ledger.record(Line(2), Event::Verified).await.expect("recorded");
+    assert_eq!(ledger.rows_without_handoff(None, SOME).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
 async fn the_latest_check_is_kept_beside_the_first() {
     let place = place();
     let ledger = run_of(&place, 1);

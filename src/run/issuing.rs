@@ -252,14 +252,17 @@ impl<'a> Floor<'a> {
             return Ok(Reached::Sealed);
         }
         let line = sealed.line();
-        match self.desk.verify(line, sealed.user(), sealed.method()).await? {
-            None => Ok(Reached::Sealed),
-            Some(why) => {
-                self.vault.forget(line);
-                self.hear(News::RowHeld { line, upn, why });
-                Ok(Reached::Held)
-            }
+        let verified = self.desk.verify(line, sealed.user(), sealed.method()).await;
+        if !matches!(verified, Ok(None)) {
+            self.vault.forget(line);
         }
+        Ok(match verified? {
+            None => Reached::Sealed,
+            Some(why) => {
+                self.hear(News::RowHeld { line, upn, why });
+                Reached::Held
+            }
+        })
     }
 
     async fn settle(&self, line: Line) -> Result<Reached, Halt> {
