@@ -163,7 +163,8 @@ pub struct RowRecord {
     pub foreign: Option<MethodId>,
     /// The latest attempt.
     pub intent: Option<IntentRecord>,
-    /// Attempts since the check, or since an operator last let the row try again.
+    /// Attempts that were lost since the check, or since an operator last let the row try
+    /// again. Throttled ones do not count.
     pub attempts: u32,
     /// The finished handoff file that holds its pass.
     pub handoff: Option<String>,

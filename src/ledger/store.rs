@@ -273,15 +273,17 @@ fn keep_evidence(
             ])?;
         }
         Event::Intended { intent, .. } => {
-            db.prepare_cached(
-                "UPDATE rows SET latest_intent = ?2, attempts = attempts + 1 WHERE line = ?1",
-            )?
-            .execute(params![key(line), intent.0])?;
+            db.prepare_cached("UPDATE rows SET latest_intent = ?2 WHERE line = ?1")?
+                .execute(params![key(line), intent.0])?;
         }
         Event::NotEffected { intent, .. } | Event::Refused { intent, .. } => {
             end_intent(db, *intent, event, None)?;
         }
-        Event::Lost { intent, given_up, .. } => end_intent(db, *intent, event, Some(*given_up))?,
+        Event::Lost { intent, given_up, .. } => {
+            end_intent(db, *intent, event, Some(*given_up))?;
+            db.prepare_cached("UPDATE rows SET attempts = attempts + 1 WHERE line = ?1")?
+                .execute([key(line)])?;
+        }
         Event::Sealed { intent, method, start, lifetime_minutes, one_time } => {
             end_intent(db, *intent, event, None)?;
             db.prepare_cached(
@@ -345,7 +347,7 @@ fn forget_pass(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
     Ok(())
 }
 
-/// An operator's word gives a row all its attempts back.
+/// An operator's word forgives a row the attempts that were lost.
 fn restart_attempts(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
     db.prepare_cached("UPDATE rows SET attempts = 0 WHERE line = ?1")?.execute([key(line)])?;
     Ok(())
