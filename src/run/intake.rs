@@ -18,7 +18,7 @@ use crate::graph::verdict::plain;
 use crate::ids::{Line, Upn};
 use crate::ledger::{
     About, Draft, Event, Ledger, LedgerError, NewBadRow, NewRow, Options, PolicyRecord, RowRecord,
-    Standing, State, WaveAbout,
+    Standing, WaveAbout,
 };
 use crate::limits;
 use crate::progress::{Doing, News};
@@ -347,7 +347,7 @@ fn again(row: &RowRecord) -> Option<Subject> {
         upn: row.upn.parse().ok()?,
         wanted: wanted(row).ok()?,
         set: row.set?,
-        untried: row.attempts == 0 && matches!(row.state, State::Checked { after_loss: false }),
+        untried: row.intent.is_none(),
     })
 }
 
