@@ -235,7 +235,7 @@ impl Report {
     /// If stdout takes no more.
     pub fn row(&self, out: &mut impl Write, row: &RowStatus) -> io::Result<()> {
         let live = row.live.map(|live| format!("{live:?}").to_lowercase()).unwrap_or_default();
-        let line = format!(
+        let words = format!(
             "{:>6}  {:<10}  {:<8}  {:<40}  {}",
             row.row,
             row.state,
@@ -243,7 +243,7 @@ impl Report {
             shown(&row.user_principal_name),
             row.reason.as_deref().map(shown).unwrap_or_default()
         );
-        writeln!(out, "{}", line.trim_end())
+        writeln!(out, "{}", words.trim_end())
     }
 
     /// The head of that table.
