@@ -76,6 +76,11 @@ pub enum Event {
         /// A sentence for people.
         why: String,
     },
+    /// Too many attempts were lost one after the other.
+    GivenUp {
+        /// A sentence for people.
+        why: String,
+    },
     /// Graph refused for good.
     Refused {
         /// The attempt.
@@ -156,6 +161,7 @@ impl Event {
             Self::Intended { .. } => "intended",
             Self::NotEffected { .. } => "not effected",
             Self::TooLate { .. } => "too late",
+            Self::GivenUp { .. } => "given up",
             Self::Refused { .. } => "refused",
             Self::Lost { .. } => "lost",
             Self::OrphanFound { .. } => "orphan found",
@@ -178,6 +184,7 @@ impl Event {
             Self::Skipped { why }
             | Self::NotEffected { why, .. }
             | Self::TooLate { why }
+            | Self::GivenUp { why }
             | Self::Refused { why, .. }
             | Self::Lost { why, .. }
             | Self::Held { why, .. } => Some(why.clone()),

@@ -168,7 +168,7 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Listed | Checked { .. }, Event::Ineligible { .. }) => Ineligible,
         (Listed | Checked { after_loss: false }, Event::Skipped { .. }) => Skipped,
 
-        (Checked { .. }, Event::TooLate { .. }) => Failed,
+        (Checked { .. }, Event::TooLate { .. } | Event::GivenUp { .. }) => Failed,
         (Checked { after_loss }, Event::Intended { intent, .. }) => {
             Intent { intent: *intent, after_loss: *after_loss }
         }

@@ -317,6 +317,7 @@ fn keep_evidence(
         | Event::Ineligible { .. }
         | Event::Skipped { .. }
         | Event::TooLate { .. }
+        | Event::GivenUp { .. }
         | Event::OrphanFound { .. }
         | Event::Verified
         | Event::RemovalIntended { .. }

@@ -247,6 +247,14 @@ impl<'a> Floor<'a> {
         if out { Err(Halt::Outage { why }) } else { Ok(()) }
     }
 
+    /// The row has failed until an operator resumes the run.
+    async fn give_up(&self, line: Line, upn: String, lost: u32) -> Result<Reached, Halt> {
+        let why = format!("{lost} attempts were lost; resume to try again");
+        self.desk.ledger.record(line, Event::GivenUp { why: why.clone() }).await?;
+        self.hear(News::RowFailed { line, upn, why });
+        Ok(Reached::Failed)
+    }
+
     async fn prove(&self, sealed: Sealed, upn: String) -> Result<Reached, Halt> {
         if sealed.is_proven() {
             return Ok(Reached::Sealed);
@@ -424,13 +432,12 @@ impl<'a> Shift<'a> {
     async fn try_again(&mut self, line: Line) {
         let losses = self.losses.get(&line).copied().unwrap_or_default();
         match self.floor.desk.ledger.row(line).await {
-            Ok(Some(row)) if losses >= limits::MAX_ATTEMPTS => {
-                let why = format!("{losses} attempts were lost; resume to try again");
-                self.floor.hear(News::RowFailed { line, upn: row.upn, why });
-            }
             Ok(Some(row)) => {
-                if let Some(candidate) = Candidate::restore(&row) {
-                    self.working.push(Box::pin(self.floor.row(candidate)));
+                let floor = self.floor;
+                if losses >= limits::MAX_ATTEMPTS {
+                    self.working.push(Box::pin(floor.give_up(line, row.upn, losses)));
+                } else if let Some(candidate) = Candidate::restore(&row) {
+                    self.working.push(Box::pin(floor.row(candidate)));
                 }
             }
             Ok(None) => {}

@@ -227,7 +227,8 @@ fn await_until(condition: impl Fn() -> bool) {
 #[test]
 fn an_http_address_that_is_not_this_machine() {
     let bench = Bench::of(1);
-    for url in ["http://graph.contoso.example", "http://127.0.0.1.contoso.example", "ftp://localhost"]
+    for url in
+        ["http://graph.contoso.example", "http://127.0.0.1.contoso.example", "ftp://localhost"]
     {
         let flags = ["check", "wave.csv", "-r", KEY, "--auth", "token", "--graph-url", url];
         let said = Said::of(&mut bench.command(&flags)).ends(2);
