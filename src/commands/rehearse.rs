@@ -160,7 +160,7 @@ fn prove_readable(
     let size: u64 =
         handoffs.iter().filter_map(|path| fs::metadata(path).ok()).map(|about| about.len()).sum();
     world.report.say(format_args!(
-        "opened {} ({size} bytes) with that identity: all {} read, each the one that lives in the tenant",
+        "opened {} ({size} bytes) with that identity: {}, each the one that lives in the tenant",
         count(handoffs.len() as u64, "handoff file", "handoff files"),
         count(sealed, "pass", "passes"),
     ));
@@ -188,13 +188,13 @@ async fn clean_up(
 /// What happened, in words for somebody who has never done it, and what to type for real.
 fn teach(args: &RehearseArgs, issued: u64, world: &World) {
     let report = &world.report;
-    let passes = count(issued, "person", "people");
+    let people = count(issued, "person", "people");
     report.say("");
     report.say(format_args!(
-        "what happened: {passes} got a Temporary Access Pass each, a code that lets its owner sign in\n\
-         and set up a device. Each code was encrypted the moment it arrived, so that only the holder\n\
-         of the identity could read it; no file ever held one in the clear. At the end every pass\n\
-         was removed, and the tenant was asked again to prove it."
+        "what happened: {people} got their own Temporary Access Pass, a code that lets its owner\n\
+         sign in and set up a device. Each code was encrypted the moment it arrived, so that only the\n\
+         holder of the identity could read it; no file ever held one in the clear. At the end every\n\
+         pass was removed, and the tenant was asked again to prove it"
     ));
     report.say("");
     let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv")).display();

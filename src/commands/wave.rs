@@ -106,12 +106,12 @@ pub(super) async fn check(
     told_rejects(&wanted, &verdict, world);
     if !go {
         report.say("verdict: problems; nothing was changed");
-        report.next(&[hint_to_skip(&args.wave)]);
+        report.next(&[what_to_mend(&wanted)]);
         return Ok(Exit::Problems);
     }
     report.say(format_args!("verdict: {said}; nothing was changed"));
     let run = format!("tapwave run {} …", args.wave.display());
-    report.next(&[(run, "with the same options issues the passes")]);
+    report.next(&[(run, "issues the passes, with the same options")]);
     Ok(Exit::Done)
 }
 
@@ -190,7 +190,7 @@ pub(super) async fn begin(
     if !go {
         draft.discard()?;
         world.report.say("verdict: problems; nothing was issued");
-        world.report.next(&[hint_to_skip(wanted.wave)]);
+        world.report.next(&[what_to_mend(wanted)]);
         return Ok(None);
     }
     let now = world.clock.now();
@@ -240,9 +240,14 @@ pub(super) async fn finish(
     Ok(exit)
 }
 
-fn hint_to_skip(wave: &Path) -> (String, &'static str) {
-    let command = format!("tapwave check {} --rejects FILE", wave.display());
-    (command, "writes them to mend; --skip-ineligible leaves them out")
+fn what_to_mend(wanted: &Wanted<'_>) -> (String, &'static str) {
+    match &wanted.want.rejects {
+        Some(path) => (format!("tapwave check {} …", path.display()), "once its rows are mended"),
+        None => (
+            format!("tapwave check {} --rejects FILE …", wanted.wave.display()),
+            "writes them to a file to mend; --skip-ineligible leaves them out",
+        ),
+    }
 }
 
 fn told_rejects(wanted: &Wanted<'_>, verdict: &Verdict, world: &World) {
@@ -264,7 +269,7 @@ fn somebody_can_read(wanted: &Wanted<'_>, world: &World, must: bool) -> Result<(
             &["give -r age1…, or -R FILE; tapwave keygen makes an identity with its public key"],
         ));
     }
-    world.report.warn(format_args!("no -r and no break-glass recipient; {column}"));
+    world.report.warn(format_args!("no -r and no --break-glass; {column}"));
     Ok(())
 }
 

@@ -12,7 +12,7 @@ const SAME: std::ops::Range<f64> = 0.5..2.0;
 const WEIGHT: Duration = Duration::from_secs(15);
 const LEAST_WEIGHT: f64 = 20.0;
 /// What was measured counts half after this, so that a limit which moves is followed.
-const MEMORY: Duration = Duration::from_secs(60);
+const MEMORY: Duration = Duration::from_mins(1);
 
 /// The time left of one stage.
 #[derive(Debug, Clone)]

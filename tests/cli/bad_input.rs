@@ -100,7 +100,7 @@ fn an_unreadable_file() {
     {
         use std::os::unix::fs::PermissionsExt;
         let path = bench.path("wave.csv");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("changed");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("changed");
         // Whoever is root reads it all the same.
         if fs::File::open(&path).is_err() {
             bench.refuses_wave("wave.csv", ["failed to open"]);

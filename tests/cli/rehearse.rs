@@ -28,10 +28,10 @@ fn a_rehearsal_needs_nothing() {
         "invented 5 people",
         "made a throw-away identity, age1",
         "issued and sealed 5 passes",
-        "all 5 passes read, each the one that lives in the tenant",
+        ": 5 passes, each the one that lives in the tenant",
         "removed 5 passes",
         "looked again: none of these passes is left",
-        "what happened: 5 people got a Temporary Access Pass each",
+        "what happened: 5 people got their own Temporary Access Pass",
     ])
     .says(["tapwave keygen -o key.txt", "tapwave run WAVE.csv -r age1…", "tapwave cleanup latest"])
     .hides("AGE-SECRET-KEY");
@@ -44,7 +44,7 @@ fn a_rehearsal_needs_nothing() {
 fn plurals_are_right() {
     let bench = bench();
     let said = alone(&bench, &["rehearse", "--rows", "1"]).ends(0);
-    said.says(["invented 1 person", "1 pass with", "the pass read", "1 person got"]);
+    said.says(["invented 1 person", "1 pass with", ": 1 pass, each", "1 person got"]);
 }
 
 // Case: a script rehearses.
