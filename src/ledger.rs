@@ -209,8 +209,13 @@ impl Ledger {
         faults: Faults,
     ) -> Result<Self, LedgerError> {
         let path = folder.join(folder::LEDGER);
+        let ended_in_order = !connection::log_is_used(&path);
         let db = connection::open_writer(&path)?;
-        Self::assembled(folder, Some(Writer::new(db, path, lock, faults)), clock)
+        let mut writer = Writer::new(db, path, lock, faults);
+        if !ended_in_order {
+            writer.doubt_last_seals(clock.now())?;
+        }
+        Self::assembled(folder, Some(writer), clock)
     }
 
     fn assembled(

@@ -69,7 +69,7 @@ fn worst(told: &[(Duration, Option<Duration>)], from: usize, latency: u64) -> f6
     let rows = u32::try_from(told.len()).expect("few rows");
     let one = (end / rows).max(Duration::from_millis(latency)).as_secs_f64();
     told[from..].iter().fold(0.0, |worst: f64, (at, told)| {
-        let truth = (end - *at).as_secs_f64();
+        let truth = end.saturating_sub(*at).as_secs_f64();
         let told = told.expect("something is known").as_secs_f64();
         let error = ((told - truth).abs() - one).max(0.0);
         worst.max(error / truth.max(end.as_secs_f64() / 10.0))

@@ -131,6 +131,9 @@ pub enum Event {
     },
     /// Looked again: the live pass is the sealed one.
     Verified,
+    /// The process that sealed the pass did not end in order. If it saw this commit fail, it has
+    /// deleted the pass again, although the disk kept the record.
+    Doubted,
     /// An operator's resume gives a failed row another chance.
     Retried,
     /// Cleanup is about to delete this pass.
@@ -169,6 +172,7 @@ impl Event {
             Self::Held { .. } => "held",
             Self::Sealed { .. } => "sealed",
             Self::Verified => "verified",
+            Self::Doubted => "doubted",
             Self::Retried => "retried",
             Self::RemovalIntended { .. } => "removal intended",
             Self::Removed { .. } => "removed",

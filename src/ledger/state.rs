@@ -46,7 +46,8 @@ pub enum State {
     Sealed {
         /// The pass's id.
         method: MethodId,
-        /// False while the pass followed a lost attempt and has not been looked at again.
+        /// False while the pass followed a lost attempt, or was among the last that a process
+        /// sealed before it died, and has not been looked at again.
         proven: bool,
     },
     /// Cleanup deleted the pass and looked again.
@@ -188,7 +189,9 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Unsettled { intent, .. }, Event::OrphanFound { method }) => {
             Unsettled { intent: *intent, orphan: Some(method.clone()) }
         }
-        (Unsettled { .. } | Held { .. }, Event::Settled { .. }) => Checked { after_loss: true },
+        (Unsettled { .. } | Held { .. } | Sealed { proven: false, .. }, Event::Settled { .. }) => {
+            Checked { after_loss: true }
+        }
         (Unsettled { .. }, Event::Held { .. }) => Held { sealed: None },
         (Sealed { method, proven: false }, Event::Held { .. }) => {
             Held { sealed: Some(method.clone()) }
@@ -198,6 +201,8 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Sealed { method, proven: false } | Held { sealed: Some(method) }, Event::Verified) => {
             Sealed { method: method.clone(), proven: true }
         }
+
+        (Sealed { method, .. }, Event::Doubted) => Sealed { method: method.clone(), proven: false },
 
         (Failed, Event::Retried) => Checked { after_loss: false },
 
@@ -260,6 +265,16 @@ mod tests {
         let state = next(&intent, &sealed).expect("legal");
         assert_eq!(state, State::Sealed { method: method("m"), proven: false });
         assert!(matches!(next(&state, &Event::Verified), Ok(State::Sealed { proven: true, .. })));
+    }
+
+    #[test]
+    fn a_proven_pass_is_not_given_up_before_it_is_doubted() {
+        let settled = Event::Settled { found: None };
+        let sealed = State::Sealed { method: method("m"), proven: true };
+        assert!(next(&sealed, &settled).is_err());
+        let doubted = next(&sealed, &Event::Doubted).expect("legal");
+        assert_eq!(doubted, State::Sealed { method: method("m"), proven: false });
+        assert_eq!(next(&doubted, &settled), Ok(State::Checked { after_loss: true }));
     }
 
     #[test]

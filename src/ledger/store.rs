@@ -19,6 +19,7 @@ use super::record::{
 };
 use super::state::{self, Standing, State};
 use crate::ids::{Line, MethodId, UserId};
+use crate::limits;
 
 /// Why a move did not happen.
 #[derive(Debug)]
@@ -230,6 +231,20 @@ pub(super) fn delete_sealed(db: &Connection, at: Timestamp) -> Result<u64, rusql
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+/// Doubts every pass that may have been sealed in the last commit: one whose fsync failed may
+/// be on the disk all the same. A commit holds [`limits::RECORDS_PER_COMMIT`] events at most.
+pub(super) fn doubt_last_seals(db: &Connection, at: Timestamp) -> Result<(), Halt> {
+    let mut last = db.prepare(
+        "SELECT DISTINCT e.line FROM events e JOIN rows r ON r.line = e.line
+         WHERE e.seq > (SELECT max(seq) FROM events) - ?1 AND e.event = 'sealed'
+           AND r.state = 'sealed' ORDER BY e.line",
+    )?;
+    let lines = last
+        .query_map([at_most(limits::RECORDS_PER_COMMIT)], |row| line_of(row, 0))?
+        .collect::<Result<Vec<Line>, _>>()?;
+    lines.into_iter().try_for_each(|line| apply(db, line, &Event::Doubted, at).map(drop))
+}
+
 /// The one place where a row moves.
 fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<State, Halt> {
     let (before, _) = standing_of(db, line)?;
@@ -320,6 +335,7 @@ fn keep_evidence(
         | Event::GivenUp { .. }
         | Event::OrphanFound { .. }
         | Event::Verified
+        | Event::Doubted
         | Event::RemovalIntended { .. }
         | Event::Removed { .. } => {}
     }

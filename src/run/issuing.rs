@@ -166,10 +166,10 @@ impl<'a> Floor<'a> {
     }
 
     async fn issue_all(&self, fences: Vec<Fence>) -> Result<(), Halt> {
+        self.verify_inherited().await?;
         let counts = self.desk.ledger.counts().await?;
         let total = counts.of(Standing::Checked) + fences.len() as u64;
         self.hear(News::Began { doing: Doing::Issue, total: Some(total) });
-        self.verify_unproven().await?;
         let mut shift = Shift::new(self, &fences);
         for fence in fences {
             shift.wait_for(fence);
@@ -179,15 +179,25 @@ impl<'a> Floor<'a> {
         ended
     }
 
-    /// A pass that followed a lost attempt, sealed by a process that ended before it looked
-    /// again.
-    async fn verify_unproven(&self) -> Result<(), Halt> {
+    /// Passes sealed by a process that ended before it could vouch for them: each is looked at
+    /// again, and a row without any is free for another attempt.
+    async fn verify_inherited(&self) -> Result<(), Halt> {
+        let mut looks = FuturesUnordered::new();
         for row in all_rows(&self.desk.ledger, &[Standing::Sealed]).await? {
-            if let (State::Sealed { method, proven: false }, Some(user)) = (&row.state, row.user)
-                && let Some(why) = self.desk.verify(row.line, user, method).await?
-            {
-                self.hear(News::RowHeld { line: row.line, upn: row.upn, why });
-            }
+            let (State::Sealed { method, .. }, Some(user)) = (row.state, row.user) else {
+                continue;
+            };
+            let (line, upn) = (row.line, row.upn);
+            looks.push(async move {
+                let settled = self.desk.verify_inherited(line, user, &method).await?;
+                if let Settled::Held { why } = settled {
+                    self.hear(News::RowHeld { line, upn, why });
+                }
+                Ok::<(), Halt>(())
+            });
+        }
+        while let Some(looked) = looks.next().await {
+            looked?;
         }
         Ok(())
     }
@@ -260,13 +270,15 @@ impl<'a> Floor<'a> {
             return Ok(Reached::Sealed);
         }
         let line = sealed.line();
-        let verified = self.desk.verify(line, sealed.user(), sealed.method()).await;
-        if !matches!(verified, Ok(None)) {
+        let looked = self.desk.verify(line, sealed.user(), sealed.method()).await;
+        // What is not proven is not handed over, also when nobody could look.
+        if !matches!(looked, Ok(Settled::Sealed)) {
             self.vault.forget(line);
         }
-        Ok(match verified? {
-            None => Reached::Sealed,
-            Some(why) => {
+        Ok(match looked? {
+            Settled::Sealed => Reached::Sealed,
+            Settled::Free => Reached::Free(line),
+            Settled::Held { why } => {
                 self.hear(News::RowHeld { line, upn, why });
                 Reached::Held
             }

@@ -124,6 +124,8 @@ async fn settle_all(
     // The first answer tells Graph's clock, by which old intents are judged.
     session.graph.policy().await?;
     let desk = desk(ledger, session);
+    // Those held already; a row that is held below has been looked at then.
+    let held = all_rows(ledger, &[Standing::Held]).await?;
     let mut fences = pick_up_lost(&desk, session.clock.instant()).await?;
     fences.sort_by_key(|fence| fence.until);
     session.watcher.hear(News::Began { doing: Doing::Settle, total: Some(all) });
@@ -135,7 +137,7 @@ async fn settle_all(
         }
         settle(&desk, session, fence.line, tidied).await?;
     }
-    for row in all_rows(ledger, &[Standing::Held]).await? {
+    for row in held {
         settle(&desk, session, row.line, tidied).await?;
     }
     session.watcher.hear(News::Ended { doing: Doing::Settle });

@@ -21,6 +21,22 @@ const LOOKS: u32 = 4;
 /// First wait between two looks; it doubles.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
+/// Why a row is held whose sealed pass is not on the user.
+const NOT_THERE: &str =
+    "the pass that was sealed is not the one on the user; delete what is there, then resume";
+
+/// Whether a sealed pass is the one on its user.
+enum Proof {
+    Live,
+    /// Nothing is there, however often one looks.
+    Absent,
+    /// Another one is there, or it cannot be told.
+    Doubtful {
+        why: String,
+        found: Option<MethodId>,
+    },
+}
+
 /// What settling came to; the ledger has it already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
@@ -160,8 +176,8 @@ impl Desk {
         }
     }
 
-    /// Looks again at a pass that followed a lost attempt: it must be the one that is sealed.
-    /// `None` if it is.
+    /// Looks again at a pass that followed a lost attempt: it must be the one that is sealed,
+    /// else the row is held.
     ///
     /// # Errors
     /// [`Halt`]
@@ -170,30 +186,57 @@ impl Desk {
         line: Line,
         user: UserId,
         method: &MethodId,
-    ) -> Result<Option<String>, Halt> {
+    ) -> Result<Settled, Halt> {
+        match self.look_for(user, method).await? {
+            Proof::Live => self.proven(line).await,
+            Proof::Absent => self.hold(line, NOT_THERE.to_owned(), None).await,
+            Proof::Doubtful { why, found } => self.hold(line, why, found).await,
+        }
+    }
+
+    /// Looks again at a pass that an earlier process sealed and could not vouch for. Where
+    /// nothing is, nobody loses anything by another attempt: its POST had been answered, so that
+    /// nothing is left to execute late.
+    ///
+    /// # Errors
+    /// [`Halt`]
+    pub async fn verify_inherited(
+        &self,
+        line: Line,
+        user: UserId,
+        method: &MethodId,
+    ) -> Result<Settled, Halt> {
+        match self.look_for(user, method).await? {
+            Proof::Live => self.proven(line).await,
+            Proof::Absent => self.settled(line, None).await,
+            Proof::Doubtful { why, found } => self.hold(line, why, found).await,
+        }
+    }
+
+    async fn look_for(&self, user: UserId, method: &MethodId) -> Result<Proof, Halt> {
         let mut wait = BETWEEN_LOOKS;
-        for look in 1..=LOOKS {
+        for look in 1.. {
             match self.look(user).await? {
-                Ok(Some(found)) if found.id == *method => {
-                    self.ledger.record(line, Event::Verified).await?;
-                    return Ok(None);
+                Ok(Some(found)) if found.id == *method => return Ok(Proof::Live),
+                Ok(Some(found)) => {
+                    return Ok(Proof::Doubtful {
+                        why: NOT_THERE.to_owned(),
+                        found: Some(found.id),
+                    });
                 }
+                Err(why) => return Ok(Proof::Doubtful { why, found: None }),
+                Ok(None) if look == LOOKS => break,
                 // A replica may not show a pass that is seconds old.
-                Ok(None) if look < LOOKS => {}
-                Ok(found) => {
-                    let why = "the pass that was sealed is not the one on the user; delete what is there, then resume".to_owned();
-                    self.hold(line, why.clone(), found.map(|pass| pass.id)).await?;
-                    return Ok(Some(why));
-                }
-                Err(why) => {
-                    self.hold(line, why.clone(), None).await?;
-                    return Ok(Some(why));
-                }
+                Ok(None) => self.clock.sleep(wait).await,
             }
-            self.clock.sleep(wait).await;
             wait *= 2;
         }
-        Ok(None)
+        Ok(Proof::Absent)
+    }
+
+    async fn proven(&self, line: Line) -> Result<Settled, Halt> {
+        self.ledger.record(line, Event::Verified).await?;
+        Ok(Settled::Sealed)
     }
 
     /// An operator's resume: a held row is free again once nothing live is in its way, and
@@ -206,10 +249,7 @@ impl Desk {
     ) -> Result<Settled, Halt> {
         match found.filter(|pass| pass.is_live(self.graph.now())) {
             None => self.settled(line, None).await,
-            Some(pass) if sealed == Some(&pass.id) => {
-                self.ledger.record(line, Event::Verified).await?;
-                Ok(Settled::Sealed)
-            }
+            Some(pass) if sealed == Some(&pass.id) => self.proven(line).await,
             Some(pass) => {
                 let why = "a pass that this run did not issue is still there; delete it, or leave the person out, then resume".to_owned();
                 self.hold(line, why, Some(pass.id.clone())).await
