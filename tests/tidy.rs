@@ -69,7 +69,7 @@ fn is_rust(name: &str) -> bool {
 }
 
 fn rust() -> Vec<Source> {
-    let found: Vec<Source> = ["src", "tests", "examples", "benches"]
+    let found: Vec<Source> = ["src", "tests", "examples", "benches", "fuzz"]
         .into_iter()
         .flat_map(|folder| sources(folder, is_rust))
         .collect();
