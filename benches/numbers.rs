@@ -154,9 +154,9 @@ fn line(case: &Case, run: &Run, measure: Measure) -> String {
         return format!("| {rows} rows, {}: {what} | not measured here | | | | |\n", case.name);
     };
     let ratio = measured / limit;
-    let told = if ratio <= hold { "held" } else { "**over**" };
+    let verdict = if ratio <= hold { "held" } else { "**over**" };
     format!(
-        "| {rows} rows, {}: {what} | {measured:.2} {unit} | {limit:.2} {unit} | {ratio:.3} | {hold:.2} | {told} |\n",
+        "| {rows} rows, {}: {what} | {measured:.2} {unit} | {limit:.2} {unit} | {ratio:.3} | {hold:.2} | {verdict} |\n",
         case.name
     )
 }

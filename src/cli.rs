@@ -300,12 +300,28 @@ pub struct RehearseArgs {
     /// How many people to invent
     #[arg(long, value_name = "N", conflicts_with = "wave", default_value_t = 24)]
     pub rows: u64,
+    /// How the tenant throttles
+    #[arg(long, value_enum, default_value_t = Profile::Burst)]
+    pub profile: Profile,
     /// Decides everything that is left to chance
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// What to issue, and to whom.
     #[command(flatten)]
     pub want: WaveArgs,
+}
+
+/// `rehearse --profile`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// Not at all
+    None,
+    /// 20 a second, 20 at once
+    Bucket,
+    /// 5 in each 10 seconds
+    Window,
+    /// 3,000 at once, then 20 a second: the documented identity budget
+    Burst,
 }
 
 /// `keygen`.

@@ -166,6 +166,8 @@ pub const MAX_SHOWN_COLUMNS: usize = 12;
 pub const MAX_ADDRESS_BYTES: usize = 512;
 /// Most bytes in a locale tag; RFC 5646 asks readers to take at least 35.
 pub const MAX_LOCALE_BYTES: usize = 35;
+/// Longest rehearsal that is lived through; of a longer one, the prediction is all.
+pub const MAX_REHEARSAL: Duration = Duration::from_mins(2);
 /// Listings that a simulated tenant keeps open; a page token of an older one has expired.
 pub const REHEARSED_LISTINGS: usize = 64;
 /// Most units that a simulated competing client takes one by one between two requests.

@@ -36,6 +36,7 @@
 mod arrears;
 mod curve;
 mod cycle;
+mod foretell;
 mod law;
 mod meter;
 #[cfg(test)]
@@ -50,6 +51,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::limits;
 
+pub use foretell::{Foretold, Ruling, foretell};
 use law::{Decision, Law, Ticket};
 
 /// Graph's separate budgets. What is refused in one says nothing about the others.

@@ -11,18 +11,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
+use serde::Serialize;
 use tempfile::TempDir;
 
 use super::wave::{Wanted, begin};
 use super::{Failure, World};
-use crate::cli::RehearseArgs;
+use crate::cli::{Profile, RehearseArgs};
 use crate::exit::Exit;
 use crate::graph::Graph;
 use crate::ledger::{Ledger, RunFolder};
-use crate::pace::Pace;
+use crate::limits;
+use crate::pace::{Foretold, Pace, foretell};
 use crate::rehearsal::options::{Latency, Limit, Throttle, Throttles};
-use crate::rehearsal::{InMemory, Options, Tenant};
-use crate::report::count;
+use crate::rehearsal::{Gate, InMemory, Options, Tenant};
+use crate::report::{count, lasting};
 use crate::roster::{Defaults, Found, Roster};
 use crate::run::intake::{IntakeError, RunAbout};
 use crate::run::{Session, Summary, issuing, tidy};
@@ -32,8 +34,42 @@ use crate::vault::{Identities, NewIdentity, NoPrompts, Prompts, keygen, open};
 /// What a call to Graph takes, near enough.
 const LATENCY: Latency =
     Latency { least: Duration::from_millis(20), most: Duration::from_millis(60) };
-/// Microsoft's documented identity budget: 3,000 writes at once, then 20 a second.
-const BUDGET: Limit = Limit::Bucket { rate: 20.0, burst: 3_000.0 };
+/// Between the two.
+const USUAL_LATENCY: Duration = Duration::from_millis(40);
+/// The shape of a prediction, by name and version.
+const PREDICTION: &str = "tapwave.prediction/1";
+
+impl Profile {
+    /// What the tenant bears, and how that is said.
+    const fn limit(self) -> (Limit, &'static str) {
+        match self {
+            Self::None => (Limit::None, "does not throttle"),
+            Self::Bucket => {
+                (Limit::Bucket { rate: 20.0, burst: 20.0 }, "bears 20 passes a second, 20 at once")
+            }
+            Self::Window => (
+                Limit::Fixed { units: 5.0, per: Duration::from_secs(10) },
+                "bears 5 passes in each 10 seconds",
+            ),
+            Self::Burst => (
+                Limit::Bucket { rate: 20.0, burst: 3_000.0 },
+                "bears 3,000 passes at once, then 20 a second",
+            ),
+        }
+    }
+}
+
+/// What issuing a wave would come to.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Prediction {
+    schema: &'static str,
+    rows: u64,
+    seconds: f64,
+    per_second: f64,
+    refused: u64,
+    gave_up: bool,
+}
 
 pub(super) async fn rehearse(
     args: &RehearseArgs,
@@ -43,6 +79,11 @@ pub(super) async fn rehearse(
     let report = &world.report;
     report.say("rehearsal: a simulated tenant inside this program; nothing leaves this machine");
     let stage = Stage::set(args, world)?;
+    let foretold = stage.foretell(args, settings);
+    tell(args.profile, stage.upns.len() as u64, &foretold, world);
+    if foretold.gave_up || foretold.took > limits::MAX_REHEARSAL {
+        return stage.leave_it_at(&foretold, world);
+    }
     let identity = keygen(world.clock.now());
     report.say(format_args!("made a throw-away identity, {}", identity.recipient));
     let extra = [identity.recipient.clone()];
@@ -113,6 +154,36 @@ impl Stage {
         home.canonicalize().unwrap_or_else(|_| home.to_owned()).join("run")
     }
 
+    /// How long issuing will take, by the limiter that will be in force.
+    fn foretell(&self, args: &RehearseArgs, settings: &Settings) -> Foretold {
+        let mut gate = Gate::new(Throttle::of(args.profile.limit().0));
+        let rows = self.upns.len() as u64;
+        foretell(&settings.pace, rows, USUAL_LATENCY, |after| gate.ask(after))
+    }
+
+    /// A rehearsal in real time would try anybody's patience.
+    fn leave_it_at(&self, foretold: &Foretold, world: &World) -> Result<Exit, Failure> {
+        if world.report.is_json() {
+            world.report.json(&Prediction {
+                schema: PREDICTION,
+                rows: self.upns.len() as u64,
+                seconds: foretold.took.as_secs_f64(),
+                per_second: per_second(foretold),
+                refused: foretold.refused,
+                gave_up: foretold.gave_up,
+            })?;
+        }
+        world.report.say(format_args!(
+            "that is longer than {}, so it is left at the prediction",
+            lasting(limits::MAX_REHEARSAL)
+        ));
+        world.report.next(&[(
+            "tapwave rehearse".to_owned(),
+            "goes through everything with a few people, from the check to the cleanup",
+        )]);
+        Ok(Exit::Done)
+    }
+
     fn connect(
         &self,
         args: &RehearseArgs,
@@ -122,12 +193,39 @@ impl Stage {
         let mut tenant = Tenant::for_wave(self.upns.iter().map(String::as_str), args.seed);
         let options: &mut Options = tenant.options_mut();
         options.latency = LATENCY;
-        options.throttles = Throttles { pass_writes: Throttle::of(BUDGET), ..Throttles::default() };
+        let pass_writes = Throttle::of(args.profile.limit().0);
+        options.throttles = Throttles { pass_writes, ..Throttles::default() };
         let tenant = InMemory::new(tenant, world.clock.clone());
         let pace = Pace::new(settings.pace, world.clock.clone());
         let graph = Graph::new(Arc::new(tenant.clone()), pace, world.clock.clone());
         (tenant, world.session(graph))
     }
+}
+
+/// What is to be expected, in words.
+fn tell(profile: Profile, rows: u64, foretold: &Foretold, world: &World) {
+    let (_, bears) = profile.limit();
+    world.report.say(format_args!("the tenant {bears}; a call takes 20 to 60 ms"));
+    let wave = count(rows, "person", "people");
+    let refused = count(foretold.refused, "refused call", "refused calls");
+    if foretold.gave_up {
+        world.report.say(format_args!(
+            "prediction: {wave}: given up after {} with {refused}; resume would carry on",
+            lasting(foretold.took)
+        ));
+        return;
+    }
+    world.report.say(format_args!(
+        "prediction: issuing to {wave} takes {}, {:.1} a second, with {refused} and nobody left out",
+        lasting(foretold.took),
+        per_second(foretold)
+    ));
+}
+
+fn per_second(foretold: &Foretold) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
+    let accepted = foretold.accepted as f64;
+    accepted / foretold.took.as_secs_f64().max(0.001)
 }
 
 /// Opens every handoff file with the throw-away identity and compares it with the tenant.
