@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use tempfile::TempDir;
@@ -78,7 +79,7 @@ pub(super) async fn rehearse(
 ) -> Result<Exit, Failure> {
     let report = &world.report;
     report.say("rehearsal: a simulated tenant inside this program; nothing leaves this machine");
-    let stage = Stage::set(args, world)?;
+    let stage = Stage::set(args, settings, world)?;
     let foretold = stage.foretell(args, settings);
     tell(args.profile, stage.upns.len() as u64, &foretold, world);
     if foretold.gave_up || foretold.took > limits::MAX_REHEARSAL {
@@ -131,7 +132,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(args: &RehearseArgs, world: &World) -> Result<Self, Failure> {
+    fn set(args: &RehearseArgs, settings: &Settings, world: &World) -> Result<Self, Failure> {
         let home = tempfile::Builder::new()
             .prefix("tapwave-rehearsal-")
             .tempdir()
@@ -144,7 +145,7 @@ impl Stage {
             world.report.say(format_args!("invented {}", count(args.rows, "person", "people")));
             wave
         };
-        let upns = people(&wave)?;
+        let upns = people(&wave, settings.zone(&args.want)?)?;
         Ok(Self { home, wave, upns })
     }
 
@@ -318,10 +319,10 @@ fn invent(path: &Path, rows: u64) -> std::io::Result<()> {
 }
 
 /// Everybody in the wave, to be put into the tenant. What is wrong with a row is told later.
-fn people(wave: &Path) -> Result<Vec<String>, Failure> {
+fn people(wave: &Path, time_zone: Option<TimeZone>) -> Result<Vec<String>, Failure> {
     let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
     let file = File::open(wave).map_err(|error| Failure::file("open", wave, &error))?;
-    let roster = Roster::open(file, Defaults::default()).map_err(unread)?;
+    let roster = Roster::open(file, Defaults { time_zone }).map_err(unread)?;
     let mut upns = Vec::new();
     for found in roster {
         if let Found::Row(row) = found.map_err(unread)? {

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::events::{Asked, Event, IntentId};
+use super::events::{Asked, Eligible, Event, IntentId};
 use super::fault::LedgerError;
 use super::record::{
     About, Counts, IntentRecord, Issued, NewBadRow, NewRow, Outcome, RowRecord, Unhanded,
@@ -274,19 +274,7 @@ fn keep_evidence(
     event: &Event,
 ) -> Result<(), rusqlite::Error> {
     match event {
-        Event::Checked(eligible) => {
-            db.prepare_cached(
-                "UPDATE rows SET user_id = ?2, display_name = ?3, asked_json = ?4,
-                                 recipient_set = ?5 WHERE line = ?1",
-            )?
-            .execute(params![
-                key(line),
-                eligible.user.to_string(),
-                eligible.display_name,
-                json(&eligible.asked)?,
-                eligible.set,
-            ])?;
-        }
+        Event::Checked(eligible) => keep_eligible(db, line, eligible)?,
         Event::Intended { intent, .. } => {
             db.prepare_cached("UPDATE rows SET latest_intent = ?2 WHERE line = ?1")?
                 .execute(params![key(line), intent.0])?;
@@ -339,6 +327,21 @@ fn keep_evidence(
         | Event::RemovalIntended { .. }
         | Event::Removed { .. } => {}
     }
+    Ok(())
+}
+
+fn keep_eligible(db: &Connection, line: Line, eligible: &Eligible) -> Result<(), rusqlite::Error> {
+    db.prepare_cached(
+        "UPDATE rows SET user_id = ?2, display_name = ?3, asked_json = ?4,
+                         recipient_set = ?5 WHERE line = ?1",
+    )?
+    .execute(params![
+        key(line),
+        eligible.user.to_string(),
+        eligible.display_name,
+        json(&eligible.asked)?,
+        eligible.set,
+    ])?;
     Ok(())
 }
 
