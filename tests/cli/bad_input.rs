@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tapwave::rehearsal::options::NextLink;
+use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, NextLink};
 use tapwave::rehearsal::{Target, Tenant};
 
 use crate::bench::{Bench, Said, people, person};
@@ -182,8 +182,10 @@ fn a_run_folder_of_a_newer_version() {
 fn a_run_folder_in_use() {
     let bench = Bench::of(2);
     bench.tenant(|tenant, _| {
-        tenant.options_mut().latency.least = Duration::from_millis(400);
-        tenant.options_mut().latency.most = Duration::from_millis(400);
+        // The check takes a second, and issuing waits for the throttle after it.
+        tenant.options_mut().latency = Latency::of(Duration::from_millis(300));
+        let held = Fault::Throttled { retry_after: Some("4".to_owned()) };
+        tenant.options_mut().faults = Faults::default().at(Call::Issue, 1, held);
     });
     let it = bench.reader("key");
     let url = bench.graph_url();
