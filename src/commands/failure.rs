@@ -119,10 +119,8 @@ usage! {
     SettingsError => [],
     NetworkError => [],
     FolderError => [],
-    RegistryError => ["tapwave runs lists the runs on this machine"],
-    BookError => [
-        "a recipient is an age public key (age1…); tapwave keygen makes one",
-    ],
+    RegistryError => [],
+    BookError => ["tapwave keygen makes an identity and shows its public key, age1…"],
     BadIdentity => [],
     OpenFailure => [],
 }
@@ -198,6 +196,11 @@ impl From<IntakeError> for Failure {
     fn from(error: IntakeError) -> Self {
         match error {
             IntakeError::Ledger(error) => error.into(),
+            IntakeError::Check(CheckError::Graph(error @ GraphError::Outage { .. })) => Self::new(
+                Exit::Outage,
+                error,
+                &["nothing was issued; try again when Graph is back"],
+            ),
             IntakeError::Check(error) => error.into(),
             IntakeError::Book(error) => error.into(),
             IntakeError::Interrupted => Self::new(Exit::Interrupted, error, &[]),

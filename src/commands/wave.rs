@@ -32,6 +32,7 @@ impl<'a> Wanted<'a> {
         world: &World,
     ) -> Result<Self, Failure> {
         let options = settings.options(want)?;
+        readable(wave)?;
         if let Some(path) = want.rejects.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
             return Err(Failure::there_already("the rejected rows", path, "--rejects"));
         }
@@ -122,8 +123,6 @@ pub(super) async fn run(
 ) -> Result<Exit, Failure> {
     let mut wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
     somebody_can_read(&wanted, world, true)?;
-    // A wave that is not there is told before a folder is made for it.
-    std::fs::File::open(&args.wave).map_err(|error| Failure::file("open", &args.wave, &error))?;
     let base = settings.graph_or_global();
     let registry = world.registry()?;
     let path = match &args.folder {
@@ -253,6 +252,19 @@ fn what_to_mend(wanted: &Wanted<'_>) -> (String, &'static str) {
 fn told_rejects(wanted: &Wanted<'_>, verdict: &Verdict, world: &World) {
     if let Some(path) = wanted.want.rejects.as_ref().filter(|_| verdict.ineligible > 0) {
         world.report.say(format_args!("rejected rows: {}", path.display()));
+    }
+}
+
+/// Nobody should sign in before a wave that cannot be read is told.
+fn readable(wave: &Path) -> Result<(), Failure> {
+    let about = std::fs::File::open(wave).and_then(|file| file.metadata());
+    match about {
+        Ok(about) if about.is_dir() => {
+            let what = format!("failed to open {}: it is a folder", wave.display());
+            Err(Failure::new(Exit::Usage, what, &["name the CSV file in it"]))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::file("open", wave, &error)),
     }
 }
 

@@ -94,7 +94,7 @@ fn a_nul_byte() {
 fn an_unreadable_file() {
     let bench = Bench::of(1);
     fs::create_dir(bench.path("folder.csv")).expect("made");
-    bench.refuses_wave("folder.csv", ["folder.csv"]);
+    bench.refuses_wave("folder.csv", ["it is a folder", "hint: name the CSV file"]);
     bench.refuses_wave("missing.csv", ["failed to open"]);
     #[cfg(unix)]
     {
@@ -236,6 +236,19 @@ fn an_http_address_that_is_not_this_machine() {
         let said = Said::of(&mut bench.command(&flags)).ends(2);
         said.says([url, "https://", "http:// to this machine"]);
     }
+    bench.is_untouched();
+}
+
+// Case: nobody answers at Graph's address before the first pass.
+#[test]
+fn an_address_where_nobody_answers() {
+    let bench = Bench::of(1);
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", closed.local_addr().expect("an address"));
+    drop(closed);
+    let flags = ["run", "wave.csv", "-r", KEY, "--auth", "token", "--graph-url", &url];
+    let said = Said::of(&mut bench.command(&flags)).ends(6);
+    said.says(["hint: nothing was issued; try again when Graph is back"]).hides("resume");
     bench.is_untouched();
 }
 

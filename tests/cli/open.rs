@@ -35,7 +35,7 @@ fn a_run_is_named_by_name_path_file_or_latest() {
         assert_eq!(bench.opened(what, &it.file), bench.codes(), "{what}");
     }
     let said = bench.tapwave(&["open", "wave-nope", "-i", &it.file]).ends(2);
-    said.says(["wave-nope", "hint: tapwave runs lists the runs on this machine"]);
+    said.says(["wave-nope", "`tapwave runs` lists them"]);
 }
 
 // Case: opening asks nothing of the tenant, needs no settings and no token.
