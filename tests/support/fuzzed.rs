@@ -102,7 +102,7 @@ pub(crate) fn answer(bytes: &[u8]) {
     });
 }
 
-/// A ledger file. What opens can be read to its end. Bytes that are no SQLite file are taken
+/// A ledger file. What opens can be read to its end. Bytes that are none are taken
 /// as changes to a good one: three bytes of place, one of content; a single one left over
 /// cuts the file.
 pub(crate) fn ledger(bytes: &[u8]) {
