@@ -14,4 +14,6 @@ mod damaged;
 mod interrupted;
 #[cfg(feature = "failpoints")]
 mod kill_sweep;
+#[cfg(target_os = "linux")]
+mod nowhere;
 mod resume;

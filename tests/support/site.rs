@@ -122,7 +122,7 @@ impl Site {
 
     /// Starts a run and leaves it to the caller.
     pub(crate) fn start(&self, args: &[&str]) -> Started {
-        Started(Some(self.tapwave(args).spawn().expect("started")))
+        Started::of(self.tapwave(args))
     }
 
     pub(crate) fn resume(&self) -> Told {
@@ -314,6 +314,10 @@ impl Told {
 pub(crate) struct Started(Option<Child>);
 
 impl Started {
+    pub(crate) fn of(mut command: Command) -> Self {
+        Self(Some(command.spawn().expect("started")))
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.0.as_ref().expect("running").id()
     }
