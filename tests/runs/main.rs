@@ -16,4 +16,5 @@ mod interrupted;
 mod kill_sweep;
 #[cfg(target_os = "linux")]
 mod nowhere;
+mod one_post;
 mod resume;
