@@ -4,8 +4,6 @@
 //!
 //! Run with `cargo test --features failpoints --test runs kill_sweep`.
 
-use std::process::Output;
-
 use tapwave::rehearsal::options::{Call, Fault, Faults};
 
 use crate::site::{Site, Told};
@@ -31,24 +29,17 @@ fn site(struck: Struck) -> Site {
 }
 
 fn run_args(site: &Site) -> Vec<&str> {
-    site.run_args(&["--fence", "100ms", "--max-in-flight", "1"])
+    site.run_args(&["--fence", "100ms", "--max-in-flight", "1", "--json"])
 }
 
-/// The command with a fault; false if it came to its end undisturbed.
-fn strike(site: &Site, struck: Struck, fault: &str) -> (bool, Told) {
+fn strike(site: &Site, struck: Struck, fault: &str) -> Told {
     let args = match struck {
         Struck::Run => run_args(site),
         Struck::Resume => vec!["resume", "wave-run"],
         Struck::Cleanup => vec!["cleanup", "wave-run"],
     };
-    let mut command = site.tapwave(&args);
-    let output: Output = command.env("TAPWAVE_FAILPOINT", fault).output().expect("started");
-    let told = Told::of(output);
-    let undisturbed = match struck {
-        Struck::Run | Struck::Cleanup => told.code == Some(0),
-        Struck::Resume => told.code == Some(0),
-    };
-    (!undisturbed, told)
+    let output = site.tapwave(&args).env("TAPWAVE_FAILPOINT", fault).output();
+    Told::of(output.expect("started"))
 }
 
 /// Strikes at each write in turn; `after` looks at what is left each time.
@@ -61,8 +52,8 @@ fn sweep(struck: Struck, fault: &str, after: impl Fn(&Site, &str, &Told)) {
             Struck::Cleanup => drop(site.told(&run_args(&site)).exits(0)),
         }
         let context = format!("{struck:?} with {fault}@{nth}");
-        let (hit, told) = strike(&site, struck, &format!("{fault}@{nth}"));
-        if !hit {
+        let told = strike(&site, struck, &format!("{fault}@{nth}"));
+        if told.code == Some(0) {
             assert!(nth > 3, "{context}: the fault was never reached");
             return;
         }
@@ -126,23 +117,24 @@ fn a_kill_of_a_run_is_cleaned_up_without_a_resume() {
     }
 }
 
-/// A failed write is told, never tried again, and what it was about is deleted again.
-fn told_of_the_disk(site: &Site, context: &str, told: &Told) {
-    assert!(matches!(told.code, Some(1)), "{context}: {told:?}");
+fn told_of_the_disk(context: &str, told: &Told) {
+    assert_eq!(told.code, Some(1), "{context}: {told:?}");
     let named = ["disk I/O error", "database or disk is full"];
     assert!(named.iter().any(|name| told.err.contains(name)), "{context}: {}", told.err);
     assert!(told.err.contains("failed to write"), "{context}: {}", told.err);
-    let _ = site;
 }
 
 #[test]
 fn a_disk_that_fails_at_any_commit_of_a_run() {
     for fault in ["eio", "enospc"] {
         sweep(Struck::Run, fault, |site, context, told| {
-            told_of_the_disk(site, context, told);
+            told_of_the_disk(context, told);
             // What cannot be committed is deleted again: each live pass is either sealed, or
             // the one whose answer was lost.
             let sealed = site.count("sealed");
+            if !told.out.is_empty() {
+                assert_eq!(told.summary()["sealed"], sealed, "{context}: told what is not so");
+            }
             let lost = usize::from(site.seen(Call::Issue) >= 2);
             let live = site.live().len();
             assert!((sealed..=sealed + lost).contains(&live), "{context}: {live}, {sealed}");
@@ -155,12 +147,12 @@ fn a_disk_that_fails_at_any_commit_of_a_run() {
 #[test]
 fn a_disk_that_keeps_what_it_said_it_had_not_written() {
     sweep(Struck::Run, "eio-after", |site, context, told| {
-        told_of_the_disk(site, context, told);
+        told_of_the_disk(context, told);
         carried_on(site, context);
         cleaned_up(site, context);
     });
     sweep(Struck::Resume, "eio-after", |site, context, told| {
-        told_of_the_disk(site, context, told);
+        told_of_the_disk(context, told);
         carried_on(site, context);
     });
 }
@@ -169,12 +161,46 @@ fn a_disk_that_keeps_what_it_said_it_had_not_written() {
 fn a_disk_that_fails_at_any_commit_of_a_resume_or_a_cleanup() {
     for fault in ["eio", "enospc"] {
         sweep(Struck::Resume, fault, |site, context, told| {
-            told_of_the_disk(site, context, told);
+            told_of_the_disk(context, told);
             carried_on(site, context);
         });
         sweep(Struck::Cleanup, fault, |site, context, told| {
-            told_of_the_disk(site, context, told);
+            told_of_the_disk(context, told);
             cleaned_up(site, context);
         });
     }
+}
+
+/// The real thing, where strace is at hand: the kernel says that a sync has failed, after the
+/// bytes were written, so that they may well be found again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sync_that_fails_in_the_kernel() {
+    let mut disturbed = 0;
+    for nth in 1..ENOUGH {
+        let site = site(Struck::Run);
+        let inject = format!("inject=fsync,fdatasync:error=EIO:when={nth}");
+        let run = site.tapwave(&run_args(&site));
+        let mut traced = std::process::Command::new("strace");
+        traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", &inject]);
+        traced.arg(run.get_program()).args(run.get_args());
+        traced.env_clear().current_dir(site.home.path());
+        for (name, value) in run.get_envs() {
+            traced.env(name, value.expect("set"));
+        }
+        let Ok(output) = traced.output() else {
+            return crate::damaged::eprintln_skip("there is no strace here");
+        };
+        let told = Told::of(output);
+        let context = format!("sync {nth}");
+        if told.code == Some(0) && nth > 3 {
+            assert!(disturbed > 3, "only {disturbed} runs were disturbed");
+            return;
+        }
+        disturbed += u64::from(told.code != Some(0));
+        assert!(!told.err.contains("panicked"), "{context}: {told:?}");
+        carried_on(&site, &context);
+        cleaned_up(&site, &context);
+    }
+    panic!("{ENOUGH} syncs and no end");
 }

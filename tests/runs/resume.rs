@@ -204,7 +204,7 @@ fn status_names_every_state_and_live_tells_what_graph_says() {
     site.use_pass(&people[2]);
     site.delete_elsewhere(&people[3]);
     let status = site.status(&["--live"]);
-    let states: Vec<(&str, &str)> = people
+    let seen: Vec<(&str, &str)> = people
         .iter()
         .map(|upn| {
             let row = &status[upn];
@@ -212,7 +212,7 @@ fn status_names_every_state_and_live_tells_what_graph_says() {
         })
         .collect();
     assert_eq!(
-        states,
+        seen,
         [
             ("held", ""),
             ("failed", ""),

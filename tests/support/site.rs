@@ -19,7 +19,7 @@ use crate::server::Served;
 /// What the tenant takes for a token.
 pub(crate) const TOKEN: &str = "rehearsed-bearer-5e2f";
 /// How long a condition may take to come true before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often it is looked at.
 const GLANCE: Duration = Duration::from_millis(2);
 
