@@ -223,6 +223,11 @@ impl Desk {
         let again = match refusal.kind {
             // Seen on the check a moment ago: a replica that does not know the user yet.
             RefusalKind::UserGone => tried + 1 < limits::MAX_ATTEMPTS,
+            // It passed on the way to Graph, whose Date header tells whole seconds only; the
+            // next attempt leaves it out.
+            RefusalKind::StartPast => {
+                intent.asked().start.is_some() && tried + 1 < limits::MAX_ATTEMPTS
+            }
             RefusalKind::AlreadyThere => self.make_room(&intent).await?,
             _ => false,
         };
