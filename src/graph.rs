@@ -12,13 +12,14 @@ pub mod verdict;
 pub mod wire;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use self::batch::Answer;
@@ -26,7 +27,7 @@ use self::transport::{Broken, Method, Request, Response, Transport};
 use self::verdict::{Refusal, RefusalKind, Verdict};
 use self::wire::Inner;
 pub use self::wire::{CreatedPass, FoundPass, Group, Policy, Target, User};
-use crate::clock::Clock;
+use crate::clock::{Clock, later};
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
 use crate::limits;
@@ -137,13 +138,25 @@ pub enum Deletion {
 struct Tally {
     requests: AtomicU64,
     throttled: AtomicU64,
-    /// Graph's clock minus ours, in milliseconds.
-    offset: AtomicI64,
+    told: Mutex<Option<Told>>,
+}
+
+/// What Graph's clock showed when its last answer came, and what ours did.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    date: Timestamp,
+    wall: Timestamp,
+    instant: Instant,
 }
 
 impl Tally {
     fn throttled(&self, count: u64) {
         self.throttled.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A value that is copied whole: a panic elsewhere does not spoil it.
+    fn told(&self) -> MutexGuard<'_, Option<Told>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,11 +173,34 @@ impl Graph {
         &self.pace
     }
 
-    /// Graph's own time, as its last `Date` header lets us reckon it.
+    /// Graph's own time: its last `Date` header and what the monotonic clock has counted
+    /// since, so that no jump of the wall clock moves it. Before the first answer, the wall
+    /// clock's.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let offset = SignedDuration::from_millis(self.tally.offset.load(Ordering::Relaxed));
-        self.clock.now().checked_add(offset).unwrap_or_else(|_| self.clock.now())
+        match *self.tally.told() {
+            Some(told) => later(told.date, self.clock.instant().duration_since(told.instant)),
+            None => self.clock.now(),
+        }
+    }
+
+    /// Graph's own time, fit to be written down. When our two clocks disagree about how long
+    /// ago the last answer was, the machine slept or the wall clock jumped, and Graph is asked.
+    ///
+    /// # Errors
+    /// [`GraphError`], if it had to be asked.
+    pub async fn time(&self) -> Result<Timestamp, GraphError> {
+        let told = *self.tally.told();
+        let sure = told.is_some_and(|told| {
+            let counted = self.clock.instant().duration_since(told.instant);
+            let shown = self.clock.now().duration_since(told.wall);
+            let counted = SignedDuration::try_from(counted).unwrap_or(SignedDuration::MAX);
+            (shown.saturating_sub(counted)).unsigned_abs() <= limits::CLOCKS_APART
+        });
+        if !sure {
+            self.policy().await?;
+        }
+        Ok(self.now())
     }
 
     /// HTTP calls sent so far.
@@ -481,8 +517,8 @@ impl Graph {
         let now = self.clock.now();
         Self::log(request, &exchange);
         if let Ok(Response { date: Some(date), .. }) = &exchange {
-            let offset = date.duration_since(now).as_millis();
-            self.tally.offset.store(i64::try_from(offset).unwrap_or(0), Ordering::Relaxed);
+            let told = Told { date: *date, wall: now, instant: self.clock.instant() };
+            *self.tally.told() = Some(told);
         }
         verdict::judge(exchange, now)
     }

@@ -81,6 +81,9 @@ pub const CLOCK_SLACK: Duration = Duration::from_mins(1);
 /// A start nearer than this is left out of the request: Graph refuses one that has passed by
 /// the time it arrives.
 pub const START_MARGIN: Duration = Duration::from_secs(30);
+/// By how much the wall clock and the monotonic one may disagree about a stretch of time before
+/// Graph is asked for its own: more than a time server's correction, less than a nap.
+pub const CLOCKS_APART: Duration = Duration::from_secs(10);
 /// Usable time that must be left for whoever reads a pass last.
 pub const LEAST_USABLE: Duration = Duration::from_mins(30);
 
