@@ -390,7 +390,13 @@ impl Graph {
             PassesOf(intent.user()).to_string(),
             Some(wire::create_body(intent.asked())),
         );
-        match self.exchange(&request).await {
+        let verdict = tokio::select! {
+            verdict = self.exchange(&request) => verdict,
+            () = self.clock.sleep(limits::ATTEMPT_TIMEOUT) => {
+                Verdict::Unsettled { why: "no answer came in time".to_owned(), wait: None }
+            }
+        };
+        match verdict {
             Verdict::Done(response) => {
                 permit.answered(1, None, response.load);
                 match wire::created_pass(&response.body) {

@@ -40,6 +40,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Wait for one whole answer; after it the outcome of a write is unsettled. Graph's own
 /// gateway gives up well before this.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(100);
+/// Wait for one POST of a pass with all that belongs to it: two requests, if the token was
+/// refused and another could be had, and the sign-in between them. A resume counts on it.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(4);
 /// Idle connections are dropped after this, so that a write is seldom sent on one that the
 /// other side has already closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);

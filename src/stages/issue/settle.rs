@@ -83,7 +83,7 @@ pub fn sight(
     let id = || pass.id.clone();
     let first = earlier(attempt.graph_time, limits::CLOCK_SLACK);
     let given_up =
-        attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::REQUEST_TIMEOUT));
+        attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT));
     let last = later(given_up, fence + limits::CLOCK_SLACK);
     let in_time = pass.created_date_time.is_some_and(|at| first <= at && at <= last);
     if in_time && !known && answers(pass, attempt) {
@@ -116,10 +116,13 @@ fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
 
 impl Desk {
     /// When a row found unsettled at the start of a resume may be settled: at once if, by
-    /// Graph's own clock, its attempt is older than the fence and the request limit together.
+    /// Graph's own clock, its attempt was given up, or must have been, longer ago than the
+    /// fence.
     #[must_use]
     pub fn fence_from_start(&self, attempt: &IntentRecord, started: Instant) -> Instant {
-        let over = later(attempt.graph_time, self.fence + limits::REQUEST_TIMEOUT);
+        let given_up =
+            attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT));
+        let over = later(given_up, self.fence + limits::CLOCK_SLACK);
         if self.graph.now() > over { started } else { started + self.fence }
     }
 
@@ -129,7 +132,7 @@ impl Desk {
     /// [`Halt::Ledger`]
     pub async fn mark_lost(&self, row: &RowRecord) -> Result<(), Halt> {
         if let (State::Intent { intent, .. }, Some(attempt)) = (&row.state, &row.intent) {
-            let given_up = later(attempt.graph_time, limits::REQUEST_TIMEOUT);
+            let given_up = later(attempt.graph_time, limits::ATTEMPT_TIMEOUT);
             let why = "the program ended before the answer came".to_owned();
             let lost = Event::Lost { intent: *intent, why, given_up };
             self.ledger.record(row.line, lost).await?;
