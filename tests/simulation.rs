@@ -195,6 +195,7 @@ impl Story {
             watcher: Arc::new(Deaf),
             drain,
             prompts: Arc::new(NoPrompts),
+            may_read_groups: true,
             began: self.clock.instant(),
         };
         (session, switch)
