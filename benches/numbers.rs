@@ -92,21 +92,28 @@ const CASES: &[Case] = &[
         measures: &[Span { limit: 110.0, hold: 1.10 }, Refused { hold: 15 }],
     },
     Case {
-        name: "processor, 20,000 rows",
+        name: "processor",
         rows: 20_000,
         latency: 1,
         throttle: "none",
         measures: &[Processor { hold: 0.5 }, Memory { hold: 40.0 }],
     },
     Case {
-        name: "memory, 100,000 rows",
+        name: "memory",
         rows: 100_000,
         latency: 1,
         throttle: "none",
         measures: &[Memory { hold: 40.0 }, Processor { hold: 0.5 }],
     },
     Case {
-        name: "check, 10,000 rows",
+        name: "check, existing passes read",
+        rows: 10_000,
+        latency: 1,
+        throttle: "none",
+        measures: &[Calls { hold: 1.0 }],
+    },
+    Case {
+        name: "check, --existing replace",
         rows: 10_000,
         latency: 1,
         throttle: "none",
@@ -181,6 +188,9 @@ impl Run {
         let folder = home.path().join("run");
         let mut command = Command::new(TAPWAVE);
         command.arg(if check { "check" } else { "run" }).arg(&wave).args(["-r", &recipient]);
+        if case.name.ends_with("--existing replace") {
+            command.args(["--existing", "replace"]);
+        }
         if !check {
             command.arg("--run").arg(&folder);
         }

@@ -11,7 +11,8 @@ const SAME: std::ops::Range<f64> = 0.5..2.0;
 /// An expectation counts as much as what is done in this time, and as so many rows at least.
 const WEIGHT: Duration = Duration::from_secs(15);
 const LEAST_WEIGHT: f64 = 20.0;
-/// What was measured counts half after this, so that a limit which moves is followed.
+/// What was measured counts half after this, so that a limit which moves is followed; so
+/// does what was expected, so that it cannot be wrong for ever.
 const MEMORY: Duration = Duration::from_mins(1);
 
 /// The time left of one stage.
@@ -30,6 +31,8 @@ struct Measured {
     since: Duration,
     expected: f64,
     rows: f64,
+    /// How much is left of the expectation's weight, from 1 down to 0.
+    trust: f64,
 }
 
 impl TimeLeft {
@@ -51,6 +54,7 @@ impl TimeLeft {
             let time = at.saturating_sub(self.measured.since);
             if time > MEMORY {
                 self.measured.rows /= 2.0;
+                self.measured.trust /= 2.0;
                 self.measured.since = at.saturating_sub(time / 2);
             }
         }
@@ -64,7 +68,8 @@ impl TimeLeft {
         self.held_until = at + holding;
         let known = self.expected.is_some();
         if !known || !SAME.contains(&(per_second / self.measured.expected)) {
-            self.measured = Measured { since: at + holding, expected: per_second, rows: 0.0 };
+            self.measured =
+                Measured { since: at + holding, expected: per_second, rows: 0.0, trust: 1.0 };
         }
         self.expected = Some(per_second);
     }
@@ -76,6 +81,7 @@ impl TimeLeft {
         let rate = match self.expected {
             Some(expected) => {
                 let weight = (WEIGHT.as_secs_f64() * expected).max(LEAST_WEIGHT);
+                let weight = weight * self.measured.trust;
                 (self.measured.rows + weight) / (time + weight / expected)
             }
             None if time > 0.0 => self.measured.rows / time,
@@ -121,6 +127,6 @@ mod tests {
             left.foresee(SECOND * second, 100.0, Duration::ZERO);
         }
         let told = left.left(SECOND * 100).map_or(0.0, |left| left.as_secs_f64());
-        assert!((95.0..=100.0).contains(&told), "{told}");
+        assert!((90.0..=100.0).contains(&told), "{told}");
     }
 }
