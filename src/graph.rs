@@ -43,6 +43,9 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'\'')
     .remove(b',');
 
+/// Why a request that had leave was not sent.
+const HELD_BACK: &str = "held back, because Graph throttled meanwhile";
+
 const POLICY: &str =
     "/policies/authenticationMethodsPolicy/authenticationMethodConfigurations/temporaryAccessPass";
 
@@ -384,17 +387,25 @@ impl Graph {
 
     /// Asks for a pass, once. `permit` is the limiter's leave, taken before the intent was
     /// minted; the intent stays with the caller, who owes the ledger an outcome.
-    pub async fn create_pass(&self, intent: &Intent, permit: Permit) -> Creation {
+    pub async fn create_pass(&self, intent: &Intent, mut permit: Permit) -> Creation {
         let request = Self::request(
             Method::Post,
             PassesOf(intent.user()).to_string(),
             Some(wire::create_body(intent.asked())),
         );
+        // The wait for a place on the wire counts too: a resume reckons from the intent how
+        // long the attempt can have lasted.
+        let attempt = async {
+            if permit.depart().await { Some(self.exchange(&request).await) } else { None }
+        };
         let verdict = tokio::select! {
-            verdict = self.exchange(&request) => verdict,
+            verdict = attempt => verdict,
             () = self.clock.sleep(limits::ATTEMPT_TIMEOUT) => {
-                Verdict::Unsettled { why: "no answer came in time".to_owned(), wait: None }
+                Some(Verdict::Unsettled { why: "no answer came in time".to_owned(), wait: None })
             }
+        };
+        let Some(verdict) = verdict else {
+            return Creation::NotEffected { why: HELD_BACK.to_owned(), throttled: true };
         };
         match verdict {
             Verdict::Done(response) => {
@@ -466,7 +477,7 @@ impl Graph {
         request.eventual = eventual;
         let mut patience = Patience::new();
         loop {
-            let permit = self.pace.admit(budget, 1).await;
+            let permit = self.leave(budget, 1).await;
             match self.exchange(&request).await {
                 Verdict::Done(response) => {
                     permit.answered(1, None, response.load);
@@ -485,6 +496,16 @@ impl Graph {
                     permit.broken();
                     patience.spend(self, other).await?;
                 }
+            }
+        }
+    }
+
+    /// Leave to send at once.
+    async fn leave(&self, budget: Budget, count: u32) -> Permit {
+        loop {
+            let mut permit = self.pace.admit(budget, count).await;
+            if permit.depart().await {
+                return permit;
             }
         }
     }

@@ -121,6 +121,9 @@ pub const MAX_HOLDER_COMMAND: usize = 200;
 /// Most bytes read from the small files beside a ledger: its holder, the list of runs that
 /// lie elsewhere.
 pub const MAX_NOTE_BYTES: u64 = 1024 * 1024;
+/// One request in so many may have leave beyond those in flight, so that its intent is
+/// written while they are under way. A commit takes a tenth of a round trip or less.
+pub const PREPARED_SHARE: usize = 4;
 /// Requests sent at once before anything is known of a tenant's limit. Small enough that a
 /// budget of five does not turn many away.
 pub const FIRST_WINDOW: u32 = 10;
