@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let exit = match runtime.block_on(perform(cli, &world)) {
         Ok(exit) => exit,
         Err(failure) => {
-            report.tell(&failure.told);
+            report.tell(&failure.told, failure.exit);
             failure.exit
         }
     };

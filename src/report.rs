@@ -26,6 +26,7 @@ pub use self::log::Log;
 pub(crate) use self::opened::private_file;
 pub use self::opened::{OpenFailure, Opening, Shape};
 pub use self::prompts::Asking;
+use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::{Listed, Standing};
 use crate::limits;
@@ -106,8 +107,18 @@ impl Report {
         self.bars.line(&format!("error: {words}"));
     }
 
+    /// What ended a command before its end, and what to do about it; with `--json`, as the
+    /// one object that stdout is promised.
+    pub fn tell(&self, told: &Told, exit: Exit) {
+        self.warn_of(told);
+        if self.manner.json {
+            // Nobody is left to tell if stdout is gone.
+            let _ = self.json(&tables::error(told, exit));
+        }
+    }
+
     /// What failed, and what to do about it.
-    pub fn tell(&self, told: &Told) {
+    pub fn warn_of(&self, told: &Told) {
         self.bars.clear();
         self.complain(&told.what);
         for hint in &told.hints {

@@ -223,7 +223,7 @@ pub(super) async fn finish(
         issuance.halt.map(Failure::from).into_iter().chain(issuance.handover.map(Failure::from))
     {
         exit = exit.and(failure.exit);
-        report.tell(&failure.told);
+        report.warn_of(&failure.told);
     }
     let name = ledger.folder().name();
     let mut next = Vec::new();

@@ -64,8 +64,11 @@ fn write_holder(path: &Path, holder: &Holder) -> Result<(), LedgerError> {
 }
 
 fn this_process(since: Timestamp) -> Holder {
-    let words: Vec<String> =
-        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    // Up to the first option: what follows may be a proxy's password.
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .take_while(|word| !word.starts_with('-'))
+        .collect();
     let command = words.join(" ").chars().take(limits::MAX_HOLDER_COMMAND).collect();
     Holder { pid: std::process::id(), host: host(), command, since }
 }

@@ -3,7 +3,8 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{TOLD, shown};
+use super::{TOLD, Told, shown};
+use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::Listed;
 use crate::run::intake::{self, RowProblem};
@@ -58,6 +59,19 @@ impl<'a> Verdict<'a> {
             warnings: verdict.warnings.iter().map(ToString::to_string).collect(),
         }
     }
+}
+
+/// `tapwave.error/1`.
+#[derive(Serialize)]
+pub(super) struct Failed<'a> {
+    schema: &'static str,
+    error: &'a str,
+    hints: &'a [String],
+    exit: u8,
+}
+
+pub(super) fn error(told: &Told, exit: Exit) -> Failed<'_> {
+    Failed { schema: "tapwave.error/1", error: &told.what, hints: &told.hints, exit: exit as u8 }
 }
 
 /// `tapwave.runs/1`.

@@ -6,10 +6,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+use serde_json::json;
 use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, NextLink};
 use tapwave::rehearsal::{Target, Tenant};
 
-use crate::bench::{Bench, Said, people, person};
+use crate::bench::{ANYBODY, Bench, Said, people, person};
 
 /// A key whose file nobody holds.
 const KEY: &str = "age1ek7q2ypfzd3htynvu2ygj0t7njlsh4qjl0qt3n3w3vjgtlkyy55qhvz45x";
@@ -373,4 +374,16 @@ fn a_token_that_the_tenant_refuses() {
     let said = Said::of(bench.command(&flags).env_remove("TAPWAVE_ACCESS_TOKEN")).ends(2);
     said.says(["TAPWAVE_ACCESS_TOKEN"]);
     bench.is_unchanged();
+}
+
+// Case: a script asks for JSON, and the command ends before its end.
+#[test]
+fn an_error_is_one_json_object_too() {
+    let bench = Bench::of(1);
+    bench.tenant(|tenant, _| tenant.policy_mut().enabled = false);
+    let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY, "--json"]).ends(3);
+    let told = said.json();
+    assert_eq!((&told["schema"], &told["exit"]), (&json!("tapwave.error/1"), &json!(3)));
+    assert!(told["error"].as_str().is_some_and(|words| words.contains("disabled")), "{told}");
+    assert!(told["hints"].as_array().is_some_and(|hints| !hints.is_empty()), "{told}");
 }

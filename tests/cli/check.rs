@@ -8,7 +8,7 @@ use serde_json::json;
 use tapwave::rehearsal::options::Call;
 use tapwave::rehearsal::{Event, Target, Tenant, User};
 
-use crate::bench::{Bench, OPAQUE, jwt, keys, people, person};
+use crate::bench::{ANYBODY, Bench, OPAQUE, jwt, keys, people, person};
 
 /// Every role that `run` needs, the least of each.
 const ROLES: [&str; 5] = [
@@ -18,9 +18,6 @@ const ROLES: [&str; 5] = [
     "UserAuthMethod-TAP.Read.All",
     "GroupMember.Read.All",
 ];
-
-/// Whoever may read the passes, where it does not matter who.
-const ANYBODY: &str = "age1ek7q2ypfzd3htynvu2ygj0t7njlsh4qjl0qt3n3w3vjgtlkyy55qhvz45x";
 
 impl Bench {
     /// Checks `wave.csv` with these flags besides a recipient and `--json`.
