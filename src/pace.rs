@@ -162,14 +162,11 @@ impl Pace {
     #[must_use]
     pub fn new(options: PaceOptions, clock: Clock) -> Self {
         let now = clock.instant();
-        let lane = |ahead: usize| {
-            let max_in_flight = options.max_in_flight + ahead;
-            Lane {
-                gate: tokio::sync::Mutex::new(()),
-                law: Mutex::new(Law::new(&PaceOptions { max_in_flight, ..options }, now)),
-                answered: Notify::new(),
-                wire: Arc::new(Semaphore::new(options.max_in_flight)),
-            }
+        let lane = |ahead: usize| Lane {
+            gate: tokio::sync::Mutex::new(()),
+            law: Mutex::new(Law::new(&options, ahead, now)),
+            answered: Notify::new(),
+            wire: Arc::new(Semaphore::new(options.max_in_flight)),
         };
         Self(Arc::new(Lanes {
             pass_writes: lane(options.max_in_flight / limits::PREPARED_SHARE),

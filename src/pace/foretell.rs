@@ -37,7 +37,7 @@ pub fn foretell(
     // Any moment will do: only differences count.
     let start = Instant::now();
     let mut wave = Wave {
-        law: Law::new(options, start),
+        law: Law::new(options, 0, start),
         server,
         start,
         round_trip,

@@ -35,7 +35,10 @@ pub(super) enum Decision {
 /// One budget's limiter. The module above explains the law.
 #[derive(Debug)]
 pub(super) struct Law {
+    /// Most that may have leave.
     max_in_flight: u32,
+    /// Most that may be under way, which bounds what a round trip brings.
+    on_the_wire: u32,
     max_rate: Option<f64>,
     window: Window,
     meter: Meter,
@@ -99,10 +102,13 @@ struct Told {
 }
 
 impl Law {
-    /// A limiter that knows nothing yet.
-    pub(super) fn new(options: &PaceOptions, now: Instant) -> Self {
+    /// A limiter that knows nothing yet. It gives leave to `ahead` requests more than may be
+    /// in flight.
+    pub(super) fn new(options: &PaceOptions, ahead: usize, now: Instant) -> Self {
         let most = u32::try_from(limits::MAX_IN_FLIGHT).unwrap_or(u32::MAX);
-        let max_in_flight = u32::try_from(options.max_in_flight).unwrap_or(most).clamp(1, most);
+        let within = |count: usize| u32::try_from(count).unwrap_or(most).clamp(1, most);
+        let on_the_wire = within(options.max_in_flight);
+        let max_in_flight = within(options.max_in_flight + ahead);
         let mut meter = Meter::new(now);
         let max_rate = options.max_rate.map(|rate| rate.max(limits::SLOWEST_RATE));
         if let Some(rate) = max_rate {
@@ -112,6 +118,7 @@ impl Law {
         window.next_volley(now, 0, max_in_flight);
         Self {
             max_in_flight,
+            on_the_wire,
             max_rate,
             window,
             meter,
@@ -240,7 +247,7 @@ impl Law {
         };
         let at_most = self
             .round_trip
-            .map(|time| f64::from(self.max_in_flight) / time.as_secs_f64().max(f64::MIN_POSITIVE));
+            .map(|time| f64::from(self.on_the_wire) / time.as_secs_f64().max(f64::MIN_POSITIVE));
         let slowest = |a: f64, b: Option<f64>| b.map_or(a, |b| a.min(b));
         Outlook {
             per_second: at_most.map(|rate| slowest(slowest(rate, found), self.max_rate)),
@@ -510,7 +517,7 @@ mod tests {
 
     fn law(options: PaceOptions) -> (Law, Instant) {
         let now = Instant::now();
-        (Law::new(&options, now), now)
+        (Law::new(&options, 0, now), now)
     }
 
     fn admitted(law: &mut Law, now: Instant) -> Ticket {

@@ -158,6 +158,11 @@ impl<'a> Floor<'a> {
         let halt = self.issue_all(fences).await.err();
         let drained = self.session.drain.is_on();
         let Self { desk, vault, session, .. } = self;
+        if halt.is_some() && desk.ledger.add_traffic(0, 0).await.is_err() {
+            // A ledger that takes no more cannot say which file holds what, and the next process
+            // doubts its last seals: it hands over what it has looked at.
+            return Issuance { halt, drained, handoffs: Vec::new(), handover: None };
+        }
         session.watcher.hear(News::Began { doing: Doing::Handoff, total: None });
         let mut handoffs = Vec::new();
         let handover = hand_over(&desk.ledger, vault, &mut handoffs).await.err();

@@ -228,7 +228,9 @@ impl Desk {
             RefusalKind::StartPast => {
                 intent.asked().start.is_some() && tried + 1 < limits::MAX_ATTEMPTS
             }
-            RefusalKind::AlreadyThere => self.make_room(&intent).await?,
+            RefusalKind::AlreadyThere if self.existing == Existing::Replace => {
+                self.make_room(&intent).await?
+            }
             _ => false,
         };
         if again {
@@ -239,15 +241,14 @@ impl Desk {
         Ok(Attempt::Failed { why })
     }
 
-    /// In a tenant that rejects a second pass, deletes one that is over, which nobody can
-    /// use, or, as `--existing replace` allows, one that is older than our intent. True if
-    /// there is room now.
+    /// In a tenant that rejects a second pass, deletes one that is older than our intent, or
+    /// that is over: that is what `--existing replace` allows. True if there is room now.
     async fn make_room(&self, intent: &Intent) -> Result<bool, Halt> {
         let found = self.graph.passes(&[intent.user()]).await?.pop();
         let Some(Ok(Some(pass))) = found else { return Ok(true) };
         let older = pass.created_date_time.is_some_and(|created| created < intent.graph_time());
         let over = !pass.is_live(self.graph.now());
-        if !(over || older && self.existing == Existing::Replace) {
+        if !(older || over) {
             return Ok(false);
         }
         let deleted = self.graph.delete_passes(&[(intent.user(), pass.id)]).await?;

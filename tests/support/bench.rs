@@ -20,7 +20,7 @@ use tokio::runtime::Runtime;
 use crate::server::Served;
 
 /// Whoever may read the passes, where it does not matter who.
-pub const ANYBODY: &str = "age1ek7q2ypfzd3htynvu2ygj0t7njlsh4qjl0qt3n3w3vjgtlkyy55qhvz45x";
+pub(crate) const ANYBODY: &str = "age1ek7q2ypfzd3htynvu2ygj0t7njlsh4qjl0qt3n3w3vjgtlkyy55qhvz45x";
 
 /// A token that says nothing of itself.
 pub(crate) const OPAQUE: &str = "t0ken";

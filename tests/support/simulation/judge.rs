@@ -60,7 +60,7 @@ impl Judge<'_> {
             throttled(row, ledger, &mut wrong).await;
         }
         self.others(&rows, ledger, &story, &mut wrong).await;
-        self.handoff(&rows, ledger, done, &mut wrong);
+        self.handoff(&rows, ledger, &story, done, &mut wrong);
         wrong
     }
 
@@ -218,7 +218,14 @@ impl Judge<'_> {
     }
 
     /// Each proven pass is in the file that the ledger names, and no file holds another.
-    fn handoff(&self, rows: &[RowRecord], ledger: &Ledger, done: bool, wrong: &mut Vec<String>) {
+    fn handoff(
+        &self,
+        rows: &[RowRecord],
+        ledger: &Ledger,
+        story: &Story,
+        done: bool,
+        wrong: &mut Vec<String>,
+    ) {
         let folder = ledger.folder().handoff().expect("there");
         let mut held: HashMap<String, HashSet<(String, String)>> = HashMap::new();
         for entry in fs::read_dir(&folder).expect("readable") {
@@ -237,7 +244,13 @@ impl Judge<'_> {
             };
             for (file, passes) in &held {
                 for (_, method) in passes.iter().filter(|(upn, _)| *upn == row.upn) {
-                    if Some(method.as_str()) != proven {
+                    // Handed off when it was proven; the next process doubts the last seals of
+                    // one that did not end in order, until it has looked.
+                    let doubted = row.state.method().is_some_and(|sealed| {
+                        let there = story.there.get(&row.upn).is_some_and(|there| there == method);
+                        sealed.as_str() == method && (there || self.ended_by_others(sealed, story))
+                    });
+                    if Some(method.as_str()) != proven && !doubted {
                         wrong.push(format!(
                             "{file} holds {method}, but {} is {:?}",
                             row.upn, row.state
