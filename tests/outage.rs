@@ -9,7 +9,7 @@ use std::time::Duration;
 use tapwave::ledger::Standing;
 use tapwave::limits;
 use tapwave::rehearsal::Tenant;
-use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, Throttle};
+use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, SecondPost, Throttle};
 use tapwave::run::issuing::{self, IssuingError};
 use tapwave::stages::issue::Halt;
 use tokio::time::Instant;
@@ -103,6 +103,26 @@ async fn a_row_that_was_often_refused_has_all_its_attempts_left() {
     assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
     let counts = ledger.counts().await.expect("counted");
     assert_eq!(counts.of(Standing::Sealed), 1, "{counts:?}");
+    ledger.shut().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_in_the_way_that_nobody_can_see_fails_its_row_and_holds_up_nothing() {
+    let mut conducted = Conducted::new(2, slow);
+    let ledger = conducted.check().await.expect("ready");
+    conducted.tenant.with(|tenant, now| {
+        tenant.issue_elsewhere(now, "user1@contoso.example").expect("a pass");
+        let options = tenant.options_mut();
+        options.second_post = SecondPost::Rejected;
+        options.faults = Faults::default().with(Call::Look, 1.0, Fault::Forbidden);
+    });
+    let issuing = tokio::time::timeout(Duration::from_hours(1), conducted.issue(&ledger));
+    let issuance = issuing.await.expect("an end").expect("begun");
+    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    let counts = ledger.counts().await.expect("counted");
+    assert_eq!((counts.of(Standing::Failed), counts.of(Standing::Sealed)), (1, 1), "{counts:?}");
+    let asked = conducted.tenant.with(|tenant, _| tenant.seen(Call::Issue));
+    assert_eq!(asked, u64::from(limits::MAX_ATTEMPTS) + 1);
     ledger.shut().await;
 }
 

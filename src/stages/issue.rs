@@ -220,19 +220,19 @@ impl Desk {
 
     async fn refused(&self, intent: Intent, refusal: Refusal, tried: u32) -> Result<Attempt, Halt> {
         let why = refusal.to_string();
-        let again = match refusal.kind {
-            // Seen on the check a moment ago: a replica that does not know the user yet.
-            RefusalKind::UserGone => tried + 1 < limits::MAX_ATTEMPTS,
-            // It passed on the way to Graph, whose Date header tells whole seconds only; the
-            // next attempt leaves it out.
-            RefusalKind::StartPast => {
-                intent.asked().start.is_some() && tried + 1 < limits::MAX_ATTEMPTS
-            }
-            RefusalKind::AlreadyThere if self.existing == Existing::Replace => {
-                self.make_room(&intent).await?
-            }
-            _ => false,
-        };
+        // A tenant may contradict itself for ever: it lists nothing and says that it is there.
+        let again = tried + 1 < limits::MAX_ATTEMPTS
+            && match refusal.kind {
+                // Seen on the check a moment ago: a replica that does not know the user yet.
+                RefusalKind::UserGone => true,
+                // It passed on the way to Graph, whose Date header tells whole seconds only; the
+                // next attempt leaves it out.
+                RefusalKind::StartPast => intent.asked().start.is_some(),
+                RefusalKind::AlreadyThere if self.existing == Existing::Replace => {
+                    self.make_room(&intent).await?
+                }
+                _ => false,
+            };
         if again {
             self.not_effected(intent, why.clone()).await?;
             return Ok(Attempt::Again { wait: waiting(tried), reached: true, why });
