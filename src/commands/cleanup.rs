@@ -70,8 +70,8 @@ async fn of_wave(
     for fault in &holdings.bad {
         world.report.warn(fault);
     }
-    for unknown in &holdings.unknown {
-        let (line, upn, why) = (unknown.line, shown(&unknown.upn), shown(&unknown.why));
+    for missed in holdings.unknown.iter().chain(&holdings.unseen) {
+        let (line, upn, why) = (missed.line, shown(&missed.upn), shown(&missed.why));
         world.report.warn(format_args!("line {line}, {upn}: {why}"));
     }
     let held = holdings.passes.len() as u64;
@@ -91,11 +91,13 @@ async fn of_wave(
             None => return Err(Failure::nobody_to_ask(&format!("this would {question}"))),
         }
     }
-    let tidied = tidy::remove_confirmed(holdings.passes, &session).await?;
+    let mut tidied = tidy::remove_confirmed(holdings.passes, &session).await?;
+    tidied.left.extend(holdings.unseen);
     world.report.tidied(&tidied);
     let incomplete = !holdings.bad.is_empty();
     summed(wave, holdings.rows, &tidied, &session, world)?;
-    Ok(if incomplete { Exit::CleanupIncomplete } else { ended(&tidied) })
+    let ended = ended(&tidied);
+    Ok(if incomplete { ended.and(Exit::CleanupIncomplete) } else { ended })
 }
 
 /// The summary of a cleanup without a run.

@@ -228,6 +228,8 @@ pub struct Holdings {
     pub rows: u64,
     /// People who are not in the tenant.
     pub unknown: Vec<Left>,
+    /// People whose passes nobody let us see; they may have one.
+    pub unseen: Vec<Left>,
     /// Rows that cannot be read.
     pub bad: Vec<roster::Fault>,
 }
@@ -288,11 +290,8 @@ impl Holdings {
                 }
                 Ok(None) => {}
                 Err(refusal) => {
-                    self.unknown.push(Left {
-                        line,
-                        upn: upn.to_string(),
-                        why: refusal.to_string(),
-                    });
+                    let why = format!("the passes cannot be read: {refusal}");
+                    self.unseen.push(Left { line, upn: upn.to_string(), why });
                 }
             }
         }

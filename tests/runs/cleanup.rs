@@ -141,6 +141,19 @@ fn a_list_of_people_is_cleared_after_a_question() {
 }
 
 #[test]
+fn a_list_is_not_cleared_while_somebodys_passes_cannot_be_read() {
+    let site = Site::open(3);
+    site.run(&[]).exits(0);
+    let faults = Faults::default().at(Call::Look, site.seen(Call::Look) + 2, Fault::Forbidden);
+    site.served.with(|tenant, _| tenant.options_mut().faults = faults);
+    let args = ["cleanup", "--csv", "wave.csv", "--yes"];
+    site.told(&args).exits(8).says("user2@contoso.example: the passes cannot be read");
+    assert_eq!(site.live().into_keys().collect::<Vec<_>>(), ["user2@contoso.example"]);
+    site.told(&args).exits(0);
+    assert!(site.live().is_empty());
+}
+
+#[test]
 fn a_cleanup_that_is_killed_is_run_again() {
     let site = Site::open(25);
     site.run(&[]).exits(0);
