@@ -121,11 +121,17 @@ async fn settle_all(
     if all == 0 {
         return Ok(());
     }
-    // The first answer tells Graph's clock, by which old intents are judged.
-    session.graph.policy().await?;
+    // The first answer tells Graph's clock, by which old intents are judged. So does a refusal:
+    // cleanup needs no leave to read the policy.
+    match session.graph.policy().await {
+        Ok(_) | Err(GraphError::Refused { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let desk = desk(ledger, session);
-    // Those held already; a row that is held below has been looked at then.
-    let held = all_rows(ledger, &[Standing::Held]).await?;
+    // Those held already; a row that is held below has been looked at then. One that owns a
+    // sealed pass is left to the removal, which deletes that pass by its id, seen or not.
+    let mut held = all_rows(ledger, &[Standing::Held]).await?;
+    held.retain(|row| row.state.method().is_none());
     let mut fences = pick_up_lost(&desk, session.clock.instant()).await?;
     fences.sort_by_key(|fence| fence.until);
     session.watcher.hear(News::Began { doing: Doing::Settle, total: Some(all) });
@@ -138,6 +144,9 @@ async fn settle_all(
         settle(&desk, session, fence.line, tidied).await?;
     }
     for row in held {
+        if session.drain.is_on() {
+            break;
+        }
         settle(&desk, session, row.line, tidied).await?;
     }
     session.watcher.hear(News::Ended { doing: Doing::Settle });
@@ -157,9 +166,11 @@ async fn settle(
     let settled = desk.settle(line).await?;
     session.watcher.hear(News::Did { doing: Doing::Settle, rows: 1 });
     if let Settled::Held { why } = settled {
-        let upn = desk.ledger.row(line).await?.map(|row| row.upn).unwrap_or_default();
-        session.watcher.hear(News::RowHeld { line, upn: upn.clone(), why });
-        tidied.foreign.push((line, upn));
+        let Some(row) = desk.ledger.row(line).await? else { return Ok(()) };
+        session.watcher.hear(News::RowHeld { line, upn: row.upn.clone(), why });
+        if row.foreign.is_some() {
+            tidied.foreign.push((line, row.upn));
+        }
     }
     Ok(())
 }

@@ -198,6 +198,34 @@ fn a_held_row_makes_a_cleanup_incomplete() {
     assert_eq!(site.seen(Call::Issue), 3, "cleanup issues nothing");
 }
 
+#[test]
+fn somebody_elses_pass_in_place_of_a_sealed_one_is_reported_once() {
+    let site = Site::open(3);
+    site.slow_down(Duration::from_millis(300));
+    let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
+    site.until("the third is under way", |site| site.seen(Call::Issue) == 3);
+    run.kill();
+    site.slow_down(Duration::ZERO);
+    site.issue_elsewhere(&site.people[0]);
+    site.resume().exits(4).says("user1@contoso.example: held");
+    let summary = site.cleanup(&["--json"]).exits(0).summary();
+    assert_eq!((&summary["removed"], &summary["foreign"]), (&3.into(), &1.into()), "{summary}");
+    assert_eq!(site.live().into_keys().collect::<Vec<_>>(), ["user1@contoso.example"]);
+}
+
+#[test]
+fn a_cleanup_needs_no_leave_to_read_the_policy() {
+    let faults = Faults::default().at(Call::Issue, 1, Fault::LostAfter);
+    let site = Site::with(1, |options| options.faults = faults);
+    let run = site.start(&site.run_args(&[]));
+    site.until("the POST is under way", |site| site.seen(Call::Issue) == 1);
+    run.kill();
+    let faults = Faults::default().with(Call::ReadPolicy, 1.0, Fault::Forbidden);
+    site.served.with(|tenant, _| tenant.options_mut().faults = faults);
+    site.cleanup(&[]).exits(0);
+    assert!(site.live().is_empty());
+}
+
 /// Three people; the first one's answer was lost before, and a helpdesk made another pass.
 fn held_site() -> Site {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
