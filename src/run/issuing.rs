@@ -560,7 +560,11 @@ async fn hand_over(
         let ended = spool.finish(&sets, &target, |file| files.push(file));
         (files, ended)
     });
-    let Ok((files, ended)) = writing.await else { return Ok(()) };
+    let (files, ended) = match writing.await {
+        Ok(written) => written,
+        // A defect that left no handoff must not end as if there were one.
+        Err(died) => std::panic::resume_unwind(died.into_panic()),
+    };
     for file in files {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         ledger.handed_off(name, file.lines).await?;
