@@ -56,7 +56,11 @@ pub enum State {
         method: MethodId,
     },
     /// Graph refused; nothing was issued.
-    Failed,
+    Failed {
+        /// As in `Checked`, should an operator let the row try again.
+        #[serde(default)]
+        after_loss: bool,
+    },
 }
 
 /// The state without its evidence: what people, filters and counts speak of.
@@ -122,7 +126,7 @@ impl State {
             Self::Held { .. } => Standing::Held,
             Self::Sealed { .. } => Standing::Sealed,
             Self::Removed { .. } => Standing::Removed,
-            Self::Failed => Standing::Failed,
+            Self::Failed { .. } => Standing::Failed,
         }
     }
 
@@ -169,14 +173,18 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Listed | Checked { .. }, Event::Ineligible { .. }) => Ineligible,
         (Listed | Checked { after_loss: false }, Event::Skipped { .. }) => Skipped,
 
-        (Checked { .. }, Event::TooLate { .. } | Event::GivenUp { .. }) => Failed,
+        (Checked { after_loss }, Event::TooLate { .. } | Event::GivenUp { .. }) => {
+            Failed { after_loss: *after_loss }
+        }
         (Checked { after_loss }, Event::Intended { intent, .. }) => {
             Intent { intent: *intent, after_loss: *after_loss }
         }
         (Intent { intent, after_loss }, Event::NotEffected { intent: of, .. }) if intent == of => {
             Checked { after_loss: *after_loss }
         }
-        (Intent { intent, .. }, Event::Refused { intent: of, .. }) if intent == of => Failed,
+        (Intent { intent, after_loss }, Event::Refused { intent: of, .. }) if intent == of => {
+            Failed { after_loss: *after_loss }
+        }
         (Intent { intent, .. }, Event::Lost { intent: of, .. }) if intent == of => {
             Unsettled { intent: *intent, orphan: None }
         }
@@ -204,7 +212,7 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
 
         (Sealed { method, .. }, Event::Doubted) => Sealed { method: method.clone(), proven: false },
 
-        (Failed, Event::Retried) => Checked { after_loss: false },
+        (Failed { after_loss }, Event::Retried) => Checked { after_loss: *after_loss },
 
         (Sealed { .. } | Held { sealed: Some(_) }, Event::RemovalIntended { .. }) => state.clone(),
         (Sealed { method, .. } | Held { sealed: Some(method) }, Event::Removed { .. }) => {
@@ -265,6 +273,16 @@ mod tests {
         let state = next(&intent, &sealed).expect("legal");
         assert_eq!(state, State::Sealed { method: method("m"), proven: false });
         assert!(matches!(next(&state, &Event::Verified), Ok(State::Sealed { proven: true, .. })));
+    }
+
+    #[test]
+    fn a_row_that_failed_after_a_loss_is_not_relied_on_unseen() {
+        for after_loss in [true, false] {
+            let given_up = Event::GivenUp { why: "8 attempts were lost".into() };
+            let failed = next(&State::Checked { after_loss }, &given_up).expect("legal");
+            let again = next(&failed, &Event::Retried).expect("legal");
+            assert_eq!(again, State::Checked { after_loss });
+        }
     }
 
     #[test]

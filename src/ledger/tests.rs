@@ -242,7 +242,10 @@ async fn a_row_goes_its_way_and_the_next_process_knows_all_of_it() {
     assert_eq!(ledger.issued_here(method("m-2")).await.expect("read"), Some(Line(2)));
     assert_eq!(ledger.issued_here(method("m-3")).await.expect("read"), None);
     let row = ledger.row(Line(3)).await.expect("read").expect("there");
-    assert_eq!((row.state, row.reason.as_deref()), (State::Failed, Some("external guest")));
+    assert_eq!(
+        (row.state, row.reason.as_deref()),
+        (State::Failed { after_loss: false }, Some("external guest"))
+    );
     let row = ledger.row(Line(4)).await.expect("read").expect("there");
     assert_eq!(row.intent.expect("the lost one").given_up, Some(given_up));
     let names: Vec<&str> =
@@ -349,7 +352,7 @@ async fn rows_come_in_pages_by_state_in_the_order_of_their_lines() {
     assert_eq!(seen, (2..52).collect::<Vec<_>>());
     let failed = ledger.rows(&[Standing::Failed], Some(Line(5)), SOME).await.expect("read");
     assert_eq!(failed.first().map(|row| row.line), Some(Line(8)));
-    assert!(failed.iter().all(|row| row.state == State::Failed));
+    assert!(failed.iter().all(|row| row.state.standing() == Standing::Failed));
     assert_eq!(ledger.rows(&Standing::ALL, None, SOME).await.expect("read").len(), 50);
     assert!(ledger.rows(&[], None, SOME).await.expect("read").is_empty());
 }
