@@ -33,6 +33,8 @@ pub struct Failure {
 const ACCESS_HINT: &str =
     "check --tenant, --client-id, --auth and the secret's date; the sign-in log in Entra says more";
 const OUTAGE_HINT: &str = "nothing is lost: tapwave resume latest carries on when Graph is back";
+const CLEANUP_OUTAGE_HINT: &str =
+    "what was removed is recorded: run the same cleanup again when Graph is back";
 
 impl Failure {
     /// A failure with its hints.
@@ -159,7 +161,14 @@ impl From<GraphError> for Failure {
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         let exit = match &error {
-            LedgerError::Write(_) | LedgerError::Shut => Exit::Unexpected,
+            LedgerError::Write(_)
+            | LedgerError::Shut
+            | LedgerError::Illegal { .. }
+            | LedgerError::NeedsIntent { .. }
+            | LedgerError::OtherUser(_)
+            | LedgerError::UnknownLine(_)
+            | LedgerError::ScratchOnly => Exit::Unexpected,
+            LedgerError::PurgeHindered(_) => Exit::CleanupIncomplete,
             _ => Exit::Usage,
         };
         Self::new(exit, chain(&error), &[])
@@ -255,6 +264,10 @@ impl From<IssuingError> for Failure {
 impl From<TidyError> for Failure {
     fn from(error: TidyError) -> Self {
         match error {
+            // A run that cleanup has closed is not resumed.
+            TidyError::Halt(halt @ Halt::Outage { .. }) => {
+                Self::new(Exit::Outage, halt, &[CLEANUP_OUTAGE_HINT])
+            }
             TidyError::Halt(halt) => halt.into(),
             TidyError::Ledger(error) => error.into(),
             TidyError::Intake(error) => error.into(),
@@ -276,5 +289,25 @@ impl From<StatusError<io::Error>> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::new(Exit::Unexpected, format!("failed to write to stdout: {error}"), &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cleanup_that_could_not_end_is_told_as_one() {
+        let why = "no answer in time".to_owned();
+        let outage = Failure::from(TidyError::from(GraphError::Outage { why }));
+        assert_eq!(outage.exit, Exit::Outage);
+        assert!(!outage.told.hints[0].contains("resume"), "a closed run is not resumed");
+        let hindered = LedgerError::PurgeHindered("ledger.db".into());
+        assert_eq!(Failure::from(TidyError::from(hindered)).exit, Exit::CleanupIncomplete);
+    }
+
+    #[test]
+    fn a_defect_is_not_blamed_on_the_command_line() {
+        assert_eq!(Failure::from(LedgerError::ScratchOnly).exit, Exit::Unexpected);
     }
 }
