@@ -101,6 +101,10 @@ pub enum SettingsError {
         /// The variable or flag.
         variable: &'static str,
     },
+    /// A proxy's user and password on the command line, where others can read them and the
+    /// run's `ledger.holder` would keep them. Not quoted.
+    #[error("--proxy cannot hold a user or a password; set HTTPS_PROXY, or proxy in tapwave.toml")]
+    LoginInFlag,
     /// A recipients file.
     #[error(transparent)]
     Recipients(#[from] crate::vault::BadRecipientFile),
@@ -170,6 +174,9 @@ impl Settings {
         let graph = flags.graph_url.as_deref().or(file.graph_url.as_deref());
         let graph = graph.or(cloud.map(origin)).map(BaseUrl::parse).transpose()?;
         let zone = file.time_zone.as_deref().map(time_zone).transpose()?;
+        if flags.proxy.as_ref().is_some_and(|url| url.contains('@')) {
+            return Err(SettingsError::LoginInFlag);
+        }
         let recipients = file.recipients.into_iter();
         Ok(Self {
             graph,
@@ -434,6 +441,14 @@ mod tests {
         for bad in ["", "-5m", "five", "2d", "90"] {
             assert!(fence(Some(bad)).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn no_password_comes_from_the_command_line() {
+        let proxy = Some("http://ada:hunter2@proxy.contoso.example:8080".to_owned());
+        let flags = Common { proxy, ..Common::default() };
+        let told = Settings::load(&flags).expect_err("a password").to_string();
+        assert!(told.contains("--proxy") && !told.contains("hunter2"), "{told}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub enum NetworkError {
     /// An address that is no URL, or not https.
     #[error("{url} cannot be used: an address must be https://…, or http:// to this machine")]
     Insecure {
-        /// As given.
+        /// As given, but for a user and a password.
         url: String,
     },
     /// A CA file that cannot be read.
@@ -56,7 +56,7 @@ pub enum NetworkError {
         "the proxy {url} cannot be used: it must be a URL such as http://proxy.contoso.example:8080"
     )]
     Proxy {
-        /// As given.
+        /// As given, but for a user and a password.
         url: String,
     },
     /// Anything else, such as a machine without certificate authorities.
@@ -74,7 +74,7 @@ impl BaseUrl {
     /// # Errors
     /// [`NetworkError::Insecure`]
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
-        let insecure = || NetworkError::Insecure { url: super::verdict::plain(text) };
+        let insecure = || NetworkError::Insecure { url: without_login(text) };
         let url = reqwest::Url::parse(text).map_err(|_| insecure())?;
         let bare = url.username().is_empty()
             && url.password().is_none()
@@ -108,6 +108,14 @@ impl BaseUrl {
     }
 }
 
+/// An address for people. What stands before an `@` may be a password, also in one that is
+/// malformed because of the signs in it.
+fn without_login(url: &str) -> String {
+    let shown =
+        url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
+    super::verdict::plain(&shown)
+}
+
 /// Whether a host is this machine by its address. Names are not asked of the network:
 /// `localhost` is taken at its word, as RFC 6761 says.
 fn is_loopback(host: &str) -> bool {
@@ -138,7 +146,7 @@ pub fn client(network: &Network, base: &BaseUrl) -> Result<reqwest::Client, Netw
         .tcp_nodelay(true);
     if let Some(url) = &network.proxy {
         let proxy = reqwest::Proxy::all(url)
-            .map_err(|_| NetworkError::Proxy { url: super::verdict::plain(url) })?;
+            .map_err(|_| NetworkError::Proxy { url: without_login(url) })?;
         builder = builder.proxy(proxy);
     } else if base.is_http() {
         // A rehearsal on this machine is never meant for the company's proxy.
@@ -294,5 +302,16 @@ mod tests {
         ] {
             assert!(BaseUrl::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_error_quotes_a_password() {
+        let given = "https://ada:hunter2@graph.microsoft.com";
+        let told = BaseUrl::parse(given).expect_err("a login").to_string();
+        assert!(told.contains("…@graph.microsoft.com") && !told.contains("hunter2"), "{told}");
+        let proxy = Some("http://ada:hunter2#/@proxy.contoso.example:8080".to_owned());
+        let network = Network { proxy, ..Network::default() };
+        let told = client(&network, &BaseUrl::global()).expect_err("malformed").to_string();
+        assert!(told.contains("proxy.contoso.example") && !told.contains("hunter2"), "{told}");
     }
 }
