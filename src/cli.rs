@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::limits;
+
 /// Temporary Access Passes for a whole enrolment wave: nothing in plaintext on disk, nothing
 /// issued twice, nothing left behind
 #[derive(Debug, Parser)]
@@ -298,7 +300,8 @@ pub struct RehearseArgs {
     #[arg(value_name = "WAVE.csv")]
     pub wave: Option<PathBuf>,
     /// How many people to invent
-    #[arg(long, value_name = "N", conflicts_with = "wave", default_value_t = 24)]
+    #[arg(long, value_name = "N", conflicts_with = "wave", default_value_t = 24,
+          value_parser = clap::value_parser!(u64).range(1..=limits::MAX_ROWS))]
     pub rows: u64,
     /// How the tenant throttles
     #[arg(long, value_enum, default_value_t = Profile::Burst)]

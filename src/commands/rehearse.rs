@@ -112,6 +112,10 @@ pub(super) async fn rehearse(
         return Err(error.into());
     }
     let issued = Summary::of(&ledger, &session, 0).await?;
+    if issuance.drained {
+        report.summary(&issued)?;
+        return Ok(broken_off(world));
+    }
     report.say(format_args!(
         "issued and sealed {} with {}",
         count(issued.sealed, "pass", "passes"),
@@ -120,7 +124,9 @@ pub(super) async fn rehearse(
     prove_readable(&issuance.handoffs, &identity, &tenant, issued.sealed, world)?;
     let exit = clean_up(&ledger, &tenant, &session, world).await?;
     ledger.shut().await;
-    teach(args, issued.sealed, world);
+    if exit == Exit::Done {
+        teach(args, issued.sealed, world);
+    }
     Ok(exit)
 }
 
@@ -277,11 +283,21 @@ async fn clean_up(
     let left = tenant.with(|tenant, _| tenant.passes().count()) as u64;
     let summary = Summary::of(ledger, session, tidied.foreign.len() as u64).await?;
     world.report.summary(&summary)?;
+    if tidied.drained {
+        return Ok(broken_off(world));
+    }
     if left > 0 || !tidied.is_proven() {
         let what = format!("the tenant still has {}", count(left, "pass", "passes"));
         return Err(Failure::new(Exit::CleanupIncomplete, what, &["please report this"]));
     }
     Ok(Exit::Done)
+}
+
+/// Ctrl-C. The simulated tenant and the run's folder end with the program: nothing is to be
+/// resumed, and nothing to be reported.
+fn broken_off(world: &World) -> Exit {
+    world.report.say("the rehearsal was broken off; its tenant and its passes are gone with it");
+    Exit::Interrupted
 }
 
 /// What happened, in words for somebody who has never done it, and what to type for real.

@@ -2,6 +2,10 @@
 //! that the words around all commands keep to their form.
 
 use std::fs;
+#[cfg(unix)]
+use std::io::{BufRead, BufReader};
+#[cfg(unix)]
+use std::process::Stdio;
 
 use tapwave::rehearsal::Tenant;
 
@@ -37,6 +41,31 @@ fn a_rehearsal_needs_nothing() {
     .hides("AGE-SECRET-KEY");
     bench.is_untouched();
     assert!(!bench.path("home").exists(), "it is no run of this machine");
+}
+
+// Case: Ctrl-C. Nothing outlives a rehearsal, so that there is nothing to resume or report.
+#[cfg(unix)]
+#[test]
+fn a_rehearsal_can_be_broken_off() {
+    let bench = bench();
+    let mut command = bench.command(&["rehearse", "--rows", "40", "--profile", "window"]);
+    let mut rehearsal =
+        command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("begun");
+    let said = BufReader::new(rehearsal.stderr.take().expect("its words")).lines();
+    let mut said = said.map(|line| line.expect("text"));
+    assert!(said.any(|line| line.starts_with("checked 40 rows")), "it ended before");
+    let pid = i32::try_from(rehearsal.id()).ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::kill_process(pid.expect("a pid"), rustix::process::Signal::INT).expect("sent");
+    let rest: Vec<String> = said.collect();
+    assert_eq!(rehearsal.wait().expect("ended").code(), Some(130), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("broken off")), "{rest:?}");
+    assert!(!rest.iter().any(|line| line.starts_with("error")), "{rest:?}");
+}
+
+// Case: more people than a wave may have.
+#[test]
+fn nobody_invents_more_people_than_a_wave_may_have() {
+    alone(&bench(), &["rehearse", "--rows", "1000001"]).ends(2).says(["1..=1000000"]);
 }
 
 // Case: one person is one person.
