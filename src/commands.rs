@@ -13,6 +13,8 @@ mod wave;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 pub use self::failure::Failure;
 use crate::auth::SignIn;
 use crate::auth::permissions::{Grants, Need};
@@ -137,8 +139,13 @@ impl World {
             return Err(Failure::other_graph(&about.graph_url));
         }
         let (session, tenant) = self.connect(settings, &base, needs).await?;
-        match (tenant, &about.tenant) {
-            (Some(now), Some(then)) if now != *then => Err(Failure::other_tenant(&now, then)),
+        // A run made with an opaque token knows its tenant as `--tenant` named it, which may be
+        // a domain; a token names it by id alone.
+        let then = about.tenant.as_ref().filter(|then| Uuid::try_parse(then).is_ok());
+        match (tenant, then) {
+            (Some(now), Some(then)) if !now.eq_ignore_ascii_case(then) => {
+                Err(Failure::other_tenant(&now, then))
+            }
             _ => Ok(session),
         }
     }

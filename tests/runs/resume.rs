@@ -176,6 +176,18 @@ fn another_tenant_and_another_graph_are_refused() {
 }
 
 #[test]
+fn a_tenant_that_was_named_by_its_domain_is_not_taken_for_another() {
+    let site = Site::open(1);
+    site.run(&["--tenant", "contoso.example"]).exits(0);
+    let token = token_of("11111111-1111-1111-1111-111111111111");
+    site.change_token(&token);
+    let mut command = site.tapwave(&["cleanup", "wave-run"]);
+    command.env("TAPWAVE_ACCESS_TOKEN", token);
+    crate::site::Told::of(command.output().expect("started")).exits(0);
+    assert!(site.live().is_empty());
+}
+
+#[test]
 fn status_names_every_state_and_live_tells_what_graph_says() {
     let site = Site::open(7);
     let people = site.people.clone();
