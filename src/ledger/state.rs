@@ -197,6 +197,8 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Unsettled { intent, .. }, Event::OrphanFound { method }) => {
             Unsettled { intent: *intent, orphan: Some(method.clone()) }
         }
+        // One that could not be read or deleted before.
+        (Held { sealed: None }, Event::OrphanFound { .. }) => state.clone(),
         (Unsettled { .. } | Held { .. } | Sealed { proven: false, .. }, Event::Settled { .. }) => {
             Checked { after_loss: true }
         }

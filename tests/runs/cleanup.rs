@@ -226,6 +226,20 @@ fn a_cleanup_needs_no_leave_to_read_the_policy() {
     assert!(site.live().is_empty());
 }
 
+#[test]
+fn an_orphan_that_could_not_be_deleted_is_ours_at_the_next_cleanup_too() {
+    let faults = Faults::default().at(Call::Issue, 1, Fault::LostAfter);
+    let site = Site::with(1, |options| {
+        options.faults = faults.at(Call::Remove, 1, Fault::Forbidden);
+    });
+    let run = site.run(&[]).exits(4);
+    let run = run.says("user1@contoso.example: held: the pass of a lost attempt cannot be deleted");
+    assert!(!run.err.contains("did not issue"), "{}", run.err);
+    let summary = site.cleanup(&["--json"]).exits(0).summary();
+    assert_eq!((&summary["held"], &summary["foreign"]), (&0.into(), &0.into()), "{summary}");
+    assert!(site.live().is_empty());
+}
+
 /// Three people; the first one's answer was lost before, and a helpdesk made another pass.
 fn held_site() -> Site {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);

@@ -155,24 +155,28 @@ impl Desk {
                 return self.hold(line, format!("its passes cannot be read: {why}"), None).await;
             }
         };
-        if let State::Held { sealed } = &row.state {
-            return self.look_at_held(line, sealed.as_ref(), found.as_ref()).await;
-        }
         let known = match &found {
             Some(pass) => self.ledger.issued_here(pass.id.clone()).await?.is_some(),
             None => false,
         };
-        match sight(found.as_ref(), attempt, self.fence, known, self.graph.now()) {
-            Sighting::Nothing => self.settled(line, None).await,
-            Sighting::Older(_) if self.existing == crate::ledger::Existing::Replace => {
+        let sighting = sight(found.as_ref(), attempt, self.fence, known, self.graph.now());
+        match (&row.state, sighting) {
+            // Also one that could not be read or deleted when its row was held.
+            (State::Unsettled { .. } | State::Held { sealed: None }, Sighting::Orphan(method)) => {
+                self.remove_orphan(line, user, method).await
+            }
+            (State::Held { sealed }, _) => {
+                self.look_at_held(line, sealed.as_ref(), found.as_ref()).await
+            }
+            (_, Sighting::Nothing) => self.settled(line, None).await,
+            (_, Sighting::Older(_)) if self.existing == crate::ledger::Existing::Replace => {
                 self.settled(line, None).await
             }
-            Sighting::Orphan(method) => self.remove_orphan(line, user, method).await,
-            Sighting::Used(method) => {
+            (_, Sighting::Used(method)) => {
                 let why = "the pass of an attempt whose answer was lost has been used; nobody of yours holds its code".to_owned();
                 self.hold(line, why, Some(method)).await
             }
-            Sighting::Older(method) | Sighting::Foreign(method) => {
+            (_, Sighting::Orphan(method) | Sighting::Older(method) | Sighting::Foreign(method)) => {
                 let why = "there is a pass that this run did not issue; delete it, or leave the person out, then resume".to_owned();
                 self.hold(line, why, Some(method)).await
             }
@@ -270,8 +274,9 @@ impl Desk {
         match self.graph.delete_passes(&[(user, method.clone())]).await?.pop() {
             Some(Deletion::Deleted | Deletion::Gone) => self.settled(line, Some(method)).await,
             Some(Deletion::Refused(refusal)) => {
+                // It is nobody else's: not told as a foreign one.
                 let why = format!("the pass of a lost attempt cannot be deleted: {refusal}");
-                self.hold(line, why, Some(method)).await
+                self.hold(line, why, None).await
             }
             None => self.settled(line, None).await,
         }
