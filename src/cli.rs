@@ -45,6 +45,12 @@ pub enum Command {
     Open(OpenArgs),
     /// Remove every pass, prove it, purge the sealed copies
     Cleanup(CleanupArgs),
+    /// Show or change the tenant's Temporary Access Pass policy
+    Policy {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
     /// The whole pipeline against a simulated tenant, no account needed
     Rehearse(RehearseArgs),
     /// Make an age identity, for people who don't have age
@@ -289,6 +295,89 @@ pub struct CleanupArgs {
     /// Keep the sealed copies in the ledger and the handoff folder
     #[arg(long, conflicts_with = "csv")]
     pub keep_sealed: bool,
+    /// Afterwards turn the tenant's policy off, if no other run here needs it
+    #[arg(long, conflicts_with = "remove_groups")]
+    pub disable_policy: bool,
+    /// Afterwards take this group out of the policy, if no other run here needs it
+    #[arg(long = "remove-group", value_name = "NAME|ID")]
+    pub remove_groups: Vec<String>,
+}
+
+/// `policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Print the policy, with what an auditor would ask about
+    Show,
+    /// Change lifetimes, length, or how often a pass works
+    Set(PolicySetArgs),
+    /// Let passes be used
+    Enable(DryRun),
+    /// Let no pass be used
+    Disable(DryRun),
+    /// Let the members of groups have passes, or everyone (all)
+    Include(IncludeArgs),
+    /// Keep the members of groups from having passes; wins over include
+    Exclude(TargetArgs),
+}
+
+/// `policy set`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("settings").required(true).multiple(true))]
+pub struct PolicySetArgs {
+    /// Minutes a pass lives when nothing is asked
+    #[arg(long, value_name = "MINUTES", group = "settings")]
+    pub default_lifetime: Option<u32>,
+    /// Fewest minutes that may be asked, at least 10
+    #[arg(long, value_name = "MINUTES", group = "settings")]
+    pub min_lifetime: Option<u32>,
+    /// Most minutes that may be asked, at most 43200
+    #[arg(long, value_name = "MINUTES", group = "settings")]
+    pub max_lifetime: Option<u32>,
+    /// Characters in a pass, 8 to 48
+    #[arg(long, value_name = "N", group = "settings")]
+    pub length: Option<u32>,
+    /// Every pass works once
+    #[arg(long, conflicts_with = "multi_use", group = "settings")]
+    pub one_time: bool,
+    /// Passes may work until they expire
+    #[arg(long, group = "settings")]
+    pub multi_use: bool,
+    /// Show the difference and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `policy enable` and `policy disable`.
+#[derive(Debug, Args)]
+pub struct DryRun {
+    /// Show the difference and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `policy include`.
+#[derive(Debug, Args)]
+pub struct IncludeArgs {
+    /// Whom.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// These, and nobody else
+    #[arg(long, conflicts_with = "remove")]
+    pub only: bool,
+}
+
+/// `policy exclude`, and most of `policy include`.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// A group's name or object id; for include also `all`
+    #[arg(value_name = "GROUP", required = true)]
+    pub groups: Vec<String>,
+    /// Take them off the list instead
+    #[arg(long)]
+    pub remove: bool,
+    /// Show the difference and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `rehearse`.

@@ -6,6 +6,7 @@
 mod cleanup;
 mod failure;
 mod open;
+mod policy;
 mod rehearse;
 mod runs;
 mod wave;
@@ -67,6 +68,7 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
         Command::Runs => runs::list(world),
         Command::Open(args) => open::open(args, world).await,
         Command::Cleanup(args) => cleanup::cleanup(args, common, &settings()?, world).await,
+        Command::Policy { command } => policy::policy(command, common, &settings()?, world).await,
         Command::Rehearse(args) => rehearse::rehearse(args, &settings()?, world).await,
         Command::Keygen(args) => open::keygen(args, world),
         Command::Completions { shell } => open::completions(*shell),

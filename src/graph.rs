@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::batch::{Answer, Inner};
 use self::transport::{Broken, Method, Request, Response, Transport};
 use self::verdict::{Refusal, RefusalKind, Verdict};
-pub use self::wire::{CreatedPass, FoundPass, Group, Policy, Target, User};
+pub use self::wire::{CreatedPass, FoundPass, Group, Policy, PolicyPatch, Target, User};
 use crate::clock::Clock;
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
@@ -190,6 +190,18 @@ impl Graph {
             "read the Temporary Access Pass policy",
         )
         .await
+    }
+
+    /// Changes the tenant's Temporary Access Pass policy. It names values and not steps, so it
+    /// may be sent again when an answer was lost.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn patch_policy(&self, patch: &PolicyPatch) -> Result<(), GraphError> {
+        let body = wire::patch_body(patch);
+        let request = Self::request(Method::Patch, POLICY.to_owned(), Some(body));
+        let doing = "change the Temporary Access Pass policy";
+        self.repeat(Budget::Directory, &request, doing).await.map(drop)
     }
 
     /// Looks users up by name, fifteen to a filter and twenty filters to a call. Who does not
@@ -421,13 +433,23 @@ impl Graph {
     ) -> Result<T, GraphError> {
         let mut request = Self::request(Method::Get, target, None);
         request.eventual = eventual;
+        parse(&self.repeat(budget, &request, doing).await?.body, doing)
+    }
+
+    /// Sends what may be sent again until it is answered or patience ends.
+    async fn repeat(
+        &self,
+        budget: Budget,
+        request: &Request,
+        doing: &'static str,
+    ) -> Result<Response, GraphError> {
         let mut patience = Patience::new();
         loop {
             let permit = self.pace.admit(budget, 1).await;
-            match self.exchange(&request).await {
+            match self.exchange(request).await {
                 Verdict::Done(response) => {
                     permit.answered(1, None, response.load);
-                    return parse(&response.body, doing);
+                    return Ok(response);
                 }
                 Verdict::Refused(refusal) => {
                     permit.answered(1, None, None);

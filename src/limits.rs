@@ -20,6 +20,12 @@ pub const MAX_UPN_BYTES: usize = 113;
 /// Bounds Graph sets on a pass's lifetime, in minutes (documented: 10–43200).
 pub const LIFETIME_MINUTES: std::ops::RangeInclusive<u32> = 10..=43_200;
 
+/// Bounds Graph sets on the characters of a pass (documented: 8–48).
+pub const PASS_LENGTH: std::ops::RangeInclusive<u32> = 8..=48;
+/// Times a changed policy is looked at before its change is given up as not taken; the waits
+/// between double from [`READ_BACKOFF`].
+pub const POLICY_LOOKS: u32 = 5;
+
 /// Most values in one `in (…)` filter on users (documented).
 pub const USERS_PER_FILTER: usize = 15;
 /// Most requests in one `$batch` (documented).

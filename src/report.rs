@@ -8,6 +8,7 @@
 mod bars;
 mod log;
 mod opened;
+mod policy;
 mod prompts;
 mod tables;
 
@@ -22,6 +23,7 @@ pub use self::bars::Bars;
 pub use self::log::Log;
 pub(crate) use self::opened::private_file;
 pub use self::opened::{OpenFailure, Opening, Shape};
+pub use self::policy::Names;
 pub use self::prompts::Asking;
 use crate::ids::Line;
 use crate::ledger::{Listed, Standing};

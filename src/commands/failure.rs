@@ -14,6 +14,7 @@ use crate::report::{OpenFailure, Told};
 use crate::run::StatusError;
 use crate::run::intake::IntakeError;
 use crate::run::issuing::IssuingError;
+use crate::run::policy::PolicyError;
 use crate::run::tidy::TidyError;
 use crate::settings::SettingsError;
 use crate::stages::check::CheckError;
@@ -32,6 +33,7 @@ pub struct Failure {
 
 const ACCESS_HINT: &str =
     "check --tenant, --client-id, --auth and the secret's date; the sign-in log in Entra says more";
+const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
 const OUTAGE_HINT: &str = "nothing is lost: tapwave resume latest carries on when Graph is back";
 
 impl Failure {
@@ -52,8 +54,11 @@ impl Failure {
         names.dedup();
         let what = format!("the {kind} token lacks {}", names.join(", "));
         let hint = format!(
-            "grant {} {kind} permissions of Microsoft Graph and give admin consent: {}",
-            if names.len() == 1 { "this" } else { "these" },
+            "grant {} of Microsoft Graph and give admin consent: {}",
+            match names.len() {
+                1 => format!("this {kind} permission"),
+                _ => format!("these {kind} permissions"),
+            },
             names.join(", ")
         );
         Self::new(Exit::Access, what, &[&hint])
@@ -238,6 +243,25 @@ impl From<TidyError> for Failure {
             TidyError::Ledger(error) => error.into(),
             TidyError::Intake(error) => error.into(),
             TidyError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
+        }
+    }
+}
+
+impl From<PolicyError> for Failure {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Value { .. }
+            | PolicyError::Order { .. }
+            | PolicyError::Everyone
+            | PolicyError::ExcludeAll => Self::new(Exit::Usage, error, &[]),
+            PolicyError::Group(error) => error.into(),
+            PolicyError::Graph(GraphError::Refused { ref refusal, .. })
+                if refusal.status == 403 =>
+            {
+                Self::new(Exit::Access, error, &[POLICY_HINT])
+            }
+            PolicyError::Graph(error) => error.into(),
+            PolicyError::NotTaken { .. } => Self::new(Exit::Unexpected, error, &[]),
         }
     }
 }
