@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
 use azure_core::credentials::{AccessToken, Secret, TokenCredential};
 use azure_core::http::{ClientOptions, ExponentialRetryOptions, RetryOptions, Transport};
 use azure_identity::{
@@ -23,7 +24,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
-use crate::graph::http::Bearer;
+use crate::graph::http::{BaseUrl, Bearer};
 use crate::graph::verdict::plain;
 
 /// A token is renewed when it has less than this left.
@@ -79,6 +80,15 @@ impl Method {
     }
 }
 
+/// Where tokens come from and where they are for.
+#[derive(Debug, Clone)]
+pub struct Places<'a> {
+    /// Graph's origin, which names the scope.
+    pub graph: &'a BaseUrl,
+    /// Where to sign in.
+    pub authority: BaseUrl,
+}
+
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthError {
@@ -115,21 +125,20 @@ enum Source {
 }
 
 impl SignIn {
-    /// Prepares to sign in; asks nothing of the network yet. `graph` is the endpoint's origin,
-    /// which names the scope; `client` carries proxy and certificate authorities.
+    /// Prepares to sign in; asks nothing of the network yet. `client` carries proxy and certificate authorities.
     ///
     /// # Errors
     /// [`AuthError::Settings`]
     pub fn new(
         method: Method,
-        graph: &str,
+        places: &Places<'_>,
         client: &reqwest::Client,
         clock: Clock,
     ) -> Result<Self, AuthError> {
         let name = method.name();
-        let source = source(method, client)
+        let source = source(method, places, client)
             .map_err(|error| AuthError::Settings { method: name, why: explained(&error) })?;
-        let scope = format!("{graph}/.default");
+        let scope = format!("{}/.default", places.graph.as_str());
         Ok(Self { method: name, source, scope, clock, cached: Mutex::new(None) })
     }
 
@@ -187,8 +196,16 @@ impl Bearer for SignIn {
     }
 }
 
-fn source(method: Method, client: &reqwest::Client) -> azure_core::Result<Source> {
+fn source(
+    method: Method,
+    places: &Places<'_>,
+    client: &reqwest::Client,
+) -> azure_core::Result<Source> {
+    let mut cloud = CustomConfiguration::default();
+    places.authority.as_str().clone_into(&mut cloud.authority_host);
+    let cloud = Arc::new(CloudConfiguration::from(cloud));
     let options = || ClientOptions {
+        cloud: Some(Arc::clone(&cloud)),
         transport: Some(Transport::new(Arc::new(client.clone()))),
         retry: RetryOptions::exponential(ExponentialRetryOptions {
             max_retries: 3,

@@ -51,6 +51,8 @@ pub enum Command {
         #[command(subcommand)]
         command: PolicyCommand,
     },
+    /// Print the effective settings and where each came from
+    Settings,
     /// The whole pipeline against a simulated tenant, no account needed
     Rehearse(RehearseArgs),
     /// Make an age identity, for people who don't have age
@@ -69,8 +71,8 @@ pub enum Command {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Tenant id or domain
-    #[arg(long, global = true, value_name = "TENANT", env = "AZURE_TENANT_ID", hide_env = true)]
+    /// Tenant id or domain [env: AZURE_TENANT_ID]
+    #[arg(long, global = true, value_name = "TENANT")]
     pub tenant: Option<String>,
     /// Which Microsoft cloud
     #[arg(long, global = true, value_enum)]
@@ -78,12 +80,15 @@ pub struct Common {
     /// How to sign in [default: auto]
     #[arg(long, global = true, value_enum)]
     pub auth: Option<Auth>,
-    /// The application's (client) id
-    #[arg(long, global = true, value_name = "ID", env = "AZURE_CLIENT_ID", hide_env = true)]
+    /// The application's (client) id [env: AZURE_CLIENT_ID]
+    #[arg(long, global = true, value_name = "ID")]
     pub client_id: Option<String>,
     /// Another Graph endpoint: https, or http to this machine
     #[arg(long, global = true, value_name = "URL")]
     pub graph_url: Option<String>,
+    /// Another place to sign in, https [env: AZURE_AUTHORITY_HOST]
+    #[arg(long, global = true, value_name = "URL")]
+    pub authority_url: Option<String>,
     /// A PEM file of further certificate authorities
     #[arg(long, global = true, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
@@ -122,7 +127,7 @@ pub struct Common {
     pub yes: bool,
 }
 
-/// Microsoft's clouds that have passes.
+/// Microsoft's clouds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Cloud {
     /// The public cloud and GCC
@@ -131,6 +136,9 @@ pub enum Cloud {
     Usgov,
     /// US Government L5 (DoD)
     UsgovDod,
+    /// Named only to be refused with the reason: it has no passes
+    #[value(hide = true)]
+    China,
 }
 
 /// Ways to sign in.
@@ -207,8 +215,11 @@ pub enum ExistingArg {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The wave: a CSV with a userPrincipalName column
-    #[arg(value_name = "WAVE.csv")]
-    pub wave: PathBuf,
+    #[arg(value_name = "WAVE.csv", required_unless_present = "access")]
+    pub wave: Option<PathBuf>,
+    /// Without a wave: test sign-in, permissions and policy
+    #[arg(long, conflicts_with = "wave")]
+    pub access: bool,
     /// What to issue, and to whom.
     #[command(flatten)]
     pub want: WaveArgs,

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use self::failure::Failure;
-use crate::auth::SignIn;
 use crate::auth::permissions::{Grants, Need};
+use crate::auth::{Places, SignIn};
 use crate::cli::{Cli, Command};
 use crate::clock::Clock;
 use crate::exit::Exit;
@@ -59,7 +59,7 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
         world.log.add(file.map_err(|error| Failure::file("open the log", path, &error))?);
     }
     // These need no settings: a broken tapwave.toml must not keep anybody from a pass.
-    let settings = || Settings::load(common);
+    let settings = || Settings::load(common, &world.environment);
     match &cli.command {
         Command::Check(args) => wave::check(args, &settings()?, world).await,
         Command::Run(args) => wave::run(args, &settings()?, world).await,
@@ -68,6 +68,10 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
         Command::Runs => runs::list(world),
         Command::Open(args) => open::open(args, world).await,
         Command::Cleanup(args) => cleanup::cleanup(args, common, &settings()?, world).await,
+        Command::Settings => {
+            world.report.settings(&settings()?)?;
+            Ok(Exit::Done)
+        }
         Command::Policy { command } => policy::policy(command, common, &settings()?, world).await,
         Command::Rehearse(args) => rehearse::rehearse(args, &settings()?, world).await,
         Command::Keygen(args) => open::keygen(args, world),
@@ -107,21 +111,32 @@ impl World {
         base: &BaseUrl,
         needs: &[Need],
     ) -> Result<(Session, Option<String>), Failure> {
+        let (session, grants) = self.sign_in(settings, base, needs).await?;
+        Ok((session, grants.claims().and_then(|claims| claims.tenant.clone())))
+    }
+
+    /// The same, with what the token says of itself.
+    async fn sign_in(
+        &self,
+        settings: &Settings,
+        base: &BaseUrl,
+        needs: &[Need],
+    ) -> Result<(Session, Grants), Failure> {
         let client = http::client(&settings.network, base)?;
         let method = settings.sign_in(&self.environment)?;
         let name = method.name();
-        let sign_in = SignIn::new(method, base.as_str(), &client, self.clock.clone())?;
+        let places = Places { graph: base, authority: settings.authority_of(base) };
+        let sign_in = SignIn::new(method, &places, &client, self.clock.clone())?;
         let grants = sign_in.grants().await?;
         self.explain(&grants, name);
         let lacking = grants.lacking(needs);
         if !lacking.is_empty() {
             return Err(Failure::permissions(&lacking, grants.kind()));
         }
-        let tenant = grants.claims().and_then(|claims| claims.tenant.clone());
         let transport = Http::new(client, base, Arc::new(sign_in));
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
-        Ok((self.session(graph), tenant))
+        Ok((self.session(graph), grants))
     }
 
     /// Connects to the tenant that a run belongs to, and to no other.

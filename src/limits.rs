@@ -100,6 +100,9 @@ pub const MAX_RECIPIENTS: usize = 64;
 pub const MAX_RECIPIENT_SETS: usize = 1_000;
 /// Largest age file `open` reads: a million rows of about 200 bytes.
 pub const MAX_HANDOFF_BYTES: u64 = 1024 * 1024 * 1024;
+/// How far an unknown key of the settings file may be from a known one to be taken for a
+/// slip of the hand, in edits.
+pub const NEAR_KEY: usize = 3;
 /// Largest settings, recipient, or identity file.
 pub const MAX_SETTINGS_BYTES: u64 = 1024 * 1024;
 

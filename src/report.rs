@@ -10,6 +10,7 @@ mod log;
 mod opened;
 mod policy;
 mod prompts;
+mod settings;
 mod tables;
 
 use std::fmt;

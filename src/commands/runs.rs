@@ -37,7 +37,7 @@ pub(super) async fn status(
 ) -> Result<Exit, Failure> {
     let ledger = world.ledger(&args.run, Access::Read).await?;
     let session = if args.live {
-        let settings = Settings::load(common)?;
+        let settings = Settings::load(common, &world.environment)?;
         Some(world.reconnect(&settings, &ledger, &[Need::ReadPasses]).await?)
     } else {
         None

@@ -97,6 +97,13 @@ impl BaseUrl {
         Self("https://graph.microsoft.com".to_owned())
     }
 
+    /// Where to sign in to Microsoft's clouds: the US Government's, or the public one.
+    #[must_use]
+    pub fn authority(us_government: bool) -> Self {
+        let host = if us_government { "us" } else { "com" };
+        Self(format!("https://login.microsoftonline.{host}"))
+    }
+
     /// The URL without a trailing slash.
     #[must_use]
     pub fn as_str(&self) -> &str {

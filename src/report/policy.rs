@@ -7,8 +7,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Report, shown};
+use crate::auth::permissions::Grants;
 use crate::graph::{Policy, Target};
 use crate::run::policy::{Difference, concerns};
+use crate::stages::check::Problem;
 
 /// What the policy's groups are called, by id.
 pub type Names = BTreeMap<String, String>;
@@ -32,6 +34,39 @@ struct Shape<'a> {
     applied: bool,
 }
 
+impl<'a> Shape<'a> {
+    fn of(policy: &'a Policy, names: &'a Names, changes: &'a [Difference], applied: bool) -> Self {
+        let all = |targets: &'a [Target]| targets.iter().map(|it| named(it, names)).collect();
+        Self {
+            schema: "tapwave.policy/1",
+            state: policy.state.as_deref(),
+            default_length: policy.default_length,
+            minimum_lifetime_in_minutes: policy.minimum_lifetime_in_minutes,
+            default_lifetime_in_minutes: policy.default_lifetime_in_minutes,
+            maximum_lifetime_in_minutes: policy.maximum_lifetime_in_minutes,
+            is_usable_once: policy.is_usable_once,
+            include_targets: all(&policy.include_targets),
+            exclude_targets: all(&policy.exclude_targets),
+            warnings: concerns(policy).iter().map(ToString::to_string).collect(),
+            changes,
+            applied,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Access<'a> {
+    schema: &'static str,
+    verdict: &'static str,
+    graph: &'a str,
+    who: Option<&'a str>,
+    tenant: Option<&'a str>,
+    kind: &'static str,
+    permissions: Option<&'a [String]>,
+    problems: Vec<String>,
+    policy: Shape<'a>,
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Named<'a> {
@@ -52,30 +87,62 @@ impl Report {
         changes: &[Difference],
         applied: bool,
     ) -> io::Result<()> {
-        let concerns = concerns(policy);
         if self.is_json() {
-            return self.json(&Shape {
-                schema: "tapwave.policy/1",
-                state: policy.state.as_deref(),
-                default_length: policy.default_length,
-                minimum_lifetime_in_minutes: policy.minimum_lifetime_in_minutes,
-                default_lifetime_in_minutes: policy.default_lifetime_in_minutes,
-                maximum_lifetime_in_minutes: policy.maximum_lifetime_in_minutes,
-                is_usable_once: policy.is_usable_once,
-                include_targets: policy.include_targets.iter().map(|it| named(it, names)).collect(),
-                exclude_targets: policy.exclude_targets.iter().map(|it| named(it, names)).collect(),
-                warnings: concerns.iter().map(ToString::to_string).collect(),
-                changes,
-                applied,
-            });
+            return self.json(&Shape::of(policy, names, changes, applied));
         }
         let mut out = io::stdout().lock();
         for (name, value) in lines(policy, names) {
             writeln!(out, "{name:<17} {value}")?;
         }
         drop(out);
-        for concern in concerns {
+        for concern in concerns(policy) {
             self.warn(concern);
+        }
+        Ok(())
+    }
+
+    /// What `check --access` found: `tapwave.access/1`.
+    ///
+    /// # Errors
+    /// If stdout takes no more.
+    pub fn access(
+        &self,
+        graph: &str,
+        grants: &Grants,
+        policy: &Policy,
+        names: &Names,
+        problems: &[Problem],
+    ) -> io::Result<()> {
+        let claims = grants.claims();
+        let who = claims.and_then(|claims| claims.who.as_deref());
+        let tenant = claims.and_then(|claims| claims.tenant.as_deref());
+        if self.is_json() {
+            return self.json(&Access {
+                schema: "tapwave.access/1",
+                verdict: if problems.is_empty() { "ready" } else { "problems" },
+                graph,
+                who,
+                tenant,
+                kind: grants.kind(),
+                permissions: claims.map(|claims| &claims.permissions[..]),
+                problems: problems.iter().map(ToString::to_string).collect(),
+                policy: Shape::of(policy, names, &[], false),
+            });
+        }
+        let mut out = io::stdout().lock();
+        let unknown = || "the token does not say".to_owned();
+        writeln!(out, "{:<17} {graph}", "graph")?;
+        writeln!(out, "{:<17} {}", "tenant", tenant.map_or_else(unknown, shown))?;
+        writeln!(out, "{:<17} {}", "signed in as", who.map_or_else(unknown, shown))?;
+        let permissions = match claims {
+            Some(claims) => shown(&claims.permissions.join(" ")),
+            None => unknown(),
+        };
+        writeln!(out, "{:<17} {}: {permissions}", "permissions", grants.kind())?;
+        drop(out);
+        self.policy(policy, names, &[], false)?;
+        for problem in problems {
+            self.complain(format_args!("every row {problem}"));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::{TOLD, shown};
 use crate::ids::Line;
 use crate::ledger::Listed;
 use crate::run::intake::{self, RowProblem};
+use crate::settings::Known;
 
 /// Rows with problems, for a terminal.
 pub(super) fn problems(problems: &[RowProblem]) -> String {
@@ -131,6 +132,16 @@ pub(super) fn runs_table(runs: &[Listed]) -> String {
                 table.add_row([shown(&run.name), String::new(), String::new(), unreadable]);
             }
         }
+    }
+    table.to_string()
+}
+
+/// The settings, for a terminal.
+pub(super) fn settings(known: &[Known]) -> String {
+    let mut table = plain(["SETTING", "VALUE", "FROM"]);
+    for Known { name, value, from } in known {
+        let value = value.as_deref().map(shown).unwrap_or_default();
+        table.add_row([(*name).to_owned(), value, from.to_string()]);
     }
     table.to_string()
 }

@@ -1,7 +1,6 @@
 //! Promises the built program in a home of its own, with no variable of whoever runs the
 //! tests, and what it said.
 
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -45,11 +44,6 @@ impl Program {
     pub(crate) fn new() -> Self {
         let home = tempfile::tempdir().expect("a folder");
         Self { home, variables: Vec::new(), always: Vec::new() }
-    }
-
-    /// Its folder, in which it is run.
-    pub(crate) fn home(&self) -> &Path {
-        self.home.path()
     }
 
     /// Writes a file into its folder.
