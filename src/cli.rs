@@ -144,17 +144,23 @@ pub enum Cloud {
 /// Ways to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Auth {
-    /// The first that the environment offers: token, client secret, workload identity, managed
-    /// identity, Azure CLI
+    /// The first that is there: environment (token, secret, certificate), workload identity,
+    /// managed identity, Azure CLI
     Auto,
     /// An app registration's secret, in AZURE_CLIENT_SECRET
     ClientSecret,
+    /// An app registration's certificate, a PFX or PEM, in AZURE_CLIENT_CERTIFICATE_PATH
+    ClientCertificate,
     /// A federated token, in AZURE_FEDERATED_TOKEN_FILE
     WorkloadIdentity,
     /// The identity of the Azure machine this runs on
     ManagedIdentity,
     /// Whoever is signed in to the Azure CLI (a service principal)
     AzureCli,
+    /// In the browser of this machine, as an administrator
+    Interactive,
+    /// With a code, in the browser of any device, as an administrator
+    DeviceCode,
     /// An access token, in TAPWAVE_ACCESS_TOKEN
     Token,
 }

@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 pub use self::failure::Failure;
 use crate::auth::permissions::{Grants, Need};
-use crate::auth::{Places, SignIn};
-use crate::cli::{Cli, Command};
+use crate::auth::{self, Places, SignIn};
+use crate::cli::{Auth, Cli, Command};
 use crate::clock::Clock;
 use crate::exit::Exit;
 use crate::graph::Graph;
@@ -123,13 +123,26 @@ impl World {
         needs: &[Need],
     ) -> Result<(Session, Grants), Failure> {
         let client = http::client(&settings.network, base)?;
-        let method = settings.sign_in(&self.environment)?;
+        let on_azure = settings.is_undecided(&self.environment) && auth::on_azure_machine().await;
+        let method = settings.sign_in(&self.environment, on_azure)?;
         let name = method.name();
-        let places = Places { graph: base, authority: settings.authority_of(base) };
+        if settings.auth == Auth::Auto {
+            self.report.say(format_args!("signing in with {name}, the first that is there"));
+        }
+        let report = Arc::clone(&self.report);
+        let places = Places {
+            graph: base,
+            authority: settings.authority_of(base),
+            needs,
+            tell: Arc::new(move |words| report.bid(words)),
+        };
         let sign_in = SignIn::new(method, &places, &client, self.clock.clone())?;
         let grants = sign_in.grants().await?;
         self.explain(&grants, name);
         let lacking = grants.lacking(needs);
+        if !lacking.is_empty() && name == "azure-cli" && grants.kind() == "delegated" {
+            return Err(Failure::azure_cli_user(&lacking));
+        }
         if !lacking.is_empty() {
             return Err(Failure::permissions(&lacking, grants.kind()));
         }

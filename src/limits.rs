@@ -46,6 +46,25 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Wait for one whole answer; after it the outcome of a write is unsettled. Graph's own
 /// gateway gives up well before this.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(100);
+/// Retries of one request to the sign-in address, throttling included.
+pub const SIGN_IN_RETRIES: u32 = 3;
+/// All attempts of one sign-in together take no longer than this.
+pub const SIGN_IN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a failed sign-in is told to everybody who asks, before it is tried again: whoever
+/// waits in line would otherwise fail one after the other, each with its own patience.
+pub const SIGN_IN_FAILURE_HOLDS: Duration = Duration::from_secs(5);
+/// A token is renewed when it has less than this left, or a fifth of its life if that is less.
+pub const RENEW_BEFORE: Duration = Duration::from_mins(5);
+/// A token this young is not dropped when Graph refuses one: the refused one was older.
+pub const TOKEN_SETTLES: Duration = Duration::from_secs(10);
+/// How long a person may take to sign in in the browser.
+pub const SIGN_IN_WAIT: Duration = Duration::from_mins(5);
+/// Most bytes of the browser's request to the loopback address.
+pub const MAX_REDIRECT_BYTES: usize = 16 * 1024;
+/// Wait for the address of an Azure machine's identity; elsewhere nobody answers there.
+pub const METADATA_PROBE: Duration = Duration::from_secs(1);
+/// How long a client certificate's assertion is good, and how far back, for clocks that differ.
+pub const ASSERTION_GOOD_FOR: Duration = Duration::from_mins(10);
 /// Idle connections are dropped after this, so that a write is seldom sent on one that the
 /// other side has already closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -100,6 +100,11 @@ impl Report {
         self.bars.line(&format!("error: {words}"));
     }
 
+    /// What a person must do now; said even when quiet, because all waits for it.
+    pub fn bid(&self, words: &str) {
+        self.bars.line(words);
+    }
+
     /// What failed, and what to do about it.
     pub fn tell(&self, told: &Told) {
         self.bars.clear();

@@ -9,6 +9,7 @@ mod secret;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -20,6 +21,8 @@ pub use self::secret::SecretError;
 use self::secret::SecretSource;
 
 use crate::auth;
+use crate::auth::certificate::Certificate;
+use crate::auth::person::Way;
 use crate::cli::{Auth, Cloud, Common, ExistingArg, WaveArgs};
 use crate::graph::http::{BaseUrl, Network, NetworkError};
 use crate::ledger::{Existing, Options};
@@ -105,6 +108,8 @@ impl std::fmt::Display for Origin {
 struct Secrets {
     access_token: Option<SecretSource>,
     client_secret: Option<SecretSource>,
+    certificate: Option<PathBuf>,
+    certificate_password: Option<SecretSource>,
 }
 
 /// What of a wave's options the file may set.
@@ -152,6 +157,9 @@ pub enum SettingsError {
         "cloud cannot be china: Microsoft Graph v1.0 in the cloud of 21Vianet has no Temporary Access Passes; use global, usgov or usgov-dod"
     )]
     China,
+    /// A client certificate that cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] auth::certificate::CertificateError),
     /// A secret that cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -178,6 +186,9 @@ struct Written {
     client_id: Option<String>,
     client_secret_file: Option<PathBuf>,
     client_secret_command: Option<Vec<String>>,
+    client_certificate: Option<PathBuf>,
+    client_certificate_password_file: Option<PathBuf>,
+    client_certificate_password_command: Option<Vec<String>>,
     graph_url: Option<String>,
     authority_url: Option<String>,
     ca_file: Option<PathBuf>,
@@ -262,6 +273,20 @@ impl Settings {
                 "AZURE_CLIENT_SECRET",
                 file.client_secret_file,
                 file.client_secret_command,
+            )?,
+            certificate: joined
+                .text(
+                    "client_certificate",
+                    None,
+                    "AZURE_CLIENT_CERTIFICATE_PATH",
+                    file.client_certificate.map(|path| path.display().to_string()),
+                )
+                .map(PathBuf::from),
+            certificate_password: joined.secret(
+                "client_certificate_password",
+                "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+                file.client_certificate_password_file,
+                file.client_certificate_password_command,
             )?,
         };
         Ok(Self {
@@ -357,21 +382,23 @@ impl Settings {
         Ok(if recipients.is_empty() { self.recipients.clone() } else { recipients })
     }
 
-    /// How to sign in, with the secrets read. `auto` takes the first that the environment
-    /// offers.
+    /// How to sign in, with the secrets read. `auto` takes the first that is
+    /// there; `on_azure` tells whether this is an Azure machine with an identity endpoint.
     ///
     /// # Errors
     /// [`SettingsError::Missing`], [`SettingsError::Secret`]
     pub fn sign_in(
         &self,
         environment: &impl Fn(&str) -> Option<String>,
+        on_azure: bool,
     ) -> Result<auth::Method, SettingsError> {
         let there = |name: &str| environment(name).filter(|value| !value.is_empty());
         let auth = match self.auth {
             Auth::Auto if self.secrets.access_token.is_some() => Auth::Token,
             Auth::Auto if self.secrets.client_secret.is_some() => Auth::ClientSecret,
+            Auth::Auto if self.secrets.certificate.is_some() => Auth::ClientCertificate,
             Auth::Auto if there("AZURE_FEDERATED_TOKEN_FILE").is_some() => Auth::WorkloadIdentity,
-            Auth::Auto if there("IDENTITY_ENDPOINT").is_some() => Auth::ManagedIdentity,
+            Auth::Auto if there("IDENTITY_ENDPOINT").is_some() || on_azure => Auth::ManagedIdentity,
             Auth::Auto => Auth::AzureCli,
             chosen => chosen,
         };
@@ -402,9 +429,40 @@ impl Settings {
                 client,
                 token_file: there("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from),
             },
+            Auth::ClientCertificate => {
+                let method = "client-certificate";
+                let path = self.secrets.certificate.as_ref();
+                let path = path.ok_or_else(|| missing(method, "AZURE_CLIENT_CERTIFICATE_PATH"))?;
+                let password = self.secrets.certificate_password.as_ref();
+                let password = password.map(|source| source.read(environment)).transpose()?;
+                let certificate = Certificate::read(path, password.as_ref())?;
+                auth::Method::ClientCertificate {
+                    tenant: tenant.ok_or_else(|| missing(method, "--tenant or AZURE_TENANT_ID"))?,
+                    client: client
+                        .ok_or_else(|| missing(method, "--client-id or AZURE_CLIENT_ID"))?,
+                    certificate: Arc::new(certificate),
+                }
+            }
+            Auth::Interactive => auth::Method::Person { way: Way::Browser, tenant, client },
+            Auth::DeviceCode => auth::Method::Person { way: Way::DeviceCode, tenant, client },
             Auth::ManagedIdentity => auth::Method::ManagedIdentity { client },
             Auth::AzureCli | Auth::Auto => auth::Method::AzureCli { tenant },
         })
+    }
+}
+
+impl Settings {
+    /// Whether `auto` has to look whether this is an Azure machine.
+    #[must_use]
+    pub fn is_undecided(&self, environment: &impl Fn(&str) -> Option<String>) -> bool {
+        let there = |name: &str| environment(name).is_some_and(|value| !value.is_empty());
+        let secrets = &self.secrets;
+        self.auth == Auth::Auto
+            && secrets.access_token.is_none()
+            && secrets.client_secret.is_none()
+            && secrets.certificate.is_none()
+            && !there("AZURE_FEDERATED_TOKEN_FILE")
+            && !there("IDENTITY_ENDPOINT")
     }
 }
 

@@ -64,6 +64,20 @@ impl Failure {
         Self::new(Exit::Access, what, &[&hint])
     }
 
+    /// A person's `az login` token, which carries the Azure CLI's own scopes.
+    pub(super) fn azure_cli_user(lacking: &[Need]) -> Self {
+        let names: Vec<&str> = lacking.iter().map(|need| need.least()).collect();
+        let what = format!(
+            "the token of a person signed in to the Azure CLI cannot carry {}",
+            names.join(", ")
+        );
+        let hints = [
+            "sign in to the Azure CLI as a service principal: az login --service-principal",
+            "or sign in here as a person: --auth interactive, or --auth device-code",
+        ];
+        Self::new(Exit::Access, what, &hints)
+    }
+
     pub(super) fn other_graph(url: &str) -> Self {
         let what = format!("this run was made against {url}");
         Self::new(Exit::Usage, what, &["leave --graph-url and --cloud out, or name the same"])
