@@ -39,6 +39,8 @@ pub enum Command {
     Resume(ResumeArgs),
     /// Where every row of a run stands
     Status(StatusArgs),
+    /// The passes that an audit log should show for a run, as CSV or JSON
+    Manifest(ManifestArgs),
     /// The runs on this machine, newest first
     Runs,
     /// The recipient's side: read the passes
@@ -262,6 +264,14 @@ pub struct StatusArgs {
     /// Ask Graph which passes are used, unused, expired
     #[arg(long)]
     pub live: bool,
+}
+
+/// `manifest`.
+#[derive(Debug, Args)]
+pub struct ManifestArgs {
+    /// A run's name, its folder, or `latest`
+    #[arg(value_name = "RUN")]
+    pub run: String,
 }
 
 /// `open`.

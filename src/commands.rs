@@ -65,6 +65,7 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
         Command::Run(args) => wave::run(args, &settings()?, world).await,
         Command::Resume(args) => runs::resume(args, &settings()?, world).await,
         Command::Status(args) => runs::status(args, common, world).await,
+        Command::Manifest(args) => runs::manifest(args, world).await,
         Command::Runs => runs::list(world),
         Command::Open(args) => open::open(args, world).await,
         Command::Cleanup(args) => cleanup::cleanup(args, common, &settings()?, world).await,
@@ -78,6 +79,31 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
         Command::Completions { shell } => open::completions(*shell),
         Command::Man => open::man(),
     }
+}
+
+/// Notes for the auditor which run is worked on.
+fn note_run(ledger: &Ledger) {
+    let about = ledger.about();
+    tracing::info!(
+        run = about.name,
+        wave = about.wave.path,
+        wave_digest = about.wave.digest,
+        rows = about.wave.rows,
+    );
+}
+
+/// Notes for the auditor who does this, from where, with which version.
+fn note_who(grants: &Grants, method: &str, settings: &Settings, base: &BaseUrl) {
+    let claims = grants.claims();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        host = crate::ledger::host(),
+        signed_in_with = method,
+        who = claims.and_then(|claims| claims.who.as_deref()),
+        tenant = claims.and_then(|claims| claims.tenant.as_deref()).or(settings.tenant.as_deref()),
+        kind = grants.kind(),
+        graph = base.as_str(),
+    );
 }
 
 impl World {
@@ -139,6 +165,7 @@ impl World {
         let sign_in = SignIn::new(method, &places, &client, self.clock.clone())?;
         let grants = sign_in.grants().await?;
         self.explain(&grants, name);
+        note_who(&grants, name, settings, base);
         let lacking = grants.lacking(needs);
         if !lacking.is_empty() && name == "azure-cli" && grants.kind() == "delegated" {
             return Err(Failure::azure_cli_user(&lacking));

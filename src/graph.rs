@@ -356,11 +356,12 @@ impl Graph {
     /// Asks for a pass, once. `permit` is the limiter's leave, taken before the intent was
     /// minted; the intent stays with the caller, who owes the ledger an outcome.
     pub async fn create_pass(&self, intent: &Intent, permit: Permit) -> Creation {
-        let request = Self::request(
+        let mut request = Self::request(
             Method::Post,
             PassesOf(intent.user()).to_string(),
             Some(wire::create_body(intent.asked())),
         );
+        request.client_request_id = intent.client_request_id();
         match self.exchange(&request).await {
             Verdict::Done(response) => {
                 permit.answered(1, None, response.load);

@@ -7,6 +7,7 @@
 
 mod bars;
 mod log;
+mod manifest;
 mod opened;
 mod policy;
 mod prompts;

@@ -7,6 +7,7 @@
 
 pub mod intake;
 pub mod issuing;
+pub mod manifest;
 pub mod policy;
 pub mod tidy;
 

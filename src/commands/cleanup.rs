@@ -44,6 +44,7 @@ async fn of_run(
     if let Ok(log) = ledger.folder().log() {
         world.log.add(log);
     }
+    super::note_run(&ledger);
     let session = world.reconnect(settings, &ledger, &closing.needs(&NEEDS)).await?;
     let tidied = tidy::run(&ledger, &session, closing.args.keep_sealed).await?;
     let mut exit = ended(&tidied);

@@ -232,6 +232,7 @@ pub(super) async fn begin(
     }
     let now = world.clock.now();
     let ledger = intake::publish(draft, &verdict, wanted.wave, about, &wanted.book, now)?;
+    super::note_run(&ledger);
     Ok(Some(ledger))
 }
 
