@@ -219,8 +219,9 @@ impl SignIn {
         match self.fresh().await {
             Ok(fresh) => {
                 let since = self.clock.instant();
-                let early = limits::RENEW_BEFORE.min(fresh.good_for / 5);
-                let renew = since + fresh.good_for.saturating_sub(early);
+                let good_for = fresh.good_for.min(limits::MAX_TOKEN_LIFE);
+                let early = limits::RENEW_BEFORE.min(good_for / 5);
+                let renew = since + good_for.saturating_sub(early);
                 state.kept = Some(Kept { token: fresh.token.clone(), since, renew });
                 state.failed = None;
                 tracing::debug!(sign_in = self.method, good_for = ?fresh.good_for);

@@ -55,6 +55,8 @@ pub const SIGN_IN_PATIENCE: Duration = Duration::from_secs(20);
 pub const SIGN_IN_FAILURE_HOLDS: Duration = Duration::from_secs(5);
 /// A token is renewed when it has less than this left, or a fifth of its life if that is less.
 pub const RENEW_BEFORE: Duration = Duration::from_mins(5);
+/// Longest life of a token that is believed; Microsoft's longest is 28 hours.
+pub const MAX_TOKEN_LIFE: Duration = Duration::from_hours(48);
 /// A token this young is not dropped when Graph refuses one: the refused one was older.
 pub const TOKEN_SETTLES: Duration = Duration::from_secs(10);
 /// How long a person may take to sign in in the browser.

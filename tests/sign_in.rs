@@ -190,6 +190,38 @@ async fn a_federated_token_signs_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_azure_machine_s_identity_signs_in_over_plain_http() {
+    let (served, _authority, program) = office(1).await;
+    let token = "a-token-of-the-machine";
+    let control = served.url().replace("/v1.0", "/control/break");
+    let told = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let told = told.post(control).json(&serde_json::json!({"token": token})).send().await;
+    assert!(told.expect("an answer").status().is_success());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}/msi/token", listener.local_addr().expect("an address"));
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+        let head = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
+        let head = head.collect::<Vec<_>>().join("\n").to_lowercase();
+        let body = format!(
+            r#"{{"access_token":"{token}","expires_on":"4070908800","resource":"r","token_type":"Bearer"}}"#
+        );
+        let length = body.len();
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").expect("written");
+        head
+    });
+    let program = program.var("IDENTITY_ENDPOINT", &endpoint).var("IDENTITY_HEADER", "shared");
+    program.run(&ACCESS).exits(0).says("signing in with managed-identity");
+    let head = asked.join().expect("asked");
+    assert!(
+        head.starts_with("get /msi/token") && head.contains("x-identity-header: shared"),
+        "{head}"
+    );
+    assert!(head.contains(&CLIENT.to_lowercase()), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_device_code_waits_for_the_person() {
     let (_served, authority, program) = office(1).await;
     authority.answers([Instead::Pending("authorization_pending")]);
