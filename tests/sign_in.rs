@@ -9,7 +9,7 @@ use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use pkcs8::der::pem::LineEnding;
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
 use tapwave::rehearsal::Tenant;
-use tapwave::rehearsal::options::Latency;
+use tapwave::rehearsal::options::{Fault, Faults, Latency};
 
 #[path = "support/authority.rs"]
 mod authority;
@@ -224,15 +224,40 @@ async fn an_azure_machine_s_identity_signs_in_over_plain_http() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_code_waits_for_the_person() {
     let (_served, authority, program) = office(1).await;
-    authority.answers([Instead::Pending("authorization_pending")]);
+    authority.answers([Instead::Pending("authorization_pending"), Instead::Throttled]);
     let program = program.always(&["--auth", "device-code"]);
     let ran = program.run(&ACCESS).exits(0).says("enter the code ABCD-EFGH");
     assert!(ran.out.contains("delegated"), "{ran:?}");
     let asked = authority.asked();
-    assert_eq!(asked.len(), 2);
+    assert_eq!(asked.len(), 3);
     assert_eq!(asked[0]["device_code"], "d3vice");
     authority.answers([Instead::Refused("AADSTS50076: You must use multi-factor authentication.")]);
     program.run(&ACCESS).exits(5).says("multi-factor");
+    authority.answers([Instead::WebPage]);
+    program.run(&ACCESS).exits(5).says("a proxy may stand in between");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_without_the_role_is_told_which() {
+    let (served, _authority, program) = office(1).await;
+    served.with(|tenant, _| {
+        tenant.options_mut().faults = Faults::default().with(None, 1.0, Fault::Forbidden);
+    });
+    let program = program.always(&["--auth", "device-code"]);
+    program.run(&ACCESS).exits(5).says("your account lacks the role Authentication Administrator");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_differ_by_an_hour_change_nothing() {
+    let (served, authority, program) = office(1).await;
+    for seconds in [3_600, -7_200] {
+        let control = served.url().replace("/v1.0", "/control/advance");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let told = client.post(control).json(&serde_json::json!({"seconds": seconds})).send().await;
+        assert!(told.expect("an answer").status().is_success());
+        program.run(&[&ACCESS[..], &["--auth", "device-code"]].concat()).exits(0);
+    }
+    assert_eq!(authority.asked().len(), 2, "a token was taken for old by another's clock");
 }
 
 #[tokio::test(flavor = "multi_thread")]
