@@ -26,7 +26,7 @@ use self::batch::Answer;
 use self::transport::{Broken, Method, Request, Response, Transport};
 use self::verdict::{Refusal, RefusalKind, Verdict};
 use self::wire::Inner;
-pub use self::wire::{CreatedPass, FoundPass, Group, Policy, Target, User};
+pub use self::wire::{CreatedPass, FoundPass, Group, Policy, PolicyPatch, Target, User};
 use crate::clock::{Clock, later};
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
@@ -232,6 +232,18 @@ impl Graph {
         .await
     }
 
+    /// Changes the tenant's Temporary Access Pass policy. It names values and not steps, so it
+    /// may be sent again when an answer was lost.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn patch_policy(&self, patch: &PolicyPatch) -> Result<(), GraphError> {
+        let body = wire::patch_body(patch);
+        let request = Self::request(Method::Patch, POLICY.to_owned(), Some(body));
+        let doing = "change the Temporary Access Pass policy";
+        self.repeat(Budget::Directory, &request, doing).await.map(drop)
+    }
+
     /// Looks users up by name, fifteen to a filter and twenty filters to a call. Who does not
     /// exist is absent. Keyed by [`Upn::key`].
     ///
@@ -388,11 +400,12 @@ impl Graph {
     /// Asks for a pass, once. `permit` is the limiter's leave, taken before the intent was
     /// minted; the intent stays with the caller, who owes the ledger an outcome.
     pub async fn create_pass(&self, intent: &Intent, mut permit: Permit) -> Creation {
-        let request = Self::request(
+        let mut request = Self::request(
             Method::Post,
             PassesOf(intent.user()).to_string(),
             Some(wire::create_body(intent.asked())),
         );
+        request.client_request_id = intent.client_request_id();
         // The wait for a place on the wire counts too: a resume reckons from the intent how
         // long the attempt can have lasted.
         let attempt = async {
@@ -475,13 +488,23 @@ impl Graph {
     ) -> Result<T, GraphError> {
         let mut request = Self::request(Method::Get, target, None);
         request.eventual = eventual;
+        parse(&self.repeat(budget, &request, doing).await?.body, doing)
+    }
+
+    /// Sends what may be sent again until it is answered or patience ends.
+    async fn repeat(
+        &self,
+        budget: Budget,
+        request: &Request,
+        doing: &'static str,
+    ) -> Result<Response, GraphError> {
         let mut patience = Patience::new();
         loop {
             let permit = self.leave(budget, 1).await;
-            match self.exchange(&request).await {
+            match self.exchange(request).await {
                 Verdict::Done(response) => {
                     permit.answered(1, None, response.load);
-                    return parse(&response.body, doing);
+                    return Ok(response);
                 }
                 Verdict::Refused(refusal) => {
                     permit.answered(1, None, None);

@@ -67,7 +67,7 @@ use self::lock::Lock;
 use self::store::Halt;
 use self::writer::{Desk, Writer};
 use crate::clock::Clock;
-use crate::ids::{Line, MethodId, UserId};
+use crate::ids::{ClientRequestId, Line, MethodId, UserId};
 
 pub mod events;
 pub mod state;
@@ -91,6 +91,7 @@ pub use self::events::{Asked, Eligible, Event, IntentId};
 pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
 pub use self::folder::{FolderError, RunFolder, check_place, sync_folder};
+pub(crate) use self::lock::host;
 pub use self::record::{
     About, Counts, Existing, IntentRecord, Issued, NewBadRow, NewRow, Options, Outcome,
     PolicyRecord, RecipientRecord, RowRecord, Unhanded, WaveAbout,
@@ -137,6 +138,12 @@ impl Intent {
     #[must_use]
     pub const fn id(&self) -> IntentId {
         self.id
+    }
+
+    /// What its POST is sent under.
+    #[must_use]
+    pub fn client_request_id(&self) -> ClientRequestId {
+        ClientRequestId::of_intent(self.user, self.id.0, self.graph_time)
     }
 
     /// The row it is about.

@@ -20,6 +20,12 @@ pub const MAX_UPN_BYTES: usize = 113;
 /// Bounds Graph sets on a pass's lifetime, in minutes (documented: 10–43200).
 pub const LIFETIME_MINUTES: std::ops::RangeInclusive<u32> = 10..=43_200;
 
+/// Bounds Graph sets on the characters of a pass (documented: 8–48).
+pub const PASS_LENGTH: std::ops::RangeInclusive<u32> = 8..=48;
+/// Times a changed policy is looked at before its change is given up as not taken; the waits
+/// between double from [`READ_BACKOFF`].
+pub const POLICY_LOOKS: u32 = 5;
+
 /// Most values in one `in (…)` filter on users (documented).
 pub const USERS_PER_FILTER: usize = 15;
 /// Most requests in one `$batch` (documented).
@@ -43,6 +49,27 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(100);
 /// Wait for one POST of a pass with all that belongs to it: two requests, if the token was
 /// refused and another could be had, and the sign-in between them. A resume counts on it.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(4);
+/// Retries of one request to the sign-in address, throttling included.
+pub const SIGN_IN_RETRIES: u32 = 3;
+/// All attempts of one sign-in together take no longer than this.
+pub const SIGN_IN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a failed sign-in is told to everybody who asks, before it is tried again: whoever
+/// waits in line would otherwise fail one after the other, each with its own patience.
+pub const SIGN_IN_FAILURE_HOLDS: Duration = Duration::from_secs(5);
+/// A token is renewed when it has less than this left, or a fifth of its life if that is less.
+pub const RENEW_BEFORE: Duration = Duration::from_mins(5);
+/// Longest life of a token that is believed; Microsoft's longest is 28 hours.
+pub const MAX_TOKEN_LIFE: Duration = Duration::from_hours(48);
+/// A token this young is not dropped when Graph refuses one: the refused one was older.
+pub const TOKEN_SETTLES: Duration = Duration::from_secs(10);
+/// How long a person may take to sign in in the browser.
+pub const SIGN_IN_WAIT: Duration = Duration::from_mins(5);
+/// Most bytes of the browser's request to the loopback address.
+pub const MAX_REDIRECT_BYTES: usize = 16 * 1024;
+/// Wait for the address of an Azure machine's identity; elsewhere nobody answers there.
+pub const METADATA_PROBE: Duration = Duration::from_secs(1);
+/// How long a client certificate's assertion is good, and how far back, for clocks that differ.
+pub const ASSERTION_GOOD_FOR: Duration = Duration::from_mins(10);
 /// Idle connections are dropped after this, so that a write is seldom sent on one that the
 /// other side has already closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -104,6 +131,9 @@ pub const MAX_RECIPIENTS: usize = 64;
 pub const MAX_RECIPIENT_SETS: usize = 1_000;
 /// Largest age file `open` reads: a million rows of about 200 bytes.
 pub const MAX_HANDOFF_BYTES: u64 = 1024 * 1024 * 1024;
+/// How far an unknown key of the settings file may be from a known one to be taken for a
+/// slip of the hand, in edits.
+pub const NEAR_KEY: usize = 3;
 /// Largest settings, recipient, or identity file.
 pub const MAX_SETTINGS_BYTES: u64 = 1024 * 1024;
 

@@ -8,8 +8,11 @@
 mod bars;
 mod left;
 mod log;
+mod manifest;
 mod opened;
+mod policy;
 mod prompts;
+mod settings;
 mod tables;
 
 use std::fmt;
@@ -25,6 +28,7 @@ pub use self::left::TimeLeft;
 pub use self::log::Log;
 pub(crate) use self::opened::private_file;
 pub use self::opened::{OpenFailure, Opening, Shape};
+pub use self::policy::Names;
 pub use self::prompts::Asking;
 use crate::exit::Exit;
 use crate::ids::Line;
@@ -115,6 +119,11 @@ impl Report {
             // Nobody is left to tell if stdout is gone.
             let _ = self.json(&tables::error(told, exit));
         }
+    }
+
+    /// What a person must do now; said even when quiet, because all waits for it.
+    pub fn bid(&self, words: &str) {
+        self.bars.line(words);
     }
 
     /// What failed, and what to do about it.

@@ -311,7 +311,7 @@ impl World {
             {
                 Some("a pass was sealed and is dead")
             }
-            (State::Checked { .. } | State::Failed, Some(Maker::Us(_)))
+            (State::Checked { .. } | State::Failed { .. }, Some(Maker::Us(_)))
                 if self.pending.is_none() && self.program == Program::Ready =>
             {
                 Some("an orphan was left behind")

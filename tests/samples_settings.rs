@@ -18,7 +18,7 @@ fn sample() -> String {
 }
 
 fn load(path: &Path) -> Result<Settings, SettingsError> {
-    Settings::load(&Common { config: Some(path.to_owned()), ..Common::default() })
+    Settings::load(&Common { config: Some(path.to_owned()), ..Common::default() }, &|_: &str| None)
 }
 
 fn load_text(text: &str) -> Result<Settings, SettingsError> {

@@ -14,6 +14,7 @@ use crate::report::{OpenFailure, Told};
 use crate::run::StatusError;
 use crate::run::intake::IntakeError;
 use crate::run::issuing::IssuingError;
+use crate::run::policy::PolicyError;
 use crate::run::tidy::TidyError;
 use crate::settings::SettingsError;
 use crate::stages::check::CheckError;
@@ -32,6 +33,7 @@ pub struct Failure {
 
 const ACCESS_HINT: &str =
     "check --tenant, --client-id, --auth and the secret's date; the sign-in log in Entra says more";
+const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
 const OUTAGE_HINT: &str = "nothing is lost: tapwave resume latest carries on when Graph is back";
 const CLEANUP_OUTAGE_HINT: &str =
     "what was removed is recorded: run the same cleanup again when Graph is back";
@@ -66,14 +68,27 @@ impl Failure {
         let what = format!("the {kind} token lacks {}", names.join(", "));
         let hint = format!(
             "grant {} of Microsoft Graph and give admin consent: {}",
-            if names.len() == 1 {
-                format!("this {kind} permission")
-            } else {
-                format!("these {kind} permissions")
+            match names.len() {
+                1 => format!("this {kind} permission"),
+                _ => format!("these {kind} permissions"),
             },
             names.join(", ")
         );
         Self::new(Exit::Access, what, &[&hint])
+    }
+
+    /// A person's `az login` token, which carries the Azure CLI's own scopes.
+    pub(super) fn azure_cli_user(lacking: &[Need]) -> Self {
+        let names: Vec<&str> = lacking.iter().map(|need| need.least()).collect();
+        let what = format!(
+            "the token of a person signed in to the Azure CLI cannot carry {}",
+            names.join(", ")
+        );
+        let hints = [
+            "sign in to the Azure CLI as a service principal: az login --service-principal",
+            "or sign in here as a person: --auth interactive, or --auth device-code",
+        ];
+        Self::new(Exit::Access, what, &hints)
     }
 
     pub(super) fn other_graph(url: &str) -> Self {
@@ -272,6 +287,25 @@ impl From<TidyError> for Failure {
             TidyError::Ledger(error) => error.into(),
             TidyError::Intake(error) => error.into(),
             TidyError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
+        }
+    }
+}
+
+impl From<PolicyError> for Failure {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Value { .. }
+            | PolicyError::Order { .. }
+            | PolicyError::Everyone
+            | PolicyError::ExcludeAll => Self::new(Exit::Usage, error, &[]),
+            PolicyError::Group(error) => error.into(),
+            PolicyError::Graph(GraphError::Refused { ref refusal, .. })
+                if refusal.status == 403 =>
+            {
+                Self::new(Exit::Access, error, &[POLICY_HINT])
+            }
+            PolicyError::Graph(error) => error.into(),
+            PolicyError::NotTaken { .. } => Self::new(Exit::Unexpected, error, &[]),
         }
     }
 }

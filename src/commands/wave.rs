@@ -6,12 +6,12 @@ use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CheckArgs, RunArgs, WaveArgs};
 use crate::exit::Exit;
-use crate::ledger::{Draft, Existing, Ledger, Options, RunFolder};
+use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, RunFolder};
 use crate::run::intake::{self, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
-use crate::stages::check::Issuers;
+use crate::stages::check::{Check, Issuers, Problem};
 use crate::stages::seal::RecipientBook;
 
 /// A wave, what is wanted of it, and who may read it.
@@ -47,15 +47,7 @@ impl<'a> Wanted<'a> {
 
     /// The permissions that `run` with these options needs.
     fn needs(&self) -> Vec<Need> {
-        let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
-        if self.options.existing != Existing::Replace {
-            needs.push(Need::ReadPasses);
-        }
-        // Whether the policy's own targets are groups is known only after it has been read.
-        if !self.options.groups.is_empty() {
-            needs.push(Need::ReadGroups);
-        }
-        needs
+        needs(&self.options)
     }
 
     /// Reads and checks the wave into a draft.
@@ -88,12 +80,60 @@ impl<'a> Wanted<'a> {
     }
 }
 
+/// The permissions that `run` with these options needs.
+fn needs(options: &Options) -> Vec<Need> {
+    let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
+    if options.existing != Existing::Replace {
+        needs.push(Need::ReadPasses);
+    }
+    // Whether the policy's own targets are groups is known only after it has been read.
+    if !options.groups.is_empty() {
+        needs.push(Need::ReadGroups);
+    }
+    needs
+}
+
+/// `check --access`: sign-in, permissions and policy for these flags, before there is a wave.
+async fn access(want: &WaveArgs, settings: &Settings, world: &World) -> Result<Exit, Failure> {
+    let options = settings.options(want)?;
+    let base = settings.graph_or_global();
+    let (session, grants) = world.sign_in(settings, &base, &needs(&options)).await?;
+    let policy = session.graph.policy().await?;
+    // Groups are resolved too, so that a name that is wrong shows today.
+    let check = Check::prepare(&session.graph, &options, 0, session.may_read_groups).await?;
+    let bounds = check.policy();
+    let problems = access_problems(&options, &bounds);
+    let names = crate::run::policy::names(&session.graph, &[&policy]).await?;
+    world.report.access(base.as_str(), &grants, &policy, &names, &problems)?;
+    if !problems.is_empty() {
+        world.report.say("verdict: problems; nothing was changed");
+        return Ok(Exit::Problems);
+    }
+    world.report.say("verdict: access is ready; nothing was changed");
+    world.report.next(&[("tapwave check WAVE.csv …".to_owned(), "checks the people")]);
+    Ok(Exit::Done)
+}
+
+/// What every row would be told, because flags and policy do not go together.
+fn access_problems(options: &Options, bounds: &PolicyRecord) -> Vec<Problem> {
+    let (min, max) = (bounds.min_lifetime_minutes, bounds.max_lifetime_minutes);
+    let mut problems = Vec::new();
+    if let Some(asked) = options.lifetime_minutes.filter(|asked| !(min..=max).contains(asked)) {
+        problems.push(Problem::Lifetime { asked, min, max });
+    }
+    if bounds.one_time && options.one_time == Some(false) {
+        problems.push(Problem::MultiUse);
+    }
+    problems
+}
+
 pub(super) async fn check(
     args: &CheckArgs,
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let mut wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
+    let Some(wave) = &args.wave else { return access(&args.want, settings, world).await };
+    let mut wanted = Wanted::resolve(wave, &args.want, settings, &[], world)?;
     somebody_can_read(&wanted, world, false)?;
     let base = settings.graph_or_global();
     let (session, _) = world.connect(settings, &base, &wanted.needs()).await?;
@@ -103,7 +143,7 @@ pub(super) async fn check(
     let verdict = wanted.take_in(settings, &mut draft, &session, &issuers).await?;
     let (go, said) = wanted.may_go_on(&verdict);
     let report = &world.report;
-    report.verdict(&args.wave, &verdict, said)?;
+    report.verdict(wave, &verdict, said)?;
     told_rejects(&wanted, &verdict, world);
     if !go {
         report.say("verdict: problems; nothing was changed");
@@ -111,7 +151,7 @@ pub(super) async fn check(
         return Ok(Exit::Problems);
     }
     report.say(format_args!("verdict: {said}; nothing was changed"));
-    let run = format!("tapwave run {} …", args.wave.display());
+    let run = format!("tapwave run {} …", wave.display());
     report.next(&[(run, "issues the passes, with the same options")]);
     Ok(Exit::Done)
 }
@@ -194,6 +234,7 @@ pub(super) async fn begin(
     }
     let now = world.clock.now();
     let ledger = intake::publish(draft, &verdict, wanted.wave, about, &wanted.book, now)?;
+    super::note_run(&ledger);
     Ok(Some(ledger))
 }
 

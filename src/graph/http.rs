@@ -97,6 +97,13 @@ impl BaseUrl {
         Self("https://graph.microsoft.com".to_owned())
     }
 
+    /// Where to sign in to Microsoft's clouds: the US Government's, or the public one.
+    #[must_use]
+    pub fn authority(us_government: bool) -> Self {
+        let host = if us_government { "us" } else { "com" };
+        Self(format!("https://login.microsoftonline.{host}"))
+    }
+
     /// The URL without a trailing slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -165,6 +172,21 @@ pub fn client(network: &Network, base: &BaseUrl) -> Result<reqwest::Client, Netw
     builder.build().map_err(|error| NetworkError::Tls(innermost(&error)))
 }
 
+/// A client for the identity endpoint of an Azure machine, which speaks plain http at an
+/// address of the machine itself and is never behind a proxy.
+///
+/// # Errors
+/// [`NetworkError::Tls`]
+pub fn metadata_client() -> Result<reqwest::Client, NetworkError> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+        .timeout(limits::REQUEST_TIMEOUT)
+        .build()
+        .map_err(|error| NetworkError::Tls(innermost(&error)))
+}
+
 /// Graph at a base URL, with tokens from a [`Bearer`].
 pub struct Http {
     client: reqwest::Client,
@@ -201,6 +223,9 @@ impl Http {
             builder = builder.header("content-type", "application/json").body(body.clone());
         }
         let response = builder.send().await.map_err(broken)?;
+        if challenges(&response) {
+            return Err(Broken::SignIn(CLAIMS.to_owned()));
+        }
         receive(response).await
     }
 }
@@ -217,6 +242,16 @@ impl Transport for Http {
     fn renew_token(&self) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(self.bearer.forget()))
     }
+}
+
+/// What Graph means by a claims challenge, in our words.
+const CLAIMS: &str = "Graph asks for a new sign-in that meets a conditional access policy (a claims challenge): the account was changed, its sessions were revoked, or its network is not allowed; sign in again from where that is permitted";
+
+/// Whether a 401 is a claims challenge: the token is good but not good enough any more.
+fn challenges(response: &reqwest::Response) -> bool {
+    let wants = |text: String| text.contains("insufficient_claims") || text.contains("claims=");
+    response.status().as_u16() == 401
+        && text(response.headers(), "www-authenticate").is_some_and(wants)
 }
 
 async fn receive(mut response: reqwest::Response) -> Result<Response, Broken> {

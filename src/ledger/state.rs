@@ -308,7 +308,7 @@ mod tests {
     fn a_row_that_was_given_up_has_failed_until_it_is_retried() {
         let given_up = Event::GivenUp { why: "8 attempts were lost".into() };
         let failed = next(&State::Checked { after_loss: true }, &given_up).expect("legal");
-        assert_eq!(failed, State::Failed);
+        assert_eq!(failed, State::Failed { after_loss: true });
         assert!(next(&failed, &Event::Retried).is_ok());
         let open = State::Unsettled { intent: IntentId(1), orphan: None };
         assert!(next(&open, &given_up).is_err(), "a lost attempt is settled first");

@@ -8,6 +8,7 @@ use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::Listed;
 use crate::run::intake::{self, RowProblem};
+use crate::settings::Known;
 
 /// Rows with problems, for a terminal.
 pub(super) fn problems(problems: &[RowProblem]) -> String {
@@ -155,6 +156,16 @@ pub(super) fn printed(mut table: Table) -> String {
         column.set_padding((0, 2));
     }
     table.trim_fmt()
+}
+
+/// The settings, for a terminal.
+pub(super) fn settings(known: &[Known]) -> String {
+    let mut table = plain(["SETTING", "VALUE", "FROM"]);
+    for Known { name, value, from } in known {
+        let value = value.as_deref().map(shown).unwrap_or_default();
+        table.add_row([(*name).to_owned(), value, from.to_string()]);
+    }
+    table.to_string()
 }
 
 fn plain<const N: usize>(head: [&str; N]) -> Table {

@@ -311,10 +311,11 @@ pub struct Check {
     seen: HashMap<UserId, Line>,
 }
 
-/// A group of `--group`.
+/// A group that was named.
 #[derive(Debug)]
-struct Demanded {
-    id: GroupId,
+pub struct Demanded {
+    /// Its object id.
+    pub id: GroupId,
     /// As shown.
     name: String,
     /// `checkMemberGroups` may leave it out without a word.
@@ -355,7 +356,7 @@ impl Check {
         if !policy.state.as_deref().is_some_and(|state| state.eq_ignore_ascii_case("enabled")) {
             return Err(CheckError::PolicyDisabled);
         }
-        let everyone = policy.include_targets.iter().any(is_everyone);
+        let everyone = policy.include_targets.iter().any(Target::is_everyone);
         let included = Targets::of(&policy.include_targets);
         let excluded = Targets::of(&policy.exclude_targets);
         if !everyone && included.groups.is_empty() && included.users.is_empty() {
@@ -664,10 +665,8 @@ struct Row<'a> {
 impl Targets {
     fn of(targets: &[Target]) -> Self {
         let mut sorted = Self::default();
-        for target in targets.iter().filter(|target| !is_everyone(target)) {
-            let is_user =
-                target.target_type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("user"));
-            if is_user {
+        for target in targets.iter().filter(|target| !target.is_everyone()) {
+            if target.is_user() {
                 sorted.users.extend(target.id.parse::<UserId>());
             } else {
                 sorted.groups.extend(target.id.parse::<GroupId>());
@@ -692,11 +691,9 @@ impl Lint {
     }
 }
 
-fn is_everyone(target: &Target) -> bool {
-    target.id.eq_ignore_ascii_case("all_users")
-}
-
-fn bounds(policy: &Policy) -> PolicyRecord {
+/// The policy's bounds; the documented defaults where Graph leaves one out.
+#[must_use]
+pub fn bounds(policy: &Policy) -> PolicyRecord {
     let (min, max, default) = DEFAULT_BOUNDS;
     PolicyRecord {
         min_lifetime_minutes: policy.minimum_lifetime_in_minutes.unwrap_or(min),
@@ -707,7 +704,10 @@ fn bounds(policy: &Policy) -> PolicyRecord {
 }
 
 /// A group by its id or its one and only name.
-async fn resolve(graph: &Graph, wanted: &str) -> Result<Demanded, CheckError> {
+///
+/// # Errors
+/// [`CheckError::NoSuchGroup`], [`CheckError::AmbiguousGroup`], [`CheckError::Graph`]
+pub async fn resolve(graph: &Graph, wanted: &str) -> Result<Demanded, CheckError> {
     let missing = || CheckError::NoSuchGroup { group: plain(wanted) };
     if let Ok(id) = wanted.parse::<GroupId>() {
         let group = graph.group(id).await?.ok_or_else(missing)?;

@@ -142,7 +142,7 @@ pub(crate) fn settings(bytes: &[u8]) {
     let path = folder.path().join("tapwave.toml");
     std::fs::write(&path, bytes).expect("written");
     let flags = Common { config: Some(path), ..Common::default() };
-    let Ok(settings) = Settings::load(&flags) else { return };
+    let Ok(settings) = Settings::load(&flags, &|_: &str| None) else { return };
     assert!((1..=limits::MAX_IN_FLIGHT).contains(&settings.pace.max_in_flight));
     assert!(settings.fence.as_secs() <= 24 * 60 * 60);
     if let Ok(options) = settings.options(&WaveArgs::default()) {

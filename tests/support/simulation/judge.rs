@@ -307,7 +307,7 @@ async fn looks_like_ours(ledger: &Ledger, row: &RowRecord) -> bool {
 
 /// No row may fail because of throttling.
 async fn throttled(row: &RowRecord, ledger: &Ledger, wrong: &mut Vec<String>) {
-    if row.state != State::Failed {
+    if !matches!(row.state, State::Failed { .. }) {
         return;
     }
     let history = ledger.history(row.line).await.expect("readable");
