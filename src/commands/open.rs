@@ -13,7 +13,7 @@ use super::{Failure, World};
 use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
 use crate::ids::Upn;
-use crate::ledger::{Access, Ledger, Standing};
+use crate::ledger::{Access, Ledger, Standing, State};
 use crate::limits;
 use crate::report::{OpenFailure, Opening, Shape, count, private_file, shown};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
@@ -28,7 +28,7 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
         file(path, opening, &identities)?
     } else {
         let ledger = world.ledger(&args.what, Access::Read).await?;
-        run(&ledger, opening, &identities).await?
+        run(&ledger, opening, &identities, world).await?
     };
     if let Some(path) = output {
         let rows = count(rows, "pass", "passes");
@@ -65,11 +65,13 @@ fn file(path: &Path, mut opening: Opening, identities: &Identities) -> Result<u6
 }
 
 /// Every sealed row of a run that the identities open. A row for somebody else is passed
-/// over; that all of them are is an error.
+/// over; that all of them are is an error. One that nobody has vouched for is not shown, as it
+/// is in no handoff: its pass may be dead.
 async fn run(
     ledger: &Ledger,
     mut opening: Opening,
     identities: &Identities,
+    world: &World,
 ) -> Result<u64, Failure> {
     if ledger.purged().await?.is_some() {
         let what = "the sealed copies of this run were purged by its cleanup";
@@ -79,7 +81,7 @@ async fn run(
             &["its passes are removed; nothing is left to read"],
         ));
     }
-    let (mut sealed, mut closed) = (0_u64, 0_u64);
+    let (mut sealed, mut closed, mut unproven) = (0_u64, 0_u64, 0_u64);
     let mut after = None;
     loop {
         let states = [Standing::Sealed, Standing::Removed];
@@ -87,6 +89,10 @@ async fn run(
         let Some(last) = rows.last() else { break };
         after = Some(last.line);
         for row in rows {
+            if matches!(row.state, State::Sealed { proven: false, .. }) {
+                unproven += 1;
+                continue;
+            }
             let Some(bytes) = ledger.ciphertext(row.line).await? else { continue };
             sealed += 1;
             let name = PathBuf::from(format!("{} line {}", ledger.folder().name(), row.line));
@@ -96,6 +102,13 @@ async fn run(
                 Err(other) => return Err(other.into()),
             }
         }
+    }
+    if unproven > 0 {
+        world.report.complain(format_args!(
+            "{} not shown: the run broke off, and nobody has looked since what stands on the user; tapwave resume {} does",
+            count(unproven, "pass is", "passes are"),
+            ledger.folder().name()
+        ));
     }
     if sealed > 0 && sealed == closed {
         let what = "none of the run's passes is sealed to this identity";

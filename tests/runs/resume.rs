@@ -176,6 +176,25 @@ fn another_tenant_and_another_graph_are_refused() {
 }
 
 #[test]
+fn a_pass_that_nobody_vouches_for_is_not_read_out() {
+    let site = Site::open(3);
+    site.slow_down(Duration::from_millis(300));
+    let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
+    site.until("the third is under way", |site| site.seen(Call::Issue) == 3);
+    run.kill();
+    site.slow_down(Duration::ZERO);
+    // A resume that looks at nothing but the ledger, which a killed process has left.
+    site.change_token("another");
+    site.resume().exits(5);
+    let told = site.told(&["open", "wave-run", "-i", "id.txt", "--format", "json"]).exits(0);
+    assert_eq!(told.out.trim(), "[]");
+    told.says("2 passes are not shown").says("tapwave resume wave-run");
+    site.change_token(crate::site::TOKEN);
+    site.resume().exits(0);
+    site.assert_whole("after the resume");
+}
+
+#[test]
 fn a_tenant_that_was_named_by_its_domain_is_not_taken_for_another() {
     let site = Site::open(1);
     site.run(&["--tenant", "contoso.example"]).exits(0);
