@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::LocalBoxFuture;
+use futures::future::{LocalBoxFuture, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
@@ -147,10 +147,21 @@ impl<'a> Floor<'a> {
         for row in all_rows(&self.desk.ledger, &[Standing::Held]).await? {
             fences.push(Fence { line: row.line, until: started });
         }
-        for row in all_rows(&self.desk.ledger, &[Standing::Failed]).await? {
-            self.desk.ledger.record(row.line, Event::Retried).await?;
-        }
+        self.retry_failed().await?;
         Ok(fences)
+    }
+
+    /// Gives failed rows another chance. They may be all rows, where a policy was switched off
+    /// half-way: a page at a time, each in one commit.
+    async fn retry_failed(&self) -> Result<(), LedgerError> {
+        let ledger = &self.desk.ledger;
+        let mut after = None;
+        loop {
+            let rows = ledger.rows(&[Standing::Failed], after, limits::ROWS_PER_READ).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = Some(last.line);
+            try_join_all(rows.iter().map(|row| ledger.record(row.line, Event::Retried))).await?;
+        }
     }
 
     /// Works until there is nothing left to do, and writes the handoff.
