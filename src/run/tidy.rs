@@ -263,6 +263,9 @@ pub async fn holdings(
     let mut some = Vec::new();
     session.watcher.hear(News::Began { doing: Doing::Check, total: None });
     for found in roster {
+        if session.drain.is_on() {
+            return Err(IntakeError::Interrupted.into());
+        }
         holdings.rows += 1;
         match found.map_err(unread)? {
             Found::Row(row) => some.push((row.line, row.upn)),

@@ -185,6 +185,18 @@ fn a_cleanup_that_is_interrupted_says_so_and_goes_on() {
     assert!(site.live().is_empty());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_look_at_a_list_of_people_can_be_interrupted() {
+    let site = Site::open(1000);
+    site.slow_down(Duration::from_millis(500));
+    let cleanup = site.start(&["cleanup", "--csv", "wave.csv", "--yes"]);
+    site.until("the first page is looked at", |site| site.seen(Call::Users) > 0);
+    cleanup.signal(rustix::process::Signal::INT);
+    cleanup.end().exits(130).says("nothing was changed");
+    assert!(site.seen(Call::Look) <= 300, "the second page was not begun");
+}
+
 #[test]
 fn a_held_row_makes_a_cleanup_incomplete() {
     let site = held_site();
