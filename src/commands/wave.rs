@@ -246,9 +246,20 @@ pub(super) async fn finish(
     world: &World,
 ) -> Result<Exit, Failure> {
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
-    let summary = Summary::of(ledger, session, 0).await?;
+    let summary = Summary::of(ledger, session, 0).await;
     ledger.shut().await;
     let report = &world.report;
+    let summary = match summary {
+        Ok(summary) => summary,
+        // It may name a pass that could not be deleted: a ledger that cannot be summed up must
+        // not hide that.
+        Err(error) => {
+            if let Some(halt) = issuance.halt {
+                report.tell(&Failure::from(halt).told);
+            }
+            return Err(error.into());
+        }
+    };
     report.summary(&summary)?;
     for path in &issuance.handoffs {
         report.say(format_args!("handoff: {}", path.display()));
