@@ -369,13 +369,14 @@ impl<'a> Shift<'a> {
         let drain = &floor.session.drain;
         let mut told = false;
         loop {
+            if self.halt.is_none() && !drain.is_on() {
+                self.fill().await;
+            }
+            // Asked after the filling, which may meet a ledger that cannot be read.
             let stopping = self.halt.is_some() || drain.is_on();
             if stopping && !told {
                 told = floor.stop.begin();
                 floor.hear(News::Draining { in_flight: self.working.len() as u64 });
-            }
-            if !stopping {
-                self.fill().await;
             }
             if self.working.is_empty() && (stopping || self.fenced.is_empty()) {
                 return self.halt.map_or(Ok(()), Err);
