@@ -315,15 +315,8 @@ fn source(
     let make: Make = match method {
         Method::Token(token) => return Ok(Source::Fixed(token)),
         Method::Person { way, tenant, client: id } => {
-            let origin = places.graph.as_str();
-            let scopes: Vec<String> =
-                places.needs.iter().map(|need| format!("{origin}/{}", need.least())).collect();
-            let tenant = tenant.as_deref().unwrap_or(ANY_TENANT);
-            let id = id.as_deref().unwrap_or(PUBLIC_CLIENT);
-            let app = App { tenant, id, authority: &places.authority, scopes: &scopes };
-            let tell = Arc::clone(&places.tell);
-            let person = Person::new(way, &app, client, clock.clone(), tell)?;
-            return Ok(Source::Person(Box::new(person)));
+            let app = (tenant.as_deref(), id.as_deref());
+            return person(way, app, places, client, clock);
         }
         Method::ClientSecret { tenant, client, secret } => Box::new(move || {
             let credential = ClientSecretCredential::new(
@@ -336,22 +329,8 @@ fn source(
         }),
         Method::ClientCertificate { tenant, client, certificate } => {
             let audience = format!("{}/{tenant}/oauth2/v2.0/token", places.authority.as_str());
-            let clock = clock.clone();
-            Box::new(move || {
-                let asserted = Asserted {
-                    certificate: Arc::clone(&certificate),
-                    client: client.clone(),
-                    audience: audience.clone(),
-                    clock: clock.clone(),
-                };
-                let options = ClientAssertionCredentialOptions { client_options: options() };
-                Ok(ClientAssertionCredential::new(
-                    tenant.clone(),
-                    client.clone(),
-                    asserted,
-                    Some(options),
-                )?)
-            })
+            let asserted = Asserted { certificate, client, audience, clock: clock.clone() };
+            by_certificate(tenant, asserted, options)
         }
         Method::WorkloadIdentity { tenant, client, token_file } => Box::new(move || {
             let credential_options = ClientAssertionCredentialOptions { client_options: options() };
@@ -380,4 +359,42 @@ fn source(
         }),
     };
     Ok(Source::Credential(make))
+}
+
+/// Somebody at a browser. `app` is the tenant and the application, where they were named.
+fn person(
+    way: Way,
+    app: (Option<&str>, Option<&str>),
+    places: &Places<'_>,
+    client: reqwest::Client,
+    clock: &Clock,
+) -> Result<Source, String> {
+    let origin = places.graph.as_str();
+    let scopes: Vec<String> =
+        places.needs.iter().map(|need| format!("{origin}/{}", need.least())).collect();
+    let app = App {
+        tenant: app.0.unwrap_or(ANY_TENANT),
+        id: app.1.unwrap_or(PUBLIC_CLIENT),
+        authority: &places.authority,
+        scopes: &scopes,
+    };
+    let person = Person::new(way, &app, client, clock.clone(), Arc::clone(&places.tell))?;
+    Ok(Source::Person(Box::new(person)))
+}
+
+/// A certificate, by an assertion that this room signs itself.
+fn by_certificate(
+    tenant: String,
+    asserted: Asserted,
+    options: impl Fn() -> ClientOptions + Send + Sync + 'static,
+) -> Make {
+    Box::new(move || {
+        let options = ClientAssertionCredentialOptions { client_options: options() };
+        Ok(ClientAssertionCredential::new(
+            tenant.clone(),
+            asserted.client.clone(),
+            asserted.clone(),
+            Some(options),
+        )?)
+    })
 }

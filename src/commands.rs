@@ -151,6 +151,10 @@ impl World {
         base: &BaseUrl,
         needs: &[Need],
     ) -> Result<(Session, Grants), Failure> {
+        if let Some(path) = &settings.file {
+            // It may name another Graph: whoever signs in should know that it was read.
+            self.report.say(format_args!("settings: {}", path.display()));
+        }
         let client = http::client(&settings.network, base)?;
         let on_azure = settings.is_undecided(&self.environment) && auth::on_azure_machine().await;
         let method = settings.sign_in(&self.environment, on_azure)?;

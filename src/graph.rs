@@ -397,6 +397,17 @@ impl Graph {
             .collect()
     }
 
+    /// Signs in afresh if the token is about to end: an intent must not grow old over it.
+    ///
+    /// # Errors
+    /// [`GraphError::SignIn`]
+    pub async fn prepare(&self) -> Result<(), GraphError> {
+        self.transport
+            .prepare()
+            .await
+            .map_err(|broken| GraphError::SignIn { why: broken.to_string() })
+    }
+
     /// Asks for a pass, once. `permit` is the limiter's leave, taken before the intent was
     /// minted; the intent stays with the caller, who owes the ledger an outcome.
     pub async fn create_pass(&self, intent: &Intent, mut permit: Permit) -> Creation {

@@ -42,9 +42,10 @@
 //!
 //! | rank | rooms | promise |
 //! |---|---|---|
-//! | 11 | `main.rs` | arguments in, exit code out |
-//! | 10 | [`commands`] | each command is a straight line |
-//! | 9 | [`report`], [`settings`], [`rehearsal`] | every word a person sees; one validated value; a simulated tenant |
+//! | 12 | `main.rs` | arguments in, exit code out |
+//! | 11 | [`commands`] | each command is a straight line |
+//! | 10 | [`report`], [`rehearsal`] | every word a person sees; a simulated tenant |
+//! | 9 | [`settings`] | flags, environment and tapwave.toml as one validated value |
 //! | 8 | [`cli`], [`run`] | flags and their help; the conductor |
 //! | 7 | [`stages`] | check, issue, settle, seal, clean up |
 //! | 6 | [`auth`] | access tokens |

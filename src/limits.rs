@@ -90,6 +90,8 @@ pub const RECORDS_PER_COMMIT: usize = 512;
 /// How long we wait before we believe that a lost POST will not execute any more.
 /// An assumption (SECURITY.md): nothing in Graph's documentation bounds a queued request.
 pub const DEFAULT_FENCE: Duration = Duration::from_mins(5);
+/// A fence shorter than this is told to protect from little.
+pub const SHORT_FENCE: Duration = Duration::from_mins(1);
 /// Most attempts of one row that are lost, find no such user, or find a pass in their way that
 /// nobody can remove, before the row has failed.
 pub const MAX_ATTEMPTS: u32 = 8;

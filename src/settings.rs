@@ -253,6 +253,7 @@ impl Settings {
         );
         let auth = joined.word("auth", flags.auth, file.auth.as_deref())?;
         let (graph, authority) = joined.places(flags, &file)?;
+        let secrets = joined.secrets(&file)?;
         let ca_file = joined.value("ca_file", flags.ca_file.clone(), file.ca_file, display);
         let proxy = joined.value("proxy", flags.proxy.clone(), file.proxy, Clone::clone);
         let in_flight =
@@ -270,29 +271,6 @@ impl Settings {
         let labels: BTreeMap<String, Vec<String>> =
             file.recipients.into_iter().map(|(label, keys)| (label, keys.into())).collect();
         joined.list("recipients", &labels.keys().cloned().collect::<Vec<_>>());
-        let secrets = Secrets {
-            access_token: joined.secret("access_token", "TAPWAVE_ACCESS_TOKEN", None, None)?,
-            client_secret: joined.secret(
-                "client_secret",
-                "AZURE_CLIENT_SECRET",
-                file.client_secret_file,
-                file.client_secret_command,
-            )?,
-            certificate: joined
-                .text(
-                    "client_certificate",
-                    None,
-                    "AZURE_CLIENT_CERTIFICATE_PATH",
-                    file.client_certificate.map(|path| path.display().to_string()),
-                )
-                .map(PathBuf::from),
-            certificate_password: joined.secret(
-                "client_certificate_password",
-                "AZURE_CLIENT_CERTIFICATE_PASSWORD",
-                file.client_certificate_password_file,
-                file.client_certificate_password_command,
-            )?,
-        };
         if flags.proxy.as_ref().is_some_and(|url| url.contains('@')) {
             return Err(SettingsError::LoginInFlag);
         }
@@ -598,6 +576,33 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
             url.as_deref().map(BaseUrl::parse).transpose()
         };
         Ok((parsed("graph_url", graph)?, parsed("authority_url", place)?))
+    }
+
+    /// Where every secret of the sign-in would come from.
+    fn secrets(&mut self, file: &Written) -> Result<Secrets, SettingsError> {
+        Ok(Secrets {
+            access_token: self.secret("access_token", "TAPWAVE_ACCESS_TOKEN", None, None)?,
+            client_secret: self.secret(
+                "client_secret",
+                "AZURE_CLIENT_SECRET",
+                file.client_secret_file.clone(),
+                file.client_secret_command.clone(),
+            )?,
+            certificate: self
+                .text(
+                    "client_certificate",
+                    None,
+                    "AZURE_CLIENT_CERTIFICATE_PATH",
+                    file.client_certificate.as_ref().map(|path| path.display().to_string()),
+                )
+                .map(PathBuf::from),
+            certificate_password: self.secret(
+                "client_certificate_password",
+                "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+                file.client_certificate_password_file.clone(),
+                file.client_certificate_password_command.clone(),
+            )?,
+        })
     }
 
     fn secret(

@@ -77,7 +77,9 @@ fn the_sample_names_every_key_once() {
 #[test]
 fn every_example_value_is_a_good_one() {
     let text = sample();
-    let all: Vec<&str> = text.lines().map(switched_on).collect();
+    // A secret comes from a file or from a command, not from both.
+    let all: Vec<&str> =
+        text.lines().map(switched_on).filter(|line| !line.contains("_command = ")).collect();
     let settings = load_text(&all.join("\n")).expect("every value is accepted");
     assert_eq!(settings.tenant.as_deref(), Some("contoso.example"));
     assert!((settings.pace.max_rate.expect("set") - 20.0).abs() < f64::EPSILON);

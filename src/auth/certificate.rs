@@ -124,7 +124,7 @@ impl Certificate {
 }
 
 /// A certificate that speaks for an application at one token endpoint.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Asserted {
     pub(super) certificate: std::sync::Arc<Certificate>,
     pub(super) client: String,

@@ -7,6 +7,8 @@ use crate::auth::permissions::Need;
 use crate::cli::{CheckArgs, RunArgs, WaveArgs};
 use crate::exit::Exit;
 use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, RunFolder};
+use crate::limits;
+use crate::report::lasting;
 use crate::run::intake::{self, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
 use crate::run::{Session, Summary};
@@ -172,6 +174,13 @@ pub(super) async fn run(
     let made = path.symlink_metadata().is_err();
     let folder = RunFolder::create(&path)?;
     world.report.say(format_args!("run folder: {}", folder.path().display()));
+    if settings.fence < limits::SHORT_FENCE {
+        world.report.warn(format_args!(
+            "a fence of {} protects from little: a request whose answer is lost may be carried \
+             out after it and replace the pass that was issued next",
+            lasting(settings.fence)
+        ));
+    }
     if let Ok(log) = folder.log() {
         world.log.add(log);
     }
@@ -255,7 +264,7 @@ pub(super) async fn finish(
         // not hide that.
         Err(error) => {
             if let Some(halt) = issuance.halt {
-                report.tell(&Failure::from(halt).told);
+                report.warn_of(&Failure::from(halt).told);
             }
             return Err(error.into());
         }

@@ -87,6 +87,10 @@ impl Graph {
                 self.still_hopeful(budget)?;
                 return Ok(Vec::new());
             }
+            Verdict::Refused(refusal) => {
+                permit.answered(count, None, None);
+                return Err(GraphError::Refused { doing: "send a batch of requests", refusal });
+            }
             other => {
                 permit.broken();
                 patience.spend(self, other).await?;

@@ -239,6 +239,10 @@ impl Transport for Http {
         &self.base
     }
 
+    fn prepare(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        Box::pin(async { self.bearer.token().await.map(drop).map_err(Broken::SignIn) })
+    }
+
     fn renew_token(&self) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(self.bearer.forget()))
     }

@@ -224,10 +224,20 @@ fn delete_handoffs(ledger: &Ledger) -> Result<u64, TidyError> {
     let mut files = 0;
     for entry in std::fs::read_dir(&folder).map_err(failed(&folder))? {
         let path = entry.map_err(failed(&folder))?.path();
+        if !is_ours(&path) {
+            continue;
+        }
         std::fs::remove_file(&path).map_err(failed(&path))?;
         files += 1;
     }
     Ok(files)
+}
+
+/// A handoff file, or one that a killed process left unfinished. What somebody else laid
+/// there stays.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.is_file() && (name.ends_with(".age") || name.starts_with(".unfinished-"))
 }
 
 /// What the people of a wave hold now, whoever issued it.

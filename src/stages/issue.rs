@@ -174,6 +174,7 @@ impl Desk {
             () = self.drain.begun() => return Ok(Attempt::NotBegun),
             permit = self.graph.pace().admit(Budget::PassWrites, 1) => permit,
         };
+        self.graph.prepare().await?;
         let now = self.graph.time().await?;
         let asked = match candidate.asked_at(now, self.min_lifetime) {
             Ok(asked) => asked,
