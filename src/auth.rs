@@ -4,32 +4,41 @@
 //! Must never print, log or store a token or a secret. The ways of signing in are
 //! `azure_identity`'s; this room chooses, caches and explains.
 
+pub mod certificate;
+mod explain;
 pub mod permissions;
+pub mod person;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use azure_core::credentials::{AccessToken, Secret, TokenCredential};
+use azure_core::cloud::{CloudConfiguration, CustomConfiguration};
+use azure_core::credentials::{Secret, TokenCredential};
 use azure_core::http::{ClientOptions, ExponentialRetryOptions, RetryOptions, Transport};
 use azure_identity::{
-    AzureCliCredential, AzureCliCredentialOptions, ClientAssertionCredentialOptions,
-    ClientSecretCredential, ClientSecretCredentialOptions, ManagedIdentityCredential,
-    ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
-    WorkloadIdentityCredentialOptions,
+    AzureCliCredential, AzureCliCredentialOptions, ClientAssertionCredential,
+    ClientAssertionCredentialOptions, ClientSecretCredential, ClientSecretCredentialOptions,
+    ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId,
+    WorkloadIdentityCredential, WorkloadIdentityCredentialOptions,
 };
 use futures::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use self::certificate::{Asserted, Certificate};
+use self::permissions::Need;
+use self::person::{App, Fresh, Person, Tell, Way};
 
 use crate::clock::Clock;
-use crate::graph::http::Bearer;
-use crate::graph::verdict::plain;
+use crate::graph::http::{BaseUrl, Bearer, metadata_client};
+use crate::limits;
 
-/// A token is renewed when it has less than this left.
-const RENEW_BEFORE: Duration = Duration::from_mins(5);
-/// The identity library's own retries together may take no longer than this.
-const SIGN_IN_PATIENCE: Duration = Duration::from_secs(20);
+/// Microsoft Graph Command Line Tools: a public client that most tenants have.
+const PUBLIC_CLIENT: &str = "14d82eec-204b-4c2f-b7e8-296a70dab67e";
+/// The tenant of whoever signs in.
+const ANY_TENANT: &str = "organizations";
 
 /// How to sign in.
 pub enum Method {
@@ -43,6 +52,24 @@ pub enum Method {
         client: String,
         /// The secret.
         secret: SecretString,
+    },
+    /// An app registration's certificate.
+    ClientCertificate {
+        /// Tenant id or domain.
+        tenant: String,
+        /// The application's id.
+        client: String,
+        /// The certificate and its key.
+        certificate: Arc<Certificate>,
+    },
+    /// A person, in the browser or with a code.
+    Person {
+        /// Which of the two.
+        way: Way,
+        /// Tenant id or domain; else whoever's.
+        tenant: Option<String>,
+        /// A public client's id; else Microsoft's own.
+        client: Option<String>,
     },
     /// A federated token in a file, as Kubernetes and pipelines give.
     WorkloadIdentity {
@@ -72,11 +99,26 @@ impl Method {
         match self {
             Self::Token(_) => "token",
             Self::ClientSecret { .. } => "client-secret",
+            Self::ClientCertificate { .. } => "client-certificate",
+            Self::Person { way: Way::Browser, .. } => "interactive",
+            Self::Person { way: Way::DeviceCode, .. } => "device-code",
             Self::WorkloadIdentity { .. } => "workload-identity",
             Self::ManagedIdentity { .. } => "managed-identity",
             Self::AzureCli { .. } => "azure-cli",
         }
     }
+}
+
+/// Where tokens come from and where they are for.
+pub struct Places<'a> {
+    /// Graph's origin, which names the scope.
+    pub graph: &'a BaseUrl,
+    /// Where to sign in.
+    pub authority: BaseUrl,
+    /// What a person is asked to consent to.
+    pub needs: &'a [Need],
+    /// Says to a person what to do.
+    pub tell: Tell,
 }
 
 /// Why there is no token.
@@ -106,31 +148,53 @@ pub struct SignIn {
     source: Source,
     scope: String,
     clock: Clock,
-    cached: Mutex<Option<AccessToken>>,
+    state: Mutex<State>,
 }
 
 enum Source {
     Fixed(SecretString),
-    Credential(Arc<dyn TokenCredential>),
+    /// Makes a credential: the library's keep their tokens to themselves, so that only a new
+    /// one forgets a token that Graph refused.
+    Credential(Make),
+    Person(Box<Person>),
+}
+
+type Make = Box<dyn Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send + Sync>;
+
+/// What is kept between two tokens, in memory alone.
+#[derive(Default)]
+struct State {
+    kept: Option<Kept>,
+    /// The last failure and when it was, told to all who waited for the same.
+    failed: Option<(Instant, String)>,
+}
+
+struct Kept {
+    token: SecretString,
+    since: Instant,
+    renew: Instant,
 }
 
 impl SignIn {
-    /// Prepares to sign in; asks nothing of the network yet. `graph` is the endpoint's origin,
-    /// which names the scope; `client` carries proxy and certificate authorities.
+    /// Prepares to sign in; asks nothing of the network yet. `client` carries proxy and
+    /// certificate authorities.
     ///
     /// # Errors
     /// [`AuthError::Settings`]
     pub fn new(
         method: Method,
-        graph: &str,
+        places: &Places<'_>,
         client: &reqwest::Client,
         clock: Clock,
     ) -> Result<Self, AuthError> {
         let name = method.name();
-        let source = source(method, client)
-            .map_err(|error| AuthError::Settings { method: name, why: explained(&error) })?;
-        let scope = format!("{graph}/.default");
-        Ok(Self { method: name, source, scope, clock, cached: Mutex::new(None) })
+        let wrong = |why| AuthError::Settings { method: name, why };
+        let source = source(method, places, client, &clock).map_err(wrong)?;
+        if let Source::Credential(make) = &source {
+            make().map_err(|error| wrong(explain::library(&error)))?;
+        }
+        let scope = format!("{}/.default", places.graph.as_str());
+        Ok(Self { method: name, source, scope, clock, state: Mutex::default() })
     }
 
     /// A token that is good for a while, renewed once for all who wait.
@@ -138,24 +202,52 @@ impl SignIn {
     /// # Errors
     /// [`AuthError::SignIn`]
     pub async fn access_token(&self) -> Result<SecretString, AuthError> {
-        let credential = match &self.source {
-            Source::Fixed(token) => return Ok(token.clone()),
-            Source::Credential(credential) => credential,
-        };
-        let mut cached = self.cached.lock().await;
-        let now = self.clock.now().as_second();
-        let soon = now + i64::try_from(RENEW_BEFORE.as_secs()).unwrap_or(0);
-        if let Some(token) =
-            cached.as_ref().filter(|token| token.expires_on.unix_timestamp() > soon)
-        {
-            return Ok(token.token.secret().into());
+        if let Source::Fixed(token) = &self.source {
+            return Ok(token.clone());
         }
-        let fresh = credential.get_token(&[&self.scope], None).await;
-        let fresh = fresh
-            .map_err(|error| AuthError::SignIn { method: self.method, why: explained(&error) })?;
-        let token = fresh.token.secret().into();
-        *cached = Some(fresh);
-        Ok(token)
+        let mut state = self.state.lock().await;
+        let now = self.clock.instant();
+        if let Some(kept) = state.kept.as_ref().filter(|kept| now < kept.renew) {
+            return Ok(kept.token.clone());
+        }
+        let failed = |why| AuthError::SignIn { method: self.method, why };
+        if let Some((when, why)) = &state.failed
+            && now < *when + limits::SIGN_IN_FAILURE_HOLDS
+        {
+            return Err(failed(why.clone()));
+        }
+        match self.fresh().await {
+            Ok(fresh) => {
+                let since = self.clock.instant();
+                let good_for = fresh.good_for.min(limits::MAX_TOKEN_LIFE);
+                let early = limits::RENEW_BEFORE.min(good_for / 5);
+                let renew = since + good_for.saturating_sub(early);
+                state.kept = Some(Kept { token: fresh.token.clone(), since, renew });
+                state.failed = None;
+                tracing::debug!(sign_in = self.method, good_for = ?fresh.good_for);
+                Ok(fresh.token)
+            }
+            Err(why) => {
+                state.failed = Some((self.clock.instant(), why.clone()));
+                Err(failed(why))
+            }
+        }
+    }
+
+    async fn fresh(&self) -> Result<Fresh, String> {
+        let make = match &self.source {
+            Source::Fixed(token) => {
+                return Ok(Fresh { token: token.clone(), good_for: Duration::MAX });
+            }
+            Source::Person(person) => return person.token().await,
+            Source::Credential(make) => make,
+        };
+        let explained = |error| explain::library(&error);
+        let credential = make().map_err(explained)?;
+        let fresh = credential.get_token(&[&self.scope], None).await.map_err(explained)?;
+        let left = fresh.expires_on.unix_timestamp() - self.clock.now().as_second();
+        let good_for = Duration::from_secs(u64::try_from(left).unwrap_or(0));
+        Ok(Fresh { token: fresh.token.secret().into(), good_for })
     }
 
     /// What the token itself says it may do.
@@ -176,10 +268,14 @@ impl Bearer for SignIn {
     fn forget(&self) -> bool {
         match &self.source {
             Source::Fixed(_) => false,
-            Source::Credential(_) => {
-                // Whoever holds the lock is renewing already.
-                if let Ok(mut cached) = self.cached.try_lock() {
-                    *cached = None;
+            Source::Credential(_) | Source::Person(_) => {
+                let now = self.clock.instant();
+                // Whoever holds the lock is renewing already; what is young was had after the
+                // refused one.
+                if let Ok(mut state) = self.state.try_lock()
+                    && state.kept.as_ref().is_some_and(|it| it.since + limits::TOKEN_SETTLES <= now)
+                {
+                    state.kept = None;
                 }
                 true
             }
@@ -187,53 +283,118 @@ impl Bearer for SignIn {
     }
 }
 
-fn source(method: Method, client: &reqwest::Client) -> azure_core::Result<Source> {
-    let options = || ClientOptions {
-        transport: Some(Transport::new(Arc::new(client.clone()))),
+/// Whether this is an Azure machine with an identity endpoint: something takes connections at
+/// the documented address. Elsewhere nobody answers there.
+pub async fn on_azure_machine() -> bool {
+    let connected = tokio::net::TcpStream::connect(("169.254.169.254", 80));
+    tokio::time::timeout(limits::METADATA_PROBE, connected).await.is_ok_and(|it| it.is_ok())
+}
+
+fn source(
+    method: Method,
+    places: &Places<'_>,
+    client: &reqwest::Client,
+    clock: &Clock,
+) -> Result<Source, String> {
+    let mut cloud = CustomConfiguration::default();
+    places.authority.as_str().clone_into(&mut cloud.authority_host);
+    let cloud = Arc::new(CloudConfiguration::from(cloud));
+    let client = client.clone();
+    let http = client.clone();
+    let options = move || ClientOptions {
+        cloud: Some(Arc::clone(&cloud)),
+        transport: Some(Transport::new(Arc::new(http.clone()))),
         retry: RetryOptions::exponential(ExponentialRetryOptions {
-            max_retries: 3,
-            max_total_elapsed: azure_core::time::Duration::try_from(SIGN_IN_PATIENCE)
+            max_retries: limits::SIGN_IN_RETRIES,
+            max_total_elapsed: azure_core::time::Duration::try_from(limits::SIGN_IN_PATIENCE)
                 .unwrap_or(azure_core::time::Duration::ZERO),
             ..ExponentialRetryOptions::default()
         }),
         ..ClientOptions::default()
     };
-    Ok(Source::Credential(match method {
+    let make: Make = match method {
         Method::Token(token) => return Ok(Source::Fixed(token)),
-        Method::ClientSecret { tenant, client, secret } => ClientSecretCredential::new(
-            &tenant,
-            client,
-            Secret::new(secret.expose_secret().to_owned()),
-            Some(ClientSecretCredentialOptions { client_options: options() }),
-        )?,
-        Method::WorkloadIdentity { tenant, client, token_file } => {
+        Method::Person { way, tenant, client: id } => {
+            let app = (tenant.as_deref(), id.as_deref());
+            return person(way, app, places, client, clock);
+        }
+        Method::ClientSecret { tenant, client, secret } => Box::new(move || {
+            let credential = ClientSecretCredential::new(
+                &tenant,
+                client.clone(),
+                Secret::new(secret.expose_secret().to_owned()),
+                Some(ClientSecretCredentialOptions { client_options: options() }),
+            )?;
+            Ok(credential)
+        }),
+        Method::ClientCertificate { tenant, client, certificate } => {
+            let audience = format!("{}/{tenant}/oauth2/v2.0/token", places.authority.as_str());
+            let asserted = Asserted { certificate, client, audience, clock: clock.clone() };
+            by_certificate(tenant, asserted, options)
+        }
+        Method::WorkloadIdentity { tenant, client, token_file } => Box::new(move || {
             let credential_options = ClientAssertionCredentialOptions { client_options: options() };
-            WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
+            Ok(WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
                 credential_options,
-                client_id: client,
-                tenant_id: tenant,
-                token_file_path: token_file,
-            }))?
-        }
+                client_id: client.clone(),
+                tenant_id: tenant.clone(),
+                token_file_path: token_file.clone(),
+            }))?)
+        }),
         Method::ManagedIdentity { client } => {
-            ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
-                user_assigned_id: client.map(UserAssignedId::ClientId),
-                client_options: options(),
-            }))?
+            let metadata = metadata_client().map_err(|error| error.to_string())?;
+            Box::new(move || {
+                let transport = Some(Transport::new(Arc::new(metadata.clone())));
+                Ok(ManagedIdentityCredential::new(Some(ManagedIdentityCredentialOptions {
+                    user_assigned_id: client.clone().map(UserAssignedId::ClientId),
+                    client_options: ClientOptions { transport, ..options() },
+                }))?)
+            })
         }
-        Method::AzureCli { tenant } => AzureCliCredential::new(Some(AzureCliCredentialOptions {
-            tenant_id: tenant,
-            ..AzureCliCredentialOptions::default()
-        }))?,
-    }))
+        Method::AzureCli { tenant } => Box::new(move || {
+            Ok(AzureCliCredential::new(Some(AzureCliCredentialOptions {
+                tenant_id: tenant.clone(),
+                ..AzureCliCredentialOptions::default()
+            }))?)
+        }),
+    };
+    Ok(Source::Credential(make))
 }
 
-/// The library's error in one line. A proxy's HTML page surfaces as a JSON error there.
-fn explained(error: &azure_core::Error) -> String {
-    let text = plain(&error.to_string());
-    if text.contains("expected value at line 1 column 1") {
-        return "the sign-in address answered with a web page; a proxy may stand in between"
-            .to_owned();
-    }
-    text
+/// Somebody at a browser. `app` is the tenant and the application, where they were named.
+fn person(
+    way: Way,
+    app: (Option<&str>, Option<&str>),
+    places: &Places<'_>,
+    client: reqwest::Client,
+    clock: &Clock,
+) -> Result<Source, String> {
+    let origin = places.graph.as_str();
+    let scopes: Vec<String> =
+        places.needs.iter().map(|need| format!("{origin}/{}", need.least())).collect();
+    let app = App {
+        tenant: app.0.unwrap_or(ANY_TENANT),
+        id: app.1.unwrap_or(PUBLIC_CLIENT),
+        authority: &places.authority,
+        scopes: &scopes,
+    };
+    let person = Person::new(way, &app, client, clock.clone(), Arc::clone(&places.tell))?;
+    Ok(Source::Person(Box::new(person)))
+}
+
+/// A certificate, by an assertion that this room signs itself.
+fn by_certificate(
+    tenant: String,
+    asserted: Asserted,
+    options: impl Fn() -> ClientOptions + Send + Sync + 'static,
+) -> Make {
+    Box::new(move || {
+        let options = ClientAssertionCredentialOptions { client_options: options() };
+        Ok(ClientAssertionCredential::new(
+            tenant.clone(),
+            asserted.client.clone(),
+            asserted.clone(),
+            Some(options),
+        )?)
+    })
 }

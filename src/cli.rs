@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::limits;
+
 /// Temporary Access Passes for a whole enrolment wave: nothing in plaintext on disk, nothing
 /// issued twice, nothing left behind
 #[derive(Debug, Parser)]
@@ -41,12 +43,22 @@ pub enum Command {
     Deliver(DeliverArgs),
     /// Where every row of a run stands
     Status(StatusArgs),
+    /// The passes that an audit log should show for a run, as CSV or JSON
+    Manifest(ManifestArgs),
     /// The runs on this machine, newest first
     Runs,
     /// The recipient's side: read the passes
     Open(OpenArgs),
     /// Remove every pass, prove it, purge the sealed copies
     Cleanup(CleanupArgs),
+    /// Show or change the tenant's Temporary Access Pass policy
+    Policy {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Print the effective settings and where each came from
+    Settings,
     /// The whole pipeline against a simulated tenant, no account needed
     Rehearse(RehearseArgs),
     /// Make an age identity, for people who don't have age
@@ -65,8 +77,8 @@ pub enum Command {
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(next_help_heading = "Common options")]
 pub struct Common {
-    /// Tenant id or domain
-    #[arg(long, global = true, value_name = "TENANT", env = "AZURE_TENANT_ID", hide_env = true)]
+    /// Tenant id or domain [env: AZURE_TENANT_ID]
+    #[arg(long, global = true, value_name = "TENANT")]
     pub tenant: Option<String>,
     /// Which Microsoft cloud
     #[arg(long, global = true, value_enum)]
@@ -74,12 +86,15 @@ pub struct Common {
     /// How to sign in [default: auto]
     #[arg(long, global = true, value_enum)]
     pub auth: Option<Auth>,
-    /// The application's (client) id
-    #[arg(long, global = true, value_name = "ID", env = "AZURE_CLIENT_ID", hide_env = true)]
+    /// The application's (client) id [env: AZURE_CLIENT_ID]
+    #[arg(long, global = true, value_name = "ID")]
     pub client_id: Option<String>,
     /// Another Graph endpoint: https, or http to this machine
     #[arg(long, global = true, value_name = "URL")]
     pub graph_url: Option<String>,
+    /// Another place to sign in, https [env: AZURE_AUTHORITY_HOST]
+    #[arg(long, global = true, value_name = "URL")]
+    pub authority_url: Option<String>,
     /// A PEM file of further certificate authorities
     #[arg(long, global = true, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
@@ -118,7 +133,7 @@ pub struct Common {
     pub yes: bool,
 }
 
-/// Microsoft's clouds that have passes.
+/// Microsoft's clouds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Cloud {
     /// The public cloud and GCC
@@ -127,22 +142,31 @@ pub enum Cloud {
     Usgov,
     /// US Government L5 (DoD)
     UsgovDod,
+    /// Named only to be refused with the reason: it has no passes
+    #[value(hide = true)]
+    China,
 }
 
 /// Ways to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Auth {
-    /// The first that the environment offers: token, client secret, workload identity, managed
-    /// identity, Azure CLI
+    /// The first that is there: environment (token, secret, certificate), workload identity,
+    /// managed identity, Azure CLI
     Auto,
     /// An app registration's secret, in AZURE_CLIENT_SECRET
     ClientSecret,
+    /// An app registration's certificate, a PFX or PEM, in AZURE_CLIENT_CERTIFICATE_PATH
+    ClientCertificate,
     /// A federated token, in AZURE_FEDERATED_TOKEN_FILE
     WorkloadIdentity,
     /// The identity of the Azure machine this runs on
     ManagedIdentity,
     /// Whoever is signed in to the Azure CLI (a service principal)
     AzureCli,
+    /// In the browser of this machine, as an administrator
+    Interactive,
+    /// With a code, in the browser of any device, as an administrator
+    DeviceCode,
     /// An access token, in TAPWAVE_ACCESS_TOKEN
     Token,
 }
@@ -239,8 +263,11 @@ pub enum BodyArg {
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     /// The wave: a CSV with a userPrincipalName column
-    #[arg(value_name = "WAVE.csv")]
-    pub wave: PathBuf,
+    #[arg(value_name = "WAVE.csv", required_unless_present = "access")]
+    pub wave: Option<PathBuf>,
+    /// Without a wave: test sign-in, permissions and policy
+    #[arg(long, conflicts_with = "wave")]
+    pub access: bool,
     /// What to issue, and to whom.
     #[command(flatten)]
     pub want: WaveArgs,
@@ -248,7 +275,7 @@ pub struct CheckArgs {
     #[command(flatten)]
     pub mail: MailArgs,
     /// Print the letter of this line with a dummy code
-    #[arg(long, value_name = "LINE")]
+    #[arg(long, value_name = "LINE", conflicts_with = "access")]
     pub preview: Option<u64>,
 }
 
@@ -317,6 +344,14 @@ pub struct StatusArgs {
     pub live: bool,
 }
 
+/// `manifest`.
+#[derive(Debug, Args)]
+pub struct ManifestArgs {
+    /// A run's name, its folder, or `latest`
+    #[arg(value_name = "RUN")]
+    pub run: String,
+}
+
 /// `open`.
 #[derive(Debug, Args)]
 pub struct OpenArgs {
@@ -365,6 +400,89 @@ pub struct CleanupArgs {
     /// Keep the sealed copies in the ledger and the handoff folder
     #[arg(long, conflicts_with = "csv")]
     pub keep_sealed: bool,
+    /// Afterwards turn the tenant's policy off, if no other run here needs it
+    #[arg(long, conflicts_with = "remove_groups")]
+    pub disable_policy: bool,
+    /// Afterwards take this group out of the policy, if no other run here needs it
+    #[arg(long = "remove-group", value_name = "NAME|ID")]
+    pub remove_groups: Vec<String>,
+}
+
+/// `policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Print the policy, with what an auditor would ask about
+    Show,
+    /// Change lifetimes, length, or how often a pass works
+    Set(PolicySetArgs),
+    /// Let passes be used
+    Enable(DryRun),
+    /// Let no pass be used
+    Disable(DryRun),
+    /// Let the members of groups have passes, or everyone (all)
+    Include(IncludeArgs),
+    /// Keep the members of groups from having passes; wins over include
+    Exclude(TargetArgs),
+}
+
+/// `policy set`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("settings").required(true).multiple(true))]
+pub struct PolicySetArgs {
+    /// Minutes a pass lives when nothing is asked
+    #[arg(long, value_name = "MINUTES", group = "settings")]
+    pub default_lifetime: Option<u32>,
+    /// Fewest minutes that may be asked, at least 10
+    #[arg(long, value_name = "MINUTES", group = "settings")]
+    pub min_lifetime: Option<u32>,
+    /// Most minutes that may be asked, at most 43200
+    #[arg(long, value_name = "MINUTES", group = "settings")]
+    pub max_lifetime: Option<u32>,
+    /// Characters in a pass, 8 to 48
+    #[arg(long, value_name = "N", group = "settings")]
+    pub length: Option<u32>,
+    /// Every pass works once
+    #[arg(long, conflicts_with = "multi_use", group = "settings")]
+    pub one_time: bool,
+    /// Passes may work until they expire
+    #[arg(long, group = "settings")]
+    pub multi_use: bool,
+    /// Show the difference and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `policy enable` and `policy disable`.
+#[derive(Debug, Args)]
+pub struct DryRun {
+    /// Show the difference and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `policy include`.
+#[derive(Debug, Args)]
+pub struct IncludeArgs {
+    /// Whom.
+    #[command(flatten)]
+    pub targets: TargetArgs,
+    /// These, and nobody else
+    #[arg(long, conflicts_with = "remove")]
+    pub only: bool,
+}
+
+/// `policy exclude`, and most of `policy include`.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// A group's name or object id; for include also `all`
+    #[arg(value_name = "GROUP", required = true)]
+    pub groups: Vec<String>,
+    /// Take them off the list instead
+    #[arg(long)]
+    pub remove: bool,
+    /// Show the difference and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `rehearse`.
@@ -374,14 +492,31 @@ pub struct RehearseArgs {
     #[arg(value_name = "WAVE.csv")]
     pub wave: Option<PathBuf>,
     /// How many people to invent
-    #[arg(long, value_name = "N", conflicts_with = "wave", default_value_t = 24)]
+    #[arg(long, value_name = "N", conflicts_with = "wave", default_value_t = 24,
+          value_parser = clap::value_parser!(u64).range(1..=limits::MAX_ROWS))]
     pub rows: u64,
+    /// How the tenant throttles
+    #[arg(long, value_enum, default_value_t = Profile::Burst)]
+    pub profile: Profile,
     /// Decides everything that is left to chance
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// What to issue, and to whom.
     #[command(flatten)]
     pub want: WaveArgs,
+}
+
+/// `rehearse --profile`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// Not at all
+    None,
+    /// 20 a second, 20 at once
+    Bucket,
+    /// 5 in each 10 seconds
+    Window,
+    /// 3,000 at once, then 20 a second: the documented identity budget
+    Burst,
 }
 
 /// `keygen`.

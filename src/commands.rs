@@ -7,6 +7,7 @@ mod cleanup;
 mod deliver;
 mod failure;
 mod open;
+mod policy;
 mod rehearse;
 mod runs;
 mod wave;
@@ -14,10 +15,12 @@ mod wave;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 pub use self::failure::Failure;
-use crate::auth::SignIn;
 use crate::auth::permissions::{Grants, Need};
-use crate::cli::{Cli, Command};
+use crate::auth::{self, Places, SignIn};
+use crate::cli::{Auth, Cli, Command};
 use crate::clock::Clock;
 use crate::exit::Exit;
 use crate::graph::Graph;
@@ -59,21 +62,52 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
         world.log.add(file.map_err(|error| Failure::file("open the log", path, &error))?);
     }
     // These need no settings: a broken tapwave.toml must not keep anybody from a pass.
-    let settings = || Settings::load(common);
+    let settings = || Settings::load(common, &world.environment);
     match &cli.command {
         Command::Check(args) => wave::check(args, &settings()?, world).await,
         Command::Run(args) => wave::run(args, &settings()?, world).await,
         Command::Resume(args) => runs::resume(args, &settings()?, world).await,
         Command::Deliver(args) => deliver::deliver(args, &settings()?, world).await,
         Command::Status(args) => runs::status(args, common, world).await,
+        Command::Manifest(args) => runs::manifest(args, world).await,
         Command::Runs => runs::list(world),
         Command::Open(args) => open::open(args, world).await,
         Command::Cleanup(args) => cleanup::cleanup(args, common, &settings()?, world).await,
+        Command::Settings => {
+            world.report.settings(&settings()?)?;
+            Ok(Exit::Done)
+        }
+        Command::Policy { command } => policy::policy(command, common, &settings()?, world).await,
         Command::Rehearse(args) => rehearse::rehearse(args, &settings()?, world).await,
         Command::Keygen(args) => open::keygen(args, world),
         Command::Completions { shell } => open::completions(*shell),
         Command::Man => open::man(),
     }
+}
+
+/// Notes for the auditor which run is worked on.
+fn note_run(ledger: &Ledger) {
+    let about = ledger.about();
+    tracing::info!(
+        run = about.name,
+        wave = about.wave.path,
+        wave_digest = about.wave.digest,
+        rows = about.wave.rows,
+    );
+}
+
+/// Notes for the auditor who does this, from where, with which version.
+fn note_who(grants: &Grants, method: &str, settings: &Settings, base: &BaseUrl) {
+    let claims = grants.claims();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        host = crate::ledger::host(),
+        signed_in_with = method,
+        who = claims.and_then(|claims| claims.who.as_deref()),
+        tenant = claims.and_then(|claims| claims.tenant.as_deref()).or(settings.tenant.as_deref()),
+        kind = grants.kind(),
+        graph = base.as_str(),
+    );
 }
 
 impl World {
@@ -108,22 +142,53 @@ impl World {
         base: &BaseUrl,
         needs: &[Need],
     ) -> Result<(Session, Option<String>), Failure> {
+        let (session, grants) = self.sign_in(settings, base, needs).await?;
+        Ok((session, grants.claims().and_then(|claims| claims.tenant.clone())))
+    }
+
+    /// The same, with what the token says of itself.
+    async fn sign_in(
+        &self,
+        settings: &Settings,
+        base: &BaseUrl,
+        needs: &[Need],
+    ) -> Result<(Session, Grants), Failure> {
+        if let Some(path) = &settings.file {
+            // It may name another Graph: whoever signs in should know that it was read.
+            self.report.say(format_args!("settings: {}", path.display()));
+        }
         let client = http::client(&settings.network, base)?;
-        let method = settings.sign_in(&self.environment)?;
+        let on_azure = settings.is_undecided(&self.environment) && auth::on_azure_machine().await;
+        let method = settings.sign_in(&self.environment, on_azure)?;
         let name = method.name();
-        let sign_in = SignIn::new(method, base.as_str(), &client, self.clock.clone())?;
+        if settings.auth == Auth::Auto {
+            self.report.say(format_args!("signing in with {name}, the first that is there"));
+        }
+        let report = Arc::clone(&self.report);
+        // Asked of a person, though it is demanded only where groups turn out to matter.
+        let wished = [needs, &[Need::ReadGroups]].concat();
+        let places = Places {
+            graph: base,
+            authority: settings.authority_of(base),
+            needs: &wished,
+            tell: Arc::new(move |words| report.bid(words)),
+        };
+        let sign_in = SignIn::new(method, &places, &client, self.clock.clone())?;
         let grants = sign_in.grants().await?;
         self.explain(&grants, name);
+        note_who(&grants, name, settings, base);
         let lacking = grants.lacking(needs);
+        if !lacking.is_empty() && name == "azure-cli" && grants.kind() == "delegated" {
+            return Err(Failure::azure_cli_user(&lacking));
+        }
         if !lacking.is_empty() {
             return Err(Failure::permissions(&lacking, grants.kind()));
         }
-        let tenant = grants.claims().and_then(|claims| claims.tenant.clone());
         let transport = Http::new(client, base, Arc::new(sign_in));
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();
-        Ok((Session { may_read_groups, ..self.session(graph) }, tenant))
+        Ok((Session { may_read_groups, ..self.session(graph) }, grants))
     }
 
     /// Connects to the tenant that a run belongs to, and to no other.
@@ -139,8 +204,13 @@ impl World {
             return Err(Failure::other_graph(&about.graph_url));
         }
         let (session, tenant) = self.connect(settings, &base, needs).await?;
-        match (tenant, &about.tenant) {
-            (Some(now), Some(then)) if now != *then => Err(Failure::other_tenant(&now, then)),
+        // A run made with an opaque token knows its tenant as `--tenant` named it, which may be
+        // a domain; a token names it by id alone.
+        let then = about.tenant.as_ref().filter(|then| Uuid::try_parse(then).is_ok());
+        match (tenant, then) {
+            (Some(now), Some(then)) if !now.eq_ignore_ascii_case(then) => {
+                Err(Failure::other_tenant(&now, then))
+            }
             _ => Ok(session),
         }
     }

@@ -12,20 +12,22 @@ pub mod verdict;
 pub mod wire;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::batch::{Answer, Inner};
+use self::batch::Answer;
 use self::transport::{Broken, Method, Request, Response, Transport};
 use self::verdict::{Refusal, RefusalKind, Verdict};
-pub use self::wire::{Boss, CreatedPass, FoundPass, Group, Policy, Target, User};
-use crate::clock::Clock;
+use self::wire::Inner;
+pub use self::wire::{Boss, CreatedPass, FoundPass, Group, Policy, PolicyPatch, Target, User};
+use crate::clock::{Clock, later};
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
 use crate::limits;
@@ -40,6 +42,9 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'@')
     .remove(b'\'')
     .remove(b',');
+
+/// Why a request that had leave was not sent.
+const HELD_BACK: &str = "held back, because Graph throttled meanwhile";
 
 const POLICY: &str =
     "/policies/authenticationMethodsPolicy/authenticationMethodConfigurations/temporaryAccessPass";
@@ -162,13 +167,25 @@ pub enum Deletion {
 struct Tally {
     requests: AtomicU64,
     throttled: AtomicU64,
-    /// Graph's clock minus ours, in milliseconds.
-    offset: AtomicI64,
+    told: Mutex<Option<Told>>,
+}
+
+/// What Graph's clock showed when its last answer came, and what ours did.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    date: Timestamp,
+    wall: Timestamp,
+    instant: Instant,
 }
 
 impl Tally {
     fn throttled(&self, count: u64) {
         self.throttled.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// A value that is copied whole: a panic elsewhere does not spoil it.
+    fn told(&self) -> MutexGuard<'_, Option<Told>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -185,11 +202,34 @@ impl Graph {
         &self.pace
     }
 
-    /// Graph's own time, as its last `Date` header lets us reckon it.
+    /// Graph's own time: its last `Date` header and what the monotonic clock has counted
+    /// since, so that no jump of the wall clock moves it. Before the first answer, the wall
+    /// clock's.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let offset = SignedDuration::from_millis(self.tally.offset.load(Ordering::Relaxed));
-        self.clock.now().checked_add(offset).unwrap_or_else(|_| self.clock.now())
+        match *self.tally.told() {
+            Some(told) => later(told.date, self.clock.instant().duration_since(told.instant)),
+            None => self.clock.now(),
+        }
+    }
+
+    /// Graph's own time, fit to be written down. When our two clocks disagree about how long
+    /// ago the last answer was, the machine slept or the wall clock jumped, and Graph is asked.
+    ///
+    /// # Errors
+    /// [`GraphError`], if it had to be asked.
+    pub async fn time(&self) -> Result<Timestamp, GraphError> {
+        let told = *self.tally.told();
+        let sure = told.is_some_and(|told| {
+            let counted = self.clock.instant().duration_since(told.instant);
+            let shown = self.clock.now().duration_since(told.wall);
+            let counted = SignedDuration::try_from(counted).unwrap_or(SignedDuration::MAX);
+            (shown.saturating_sub(counted)).unsigned_abs() <= limits::CLOCKS_APART
+        });
+        if !sure {
+            self.policy().await?;
+        }
+        Ok(self.now())
     }
 
     /// HTTP calls sent so far.
@@ -216,6 +256,18 @@ impl Graph {
             "read the Temporary Access Pass policy",
         )
         .await
+    }
+
+    /// Changes the tenant's Temporary Access Pass policy. It names values and not steps, so it
+    /// may be sent again when an answer was lost.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn patch_policy(&self, patch: &PolicyPatch) -> Result<(), GraphError> {
+        let body = wire::patch_body(patch);
+        let request = Self::request(Method::Patch, POLICY.to_owned(), Some(body));
+        let doing = "change the Temporary Access Pass policy";
+        self.repeat(Budget::Directory, &request, doing).await.map(drop)
     }
 
     /// Looks users up by name, fifteen to a filter and twenty filters to a call. Who does not
@@ -272,7 +324,7 @@ impl Graph {
     pub async fn groups_named(&self, name: &str) -> Result<Vec<Group>, GraphError> {
         let filter = format!("displayName eq '{}'", name.replace('\'', "''"));
         let target = format!(
-            "/groups?$filter={}&$select=id,displayName",
+            "/groups?$filter={}&$select=id,displayName,visibility",
             utf8_percent_encode(&filter, ESCAPED)
         );
         let page: wire::Page<Group> =
@@ -285,7 +337,7 @@ impl Graph {
     /// # Errors
     /// [`GraphError`]
     pub async fn group(&self, id: GroupId) -> Result<Option<Group>, GraphError> {
-        let target = format!("/groups/{id}?$select=id,displayName");
+        let target = format!("/groups/{id}?$select=id,displayName,visibility");
         match self.read(Budget::Directory, target, false, "look up a group").await {
             Ok(group) => Ok(Some(group)),
             Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(None),
@@ -352,9 +404,13 @@ impl Graph {
         let answers = self.batch(Budget::Directory, requests).await?;
         let mut memberships: HashMap<UserId, HashSet<GroupId>> = HashMap::new();
         for (user, answer) in asked.into_iter().zip(answers) {
+            let held = memberships.entry(user).or_default();
+            if matches!(&answer, Err(refusal) if refusal.status == 404) {
+                // Gone since it was looked up: in no group, which the check will say.
+                continue;
+            }
             let page: wire::Page<String> = parse(&accept(answer, DOING)?, DOING)?;
-            let groups = page.value.iter().filter_map(|id| id.parse::<GroupId>().ok());
-            memberships.entry(user).or_default().extend(groups);
+            held.extend(page.value.iter().filter_map(|id| id.parse::<GroupId>().ok()));
         }
         Ok(memberships)
     }
@@ -384,15 +440,41 @@ impl Graph {
             .collect()
     }
 
+    /// Signs in afresh if the token is about to end: an intent must not grow old over it.
+    ///
+    /// # Errors
+    /// [`GraphError::SignIn`]
+    pub async fn prepare(&self) -> Result<(), GraphError> {
+        self.transport
+            .prepare()
+            .await
+            .map_err(|broken| GraphError::SignIn { why: broken.to_string() })
+    }
+
     /// Asks for a pass, once. `permit` is the limiter's leave, taken before the intent was
     /// minted; the intent stays with the caller, who owes the ledger an outcome.
-    pub async fn create_pass(&self, intent: &Intent, permit: Permit) -> Creation {
-        let request = Self::request(
+    pub async fn create_pass(&self, intent: &Intent, mut permit: Permit) -> Creation {
+        let mut request = Self::request(
             Method::Post,
             PassesOf(intent.user()).to_string(),
             Some(wire::create_body(intent.asked())),
         );
-        match self.exchange(&request).await {
+        request.client_request_id = intent.client_request_id();
+        // The wait for a place on the wire counts too: a resume reckons from the intent how
+        // long the attempt can have lasted.
+        let attempt = async {
+            if permit.depart().await { Some(self.exchange(&request).await) } else { None }
+        };
+        let verdict = tokio::select! {
+            verdict = attempt => verdict,
+            () = self.clock.sleep(limits::ATTEMPT_TIMEOUT) => {
+                Some(Verdict::Unsettled { why: "no answer came in time".to_owned(), wait: None })
+            }
+        };
+        let Some(verdict) = verdict else {
+            return Creation::NotEffected { why: HELD_BACK.to_owned(), throttled: true };
+        };
+        match verdict {
             Verdict::Done(response) => {
                 permit.answered(1, None, response.load);
                 match wire::created_pass(&response.body) {
@@ -482,16 +564,12 @@ impl Graph {
             .map(|(user, method)| Inner::delete(format!("{}/{method}", PassesOf(*user))))
             .collect();
         let answers = self.batch(Budget::PassWrites, requests).await?;
-        Ok(answers
-            .into_iter()
-            .map(|answer| match answer {
-                Ok(_) => Deletion::Deleted,
-                Err(refusal) if refusal.status == 404 && refusal.kind != RefusalKind::UserGone => {
-                    Deletion::Gone
-                }
-                Err(refusal) => Deletion::Refused(refusal),
-            })
-            .collect())
+        let deletion = |(answer, (_, method)): (Answer, &(UserId, MethodId))| match answer {
+            Ok(_) => Deletion::Deleted,
+            Err(refusal) if names_the_pass(&refusal, method) => Deletion::Gone,
+            Err(refusal) => Deletion::Refused(refusal),
+        };
+        Ok(answers.into_iter().zip(passes).map(deletion).collect())
     }
 
     /// Reads one document, repeating until it is answered or patience ends.
@@ -504,13 +582,23 @@ impl Graph {
     ) -> Result<T, GraphError> {
         let mut request = Self::request(Method::Get, target, None);
         request.eventual = eventual;
+        parse(&self.repeat(budget, &request, doing).await?.body, doing)
+    }
+
+    /// Sends what may be sent again until it is answered or patience ends.
+    async fn repeat(
+        &self,
+        budget: Budget,
+        request: &Request,
+        doing: &'static str,
+    ) -> Result<Response, GraphError> {
         let mut patience = Patience::new();
         loop {
-            let permit = self.pace.admit(budget, 1).await;
-            match self.exchange(&request).await {
+            let permit = self.leave(budget, 1).await;
+            match self.exchange(request).await {
                 Verdict::Done(response) => {
                     permit.answered(1, None, response.load);
-                    return parse(&response.body, doing);
+                    return Ok(response);
                 }
                 Verdict::Refused(refusal) => {
                     permit.answered(1, None, None);
@@ -519,6 +607,7 @@ impl Graph {
                 Verdict::RetryAfter { wait } => {
                     self.tally.throttled(1);
                     permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
+                    self.still_hopeful(budget)?;
                 }
                 other => {
                     permit.broken();
@@ -526,6 +615,27 @@ impl Graph {
                 }
             }
         }
+    }
+
+    /// Leave to send at once.
+    async fn leave(&self, budget: Budget, count: u32) -> Permit {
+        loop {
+            let mut permit = self.pace.admit(budget, count).await;
+            if permit.depart().await {
+                return permit;
+            }
+        }
+    }
+
+    /// Refusals are waited out by the limiter, but not for ever.
+    ///
+    /// # Errors
+    /// [`GraphError::Outage`] after [`limits::MAX_OUTAGE`] of nothing but refusals.
+    fn still_hopeful(&self, budget: Budget) -> Result<(), GraphError> {
+        if self.pace.is_out(budget) {
+            return Err(GraphError::Outage { why: verdict::THROTTLED_THROUGHOUT.to_owned() });
+        }
+        Ok(())
     }
 
     fn request(method: Method, target: String, body: Option<Vec<u8>>) -> Request {
@@ -551,8 +661,8 @@ impl Graph {
         let now = self.clock.now();
         Self::log(request, &exchange);
         if let Ok(Response { date: Some(date), .. }) = &exchange {
-            let offset = date.duration_since(now).as_millis();
-            self.tally.offset.store(i64::try_from(offset).unwrap_or(0), Ordering::Relaxed);
+            let told = Told { date: *date, wall: now, instant: self.clock.instant() };
+            *self.tally.told() = Some(told);
         }
         verdict::judge(exchange, now)
     }
@@ -640,6 +750,13 @@ fn shown_path(target: &str) -> String {
         }
     });
     short.collect::<Vec<_>>().join("/")
+}
+
+/// Whether a refused DELETE means that the pass is gone, and not the user. The shape of that
+/// 404 is not documented; one that names the pass's id, or a method, is taken for it.
+fn names_the_pass(refusal: &Refusal, method: &MethodId) -> bool {
+    refusal.status == 404
+        && (refusal.kind != RefusalKind::UserGone || refusal.message.contains(method.as_str()))
 }
 
 fn accept(answer: Answer, doing: &'static str) -> Result<zeroize::Zeroizing<Vec<u8>>, GraphError> {

@@ -161,6 +161,21 @@ object_id! {
     ClientRequestId
 }
 
+impl ClientRequestId {
+    /// The id of the one POST that an intent pays for: derived from what the ledger keeps of
+    /// it, so that a manifest can name it long after. Two tries of that POST (the second after
+    /// a refused token) share it.
+    #[must_use]
+    pub fn of_intent(user: UserId, intent: i64, graph_time: jiff::Timestamp) -> Self {
+        use sha2::{Digest, Sha256};
+        let text = format!("tapwave client-request-id {user} {intent} {graph_time}");
+        let digest: [u8; 32] = Sha256::digest(text).into();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        Self::new(uuid::Builder::from_custom_bytes(bytes).into_uuid())
+    }
+}
+
 /// The id of one pass on one user: opaque, given by Graph, no secret.
 ///
 /// Only characters that are safe in a URL's path are let in, so that an answer cannot steer

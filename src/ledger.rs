@@ -67,7 +67,7 @@ use self::lock::Lock;
 use self::store::Halt;
 use self::writer::{Desk, Writer};
 use crate::clock::Clock;
-use crate::ids::{Line, MethodId, UserId};
+use crate::ids::{ClientRequestId, Line, MethodId, UserId};
 
 pub mod events;
 pub mod state;
@@ -91,6 +91,7 @@ pub use self::events::{Asked, Eligible, Event, IntentId, Posted, Reader};
 pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
 pub use self::folder::{FolderError, RunFolder, check_place, sync_folder};
+pub(crate) use self::lock::host;
 pub use self::record::{
     About, Counts, Existing, IntentRecord, Issued, MailOptions, MailOutcome, MailRecord, NewBadRow,
     NewRow, Options, Outcome, PolicyRecord, RecipientRecord, RowRecord, To, Unhanded, WaveAbout,
@@ -137,6 +138,12 @@ impl Intent {
     #[must_use]
     pub const fn id(&self) -> IntentId {
         self.id
+    }
+
+    /// What its POST is sent under.
+    #[must_use]
+    pub fn client_request_id(&self) -> ClientRequestId {
+        ClientRequestId::of_intent(self.user, self.id.0, self.graph_time)
     }
 
     /// The row it is about.
@@ -225,8 +232,13 @@ impl Ledger {
         faults: Faults,
     ) -> Result<Self, LedgerError> {
         let path = folder.join(folder::LEDGER);
+        let ended_in_order = !connection::log_is_used(&path);
         let db = connection::open_writer(&path)?;
-        Self::assembled(folder, Some(Writer::new(db, path, lock, faults)), clock)
+        let mut writer = Writer::new(db, path, lock, faults);
+        if !ended_in_order {
+            writer.doubt_last_seals(clock.now())?;
+        }
+        Self::assembled(folder, Some(writer), clock)
     }
 
     fn assembled(
@@ -477,7 +489,8 @@ impl Ledger {
         self.read(move |db| store::ciphertext(db, line)).await
     }
 
-    /// At most `limit` sealed rows behind `after` that no finished handoff file holds.
+    /// At most `limit` sealed rows behind `after` that no finished handoff file holds. A pass
+    /// that nobody has looked at again after a lost attempt is not handed off yet.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -527,13 +540,13 @@ impl Ledger {
     ) -> Result<T, LedgerError> {
         let reader = Arc::clone(&self.0.reader);
         let path = self.0.folder.join(folder::LEDGER);
-        // In a task of its own: whoever asks may be one of many futures in one task, and its
-        // turn must not wait until that task, which may itself be waiting for a turn, polls it.
-        // Not in the blocking task, so that many readers take one thread.
+        // A task of its own: a caller that has its turn and is not polled, because whoever polls
+        // it waits for the ledger too, would keep all others waiting for ever. Waited for there
+        // and not in the blocking task, so that many readers take one thread.
         let reading = tokio::spawn(async move {
             let db = reader.lock_owned().await;
-            let work = move || work(&db).map_err(|error| connection::explained(&path, error));
-            tokio::task::spawn_blocking(work).await.unwrap_or(Err(LedgerError::Shut))
+            let reading = move || work(&db).map_err(|error| connection::explained(&path, error));
+            tokio::task::spawn_blocking(reading).await.unwrap_or(Err(LedgerError::Shut))
         });
         reading.await.unwrap_or(Err(LedgerError::Shut))
     }

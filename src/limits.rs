@@ -20,6 +20,12 @@ pub const MAX_UPN_BYTES: usize = 113;
 /// Bounds Graph sets on a pass's lifetime, in minutes (documented: 10–43200).
 pub const LIFETIME_MINUTES: std::ops::RangeInclusive<u32> = 10..=43_200;
 
+/// Bounds Graph sets on the characters of a pass (documented: 8–48).
+pub const PASS_LENGTH: std::ops::RangeInclusive<u32> = 8..=48;
+/// Times a changed policy is looked at before its change is given up as not taken; the waits
+/// between double from [`READ_BACKOFF`].
+pub const POLICY_LOOKS: u32 = 5;
+
 /// Most values in one `in (…)` filter on users (documented).
 pub const USERS_PER_FILTER: usize = 15;
 /// Most requests in one `$batch` (documented).
@@ -40,6 +46,30 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Wait for one whole answer; after it the outcome of a write is unsettled. Graph's own
 /// gateway gives up well before this.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(100);
+/// Wait for one POST of a pass with all that belongs to it: two requests, if the token was
+/// refused and another could be had, and the sign-in between them. A resume counts on it.
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_mins(4);
+/// Retries of one request to the sign-in address, throttling included.
+pub const SIGN_IN_RETRIES: u32 = 3;
+/// All attempts of one sign-in together take no longer than this.
+pub const SIGN_IN_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a failed sign-in is told to everybody who asks, before it is tried again: whoever
+/// waits in line would otherwise fail one after the other, each with its own patience.
+pub const SIGN_IN_FAILURE_HOLDS: Duration = Duration::from_secs(5);
+/// A token is renewed when it has less than this left, or a fifth of its life if that is less.
+pub const RENEW_BEFORE: Duration = Duration::from_mins(5);
+/// Longest life of a token that is believed; Microsoft's longest is 28 hours.
+pub const MAX_TOKEN_LIFE: Duration = Duration::from_hours(48);
+/// A token this young is not dropped when Graph refuses one: the refused one was older.
+pub const TOKEN_SETTLES: Duration = Duration::from_secs(10);
+/// How long a person may take to sign in in the browser.
+pub const SIGN_IN_WAIT: Duration = Duration::from_mins(5);
+/// Most bytes of the browser's request to the loopback address.
+pub const MAX_REDIRECT_BYTES: usize = 16 * 1024;
+/// Wait for the address of an Azure machine's identity; elsewhere nobody answers there.
+pub const METADATA_PROBE: Duration = Duration::from_secs(1);
+/// How long a client certificate's assertion is good, and how far back, for clocks that differ.
+pub const ASSERTION_GOOD_FOR: Duration = Duration::from_mins(10);
 /// Idle connections are dropped after this, so that a write is seldom sent on one that the
 /// other side has already closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -60,7 +90,10 @@ pub const RECORDS_PER_COMMIT: usize = 512;
 /// How long we wait before we believe that a lost POST will not execute any more.
 /// An assumption (SECURITY.md): nothing in Graph's documentation bounds a queued request.
 pub const DEFAULT_FENCE: Duration = Duration::from_mins(5);
-/// Most times a row is attempted within one run before it is held.
+/// A fence shorter than this is told to protect from little.
+pub const SHORT_FENCE: Duration = Duration::from_mins(1);
+/// Most attempts of one row that are lost, find no such user, or find a pass in their way that
+/// nobody can remove, before the row has failed.
 pub const MAX_ATTEMPTS: u32 = 8;
 /// Most times a read or a DELETE is sent again after an answer was lost.
 pub const MAX_READ_ATTEMPTS: u32 = 6;
@@ -81,6 +114,9 @@ pub const CLOCK_SLACK: Duration = Duration::from_mins(1);
 /// A start nearer than this is left out of the request: Graph refuses one that has passed by
 /// the time it arrives.
 pub const START_MARGIN: Duration = Duration::from_secs(30);
+/// By how much the wall clock and the monotonic one may disagree about a stretch of time before
+/// Graph is asked for its own: more than a time server's correction, less than a nap.
+pub const CLOCKS_APART: Duration = Duration::from_secs(10);
 /// Usable time that must be left for whoever reads a pass last.
 pub const LEAST_USABLE: Duration = Duration::from_mins(30);
 
@@ -97,6 +133,9 @@ pub const MAX_RECIPIENTS: usize = 64;
 pub const MAX_RECIPIENT_SETS: usize = 1_000;
 /// Largest age file `open` reads: a million rows of about 200 bytes.
 pub const MAX_HANDOFF_BYTES: u64 = 1024 * 1024 * 1024;
+/// How far an unknown key of the settings file may be from a known one to be taken for a
+/// slip of the hand, in edits.
+pub const NEAR_KEY: usize = 3;
 /// Largest settings, recipient, or identity file.
 pub const MAX_SETTINGS_BYTES: u64 = 1024 * 1024;
 
@@ -115,6 +154,9 @@ pub const MAX_HOLDER_COMMAND: usize = 200;
 /// Most bytes read from the small files beside a ledger: its holder, the list of runs that
 /// lie elsewhere.
 pub const MAX_NOTE_BYTES: u64 = 1024 * 1024;
+/// One request in so many may have leave beyond those in flight, so that its intent is
+/// written while they are under way. A commit takes a tenth of a round trip or less.
+pub const PREPARED_SHARE: usize = 4;
 /// Requests sent at once before anything is known of a tenant's limit. Small enough that a
 /// budget of five does not turn many away.
 pub const FIRST_WINDOW: u32 = 10;
@@ -166,6 +208,8 @@ pub const MAX_SHOWN_COLUMNS: usize = 12;
 pub const MAX_ADDRESS_BYTES: usize = 512;
 /// Most bytes in a locale tag; RFC 5646 asks readers to take at least 35.
 pub const MAX_LOCALE_BYTES: usize = 35;
+/// Longest rehearsal that is lived through; of a longer one, the prediction is all.
+pub const MAX_REHEARSAL: Duration = Duration::from_mins(2);
 /// Listings that a simulated tenant keeps open; a page token of an older one has expired.
 pub const REHEARSED_LISTINGS: usize = 64;
 /// Most units that a simulated competing client takes one by one between two requests.

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     let exit = match runtime.block_on(perform(cli, &world)) {
         Ok(exit) => exit,
         Err(failure) => {
-            report.tell(&failure.told);
+            report.tell(&failure.told, failure.exit);
             failure.exit
         }
     };
@@ -58,8 +58,13 @@ fn main() -> ExitCode {
 
 /// The first Ctrl-C stops new work; the second leaves at once. What was committed stays.
 async fn heed_signals(switch: DrainSwitch, report: Arc<Report>) {
+    // Listened for without a gap: the second may come while the first is being answered.
+    let Ok(mut signals) = StopSignals::listen() else {
+        report.warn("Ctrl-C cannot be listened for: it will leave at once");
+        return;
+    };
     loop {
-        stop_signal().await;
+        signals.next().await;
         if switch.begin() {
             report.say("stopping: what is in flight is finished; once more to leave at once");
         } else {
@@ -71,25 +76,44 @@ async fn heed_signals(switch: DrainSwitch, report: Arc<Report>) {
     }
 }
 
+/// The signals that ask the program to stop.
 #[cfg(unix)]
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        Err(_) => {
-            let _ = tokio::signal::ctrl_c().await;
+struct StopSignals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl StopSignals {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
 }
 
-#[cfg(not(unix))]
-async fn stop_signal() {
-    let _ = tokio::signal::ctrl_c().await;
+/// The signals that ask the program to stop.
+#[cfg(windows)]
+struct StopSignals(tokio::signal::windows::CtrlC);
+
+#[cfg(windows)]
+impl StopSignals {
+    fn listen() -> std::io::Result<Self> {
+        tokio::signal::windows::ctrl_c().map(Self)
+    }
+
+    async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }
 
 /// A core file or a debugger would see the passes that are in flight. Best effort: a system

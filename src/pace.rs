@@ -36,6 +36,7 @@
 mod arrears;
 mod curve;
 mod cycle;
+mod foretell;
 mod law;
 mod meter;
 #[cfg(test)]
@@ -44,12 +45,13 @@ mod simulation;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::clock::Clock;
 use crate::limits;
 
+pub use foretell::{Foretold, Ruling, foretell};
 use law::{Decision, Law, Ticket};
 
 /// Graph's separate budgets. What is refused in one says nothing about the others.
@@ -120,6 +122,15 @@ pub struct Snapshot {
     pub last_accepted: Option<Instant>,
 }
 
+/// What is to be expected of a budget from now on, if nothing changes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Outlook {
+    /// Requests per second; `None` before the first answer.
+    pub per_second: Option<f64>,
+    /// Nothing is sent for so long.
+    pub holding: Duration,
+}
+
 /// The limiter. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct Pace(Arc<Lanes>);
@@ -141,6 +152,9 @@ struct Lane {
     gate: tokio::sync::Mutex<()>,
     law: Mutex<Law>,
     answered: Notify,
+    /// Places on the wire. Leave is given for a few more, so that what must be durable before
+    /// a request goes out is written while others are under way.
+    wire: Arc<Semaphore>,
 }
 
 impl Pace {
@@ -148,16 +162,17 @@ impl Pace {
     #[must_use]
     pub fn new(options: PaceOptions, clock: Clock) -> Self {
         let now = clock.instant();
-        let lane = || Lane {
+        let lane = |ahead: usize| Lane {
             gate: tokio::sync::Mutex::new(()),
-            law: Mutex::new(Law::new(&options, now)),
+            law: Mutex::new(Law::new(&options, ahead, now)),
             answered: Notify::new(),
+            wire: Arc::new(Semaphore::new(options.max_in_flight)),
         };
         Self(Arc::new(Lanes {
-            pass_writes: lane(),
-            pass_reads: lane(),
-            directory: lane(),
-            mail: lane(),
+            pass_writes: lane(options.max_in_flight / limits::PREPARED_SHARE),
+            pass_reads: lane(0),
+            directory: lane(0),
+            mail: lane(0),
             max_in_flight: options.max_in_flight,
             clock,
         }))
@@ -178,7 +193,8 @@ impl Pace {
             let decision = lane.law().decide(self.0.clock.instant(), count);
             match decision {
                 Decision::Admit(ticket) => {
-                    return Permit { lanes: Arc::clone(&self.0), budget, ticket: Some(ticket) };
+                    let lanes = Arc::clone(&self.0);
+                    return Permit { lanes, budget, count, ticket: Some(ticket), place: None };
                 }
                 Decision::WaitForAnswer => lane.answered.notified().await,
                 Decision::WaitUntil(moment) => {
@@ -203,11 +219,32 @@ impl Pace {
         self.0.lane(budget).law().snapshot(self.0.clock.instant())
     }
 
-    /// When a request of this budget was last accepted; `None` if none ever was. A run that
-    /// has had nothing but refusals for [`limits::MAX_OUTAGE`] should end.
+    /// What is to be expected of a budget.
+    #[must_use]
+    pub fn outlook(&self, budget: Budget) -> Outlook {
+        self.0.lane(budget).law().outlook(self.0.clock.instant())
+    }
+
+    /// When a request of this budget was last accepted; `None` if none ever was.
     #[must_use]
     pub fn last_accepted(&self, budget: Budget) -> Option<Instant> {
         self.0.lane(budget).law().last_accepted()
+    }
+
+    /// Since when this budget has had nothing but refusals; `None` while the latest word was
+    /// an acceptance. Time before the first refusal does not count, however long nobody asked.
+    #[must_use]
+    pub fn refused_since(&self, budget: Budget) -> Option<Instant> {
+        self.0.lane(budget).law().refused_since()
+    }
+
+    /// Whether nothing but refusals has come for [`limits::MAX_OUTAGE`], so that whoever asks
+    /// should stop asking.
+    #[must_use]
+    pub fn is_out(&self, budget: Budget) -> bool {
+        let now = self.0.clock.instant();
+        self.refused_since(budget)
+            .is_some_and(|since| now.saturating_duration_since(since) >= limits::MAX_OUTAGE)
     }
 }
 
@@ -238,7 +275,10 @@ impl Lane {
 pub struct Permit {
     lanes: Arc<Lanes>,
     budget: Budget,
+    count: u32,
     ticket: Option<Ticket>,
+    /// Given back when the permit ends.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
@@ -246,6 +286,18 @@ impl Permit {
     #[must_use]
     pub fn budget(&self) -> Budget {
         self.budget
+    }
+
+    /// Waits for a place on the wire: never more than `--max-in-flight` requests are under way,
+    /// though a few more may have leave. To be called right before sending; false if a hold
+    /// began meanwhile, and then nothing may be sent.
+    pub async fn depart(&mut self) -> bool {
+        let lane = self.lanes.lane(self.budget);
+        let places = self.count.min(u32::try_from(self.lanes.max_in_flight).unwrap_or(u32::MAX));
+        // The semaphore is never closed, so this cannot fail.
+        self.place = Arc::clone(&lane.wire).acquire_many_owned(places).await.ok();
+        let now = self.lanes.clock.instant();
+        lane.law().snapshot(now).holding_until.is_none()
     }
 
     /// An answer came: `accepted` requests were answered by anything but a refusal, the
@@ -261,6 +313,7 @@ impl Permit {
     }
 
     fn settle(&mut self, tell: impl FnOnce(&mut Law, Instant, &Ticket)) {
+        self.place = None;
         if let Some(ticket) = self.ticket.take() {
             let lane = self.lanes.lane(self.budget);
             tell(&mut lane.law(), self.lanes.clock.instant(), &ticket);
@@ -288,6 +341,36 @@ mod tests {
 
     fn pace(max_in_flight: usize) -> Pace {
         Pace::new(PaceOptions { max_in_flight, max_rate: None }, Clock::system())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_have_leave_ahead_and_no_more_than_asked_for_are_on_the_wire() {
+        let pace = pace(4);
+        let mut permits = Vec::new();
+        for _ in 0..5 {
+            permits.push(pace.admit(WRITES, 1).await);
+        }
+        assert!(futures::poll!(std::pin::pin!(pace.admit(WRITES, 1))).is_pending());
+        let mut ahead = permits.pop().expect("five");
+        for permit in &mut permits {
+            assert!(permit.depart().await);
+        }
+        assert!(futures::poll!(std::pin::pin!(ahead.depart())).is_pending());
+        permits.pop().expect("four").answered(1, None, None);
+        assert!(ahead.depart().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_leave_when_a_hold_begins_does_not_depart() {
+        let pace = pace(4);
+        let mut out = pace.admit(WRITES, 1).await;
+        let mut ahead = pace.admit(WRITES, 1).await;
+        assert!(out.depart().await);
+        let throttled = Throttled { count: 1, retry_after: Some(Duration::from_secs(5)) };
+        out.answered(0, Some(throttled), None);
+        assert!(!ahead.depart().await);
+        drop(ahead);
+        assert!(pace.admit(WRITES, 1).await.depart().await, "after the hold");
     }
 
     #[tokio::test(start_paused = true)]

@@ -28,7 +28,7 @@ pub enum Doing {
 }
 
 /// One thing a stage has to tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum News {
     /// It begins; `total` rows lie ahead, if that is known.
     Began {
@@ -43,6 +43,15 @@ pub enum News {
         doing: Doing,
         /// Rows.
         rows: u64,
+    },
+    /// What the limiter expects of it from now on.
+    Foreseen {
+        /// What.
+        doing: Doing,
+        /// Rows per second.
+        per_second: f64,
+        /// None before this has passed.
+        holding: Duration,
     },
     /// It ended.
     Ended {

@@ -33,3 +33,4 @@ pub use options::Options;
 pub use passes::{Entry, Event, LivePass, Shown, Usability};
 pub use policy::{PassPolicy, Target, TargetKind};
 pub use tenant::{Mail, Tally, Tenant, Unusable};
+pub use throttle::Gate;

@@ -6,9 +6,13 @@
 //! place that prints passes is `opened`, to whoever holds the identity.
 
 mod bars;
+mod left;
 mod log;
+mod manifest;
 mod opened;
+mod policy;
 mod prompts;
+mod settings;
 mod tables;
 
 use std::fmt;
@@ -20,10 +24,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 pub use self::bars::Bars;
+pub use self::left::TimeLeft;
 pub use self::log::Log;
 pub(crate) use self::opened::private_file;
 pub use self::opened::{OpenFailure, Opening, Shape};
+pub use self::policy::Names;
 pub use self::prompts::Asking;
+use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::{Listed, Standing};
 use crate::limits;
@@ -104,8 +111,23 @@ impl Report {
         self.bars.line(&format!("error: {words}"));
     }
 
+    /// What ended a command before its end, and what to do about it; with `--json`, as the
+    /// one object that stdout is promised.
+    pub fn tell(&self, told: &Told, exit: Exit) {
+        self.warn_of(told);
+        if self.manner.json {
+            // Nobody is left to tell if stdout is gone.
+            let _ = self.json(&tables::error(told, exit));
+        }
+    }
+
+    /// What a person must do now; said even when quiet, because all waits for it.
+    pub fn bid(&self, words: &str) {
+        self.bars.line(words);
+    }
+
     /// What failed, and what to do about it.
-    pub fn tell(&self, told: &Told) {
+    pub fn warn_of(&self, told: &Told) {
         self.bars.clear();
         self.complain(&told.what);
         for hint in &told.hints {
@@ -237,16 +259,15 @@ impl Report {
     /// If stdout takes no more.
     pub fn row(&self, out: &mut impl Write, row: &RowStatus) -> io::Result<()> {
         let live = row.live.map(|live| format!("{live:?}").to_lowercase()).unwrap_or_default();
-        writeln!(
-            out,
+        let words = format!(
             "{:>6}  {:<10}  {:<8}  {:<40}  {}",
             row.row,
             row.state,
             live,
             shown(&row.user_principal_name),
             row.reason.as_deref().map(shown).unwrap_or_default()
-        )
-        .map(drop)
+        );
+        writeln!(out, "{}", words.trim_end())
     }
 
     /// The head of that table.
@@ -300,6 +321,9 @@ impl Watcher for Report {
         match news {
             News::Began { doing, total } => self.bars.begin(doing, total),
             News::Did { doing, rows } => self.bars.advance(doing, rows),
+            News::Foreseen { doing, per_second, holding } => {
+                self.bars.foresee(doing, per_second, holding);
+            }
             News::Ended { doing } => self.bars.end(doing),
             News::RowFailed { line, upn, why } => self.wrong(row(line, &upn, &why)),
             News::RowHeld { line, upn, why } => {

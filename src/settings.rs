@@ -1,19 +1,28 @@
 //! Promises one validated value out of flags, environment and tapwave.toml, in that order of
 //! precedence.
 //!
-//! What comes out needs no further check of form. Secrets are read from the environment
-//! alone and are never shown.
+//! What comes out needs no further check of form, and says where each value came from.
+//! Secrets come from a variable, a file, or a command that prints them, never from the
+//! command line; they are read when they are needed and are never shown.
+
+mod secret;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+pub use self::secret::SecretError;
+use self::secret::SecretSource;
 
 use crate::auth;
+use crate::auth::certificate::Certificate;
+use crate::auth::person::Way;
 use crate::cli::{Auth, BodyArg, Cloud, Common, ExistingArg, MailArgs, WaveArgs};
 use crate::courier::settings::{MailPlan, MailSettings, MailSettingsError};
 use crate::graph::http::{BaseUrl, Network, NetworkError};
@@ -30,6 +39,8 @@ const DEFAULT_FILE: &str = "tapwave.toml";
 pub struct Settings {
     /// Graph's origin, without `/v1.0`, if it was named by URL or by cloud.
     pub graph: Option<BaseUrl>,
+    /// Where to sign in, if it was named by URL or by cloud.
+    pub authority: Option<BaseUrl>,
     /// Proxy and certificate authorities.
     pub network: Network,
     /// The tenant, if one was named.
@@ -54,7 +65,55 @@ pub struct Settings {
     pub mail: MailSettings,
     /// The file that was read, for people.
     pub file: Option<PathBuf>,
+    /// Every value and where it came from, for people.
+    pub known: Vec<Known>,
+    secrets: Secrets,
     defaults: WaveDefaults,
+}
+
+/// One effective setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Known {
+    /// As the file spells it.
+    pub name: &'static str,
+    /// As it was given; `set` for a secret, nothing for what is not set.
+    pub value: Option<String>,
+    /// Where it came from.
+    pub from: Origin,
+}
+
+/// Where a setting came from, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// A variable.
+    Environment,
+    /// tapwave.toml.
+    File,
+    /// Nobody said anything.
+    Default,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Default => "default",
+        })
+    }
+}
+
+/// Where secrets are to be had.
+#[derive(Debug, Default)]
+struct Secrets {
+    access_token: Option<SecretSource>,
+    client_secret: Option<SecretSource>,
+    certificate: Option<PathBuf>,
+    certificate_password: Option<SecretSource>,
 }
 
 /// What of a wave's options the file may set.
@@ -97,6 +156,17 @@ pub enum SettingsError {
     /// An address.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// The cloud without passes.
+    #[error(
+        "cloud cannot be china: Microsoft Graph v1.0 in the cloud of 21Vianet has no Temporary Access Passes; use global, usgov or usgov-dod"
+    )]
+    China,
+    /// A client certificate that cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] auth::certificate::CertificateError),
+    /// A secret that cannot be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// A secret that is not there.
     #[error("--auth {method} needs {variable}; set it in the environment")]
     Missing {
@@ -108,6 +178,10 @@ pub enum SettingsError {
     /// `[mail]`.
     #[error(transparent)]
     Mail(#[from] MailSettingsError),
+    /// A proxy's user and password on the command line, where others can read them and the
+    /// run's `ledger.holder` would keep them. Not quoted.
+    #[error("--proxy cannot hold a user or a password; set HTTPS_PROXY, or proxy in tapwave.toml")]
+    LoginInFlag,
     /// A recipients file.
     #[error(transparent)]
     Recipients(#[from] crate::vault::BadRecipientFile),
@@ -121,7 +195,13 @@ struct Written {
     cloud: Option<String>,
     auth: Option<String>,
     client_id: Option<String>,
+    client_secret_file: Option<PathBuf>,
+    client_secret_command: Option<Vec<String>>,
+    client_certificate: Option<PathBuf>,
+    client_certificate_password_file: Option<PathBuf>,
+    client_certificate_password_command: Option<Vec<String>>,
     graph_url: Option<String>,
+    authority_url: Option<String>,
     ca_file: Option<PathBuf>,
     proxy: Option<String>,
     max_in_flight: Option<usize>,
@@ -139,7 +219,7 @@ struct Written {
 
 /// A text, or a list of texts.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or a list of texts")]
 enum OneOrMany {
     One(String),
     Many(Vec<String>),
@@ -161,50 +241,75 @@ impl From<OneOrMany> for Vec<String> {
 }
 
 impl Settings {
-    /// Joins the flags (which clap has joined with the environment) and the file.
+    /// Joins the flags, the environment and the file.
     ///
     /// # Errors
     /// [`SettingsError`]
-    pub fn load(flags: &Common) -> Result<Self, SettingsError> {
+    pub fn load(
+        flags: &Common,
+        environment: &impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, SettingsError> {
         let (path, file) = read_file(flags.config.as_deref())?;
-        let cloud = match flags.cloud {
-            Some(cloud) => Some(cloud),
-            None => choice("cloud", file.cloud.as_deref())?,
-        };
-        let auth = match flags.auth {
-            Some(auth) => auth,
-            None => choice("auth", file.auth.as_deref())?.unwrap_or(Auth::Auto),
-        };
-        let graph = flags.graph_url.as_deref().or(file.graph_url.as_deref());
-        let graph = graph.or(cloud.map(origin)).map(BaseUrl::parse).transpose()?;
-        let zone = file.time_zone.as_deref().map(time_zone).transpose()?;
-        let recipients = file.recipients.into_iter();
+        let mut joined = Joined { environment, known: Vec::new() };
+        let tenant =
+            joined.text("tenant", flags.tenant.as_ref(), "AZURE_TENANT_ID", file.tenant.clone());
+        let client_id = joined.text(
+            "client_id",
+            flags.client_id.as_ref(),
+            "AZURE_CLIENT_ID",
+            file.client_id.clone(),
+        );
+        let auth = joined.word("auth", flags.auth, file.auth.as_deref())?;
+        let (graph, authority) = joined.places(flags, &file)?;
+        let secrets = joined.secrets(&file)?;
+        let ca_file = joined.value("ca_file", flags.ca_file.clone(), file.ca_file, display);
+        let proxy = joined.value("proxy", flags.proxy.clone(), file.proxy, Clone::clone);
+        let in_flight =
+            joined.value("max_in_flight", flags.max_in_flight, file.max_in_flight, number);
+        let max_rate = joined.value("max_rate", flags.max_rate, file.max_rate, number);
+        let fence_text = joined.value("fence", flags.fence.clone(), file.fence, Clone::clone);
+        let zone = joined.value("time_zone", None, file.time_zone, Clone::clone);
+        let lifetime = joined.value("lifetime", None, file.lifetime, number);
+        let one_time = joined.value("one_time", None, file.one_time, number);
+        joined.list("groups", &file.groups);
+        let recipients: Vec<String> = file.default_recipients.into();
+        joined.list("default_recipients", &recipients);
+        let break_glass: Vec<String> = file.break_glass.into();
+        joined.list("break_glass", &break_glass);
+        let labels: BTreeMap<String, Vec<String>> =
+            file.recipients.into_iter().map(|(label, keys)| (label, keys.into())).collect();
+        joined.list("recipients", &labels.keys().cloned().collect::<Vec<_>>());
+        joined.list("mail", &file.mail.keys());
+        if flags.proxy.as_ref().is_some_and(|url| url.contains('@')) {
+            return Err(SettingsError::LoginInFlag);
+        }
         Ok(Self {
             graph,
-            network: Network {
-                ca_file: flags.ca_file.clone().or(file.ca_file),
-                proxy: flags.proxy.clone().or(file.proxy),
-            },
-            tenant: flags.tenant.clone().or(file.tenant),
-            auth,
-            client_id: flags.client_id.clone().or(file.client_id),
-            pace: pace(
-                flags.max_in_flight.or(file.max_in_flight),
-                flags.max_rate.or(file.max_rate),
-            )?,
-            fence: fence(flags.fence.as_deref().or(file.fence.as_deref()))?,
-            labels: recipients.map(|(label, keys)| (label, keys.into())).collect(),
-            break_glass: file.break_glass.into(),
-            recipients: file.default_recipients.into(),
-            time_zone: zone,
+            authority,
+            network: Network { ca_file, proxy },
+            tenant,
+            auth: auth.unwrap_or(Auth::Auto),
+            client_id,
+            pace: pace(in_flight, max_rate)?,
+            fence: fence(fence_text.as_deref())?,
+            labels,
+            break_glass,
+            recipients,
+            time_zone: zone.as_deref().map(time_zone).transpose()?,
             mail: file.mail,
             file: path,
-            defaults: WaveDefaults {
-                lifetime: file.lifetime,
-                one_time: file.one_time,
-                groups: file.groups,
-            },
+            known: joined.known,
+            secrets,
+            defaults: WaveDefaults { lifetime, one_time, groups: file.groups },
         })
+    }
+
+    /// Where to sign in for a Graph: the place that was named, else the one of that Graph's
+    /// cloud.
+    #[must_use]
+    pub fn authority_of(&self, graph: &BaseUrl) -> BaseUrl {
+        let us = graph.as_str().ends_with(".microsoft.us");
+        self.authority.clone().unwrap_or_else(|| BaseUrl::authority(us))
     }
 
     /// Graph's origin: the one named, else the global cloud's.
@@ -310,50 +415,87 @@ impl Settings {
         Ok(if recipients.is_empty() { self.recipients.clone() } else { recipients })
     }
 
-    /// How to sign in, with the secrets from the environment. `auto` takes the first that
-    /// the environment offers.
+    /// How to sign in, with the secrets read. `auto` takes the first that is
+    /// there; `on_azure` tells whether this is an Azure machine with an identity endpoint.
     ///
     /// # Errors
-    /// [`SettingsError::Missing`]
+    /// [`SettingsError::Missing`], [`SettingsError::Secret`]
     pub fn sign_in(
         &self,
         environment: &impl Fn(&str) -> Option<String>,
+        on_azure: bool,
     ) -> Result<auth::Method, SettingsError> {
         let there = |name: &str| environment(name).filter(|value| !value.is_empty());
         let auth = match self.auth {
-            Auth::Auto if there("TAPWAVE_ACCESS_TOKEN").is_some() => Auth::Token,
-            Auth::Auto if there("AZURE_CLIENT_SECRET").is_some() => Auth::ClientSecret,
+            Auth::Auto if self.secrets.access_token.is_some() => Auth::Token,
+            Auth::Auto if self.secrets.client_secret.is_some() => Auth::ClientSecret,
+            Auth::Auto if self.secrets.certificate.is_some() => Auth::ClientCertificate,
             Auth::Auto if there("AZURE_FEDERATED_TOKEN_FILE").is_some() => Auth::WorkloadIdentity,
-            Auth::Auto if there("IDENTITY_ENDPOINT").is_some() => Auth::ManagedIdentity,
+            Auth::Auto if there("IDENTITY_ENDPOINT").is_some() || on_azure => Auth::ManagedIdentity,
             Auth::Auto => Auth::AzureCli,
             chosen => chosen,
         };
         let tenant = self.tenant.clone();
         let client = self.client_id.clone();
         let missing = |method, variable| SettingsError::Missing { method, variable };
+        let read = |source: &Option<SecretSource>, absent| match source {
+            Some(source) => Ok::<SecretString, SettingsError>(source.read(environment)?),
+            None => Err(absent),
+        };
         Ok(match auth {
-            Auth::Token => auth::Method::Token(
-                there("TAPWAVE_ACCESS_TOKEN")
-                    .map(SecretString::from)
-                    .ok_or_else(|| missing("token", "TAPWAVE_ACCESS_TOKEN"))?,
-            ),
+            Auth::Token => auth::Method::Token(read(
+                &self.secrets.access_token,
+                missing("token", "TAPWAVE_ACCESS_TOKEN"),
+            )?),
             Auth::ClientSecret => auth::Method::ClientSecret {
                 tenant: tenant
                     .ok_or_else(|| missing("client-secret", "--tenant or AZURE_TENANT_ID"))?,
                 client: client
                     .ok_or_else(|| missing("client-secret", "--client-id or AZURE_CLIENT_ID"))?,
-                secret: there("AZURE_CLIENT_SECRET")
-                    .map(SecretString::from)
-                    .ok_or_else(|| missing("client-secret", "AZURE_CLIENT_SECRET"))?,
+                secret: read(
+                    &self.secrets.client_secret,
+                    missing("client-secret", "AZURE_CLIENT_SECRET"),
+                )?,
             },
             Auth::WorkloadIdentity => auth::Method::WorkloadIdentity {
                 tenant,
                 client,
                 token_file: there("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from),
             },
+            Auth::ClientCertificate => {
+                let method = "client-certificate";
+                let path = self.secrets.certificate.as_ref();
+                let path = path.ok_or_else(|| missing(method, "AZURE_CLIENT_CERTIFICATE_PATH"))?;
+                let password = self.secrets.certificate_password.as_ref();
+                let password = password.map(|source| source.read(environment)).transpose()?;
+                let certificate = Certificate::read(path, password.as_ref())?;
+                auth::Method::ClientCertificate {
+                    tenant: tenant.ok_or_else(|| missing(method, "--tenant or AZURE_TENANT_ID"))?,
+                    client: client
+                        .ok_or_else(|| missing(method, "--client-id or AZURE_CLIENT_ID"))?,
+                    certificate: Arc::new(certificate),
+                }
+            }
+            Auth::Interactive => auth::Method::Person { way: Way::Browser, tenant, client },
+            Auth::DeviceCode => auth::Method::Person { way: Way::DeviceCode, tenant, client },
             Auth::ManagedIdentity => auth::Method::ManagedIdentity { client },
             Auth::AzureCli | Auth::Auto => auth::Method::AzureCli { tenant },
         })
+    }
+}
+
+impl Settings {
+    /// Whether `auto` has to look whether this is an Azure machine.
+    #[must_use]
+    pub fn is_undecided(&self, environment: &impl Fn(&str) -> Option<String>) -> bool {
+        let there = |name: &str| environment(name).is_some_and(|value| !value.is_empty());
+        let secrets = &self.secrets;
+        self.auth == Auth::Auto
+            && secrets.access_token.is_none()
+            && secrets.client_secret.is_none()
+            && secrets.certificate.is_none()
+            && !there("AZURE_FEDERATED_TOKEN_FILE")
+            && !there("IDENTITY_ENDPOINT")
     }
 }
 
@@ -414,9 +556,187 @@ fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, Written), Setting
     };
     let file = toml::from_str(&text).map_err(|error| SettingsError::File {
         path: path.to_owned(),
-        why: error.to_string().trim_end().to_owned(),
+        why: format!("{}{}", error.to_string().trim_end(), near_match(error.message())),
     })?;
     Ok((Some(path.to_owned()), file))
+}
+
+/// Joins values by precedence and remembers where each came from.
+struct Joined<'a, E> {
+    environment: &'a E,
+    known: Vec<Known>,
+}
+
+impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
+    fn note(&mut self, name: &'static str, value: Option<String>, from: Origin) {
+        let from = if value.is_some() { from } else { Origin::Default };
+        self.known.push(Known { name, value, from });
+    }
+
+    /// An empty variable counts as none, as everywhere in Azure's tools.
+    fn variable(&self, name: &str) -> Option<String> {
+        (self.environment)(name).filter(|value| !value.is_empty())
+    }
+
+    fn value<T>(
+        &mut self,
+        name: &'static str,
+        flag: Option<T>,
+        file: Option<T>,
+        show: impl Fn(&T) -> String,
+    ) -> Option<T> {
+        let from = if flag.is_some() { Origin::Flag } else { Origin::File };
+        let value = flag.or(file);
+        self.note(name, value.as_ref().map(show), from);
+        value
+    }
+
+    fn text(
+        &mut self,
+        name: &'static str,
+        flag: Option<&String>,
+        variable: &str,
+        file: Option<String>,
+    ) -> Option<String> {
+        let variable = self.variable(variable);
+        let from = match (flag, &variable) {
+            (Some(_), _) => Origin::Flag,
+            (None, Some(_)) => Origin::Environment,
+            (None, None) => Origin::File,
+        };
+        let value = flag.cloned().or(variable).or(file);
+        self.note(name, value.clone(), from);
+        value
+    }
+
+    fn word<T: clap::ValueEnum>(
+        &mut self,
+        name: &'static str,
+        flag: Option<T>,
+        file: Option<&str>,
+    ) -> Result<Option<T>, SettingsError> {
+        let spelt = |value: &T| {
+            value.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned())
+        };
+        let file = choice(name, file)?;
+        Ok(self.value(name, flag, file, spelt))
+    }
+
+    fn list(&mut self, name: &'static str, values: &[String]) {
+        let value = (!values.is_empty()).then(|| values.join(", "));
+        self.note(name, value, Origin::File);
+    }
+
+    /// Cloud, Graph and authority. A flag wins over what names the same thing elsewhere, be
+    /// it by URL or by cloud.
+    fn places(
+        &mut self,
+        flags: &Common,
+        file: &Written,
+    ) -> Result<(Option<BaseUrl>, Option<BaseUrl>), SettingsError> {
+        let filed = choice("cloud", file.cloud.as_deref())?;
+        let cloud = self.word("cloud", flags.cloud, file.cloud.as_deref())?;
+        if cloud == Some(Cloud::China) {
+            return Err(SettingsError::China);
+        }
+        let first = |candidates: [(Option<String>, Origin); 5]| {
+            candidates.into_iter().find_map(|(url, from)| Some((url?, from)))
+        };
+        let graph = first([
+            (flags.graph_url.clone(), Origin::Flag),
+            (flags.cloud.map(|cloud| origin(cloud).to_owned()), Origin::Flag),
+            (file.graph_url.clone(), Origin::File),
+            (filed.map(|cloud| origin(cloud).to_owned()), Origin::File),
+            (None, Origin::Default),
+        ]);
+        let authority = |cloud| {
+            BaseUrl::authority(matches!(cloud, Cloud::Usgov | Cloud::UsgovDod)).as_str().to_owned()
+        };
+        let place = first([
+            (flags.authority_url.clone(), Origin::Flag),
+            (flags.cloud.map(authority), Origin::Flag),
+            (self.variable("AZURE_AUTHORITY_HOST").map(with_scheme), Origin::Environment),
+            (file.authority_url.clone(), Origin::File),
+            (filed.map(authority), Origin::File),
+        ]);
+        let mut parsed = |name, found: Option<(String, Origin)>| {
+            let (url, from) =
+                found.map_or((None, Origin::Default), |(url, from)| (Some(url), from));
+            self.note(name, url.clone(), from);
+            url.as_deref().map(BaseUrl::parse).transpose()
+        };
+        Ok((parsed("graph_url", graph)?, parsed("authority_url", place)?))
+    }
+
+    /// Where every secret of the sign-in would come from.
+    fn secrets(&mut self, file: &Written) -> Result<Secrets, SettingsError> {
+        Ok(Secrets {
+            access_token: self.secret("access_token", "TAPWAVE_ACCESS_TOKEN", None, None)?,
+            client_secret: self.secret(
+                "client_secret",
+                "AZURE_CLIENT_SECRET",
+                file.client_secret_file.clone(),
+                file.client_secret_command.clone(),
+            )?,
+            certificate: self
+                .text(
+                    "client_certificate",
+                    None,
+                    "AZURE_CLIENT_CERTIFICATE_PATH",
+                    file.client_certificate.as_ref().map(|path| path.display().to_string()),
+                )
+                .map(PathBuf::from),
+            certificate_password: self.secret(
+                "client_certificate_password",
+                "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+                file.client_certificate_password_file.clone(),
+                file.client_certificate_password_command.clone(),
+            )?,
+        })
+    }
+
+    fn secret(
+        &mut self,
+        name: &'static str,
+        variable: &'static str,
+        file: Option<PathBuf>,
+        command: Option<Vec<String>>,
+    ) -> Result<Option<SecretSource>, SettingsError> {
+        let (source, from) = if self.variable(variable).is_some() {
+            (Some(SecretSource::Variable(variable)), Origin::Environment)
+        } else {
+            (SecretSource::of(name, file, command)?, Origin::File)
+        };
+        self.note(name, source.as_ref().map(|_| "set".to_owned()), from);
+        Ok(source)
+    }
+}
+
+/// Azure's tools take the host alone too.
+fn with_scheme(host: String) -> String {
+    if host.contains("://") { host } else { format!("https://{host}") }
+}
+
+#[expect(clippy::ptr_arg, reason = "it is used as a function of Joined::value")]
+fn display(path: &PathBuf) -> String {
+    path.display().to_string()
+}
+
+fn number(value: &impl ToString) -> String {
+    value.to_string()
+}
+
+/// `; did you mean …?` for an unknown key, out of the keys that the parser expected.
+fn near_match(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let Some(unknown) = quoted.next().filter(|_| message.starts_with("unknown field")) else {
+        return String::new();
+    };
+    let near = quoted.map(|known| (strsim::damerau_levenshtein(unknown, known), known));
+    match near.min().filter(|(distance, _)| *distance <= limits::NEAR_KEY) {
+        Some((_, known)) => format!("\ndid you mean {known}?"),
+        None => String::new(),
+    }
 }
 
 /// A word of the file as the flag of the same name takes it.
@@ -428,7 +748,7 @@ fn choice<T: clap::ValueEnum>(
         T::from_str(word, true).map_err(|_| SettingsError::Value {
             name,
             value: word.to_owned(),
-            remedy: "tapwave --help lists the words it may be",
+            remedy: "tapwave help run lists the words it may be",
         })
     })
     .transpose()
@@ -439,6 +759,7 @@ const fn origin(cloud: Cloud) -> &'static str {
         Cloud::Global => "https://graph.microsoft.com",
         Cloud::Usgov => "https://graph.microsoft.us",
         Cloud::UsgovDod => "https://dod-graph.microsoft.us",
+        Cloud::China => "https://microsoftgraph.chinacloudapi.cn",
     }
 }
 
@@ -526,8 +847,19 @@ mod tests {
     }
 
     #[test]
+    fn no_password_comes_from_the_command_line() {
+        let proxy = Some("http://ada:hunter2@proxy.contoso.example:8080".to_owned());
+        let flags = Common { proxy, ..Common::default() };
+        let told = Settings::load(&flags, &|_: &str| None).expect_err("a password").to_string();
+        assert!(told.contains("--proxy") && !told.contains("hunter2"), "{told}");
+    }
+
+    #[test]
     fn an_unknown_key_is_an_error() {
         let wrong = toml::from_str::<Written>("tennant = 'contoso.example'").expect_err("a typo");
         assert!(wrong.to_string().contains("tennant"), "{wrong}");
+        assert_eq!(near_match(wrong.message()), "\ndid you mean tenant?");
+        let far = toml::from_str::<Written>("zzzzzzzz = 1").expect_err("no key");
+        assert_eq!(near_match(far.message()), "");
     }
 }

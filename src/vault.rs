@@ -29,7 +29,8 @@ pub use opened::{OpenError, OpenedRow, open};
 pub use pass::Pass;
 pub use prompts::{NoPrompts, Prompts};
 pub use recipients::{
-    BadRecipient, BadRecipientFile, Recipient, RecipientSet, SetError, read_recipient_file,
+    BadRecipient, BadRecipientFile, Recipient, RecipientSet, SetError, holds_secret_key,
+    read_recipient_file,
 };
 
 /// The columns of a sealed row and of a handoff file, in order.

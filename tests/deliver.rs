@@ -161,7 +161,7 @@ async fn a_kill_never_mails_twice_and_issuing_waits_for_mail() {
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver", "--fence", "1s", "--quiet"];
     let mut running = office.command(&run).spawn().expect("a process");
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while relay.seen().taken.len() < 8 {
         assert!(Instant::now() < deadline, "no mail came");
         let passes = office.tenant.with(|tenant, _| tenant.passes().count());
@@ -178,7 +178,7 @@ async fn a_kill_never_mails_twice_and_issuing_waits_for_mail() {
     let rows = office.rows().await;
     let (lost, delivered) = (count_state(&rows, "mailing"), count_state(&rows, "delivered"));
     let summary = ended.json();
-    assert_eq!(lost + delivered, summary["issued"].as_u64().expect("a number") as usize);
+    assert_eq!(Some((lost + delivered) as u64), summary["issued"].as_u64());
     assert!(lost <= 3, "{lost} mails of unknown fate with 3 connections");
     assert!(taken(&relay).values().all(|times| *times == 1), "{:?}", taken(&relay));
     assert!(taken(&relay).len() >= delivered, "delivered is what the relay took");

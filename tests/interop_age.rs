@@ -3,9 +3,8 @@
 //! `TAPWAVE_REQUIRE_INTEROP=1` it fails instead.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -14,6 +13,11 @@ use tapwave::vault::{
     Entry, Format, Identities, NoPrompts, Prompts, RecipientSet, RowWriter, Separator, Spool,
     keygen, open,
 };
+
+#[path = "support/others.rs"]
+mod others;
+
+use others::{PYRAGE_OPENS, age_is_present, present, pyrage_is_present, run};
 
 const CODES: [&str; 3] = ["+drkzqAD", "=1+1", "a\"b,c;d"];
 const EXPECTED: &str = "userPrincipalName,displayName,temporaryAccessPass,startDateTime,lifetimeInMinutes,isUsableOnce,methodId\n\
@@ -42,39 +46,6 @@ impl Prompts for Knows {
 
 fn quiet() -> Arc<dyn Prompts> {
     Arc::new(NoPrompts)
-}
-
-fn output(program: &str, arguments: &[&str]) -> Option<Output> {
-    Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()
-}
-
-/// What a program that must succeed prints.
-fn run(program: &str, arguments: &[&str]) -> Vec<u8> {
-    let output = output(program, arguments).expect("the program starts");
-    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-/// Whether a program is there; if not, says so, or fails if it was required.
-fn present(what: &str, program: &str, arguments: &[&str]) -> bool {
-    let present = output(program, arguments).is_some_and(|output| output.status.success());
-    if !present {
-        // Straight to standard error: the test harness keeps back what a passing test prints.
-        let note = format!("{what} is not installed: what depends on it is not tested here\n");
-        std::io::stderr().write_all(note.as_bytes()).expect("standard error is open");
-        let required =
-            std::env::var_os("TAPWAVE_REQUIRE_INTEROP").is_some_and(|value| value == "1");
-        assert!(!required, "TAPWAVE_REQUIRE_INTEROP=1 and {what} is not installed");
-    }
-    present
-}
-
-fn age_is_present() -> bool {
-    present("age", "age", &["--version"])
-}
-
-fn pyrage_is_present() -> bool {
-    present("pyrage", "python3", &["-c", "import pyrage"])
 }
 
 /// A handoff of three rows for these public keys.
@@ -154,12 +125,6 @@ fn we_open_what_age_sealed() {
     }
 }
 
-const PYRAGE_OPENS: &str = "
-import sys, pyrage
-key = pyrage.x25519.Identity.from_str(open(sys.argv[1]).read().split()[-1])
-sys.stdout.buffer.write(pyrage.decrypt(open(sys.argv[2], 'rb').read(), [key]))
-";
-
 const PYRAGE_SEALS: &str = "
 import sys, pyrage
 key = pyrage.x25519.Identity.generate()
@@ -202,15 +167,22 @@ const PLUGIN_IDENTITY: &[u8] = b"AGE-PLUGIN-TAPWAVETEST-1W3SHQAMPWEJJ6UM5V9HXGTT
 /// The plugin is found through PATH, and a test cannot change its own: it starts itself again
 /// with another.
 #[cfg(unix)]
+/// Set for the process that has the plugins on its PATH: this test starts itself again there,
+/// since a process cannot change its own environment safely.
+const WITH_PLUGINS: &str = "TAPWAVE_TEST_WITH_PLUGINS";
+
 #[test]
 fn a_plugin_seals_and_opens() {
+    if std::env::var_os(WITH_PLUGINS).is_some() {
+        return with_the_plugin_on_path();
+    }
     if !present("python3", "python3", &["--version"]) {
         return;
     }
     let mut path = std::ffi::OsString::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plugin:"));
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["--exact", "with_the_plugin_on_path", "--ignored", "--nocapture"]);
+    command.args(["--exact", "a_plugin_seals_and_opens", "--nocapture"]).env(WITH_PLUGINS, "1");
     // The age crate's own client would print every file key with this.
     let output = command.env("PATH", &path).env("AGEDEBUG", "plugin").output().expect("it starts");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -219,8 +191,6 @@ fn a_plugin_seals_and_opens() {
     assert!(!complained.contains("file-key"), "{complained}");
 }
 
-#[test]
-#[ignore = "a_plugin_seals_and_opens starts it with the plugin on PATH"]
 fn with_the_plugin_on_path() {
     let folder = tempfile::tempdir().expect("a folder");
     let new = keygen("2026-03-01T08:00:00Z".parse().expect("a time"));

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::future::{BoxFuture, join_all};
 use letters::{CODE, coded, letter, mail_to};
 use python::read_by_python;
@@ -414,6 +416,64 @@ async fn an_attached_age_file_comes_out_as_it_went_in() {
     let attached = &read["parts"][2];
     assert_eq!(attached["kind"], "application/octet-stream");
     assert_eq!(attached["name"], "ada_contoso.example.age");
-    let hex: String = file.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(attached["hex"], hex);
+    assert_eq!(attached["base64"], STANDARD.encode(file));
+}
+
+/// Sends until the relay has said yes or nobody knows. Both at most once.
+async fn insist(courier: &Courier, mail: &Mail) -> Sent {
+    loop {
+        match courier.send(mail).await {
+            Sent::NotSent { again: true, .. } => {}
+            settled => return settled,
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_thousand_mails_under_every_fault_are_neither_doubled_nor_lost() {
+    let faults = [
+        Fault::Mail("451 4.3.0 later"),
+        Fault::Rcpt("450 4.2.0 greylisted"),
+        Fault::Data("452 4.3.1 full"),
+        Fault::Dot("451 4.3.0 later"),
+        Fault::Dot("550 5.7.1 spam"),
+        Fault::CutAtMail,
+        Fault::CutAtData,
+        Fault::CutAfterDot,
+        Fault::CutAfterAnswer,
+    ];
+    let calm = [Fault::None; 7];
+    let row: Vec<Fault> =
+        faults.iter().flat_map(|fault| [*fault].into_iter().chain(calm)).collect();
+    let relay = relay_with(&row.repeat(40)).await;
+    let courier = courier(&relay);
+    let pass = serde_json::from_value(CODE.into()).expect("a pass");
+    let letter = letter(&Content::Pass(&pass), "Ada");
+    let to = |row: usize| format!("row{row}@personal.example").parse().expect("a mailbox");
+    let mails: Vec<Mail> = (0..2_000).map(|row| mail_to(&letter, &to(row), Form::Mime)).collect();
+    let outcomes = join_all(mails.iter().map(|mail| insist(&courier, mail))).await;
+    let seen = relay.seen();
+    let mut taken = vec![0; mails.len()];
+    for one in &seen.taken {
+        let row = one.to[0].trim_start_matches("RCPT TO:<row").split('@').next().expect("a row");
+        taken[row.parse::<usize>().expect("a number")] += 1;
+    }
+    let (mut unsettled, mut refused) = (0, 0);
+    for (outcome, taken) in outcomes.iter().zip(taken) {
+        match outcome {
+            Sent::Accepted { .. } => assert_eq!(taken, 1),
+            // Taken or not, but never twice.
+            Sent::Unsettled { .. } => {
+                unsettled += 1;
+                assert!(taken <= 1);
+            }
+            Sent::Refused { .. } => {
+                refused += 1;
+                assert_eq!(taken, 0);
+            }
+            Sent::NotSent { .. } => panic!("{outcome:?}"),
+        }
+    }
+    assert!(unsettled > 20 && refused > 20, "{unsettled} {refused}");
+    assert!(seen.most <= 3, "{}", seen.most);
 }

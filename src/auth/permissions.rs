@@ -16,6 +16,8 @@ pub enum Need {
     ReadPasses,
     /// Read the policy.
     ReadPolicy,
+    /// Change the policy.
+    WritePolicy,
     /// Look users up.
     ReadUsers,
     /// Resolve groups and membership.
@@ -43,6 +45,7 @@ impl Need {
                 "Policy.Read.All",
                 "Policy.ReadWrite.AuthenticationMethod",
             ],
+            Self::WritePolicy => &["Policy.ReadWrite.AuthenticationMethod"],
             Self::ReadUsers => &[
                 "User.Read.All",
                 "User.ReadWrite.All",

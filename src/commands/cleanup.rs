@@ -6,13 +6,24 @@ use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CleanupArgs, Common};
 use crate::exit::Exit;
-use crate::ledger::Access;
+use crate::ledger::{Access, Ledger, Standing};
 use crate::report::{count, shown};
+use crate::run::policy::{self, Scope, Wish};
 use crate::run::tidy::{self, Tidied};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
 
 const NEEDS: [Need; 2] = [Need::WritePasses, Need::ReadPasses];
+/// Where a row of another run still needs the policy.
+const ALIVE: [Standing; 7] = [
+    Standing::Checked,
+    Standing::Intent,
+    Standing::Unsettled,
+    Standing::Held,
+    Standing::Sealed,
+    Standing::Mailing,
+    Standing::Delivered,
+];
 
 pub(super) async fn cleanup(
     args: &CleanupArgs,
@@ -20,16 +31,18 @@ pub(super) async fn cleanup(
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
+    let closing = Closing { args, common };
+    closing.check(world)?;
     match (&args.run, &args.csv) {
-        (_, Some(wave)) => of_wave(wave, common, settings, world).await,
-        (Some(run), None) => of_run(run, args.keep_sealed, settings, world).await,
+        (_, Some(wave)) => of_wave(wave, &closing, settings, world).await,
+        (Some(run), None) => of_run(run, &closing, settings, world).await,
         (None, None) => Err(Failure::new(Exit::Usage, "name a run, or --csv WAVE.csv", &[])),
     }
 }
 
 async fn of_run(
     run: &str,
-    keep_sealed: bool,
+    closing: &Closing<'_>,
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
@@ -38,15 +51,18 @@ async fn of_run(
     if let Ok(log) = ledger.folder().log() {
         world.log.add(log);
     }
-    let session = world.reconnect(settings, &ledger, &NEEDS).await?;
-    let tidied = tidy::run(&ledger, &session, keep_sealed).await?;
-    let exit = ended(&tidied);
+    super::note_run(&ledger);
+    let session = world.reconnect(settings, &ledger, &closing.needs(&NEEDS)).await?;
+    let tidied = tidy::run(&ledger, &session, closing.args.keep_sealed).await?;
+    let mut exit = ended(&tidied);
     let summary = Summary::of(&ledger, &session, tidied.foreign.len() as u64).await?;
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
     ledger.shut().await;
     world.report.tidied(&tidied);
     world.report.summary(&summary)?;
-    if exit != Exit::Done {
+    if exit == Exit::Done {
+        exit = closing.close(Some(&ledger), &session, world).await?;
+    } else {
         let name = ledger.folder().name();
         world.report.next(&[
             (format!("tapwave cleanup {name}"), "goes on where it stopped"),
@@ -58,20 +74,20 @@ async fn of_run(
 
 async fn of_wave(
     wave: &Path,
-    common: &Common,
+    closing: &Closing<'_>,
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
     let needs = [Need::WritePasses, Need::ReadPasses, Need::ReadUsers];
     let base = settings.graph_or_global();
-    let (session, _) = world.connect(settings, &base, &needs).await?;
+    let (session, _) = world.connect(settings, &base, &closing.needs(&needs)).await?;
     let zone = settings.time_zone.clone();
     let holdings = tidy::holdings(wave, zone, &session).await?;
     for fault in &holdings.bad {
         world.report.warn(fault);
     }
-    for unknown in &holdings.unknown {
-        let (line, upn, why) = (unknown.line, shown(&unknown.upn), shown(&unknown.why));
+    for missed in holdings.unknown.iter().chain(&holdings.unseen) {
+        let (line, upn, why) = (missed.line, shown(&missed.upn), shown(&missed.why));
         world.report.warn(format_args!("line {line}, {upn}: {why}"));
     }
     let held = holdings.passes.len() as u64;
@@ -81,7 +97,7 @@ async fn of_wave(
         count(holdings.rows, "person", "people"),
         wave.display()
     );
-    if held > 0 && !common.yes {
+    if held > 0 && !closing.common.yes {
         match world.asking.yes_or_no(&format!("{question}?")) {
             Some(true) => {}
             Some(false) => {
@@ -91,11 +107,108 @@ async fn of_wave(
             None => return Err(Failure::nobody_to_ask(&format!("this would {question}"))),
         }
     }
-    let tidied = tidy::remove_confirmed(holdings.passes, &session).await?;
+    let mut tidied = tidy::remove_confirmed(holdings.passes, &session).await?;
+    tidied.left.extend(holdings.unseen);
     world.report.tidied(&tidied);
     let incomplete = !holdings.bad.is_empty();
     summed(wave, holdings.rows, &tidied, &session, world)?;
-    Ok(if incomplete { Exit::CleanupIncomplete } else { ended(&tidied) })
+    let ended = ended(&tidied);
+    match if incomplete { ended.and(Exit::CleanupIncomplete) } else { ended } {
+        Exit::Done => closing.close(None, &session, world).await,
+        exit => Ok(exit),
+    }
+}
+
+/// What becomes of the policy after a cleanup that is proven.
+struct Closing<'a> {
+    args: &'a CleanupArgs,
+    common: &'a Common,
+}
+
+impl Closing<'_> {
+    fn is_wanted(&self) -> bool {
+        self.args.disable_policy || !self.args.remove_groups.is_empty()
+    }
+
+    /// Says before anything is removed that nobody could be asked afterwards.
+    fn check(&self, world: &World) -> Result<(), Failure> {
+        if self.is_wanted() && !self.common.yes && !world.asking.can_ask() {
+            return Err(Failure::nobody_to_ask("this would change the tenant's policy afterwards"));
+        }
+        Ok(())
+    }
+
+    fn needs(&self, cleanup: &[Need]) -> Vec<Need> {
+        let mut needs = cleanup.to_vec();
+        if self.is_wanted() {
+            needs.extend(super::policy::NEEDS);
+        }
+        if !self.args.remove_groups.is_empty() {
+            needs.push(Need::ReadGroups);
+        }
+        needs
+    }
+
+    /// Undoes what the wave opened, if no other run on this machine needs it.
+    async fn close(
+        &self,
+        ledger: Option<&Ledger>,
+        session: &Session,
+        world: &World,
+    ) -> Result<Exit, Failure> {
+        if !self.is_wanted() {
+            return Ok(Exit::Done);
+        }
+        let others = others(ledger, world)?;
+        if !others.is_empty() {
+            world.report.complain(format_args!(
+                "the policy was left as it is: {} still needs it; clean that up first",
+                shown(&others.join(", "))
+            ));
+            return Ok(Exit::CleanupIncomplete);
+        }
+        let graph = &session.graph;
+        let wish = if self.args.disable_policy {
+            Wish { enabled: Some(false), ..Wish::default() }
+        } else {
+            let targets = policy::targets(graph, &self.args.remove_groups, true).await?;
+            Wish { include: Some(Scope::Remove(targets)), ..Wish::default() }
+        };
+        let plan = wish.plan(graph.policy().await?)?;
+        if plan.is_empty() {
+            world.report.say("the policy is so already");
+            return Ok(Exit::Done);
+        }
+        let names = policy::names(graph, &[&plan.before]).await?;
+        world.report.differences(&plan.differences, &names);
+        if !super::policy::agreed(self.common, world)? {
+            world.report.say("the policy was left as it is");
+            return Ok(Exit::Done);
+        }
+        policy::apply(&plan, session).await?;
+        world.report.say("the policy was changed, read again, and found as wished");
+        Ok(Exit::Done)
+    }
+}
+
+/// Other runs on this machine, of the same tenant as far as is known, with rows that have a
+/// pass or wait for one.
+fn others(ledger: Option<&Ledger>, world: &World) -> Result<Vec<String>, Failure> {
+    let elsewhere = |one: Option<&String>, other: Option<&String>| {
+        one.zip(other).is_some_and(|(one, other)| one != other)
+    };
+    let listed = world.registry()?.list();
+    let needs = listed.iter().filter(|run| {
+        let Ok(summary) = &run.summary else { return false };
+        let same = ledger.is_none_or(|ledger| {
+            let (this, that) = (ledger.about(), &summary.about);
+            run.path != ledger.folder().path()
+                && this.graph_url == that.graph_url
+                && !elsewhere(this.tenant.as_ref(), that.tenant.as_ref())
+        });
+        same && ALIVE.iter().any(|standing| summary.counts.of(*standing) > 0)
+    });
+    Ok(needs.map(|run| run.name.clone()).collect())
 }
 
 /// The summary of a cleanup without a run.

@@ -14,6 +14,7 @@ use crate::report::{OpenFailure, Told};
 use crate::run::StatusError;
 use crate::run::intake::IntakeError;
 use crate::run::issuing::IssuingError;
+use crate::run::policy::PolicyError;
 use crate::run::tidy::TidyError;
 use crate::settings::SettingsError;
 use crate::stages::check::CheckError;
@@ -32,7 +33,10 @@ pub struct Failure {
 
 const ACCESS_HINT: &str =
     "check --tenant, --client-id, --auth and the secret's date; the sign-in log in Entra says more";
+const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
 const OUTAGE_HINT: &str = "nothing is lost: tapwave resume latest carries on when Graph is back";
+const CLEANUP_OUTAGE_HINT: &str =
+    "what was removed is recorded: run the same cleanup again when Graph is back";
 
 impl Failure {
     /// A failure with its hints.
@@ -46,17 +50,45 @@ impl Failure {
         Self::new(Exit::Usage, format!("failed to {doing} {}: {error}", path.display()), &[])
     }
 
+    /// A file that would be overwritten.
+    pub(super) fn there_already(writing: &str, path: &Path, flag: &str) -> Self {
+        let what = format!("failed to write {writing} to {}: it is there already", path.display());
+        Self::new(Exit::Usage, what, &[&format!("name a new file with {flag}")])
+    }
+
     /// Permissions that the token lacks, the least that suffices named.
     pub(super) fn permissions(lacking: &[Need], kind: &str) -> Self {
-        let mut names: Vec<&str> = lacking.iter().map(|need| need.least()).collect();
-        names.dedup();
+        // One that another of the list brings along is not asked for by itself.
+        let brought = |need: &Need| {
+            let mut others = lacking.iter().filter(|other| *other != need);
+            others.any(|other| need.sufficient().contains(&other.least()))
+        };
+        let names: Vec<&str> =
+            lacking.iter().filter(|need| !brought(need)).map(|need| need.least()).collect();
         let what = format!("the {kind} token lacks {}", names.join(", "));
         let hint = format!(
-            "grant {} {kind} permissions of Microsoft Graph and give admin consent: {}",
-            if names.len() == 1 { "this" } else { "these" },
+            "grant {} of Microsoft Graph and give admin consent: {}",
+            match names.len() {
+                1 => format!("this {kind} permission"),
+                _ => format!("these {kind} permissions"),
+            },
             names.join(", ")
         );
         Self::new(Exit::Access, what, &[&hint])
+    }
+
+    /// A person's `az login` token, which carries the Azure CLI's own scopes.
+    pub(super) fn azure_cli_user(lacking: &[Need]) -> Self {
+        let names: Vec<&str> = lacking.iter().map(|need| need.least()).collect();
+        let what = format!(
+            "the token of a person signed in to the Azure CLI cannot carry {}",
+            names.join(", ")
+        );
+        let hints = [
+            "sign in to the Azure CLI as a service principal: az login --service-principal",
+            "or sign in here as a person: --auth interactive, or --auth device-code",
+        ];
+        Self::new(Exit::Access, what, &hints)
     }
 
     pub(super) fn other_graph(url: &str) -> Self {
@@ -104,10 +136,8 @@ usage! {
     SettingsError => [],
     NetworkError => [],
     FolderError => [],
-    RegistryError => ["tapwave runs lists the runs on this machine"],
-    BookError => [
-        "a recipient is an age public key (age1…); tapwave keygen makes one",
-    ],
+    RegistryError => [],
+    BookError => ["tapwave keygen makes an identity and shows its public key, age1…"],
     BadIdentity => [],
     OpenFailure => [],
 }
@@ -146,7 +176,14 @@ impl From<GraphError> for Failure {
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         let exit = match &error {
-            LedgerError::Write(_) | LedgerError::Shut => Exit::Unexpected,
+            LedgerError::Write(_)
+            | LedgerError::Shut
+            | LedgerError::Illegal { .. }
+            | LedgerError::NeedsIntent { .. }
+            | LedgerError::OtherUser(_)
+            | LedgerError::UnknownLine(_)
+            | LedgerError::ScratchOnly => Exit::Unexpected,
+            LedgerError::PurgeHindered(_) => Exit::CleanupIncomplete,
             _ => Exit::Usage,
         };
         Self::new(exit, chain(&error), &[])
@@ -183,6 +220,11 @@ impl From<IntakeError> for Failure {
     fn from(error: IntakeError) -> Self {
         match error {
             IntakeError::Ledger(error) => error.into(),
+            IntakeError::Check(CheckError::Graph(error @ GraphError::Outage { .. })) => Self::new(
+                Exit::Outage,
+                error,
+                &["nothing was issued; try again when Graph is back"],
+            ),
             IntakeError::Check(error) => error.into(),
             IntakeError::Book(error) => error.into(),
             IntakeError::Interrupted => Self::new(Exit::Interrupted, error, &[]),
@@ -237,10 +279,33 @@ impl From<IssuingError> for Failure {
 impl From<TidyError> for Failure {
     fn from(error: TidyError) -> Self {
         match error {
+            // A run that cleanup has closed is not resumed.
+            TidyError::Halt(halt @ Halt::Outage { .. }) => {
+                Self::new(Exit::Outage, halt, &[CLEANUP_OUTAGE_HINT])
+            }
             TidyError::Halt(halt) => halt.into(),
             TidyError::Ledger(error) => error.into(),
             TidyError::Intake(error) => error.into(),
             TidyError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
+        }
+    }
+}
+
+impl From<PolicyError> for Failure {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Value { .. }
+            | PolicyError::Order { .. }
+            | PolicyError::Everyone
+            | PolicyError::ExcludeAll => Self::new(Exit::Usage, error, &[]),
+            PolicyError::Group(error) => error.into(),
+            PolicyError::Graph(GraphError::Refused { ref refusal, .. })
+                if refusal.status == 403 =>
+            {
+                Self::new(Exit::Access, error, &[POLICY_HINT])
+            }
+            PolicyError::Graph(error) => error.into(),
+            PolicyError::NotTaken { .. } => Self::new(Exit::Unexpected, error, &[]),
         }
     }
 }
@@ -258,5 +323,25 @@ impl From<StatusError<io::Error>> for Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         Self::new(Exit::Unexpected, format!("failed to write to stdout: {error}"), &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cleanup_that_could_not_end_is_told_as_one() {
+        let why = "no answer in time".to_owned();
+        let outage = Failure::from(TidyError::from(GraphError::Outage { why }));
+        assert_eq!(outage.exit, Exit::Outage);
+        assert!(!outage.told.hints[0].contains("resume"), "a closed run is not resumed");
+        let hindered = LedgerError::PurgeHindered("ledger.db".into());
+        assert_eq!(Failure::from(TidyError::from(hindered)).exit, Exit::CleanupIncomplete);
+    }
+
+    #[test]
+    fn a_defect_is_not_blamed_on_the_command_line() {
+        assert_eq!(Failure::from(LedgerError::ScratchOnly).exit, Exit::Unexpected);
     }
 }

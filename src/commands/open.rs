@@ -10,12 +10,12 @@ use clap::CommandFactory;
 use secrecy::ExposeSecret;
 
 use super::{Failure, World};
-use crate::cli::{Cli, KeygenArgs, OpenArgs};
+use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
 use crate::ids::Upn;
-use crate::ledger::{Access, Ledger, Standing};
+use crate::ledger::{Access, Ledger, Standing, State};
 use crate::limits;
-use crate::report::{OpenFailure, Opening, count, private_file};
+use crate::report::{OpenFailure, Opening, Shape, count, private_file, shown};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
 
 /// Rows whose sealed copy is in the ledger until it is purged.
@@ -24,17 +24,15 @@ const READABLE: [Standing; 4] =
 
 pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure> {
     let identities = identities(&args.identities, world)?;
-    let only = args.user.as_deref().map(str::parse::<Upn>).transpose().map_err(|bad| {
-        Failure::new(Exit::Usage, format!("--user: the userPrincipalName {bad}"), &[])
-    })?;
+    let only = args.user.as_deref().map(wanted_user).transpose()?;
     let output = args.output.as_deref();
     let path = Path::new(&args.what);
-    let opening = Opening::begin(args.format.into(), only.clone(), output)?;
+    let opening = Opening::begin(shape(args.format, world), only.clone(), output)?;
     let rows = if path.is_file() {
         file(path, opening, &identities)?
     } else {
         let ledger = world.ledger(&args.what, Access::Read).await?;
-        run(&ledger, opening, &identities).await?
+        run(&ledger, opening, &identities, world).await?
     };
     if let Some(path) = output {
         let rows = count(rows, "pass", "passes");
@@ -49,6 +47,21 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     }
 }
 
+/// `--json` promises JSON from every command; a format that was named wins.
+fn shape(format: OpenFormat, world: &World) -> Shape {
+    match format {
+        OpenFormat::Table if world.report.is_json() => OpenFormat::Json.into(),
+        named => named.into(),
+    }
+}
+
+fn wanted_user(text: &str) -> Result<Upn, Failure> {
+    text.parse().map_err(|bad| {
+        let what = format!("--user {}: the userPrincipalName {bad}", shown(text));
+        Failure::new(Exit::Usage, what, &["write it as the wave does, like name@contoso.com"])
+    })
+}
+
 fn file(path: &Path, mut opening: Opening, identities: &Identities) -> Result<u64, Failure> {
     let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
     opening.file(path, file, identities)?;
@@ -56,11 +69,13 @@ fn file(path: &Path, mut opening: Opening, identities: &Identities) -> Result<u6
 }
 
 /// Every sealed row of a run that the identities open. A row for somebody else is passed
-/// over; that all of them are is an error.
+/// over; that all of them are is an error. One that nobody has vouched for is not shown, as it
+/// is in no handoff: its pass may be dead.
 async fn run(
     ledger: &Ledger,
     mut opening: Opening,
     identities: &Identities,
+    world: &World,
 ) -> Result<u64, Failure> {
     if ledger.purged().await?.is_some() {
         let what = "the sealed copies of this run were purged by its cleanup";
@@ -70,13 +85,17 @@ async fn run(
             &["its passes are removed; nothing is left to read"],
         ));
     }
-    let (mut sealed, mut closed) = (0_u64, 0_u64);
+    let (mut sealed, mut closed, mut unproven) = (0_u64, 0_u64, 0_u64);
     let mut after = None;
     loop {
         let rows = ledger.rows(&READABLE, after, limits::ROWS_PER_READ).await?;
         let Some(last) = rows.last() else { break };
         after = Some(last.line);
         for row in rows {
+            if matches!(row.state, State::Sealed { proven: false, .. }) {
+                unproven += 1;
+                continue;
+            }
             let Some(bytes) = ledger.ciphertext(row.line).await? else { continue };
             sealed += 1;
             let name = PathBuf::from(format!("{} line {}", ledger.folder().name(), row.line));
@@ -86,6 +105,13 @@ async fn run(
                 Err(other) => return Err(other.into()),
             }
         }
+    }
+    if unproven > 0 {
+        world.report.complain(format_args!(
+            "{} not shown: the run broke off, and nobody has looked since what stands on the user; tapwave resume {} does",
+            count(unproven, "pass is", "passes are"),
+            ledger.folder().name()
+        ));
     }
     if sealed > 0 && sealed == closed {
         let what = "none of the run's passes is sealed to this identity";
@@ -103,7 +129,8 @@ pub(super) fn identities(paths: &[PathBuf], world: &World) -> Result<Identities,
             identities.add_file("stdin", io::stdin().lock(), &prompts)?;
             continue;
         }
-        let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
+        let file = File::open(path)
+            .map_err(|error| Failure::file("open the identity file", path, &error))?;
         identities.add_file(&path.display().to_string(), file, &prompts)?;
     }
     Ok(identities)
@@ -119,7 +146,10 @@ pub(super) fn keygen(args: &KeygenArgs, world: &World) -> Result<Exit, Failure> 
                 file.write_all(text)?;
                 file.sync_all()
             });
-            written.map_err(|error| Failure::file("write", path, &error))?;
+            written.map_err(|error| match error.kind() {
+                io::ErrorKind::AlreadyExists => Failure::there_already("the identity", path, "-o"),
+                _ => Failure::file("write", path, &error),
+            })?;
             world.report.say(format_args!("identity: {} (keep it secret)", path.display()));
         }
     }

@@ -10,19 +10,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
+use serde::Serialize;
 use tempfile::TempDir;
 
 use super::wave::{Wanted, begin};
 use super::{Failure, World};
-use crate::cli::RehearseArgs;
+use crate::cli::{Profile, RehearseArgs};
 use crate::exit::Exit;
 use crate::graph::Graph;
 use crate::ledger::{Ledger, RunFolder};
-use crate::pace::Pace;
+use crate::limits;
+use crate::pace::{Foretold, Pace, foretell};
 use crate::rehearsal::options::{Latency, Limit, Throttle, Throttles};
-use crate::rehearsal::{InMemory, Options, Tenant};
-use crate::report::count;
+use crate::rehearsal::{Gate, InMemory, Options, Tenant};
+use crate::report::{count, lasting};
 use crate::roster::{Defaults, Found, Roster};
 use crate::run::intake::{IntakeError, RunAbout};
 use crate::run::{Session, Summary, issuing, tidy};
@@ -32,8 +35,42 @@ use crate::vault::{Identities, NewIdentity, NoPrompts, Prompts, keygen, open};
 /// What a call to Graph takes, near enough.
 const LATENCY: Latency =
     Latency { least: Duration::from_millis(20), most: Duration::from_millis(60) };
-/// Microsoft's documented identity budget: 3,000 writes at once, then 20 a second.
-const BUDGET: Limit = Limit::Bucket { rate: 20.0, burst: 3_000.0 };
+/// Between the two.
+const USUAL_LATENCY: Duration = Duration::from_millis(40);
+/// The shape of a prediction, by name and version.
+const PREDICTION: &str = "tapwave.prediction/1";
+
+impl Profile {
+    /// What the tenant bears, and how that is said.
+    const fn limit(self) -> (Limit, &'static str) {
+        match self {
+            Self::None => (Limit::None, "does not throttle"),
+            Self::Bucket => {
+                (Limit::Bucket { rate: 20.0, burst: 20.0 }, "bears 20 passes a second, 20 at once")
+            }
+            Self::Window => (
+                Limit::Fixed { units: 5.0, per: Duration::from_secs(10) },
+                "bears 5 passes in each 10 seconds",
+            ),
+            Self::Burst => (
+                Limit::Bucket { rate: 20.0, burst: 3_000.0 },
+                "bears 3,000 passes at once, then 20 a second",
+            ),
+        }
+    }
+}
+
+/// What issuing a wave would come to.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Prediction {
+    schema: &'static str,
+    rows: u64,
+    seconds: f64,
+    per_second: f64,
+    refused: u64,
+    gave_up: bool,
+}
 
 pub(super) async fn rehearse(
     args: &RehearseArgs,
@@ -42,7 +79,12 @@ pub(super) async fn rehearse(
 ) -> Result<Exit, Failure> {
     let report = &world.report;
     report.say("rehearsal: a simulated tenant inside this program; nothing leaves this machine");
-    let stage = Stage::set(args, world)?;
+    let stage = Stage::set(args, settings, world)?;
+    let foretold = stage.foretell(args, settings);
+    tell(args.profile, stage.upns.len() as u64, &foretold, world);
+    if foretold.gave_up || foretold.took > limits::MAX_REHEARSAL {
+        return stage.leave_it_at(&foretold, world);
+    }
     let identity = keygen(world.clock.now());
     report.say(format_args!("made a throw-away identity, {}", identity.recipient));
     let extra = [identity.recipient.clone()];
@@ -70,6 +112,10 @@ pub(super) async fn rehearse(
         return Err(error.into());
     }
     let issued = Summary::of(&ledger, &session, 0).await?;
+    if issuance.drained {
+        report.summary(&issued)?;
+        return Ok(broken_off(world));
+    }
     report.say(format_args!(
         "issued and sealed {} with {}",
         count(issued.sealed, "pass", "passes"),
@@ -78,7 +124,9 @@ pub(super) async fn rehearse(
     prove_readable(&issuance.handoffs, &identity, &tenant, issued.sealed, world)?;
     let exit = clean_up(&ledger, &tenant, &session, world).await?;
     ledger.shut().await;
-    teach(args, issued.sealed, world);
+    if exit == Exit::Done {
+        teach(args, issued.sealed, world);
+    }
     Ok(exit)
 }
 
@@ -90,7 +138,7 @@ struct Stage {
 }
 
 impl Stage {
-    fn set(args: &RehearseArgs, world: &World) -> Result<Self, Failure> {
+    fn set(args: &RehearseArgs, settings: &Settings, world: &World) -> Result<Self, Failure> {
         let home = tempfile::Builder::new()
             .prefix("tapwave-rehearsal-")
             .tempdir()
@@ -103,7 +151,7 @@ impl Stage {
             world.report.say(format_args!("invented {}", count(args.rows, "person", "people")));
             wave
         };
-        let upns = people(&wave)?;
+        let upns = people(&wave, settings.zone(&args.want)?)?;
         Ok(Self { home, wave, upns })
     }
 
@@ -111,6 +159,36 @@ impl Stage {
         // The system's own folder for temporary files may be reached through a link.
         let home = self.home.path();
         home.canonicalize().unwrap_or_else(|_| home.to_owned()).join("run")
+    }
+
+    /// How long issuing will take, by the limiter that will be in force.
+    fn foretell(&self, args: &RehearseArgs, settings: &Settings) -> Foretold {
+        let mut gate = Gate::new(Throttle::of(args.profile.limit().0));
+        let rows = self.upns.len() as u64;
+        foretell(&settings.pace, rows, USUAL_LATENCY, |after| gate.ask(after))
+    }
+
+    /// A rehearsal in real time would try anybody's patience.
+    fn leave_it_at(&self, foretold: &Foretold, world: &World) -> Result<Exit, Failure> {
+        if world.report.is_json() {
+            world.report.json(&Prediction {
+                schema: PREDICTION,
+                rows: self.upns.len() as u64,
+                seconds: foretold.took.as_secs_f64(),
+                per_second: per_second(foretold),
+                refused: foretold.refused,
+                gave_up: foretold.gave_up,
+            })?;
+        }
+        world.report.say(format_args!(
+            "that is longer than {}, so it is left at the prediction",
+            lasting(limits::MAX_REHEARSAL)
+        ));
+        world.report.next(&[(
+            "tapwave rehearse".to_owned(),
+            "goes through everything with a few people, from the check to the cleanup",
+        )]);
+        Ok(Exit::Done)
     }
 
     fn connect(
@@ -122,12 +200,39 @@ impl Stage {
         let mut tenant = Tenant::for_wave(self.upns.iter().map(String::as_str), args.seed);
         let options: &mut Options = tenant.options_mut();
         options.latency = LATENCY;
-        options.throttles = Throttles { pass_writes: Throttle::of(BUDGET), ..Throttles::default() };
+        let pass_writes = Throttle::of(args.profile.limit().0);
+        options.throttles = Throttles { pass_writes, ..Throttles::default() };
         let tenant = InMemory::new(tenant, world.clock.clone());
         let pace = Pace::new(settings.pace, world.clock.clone());
         let graph = Graph::new(Arc::new(tenant.clone()), pace, world.clock.clone());
         (tenant, world.session(graph))
     }
+}
+
+/// What is to be expected, in words.
+fn tell(profile: Profile, rows: u64, foretold: &Foretold, world: &World) {
+    let (_, bears) = profile.limit();
+    world.report.say(format_args!("the tenant {bears}; a call takes 20 to 60 ms"));
+    let wave = count(rows, "person", "people");
+    let refused = count(foretold.refused, "refused call", "refused calls");
+    if foretold.gave_up {
+        world.report.say(format_args!(
+            "prediction: {wave}: given up after {} with {refused}; resume would carry on",
+            lasting(foretold.took)
+        ));
+        return;
+    }
+    world.report.say(format_args!(
+        "prediction: issuing to {wave} takes {}, {:.1} a second, with {refused} and nobody left out",
+        lasting(foretold.took),
+        per_second(foretold)
+    ));
+}
+
+fn per_second(foretold: &Foretold) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
+    let accepted = foretold.accepted as f64;
+    accepted / foretold.took.as_secs_f64().max(0.001)
 }
 
 /// Opens every handoff file with the throw-away identity and compares it with the tenant.
@@ -160,7 +265,7 @@ fn prove_readable(
     let size: u64 =
         handoffs.iter().filter_map(|path| fs::metadata(path).ok()).map(|about| about.len()).sum();
     world.report.say(format_args!(
-        "opened {} ({size} bytes) with that identity: all {} read, each the one that lives in the tenant",
+        "opened {} ({size} bytes) with that identity: {}, each the one that lives in the tenant",
         count(handoffs.len() as u64, "handoff file", "handoff files"),
         count(sealed, "pass", "passes"),
     ));
@@ -178,6 +283,9 @@ async fn clean_up(
     let left = tenant.with(|tenant, _| tenant.passes().count()) as u64;
     let summary = Summary::of(ledger, session, tidied.foreign.len() as u64).await?;
     world.report.summary(&summary)?;
+    if tidied.drained {
+        return Ok(broken_off(world));
+    }
     if left > 0 || !tidied.is_proven() {
         let what = format!("the tenant still has {}", count(left, "pass", "passes"));
         return Err(Failure::new(Exit::CleanupIncomplete, what, &["please report this"]));
@@ -185,16 +293,23 @@ async fn clean_up(
     Ok(Exit::Done)
 }
 
+/// Ctrl-C. The simulated tenant and the run's folder end with the program: nothing is to be
+/// resumed, and nothing to be reported.
+fn broken_off(world: &World) -> Exit {
+    world.report.say("the rehearsal was broken off; its tenant and its passes are gone with it");
+    Exit::Interrupted
+}
+
 /// What happened, in words for somebody who has never done it, and what to type for real.
 fn teach(args: &RehearseArgs, issued: u64, world: &World) {
     let report = &world.report;
-    let passes = count(issued, "person", "people");
+    let people = count(issued, "person", "people");
     report.say("");
     report.say(format_args!(
-        "what happened: {passes} got a Temporary Access Pass each, a code that lets its owner sign in\n\
-         and set up a device. Each code was encrypted the moment it arrived, so that only the holder\n\
-         of the identity could read it; no file ever held one in the clear. At the end every pass\n\
-         was removed, and the tenant was asked again to prove it."
+        "what happened: {people} got their own Temporary Access Pass, a code that lets its owner\n\
+         sign in and set up a device. Each code was encrypted the moment it arrived, so that only the\n\
+         holder of the identity could read it; no file ever held one in the clear. At the end every\n\
+         pass was removed, and the tenant was asked again to prove it"
     ));
     report.say("");
     let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv")).display();
@@ -220,10 +335,10 @@ fn invent(path: &Path, rows: u64) -> std::io::Result<()> {
 }
 
 /// Everybody in the wave, to be put into the tenant. What is wrong with a row is told later.
-fn people(wave: &Path) -> Result<Vec<String>, Failure> {
+fn people(wave: &Path, time_zone: Option<TimeZone>) -> Result<Vec<String>, Failure> {
     let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
     let file = File::open(wave).map_err(|error| Failure::file("open", wave, &error))?;
-    let roster = Roster::open(file, Defaults::default()).map_err(unread)?;
+    let roster = Roster::open(file, Defaults { time_zone }).map_err(unread)?;
     let mut upns = Vec::new();
     for found in roster {
         if let Found::Row(row) = found.map_err(unread)? {

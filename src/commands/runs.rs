@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use super::deliver::{Carrier, needs_of_mail};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
-use crate::cli::{Common, ResumeArgs, StatusArgs};
+use crate::cli::{Common, ManifestArgs, ResumeArgs, StatusArgs};
 use crate::exit::Exit;
 use crate::ledger::{Access, Existing};
 use crate::report::TOLD;
@@ -22,6 +22,7 @@ pub(super) async fn resume(
     if let Ok(log) = ledger.folder().log() {
         world.log.add(log);
     }
+    super::note_run(&ledger);
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
@@ -51,7 +52,7 @@ pub(super) async fn status(
 ) -> Result<Exit, Failure> {
     let ledger = world.ledger(&args.run, Access::Read).await?;
     let session = if args.live {
-        let settings = Settings::load(common)?;
+        let settings = Settings::load(common, &world.environment)?;
         Some(world.reconnect(&settings, &ledger, &[Need::ReadPasses]).await?)
     } else {
         None
@@ -108,6 +109,16 @@ impl Rows {
     fn end(&self, out: &mut impl Write) -> io::Result<()> {
         if self.json { out.write_all(b"\n]}\n") } else { Ok(()) }
     }
+}
+
+pub(super) async fn manifest(args: &ManifestArgs, world: &World) -> Result<Exit, Failure> {
+    let ledger = world.ledger(&args.run, Access::Read).await?;
+    let about = ledger.about();
+    let mut manifest = world.report.manifest(&about.name, about.tenant.as_deref())?;
+    let visit = |expected| manifest.pass(&expected).map_err(Failure::from);
+    run::manifest::manifest(&ledger, visit).await?;
+    manifest.end()?;
+    Ok(Exit::Done)
 }
 
 pub(super) fn list(world: &World) -> Result<Exit, Failure> {

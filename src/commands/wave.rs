@@ -9,13 +9,14 @@ use crate::auth::permissions::Need;
 use crate::cli::{CheckArgs, MailArgs, RunArgs, WaveArgs};
 use crate::exit::Exit;
 use crate::ids::Line;
-use crate::ledger::{Draft, Existing, Ledger, Options, RunFolder, Standing};
-use crate::report::shown;
+use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, RunFolder, Standing};
+use crate::limits;
+use crate::report::{lasting, shown};
 use crate::run::intake::{self, Letters, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
-use crate::stages::check::Issuers;
+use crate::stages::check::{Check, Issuers, Problem};
 use crate::stages::seal::RecipientBook;
 
 /// A wave, what is wanted of it, and who may read it.
@@ -39,6 +40,10 @@ impl<'a> Wanted<'a> {
         world: &World,
     ) -> Result<Self, Failure> {
         let options = settings.options(want)?;
+        readable(wave)?;
+        if let Some(path) = want.rejects.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+            return Err(Failure::there_already("the rejected rows", path, "--rejects"));
+        }
         let mut break_glass = settings.break_glass.clone();
         break_glass.extend(want.break_glass.iter().cloned());
         break_glass.extend(extra.iter().cloned());
@@ -68,14 +73,7 @@ impl<'a> Wanted<'a> {
 
     /// The permissions that `run` with these options needs.
     fn needs(&self) -> Vec<Need> {
-        let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
-        if self.options.existing != Existing::Replace {
-            needs.push(Need::ReadPasses);
-        }
-        // Whether the policy's own targets are groups is known only after it has been read.
-        if !self.options.groups.is_empty() {
-            needs.push(Need::ReadGroups);
-        }
+        let mut needs = needs(&self.options);
         needs.extend(self.carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
         needs
     }
@@ -125,12 +123,64 @@ impl<'a> Wanted<'a> {
     }
 }
 
+/// The permissions that `run` with these options needs.
+fn needs(options: &Options) -> Vec<Need> {
+    let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
+    if options.existing != Existing::Replace {
+        needs.push(Need::ReadPasses);
+    }
+    // Whether the policy's own targets are groups is known only after it has been read.
+    if !options.groups.is_empty() {
+        needs.push(Need::ReadGroups);
+    }
+    needs
+}
+
+/// `check --access`: sign-in, permissions and policy for these flags, before there is a wave.
+async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<Exit, Failure> {
+    let options = settings.options(&args.want)?;
+    let mut needs = needs(&options);
+    if settings.mail_options(&args.mail, &args.want)?.is_some() {
+        needs.extend(needs_of_mail(&settings.mail_plan()?));
+    }
+    let base = settings.graph_or_global();
+    let (session, grants) = world.sign_in(settings, &base, &needs).await?;
+    let policy = session.graph.policy().await?;
+    // Groups are resolved too, so that a name that is wrong shows today.
+    let check = Check::prepare(&session.graph, &options, 0, session.may_read_groups).await?;
+    let bounds = check.policy();
+    let problems = access_problems(&options, &bounds);
+    let names = crate::run::policy::names(&session.graph, &[&policy]).await?;
+    world.report.access(base.as_str(), &grants, &policy, &names, &problems)?;
+    if !problems.is_empty() {
+        world.report.say("verdict: problems; nothing was changed");
+        return Ok(Exit::Problems);
+    }
+    world.report.say("verdict: access is ready; nothing was changed");
+    world.report.next(&[("tapwave check WAVE.csv …".to_owned(), "checks the people")]);
+    Ok(Exit::Done)
+}
+
+/// What every row would be told, because flags and policy do not go together.
+fn access_problems(options: &Options, bounds: &PolicyRecord) -> Vec<Problem> {
+    let (min, max) = (bounds.min_lifetime_minutes, bounds.max_lifetime_minutes);
+    let mut problems = Vec::new();
+    if let Some(asked) = options.lifetime_minutes.filter(|asked| !(min..=max).contains(asked)) {
+        problems.push(Problem::Lifetime { asked, min, max });
+    }
+    if bounds.one_time && options.one_time == Some(false) {
+        problems.push(Problem::MultiUse);
+    }
+    problems
+}
+
 pub(super) async fn check(
     args: &CheckArgs,
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
+    let Some(wave) = &args.wave else { return access(args, settings, world).await };
+    let wanted = Wanted::resolve(wave, &args.want, settings, &[], world)?;
     let mut wanted = wanted.with_mail(&args.mail, settings, world)?;
     somebody_can_read(&wanted, world, false)?;
     let base = settings.graph_or_global();
@@ -146,16 +196,16 @@ pub(super) async fn check(
     }
     let (go, said) = wanted.may_go_on(&verdict);
     let report = &world.report;
-    report.verdict(&args.wave, &verdict, said)?;
+    report.verdict(wave, &verdict, said)?;
     told_rejects(&wanted, &verdict, world);
     if !go {
         report.say("verdict: problems; nothing was changed");
-        report.next(&[hint_to_skip(&args.wave)]);
+        report.next(&[what_to_mend(&wanted)]);
         return Ok(Exit::Problems);
     }
     report.say(format_args!("verdict: {said}; nothing was changed"));
-    let run = format!("tapwave run {} …", args.wave.display());
-    report.next(&[(run, "with the same options issues the passes")]);
+    let run = format!("tapwave run {} …", wave.display());
+    report.next(&[(run, "issues the passes, with the same options")]);
     Ok(Exit::Done)
 }
 
@@ -167,8 +217,6 @@ pub(super) async fn run(
     let wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
     let mut wanted = wanted.with_mail(&args.mail, settings, world)?;
     somebody_can_read(&wanted, world, true)?;
-    // A wave that is not there is told before a folder is made for it.
-    std::fs::File::open(&args.wave).map_err(|error| Failure::file("open", &args.wave, &error))?;
     let base = settings.graph_or_global();
     let registry = world.registry()?;
     let path = match &args.folder {
@@ -178,6 +226,13 @@ pub(super) async fn run(
     let made = path.symlink_metadata().is_err();
     let folder = RunFolder::create(&path)?;
     world.report.say(format_args!("run folder: {}", folder.path().display()));
+    if settings.fence < limits::SHORT_FENCE {
+        world.report.warn(format_args!(
+            "a fence of {} protects from little: a request whose answer is lost may be carried \
+             out after it and replace the pass that was issued next",
+            lasting(settings.fence)
+        ));
+    }
     if let Ok(log) = folder.log() {
         world.log.add(log);
     }
@@ -241,11 +296,12 @@ pub(super) async fn begin(
     if !go {
         draft.discard()?;
         world.report.say("verdict: problems; nothing was issued");
-        world.report.next(&[hint_to_skip(wanted.wave)]);
+        world.report.next(&[what_to_mend(wanted)]);
         return Ok(None);
     }
     let now = world.clock.now();
     let ledger = intake::publish(draft, &verdict, wanted.wave, about, &wanted.book, now)?;
+    super::note_run(&ledger);
     Ok(Some(ledger))
 }
 
@@ -257,9 +313,20 @@ pub(super) async fn finish(
     world: &World,
 ) -> Result<Exit, Failure> {
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
-    let summary = Summary::of(ledger, session, 0).await?;
+    let summary = Summary::of(ledger, session, 0).await;
     ledger.shut().await;
     let report = &world.report;
+    let summary = match summary {
+        Ok(summary) => summary,
+        // It may name a pass that could not be deleted: a ledger that cannot be summed up must
+        // not hide that.
+        Err(error) => {
+            if let Some(halt) = issuance.halt {
+                report.warn_of(&Failure::from(halt).told);
+            }
+            return Err(error.into());
+        }
+    };
     report.summary(&summary)?;
     for path in &issuance.handoffs {
         report.say(format_args!("handoff: {}", path.display()));
@@ -283,7 +350,7 @@ pub(super) async fn finish(
         issuance.halt.map(Failure::from).into_iter().chain(issuance.handover.map(Failure::from))
     {
         exit = exit.and(failure.exit);
-        report.tell(&failure.told);
+        report.warn_of(&failure.told);
     }
     let name = ledger.folder().name();
     let mut next = Vec::new();
@@ -333,14 +400,32 @@ fn preview(
     Ok(Exit::Done)
 }
 
-fn hint_to_skip(wave: &Path) -> (String, &'static str) {
-    let command = format!("tapwave check {} --rejects FILE", wave.display());
-    (command, "writes them to mend; --skip-ineligible leaves them out")
+fn what_to_mend(wanted: &Wanted<'_>) -> (String, &'static str) {
+    match &wanted.want.rejects {
+        Some(path) => (format!("tapwave check {} …", path.display()), "once its rows are mended"),
+        None => (
+            format!("tapwave check {} --rejects FILE …", wanted.wave.display()),
+            "writes them to a file to mend; --skip-ineligible leaves them out",
+        ),
+    }
 }
 
 fn told_rejects(wanted: &Wanted<'_>, verdict: &Verdict, world: &World) {
     if let Some(path) = wanted.want.rejects.as_ref().filter(|_| verdict.ineligible > 0) {
         world.report.say(format_args!("rejected rows: {}", path.display()));
+    }
+}
+
+/// Nobody should sign in before a wave that cannot be read is told.
+fn readable(wave: &Path) -> Result<(), Failure> {
+    let about = std::fs::File::open(wave).and_then(|file| file.metadata());
+    match about {
+        Ok(about) if about.is_dir() => {
+            let what = format!("failed to open {}: it is a folder", wave.display());
+            Err(Failure::new(Exit::Usage, what, &["name the CSV file in it"]))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::file("open", wave, &error)),
     }
 }
 
@@ -357,7 +442,7 @@ fn somebody_can_read(wanted: &Wanted<'_>, world: &World, must: bool) -> Result<(
             &["give -r age1…, or -R FILE; tapwave keygen makes an identity with its public key"],
         ));
     }
-    world.report.warn(format_args!("no -r and no break-glass recipient; {column}"));
+    world.report.warn(format_args!("no -r and no --break-glass; {column}"));
     Ok(())
 }
 

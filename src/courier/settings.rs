@@ -46,6 +46,31 @@ pub struct MailSettings {
     pub support: Option<String>,
 }
 
+impl MailSettings {
+    /// The keys that are given, in their order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        let given = [
+            ("courier", self.courier.is_some()),
+            ("from", self.from.is_some()),
+            ("reply_to", self.reply_to.is_some()),
+            ("host", self.host.is_some()),
+            ("port", self.port.is_some()),
+            ("tls", self.tls.is_some()),
+            ("username", self.username.is_some()),
+            ("password_env", self.password_env.is_some()),
+            ("password_file", self.password_file.is_some()),
+            ("password_command", self.password_command.is_some()),
+            ("auth", self.auth.is_some()),
+            ("max_per_minute", self.max_per_minute.is_some()),
+            ("max_connections", self.max_connections.is_some()),
+            ("client_certificate", self.client_certificate.is_some()),
+            ("support", self.support.is_some()),
+        ];
+        given.iter().filter(|(_, is_given)| *is_given).map(|(key, _)| (*key).to_owned()).collect()
+    }
+}
+
 /// The two couriers, as the settings name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

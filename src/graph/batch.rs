@@ -12,35 +12,13 @@ use zeroize::Zeroizing;
 
 use super::transport::{Method, Response};
 use super::verdict::{self, Refusal, Verdict};
+use super::wire::Inner;
 use super::{Graph, GraphError, Patience, wire};
 use crate::limits;
 use crate::pace::{Budget, Throttled};
 
 /// Batches under way at once; the limiter's window rules beneath this.
 const BATCHES_AT_ONCE: usize = 8;
-
-/// A request inside a `$batch`. Only what may be repeated: a read, or a DELETE by id.
-#[derive(Debug, Clone)]
-pub struct Inner {
-    pub(super) method: Method,
-    pub(super) target: String,
-    pub(super) body: Option<serde_json::Value>,
-}
-
-impl Inner {
-    pub(super) fn get(target: String) -> Self {
-        Self { method: Method::Get, target, body: None }
-    }
-
-    pub(super) fn delete(target: String) -> Self {
-        Self { method: Method::Delete, target, body: None }
-    }
-
-    /// A POST that only asks, such as `checkMemberGroups`.
-    pub(super) fn ask(target: String, body: serde_json::Value) -> Self {
-        Self { method: Method::Post, target, body: Some(body) }
-    }
-}
 
 /// What one inner request came to: the body of a success, or a definite no.
 pub type Answer = Result<Zeroizing<Vec<u8>>, Refusal>;
@@ -50,7 +28,8 @@ impl Graph {
     /// each has its answer, in the order of the requests.
     ///
     /// # Errors
-    /// [`GraphError::SignIn`], or [`GraphError::Outage`] when patience ends.
+    /// [`GraphError::SignIn`], or [`GraphError::Outage`] when patience ends: with losses, or
+    /// with [`limits::MAX_OUTAGE`] of nothing but refusals.
     pub async fn batch(
         &self,
         budget: Budget,
@@ -97,7 +76,7 @@ impl Graph {
         patience: &mut Patience,
     ) -> Result<Vec<(usize, Answer)>, GraphError> {
         let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
-        let permit = self.pace.admit(budget, count).await;
+        let permit = self.leave(budget, count).await;
         let request =
             Self::request(Method::Post, "/$batch".to_owned(), Some(wire::batch_body(waiting)));
         let response = match self.exchange(&request).await {
@@ -105,7 +84,12 @@ impl Graph {
             Verdict::RetryAfter { wait } => {
                 self.tally.throttled(u64::from(count));
                 permit.answered(0, Some(Throttled { count, retry_after: wait }), None);
+                self.still_hopeful(budget)?;
                 return Ok(Vec::new());
+            }
+            Verdict::Refused(refusal) => {
+                permit.answered(count, None, None);
+                return Err(GraphError::Refused { doing: "send a batch of requests", refusal });
             }
             other => {
                 permit.broken();
@@ -124,6 +108,7 @@ impl Graph {
         if let Some(why) = sorted.sign_in {
             return Err(GraphError::SignIn { why });
         }
+        self.still_hopeful(budget)?;
         if let Some(lost) = sorted.lost {
             patience.spend(self, Verdict::Unsettled { why: lost, wait: None }).await?;
         }

@@ -40,7 +40,7 @@ pub enum NetworkError {
     /// An address that is no URL, or not https.
     #[error("{url} cannot be used: an address must be https://…, or http:// to this machine")]
     Insecure {
-        /// As given.
+        /// As given, but for a user and a password.
         url: String,
     },
     /// A CA file that cannot be read.
@@ -56,7 +56,7 @@ pub enum NetworkError {
         "the proxy {url} cannot be used: it must be a URL such as http://proxy.contoso.example:8080"
     )]
     Proxy {
-        /// As given.
+        /// As given, but for a user and a password.
         url: String,
     },
     /// Anything else, such as a machine without certificate authorities.
@@ -74,7 +74,7 @@ impl BaseUrl {
     /// # Errors
     /// [`NetworkError::Insecure`]
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
-        let insecure = || NetworkError::Insecure { url: super::verdict::plain(text) };
+        let insecure = || NetworkError::Insecure { url: without_login(text) };
         let url = reqwest::Url::parse(text).map_err(|_| insecure())?;
         let bare = url.username().is_empty()
             && url.password().is_none()
@@ -97,6 +97,13 @@ impl BaseUrl {
         Self("https://graph.microsoft.com".to_owned())
     }
 
+    /// Where to sign in to Microsoft's clouds: the US Government's, or the public one.
+    #[must_use]
+    pub fn authority(us_government: bool) -> Self {
+        let host = if us_government { "us" } else { "com" };
+        Self(format!("https://login.microsoftonline.{host}"))
+    }
+
     /// The URL without a trailing slash.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -106,6 +113,14 @@ impl BaseUrl {
     fn is_http(&self) -> bool {
         self.0.starts_with("http://")
     }
+}
+
+/// An address for people. What stands before an `@` may be a password, also in one that is
+/// malformed because of the signs in it.
+fn without_login(url: &str) -> String {
+    let shown =
+        url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
+    super::verdict::plain(&shown)
 }
 
 /// Whether a host is this machine by its address. Names are not asked of the network:
@@ -138,7 +153,7 @@ pub fn client(network: &Network, base: &BaseUrl) -> Result<reqwest::Client, Netw
         .tcp_nodelay(true);
     if let Some(url) = &network.proxy {
         let proxy = reqwest::Proxy::all(url)
-            .map_err(|_| NetworkError::Proxy { url: super::verdict::plain(url) })?;
+            .map_err(|_| NetworkError::Proxy { url: without_login(url) })?;
         builder = builder.proxy(proxy);
     } else if base.is_http() {
         // A rehearsal on this machine is never meant for the company's proxy.
@@ -155,6 +170,21 @@ pub fn client(network: &Network, base: &BaseUrl) -> Result<reqwest::Client, Netw
         builder = builder.tls_certs_merge(certificates);
     }
     builder.build().map_err(|error| NetworkError::Tls(innermost(&error)))
+}
+
+/// A client for the identity endpoint of an Azure machine, which speaks plain http at an
+/// address of the machine itself and is never behind a proxy.
+///
+/// # Errors
+/// [`NetworkError::Tls`]
+pub fn metadata_client() -> Result<reqwest::Client, NetworkError> {
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(limits::CONNECT_TIMEOUT)
+        .timeout(limits::REQUEST_TIMEOUT)
+        .build()
+        .map_err(|error| NetworkError::Tls(innermost(&error)))
 }
 
 /// Graph at a base URL, with tokens from a [`Bearer`].
@@ -193,6 +223,9 @@ impl Http {
             builder = builder.header("content-type", "application/json").body(body.clone());
         }
         let response = builder.send().await.map_err(broken)?;
+        if challenges(&response) {
+            return Err(Broken::SignIn(CLAIMS.to_owned()));
+        }
         receive(response).await
     }
 }
@@ -206,9 +239,23 @@ impl Transport for Http {
         &self.base
     }
 
+    fn prepare(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        Box::pin(async { self.bearer.token().await.map(drop).map_err(Broken::SignIn) })
+    }
+
     fn renew_token(&self) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(self.bearer.forget()))
     }
+}
+
+/// What Graph means by a claims challenge, in our words.
+const CLAIMS: &str = "Graph asks for a new sign-in that meets a conditional access policy (a claims challenge): the account was changed, its sessions were revoked, or its network is not allowed; sign in again from where that is permitted";
+
+/// Whether a 401 is a claims challenge: the token is good but not good enough any more.
+fn challenges(response: &reqwest::Response) -> bool {
+    let wants = |text: String| text.contains("insufficient_claims") || text.contains("claims=");
+    response.status().as_u16() == 401
+        && text(response.headers(), "www-authenticate").is_some_and(wants)
 }
 
 async fn receive(mut response: reqwest::Response) -> Result<Response, Broken> {
@@ -294,5 +341,16 @@ mod tests {
         ] {
             assert!(BaseUrl::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_error_quotes_a_password() {
+        let given = "https://ada:hunter2@graph.microsoft.com";
+        let told = BaseUrl::parse(given).expect_err("a login").to_string();
+        assert!(told.contains("…@graph.microsoft.com") && !told.contains("hunter2"), "{told}");
+        let proxy = Some("http://ada:hunter2#/@proxy.contoso.example:8080".to_owned());
+        let network = Network { proxy, ..Network::default() };
+        let told = client(&network, &BaseUrl::global()).expect_err("malformed").to_string();
+        assert!(told.contains("proxy.contoso.example") && !told.contains("hunter2"), "{told}");
     }
 }

@@ -89,6 +89,12 @@ pub trait Transport: Send + Sync {
     /// a `nextLink` must begin with it.
     fn base(&self) -> &str;
 
+    /// Makes sure that whatever a request needs is at hand, so that the next one goes out
+    /// without a wait of its own.
+    fn prepare(&self) -> BoxFuture<'_, Result<(), Broken>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Drops a token that Graph refused. True if another may be had, so that one more try
     /// makes sense.
     fn renew_token(&self) -> BoxFuture<'_, bool> {

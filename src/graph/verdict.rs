@@ -14,6 +14,10 @@ use super::wire;
 use crate::clock;
 use crate::limits;
 
+/// What is said when a budget is refused for longer than anybody should wait.
+pub(super) const THROTTLED_THROUGHOUT: &str =
+    "it has thrown every request back for too long (HTTP 429)";
+
 /// What came of one exchange.
 pub enum Verdict {
     /// A 2xx whose whole body arrived.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::transport::Method;
 use crate::ids::{GroupId, MethodId, UserId};
 use crate::ledger::Asked;
 use crate::vault::Pass;
@@ -154,15 +155,97 @@ pub struct Policy {
 }
 
 /// One entry of a policy's targets.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// A group's or user's object id, or `all_users`.
     #[serde(default)]
     pub id: String,
     /// `user` or `group`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_type: Option<String>,
+    /// Kept as it was found when a list of targets is written back; excluded ones have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_registration_required: Option<bool>,
+}
+
+impl Target {
+    /// The id that means everyone; its kind is group.
+    const ALL_USERS: &'static str = "all_users";
+
+    /// Everyone in the tenant.
+    #[must_use]
+    pub fn everyone() -> Self {
+        Self::named(Self::ALL_USERS)
+    }
+
+    /// A group and all inside it.
+    #[must_use]
+    pub fn group(id: GroupId) -> Self {
+        Self::named(&id.to_string())
+    }
+
+    fn named(id: &str) -> Self {
+        let group = Some("group".to_owned());
+        Self { id: id.to_owned(), target_type: group, is_registration_required: None }
+    }
+
+    /// Whether it means everyone.
+    #[must_use]
+    pub fn is_everyone(&self) -> bool {
+        self.id.eq_ignore_ascii_case(Self::ALL_USERS)
+    }
+
+    /// Whether it means one user. What does not say is a group.
+    #[must_use]
+    pub fn is_user(&self) -> bool {
+        self.target_type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("user"))
+    }
+}
+
+/// What of the policy is to change; what is left out keeps its value.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyPatch {
+    /// `enabled` or `disabled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Characters in a pass. (A widely copied script sends `length`, which does not exist.)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_length: Option<u32>,
+    /// Minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_lifetime_in_minutes: Option<u32>,
+    /// Minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimum_lifetime_in_minutes: Option<u32>,
+    /// Minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maximum_lifetime_in_minutes: Option<u32>,
+    /// True forces every pass to be one-time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub is_usable_once: Option<bool>,
+    /// The whole list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub include_targets: Option<Vec<Target>>,
+    /// The whole list.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exclude_targets: Option<Vec<Target>>,
+}
+
+/// The body of the PATCH: the change and the type without which Graph refuses it.
+pub(super) fn patch_body(patch: &PolicyPatch) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Typed<'a> {
+        #[serde(rename = "@odata.type")]
+        kind: &'static str,
+        #[serde(flatten)]
+        patch: &'a PolicyPatch,
+    }
+    json(&Typed {
+        kind: "#microsoft.graph.temporaryAccessPassAuthenticationMethodConfiguration",
+        patch,
+    })
 }
 
 /// A user, as far as the check needs to know.
@@ -245,6 +328,17 @@ pub struct Group {
     /// For people.
     #[serde(default)]
     pub display_name: Option<String>,
+    /// `Public`, `Private`, `HiddenMembership`, or nothing for a security group.
+    #[serde(default)]
+    pub visibility: Option<String>,
+}
+
+impl Group {
+    /// Whether a token without `Member.Read.Hidden` may see nobody in it.
+    #[must_use]
+    pub fn hides_members(&self) -> bool {
+        self.visibility.as_deref().is_some_and(|it| it.eq_ignore_ascii_case("HiddenMembership"))
+    }
 }
 
 /// One page of a listing.
@@ -261,8 +355,31 @@ pub(super) struct IdOnly {
     pub(super) id: UserId,
 }
 
+/// A request inside a `$batch`. Only what may be repeated: a read, or a DELETE by id.
+#[derive(Debug, Clone)]
+pub struct Inner {
+    pub(super) method: Method,
+    pub(super) target: String,
+    pub(super) body: Option<serde_json::Value>,
+}
+
+impl Inner {
+    pub(super) fn get(target: String) -> Self {
+        Self { method: Method::Get, target, body: None }
+    }
+
+    pub(super) fn delete(target: String) -> Self {
+        Self { method: Method::Delete, target, body: None }
+    }
+
+    /// A POST that only asks, such as `checkMemberGroups`.
+    pub(super) fn ask(target: String, body: serde_json::Value) -> Self {
+        Self { method: Method::Post, target, body: Some(body) }
+    }
+}
+
 /// The outer body of a `$batch`.
-pub(super) fn batch_body(requests: &[(String, &super::batch::Inner)]) -> Vec<u8> {
+pub(super) fn batch_body(requests: &[(String, &Inner)]) -> Vec<u8> {
     #[derive(Serialize)]
     struct Batch<'a> {
         requests: Vec<Entry<'a>>,

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::fault::LedgerError;
@@ -62,8 +63,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, LedgerError> {
 /// shared memory. Right as long as nobody writes, which a folder like that rules out, and no
 /// commits wait in the log.
 pub(super) fn open_unchanging(path: &Path) -> Result<(Vetted, Connection), LedgerError> {
-    let log = with_suffix(path, "-wal");
-    if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+    if log_is_used(path) {
         return Err(LedgerError::LogUnreadable(path.to_owned()));
     }
     let unchanging = || {
@@ -171,6 +171,16 @@ pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// Whether commits lie in the log. Whoever ends in order leaves it empty.
+pub(super) fn log_is_used(path: &Path) -> bool {
+    std::fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+/// Keeps the log as it is when the connection is closed.
+pub(super) fn leave_log(db: &Connection) -> Result<(), rusqlite::Error> {
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
 /// Moves the whole log into the database and empties it. `false`: a reader is in the way.

@@ -111,6 +111,11 @@ pub enum Event {
         /// A sentence for people.
         why: String,
     },
+    /// Too many attempts were lost one after the other.
+    GivenUp {
+        /// A sentence for people.
+        why: String,
+    },
     /// Graph refused for good.
     Refused {
         /// The attempt.
@@ -161,6 +166,9 @@ pub enum Event {
     },
     /// Looked again: the live pass is the sealed one.
     Verified,
+    /// The process that sealed the pass did not end in order. If it saw this commit fail, it has
+    /// deleted the pass again, although the disk kept the record.
+    Doubted,
     /// An operator's resume gives a failed row another chance.
     Retried,
     /// A mail is about to be sent.
@@ -213,6 +221,7 @@ impl Event {
             Self::Intended { .. } => "intended",
             Self::NotEffected { .. } => "not effected",
             Self::TooLate { .. } => "too late",
+            Self::GivenUp { .. } => "given up",
             Self::Refused { .. } => "refused",
             Self::Lost { .. } => "lost",
             Self::OrphanFound { .. } => "orphan found",
@@ -220,6 +229,7 @@ impl Event {
             Self::Held { .. } => "held",
             Self::Sealed { .. } => "sealed",
             Self::Verified => "verified",
+            Self::Doubted => "doubted",
             Self::Retried => "retried",
             Self::MailIntended(_) => "mail intended",
             Self::MailNotSent { .. } => "mail not sent",
@@ -240,6 +250,7 @@ impl Event {
             Self::Skipped { why }
             | Self::NotEffected { why, .. }
             | Self::TooLate { why }
+            | Self::GivenUp { why }
             | Self::Refused { why, .. }
             | Self::Lost { why, .. }
             | Self::Held { why, .. } => Some(why.clone()),

@@ -1,6 +1,10 @@
 //! Promises that tests can make any durable write fail, or be the process's last. Must never
-//! do anything in a build for users: the abort exists behind the `failpoints` feature alone,
-//! and a [`Faults`] is set by tests alone.
+//! do anything in a build for users: what the environment may ask for exists behind the
+//! `failpoints` feature alone, and a [`Faults`] is set by tests alone.
+//!
+//! `TAPWAVE_FAILPOINT` takes `abort@N` and `abort-after@N` for a process that ends right before
+//! or right after its N-th durable write, `eio@N` and `enospc@N` for a commit that fails and is
+//! not on the disk, and `eio-after@N` for one that is on the disk although the disk said no.
 
 /// Where in a durable write the process may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +35,10 @@ impl Faults {
         Self { fail_at: Some((nth, rusqlite::ffi::SQLITE_FULL)) }
     }
 
-    pub(super) fn strike(&self, commit: u64) -> Result<(), rusqlite::Error> {
-        match self.fail_at {
+    /// Fails if this is the commit that shall fail at this moment.
+    pub(super) fn strike(&self, commit: u64, moment: Moment) -> Result<(), rusqlite::Error> {
+        let fail_at = self.fail_at.filter(|_| moment == Moment::Before);
+        match fail_at.or_else(|| asked_to_fail(moment)) {
             Some((nth, code)) if nth == commit => {
                 Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None))
             }
@@ -42,10 +48,30 @@ impl Faults {
 }
 
 #[cfg(not(feature = "failpoints"))]
+const fn asked_to_fail(_: Moment) -> Option<(u64, i32)> {
+    None
+}
+
+#[cfg(feature = "failpoints")]
+fn asked_to_fail(moment: Moment) -> Option<(u64, i32)> {
+    match moment {
+        Moment::Before => wish("eio@")
+            .map(|nth| (nth, rusqlite::ffi::SQLITE_IOERR_FSYNC))
+            .or_else(|| wish("enospc@").map(|nth| (nth, rusqlite::ffi::SQLITE_FULL))),
+        Moment::After => wish("eio-after@").map(|nth| (nth, rusqlite::ffi::SQLITE_IOERR_FSYNC)),
+    }
+}
+
+/// The number behind `prefix` in `TAPWAVE_FAILPOINT`.
+#[cfg(feature = "failpoints")]
+fn wish(prefix: &str) -> Option<u64> {
+    std::env::var("TAPWAVE_FAILPOINT").ok()?.strip_prefix(prefix)?.parse().ok()
+}
+
+#[cfg(not(feature = "failpoints"))]
 pub(super) const fn reach(_: Moment) {}
 
-/// Aborts at the N-th durable write of this process: `TAPWAVE_FAILPOINT=abort@N` right before
-/// it, `abort-after@N` right after it.
+/// Aborts at the N-th durable write of this process, if that was asked for.
 #[cfg(feature = "failpoints")]
 pub(super) fn reach(moment: Moment) {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,9 +83,7 @@ pub(super) fn reach(moment: Moment) {
         Moment::After => (&AFTER, "abort-after@"),
     };
     let nth = count.fetch_add(1, Ordering::SeqCst) + 1;
-    let asked = std::env::var("TAPWAVE_FAILPOINT").ok();
-    let asked = asked.as_deref().and_then(|text| text.strip_prefix(prefix)?.parse().ok());
-    if asked == Some(nth) {
+    if wish(prefix) == Some(nth) {
         std::process::abort();
     }
 }

@@ -6,6 +6,8 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
+use super::lock;
+
 /// The database.
 pub(super) const LEDGER: &str = "ledger.db";
 /// The database while it is being made.
@@ -29,6 +31,13 @@ pub enum FolderError {
     /// Nothing is there.
     #[error("failed to find {}; `tapwave runs` lists the runs of this machine", .0.display())]
     Missing(PathBuf),
+    /// A finished ledger is in it.
+    #[error(
+        "failed to make a run in {}: there is one already; carry on with `tapwave resume`, or \
+         name another folder with `--run`",
+        .0.display()
+    )]
+    HoldsRun(PathBuf),
     /// Somebody else's things are in it.
     #[error(
         "failed to use {}: it is not empty and holds no run (there is {found}); name a new \
@@ -199,9 +208,10 @@ impl RunFolder {
     }
 
     /// Takes back a start that came to nothing: what it left beside the ledger that never
-    /// was, and the folder too if `made` for it. Best effort; a later start does the rest.
+    /// was, and the folder too if `made` for it. What another process holds stays: without
+    /// its lock file, a third one could come in. Best effort; a later start does the rest.
     pub fn abandon(&self, made: bool) {
-        if self.holds_run() {
+        if self.holds_run() || lock::is_held(self) {
             return;
         }
         for name in [LOG, LOCK, HOLDER] {
@@ -257,6 +267,9 @@ impl RunFolder {
     }
 
     fn check_empty(&self) -> Result<(), FolderError> {
+        if self.holds_run() {
+            return Err(FolderError::HoldsRun(self.0.clone()));
+        }
         for entry in std::fs::read_dir(&self.0).map_err(io_error("read", &self.0))? {
             let entry = entry.map_err(io_error("read", &self.0))?;
             let found = entry.file_name().to_string_lossy().into_owned();

@@ -41,6 +41,13 @@ impl Lock {
     }
 }
 
+/// Whether a process writes this run now.
+pub(super) fn is_held(folder: &RunFolder) -> bool {
+    private_file(OpenOptions::new().read(true).write(true))
+        .open(folder.join(folder::LOCK))
+        .is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 fn read_holder(path: &Path) -> Option<Holder> {
     let mut text = String::new();
     let file = private_file(OpenOptions::new().read(true)).open(path).ok()?;
@@ -57,18 +64,21 @@ fn write_holder(path: &Path, holder: &Holder) -> Result<(), LedgerError> {
 }
 
 fn this_process(since: Timestamp) -> Holder {
-    let words: Vec<String> =
-        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    // Up to the first option: what follows may be a proxy's password.
+    let words: Vec<String> = std::env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .take_while(|word| !word.starts_with('-'))
+        .collect();
     let command = words.join(" ").chars().take(limits::MAX_HOLDER_COMMAND).collect();
     Holder { pid: std::process::id(), host: host(), command, since }
 }
 
 #[cfg(unix)]
-fn host() -> String {
+pub(crate) fn host() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 #[cfg(not(unix))]
-fn host() -> String {
+pub(crate) fn host() -> String {
     std::env::var("COMPUTERNAME").unwrap_or_else(|_| "this machine".to_owned())
 }

@@ -201,7 +201,8 @@ pub struct RowRecord {
     pub reader: Option<Reader>,
     /// The latest mail.
     pub mail: Option<MailRecord>,
-    /// Attempts since the check, or since an operator last let the row try again.
+    /// Attempts that were lost since the check, or since an operator last let the row try
+    /// again. Throttled ones do not count.
     pub attempts: u32,
     /// The finished handoff file that holds its pass.
     pub handoff: Option<String>,
@@ -329,7 +330,7 @@ impl Counts {
     }
 }
 
-/// A sealed row that no finished handoff file holds.
+/// A sealed and proven row that no finished handoff file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unhanded {
     /// Its line.

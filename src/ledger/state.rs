@@ -46,7 +46,8 @@ pub enum State {
     Sealed {
         /// The pass's id.
         method: MethodId,
-        /// False while the pass followed a lost attempt and has not been looked at again.
+        /// False while the pass followed a lost attempt, or was among the last that a process
+        /// sealed before it died, and has not been looked at again.
         proven: bool,
     },
     /// A mail with the pass is about to be sent, or its answer was lost.
@@ -72,7 +73,11 @@ pub enum State {
         method: MethodId,
     },
     /// Graph refused; nothing was issued.
-    Failed,
+    Failed {
+        /// As in `Checked`, should an operator let the row try again.
+        #[serde(default)]
+        after_loss: bool,
+    },
 }
 
 /// The state without its evidence: what people, filters and counts speak of.
@@ -149,7 +154,7 @@ impl State {
             Self::Mailing { .. } => Standing::Mailing,
             Self::Delivered { .. } => Standing::Delivered,
             Self::Removed { .. } => Standing::Removed,
-            Self::Failed => Standing::Failed,
+            Self::Failed { .. } => Standing::Failed,
         }
     }
 
@@ -188,10 +193,7 @@ pub struct IllegalMove {
 /// intent than the open one.
 #[expect(clippy::match_same_arms, reason = "arms stand in the order of a row's way")]
 pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
-    use State::{
-        Checked, Delivered, Failed, Held, Ineligible, Intent, Listed, Mailing, Removed, Sealed,
-        Skipped, Unsettled,
-    };
+    use State::{Checked, Failed, Held, Ineligible, Intent, Listed, Sealed, Skipped, Unsettled};
     Ok(match (state, event) {
         (Listed, Event::Checked(_)) => Checked { after_loss: false },
         // A resume looks again at rows that wait.
@@ -199,14 +201,18 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Listed | Checked { .. }, Event::Ineligible { .. }) => Ineligible,
         (Listed | Checked { after_loss: false }, Event::Skipped { .. }) => Skipped,
 
-        (Checked { .. }, Event::TooLate { .. }) => Failed,
+        (Checked { after_loss }, Event::TooLate { .. } | Event::GivenUp { .. }) => {
+            Failed { after_loss: *after_loss }
+        }
         (Checked { after_loss }, Event::Intended { intent, .. }) => {
             Intent { intent: *intent, after_loss: *after_loss }
         }
         (Intent { intent, after_loss }, Event::NotEffected { intent: of, .. }) if intent == of => {
             Checked { after_loss: *after_loss }
         }
-        (Intent { intent, .. }, Event::Refused { intent: of, .. }) if intent == of => Failed,
+        (Intent { intent, after_loss }, Event::Refused { intent: of, .. }) if intent == of => {
+            Failed { after_loss: *after_loss }
+        }
         (Intent { intent, .. }, Event::Lost { intent: of, .. }) if intent == of => {
             Unsettled { intent: *intent, orphan: None }
         }
@@ -219,7 +225,11 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Unsettled { intent, .. }, Event::OrphanFound { method }) => {
             Unsettled { intent: *intent, orphan: Some(method.clone()) }
         }
-        (Unsettled { .. } | Held { .. }, Event::Settled { .. }) => Checked { after_loss: true },
+        // One that could not be read or deleted before.
+        (Held { sealed: None }, Event::OrphanFound { .. }) => state.clone(),
+        (Unsettled { .. } | Held { .. } | Sealed { proven: false, .. }, Event::Settled { .. }) => {
+            Checked { after_loss: true }
+        }
         (Unsettled { .. }, Event::Held { .. }) => Held { sealed: None },
         (Sealed { method, proven: false }, Event::Held { .. }) => {
             Held { sealed: Some(method.clone()) }
@@ -230,8 +240,21 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
             Sealed { method: method.clone(), proven: true }
         }
 
-        (Failed, Event::Retried) => Checked { after_loss: false },
+        (Sealed { method, .. }, Event::Doubted) => Sealed { method: method.clone(), proven: false },
 
+        (Failed { after_loss }, Event::Retried) => Checked { after_loss: *after_loss },
+
+        _ => {
+            let later = mailed(state, event).or_else(|| removed(state, event));
+            return later.ok_or(IllegalMove { state: state.name(), event: event.name() });
+        }
+    })
+}
+
+/// [`next`], for a pass that is mailed.
+fn mailed(state: &State, event: &Event) -> Option<State> {
+    use State::{Delivered, Mailing, Sealed};
+    Some(match (state, event) {
         (Sealed { method, proven: true }, Event::MailIntended(mail)) => Mailing {
             method: method.clone(),
             digest: mail.digest.clone(),
@@ -256,6 +279,15 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
             Delivered { method: method.clone() }
         }
 
+        _ => return None,
+    })
+}
+
+/// [`next`], for a pass that is removed.
+#[expect(clippy::match_same_arms, reason = "arms stand in the order of a row's way")]
+fn removed(state: &State, event: &Event) -> Option<State> {
+    use State::{Delivered, Held, Mailing, Removed, Sealed};
+    Some(match (state, event) {
         (
             Sealed { .. } | Mailing { .. } | Delivered { .. } | Held { sealed: Some(_) },
             Event::RemovalIntended { .. },
@@ -273,7 +305,7 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
             Event::ForeignSeen { .. },
         ) => state.clone(),
 
-        _ => return Err(IllegalMove { state: state.name(), event: event.name() }),
+        _ => return None,
     })
 }
 
@@ -328,6 +360,26 @@ mod tests {
     }
 
     #[test]
+    fn a_row_that_failed_after_a_loss_is_not_relied_on_unseen() {
+        for after_loss in [true, false] {
+            let given_up = Event::GivenUp { why: "8 attempts were lost".into() };
+            let failed = next(&State::Checked { after_loss }, &given_up).expect("legal");
+            let again = next(&failed, &Event::Retried).expect("legal");
+            assert_eq!(again, State::Checked { after_loss });
+        }
+    }
+
+    #[test]
+    fn a_proven_pass_is_not_given_up_before_it_is_doubted() {
+        let settled = Event::Settled { found: None };
+        let sealed = State::Sealed { method: method("m"), proven: true };
+        assert!(next(&sealed, &settled).is_err());
+        let doubted = next(&sealed, &Event::Doubted).expect("legal");
+        assert_eq!(doubted, State::Sealed { method: method("m"), proven: false });
+        assert_eq!(next(&doubted, &settled), Ok(State::Checked { after_loss: true }));
+    }
+
+    #[test]
     fn an_answer_to_another_attempt_is_refused() {
         let intent = State::Intent { intent: IntentId(2), after_loss: false };
         let late = Event::NotEffected { intent: IntentId(1), why: "429".into() };
@@ -373,6 +425,16 @@ mod tests {
             assert!(matches!(after, State::Mailing { lost: true, .. }), "the first may be there");
             assert!(next(&after, &mail("other")).is_err());
         }
+    }
+
+    #[test]
+    fn a_row_that_was_given_up_has_failed_until_it_is_retried() {
+        let given_up = Event::GivenUp { why: "8 attempts were lost".into() };
+        let failed = next(&State::Checked { after_loss: true }, &given_up).expect("legal");
+        assert_eq!(failed, State::Failed { after_loss: true });
+        assert!(next(&failed, &Event::Retried).is_ok());
+        let open = State::Unsettled { intent: IntentId(1), orphan: None };
+        assert!(next(&open, &given_up).is_err(), "a lost attempt is settled first");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::events::{Asked, Event, IntentId, Posted};
+use super::events::{Asked, Eligible, Event, IntentId, Posted};
 use super::fault::LedgerError;
 use super::record::{
     About, Counts, IntentRecord, Issued, MailOutcome, MailRecord, NewBadRow, NewRow, Outcome,
@@ -20,6 +20,7 @@ use super::record::{
 };
 use super::state::{self, Standing, State};
 use crate::ids::{Line, MethodId, UserId};
+use crate::limits;
 
 /// Why a move did not happen.
 #[derive(Debug)]
@@ -265,6 +266,20 @@ pub(super) fn delete_sealed(db: &Connection, at: Timestamp) -> Result<u64, rusql
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
+/// Doubts every pass that may have been sealed in the last commit: one whose fsync failed may
+/// be on the disk all the same. A commit holds [`limits::RECORDS_PER_COMMIT`] events at most.
+pub(super) fn doubt_last_seals(db: &Connection, at: Timestamp) -> Result<(), Halt> {
+    let mut last = db.prepare(
+        "SELECT DISTINCT e.line FROM events e JOIN rows r ON r.line = e.line
+         WHERE e.seq > (SELECT max(seq) FROM events) - ?1 AND e.event = 'sealed'
+           AND r.state = 'sealed' ORDER BY e.line",
+    )?;
+    let lines = last
+        .query_map([at_most(limits::RECORDS_PER_COMMIT)], |row| line_of(row, 0))?
+        .collect::<Result<Vec<Line>, _>>()?;
+    lines.into_iter().try_for_each(|line| apply(db, line, &Event::Doubted, at).map(drop))
+}
+
 /// The one place where a row moves.
 fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<State, Halt> {
     let (before, _) = standing_of(db, line)?;
@@ -295,30 +310,19 @@ fn keep_evidence(
     at: Timestamp,
 ) -> Result<(), rusqlite::Error> {
     match event {
-        Event::Checked(eligible) => {
-            db.prepare_cached(
-                "UPDATE rows SET user_id = ?2, display_name = ?3, asked_json = ?4,
-                                 recipient_set = ?5, reader_json = ?6 WHERE line = ?1",
-            )?
-            .execute(params![
-                key(line),
-                eligible.user.to_string(),
-                eligible.display_name,
-                json(&eligible.asked)?,
-                eligible.set,
-                eligible.reader.as_ref().map(json).transpose()?,
-            ])?;
-        }
+        Event::Checked(eligible) => keep_eligible(db, line, eligible)?,
         Event::Intended { intent, .. } => {
-            db.prepare_cached(
-                "UPDATE rows SET latest_intent = ?2, attempts = attempts + 1 WHERE line = ?1",
-            )?
-            .execute(params![key(line), intent.0])?;
+            db.prepare_cached("UPDATE rows SET latest_intent = ?2 WHERE line = ?1")?
+                .execute(params![key(line), intent.0])?;
         }
         Event::NotEffected { intent, .. } | Event::Refused { intent, .. } => {
             end_intent(db, *intent, event, None)?;
         }
-        Event::Lost { intent, given_up, .. } => end_intent(db, *intent, event, Some(*given_up))?,
+        Event::Lost { intent, given_up, .. } => {
+            end_intent(db, *intent, event, Some(*given_up))?;
+            db.prepare_cached("UPDATE rows SET attempts = attempts + 1 WHERE line = ?1")?
+                .execute([key(line)])?;
+        }
         Event::Sealed { intent, method, start, lifetime_minutes, one_time } => {
             end_intent(db, *intent, event, None)?;
             db.prepare_cached(
@@ -357,11 +361,29 @@ fn keep_evidence(
         | Event::Ineligible { .. }
         | Event::Skipped { .. }
         | Event::TooLate { .. }
+        | Event::GivenUp { .. }
         | Event::OrphanFound { .. }
         | Event::Verified
+        | Event::Doubted
         | Event::RemovalIntended { .. }
         | Event::Removed { .. } => {}
     }
+    Ok(())
+}
+
+fn keep_eligible(db: &Connection, line: Line, eligible: &Eligible) -> Result<(), rusqlite::Error> {
+    db.prepare_cached(
+        "UPDATE rows SET user_id = ?2, display_name = ?3, asked_json = ?4,
+                         recipient_set = ?5, reader_json = ?6 WHERE line = ?1",
+    )?
+    .execute(params![
+        key(line),
+        eligible.user.to_string(),
+        eligible.display_name,
+        json(&eligible.asked)?,
+        eligible.set,
+        eligible.reader.as_ref().map(json).transpose()?,
+    ])?;
     Ok(())
 }
 
@@ -416,10 +438,12 @@ fn forget_pass(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
     )?
     .execute([key(line)])?;
     db.prepare_cached("DELETE FROM sealed WHERE line = ?1")?.execute([key(line)])?;
+    // A mail that was refused was about that pass: the next one's has not been tried.
+    db.prepare_cached("DELETE FROM mails WHERE line = ?1")?.execute([key(line)])?;
     Ok(())
 }
 
-/// An operator's word gives a row all its attempts back.
+/// An operator's word forgives a row the attempts that were lost.
 fn restart_attempts(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
     db.prepare_cached("UPDATE rows SET attempts = 0 WHERE line = ?1")?.execute([key(line)])?;
     Ok(())
@@ -530,7 +554,7 @@ pub(super) fn ciphertext(db: &Connection, line: Line) -> Result<Option<Vec<u8>>,
         .optional()
 }
 
-/// At most `limit` sealed rows behind `after` that no finished handoff holds.
+/// At most `limit` sealed and proven rows, mailed ones among them, behind `after` that no finished handoff holds.
 pub(super) fn unhanded(
     db: &Connection,
     after: Option<Line>,
@@ -538,7 +562,9 @@ pub(super) fn unhanded(
 ) -> Result<Vec<Unhanded>, rusqlite::Error> {
     db.prepare_cached(
         "SELECT r.line, r.recipient_set FROM rows r JOIN sealed s ON s.line = r.line
-         WHERE r.state IN ('sealed', 'mailing', 'delivered') AND r.handoff_file IS NULL AND r.line > ?1
+         WHERE (r.state = 'sealed' AND json_extract(r.state_json, '$.proven')
+                OR r.state IN ('mailing', 'delivered'))
+           AND r.handoff_file IS NULL AND r.line > ?1
          ORDER BY r.line LIMIT ?2",
     )?
     .query_map(params![after.map_or(-1, key), at_most(limit)], |row| {

@@ -236,14 +236,17 @@ async fn a_row_goes_its_way_and_the_next_process_knows_all_of_it() {
     let ledger = open(&place, Access::Write).await.expect("opened");
     let row = ledger.row(Line(2)).await.expect("read").expect("there");
     assert_eq!(row.state, State::Sealed { method: method("m-2"), proven: true });
-    assert_eq!((row.attempts, row.issued), (2, Some(issued("m-2"))));
+    assert_eq!((row.attempts, row.issued), (0, Some(issued("m-2"))), "a throttled one is no loss");
     assert_eq!(row.intent.expect("the latest").outcome.as_deref(), Some("sealed"));
     let sealed = ledger.ciphertext(Line(2)).await.expect("read");
     assert_eq!(sealed.as_deref(), Some(&b"ciphertext"[..]));
     assert_eq!(ledger.issued_here(method("m-2")).await.expect("read"), Some(Line(2)));
     assert_eq!(ledger.issued_here(method("m-3")).await.expect("read"), None);
     let row = ledger.row(Line(3)).await.expect("read").expect("there");
-    assert_eq!((row.state, row.reason.as_deref()), (State::Failed, Some("external guest")));
+    assert_eq!(
+        (row.state, row.reason.as_deref()),
+        (State::Failed { after_loss: false }, Some("external guest"))
+    );
     let row = ledger.row(Line(4)).await.expect("read").expect("there");
     assert_eq!(row.intent.expect("the lost one").given_up, Some(given_up));
     let names: Vec<&str> =
@@ -350,7 +353,7 @@ async fn rows_come_in_pages_by_state_in_the_order_of_their_lines() {
     assert_eq!(seen, (2..52).collect::<Vec<_>>());
     let failed = ledger.rows(&[Standing::Failed], Some(Line(5)), SOME).await.expect("read");
     assert_eq!(failed.first().map(|row| row.line), Some(Line(8)));
-    assert!(failed.iter().all(|row| row.state == State::Failed));
+    assert!(failed.iter().all(|row| row.state.standing() == Standing::Failed));
     assert_eq!(ledger.rows(&Standing::ALL, None, SOME).await.expect("read").len(), 50);
     assert!(ledger.rows(&[], None, SOME).await.expect("read").is_empty());
 }
@@ -370,6 +373,47 @@ async fn handoff_lists_what_no_finished_file_holds() {
     assert_eq!(files, [("all.age".to_owned(), time("2026-03-01T08:00:00Z"))]);
     let row = ledger.row(Line(2)).await.expect("read").expect("there");
     assert_eq!(row.handoff.as_deref(), Some("all.age"));
+}
+
+#[tokio::test]
+async fn what_is_not_proven_is_not_handed_off() {
+    let place = place();
+    let ledger = run_of(&place, 1);
+    let lost = Outcome::Lost { why: "reset".into(), given_up: Timestamp::UNIX_EPOCH };
+    let first = intent(&ledger, 2).await;
+    ledger.record_outcome(first, lost).await.expect("recorded");
+    ledger.record(Line(2), Event::Settled { found: None }).await.expect("recorded");
+    let second = intent(&ledger, 2).await;
+    ledger.sealed(second, issued("m-2"), 0, vec![7]).await.expect("recorded");
+    assert_eq!(ledger.rows_without_handoff(None, SOME).await.expect("read"), []);
+    ledger.record(Line(2), Event::Verified).await.expect("recorded");
+    assert_eq!(ledger.rows_without_handoff(None, SOME).await.expect("read").len(), 1);
+}
+
+#[tokio::test]
+async fn a_mail_is_about_one_pass_and_takes_nothing_from_the_handoff() {
+    let place = place();
+    let ledger = run_of(&place, 1);
+    let first = intent(&ledger, 2).await;
+    ledger.sealed(first, issued("m-2"), 0, vec![7]).await.expect("recorded");
+    let posted = Posted {
+        message_id: "<1@contoso.example>".into(),
+        date: time("2026-03-01T08:00:02Z"),
+        to: "ada@home.example".into(),
+        courier: "smtp".into(),
+        body: "pass".into(),
+        digest: "00".into(),
+    };
+    let mail = ledger.intend_mail(Line(2), posted).await.expect("recorded");
+    assert_eq!(ledger.rows_without_handoff(None, SOME).await.expect("read").len(), 1);
+    let refused = MailOutcome::Refused { why: "550".into() };
+    ledger.mailed(mail, refused).await.expect("recorded");
+    let row = ledger.row(Line(2)).await.expect("read").expect("there");
+    assert!(row.mail.is_some_and(|mail| mail.is_refused()));
+    ledger.record(Line(2), Event::Doubted).await.expect("recorded");
+    ledger.record(Line(2), Event::Settled { found: None }).await.expect("recorded");
+    let row = ledger.row(Line(2)).await.expect("read").expect("there");
+    assert_eq!(row.mail, None, "the next pass may be mailed");
 }
 
 #[tokio::test]
@@ -744,14 +788,14 @@ proptest! {
             let mut held = None;
             let mut recorded = 1;
             for what in tries {
-                let intents = matches!(what, Try::Intend);
+                let loses = matches!(what, Try::Spend(Outcome::Lost { .. }));
                 let before = ledger.row(Line(2)).await.expect("read").expect("there");
                 let done = attempt(&ledger, &mut held, what).await;
                 recorded += usize::from(done == Some(true));
                 let after = ledger.row(Line(2)).await.expect("read").expect("there");
                 if done != Some(true) {
                     prop_assert_eq!(&before, &after, "a refusal leaves no trace");
-                } else if intents {
+                } else if loses {
                     prop_assert_eq!(after.attempts, before.attempts + 1);
                 }
             }

@@ -133,6 +133,16 @@ impl Writer {
         Self { db, path, faults, commits: Arc::default(), broken: None, _lock: lock }
     }
 
+    /// After a process that did not end in order: its last seals must be looked at again.
+    pub(super) fn doubt_last_seals(&mut self, at: Timestamp) -> Result<(), LedgerError> {
+        let doubted = self.transact(|db| match store::doubt_last_seals(db, at) {
+            Err(Halt::Broken(error)) => Err(error),
+            Err(Halt::Refused(refusal)) => Ok(Err(refusal)),
+            Ok(()) => Ok(Ok(())),
+        });
+        doubted?
+    }
+
     /// Starts the task. It ends, and closes the database, when the last [`Desk`] is gone.
     ///
     /// Must be called within a tokio runtime.
@@ -198,14 +208,19 @@ impl Writer {
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let done = work(&transaction)?;
         failpoint::reach(Moment::Before);
-        self.faults.strike(self.commits.load(Ordering::Relaxed) + 1)?;
+        let commit = self.commits.load(Ordering::Relaxed) + 1;
+        self.faults.strike(commit, Moment::Before)?;
         transaction.commit()?;
+        self.faults.strike(commit, Moment::After)?;
         self.commits.fetch_add(1, Ordering::Relaxed);
         failpoint::reach(Moment::After);
         Ok(done)
     }
 
     fn give_up(&mut self, error: rusqlite::Error) -> Arc<WriteFault> {
+        // That the log is not empty tells the next process that this one did not end in order.
+        // Should this fail too, the failed commit is not in what would be kept.
+        let _ = connection::leave_log(&self.db);
         let fault = Arc::new(WriteFault::new(&self.path, error));
         self.broken = Some(Arc::clone(&fault));
         fault

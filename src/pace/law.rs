@@ -9,7 +9,7 @@ use super::arrears::Arrears;
 use super::curve::Curve;
 use super::cycle::Cycle;
 use super::meter::Meter;
-use super::{PaceOptions, Snapshot, Throttled};
+use super::{Outlook, PaceOptions, Snapshot, Throttled};
 use crate::limits;
 
 /// Requests that were let out together and are not yet answered.
@@ -35,7 +35,10 @@ pub(super) enum Decision {
 /// One budget's limiter. The module above explains the law.
 #[derive(Debug)]
 pub(super) struct Law {
+    /// Most that may have leave.
     max_in_flight: u32,
+    /// Most that may be under way, which bounds what a round trip brings.
+    on_the_wire: u32,
     max_rate: Option<f64>,
     window: Window,
     meter: Meter,
@@ -54,6 +57,8 @@ pub(super) struct Law {
     narrowed_at: Option<Instant>,
     last_admitted: Instant,
     last_answered: Instant,
+    /// From leave to answer, smoothed.
+    round_trip: Option<Duration>,
     /// The rate made somebody wait since the last admission: it, not demand, is the limit.
     bound: bool,
     told: Told,
@@ -93,13 +98,17 @@ struct Told {
     broken: u64,
     events: u64,
     last_accepted: Option<Instant>,
+    refused_since: Option<Instant>,
 }
 
 impl Law {
-    /// A limiter that knows nothing yet.
-    pub(super) fn new(options: &PaceOptions, now: Instant) -> Self {
+    /// A limiter that knows nothing yet. It gives leave to `ahead` requests more than may be
+    /// in flight.
+    pub(super) fn new(options: &PaceOptions, ahead: usize, now: Instant) -> Self {
         let most = u32::try_from(limits::MAX_IN_FLIGHT).unwrap_or(u32::MAX);
-        let max_in_flight = u32::try_from(options.max_in_flight).unwrap_or(most).clamp(1, most);
+        let within = |count: usize| u32::try_from(count).unwrap_or(most).clamp(1, most);
+        let on_the_wire = within(options.max_in_flight);
+        let max_in_flight = within(options.max_in_flight + ahead);
         let mut meter = Meter::new(now);
         let max_rate = options.max_rate.map(|rate| rate.max(limits::SLOWEST_RATE));
         if let Some(rate) = max_rate {
@@ -109,6 +118,7 @@ impl Law {
         window.next_volley(now, 0, max_in_flight);
         Self {
             max_in_flight,
+            on_the_wire,
             max_rate,
             window,
             meter,
@@ -124,6 +134,7 @@ impl Law {
             narrowed_at: None,
             last_admitted: now,
             last_answered: now,
+            round_trip: None,
             bound: false,
             told: Told::default(),
         }
@@ -142,8 +153,12 @@ impl Law {
             self.gathered = self.gathered.min(count);
             while self.gathered < count {
                 if let Err(wait) = self.meter.take(now, rate) {
+                    let knock = self.knock_at().unwrap_or(now + wait);
+                    if knock <= now {
+                        break;
+                    }
                     self.bound = true;
-                    return Decision::WaitUntil(now + wait);
+                    return Decision::WaitUntil(knock.min(now + wait));
                 }
                 self.gathered += 1;
             }
@@ -193,6 +208,11 @@ impl Law {
         self.told.last_accepted
     }
 
+    /// When the present spell of nothing but refusals began.
+    pub(super) fn refused_since(&self) -> Option<Instant> {
+        self.told.refused_since
+    }
+
     /// How things stand.
     pub(super) fn snapshot(&self, now: Instant) -> Snapshot {
         Snapshot {
@@ -206,6 +226,34 @@ impl Law {
             broken: self.told.broken,
             events: self.told.events,
             last_accepted: self.told.last_accepted,
+        }
+    }
+
+    /// While everything is refused, when to ask again whatever the rate: a batch of twenty
+    /// would gather its cells for twenty minutes, and a tenant that has recovered would stand
+    /// idle. Never quicker than the operator allows.
+    fn knock_at(&self) -> Option<Instant> {
+        let alone = self.in_flight == 0 && self.fruitless > 0 && self.max_rate.is_none();
+        let patience = Duration::from_secs_f64(1.0 / limits::SLOWEST_RATE);
+        alone.then(|| self.last_admitted + patience)
+    }
+
+    /// What is to be expected from now on if nothing changes: the rate that was found, or is
+    /// about to be, and never more than a full window each round trip.
+    pub(super) fn outlook(&self, now: Instant) -> Outlook {
+        let found = match self.hold {
+            Some(hold) if hold.unlearned => Some(self.found(&self.whole_cycle(), hold.until).0),
+            _ => self.curve.map(|curve| curve.plateau()),
+        };
+        let at_most = self
+            .round_trip
+            .map(|time| f64::from(self.on_the_wire) / time.as_secs_f64().max(f64::MIN_POSITIVE));
+        let slowest = |a: f64, b: Option<f64>| b.map_or(a, |b| a.min(b));
+        Outlook {
+            per_second: at_most.map(|rate| slowest(slowest(rate, found), self.max_rate)),
+            holding: self
+                .hold
+                .map_or(Duration::ZERO, |hold| hold.until.saturating_duration_since(now)),
         }
     }
 
@@ -232,15 +280,9 @@ impl Law {
     /// refused.
     fn learn(&mut self, until: Instant) {
         let next = self.cycle.next(until);
-        // A cycle without anything accepted is the end of the one before: the hold was too
-        // short, so the same requests are spread over a longer time.
-        let cycle = match self.past {
-            Some(past) if !self.cycle.is_fruitful() => past.and(&self.cycle),
-            _ => self.cycle,
-        };
-        let (found, since) = cycle.rate(until, self.curve.as_ref().map(Curve::plateau));
+        let cycle = self.whole_cycle();
         let before = self.curve.as_ref().map(Curve::rate);
-        let plateau = before.map_or(found, |before| found.min(before)).max(limits::SLOWEST_RATE);
+        let (plateau, since) = self.found(&cycle, until);
         if before.is_none_or(|before| plateau < before / 2.0) {
             self.window = Window::first(self.max_in_flight);
         }
@@ -248,6 +290,23 @@ impl Law {
         self.arrears.fall_due(plateau);
         self.past = Some(cycle);
         self.cycle = next;
+    }
+
+    /// A cycle without anything accepted is the end of the one before: the hold was too
+    /// short, so the same requests are spread over a longer time.
+    fn whole_cycle(&self) -> Cycle {
+        match self.past {
+            Some(past) if !self.cycle.is_fruitful() => past.and(&self.cycle),
+            _ => self.cycle,
+        }
+    }
+
+    /// The rate that a cycle which ends at `until` shows, and since when.
+    fn found(&self, cycle: &Cycle, until: Instant) -> (f64, Instant) {
+        let (found, since) = cycle.rate(until, self.curve.as_ref().map(Curve::plateau));
+        let before = self.curve.as_ref().map(Curve::rate);
+        let plateau = before.map_or(found, |before| found.min(before));
+        (plateau.max(limits::SLOWEST_RATE), since)
     }
 
     /// Room in the window for `count`, or what to wait for. A batch larger than the whole
@@ -273,6 +332,12 @@ impl Law {
     }
 
     fn admit(&mut self, now: Instant, count: u32) -> Ticket {
+        if self.told.admitted == 0 {
+            // Nobody has asked so far, and what was not asked was not granted either: a check
+            // of a minute before the first write must not make the tenant look slow.
+            self.cycle = Cycle::starting(self.cycle.number(), now);
+            self.last_admitted = now;
+        }
         self.tell_use_from_silence(now, count);
         self.bound = false;
         self.last_admitted = now;
@@ -320,6 +385,9 @@ impl Law {
     fn accepted(&mut self, now: Instant, ticket: &Ticket, accepted: u32) {
         self.told.accepted += u64::from(accepted);
         self.told.last_accepted = Some(now);
+        let took = now.saturating_duration_since(ticket.sent);
+        self.round_trip = Some(self.round_trip.map_or(took, |usual| (usual * 7 + took) / 8));
+        self.told.refused_since = None;
         self.cycle.accepted(now, accepted);
         if self.cycle.bore_fruit(ticket.cycle) {
             self.fruitless = 0;
@@ -330,6 +398,7 @@ impl Law {
 
     fn refused(&mut self, now: Instant, ticket: &Ticket, throttled: Throttled) {
         self.told.refused += u64::from(throttled.count);
+        self.told.refused_since.get_or_insert(now);
         let named = throttled
             .retry_after
             .map(|wait| now + wait.clamp(limits::LEAST_HOLD, limits::MAX_RETRY_AFTER));
@@ -448,7 +517,7 @@ mod tests {
 
     fn law(options: PaceOptions) -> (Law, Instant) {
         let now = Instant::now();
-        (Law::new(&options, now), now)
+        (Law::new(&options, 0, now), now)
     }
 
     fn admitted(law: &mut Law, now: Instant) -> Ticket {
@@ -703,5 +772,38 @@ mod tests {
                 prop_assert!(now <= deadline, "starved");
             }
         }
+    }
+
+    #[test]
+    fn a_batch_knocks_once_a_minute_while_everything_is_refused() {
+        let (mut law, mut now) = law(PaceOptions::default());
+        let longest = SECOND + 10 * SECOND + Duration::from_mins(1);
+        for _ in 0..8 {
+            let asked = now;
+            let ticket = loop {
+                match law.decide(now, 20) {
+                    Decision::Admit(ticket) => break ticket,
+                    Decision::WaitUntil(moment) => now = moment,
+                    Decision::WaitForAnswer => panic!("nothing is in flight"),
+                }
+            };
+            assert!(now - asked <= longest, "asked again after {:?}", now - asked);
+            now += SECOND;
+            let throttled = Throttled { count: 20, retry_after: Some(10 * SECOND) };
+            law.answered(now, &ticket, 0, Some(throttled), None);
+        }
+    }
+
+    #[test]
+    fn the_time_before_the_first_request_does_not_count() {
+        let (mut law, start) = law(PaceOptions::default());
+        let now = start + Duration::from_mins(1);
+        for ticket in all_admitted(&mut law, now) {
+            law.answered(now + SECOND, &ticket, 1, None, None);
+        }
+        let ticket = admitted(&mut law, now + SECOND);
+        law.answered(now + SECOND, &ticket, 0, Some(refused(Some(SECOND))), None);
+        let expected = law.outlook(now + SECOND).per_second.expect("answered");
+        assert!((4.9..=5.1).contains(&expected), "ten in two seconds, not {expected}");
     }
 }

@@ -195,6 +195,7 @@ async fn run(case: &Case) -> Outcome {
     let pace = Pace::new(options, Clock::system());
     let server = Rc::new(RefCell::new(Server::new(case)));
     let left = Rc::new(Cell::new(case.rows));
+    let in_flight = Rc::new(Cell::new(0));
     let outcome = Rc::new(RefCell::new(Outcome {
         seconds: 0.0,
         refused: 0,
@@ -204,25 +205,29 @@ async fn run(case: &Case) -> Outcome {
     let tasks = LocalSet::new();
     for seed in 0..128 {
         let (pace, server, left) = (pace.clone(), Rc::clone(&server), Rc::clone(&left));
-        let outcome = Rc::clone(&outcome);
+        let (outcome, in_flight) = (Rc::clone(&outcome), Rc::clone(&in_flight));
         let case = case.clone();
         tasks.spawn_local(async move {
             let mut chance = fastrand::Rng::with_seed(case.seed * 1_000 + seed);
             while left.get() > 0 {
                 left.set(left.get() - 1);
                 loop {
-                    let permit = pace.admit(Budget::PassWrites, 1).await;
+                    let mut permit = pace.admit(Budget::PassWrites, 1).await;
+                    if !permit.depart().await {
+                        continue;
+                    }
                     let half = case.latency / 2.0;
                     let mut leg = || {
                         let factor = 1.0 + case.varies * (2.0 * chance.f64() - 1.0);
                         tokio::time::sleep(Duration::from_secs_f64(half * factor))
                     };
-                    let in_flight = pace.snapshot(Budget::PassWrites).in_flight;
-                    let most = outcome.borrow().most_in_flight.max(in_flight);
+                    in_flight.set(in_flight.get() + 1);
+                    let most = outcome.borrow().most_in_flight.max(in_flight.get());
                     outcome.borrow_mut().most_in_flight = most;
                     leg().await;
                     let answer = server.borrow_mut().ask(start.elapsed().as_secs_f64());
                     leg().await;
+                    in_flight.set(in_flight.get() - 1);
                     let mut outcome = outcome.borrow_mut();
                     match answer {
                         Ok(()) => {

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::options::{Limit, RetryAfter, Throttle};
 use crate::clock::{earlier, later, span};
+use crate::graph::verdict;
 use crate::limits;
 
 /// What sums of fractions may be off by.
@@ -30,6 +31,37 @@ pub(super) struct Quota {
     sum: f64,
     /// The competitor's part of a unit that is not whole yet.
     share: f64,
+}
+
+/// A limit by itself, for whoever wants to know what it lets through.
+#[derive(Debug)]
+pub struct Gate {
+    throttle: Throttle,
+    quota: Quota,
+    opened: Timestamp,
+}
+
+impl Gate {
+    /// Opens it with nothing used up.
+    #[must_use]
+    pub fn new(throttle: Throttle) -> Self {
+        Self { throttle, quota: Quota::default(), opened: Timestamp::UNIX_EPOCH }
+    }
+
+    /// Whether a request of one unit passes, so long after the opening; else the wait that
+    /// its `Retry-After` names, if it names one.
+    ///
+    /// # Errors
+    /// That wait.
+    pub fn ask(&mut self, after: Duration) -> Result<(), Option<Duration>> {
+        let now = later(self.opened, after);
+        match self.quota.ask(&self.throttle, now, 1.0).refused {
+            None => Ok(()),
+            Some(comeback) => {
+                Err(comeback.retry_after.and_then(|text| verdict::retry_after(&text, now)))
+            }
+        }
+    }
 }
 
 /// What a quota says to a request.

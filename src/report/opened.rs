@@ -7,7 +7,9 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
 
+use super::tables::printed;
 use crate::cli::OpenFormat;
 use crate::ids::Upn;
 use crate::vault::{Format, Identities, OpenError, OpenedRow, RowWriter, Separator, open};
@@ -36,6 +38,9 @@ impl From<OpenFormat> for Shape {
 /// Why the passes could not be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenFailure {
+    /// The file to write is there already.
+    #[error("failed to write {0}: it is there already; name a new file with -o")]
+    Exists(PathBuf),
     /// The file to write.
     #[error("failed to write {path}: {source}")]
     Output {
@@ -57,11 +62,16 @@ pub enum OpenFailure {
     },
 }
 
-/// Rows being printed.
+/// Rows being printed. The output is opened with the first of them, so that an identity that
+/// opens nothing leaves nothing behind; what was written is taken back if the end is never
+/// reached.
 pub struct Opening {
-    sink: Sink,
+    shape: Shape,
     only: Option<Upn>,
     output: Option<PathBuf>,
+    sink: Option<Sink>,
+    /// The output is ours and not whole.
+    begun: bool,
     rows: u64,
 }
 
@@ -80,21 +90,17 @@ impl Opening {
         only: Option<Upn>,
         output: Option<&Path>,
     ) -> Result<Self, OpenFailure> {
-        let out: Box<dyn Write> = match output {
-            Some(path) => Box::new(BufWriter::new(
-                private_file(path)
-                    .map_err(|source| OpenFailure::Output { path: path.to_owned(), source })?,
-            )),
-            None => Box::new(BufWriter::new(io::stdout())),
-        };
-        let output = output.map(Path::to_owned);
-        let sink = match shape {
-            Shape::Table => Sink::Table(Box::new(head()), out),
-            Shape::Format(format) => Sink::Format(
-                RowWriter::new(format, out).map_err(|error| unwritten(output.as_deref(), error))?,
-            ),
-        };
-        Ok(Self { sink, only, output, rows: 0 })
+        if let Some(path) = output.filter(|path| path.symlink_metadata().is_ok()) {
+            return Err(OpenFailure::Exists(path.to_owned()));
+        }
+        Ok(Self {
+            shape,
+            only,
+            output: output.map(Path::to_owned),
+            sink: None,
+            begun: false,
+            rows: 0,
+        })
     }
 
     /// Opens one age file and prints its rows.
@@ -111,18 +117,39 @@ impl Opening {
             .map_err(|source| OpenFailure::Open { path: name.to_owned(), source })
     }
 
-    /// Prints what stands after the last row; tells how many there were.
+    /// Prints what stands after the last row; tells how many there were. Nothing at all is
+    /// printed if one person was asked for and has no row.
     ///
     /// # Errors
     /// [`OpenFailure`]
-    pub fn finish(self) -> Result<u64, OpenFailure> {
-        let output = self.output;
-        let ended = match self.sink {
-            Sink::Table(table, mut out) => writeln!(out, "{table}").and_then(|()| out.flush()),
-            Sink::Format(writer) => writer.finish().and_then(|mut out| out.flush()),
-        };
-        ended.map_err(|error| unwritten(output.as_deref(), error))?;
+    pub fn finish(mut self) -> Result<u64, OpenFailure> {
+        if self.only.is_some() && self.rows == 0 {
+            return Ok(0);
+        }
+        let ended = self.end();
+        ended.map_err(|error| unwritten(self.output.as_deref(), error))?;
+        self.begun = false;
         Ok(self.rows)
+    }
+
+    fn end(&mut self) -> io::Result<()> {
+        self.sink()?;
+        match self.sink.take() {
+            Some(Sink::Table(table, mut out)) => {
+                writeln!(out, "{}", printed(*table)).and_then(|()| out.flush())
+            }
+            Some(Sink::Format(writer)) => writer.finish().and_then(|mut out| out.flush()),
+            None => Ok(()),
+        }
+    }
+
+    fn sink(&mut self) -> io::Result<&mut Sink> {
+        let sink = match self.sink.take() {
+            Some(sink) => sink,
+            None => Sink::open(self.shape, self.output.as_deref())?,
+        };
+        self.begun = true;
+        Ok(self.sink.insert(sink))
     }
 
     fn row(&mut self, row: &OpenedRow) -> io::Result<()> {
@@ -130,12 +157,13 @@ impl Opening {
             return Ok(());
         }
         self.rows += 1;
-        match &mut self.sink {
+        match self.sink()? {
             Sink::Table(table, _) => {
                 let [upn, name, pass, start, lifetime, once, _] = row.table_cells();
+                let start = to_the_minute(&start);
                 let lifetime = format!("{} min", *lifetime);
-                let once = if *once == "true" { "once" } else { "" };
-                table.add_row([&*upn, &*name, &*pass, &*start, &*lifetime, once]);
+                let once = if *once == "true" { "once" } else { "until it ends" };
+                table.add_row([&*upn, &*name, &*pass, &start, &*lifetime, once]);
                 Ok(())
             }
             Sink::Format(writer) => writer.row(row),
@@ -143,12 +171,41 @@ impl Opening {
     }
 }
 
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // Half a file of passes helps nobody. Closed first, for systems that keep open files.
+        drop(self.sink.take());
+        if let Some(path) = self.output.as_ref().filter(|_| self.begun) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Sink {
+    fn open(shape: Shape, output: Option<&Path>) -> io::Result<Self> {
+        let out: Box<dyn Write> = match output {
+            Some(path) => Box::new(BufWriter::new(private_file(path)?)),
+            None => Box::new(BufWriter::new(io::stdout())),
+        };
+        Ok(match shape {
+            Shape::Table => Self::Table(Box::new(head()), out),
+            Shape::Format(format) => Self::Format(RowWriter::new(format, out)?),
+        })
+    }
+}
+
+/// A start as people read it, in UTC; what is no time stays as it is.
+fn to_the_minute(start: &str) -> String {
+    let minute = |at: Timestamp| at.strftime("%Y-%m-%d %H:%M").to_string();
+    start.parse().map_or_else(|_| start.to_owned(), minute)
+}
+
 fn head() -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled)
-        .set_header(["USER", "NAME", "PASS", "START", "LIFETIME", "WORKS"]);
+        .set_header(["USER", "NAME", "PASS", "START (UTC)", "LIFETIME", "WORKS"]);
     table
 }
 

@@ -3,10 +3,12 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{TOLD, shown};
+use super::{TOLD, Told, shown};
+use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::Listed;
 use crate::run::intake::{self, RowProblem};
+use crate::settings::Known;
 
 /// Rows with problems, for a terminal.
 pub(super) fn problems(problems: &[RowProblem]) -> String {
@@ -14,7 +16,7 @@ pub(super) fn problems(problems: &[RowProblem]) -> String {
     for problem in problems {
         table.add_row([problem.line.to_string(), shown(&problem.upn), shown(&problem.reason)]);
     }
-    trimmed(&table)
+    printed(table)
 }
 
 /// `tapwave.check/1`.
@@ -30,6 +32,7 @@ pub(super) struct Verdict<'a> {
     ineligible: u64,
     problems: Vec<Problem<'a>>,
     warnings: Vec<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
     mail: &'a [String],
 }
 
@@ -60,6 +63,19 @@ impl<'a> Verdict<'a> {
             mail: &verdict.mail,
         }
     }
+}
+
+/// `tapwave.error/1`.
+#[derive(Serialize)]
+pub(super) struct Failed<'a> {
+    schema: &'static str,
+    error: &'a str,
+    hints: &'a [String],
+    exit: u8,
+}
+
+pub(super) fn error(told: &Told, exit: Exit) -> Failed<'_> {
+    Failed { schema: "tapwave.error/1", error: &told.what, hints: &told.hints, exit: exit as u8 }
 }
 
 /// `tapwave.runs/1`.
@@ -134,13 +150,25 @@ pub(super) fn runs_table(runs: &[Listed]) -> String {
             }
         }
     }
-    trimmed(&table)
+    printed(table)
 }
 
-/// A table without the blanks that fill its last column.
-fn trimmed(table: &Table) -> String {
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
-    lines.join("\n")
+/// A table as it is printed: two blanks between columns, none around the lines.
+pub(super) fn printed(mut table: Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
+}
+
+/// The settings, for a terminal.
+pub(super) fn settings(known: &[Known]) -> String {
+    let mut table = plain(["SETTING", "VALUE", "FROM"]);
+    for Known { name, value, from } in known {
+        let value = value.as_deref().map(shown).unwrap_or_default();
+        table.add_row([(*name).to_owned(), value, from.to_string()]);
+    }
+    table.to_string()
 }
 
 fn plain<const N: usize>(head: [&str; N]) -> Table {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use zeroize::Zeroize;
 
 use super::Session;
 use crate::clock::{later, span};
@@ -18,7 +19,7 @@ use crate::graph::verdict::plain;
 use crate::ids::{Line, Upn};
 use crate::ledger::{
     About, Draft, Event, Ledger, LedgerError, NewBadRow, NewRow, Options, PolicyRecord, RowRecord,
-    Standing, State, WaveAbout,
+    Standing, WaveAbout,
 };
 use crate::limits;
 use crate::progress::{Doing, News};
@@ -26,6 +27,7 @@ use crate::roster::{self, BadRow, Found, Header, Rejects, Roster, RosterError, R
 use crate::stages::check::{Check, CheckError, Finding, Issuers, Problem, Subject, Warning};
 use crate::stages::deliver::Desk;
 use crate::stages::seal::{BookError, RecipientBook};
+use crate::vault::holds_secret_key;
 
 /// The one column a wave must have, by whatever name its header gives it.
 const UPN_COLUMN: &str = "userPrincipalName";
@@ -314,12 +316,18 @@ fn take(row: Row, book: &mut RecipientBook, draft: &mut Draft) -> Result<(), Int
     let unreadable = match book.set_for(row.wanted.recipient.as_deref()) {
         Ok(_) => None,
         Err(error @ BookError::TooMany) => return Err(error.into()),
-        Err(error) => Some(error.to_string()),
+        // The set of all who name nobody: no row can mend it.
+        Err(error @ BookError::Set(_)) if row.wanted.recipient.is_none() => {
+            return Err(error.into());
+        }
+        Err(error @ BookError::Nobody) => Some(error.to_string()),
+        Err(error) => Some(format!("column recipient: {error}")),
     };
     let upn = row.upn.as_str().to_owned();
     if let Some(problem) = unreadable {
-        let problems = vec![format!("column recipient: {problem}")];
-        draft.add_bad(NewBadRow { line: row.line, upn, cells: row.cells, problems })?;
+        let problems = vec![problem];
+        let cells = without_secrets(row.cells);
+        draft.add_bad(NewBadRow { line: row.line, upn, cells, problems })?;
     } else {
         let wanted_json = json(&row.wanted);
         draft.add_row(&NewRow { line: row.line, upn, cells: row.cells, wanted_json })?;
@@ -334,7 +342,17 @@ fn faulty(bad: BadRow, header: &Header) -> NewBadRow {
     };
     let problems = bad.faults.iter().map(told).collect();
     let upn = header.value(&bad.cells, UPN_COLUMN).map(plain).unwrap_or_default();
-    NewBadRow { line: bad.line, upn, cells: bad.cells, problems }
+    NewBadRow { line: bad.line, upn, cells: without_secrets(bad.cells), problems }
+}
+
+/// A private key that somebody wrote into the wave goes neither into the ledger nor into the
+/// rejected rows.
+fn without_secrets(mut cells: Vec<String>) -> Vec<String> {
+    for cell in cells.iter_mut().filter(|cell| holds_secret_key(cell)) {
+        cell.zeroize();
+        cell.push_str("(a private key)");
+    }
+    cells
 }
 
 /// A draft's row as the check takes it. `None` cannot happen for a row that was listed.
@@ -351,7 +369,7 @@ fn again(row: &RowRecord) -> Option<Subject> {
         upn: row.upn.parse().ok()?,
         wanted: wanted(row).ok()?,
         set: row.set?,
-        untried: row.attempts == 0 && matches!(row.state, State::Checked { after_loss: false }),
+        untried: row.intent.is_none(),
     })
 }
 

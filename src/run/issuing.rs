@@ -4,12 +4,12 @@
 //! The conductor branches here; what is done to a row is straight below. On a halt or a
 //! drain, nothing new begins and whatever is in flight is finished and committed.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::LocalBoxFuture;
+use futures::future::{LocalBoxFuture, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::Instant;
 
@@ -19,13 +19,14 @@ use super::intake::{self, IntakeError};
 use crate::ids::{Line, Upn};
 use crate::ledger::{Event, IntentRecord, Ledger, LedgerError, RowRecord, Standing, State};
 use crate::limits;
-use crate::pace::Budget;
+use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
 use crate::stages::deliver::is_ready;
 use crate::stages::issue::settle::Settled;
 use crate::stages::issue::{Attempt, Desk, Halt};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
+use crate::stages::{Drain, DrainSwitch};
 use crate::vault::{self, Ciphertext, RecipientSet, Spool};
 
 /// After so many lost answers in a row, one row at a time goes out until one succeeds.
@@ -119,6 +120,9 @@ pub(super) struct Floor<'a> {
     vault: Vault,
     post: Option<&'a Post>,
     session: &'a Session,
+    /// Stops the desk: a halt must reach the rows that wait for the limiter's leave as the
+    /// operator's wish does, or each of them would knock once more.
+    stop: DrainSwitch,
 }
 
 /// What one task came to.
@@ -143,7 +147,9 @@ impl<'a> Floor<'a> {
     ) -> Result<Self, IssuingError> {
         let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
         let spool = Spool::create(&folder).map_err(HandoverError::from)?;
-        Ok(Self { desk: desk(ledger, session), vault: Vault::new(sets, spool), post, session })
+        let (stop, drain) = Drain::new();
+        let desk = Desk { drain, ..desk(ledger, session) };
+        Ok(Self { desk, vault: Vault::new(sets, spool), post, session, stop })
     }
 
     /// Sorts out what an earlier process left: which rows must be settled, and when.
@@ -152,10 +158,21 @@ impl<'a> Floor<'a> {
         for row in all_rows(&self.desk.ledger, &[Standing::Held]).await? {
             fences.push(Fence { line: row.line, until: started });
         }
-        for row in all_rows(&self.desk.ledger, &[Standing::Failed]).await? {
-            self.desk.ledger.record(row.line, Event::Retried).await?;
-        }
+        self.retry_failed().await?;
         Ok(fences)
+    }
+
+    /// Gives failed rows another chance. They may be all rows, where a policy was switched off
+    /// half-way: a page at a time, each in one commit.
+    async fn retry_failed(&self) -> Result<(), LedgerError> {
+        let ledger = &self.desk.ledger;
+        let mut after = None;
+        loop {
+            let rows = ledger.rows(&[Standing::Failed], after, limits::ROWS_PER_READ).await?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = Some(last.line);
+            try_join_all(rows.iter().map(|row| ledger.record(row.line, Event::Retried))).await?;
+        }
     }
 
     /// Works until there is nothing left to do, and writes the handoff.
@@ -164,6 +181,11 @@ impl<'a> Floor<'a> {
         let halt = self.issue_all(fences, &mut mail).await.err();
         let drained = self.session.drain.is_on();
         let Self { desk, vault, session, .. } = self;
+        if halt.is_some() && desk.ledger.add_traffic(0, 0).await.is_err() {
+            // A ledger that takes no more cannot say which file holds what, and the next process
+            // doubts its last seals: it hands over what it has looked at.
+            return Issuance { halt, drained, mail, handoffs: Vec::new(), handover: None };
+        }
         session.watcher.hear(News::Began { doing: Doing::Handoff, total: None });
         let mut handoffs = Vec::new();
         let handover = hand_over(&desk.ledger, vault, &mut handoffs).await.err();
@@ -172,10 +194,10 @@ impl<'a> Floor<'a> {
     }
 
     async fn issue_all(&self, fences: Vec<Fence>, mail: &mut Option<String>) -> Result<(), Halt> {
+        self.verify_inherited().await?;
         let counts = self.desk.ledger.counts().await?;
         let total = counts.of(Standing::Checked) + fences.len() as u64;
         self.hear(News::Began { doing: Doing::Issue, total: Some(total) });
-        self.verify_unproven().await?;
         let mut shift = Shift::new(self, &fences);
         for fence in fences {
             shift.wait_for(fence);
@@ -186,15 +208,25 @@ impl<'a> Floor<'a> {
         ended
     }
 
-    /// A pass that followed a lost attempt, sealed by a process that ended before it looked
-    /// again.
-    async fn verify_unproven(&self) -> Result<(), Halt> {
+    /// Passes sealed by a process that ended before it could vouch for them: each is looked at
+    /// again, and a row without any is free for another attempt.
+    async fn verify_inherited(&self) -> Result<(), Halt> {
+        let mut looks = FuturesUnordered::new();
         for row in all_rows(&self.desk.ledger, &[Standing::Sealed]).await? {
-            if let (State::Sealed { method, proven: false }, Some(user)) = (&row.state, row.user)
-                && let Some(why) = self.desk.verify(row.line, user, method).await?
-            {
-                self.hear(News::RowHeld { line: row.line, upn: row.upn, why });
-            }
+            let (State::Sealed { method, .. }, Some(user)) = (row.state, row.user) else {
+                continue;
+            };
+            let (line, upn) = (row.line, row.upn);
+            looks.push(async move {
+                let settled = self.desk.verify_inherited(line, user, &method).await?;
+                if let Settled::Held { why } = settled {
+                    self.hear(News::RowHeld { line, upn, why });
+                }
+                Ok::<(), Halt>(())
+            });
+        }
+        while let Some(looked) = looks.next().await {
+            looked?;
         }
         Ok(())
     }
@@ -241,20 +273,25 @@ impl<'a> Floor<'a> {
         why: String,
     ) -> Result<(), Halt> {
         let now = self.desk.clock.instant();
-        let last = self.desk.graph.pace().last_accepted(Budget::PassWrites);
-        let since = if reached {
+        let out = if reached {
             *unreached_since = None;
-            last.unwrap_or(self.session.began)
+            self.desk.graph.pace().is_out(Budget::PassWrites)
         } else {
-            *unreached_since.get_or_insert_with(|| {
+            let since = *unreached_since.get_or_insert_with(|| {
                 self.hear(News::Outage { why: why.clone() });
                 now
-            })
+            });
+            now.saturating_duration_since(since) > limits::MAX_OUTAGE
         };
-        if now.saturating_duration_since(since) > limits::MAX_OUTAGE {
-            return Err(Halt::Outage { why });
-        }
-        Ok(())
+        if out { Err(Halt::Outage { why }) } else { Ok(()) }
+    }
+
+    /// The row has failed until an operator resumes the run.
+    async fn give_up(&self, line: Line, upn: String, lost: u32) -> Result<Reached, Halt> {
+        let why = format!("{lost} attempts were lost; resume to try again");
+        self.desk.ledger.record(line, Event::GivenUp { why: why.clone() }).await?;
+        self.hear(News::RowFailed { line, upn, why });
+        Ok(Reached::Failed)
     }
 
     async fn prove(&self, sealed: Sealed, upn: String) -> Result<Reached, Halt> {
@@ -262,14 +299,19 @@ impl<'a> Floor<'a> {
             return Ok(Reached::Sealed(sealed.line()));
         }
         let line = sealed.line();
-        match self.desk.verify(line, sealed.user(), sealed.method()).await? {
-            None => Ok(Reached::Sealed(line)),
-            Some(why) => {
-                self.vault.forget(line);
-                self.hear(News::RowHeld { line, upn, why });
-                Ok(Reached::Held)
-            }
+        let looked = self.desk.verify(line, sealed.user(), sealed.method()).await;
+        // What is not proven is not handed over, also when nobody could look.
+        if !matches!(looked, Ok(Settled::Sealed)) {
+            self.vault.forget(line);
         }
+        Ok(match looked? {
+            Settled::Sealed => Reached::Sealed(line),
+            Settled::Free => Reached::Free(line),
+            Settled::Held { why } => {
+                self.hear(News::RowHeld { line, upn, why });
+                Reached::Held
+            }
+        })
     }
 
     async fn settle(&self, line: Line) -> Result<Reached, Halt> {
@@ -289,7 +331,7 @@ impl<'a> Floor<'a> {
     async fn stops_within(&self, wait: Duration) -> bool {
         tokio::select! {
             biased;
-            () = self.session.drain.begun() => true,
+            () = self.desk.drain.begun() => true,
             () = self.desk.clock.sleep(wait) => false,
         }
     }
@@ -307,6 +349,8 @@ struct Shift<'a> {
     fenced: FuturesUnordered<LocalBoxFuture<'a, Line>>,
     mails: Option<Mails<'a>>,
     lost_in_a_row: u32,
+    /// How often each row's answer was lost: refusals for throttling are no attempts.
+    losses: HashMap<Line, u32>,
     last_success: Instant,
     halt: Option<Halt>,
 }
@@ -323,6 +367,7 @@ impl<'a> Shift<'a> {
                 .post
                 .map(|post| Mails::new(post, Some(floor.vault.spool()), floor.session)),
             lost_in_a_row: 0,
+            losses: HashMap::new(),
             last_success: floor.desk.clock.instant(),
             halt: None,
         }
@@ -358,13 +403,14 @@ impl<'a> Shift<'a> {
         let drain = &floor.session.drain;
         let mut told = false;
         loop {
-            let stopping = self.halt.is_some() || drain.is_on() || self.is_held_back_for_good();
-            if stopping && !told {
-                told = true;
-                floor.hear(News::Draining { in_flight: self.working.len() as u64 });
-            }
-            if !stopping {
+            if !self.is_stopping() {
                 self.fill().await;
+            }
+            // Asked after the filling, which may meet a ledger that cannot be read.
+            let stopping = self.is_stopping();
+            if stopping && !told {
+                told = floor.stop.begin();
+                floor.hear(News::Draining { in_flight: self.working.len() as u64 });
             }
             if self.is_done(stopping) {
                 *mail = self.mails.and_then(|mails| mails.stopped().map(ToOwned::to_owned));
@@ -383,6 +429,11 @@ impl<'a> Shift<'a> {
                 () = drain.begun(), if !stopping => {}
             }
         }
+    }
+
+    /// Nothing more is to be begun.
+    fn is_stopping(&self) -> bool {
+        self.halt.is_some() || self.floor.session.drain.is_on() || self.is_held_back_for_good()
     }
 
     /// Nothing is under way, and nothing is to be begun.
@@ -458,12 +509,21 @@ impl<'a> Shift<'a> {
         };
         if done {
             self.floor.hear(News::Did { doing: Doing::Issue, rows: 1 });
+            self.foresee();
+        }
+    }
+
+    fn foresee(&self) {
+        let outlook = self.floor.desk.graph.pace().outlook(Budget::PassWrites);
+        if let Outlook { per_second: Some(per_second), holding } = outlook {
+            self.floor.hear(News::Foreseen { doing: Doing::Issue, per_second, holding });
         }
     }
 
     fn lose(&mut self, line: Line) {
         let now = self.floor.desk.clock.instant();
         self.lost_in_a_row += 1;
+        *self.losses.entry(line).or_default() += 1;
         self.source.taken.insert(line);
         self.wait_for(Fence { line, until: now + self.floor.desk.fence });
         let fence = self.floor.desk.fence;
@@ -474,14 +534,14 @@ impl<'a> Shift<'a> {
     }
 
     async fn try_again(&mut self, line: Line) {
+        let losses = self.losses.get(&line).copied().unwrap_or_default();
         match self.floor.desk.ledger.row(line).await {
-            Ok(Some(row)) if row.attempts >= limits::MAX_ATTEMPTS => {
-                let why = format!("{} attempts were lost; resume to try again", row.attempts);
-                self.floor.hear(News::RowFailed { line, upn: row.upn, why });
-            }
             Ok(Some(row)) => {
-                if let Some(candidate) = Candidate::restore(&row) {
-                    self.working.push(Box::pin(self.floor.row(candidate)));
+                let floor = self.floor;
+                if losses >= limits::MAX_ATTEMPTS {
+                    self.working.push(Box::pin(floor.give_up(line, row.upn, losses)));
+                } else if let Some(candidate) = Candidate::restore(&row) {
+                    self.working.push(Box::pin(floor.row(candidate)));
                 }
             }
             Ok(None) => {}
@@ -592,7 +652,11 @@ async fn hand_over(
         let ended = spool.finish(&sets, &target, |file| files.push(file));
         (files, ended)
     });
-    let Ok((files, ended)) = writing.await else { return Ok(()) };
+    let (files, ended) = match writing.await {
+        Ok(written) => written,
+        // A defect that left no handoff must not end as if there were one.
+        Err(died) => std::panic::resume_unwind(died.into_panic()),
+    };
     for file in files {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         ledger.handed_off(name, file.lines).await?;

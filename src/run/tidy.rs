@@ -121,9 +121,17 @@ async fn settle_all(
     if all == 0 {
         return Ok(());
     }
-    // The first answer tells Graph's clock, by which old intents are judged.
-    session.graph.policy().await?;
+    // The first answer tells Graph's clock, by which old intents are judged. So does a refusal:
+    // cleanup needs no leave to read the policy.
+    match session.graph.policy().await {
+        Ok(_) | Err(GraphError::Refused { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
     let desk = desk(ledger, session);
+    // Those held already; a row that is held below has been looked at then. One that owns a
+    // sealed pass is left to the removal, which deletes that pass by its id, seen or not.
+    let mut held = all_rows(ledger, &[Standing::Held]).await?;
+    held.retain(|row| row.state.method().is_none());
     let mut fences = pick_up_lost(&desk, session.clock.instant()).await?;
     fences.sort_by_key(|fence| fence.until);
     session.watcher.hear(News::Began { doing: Doing::Settle, total: Some(all) });
@@ -135,7 +143,10 @@ async fn settle_all(
         }
         settle(&desk, session, fence.line, tidied).await?;
     }
-    for row in all_rows(ledger, &[Standing::Held]).await? {
+    for row in held {
+        if session.drain.is_on() {
+            break;
+        }
         settle(&desk, session, row.line, tidied).await?;
     }
     session.watcher.hear(News::Ended { doing: Doing::Settle });
@@ -155,9 +166,11 @@ async fn settle(
     let settled = desk.settle(line).await?;
     session.watcher.hear(News::Did { doing: Doing::Settle, rows: 1 });
     if let Settled::Held { why } = settled {
-        let upn = desk.ledger.row(line).await?.map(|row| row.upn).unwrap_or_default();
-        session.watcher.hear(News::RowHeld { line, upn: upn.clone(), why });
-        tidied.foreign.push((line, upn));
+        let Some(row) = desk.ledger.row(line).await? else { return Ok(()) };
+        session.watcher.hear(News::RowHeld { line, upn: row.upn.clone(), why });
+        if row.foreign.is_some() {
+            tidied.foreign.push((line, row.upn));
+        }
     }
     Ok(())
 }
@@ -213,10 +226,20 @@ fn delete_handoffs(ledger: &Ledger) -> Result<u64, TidyError> {
     let mut files = 0;
     for entry in std::fs::read_dir(&folder).map_err(failed(&folder))? {
         let path = entry.map_err(failed(&folder))?.path();
+        if !is_ours(&path) {
+            continue;
+        }
         std::fs::remove_file(&path).map_err(failed(&path))?;
         files += 1;
     }
     Ok(files)
+}
+
+/// A handoff file, or one that a killed process left unfinished. What somebody else laid
+/// there stays.
+fn is_ours(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.is_file() && (name.ends_with(".age") || name.starts_with(".unfinished-"))
 }
 
 /// What the people of a wave hold now, whoever issued it.
@@ -228,6 +251,8 @@ pub struct Holdings {
     pub rows: u64,
     /// People who are not in the tenant.
     pub unknown: Vec<Left>,
+    /// People whose passes nobody let us see; they may have one.
+    pub unseen: Vec<Left>,
     /// Rows that cannot be read.
     pub bad: Vec<roster::Fault>,
 }
@@ -250,6 +275,9 @@ pub async fn holdings(
     let mut some = Vec::new();
     session.watcher.hear(News::Began { doing: Doing::Check, total: None });
     for found in roster {
+        if session.drain.is_on() {
+            return Err(IntakeError::Interrupted.into());
+        }
         holdings.rows += 1;
         match found.map_err(unread)? {
             Found::Row(row) => some.push((row.line, row.upn)),
@@ -288,11 +316,8 @@ impl Holdings {
                 }
                 Ok(None) => {}
                 Err(refusal) => {
-                    self.unknown.push(Left {
-                        line,
-                        upn: upn.to_string(),
-                        why: refusal.to_string(),
-                    });
+                    let why = format!("the passes cannot be read: {refusal}");
+                    self.unseen.push(Left { line, upn: upn.to_string(), why });
                 }
             }
         }

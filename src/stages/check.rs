@@ -167,6 +167,14 @@ pub enum Problem {
         /// Its name or id, as shown.
         group: String,
     },
+    /// Not seen in a group that was demanded and whose members may be hidden from us.
+    #[error(
+        "cannot be seen in the group {group}, which hides its members; grant Member.Read.Hidden, or name another group"
+    )]
+    NotSeenInGroup {
+        /// Its name or id, as shown.
+        group: String,
+    },
     /// The lifetime is outside the policy.
     #[error("asks for {asked} minutes; the policy allows {min} to {max}")]
     Lifetime {
@@ -329,11 +337,22 @@ pub struct Check {
     everyone: bool,
     included: Targets,
     excluded: Targets,
-    demanded: Vec<(GroupId, String)>,
+    demanded: Vec<Demanded>,
     /// Members by the directory's index, where paging was cheaper than asking; sorted.
     paged: HashMap<GroupId, Vec<UserId>>,
     lint: Lint,
     seen: HashMap<UserId, Line>,
+}
+
+/// A group that was named.
+#[derive(Debug)]
+pub struct Demanded {
+    /// Its object id.
+    pub id: GroupId,
+    /// As shown.
+    name: String,
+    /// `checkMemberGroups` may leave it out without a word.
+    hidden: bool,
 }
 
 #[derive(Debug, Default)]
@@ -371,7 +390,7 @@ impl Check {
         if !policy.state.as_deref().is_some_and(|state| state.eq_ignore_ascii_case("enabled")) {
             return Err(CheckError::PolicyDisabled);
         }
-        let everyone = policy.include_targets.iter().any(is_everyone);
+        let everyone = policy.include_targets.iter().any(Target::is_everyone);
         let included = Targets::of(&policy.include_targets);
         let excluded = Targets::of(&policy.exclude_targets);
         if !everyone && included.groups.is_empty() && included.users.is_empty() {
@@ -488,7 +507,7 @@ impl Check {
         let mut groups: Vec<GroupId> = if self.everyone { &[] } else { &self.included.groups[..] }
             .iter()
             .chain(&self.excluded.groups)
-            .chain(self.demanded.iter().map(|(id, _)| id))
+            .chain(self.demanded.iter().map(|group| &group.id))
             .copied()
             .collect();
         groups.sort_unstable();
@@ -572,10 +591,8 @@ impl Check {
     /// Targets, exclusions and demanded groups. The paged lists may lag: whoever they would
     /// keep out is asked about, which is current.
     async fn judge_groups(&self, graph: &Graph, rows: &mut [Row<'_>]) -> Result<(), GraphError> {
+        // Without any group this asks nothing: users can be targets themselves.
         let groups = self.groups();
-        if groups.is_empty() {
-            return Ok(());
-        }
         let by_index = |user: UserId| -> HashSet<GroupId> {
             let holds = |group: &&GroupId| {
                 self.paged.get(group).is_some_and(|members| members.binary_search(&user).is_ok())
@@ -612,10 +629,13 @@ impl Check {
         if hit(&self.excluded) {
             problems.push(Problem::Excluded);
         }
-        for (group, name) in &self.demanded {
-            if !held.contains(group) {
-                problems.push(Problem::NotInGroup { group: name.clone() });
-            }
+        for demanded in self.demanded.iter().filter(|one| !held.contains(&one.id)) {
+            let group = demanded.name.clone();
+            problems.push(if demanded.hidden {
+                Problem::NotSeenInGroup { group }
+            } else {
+                Problem::NotInGroup { group }
+            });
         }
         problems
     }
@@ -710,10 +730,8 @@ struct Row<'a> {
 impl Targets {
     fn of(targets: &[Target]) -> Self {
         let mut sorted = Self::default();
-        for target in targets.iter().filter(|target| !is_everyone(target)) {
-            let is_user =
-                target.target_type.as_deref().is_some_and(|kind| kind.eq_ignore_ascii_case("user"));
-            if is_user {
+        for target in targets.iter().filter(|target| !target.is_everyone()) {
+            if target.is_user() {
                 sorted.users.extend(target.id.parse::<UserId>());
             } else {
                 sorted.groups.extend(target.id.parse::<GroupId>());
@@ -792,11 +810,9 @@ fn is_own(user: &User, address: &str) -> bool {
     own.into_iter().flatten().any(|own| own.eq_ignore_ascii_case(address))
 }
 
-fn is_everyone(target: &Target) -> bool {
-    target.id.eq_ignore_ascii_case("all_users")
-}
-
-fn bounds(policy: &Policy) -> PolicyRecord {
+/// The policy's bounds; the documented defaults where Graph leaves one out.
+#[must_use]
+pub fn bounds(policy: &Policy) -> PolicyRecord {
     let (min, max, default) = DEFAULT_BOUNDS;
     PolicyRecord {
         min_lifetime_minutes: policy.minimum_lifetime_in_minutes.unwrap_or(min),
@@ -807,15 +823,21 @@ fn bounds(policy: &Policy) -> PolicyRecord {
 }
 
 /// A group by its id or its one and only name.
-async fn resolve(graph: &Graph, wanted: &str) -> Result<(GroupId, String), CheckError> {
+///
+/// # Errors
+/// [`CheckError::NoSuchGroup`], [`CheckError::AmbiguousGroup`], [`CheckError::Graph`]
+pub async fn resolve(graph: &Graph, wanted: &str) -> Result<Demanded, CheckError> {
     let missing = || CheckError::NoSuchGroup { group: plain(wanted) };
     if let Ok(id) = wanted.parse::<GroupId>() {
         let group = graph.group(id).await?.ok_or_else(missing)?;
-        return Ok((id, group.display_name.as_deref().map_or_else(|| id.to_string(), plain)));
+        let name = group.display_name.as_deref().map_or_else(|| id.to_string(), plain);
+        return Ok(Demanded { id, name, hidden: group.hides_members() });
     }
     match &graph.groups_named(wanted).await?[..] {
         [] => Err(missing()),
-        [group] => Ok((group.id, plain(wanted))),
+        [group] => {
+            Ok(Demanded { id: group.id, name: plain(wanted), hidden: group.hides_members() })
+        }
         several => Err(CheckError::AmbiguousGroup { group: plain(wanted), count: several.len() }),
     }
 }

@@ -123,7 +123,8 @@ fn fate(
             Fate::Left { why: "the pass is still listed; run cleanup again".to_owned() }
         }
         (Deletion::Deleted, Some(Ok(_))) => Fate::Removed,
-        (Deletion::Gone, Some(Ok(_))) | (Deletion::Refused(_), Some(Ok(None))) => Fate::Already,
+        // A person has one pass at most: whatever is listed, ours is not.
+        (Deletion::Gone | Deletion::Refused(_), Some(Ok(_))) => Fate::Already,
         // The user is gone, and every pass with them.
         (_, Some(Err(refusal))) if refusal.status == 404 => Fate::Already,
         (Deletion::Refused(refusal), _) => Fate::Left { why: refusal.to_string() },

@@ -174,7 +174,8 @@ impl Desk {
             () = self.drain.begun() => return Ok(Attempt::NotBegun),
             permit = self.graph.pace().admit(Budget::PassWrites, 1) => permit,
         };
-        let now = self.graph.now();
+        self.graph.prepare().await?;
+        let now = self.graph.time().await?;
         let asked = match candidate.asked_at(now, self.min_lifetime) {
             Ok(asked) => asked,
             Err(late) => {
@@ -220,12 +221,19 @@ impl Desk {
 
     async fn refused(&self, intent: Intent, refusal: Refusal, tried: u32) -> Result<Attempt, Halt> {
         let why = refusal.to_string();
-        let again = match refusal.kind {
-            // Seen on the check a moment ago: a replica that does not know the user yet.
-            RefusalKind::UserGone => tried + 1 < limits::MAX_ATTEMPTS,
-            RefusalKind::AlreadyThere => self.make_room(&intent).await?,
-            _ => false,
-        };
+        // A tenant may contradict itself for ever: it lists nothing and says that it is there.
+        let again = tried + 1 < limits::MAX_ATTEMPTS
+            && match refusal.kind {
+                // Seen on the check a moment ago: a replica that does not know the user yet.
+                RefusalKind::UserGone => true,
+                // It passed on the way to Graph, whose Date header tells whole seconds only; the
+                // next attempt leaves it out.
+                RefusalKind::StartPast => intent.asked().start.is_some(),
+                RefusalKind::AlreadyThere if self.existing == Existing::Replace => {
+                    self.make_room(&intent).await?
+                }
+                _ => false,
+            };
         if again {
             self.not_effected(intent, why.clone()).await?;
             return Ok(Attempt::Again { wait: waiting(tried), reached: true, why });
@@ -234,15 +242,14 @@ impl Desk {
         Ok(Attempt::Failed { why })
     }
 
-    /// In a tenant that rejects a second pass, deletes one that is over, which nobody can
-    /// use, or, as `--existing replace` allows, one that is older than our intent. True if
-    /// there is room now.
+    /// In a tenant that rejects a second pass, deletes one that is older than our intent, or
+    /// that is over: that is what `--existing replace` allows. True if there is room now.
     async fn make_room(&self, intent: &Intent) -> Result<bool, Halt> {
         let found = self.graph.passes(&[intent.user()]).await?.pop();
         let Some(Ok(Some(pass))) = found else { return Ok(true) };
         let older = pass.created_date_time.is_some_and(|created| created < intent.graph_time());
         let over = !pass.is_live(self.graph.now());
-        if !(over || older && self.existing == Existing::Replace) {
+        if !(older || over) {
             return Ok(false);
         }
         let deleted = self.graph.delete_passes(&[(intent.user(), pass.id)]).await?;

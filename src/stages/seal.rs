@@ -159,18 +159,29 @@ fn encrypt(
 /// Why nobody could be found to seal for.
 #[derive(Debug, thiserror::Error)]
 pub enum BookError {
-    /// A label that the settings do not know, or a text that is no key.
-    #[error("recipient {shown} is neither a label nor a key: {why}; known labels: {known}")]
+    /// Neither a label that the settings know nor a key of any kind.
+    #[error(
+        "{shown:?} is neither a label nor a key that age knows; give a public key that begins with age1, or a label: {known}"
+    )]
     Unknown {
         /// As given, shortened; never a private key.
         shown: String,
-        /// What is wrong with it as a key.
-        why: BadRecipient,
         /// The labels.
         known: String,
     },
+    /// A key that cannot be used.
+    #[error("the recipient {0}")]
+    Key(BadRecipient),
+    /// A label whose key cannot be used.
+    #[error("label {label} of tapwave.toml: the recipient {why}")]
+    Label {
+        /// The label.
+        label: String,
+        /// What is wrong with its key.
+        why: BadRecipient,
+    },
     /// A row without a recipient of its own, and no default.
-    #[error("no recipient: name one in the row, or give -r")]
+    #[error("nobody could read its pass; name a recipient in the row, or give -r")]
     Nobody,
     /// Age refuses the set.
     #[error(transparent)]
@@ -232,13 +243,7 @@ impl RecipientBook {
         records: &[RecipientRecord],
         prompts: &Arc<dyn Prompts>,
     ) -> Result<Vec<Arc<RecipientSet>>, BookError> {
-        let parse = |text: &String| {
-            text.parse::<Recipient>().map_err(|why| BookError::Unknown {
-                shown: shown(text),
-                why,
-                known: String::new(),
-            })
-        };
+        let parse = |text: &String| text.parse::<Recipient>().map_err(BookError::Key);
         records
             .iter()
             .map(|record| {
@@ -341,26 +346,26 @@ impl RecipientBook {
     }
 
     fn resolve(&self, text: &str) -> Result<Vec<Recipient>, BookError> {
-        let unknown = |why| BookError::Unknown {
-            shown: shown(text),
-            why,
-            known: match &self.labels.keys().cloned().collect::<Vec<_>>()[..] {
-                [] => "none (tapwave.toml has no [recipients])".to_owned(),
-                labels => labels.join(", "),
-            },
+        let known = || match &self.labels.keys().cloned().collect::<Vec<_>>()[..] {
+            [] => "there is none, tapwave.toml has no [recipients]".to_owned(),
+            labels => labels.join(", "),
         };
-        match self.labels.get(text) {
-            Some(keys) => keys.iter().map(|key| key.parse().map_err(unknown)).collect(),
-            None => Ok(vec![text.parse().map_err(unknown)?]),
-        }
+        let Some(keys) = self.labels.get(text) else {
+            return match text.parse() {
+                Ok(key) => Ok(vec![key]),
+                Err(BadRecipient::Unknown) => {
+                    Err(BookError::Unknown { shown: shown(text), known: known() })
+                }
+                Err(why) => Err(BookError::Key(why)),
+            };
+        };
+        let broken = |why| BookError::Label { label: text.to_owned(), why };
+        keys.iter().map(|key| key.parse().map_err(broken)).collect()
     }
 }
 
-/// A public key's beginning; nothing of what may be a private one.
+/// The beginning of a text that is no key.
 fn shown(text: &str) -> String {
-    if matches!(text.parse::<Recipient>(), Err(BadRecipient::IsSecretKey)) {
-        return "(a private key)".to_owned();
-    }
     crate::graph::verdict::plain(&text.chars().take(24).collect::<String>())
 }
 

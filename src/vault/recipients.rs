@@ -304,13 +304,17 @@ impl RecipientSet {
     }
 }
 
-/// Whether a text is, or holds, a private key in one of the forms that age reads.
+/// Whether a text holds a private key in one of the forms that age reads.
+#[must_use]
+pub fn holds_secret_key(text: &str) -> bool {
+    let upper = text.to_ascii_uppercase();
+    ["AGE-SECRET-KEY-", "AGE-PLUGIN-", "PRIVATE KEY-----"].iter().any(|mark| upper.contains(mark))
+}
+
+/// Whether a text in a recipient's place is a private key, or the beginning or end of one.
 fn is_secret(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
-    upper.contains("AGE-SECRET-KEY-")
-        || upper.contains("AGE-PLUGIN-")
-        || upper.contains("PRIVATE KEY")
-        || upper.starts_with("-----BEGIN")
+    holds_secret_key(text) || upper.contains("PRIVATE KEY") || upper.starts_with("-----BEGIN")
 }
 
 fn native(text: &str) -> Result<Key, &'static str> {

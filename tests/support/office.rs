@@ -59,7 +59,7 @@ impl Office {
         let mut office = Self { folder, tenant, public_key: String::new() };
         let made = office.run(&["keygen", "-o", "key.txt"]).await.expect(0);
         let key = made.err.lines().find_map(|line| line.strip_prefix("public key: "));
-        office.public_key = key.expect("a public key").to_owned();
+        key.expect("a public key").clone_into(&mut office.public_key);
         office
     }
 
@@ -75,7 +75,7 @@ impl Office {
              max_per_minute = {rate}\nmax_connections = 3\n",
             relay.port
         );
-        let settings = format!("ca_file = {:?}\n{settings}", relay.authority());
+        let settings = format!("ca_file = '{}'\n{settings}", relay.authority().display());
         std::fs::write(self.path("tapwave.toml"), settings).expect("settings");
     }
 

@@ -26,6 +26,7 @@ pub(crate) struct Postfix {
 impl Postfix {
     /// Starts one with a certificate and key for localhost; nothing, with a word why, where
     /// it cannot be.
+    #[expect(clippy::print_stdout, reason = "says why a test was skipped")]
     pub(crate) fn start(certificate: &Path, key: &Path) -> Option<Self> {
         let there = |path: &str| Path::new(path).exists();
         let root = Command::new("id").arg("-u").output().ok()?.stdout == b"0\n";

@@ -21,6 +21,22 @@ const LOOKS: u32 = 4;
 /// First wait between two looks; it doubles.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 
+/// Why a row is held whose sealed pass is not on the user.
+const NOT_THERE: &str =
+    "the pass that was sealed is not the one on the user; delete what is there, then resume";
+
+/// Whether a sealed pass is the one on its user.
+enum Proof {
+    Live,
+    /// Nothing is there, however often one looks.
+    Absent,
+    /// Another one is there, or it cannot be told.
+    Doubtful {
+        why: String,
+        found: Option<MethodId>,
+    },
+}
+
 /// What settling came to; the ledger has it already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
@@ -67,7 +83,7 @@ pub fn sight(
     let id = || pass.id.clone();
     let first = earlier(attempt.graph_time, limits::CLOCK_SLACK);
     let given_up =
-        attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::REQUEST_TIMEOUT));
+        attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT));
     let last = later(given_up, fence + limits::CLOCK_SLACK);
     let in_time = pass.created_date_time.is_some_and(|at| first <= at && at <= last);
     if in_time && !known && answers(pass, attempt) {
@@ -100,10 +116,13 @@ fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
 
 impl Desk {
     /// When a row found unsettled at the start of a resume may be settled: at once if, by
-    /// Graph's own clock, its attempt is older than the fence and the request limit together.
+    /// Graph's own clock, its attempt was given up, or must have been, longer ago than the
+    /// fence.
     #[must_use]
     pub fn fence_from_start(&self, attempt: &IntentRecord, started: Instant) -> Instant {
-        let over = later(attempt.graph_time, self.fence + limits::REQUEST_TIMEOUT);
+        let given_up =
+            attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT));
+        let over = later(given_up, self.fence + limits::CLOCK_SLACK);
         if self.graph.now() > over { started } else { started + self.fence }
     }
 
@@ -113,7 +132,7 @@ impl Desk {
     /// [`Halt::Ledger`]
     pub async fn mark_lost(&self, row: &RowRecord) -> Result<(), Halt> {
         if let (State::Intent { intent, .. }, Some(attempt)) = (&row.state, &row.intent) {
-            let given_up = later(attempt.graph_time, limits::REQUEST_TIMEOUT);
+            let given_up = later(attempt.graph_time, limits::ATTEMPT_TIMEOUT);
             let why = "the program ended before the answer came".to_owned();
             let lost = Event::Lost { intent: *intent, why, given_up };
             self.ledger.record(row.line, lost).await?;
@@ -136,32 +155,36 @@ impl Desk {
                 return self.hold(line, format!("its passes cannot be read: {why}"), None).await;
             }
         };
-        if let State::Held { sealed } = &row.state {
-            return self.look_at_held(line, sealed.as_ref(), found.as_ref()).await;
-        }
         let known = match &found {
             Some(pass) => self.ledger.issued_here(pass.id.clone()).await?.is_some(),
             None => false,
         };
-        match sight(found.as_ref(), attempt, self.fence, known, self.graph.now()) {
-            Sighting::Nothing => self.settled(line, None).await,
-            Sighting::Older(_) if self.existing == crate::ledger::Existing::Replace => {
+        let sighting = sight(found.as_ref(), attempt, self.fence, known, self.graph.now());
+        match (&row.state, sighting) {
+            // Also one that could not be read or deleted when its row was held.
+            (State::Unsettled { .. } | State::Held { sealed: None }, Sighting::Orphan(method)) => {
+                self.remove_orphan(line, user, method).await
+            }
+            (State::Held { sealed }, _) => {
+                self.look_at_held(line, sealed.as_ref(), found.as_ref()).await
+            }
+            (_, Sighting::Nothing) => self.settled(line, None).await,
+            (_, Sighting::Older(_)) if self.existing == crate::ledger::Existing::Replace => {
                 self.settled(line, None).await
             }
-            Sighting::Orphan(method) => self.remove_orphan(line, user, method).await,
-            Sighting::Used(method) => {
+            (_, Sighting::Used(method)) => {
                 let why = "the pass of an attempt whose answer was lost has been used; nobody of yours holds its code".to_owned();
                 self.hold(line, why, Some(method)).await
             }
-            Sighting::Older(method) | Sighting::Foreign(method) => {
+            (_, Sighting::Orphan(method) | Sighting::Older(method) | Sighting::Foreign(method)) => {
                 let why = "there is a pass that this run did not issue; delete it, or leave the person out, then resume".to_owned();
                 self.hold(line, why, Some(method)).await
             }
         }
     }
 
-    /// Looks again at a pass that followed a lost attempt: it must be the one that is sealed.
-    /// `None` if it is.
+    /// Looks again at a pass that followed a lost attempt: it must be the one that is sealed,
+    /// else the row is held.
     ///
     /// # Errors
     /// [`Halt`]
@@ -170,30 +193,57 @@ impl Desk {
         line: Line,
         user: UserId,
         method: &MethodId,
-    ) -> Result<Option<String>, Halt> {
+    ) -> Result<Settled, Halt> {
+        match self.look_for(user, method).await? {
+            Proof::Live => self.proven(line).await,
+            Proof::Absent => self.hold(line, NOT_THERE.to_owned(), None).await,
+            Proof::Doubtful { why, found } => self.hold(line, why, found).await,
+        }
+    }
+
+    /// Looks again at a pass that an earlier process sealed and could not vouch for. Where
+    /// nothing is, nobody loses anything by another attempt: its POST had been answered, so that
+    /// nothing is left to execute late.
+    ///
+    /// # Errors
+    /// [`Halt`]
+    pub async fn verify_inherited(
+        &self,
+        line: Line,
+        user: UserId,
+        method: &MethodId,
+    ) -> Result<Settled, Halt> {
+        match self.look_for(user, method).await? {
+            Proof::Live => self.proven(line).await,
+            Proof::Absent => self.settled(line, None).await,
+            Proof::Doubtful { why, found } => self.hold(line, why, found).await,
+        }
+    }
+
+    async fn look_for(&self, user: UserId, method: &MethodId) -> Result<Proof, Halt> {
         let mut wait = BETWEEN_LOOKS;
-        for look in 1..=LOOKS {
+        for look in 1.. {
             match self.look(user).await? {
-                Ok(Some(found)) if found.id == *method => {
-                    self.ledger.record(line, Event::Verified).await?;
-                    return Ok(None);
+                Ok(Some(found)) if found.id == *method => return Ok(Proof::Live),
+                Ok(Some(found)) => {
+                    return Ok(Proof::Doubtful {
+                        why: NOT_THERE.to_owned(),
+                        found: Some(found.id),
+                    });
                 }
+                Err(why) => return Ok(Proof::Doubtful { why, found: None }),
+                Ok(None) if look == LOOKS => break,
                 // A replica may not show a pass that is seconds old.
-                Ok(None) if look < LOOKS => {}
-                Ok(found) => {
-                    let why = "the pass that was sealed is not the one on the user; delete what is there, then resume".to_owned();
-                    self.hold(line, why.clone(), found.map(|pass| pass.id)).await?;
-                    return Ok(Some(why));
-                }
-                Err(why) => {
-                    self.hold(line, why.clone(), None).await?;
-                    return Ok(Some(why));
-                }
+                Ok(None) => self.clock.sleep(wait).await,
             }
-            self.clock.sleep(wait).await;
             wait *= 2;
         }
-        Ok(None)
+        Ok(Proof::Absent)
+    }
+
+    async fn proven(&self, line: Line) -> Result<Settled, Halt> {
+        self.ledger.record(line, Event::Verified).await?;
+        Ok(Settled::Sealed)
     }
 
     /// An operator's resume: a held row is free again once nothing live is in its way, and
@@ -206,10 +256,7 @@ impl Desk {
     ) -> Result<Settled, Halt> {
         match found.filter(|pass| pass.is_live(self.graph.now())) {
             None => self.settled(line, None).await,
-            Some(pass) if sealed == Some(&pass.id) => {
-                self.ledger.record(line, Event::Verified).await?;
-                Ok(Settled::Sealed)
-            }
+            Some(pass) if sealed == Some(&pass.id) => self.proven(line).await,
             Some(pass) => {
                 let why = "a pass that this run did not issue is still there; delete it, or leave the person out, then resume".to_owned();
                 self.hold(line, why, Some(pass.id.clone())).await
@@ -227,8 +274,9 @@ impl Desk {
         match self.graph.delete_passes(&[(user, method.clone())]).await?.pop() {
             Some(Deletion::Deleted | Deletion::Gone) => self.settled(line, Some(method)).await,
             Some(Deletion::Refused(refusal)) => {
+                // It is nobody else's: not told as a foreign one.
                 let why = format!("the pass of a lost attempt cannot be deleted: {refusal}");
-                self.hold(line, why, Some(method)).await
+                self.hold(line, why, None).await
             }
             None => self.settled(line, None).await,
         }

@@ -1,0 +1,158 @@
+//! `policy`: who may have a pass, and of what kind.
+//!
+//! Shows every difference and asks before anything is changed.
+
+use super::{Failure, World};
+use crate::auth::permissions::Need;
+use crate::cli::{Common, PolicyCommand, TargetArgs};
+use crate::exit::Exit;
+use crate::report::Names;
+use crate::run::Session;
+use crate::run::policy::{self, Plan, Scope, Wish};
+use crate::settings::Settings;
+
+pub(super) async fn policy(
+    command: &PolicyCommand,
+    common: &Common,
+    settings: &Settings,
+    world: &World,
+) -> Result<Exit, Failure> {
+    match command {
+        PolicyCommand::Show => show(settings, world).await,
+        PolicyCommand::Set(args) => {
+            let wish = Wish {
+                default_lifetime: args.default_lifetime,
+                min_lifetime: args.min_lifetime,
+                max_lifetime: args.max_lifetime,
+                length: args.length,
+                one_time: match (args.one_time, args.multi_use) {
+                    (true, _) => Some(true),
+                    (_, true) => Some(false),
+                    _ => None,
+                },
+                ..Wish::default()
+            };
+            let change = Change { wish, dry_run: args.dry_run, targets: None };
+            change.make(common, settings, world).await
+        }
+        PolicyCommand::Enable(args) | PolicyCommand::Disable(args) => {
+            let enabled = matches!(command, PolicyCommand::Enable(_));
+            let wish = Wish { enabled: Some(enabled), ..Wish::default() };
+            let change = Change { wish, dry_run: args.dry_run, targets: None };
+            change.make(common, settings, world).await
+        }
+        PolicyCommand::Include(args) => {
+            of_targets(&args.targets, args.only, true).make(common, settings, world).await
+        }
+        PolicyCommand::Exclude(args) => {
+            of_targets(args, false, false).make(common, settings, world).await
+        }
+    }
+}
+
+/// The permissions that a change needs.
+pub(super) const NEEDS: [Need; 2] = [Need::ReadPolicy, Need::WritePolicy];
+
+/// Whether somebody answers for a change that was planned: `Ok(false)` is a no. Without a
+/// terminal and without `--yes`, that is the end.
+pub(super) fn agreed(common: &Common, world: &World) -> Result<bool, Failure> {
+    if common.yes {
+        return Ok(true);
+    }
+    let asked = world.asking.yes_or_no("change the policy of the whole tenant so?");
+    asked.ok_or_else(|| Failure::nobody_to_ask("this would change the tenant's policy"))
+}
+
+async fn show(settings: &Settings, world: &World) -> Result<Exit, Failure> {
+    let base = settings.graph_or_global();
+    let (session, _) = world.connect(settings, &base, &[Need::ReadPolicy]).await?;
+    let policy = session.graph.policy().await?;
+    let names = policy::names(&session.graph, &[&policy]).await?;
+    world.report.policy(&policy, &names, &[], false)?;
+    Ok(Exit::Done)
+}
+
+/// One wish, still without the ids of the groups it names.
+struct Change<'a> {
+    wish: Wish,
+    dry_run: bool,
+    targets: Option<Aimed<'a>>,
+}
+
+struct Aimed<'a> {
+    names: &'a [String],
+    scope: fn(Vec<crate::graph::Target>) -> Scope,
+    removing: bool,
+    including: bool,
+}
+
+fn of_targets(args: &TargetArgs, only: bool, including: bool) -> Change<'_> {
+    let scope = match (args.remove, only) {
+        (true, _) => Scope::Remove,
+        (_, true) => Scope::Only,
+        _ => Scope::Add,
+    };
+    let aimed = Aimed { names: &args.groups, scope, removing: args.remove, including };
+    Change { wish: Wish::default(), dry_run: args.dry_run, targets: Some(aimed) }
+}
+
+impl Change<'_> {
+    async fn make(
+        mut self,
+        common: &Common,
+        settings: &Settings,
+        world: &World,
+    ) -> Result<Exit, Failure> {
+        self.wish.check()?;
+        let mut needs = NEEDS.to_vec();
+        if self.targets.is_some() {
+            needs.push(Need::ReadGroups);
+        }
+        let base = settings.graph_or_global();
+        let (session, _) = world.connect(settings, &base, &needs).await?;
+        self.resolve(&session).await?;
+        let plan = self.wish.plan(session.graph.policy().await?)?;
+        let names = policy::names(&session.graph, &[&plan.before, &plan.after]).await?;
+        if plan.is_empty() {
+            world.report.say("the policy is so already; nothing was changed");
+            world.report.policy(&plan.before, &names, &[], false)?;
+            return Ok(Exit::Done);
+        }
+        world.report.differences(&plan.differences, &names);
+        if self.dry_run {
+            world.report.say("dry run: nothing was changed");
+            world.report.policy(&plan.before, &names, &plan.differences, false)?;
+            return Ok(Exit::Done);
+        }
+        if !agreed(common, world)? {
+            world.report.say("nothing was changed");
+            return Ok(Exit::Done);
+        }
+        apply(&plan, &names, &session, world).await
+    }
+
+    async fn resolve(&mut self, session: &Session) -> Result<(), Failure> {
+        if let Some(aimed) = &self.targets {
+            let targets = policy::targets(&session.graph, aimed.names, aimed.removing).await?;
+            let scope = Some((aimed.scope)(targets));
+            if aimed.including {
+                self.wish.include = scope;
+            } else {
+                self.wish.exclude = scope;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn apply(
+    plan: &Plan,
+    names: &Names,
+    session: &Session,
+    world: &World,
+) -> Result<Exit, Failure> {
+    let found = policy::apply(plan, session).await?;
+    world.report.say("changed, read again, and found as wished");
+    world.report.policy(&found, names, &plan.differences, true)?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,16 @@
+//! Promises that each case a person meets at the command line is held by one scenario, run
+//! through the built program against a served tenant.
+
+#[path = "../support/bench.rs"]
+mod bench;
+#[path = "../support/others.rs"]
+mod others;
+#[path = "../support/server.rs"]
+mod server;
+
+mod bad_input;
+mod check;
+mod open;
+mod rehearse;
+mod run;
+mod samples;

@@ -1,0 +1,137 @@
+//! Promises that throttling alone fails no row and holds no run for ever: after so long with
+//! nothing but refusals it ends, and a resume carries on. In virtual time.
+
+#[path = "support/conducted.rs"]
+mod conducted;
+
+use std::time::Duration;
+
+use tapwave::ledger::Standing;
+use tapwave::limits;
+use tapwave::rehearsal::Tenant;
+use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, SecondPost, Throttle};
+use tapwave::run::issuing::{self, IssuingError};
+use tapwave::stages::issue::Halt;
+use tokio::time::Instant;
+
+use conducted::{Conducted, Stopped};
+
+const ROWS: u64 = 300;
+
+fn refusing(retry_after: Option<&str>) -> Fault {
+    Fault::Throttled { retry_after: retry_after.map(Into::into) }
+}
+
+fn slow(tenant: &mut Tenant) {
+    tenant.options_mut().latency = Latency::of(Duration::from_millis(50));
+}
+
+fn refuses(tenant: &mut Tenant, call: Call, retry_after: Option<&str>) {
+    slow(tenant);
+    tenant.options_mut().faults = Faults::default().with(call, 1.0, refusing(retry_after));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_but_refusals_end_the_run_once_and_it_can_be_resumed() {
+    for retry_after in [None, Some("1"), Some("30"), Some("300")] {
+        let mut conducted = Conducted::new(ROWS, slow);
+        let ledger = conducted.check().await.expect("ready");
+        conducted.tenant.with(|tenant, _| refuses(tenant, Call::Issue, retry_after));
+        let began = Instant::now();
+        let issuance = conducted.issue(&ledger).await.expect("begun");
+        let took = began.elapsed();
+        assert!(matches!(issuance.halt, Some(Halt::Outage { .. })), "{:?}", issuance.halt);
+        let longest = limits::MAX_OUTAGE + Duration::from_mins(5) + Duration::from_mins(1);
+        assert!(took >= limits::MAX_OUTAGE && took <= longest, "{retry_after:?}: {took:?}");
+        let counts = ledger.counts().await.expect("counted");
+        assert_eq!(counts.of(Standing::Checked), ROWS, "{retry_after:?}: a row did not wait");
+        assert_eq!(conducted.live(), 0);
+
+        conducted.tenant.with(|tenant, _| tenant.options_mut().faults = Faults::default());
+        let issuance = issuing::resume(&ledger, None, &conducted.session).await.expect("resumed");
+        assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+        let counts = ledger.counts().await.expect("counted");
+        assert_eq!(counts.of(Standing::Sealed), ROWS);
+        assert_eq!(conducted.live() as u64, ROWS);
+        ledger.shut().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_and_batches_end_too() {
+    for call in [Call::ReadPolicy, Call::Users, Call::Groups, Call::CheckGroups, Call::Batch] {
+        // Few rows are asked about one by one, more are compared with the group's list.
+        let rows = if call == Call::CheckGroups { 10 } else { ROWS };
+        let mut conducted = Conducted::new(rows, |tenant| refuses(tenant, call, Some("20")));
+        let began = Instant::now();
+        let stopped = conducted.check().await.err();
+        let took = began.elapsed();
+        let why = stopped.map(|stopped| stopped.to_string()).unwrap_or_default();
+        assert!(why.starts_with("gave up on Microsoft Graph"), "{call:?}: {why}");
+        assert!(took >= limits::MAX_OUTAGE, "{call:?}: {took:?}");
+        assert!(took <= limits::MAX_OUTAGE + Duration::from_mins(2), "{call:?}: {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_check_is_no_outage_of_the_writes() {
+    let mut conducted = Conducted::new(30, slow);
+    let ledger = conducted.check().await.expect("ready");
+    tokio::time::sleep(2 * limits::MAX_OUTAGE).await;
+    conducted.tenant.with(|tenant, _| {
+        tenant.options_mut().throttles.pass_writes =
+            Throttle::of(Limit::Bucket { rate: 1.0, burst: 1.0 });
+    });
+    let issuance = conducted.issue(&ledger).await.expect("begun");
+    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert_eq!(conducted.live(), 30);
+    ledger.shut().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_often_refused_has_all_its_attempts_left() {
+    let refused = u64::from(limits::MAX_ATTEMPTS) + 2;
+    let mut conducted = Conducted::new(1, slow);
+    let ledger = conducted.check().await.expect("ready");
+    conducted.tenant.with(|tenant, _| {
+        let faults = (1..=refused).fold(Faults::default(), |faults, nth| {
+            faults.at(Call::Issue, nth, refusing(Some("1")))
+        });
+        tenant.options_mut().faults = faults.at(Call::Issue, refused + 1, Fault::LostBefore);
+    });
+    let issuance = conducted.issue(&ledger).await.expect("begun");
+    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    let counts = ledger.counts().await.expect("counted");
+    assert_eq!(counts.of(Standing::Sealed), 1, "{counts:?}");
+    ledger.shut().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pass_in_the_way_that_nobody_can_see_fails_its_row_and_holds_up_nothing() {
+    let mut conducted = Conducted::new(2, slow);
+    let ledger = conducted.check().await.expect("ready");
+    conducted.tenant.with(|tenant, now| {
+        tenant.issue_elsewhere(now, "user1@contoso.example").expect("a pass");
+        let options = tenant.options_mut();
+        options.second_post = SecondPost::Rejected;
+        options.faults = Faults::default().with(Call::Look, 1.0, Fault::Forbidden);
+    });
+    let issuing = tokio::time::timeout(Duration::from_hours(1), conducted.issue(&ledger));
+    let issuance = issuing.await.expect("an end").expect("begun");
+    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    let counts = ledger.counts().await.expect("counted");
+    assert_eq!((counts.of(Standing::Failed), counts.of(Standing::Sealed)), (1, 1), "{counts:?}");
+    let asked = conducted.tenant.with(|tenant, _| tenant.seen(Call::Issue));
+    assert_eq!(asked, u64::from(limits::MAX_ATTEMPTS) + 1);
+    ledger.shut().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_told_as_such() {
+    let mut conducted = Conducted::new(3, |tenant| refuses(tenant, Call::ReadPolicy, Some("60")));
+    let Err(Stopped::Intake(error)) = conducted.check().await else { panic!("must stop") };
+    assert_eq!(
+        IssuingError::Intake(error).to_string(),
+        "gave up on Microsoft Graph: it has thrown every request back for too long (HTTP 429)"
+    );
+}

@@ -1,0 +1,206 @@
+//! Promises that a process that dies, or whose disk fails, at any durable write loses no pass,
+//! issues none twice and vouches for none that is dead. Every write of the real program, one
+//! after the other, until a process comes to its end undisturbed.
+//!
+//! Run with `cargo test --features failpoints --test runs kill_sweep`.
+
+use tapwave::rehearsal::options::{Call, Fault, Faults};
+
+use crate::site::{Site, Told};
+
+/// More durable writes than any command here makes.
+const ENOUGH: u64 = 200;
+
+/// The command in whose writes the fault is, and what was done before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Struck {
+    Run,
+    /// Of a run of which some rows failed and one was lost.
+    Resume,
+    Cleanup,
+}
+
+fn site(struck: Struck) -> Site {
+    let mut faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
+    if struck == Struck::Resume {
+        faults = faults.at(Call::Issue, 3, Fault::Forbidden).at(Call::Issue, 4, Fault::Forbidden);
+    }
+    Site::with(4, |options| options.faults = faults)
+}
+
+fn run_args(site: &Site) -> Vec<&str> {
+    site.run_args(&["--fence", "100ms", "--max-in-flight", "1", "--json"])
+}
+
+fn strike(site: &Site, struck: Struck, fault: &str) -> Told {
+    let args = match struck {
+        Struck::Run => run_args(site),
+        Struck::Resume => vec!["resume", "wave-run"],
+        Struck::Cleanup => vec!["cleanup", "wave-run"],
+    };
+    let output = site.tapwave(&args).env("TAPWAVE_FAILPOINT", fault).output();
+    Told::of(output.expect("started"))
+}
+
+/// Strikes at each write in turn; `after` looks at what is left each time.
+fn sweep(struck: Struck, fault: &str, after: impl Fn(&Site, &str, &Told)) {
+    for nth in 1..ENOUGH {
+        let site = site(struck);
+        match struck {
+            Struck::Run => {}
+            Struck::Resume => drop(site.told(&run_args(&site)).exits(4)),
+            Struck::Cleanup => drop(site.told(&run_args(&site)).exits(0)),
+        }
+        let context = format!("{struck:?} with {fault}@{nth}");
+        let told = strike(&site, struck, &format!("{fault}@{nth}"));
+        if told.code == Some(0) {
+            assert!(nth > 3, "{context}: the fault was never reached");
+            return;
+        }
+        after(&site, &context, &told);
+    }
+    panic!("{struck:?}: {ENOUGH} writes and no end");
+}
+
+fn carried_on(site: &Site, context: &str) {
+    if site.folder().join("ledger.db").exists() {
+        let told = site.resume();
+        assert_eq!(told.code, Some(0), "{context}: {told:?}");
+    } else {
+        // Nothing was begun: the folder counts as empty.
+        let told = site.told(&run_args(site));
+        assert_eq!(told.code, Some(0), "{context}: {told:?}");
+    }
+    site.assert_whole(context);
+}
+
+fn cleaned_up(site: &Site, context: &str) {
+    let told = site.cleanup(&[]);
+    assert_eq!(told.code, Some(0), "{context}: {told:?}");
+    assert!(site.live().is_empty(), "{context}: {:?}", site.live());
+}
+
+#[test]
+fn a_kill_at_any_write_of_a_run() {
+    for fault in ["abort", "abort-after"] {
+        sweep(Struck::Run, fault, |site, context, _| {
+            carried_on(site, context);
+            cleaned_up(site, context);
+        });
+    }
+}
+
+#[test]
+fn a_kill_at_any_write_of_a_resume() {
+    for fault in ["abort", "abort-after"] {
+        sweep(Struck::Resume, fault, |site, context, _| carried_on(site, context));
+    }
+}
+
+#[test]
+fn a_kill_at_any_write_of_a_cleanup() {
+    for fault in ["abort", "abort-after"] {
+        sweep(Struck::Cleanup, fault, |site, context, _| cleaned_up(site, context));
+    }
+}
+
+#[test]
+fn a_kill_of_a_run_is_cleaned_up_without_a_resume() {
+    for fault in ["abort", "abort-after"] {
+        sweep(Struck::Run, fault, |site, context, _| {
+            if site.folder().join("ledger.db").exists() {
+                cleaned_up(site, context);
+            } else {
+                assert!(site.minted().is_empty(), "{context}");
+            }
+        });
+    }
+}
+
+fn told_of_the_disk(context: &str, told: &Told) {
+    assert_eq!(told.code, Some(1), "{context}: {told:?}");
+    let named = ["disk I/O error", "database or disk is full"];
+    assert!(named.iter().any(|name| told.err.contains(name)), "{context}: {}", told.err);
+    assert!(told.err.contains("failed to write"), "{context}: {}", told.err);
+}
+
+#[test]
+fn a_disk_that_fails_at_any_commit_of_a_run() {
+    for fault in ["eio", "enospc"] {
+        sweep(Struck::Run, fault, |site, context, told| {
+            told_of_the_disk(context, told);
+            // What cannot be committed is deleted again: each live pass is either sealed, or
+            // the one whose answer was lost.
+            let sealed = site.count("sealed");
+            if !told.out.is_empty() {
+                assert_eq!(told.summary()["sealed"], sealed, "{context}: told what is not so");
+            }
+            let lost = usize::from(site.seen(Call::Issue) >= 2);
+            let live = site.live().len();
+            assert!((sealed..=sealed + lost).contains(&live), "{context}: {live}, {sealed}");
+            carried_on(site, context);
+            cleaned_up(site, context);
+        });
+    }
+}
+
+#[test]
+fn a_disk_that_keeps_what_it_said_it_had_not_written() {
+    sweep(Struck::Run, "eio-after", |site, context, told| {
+        told_of_the_disk(context, told);
+        carried_on(site, context);
+        cleaned_up(site, context);
+    });
+    sweep(Struck::Resume, "eio-after", |site, context, told| {
+        told_of_the_disk(context, told);
+        carried_on(site, context);
+    });
+}
+
+#[test]
+fn a_disk_that_fails_at_any_commit_of_a_resume_or_a_cleanup() {
+    for fault in ["eio", "enospc"] {
+        sweep(Struck::Resume, fault, |site, context, told| {
+            told_of_the_disk(context, told);
+            carried_on(site, context);
+        });
+        sweep(Struck::Cleanup, fault, |site, context, told| {
+            told_of_the_disk(context, told);
+            cleaned_up(site, context);
+        });
+    }
+}
+
+/// The real thing, where strace is at hand: the kernel says that a sync has failed, after the
+/// bytes were written, so that they may well be found again.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sync_that_fails_in_the_kernel() {
+    let mut disturbed = 0;
+    for nth in 1..ENOUGH {
+        let site = site(Struck::Run);
+        let inject = format!("inject=fsync,fdatasync:error=EIO:when={nth}");
+        let run = site.tapwave(&run_args(&site));
+        let mut traced = std::process::Command::new("strace");
+        traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", &inject]);
+        traced.arg(run.get_program()).args(run.get_args());
+        traced.env_clear().current_dir(site.home.path());
+        for (name, value) in run.get_envs() {
+            traced.env(name, value.expect("set"));
+        }
+        let Ok(output) = traced.output() else {
+            return crate::damaged::eprintln_skip("there is no strace here");
+        };
+        let told = Told::of(output);
+        let context = format!("sync {nth}");
+        if told.code == Some(0) && nth > 3 {
+            assert!(disturbed > 3, "only {disturbed} runs were disturbed");
+            return;
+        }
+        disturbed += u64::from(told.code != Some(0));
+        assert!(!told.err.contains("panicked"), "{context}: {told:?}");
+        carried_on(&site, &context);
+        cleaned_up(&site, &context);
+    }
+    panic!("{ENOUGH} syncs and no end");
+}

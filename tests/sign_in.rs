@@ -1,0 +1,362 @@
+//! Promises every way to sign in, against a token endpoint over TLS that checks what it is
+//! shown, and words for every way it can fail. The endpoint's own memory is the witness.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
+use pkcs8::der::pem::LineEnding;
+use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
+use tapwave::rehearsal::Tenant;
+use tapwave::rehearsal::options::{Fault, Faults, Latency};
+
+#[path = "support/authority.rs"]
+mod authority;
+#[path = "support/program.rs"]
+mod program;
+#[path = "support/server.rs"]
+mod server;
+
+use authority::{Authority, CLIENT, Instead, SECRET, TENANT};
+use program::Program;
+use server::Served;
+
+const ACCESS: [&str; 2] = ["check", "--access"];
+
+/// A tenant, an endpoint that tells it each new token, and the program set to both.
+async fn office(upns: usize) -> (Served, Authority, Program) {
+    let upns: Vec<String> = (0..upns).map(|n| format!("u{n}@contoso.example")).collect();
+    let served = Served::open(Tenant::for_wave(upns, 5), 0, "none").await.expect("a port");
+    let authority = Authority::open().await;
+    authority.tells(&served.url());
+    let program = aimed(&served.url().replace("/v1.0", ""), &authority);
+    (served, authority, program)
+}
+
+/// The program, set to a Graph and an endpoint.
+fn aimed(graph: &str, authority: &Authority) -> Program {
+    let program = Program::new();
+    let ca = program.write("ca.pem", authority.ca_pem());
+    let url = authority.url();
+    program.always(&[
+        "--graph-url",
+        graph,
+        "--authority-url",
+        &url,
+        "--ca-file",
+        &ca,
+        "--tenant",
+        TENANT,
+        "--client-id",
+        CLIENT,
+    ])
+}
+
+fn with_secret(program: Program) -> Program {
+    program.var("AZURE_CLIENT_SECRET", SECRET).always(&["--auth", "client-secret"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_secret_signs_in_and_auto_says_so() {
+    let (_served, authority, program) = office(1).await;
+    let program = program.var("AZURE_CLIENT_SECRET", SECRET);
+    program.run(&ACCESS).exits(0).says("signing in with client-secret");
+    let asked = &authority.asked()[0];
+    assert!(asked["scope"].ends_with("/.default"), "{asked:?}");
+    assert!(asked["scope"].starts_with("http://127.0.0.1:"), "the scope is Graph's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_under_an_unknown_authority_is_refused() {
+    let (_served, authority, program) = office(1).await;
+    program.write("ca.pem", authority::other_ca_pem());
+    with_secret(program).run(&ACCESS).exits(5).says("failed to sign in with client-secret");
+    assert_eq!(authority.asked().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claims_challenge_is_told_as_what_it_is() {
+    let authority = Authority::open().await;
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let graph = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = std::thread::spawn(move || {
+        let answer = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer realm=\"\", error=\"insufficient_claims\", claims=\"e30=\"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        for stream in listener.incoming().take(2) {
+            let mut stream = stream.expect("a connection");
+            let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+            stream.write_all(answer.as_bytes()).expect("written");
+        }
+    });
+    let ran = with_secret(aimed(&graph, &authority)).run(&ACCESS).exits(5);
+    ran.says("claims challenge").says("sign in again");
+    asked.join().expect("asked twice");
+    assert_eq!(authority.asked().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_platform_refuses_is_explained() {
+    let (_served, authority, program) = office(1).await;
+    let wrong = with_secret(program).var("AZURE_CLIENT_SECRET", "wrong");
+    wrong.run(&ACCESS).exits(5).says("the client secret is wrong");
+    let program = wrong.var("AZURE_CLIENT_SECRET", SECRET);
+    for (text, said) in [
+        ("AADSTS7000222: The provided client secret keys are expired.", "secret has expired"),
+        ("AADSTS700016: Application was not found in the directory.", "check --client-id"),
+        (
+            "AADSTS700024: Client assertion is not within its valid time range.",
+            "clock of this machine",
+        ),
+        (
+            "AADSTS53003: Access has been blocked by Conditional Access policies.",
+            "conditional access",
+        ),
+    ] {
+        authority.answers([Instead::Refused(text)]);
+        program.run(&ACCESS).exits(5).says(said);
+    }
+    authority.answers([Instead::WebPage]);
+    program.run(&ACCESS).exits(5).says("a proxy may stand in between");
+    authority.answers([Instead::Throttled]);
+    program.run(&ACCESS).exits(0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_signs_in_in_every_form() {
+    let (_served, authority, program) = office(1).await;
+    let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).expect("a key");
+    let params = CertificateParams::new(Vec::new()).expect("parameters");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    authority.registers(&key, certificate.der());
+    let plain = format!("{}{}", certificate.pem(), key.serialize_pem());
+    let sealed = format!("{}{}", sealed_pem(&key), certificate.pem());
+    let files = [
+        ("plain.pem", plain.into_bytes(), None),
+        ("sealed.pem", sealed.into_bytes(), Some("pa55")),
+        ("plain.pfx", pfx(&key, certificate.der(), ""), None),
+        ("sealed.pfx", pfx(&key, certificate.der(), "pa55"), Some("pa55")),
+    ];
+    let mut program = program.always(&["--auth", "client-certificate"]);
+    for (name, bytes, password) in files {
+        let path = program.write(name, bytes);
+        program = program.var("AZURE_CLIENT_CERTIFICATE_PATH", &path);
+        program = program.var("AZURE_CLIENT_CERTIFICATE_PASSWORD", "");
+        if let Some(password) = password {
+            program.run(&ACCESS).exits(2).says("no password");
+            program = program.var("AZURE_CLIENT_CERTIFICATE_PASSWORD", "wrong");
+            program.run(&ACCESS).exits(2).says("this password");
+            program = program.var("AZURE_CLIENT_CERTIFICATE_PASSWORD", password);
+        }
+        let before = authority.asked().len();
+        program.run(&ACCESS).exits(0);
+        assert_eq!(authority.asked().len(), before + 1, "{name}");
+    }
+    authority.answers([Instead::Refused("AADSTS700027: The certificate has expired.")]);
+    program.run(&ACCESS).exits(5).says("renew it if it has expired");
+    let rubbish = program.write("rubbish", "none of it");
+    let program = program.var("AZURE_CLIENT_CERTIFICATE_PATH", &rubbish);
+    program.run(&ACCESS).exits(2).says("neither a PFX nor a PEM");
+}
+
+fn pfx(key: &KeyPair, certificate: &[u8], password: &str) -> Vec<u8> {
+    let key = PrivateKey::from_der(&key.serialize_der()).expect("a key");
+    let certificate = p12_keystore::Certificate::from_der(certificate).expect("a certificate");
+    let chain = PrivateKeyChain::new(b"1".as_slice(), key, [certificate]);
+    let mut store = KeyStore::new();
+    store.add_entry("tapwave", KeyStoreEntry::PrivateKeyChain(chain));
+    store.writer(password).write().expect("a store")
+}
+
+fn sealed_pem(key: &KeyPair) -> String {
+    let der = key.serialize_der();
+    let info = pkcs8::PrivateKeyInfoRef::try_from(der.as_slice()).expect("a key");
+    let how = pkcs8::pkcs5::pbes2::Parameters::generate_pbkdf2_sha256_aes256cbc(
+        1_000,
+        b"salt-salt-salt-1",
+        [7; 16],
+    );
+    let sealed = info.encrypt_with_params(how.expect("parameters"), "pa55").expect("sealed");
+    sealed.to_pem("ENCRYPTED PRIVATE KEY", LineEnding::LF).expect("a PEM").to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_federated_token_signs_in() {
+    let (_served, authority, program) = office(1).await;
+    let file = program.write("federated", "federated");
+    let program = program.var("AZURE_FEDERATED_TOKEN_FILE", &file);
+    program.run(&ACCESS).exits(0).says("signing in with workload-identity");
+    assert_eq!(authority.asked()[0]["client_assertion"], "federated");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_azure_machine_s_identity_signs_in_over_plain_http() {
+    let (served, _authority, program) = office(1).await;
+    let token = "a-token-of-the-machine";
+    let control = served.url().replace("/v1.0", "/control/break");
+    let told = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let told = told.post(control).json(&serde_json::json!({"token": token})).send().await;
+    assert!(told.expect("an answer").status().is_success());
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("http://{}/msi/token", listener.local_addr().expect("an address"));
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+        let head = lines.map_while(Result::ok).take_while(|line| !line.is_empty());
+        let head = head.collect::<Vec<_>>().join("\n").to_lowercase();
+        let body = format!(
+            r#"{{"access_token":"{token}","expires_on":"4070908800","resource":"r","token_type":"Bearer"}}"#
+        );
+        let length = body.len();
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}").expect("written");
+        head
+    });
+    let program = program.var("IDENTITY_ENDPOINT", &endpoint).var("IDENTITY_HEADER", "shared");
+    program.run(&ACCESS).exits(0).says("signing in with managed-identity");
+    let head = asked.join().expect("asked");
+    assert!(
+        head.starts_with("get /msi/token") && head.contains("x-identity-header: shared"),
+        "{head}"
+    );
+    assert!(head.contains(&CLIENT.to_lowercase()), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_code_waits_for_the_person() {
+    let (_served, authority, program) = office(1).await;
+    authority.answers([Instead::Pending("authorization_pending"), Instead::Throttled]);
+    let program = program.always(&["--auth", "device-code"]);
+    let ran = program.run(&ACCESS).exits(0).says("enter the code ABCD-EFGH");
+    assert!(ran.out.contains("delegated"), "{ran:?}");
+    let asked = authority.asked();
+    assert_eq!(asked.len(), 3);
+    assert_eq!(asked[0]["device_code"], "d3vice");
+    authority.answers([Instead::Refused("AADSTS50076: You must use multi-factor authentication.")]);
+    program.run(&ACCESS).exits(5).says("multi-factor");
+    authority.answers([Instead::WebPage]);
+    program.run(&ACCESS).exits(5).says("a proxy may stand in between");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_without_the_role_is_told_which() {
+    let (served, _authority, program) = office(1).await;
+    served.with(|tenant, _| {
+        tenant.options_mut().faults = Faults::default().with(None, 1.0, Fault::Forbidden);
+    });
+    let program = program.always(&["--auth", "device-code"]);
+    program.run(&ACCESS).exits(5).says("your account lacks the role Authentication Administrator");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_differ_by_an_hour_change_nothing() {
+    let (served, authority, program) = office(1).await;
+    for seconds in [3_600, -7_200] {
+        let control = served.url().replace("/v1.0", "/control/advance");
+        let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+        let told = client.post(control).json(&serde_json::json!({"seconds": seconds})).send().await;
+        assert!(told.expect("an answer").status().is_success());
+        program.run(&[&ACCESS[..], &["--auth", "device-code"]].concat()).exits(0);
+    }
+    assert_eq!(authority.asked().len(), 2, "a token was taken for old by another's clock");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_comes_back_with_a_code_that_fits() {
+    let (_served, authority, program) = office(1).await;
+    let program = program.always(&["--auth", "interactive"]);
+    let mut command = program.command(&ACCESS);
+    command.env("PATH", "").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+    let url = tokio::task::block_in_place(|| {
+        let told = lines.by_ref().map_while(Result::ok);
+        let mut told = told.filter_map(|line| line.split("open ").nth(1).map(str::to_owned));
+        told.next().expect("an address")
+    });
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .tls_certs_merge([
+            reqwest::Certificate::from_pem(authority.ca_pem().as_bytes()).expect("a PEM")
+        ])
+        .build()
+        .expect("a client");
+    let visited = client.get(&url).send().await.expect("an answer");
+    let back =
+        visited.headers()["location"].to_str().expect("a place").replace("localhost", "127.0.0.1");
+    let forged = back.split("&state=").next().expect("an address");
+    let forged = client.get(format!("{forged}&state=forged")).send().await.expect("an answer");
+    assert_eq!(forged.status(), 404, "a page that guessed the port");
+    assert_eq!(client.get(&back).send().await.expect("an answer").status(), 200);
+    let code = tokio::task::block_in_place(|| {
+        lines.for_each(drop);
+        child.wait().expect("an end").code()
+    });
+    assert_eq!(code, Some(0));
+    let asked = &authority.asked()[0];
+    assert_eq!(asked["grant_type"], "authorization_code");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_renews_its_token_once_for_all_its_tasks() {
+    for (auth, secret) in [("client-secret", SECRET), ("device-code", "")] {
+        let (served, authority, program) = office(40).await;
+        served.with(|tenant, _| {
+            tenant.options_mut().latency = Latency::of(std::time::Duration::from_millis(400));
+        });
+        authority.tokens_live(2);
+        let program = program.var("AZURE_CLIENT_SECRET", secret).always(&["--auth", auth]);
+        let people: Vec<_> = (0..40).map(|n| format!("u{n}@contoso.example")).collect();
+        let wave = program.write("wave.csv", format!("userPrincipalName\n{}\n", people.join("\n")));
+        let key = program.run(&["keygen"]).exits(0).out;
+        let key = key.lines().find_map(|line| line.split("public key: ").nth(1)).expect("a key");
+        let ran = program.run(&["run", &wave, "-r", key, "--max-in-flight", "10", "--json"]);
+        let summary = ran.exits(0).json();
+        assert_eq!(summary["sealed"], 40);
+        let asked = authority.asked();
+        let elapsed = summary["elapsed_seconds"].as_f64().expect("seconds");
+        assert!(asked.len() > 1, "{auth}: never renewed in {elapsed} s");
+        // A token lives two seconds and is renewed with a fifth left.
+        #[expect(clippy::cast_precision_loss, reason = "a handful")]
+        let renewals = asked.len() as f64;
+        assert!(renewals <= elapsed / 1.6 + 3.0, "{auth}: {renewals} in {elapsed} s");
+        if auth == "device-code" {
+            assert_eq!(asked[1]["grant_type"], "refresh_token", "the person is not asked again");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_permission_is_named_for_people_and_applications() {
+    let (served, authority, program) = office(1).await;
+    authority.permits("User.Read.All GroupMember.Read.All Policy.Read.All");
+    let program = with_secret(program);
+    program
+        .run(&ACCESS)
+        .exits(5)
+        .says("the application token lacks UserAuthMethod-TAP.ReadWrite.All");
+    assert_eq!(served.with(|tenant, _| tenant.tally().requests), 0);
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_in_the_azure_cli_is_told_why_not() {
+    use std::os::unix::fs::PermissionsExt;
+    let (_served, authority, program) = office(1).await;
+    authority.permits("user_impersonation");
+    // {"tid":"t","upn":"ada","scp":"user_impersonation"}
+    let token = "e30.eyJ0aWQiOiJ0IiwidXBuIjoiYWRhIiwic2NwIjoidXNlcl9pbXBlcnNvbmF0aW9uIn0.sig";
+    let answer = format!(
+        r#"{{"accessToken":"{token}","expiresOn":"2099-01-01 00:00:00.000000","expires_on":4070908800,"tokenType":"Bearer"}}"#
+    );
+    let az = program.write("az", format!("#!/bin/sh\ncat <<'END'\n{answer}\nEND\n"));
+    std::fs::set_permissions(&az, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let folder = az.trim_end_matches("/az");
+    let path = format!("{folder}:{}", std::env::var("PATH").expect("a path"));
+    let program = program.var("PATH", &path).always(&["--auth", "azure-cli"]);
+    program
+        .run(&ACCESS)
+        .exits(5)
+        .says("a person signed in to the Azure CLI")
+        .says("--service-principal");
+}

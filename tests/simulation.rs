@@ -1,0 +1,398 @@
+//! Promises that whatever breaks, no pass is lost, issued twice, or dead: thousands of short
+//! stories under virtual time, each from one seed, judged by the simulated tenant's own log.
+//!
+//! `TAPWAVE_SEED=n` tells one story again, `TAPWAVE_SEEDS=count` tells so many. All that is
+//! drawn comes from the seed; how writes fall into groups is the machine's affair, so that a
+//! story killed at the n-th poll may end a moment earlier or later the next time.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::future::{Future, poll_fn};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use fastrand::Rng;
+use jiff::{SignedDuration, Timestamp};
+use tapwave::clock::Clock;
+use tapwave::graph::Graph;
+use tapwave::ledger::{Access, Draft, Faults, Ledger, LedgerError, RunFolder, Standing};
+use tapwave::pace::{Pace, PaceOptions};
+use tapwave::progress::Deaf;
+use tapwave::rehearsal::InMemory;
+use tapwave::run::intake::{self, RunAbout};
+use tapwave::run::{Session, issuing, tidy};
+use tapwave::stages::seal::RecipientBook;
+use tapwave::stages::{Drain, DrainSwitch};
+use tapwave::vault::{NewIdentity, NoPrompts, Prompts, keygen};
+use tempfile::TempDir;
+
+#[path = "support/simulation/judge.rs"]
+mod judge;
+#[path = "support/simulation/odds.rs"]
+mod odds;
+#[path = "support/simulation/witness.rs"]
+mod witness;
+
+use judge::Judge;
+use odds::{End, Odds};
+use witness::Witness;
+
+/// Stories told when nobody says how many.
+const SEEDS: u64 = 200;
+/// A story that has not ended by then has come to a halt.
+const LONGEST_STORY: Duration = Duration::from_hours(24 * 7);
+/// Calm sessions after which a run must be done.
+const CALM_SESSIONS: u32 = 12;
+
+#[test]
+fn no_pass_is_lost_or_dead_whatever_breaks() {
+    let told = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match told("TAPWAVE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..told("TAPWAVE_SEEDS").unwrap_or(SEEDS),
+    };
+    let (mut failed, mut posts) = (BTreeMap::new(), 0);
+    for seed in seeds.clone() {
+        match tell(Odds::draw(seed, epoch())) {
+            Ok(seen) => posts += seen,
+            Err(wrong) => {
+                failed.insert(seed, wrong);
+            }
+        }
+    }
+    println!("{} stories, {posts} POSTs", seeds.end - seeds.start);
+    assert!(failed.is_empty(), "TAPWAVE_SEED tells one of these again: {failed:#?}");
+}
+
+#[test]
+fn a_run_that_does_not_wait_for_the_fence_is_caught() {
+    let hasty = |seed| {
+        let mut odds = Odds::draw(seed, epoch());
+        odds.options.fence_seconds = 0;
+        odds
+    };
+    let caught = (0..SEEDS).any(|seed| tell(hasty(seed)).is_err());
+    assert!(caught, "stories in which nothing can go wrong prove nothing");
+}
+
+fn epoch() -> Timestamp {
+    "2026-03-01T08:00:00Z".parse().expect("a time")
+}
+
+/// Tells one story; how many POSTs it had, or what was wrong.
+fn tell(odds: Odds) -> Result<u64, Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let mut story = Story::begin(odds);
+        let wrong = tokio::time::timeout(LONGEST_STORY, story.tell()).await;
+        let wrong = wrong.unwrap_or_else(|_| vec!["it hung".to_owned()]);
+        if wrong.is_empty() { Ok(story.witness.posts()) } else { Err(wrong) }
+    })
+}
+
+struct Story {
+    odds: Odds,
+    rng: Rng,
+    clock: Clock,
+    tenant: InMemory,
+    witness: Witness,
+    identity: NewIdentity,
+    began: Timestamp,
+    foreign: Arc<Mutex<HashSet<String>>>,
+    home: TempDir,
+}
+
+/// How a session went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Went {
+    /// It ended by itself, having done what it could.
+    Through,
+    /// It stopped on the way, or was stopped.
+    Stopped,
+}
+
+impl Story {
+    fn begin(odds: Odds) -> Self {
+        let clock = Clock::starting_at(epoch());
+        let tenant = InMemory::new(odds.open(), clock.clone());
+        let witness = Witness::new(tenant.clone(), odds.renews);
+        // On Linux, a folder in memory: a thousand stories make a million syncs.
+        let shm = std::path::Path::new("/dev/shm");
+        let home = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+        let home = home.expect("a temporary folder");
+        fs::write(home.path().join("wave.csv"), &odds.wave).expect("written");
+        let shift = |tenant: &mut tapwave::rehearsal::Tenant, now: Timestamp| {
+            now.checked_add(tenant.options().clock_offset).unwrap_or(now)
+        };
+        Self {
+            rng: Rng::with_seed(!odds.seed),
+            began: tenant.with(shift),
+            clock,
+            tenant,
+            witness,
+            identity: keygen(epoch()),
+            foreign: Arc::default(),
+            home,
+            odds,
+        }
+    }
+
+    async fn tell(&mut self) -> Vec<String> {
+        for _ in 0..self.odds.troubled_sessions {
+            let end = self.odds.end(&mut self.rng);
+            self.session(end, true).await;
+            let wrong = self.verdict(false).await;
+            if !wrong.is_empty() {
+                return told(&format!("after a session that ended {end:?}"), wrong);
+            }
+            let pause = Duration::from_secs(self.rng.u64(..1_500));
+            self.clock.sleep(if self.rng.bool() { pause } else { Duration::ZERO }).await;
+        }
+        self.calm();
+        let mut went = Went::Stopped;
+        for _ in 0..CALM_SESSIONS {
+            went = self.session(End::Itself, false).await;
+            if went == Went::Through {
+                break;
+            }
+        }
+        if went != Went::Through {
+            return vec!["a calm tenant was not enough to get through".to_owned()];
+        }
+        // Whatever may still execute late has had its time.
+        self.clock.sleep(self.odds.fence * 2).await;
+        let wrong = self.verdict(true).await;
+        if !wrong.is_empty() {
+            return told("at the end", wrong);
+        }
+        if self.odds.cleans_up { self.clean_up().await } else { Vec::new() }
+    }
+
+    /// From here on nothing goes wrong any more.
+    fn calm(&self) {
+        self.tenant.with(|tenant, _| {
+            tenant.options_mut().faults = tapwave::rehearsal::options::Faults::default();
+        });
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.home.path().canonicalize().expect("there").join("run")
+    }
+
+    fn connect(&self) -> (Session, DrainSwitch) {
+        let pace = Pace::new(PaceOptions::default(), self.clock.clone());
+        let graph = Graph::new(Arc::new(self.witness.clone()), pace, self.clock.clone());
+        let (switch, drain) = Drain::new();
+        let session = Session {
+            graph,
+            clock: self.clock.clone(),
+            watcher: Arc::new(Deaf),
+            drain,
+            prompts: Arc::new(NoPrompts),
+            may_read_groups: true,
+            began: self.clock.instant(),
+        };
+        (session, switch)
+    }
+
+    /// One process: a run if there is none yet, else a resume.
+    async fn session(&mut self, end: End, troubled: bool) -> Went {
+        let (session, switch) = self.connect();
+        let faults = match end {
+            End::DiskBreaksAt(nth) => Faults::broken_at(nth),
+            End::DiskFullAt(nth) => Faults::full_at(nth),
+            _ => Faults::default(),
+        };
+        let mut bustle = self.rng.fork();
+        let others = self.others(&mut bustle, troubled);
+        let work = self.work(&session, faults);
+        let went = tokio::select! {
+            went = ended(work, end, &switch, &self.clock) => went,
+            () = others => Went::Stopped,
+        };
+        self.witness.watch(None);
+        went
+    }
+
+    async fn work(&self, session: &Session, faults: Faults) -> Went {
+        let folder = RunFolder::create(&self.folder()).or_else(|_| RunFolder::open(&self.folder()));
+        let folder = folder.expect("a folder");
+        let fresh = !folder.holds_run();
+        let mut sets = None;
+        if fresh {
+            match self.take_in(&folder, session).await {
+                Some(book) => sets = Some(book.into_sets()),
+                None => return Went::Stopped,
+            }
+        }
+        let ledger = self.reopen(&folder, faults).await;
+        let reader = Ledger::open(&folder, Access::Read, self.clock.clone()).await;
+        self.witness.watch(Some(reader.expect("readable")));
+        let issuance = match sets {
+            Some(sets) => issuing::run(&ledger, sets, None, session).await,
+            None => issuing::resume(&ledger, None, session).await,
+        };
+        let went = match issuance {
+            Ok(done) if done.halt.is_none() && !done.drained && done.handover.is_none() => {
+                Went::Through
+            }
+            _ => Went::Stopped,
+        };
+        ledger.shut().await;
+        went
+    }
+
+    async fn take_in(&self, folder: &RunFolder, session: &Session) -> Option<RecipientBook> {
+        let prompts: Arc<dyn Prompts> = Arc::new(NoPrompts);
+        let reader = vec![self.identity.recipient.clone()];
+        let mut book = RecipientBook::new(BTreeMap::new(), reader, &[], prompts).expect("a book");
+        let mut draft = Draft::create(folder, self.clock.clone()).expect("a draft");
+        let wave = self.home.path().join("wave.csv");
+        let read = intake::read(&wave, None, &mut book, &mut draft, session).ok()?;
+        let nobody = |_: &[_]| HashMap::new();
+        let options = &self.odds.options;
+        let checked = intake::check(read, options, &mut book, &mut draft, session, &nobody, None);
+        let Ok(verdict) = checked.await else {
+            draft.discard().expect("discarded");
+            return None;
+        };
+        let about = RunAbout {
+            name: folder.name(),
+            tenant: None,
+            graph_url: "https://graph.microsoft.com".to_owned(),
+            options: options.clone(),
+        };
+        let now = self.clock.now();
+        let ledger = intake::publish(draft, &verdict, &wave, &about, &book, now).expect("whole");
+        ledger.shut().await;
+        Some(book)
+    }
+
+    /// A killed process gives its lock back a moment later.
+    async fn reopen(&self, folder: &RunFolder, faults: Faults) -> Ledger {
+        loop {
+            let clock = self.clock.clone();
+            match Ledger::open_with(folder, Access::Write, clock, faults).await {
+                Ok(ledger) => return ledger,
+                Err(LedgerError::InUse { .. }) => self.clock.sleep(Duration::from_millis(1)).await,
+                Err(error) => panic!("seed {}: {error}", self.odds.seed),
+            }
+        }
+    }
+
+    /// What other people and the machine's clock do meanwhile.
+    async fn others(&self, rng: &mut Rng, troubled: bool) {
+        if !troubled || self.odds.bustle.is_zero() {
+            return std::future::pending().await;
+        }
+        loop {
+            self.clock.sleep(self.odds.bustle.mul_f64(rng.f64())).await;
+            let upn = &self.odds.upns[rng.usize(..self.odds.upns.len())];
+            match rng.u8(..4) {
+                0 => {
+                    let made = self.tenant.with(|tenant, now| tenant.issue_elsewhere(now, upn));
+                    self.foreign.lock().expect("whole").extend(made);
+                }
+                1 => {
+                    // Whether it works is their affair.
+                    let _ = self.tenant.with(|tenant, now| tenant.use_pass(now, upn));
+                }
+                2 if self.odds.jumps => {
+                    self.clock.jump(SignedDuration::from_secs(rng.i64(-7_200..=7_200)));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn verdict(&self, done: bool) -> Vec<String> {
+        let mut wrong = self.witness.complaints();
+        let folder = RunFolder::open(&self.folder());
+        if let Some(folder) = folder.ok().filter(RunFolder::holds_run) {
+            // Only what is at rest can be judged.
+            self.reopen(&folder, Faults::default()).await.shut().await;
+            let ledger = Ledger::open(&folder, Access::Read, self.clock.clone()).await;
+            let ledger = ledger.expect("readable");
+            wrong.extend(self.judge().judge(&ledger, done).await);
+            let counts = ledger.counts().await.expect("readable");
+            if done && counts.of(Standing::Checked) > 0 {
+                wrong.push("a run that was through left rows without a pass".to_owned());
+            }
+        }
+        wrong
+    }
+
+    fn judge(&self) -> Judge<'_> {
+        Judge {
+            tenant: &self.tenant,
+            foreign: self.foreign.lock().expect("whole").clone(),
+            existing: self.odds.options.existing,
+            identity: &self.identity,
+            began: self.began,
+        }
+    }
+
+    /// Cleans up until that is proven or only an operator can help.
+    async fn clean_up(&self) -> Vec<String> {
+        let live = |tenant: &mut tapwave::rehearsal::Tenant, _| {
+            tenant.passes().map(|(_, upn, pass)| (upn.to_owned(), pass.method.clone())).collect()
+        };
+        let before: Vec<(String, String)> = self.tenant.with(live);
+        let folder = RunFolder::open(&self.folder()).expect("a folder");
+        let (session, _switch) = self.connect();
+        let ledger = self.reopen(&folder, Faults::default()).await;
+        let tidied = tidy::run(&ledger, &session, false).await;
+        let held = ledger.counts().await.expect("readable").of(Standing::Held);
+        ledger.shut().await;
+        match tidied {
+            Ok(tidied) if tidied.is_proven() => self.judge().judge_cleaned(&before),
+            Ok(tidied) if held > 0 && tidied.left.is_empty() => Vec::new(),
+            other => vec![format!("cleanup was not enough: {other:?}")],
+        }
+    }
+}
+
+/// Lets a session work to its end. A kill drops everything where it stands; what the ledger
+/// was asked for before is still written, as it would be a moment earlier.
+async fn ended(
+    work: impl Future<Output = Went>,
+    end: End,
+    switch: &DrainSwitch,
+    clock: &Clock,
+) -> Went {
+    let mut work = Box::pin(work);
+    match end {
+        End::Itself | End::DiskBreaksAt(_) | End::DiskFullAt(_) => work.await,
+        End::KilledAfter(time) => {
+            tokio::select! {
+                went = work => went,
+                () = clock.sleep(time) => Went::Stopped,
+            }
+        }
+        End::KilledAtPoll(mut polls) => {
+            poll_fn(move |context| {
+                polls -= 1;
+                if polls == 0 { Poll::Ready(Went::Stopped) } else { work.as_mut().poll(context) }
+            })
+            .await
+        }
+        End::DrainedAfter(time) => {
+            tokio::select! {
+                went = &mut work => return went,
+                () = clock.sleep(time) => {}
+            }
+            let _ = switch.begin();
+            work.await
+        }
+    }
+}
+
+fn told(when: &str, wrong: Vec<String>) -> Vec<String> {
+    wrong.into_iter().map(|what| format!("{when}: {what}")).collect()
+}

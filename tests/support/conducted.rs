@@ -1,0 +1,124 @@
+//! Promises a whole wave conducted in this process against a simulated tenant, in whatever
+//! time the test's runtime keeps; the ledger and the encryption are real.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tapwave::clock::Clock;
+use tapwave::graph::Graph;
+use tapwave::ledger::{Draft, Existing, Ledger, Options, RunFolder};
+use tapwave::pace::{Pace, PaceOptions};
+use tapwave::progress::Deaf;
+use tapwave::rehearsal::{InMemory, Tenant};
+use tapwave::run::Session;
+use tapwave::run::intake::{self, IntakeError, RunAbout};
+use tapwave::run::issuing::{self, Issuance, IssuingError};
+use tapwave::stages::seal::RecipientBook;
+use tapwave::stages::{Drain, DrainSwitch};
+use tapwave::vault::{NoPrompts, Prompts, RecipientSet, keygen};
+use tempfile::TempDir;
+
+/// Why a wave was not conducted to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stopped {
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    #[error(transparent)]
+    Issuing(#[from] IssuingError),
+}
+
+/// A tenant, a wave for it, and everything a run needs.
+pub(crate) struct Conducted {
+    pub(crate) tenant: InMemory,
+    pub(crate) session: Session,
+    home: TempDir,
+    wave: PathBuf,
+    book: RecipientBook,
+    options: Options,
+    _switch: DrainSwitch,
+}
+
+impl Conducted {
+    /// So many people in a tenant that behaves as `set` says.
+    pub(crate) fn new(rows: u64, set: impl FnOnce(&mut Tenant)) -> Self {
+        let clock = Clock::starting_at("2026-03-02T08:00:00Z".parse().expect("a time"));
+        let upns: Vec<String> = (1..=rows).map(|n| format!("user{n}@contoso.example")).collect();
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let wave = home.path().join("wave.csv");
+        let mut file = std::fs::File::create(&wave).expect("a wave");
+        writeln!(file, "userPrincipalName\n{}", upns.join("\n")).expect("written");
+        let mut tenant = Tenant::for_wave(upns, 7);
+        set(&mut tenant);
+        let tenant = InMemory::new(tenant, clock.clone());
+        let pace = Pace::new(PaceOptions::default(), clock.clone());
+        let prompts: Arc<dyn Prompts> = Arc::new(NoPrompts);
+        let readers = vec![keygen(Timestamp::UNIX_EPOCH).recipient];
+        let book = RecipientBook::new(std::collections::BTreeMap::new(), readers, &[], prompts);
+        let (switch, drain) = Drain::new();
+        Self {
+            session: Session {
+                graph: Graph::new(Arc::new(tenant.clone()), pace, clock.clone()),
+                may_read_groups: true,
+                began: clock.instant(),
+                clock,
+                watcher: Arc::new(Deaf),
+                drain,
+                prompts: Arc::new(NoPrompts),
+            },
+            tenant,
+            home,
+            wave,
+            book: book.expect("a recipient"),
+            options: Options {
+                fence_seconds: 300,
+                existing: Existing::Replace,
+                ..Options::default()
+            },
+            _switch: switch,
+        }
+    }
+
+    /// Checks the wave and makes its ledger.
+    pub(crate) async fn check(&mut self) -> Result<Ledger, Stopped> {
+        let folder = self.home.path().canonicalize().expect("a path").join("run");
+        let folder = RunFolder::create(&folder).expect("a folder");
+        let session = &self.session;
+        let mut draft = Draft::create(&folder, session.clock.clone()).expect("a draft");
+        let wave = intake::read(&self.wave, None, &mut self.book, &mut draft, session)?;
+        let nobody = |_: &[_]| HashMap::new();
+        let (book, options) = (&mut self.book, &self.options);
+        let checked = intake::check(wave, options, book, &mut draft, session, &nobody, None).await;
+        let verdict = match checked {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                draft.discard().expect("discarded");
+                return Err(error.into());
+            }
+        };
+        let about = RunAbout {
+            name: folder.name(),
+            tenant: None,
+            graph_url: "https://graph.microsoft.com".to_owned(),
+            options: self.options.clone(),
+        };
+        let now = session.clock.now();
+        let ledger = intake::publish(draft, &verdict, &self.wave, &about, &self.book, now);
+        Ok(ledger.expect("published"))
+    }
+
+    /// Issues from the ledger until nothing is left to do, or the run must end.
+    pub(crate) async fn issue(&mut self, ledger: &Ledger) -> Result<Issuance, Stopped> {
+        let sets: Vec<Arc<RecipientSet>> =
+            RecipientBook::restore(&ledger.about().recipients, &self.session.prompts)
+                .expect("the same recipients");
+        Ok(issuing::run(ledger, sets, None, &self.session).await?)
+    }
+
+    /// Passes that live in the tenant.
+    pub(crate) fn live(&self) -> usize {
+        self.tenant.with(|tenant, _| tenant.passes().count())
+    }
+}

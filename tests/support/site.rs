@@ -1,0 +1,367 @@
+//! Promises a whole place of work: a served tenant, a wave, a home for runs, an identity, and
+//! the built program among them. What happened is judged by the tenant's own log, never by the
+//! program's words.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use age::secrecy::ExposeSecret;
+use serde_json::Value;
+use tapwave::rehearsal::options::{Call, Latency};
+use tapwave::rehearsal::{Event, Options, Tenant};
+use tokio::runtime::Runtime;
+
+use crate::server::Served;
+
+/// What the tenant takes for a token.
+pub(crate) const TOKEN: &str = "rehearsed-bearer-5e2f";
+/// How long a condition may take to come true before a test gives up.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How often it is looked at.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// A place of work. Everything in it ends with it.
+pub(crate) struct Site {
+    pub(crate) served: Served,
+    pub(crate) home: tempfile::TempDir,
+    pub(crate) people: Vec<String>,
+    recipient: String,
+    runtime: Runtime,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Site {
+    /// A kind tenant with so many people, all of them in the wave.
+    pub(crate) fn open(people: usize) -> Self {
+        Self::with(people, |_| {})
+    }
+
+    /// A tenant that behaves as `choose` says.
+    pub(crate) fn with(people: usize, choose: impl FnOnce(&mut Options)) -> Self {
+        let runtime = Runtime::new().expect("a runtime");
+        let people: Vec<String> =
+            (1..=people).map(|number| format!("user{number}@contoso.example")).collect();
+        let mut tenant = Tenant::for_wave(people.clone(), 7);
+        choose(tenant.options_mut());
+        let served = runtime.block_on(Served::open(tenant, 0, TOKEN)).expect("a port");
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let identity = age::x25519::Identity::generate();
+        fs::write(home.path().join("id.txt"), identity.to_string().expose_secret())
+            .expect("written");
+        let recipient = identity.to_public().to_string();
+        let site = Self { served, home, people, recipient, runtime };
+        site.write_wave(&site.people);
+        site
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// The run folder of [`Site::run`].
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.path("wave-run")
+    }
+
+    pub(crate) fn write_wave(&self, upns: &[String]) {
+        let wave = format!("userPrincipalName\n{}\n", upns.join("\n"));
+        fs::write(self.path("wave.csv"), wave).expect("written");
+    }
+
+    /// The program with everything that each command needs; standard input is no terminal.
+    pub(crate) fn tapwave(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapwave"));
+        command
+            .args(args)
+            .args(["--auth", "token", "--no-progress"])
+            .current_dir(self.home.path())
+            .env_clear()
+            .env("TAPWAVE_HOME", self.path("tapwave-home"))
+            .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if !args.contains(&"--graph-url") {
+            command.args(["--graph-url", self.graph_url().as_str()]);
+        }
+        command
+    }
+
+    pub(crate) fn graph_url(&self) -> String {
+        self.served.url().trim_end_matches("/v1.0").to_owned()
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn told(&self, args: &[&str]) -> Told {
+        Told::of(self.tapwave(args).output().expect("started"))
+    }
+
+    /// The arguments of `run` into [`Site::folder`], with a short fence.
+    pub(crate) fn run_args<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
+        let mut args = vec!["run", "wave.csv", "--run", "wave-run", "-r", &self.recipient];
+        if !more.contains(&"--fence") {
+            args.extend(["--fence", "1s"]);
+        }
+        args.extend(more);
+        args
+    }
+
+    pub(crate) fn run(&self, more: &[&str]) -> Told {
+        self.told(&self.run_args(more))
+    }
+
+    /// Starts a run and leaves it to the caller.
+    pub(crate) fn start(&self, args: &[&str]) -> Started {
+        Started::of(self.tapwave(args))
+    }
+
+    pub(crate) fn resume(&self) -> Told {
+        self.told(&["resume", "wave-run"])
+    }
+
+    pub(crate) fn cleanup(&self, more: &[&str]) -> Told {
+        self.told(&[&["cleanup", "wave-run"], more].concat())
+    }
+
+    /// `status --json`, by person.
+    pub(crate) fn status(&self, more: &[&str]) -> BTreeMap<String, Value> {
+        let told = self.told(&[&["status", "wave-run", "--json"], more].concat());
+        assert_eq!(told.code, Some(0), "{told:?}");
+        let status: Value = serde_json::from_str(&told.out).expect("one JSON value");
+        assert_eq!(status["schema"], "tapwave.status/1");
+        let rows = status["rows"].as_array().expect("rows").clone();
+        let upn = |row: &Value| row["userPrincipalName"].as_str().expect("a name").to_owned();
+        rows.into_iter().map(|row| (upn(&row), row)).collect()
+    }
+
+    /// How many rows are in this state.
+    pub(crate) fn count(&self, state: &str) -> usize {
+        self.status(&[]).values().filter(|row| row["state"] == state).count()
+    }
+
+    /// The codes that the recipient reads from the ledger, by person.
+    pub(crate) fn read(&self, what: &str) -> BTreeMap<String, String> {
+        let told = self.told(&["open", what, "-i", "id.txt", "--format", "json"]);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        let rows: Vec<Value> = serde_json::from_str(&told.out).expect("an array");
+        let text = |row: &Value, name: &str| row[name].as_str().expect("text").to_owned();
+        rows.iter()
+            .map(|row| (text(row, "userPrincipalName"), text(row, "temporaryAccessPass")))
+            .collect()
+    }
+
+    /// The live passes by the tenant's word: person to method and code.
+    pub(crate) fn live(&self) -> BTreeMap<String, (String, String)> {
+        self.served.with(|tenant, _| {
+            tenant
+                .passes()
+                .map(|(_, upn, pass)| (upn.to_owned(), (pass.method.clone(), pass.code.clone())))
+                .collect()
+        })
+    }
+
+    /// Every code the tenant ever made.
+    pub(crate) fn minted(&self) -> Vec<String> {
+        self.served.with(|tenant, _| {
+            let minted = tenant.log().iter().filter_map(|entry| match &entry.event {
+                Event::Minted { code, .. } => Some(code.clone()),
+                _ => None,
+            });
+            minted.collect()
+        })
+    }
+
+    pub(crate) fn seen(&self, call: Call) -> u64 {
+        self.served.with(|tenant, _| tenant.seen(call))
+    }
+
+    pub(crate) fn slow_down(&self, round_trip: Duration) {
+        self.served.with(|tenant, _| tenant.options_mut().latency = Latency::of(round_trip));
+    }
+
+    /// A helpdesk makes a pass in the portal.
+    pub(crate) fn issue_elsewhere(&self, upn: &str) -> String {
+        self.served
+            .with(|tenant, now| tenant.issue_elsewhere(now, upn))
+            .expect("the person is there")
+    }
+
+    /// An operator deletes a pass in the portal.
+    pub(crate) fn delete_elsewhere(&self, upn: &str) {
+        let method = self.live().get(upn).expect("a pass").0.clone();
+        let url = format!(
+            "{}/users/{upn}/authentication/temporaryAccessPassMethods/{method}",
+            self.served.url()
+        );
+        let status = self.runtime.block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+            client.delete(url).bearer_auth(TOKEN).send().await.expect("an answer").status()
+        });
+        assert_eq!(status, 204);
+    }
+
+    pub(crate) fn dismiss(&self, upn: &str) {
+        assert!(self.served.with(|tenant, now| tenant.dismiss(now, upn)), "nobody is {upn}");
+    }
+
+    /// Somebody signs in with their pass.
+    pub(crate) fn use_pass(&self, upn: &str) {
+        self.served.with(|tenant, now| tenant.use_pass(now, upn)).expect("a pass that works");
+    }
+
+    /// HTTP requests that have reached the tenant.
+    pub(crate) fn requests(&self) -> u64 {
+        self.served.with(|tenant, _| tenant.tally().requests)
+    }
+
+    /// What the tenant takes for a token from now on.
+    pub(crate) fn change_token(&self, token: &str) {
+        let control = format!("{}/control/break", self.graph_url());
+        let status = self.runtime.block_on(async {
+            let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+            let wish = serde_json::json!({ "token": token });
+            client.post(control).json(&wish).send().await.expect("an answer").status()
+        });
+        assert_eq!(status, 200);
+    }
+
+    /// Waits until something is true.
+    #[track_caller]
+    pub(crate) fn until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        let begun = Instant::now();
+        while !done(self) {
+            assert!(begun.elapsed() < PATIENCE, "never: {what}");
+            std::thread::sleep(GLANCE);
+        }
+    }
+
+    /// By the tenant's log: each sealed pass is the live one, each live pass is sealed here,
+    /// and the recipient reads the live codes.
+    #[track_caller]
+    pub(crate) fn assert_true(&self, context: &str) {
+        let live = self.live();
+        let sealed: BTreeMap<String, String> = self
+            .status(&[])
+            .into_iter()
+            .filter(|(_, row)| row["state"] == "sealed")
+            .map(|(upn, row)| (upn, row["methodId"].as_str().expect("an id").to_owned()))
+            .collect();
+        let lives: BTreeMap<String, String> =
+            live.iter().map(|(upn, (method, _))| (upn.clone(), method.clone())).collect();
+        assert_eq!(sealed, lives, "{context}: sealed on the left, live on the right");
+        let codes: BTreeMap<String, String> =
+            live.into_iter().map(|(upn, (_, code))| (upn, code)).collect();
+        assert_eq!(self.read("wave-run"), codes, "{context}: read on the left, live on the right");
+    }
+
+    /// As [`Site::assert_true`], for a run in which everybody has a pass. The handoff folder
+    /// alone holds the live codes too; it may hold those of passes that are over besides.
+    #[track_caller]
+    pub(crate) fn assert_whole(&self, context: &str) {
+        self.assert_true(context);
+        assert_eq!(self.live().len(), self.people.len(), "{context}");
+        let mut handed: Vec<String> = Vec::new();
+        for file in files(&self.folder().join("handoff")) {
+            handed.extend(self.read(&file.to_string_lossy()).into_values());
+        }
+        for (upn, (_, code)) in self.live() {
+            assert!(handed.contains(&code), "{context}: no handoff holds the pass of {upn}");
+        }
+    }
+}
+
+impl Told {
+    pub(crate) fn of(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).expect("text"),
+            err: String::from_utf8(output.stderr).expect("text"),
+        }
+    }
+
+    /// The summary of `--json`.
+    #[track_caller]
+    pub(crate) fn summary(&self) -> Value {
+        let summary: Value = serde_json::from_str(&self.out).expect("one JSON value");
+        assert_eq!(summary["schema"], "tapwave.summary/1");
+        summary
+    }
+
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn says(self, part: &str) -> Self {
+        assert!(self.err.contains(part), "{part:?} is not in:\n{}", self.err);
+        self
+    }
+}
+
+/// A process that is ended with its value.
+pub(crate) struct Started(Option<Child>);
+
+impl Started {
+    pub(crate) fn of(mut command: Command) -> Self {
+        Self(Some(command.spawn().expect("started")))
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.0.as_ref().expect("running").id()
+    }
+
+    /// Ends it at once, as a power cut would.
+    pub(crate) fn kill(mut self) -> Told {
+        let mut child = self.0.take().expect("running");
+        child.kill().expect("killed");
+        Told::of(child.wait_with_output().expect("ended"))
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Told {
+        Told::of(self.0.take().expect("running").wait_with_output().expect("ended"))
+    }
+
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.id()).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a pid"), signal).expect("sent");
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Every file below a folder.
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { files.extend(self::files(&path)) } else { files.push(path) }
+    }
+    files
+}
+
+/// Whether bytes hold a part.
+pub(crate) fn holds(bytes: &[u8], part: &[u8]) -> bool {
+    memchr::memmem::find(bytes, part).is_some()
+}
