@@ -2,9 +2,12 @@
 //! shown, and words for every way it can fail. The endpoint's own memory is the witness.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
+use std::sync::{Arc, Mutex};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use pkcs8::der::pem::LineEnding;
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
@@ -338,14 +341,10 @@ async fn a_missing_permission_is_named_for_people_and_applications() {
     assert_eq!(served.with(|tenant, _| tenant.tally().requests), 0);
 }
 
+/// The program with an Azure CLI on its path that prints this token.
 #[cfg(unix)]
-#[tokio::test(flavor = "multi_thread")]
-async fn a_person_in_the_azure_cli_is_told_why_not() {
+fn with_azure_cli(program: Program, token: &str) -> Program {
     use std::os::unix::fs::PermissionsExt;
-    let (_served, authority, program) = office(1).await;
-    authority.permits("user_impersonation");
-    // {"tid":"t","upn":"ada","scp":"user_impersonation"}
-    let token = "e30.eyJ0aWQiOiJ0IiwidXBuIjoiYWRhIiwic2NwIjoidXNlcl9pbXBlcnNvbmF0aW9uIn0.sig";
     let answer = format!(
         r#"{{"accessToken":"{token}","expiresOn":"2099-01-01 00:00:00.000000","expires_on":4070908800,"tokenType":"Bearer"}}"#
     );
@@ -353,10 +352,87 @@ async fn a_person_in_the_azure_cli_is_told_why_not() {
     std::fs::set_permissions(&az, std::fs::Permissions::from_mode(0o755)).expect("executable");
     let folder = az.trim_end_matches("/az");
     let path = format!("{folder}:{}", std::env::var("PATH").expect("a path"));
-    let program = program.var("PATH", &path).always(&["--auth", "azure-cli"]);
-    program
+    program.var("PATH", &path).always(&["--auth", "azure-cli"])
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_in_the_azure_cli_is_told_why_not() {
+    let (_served, authority, program) = office(1).await;
+    authority.permits("user_impersonation");
+    // {"tid":"t","upn":"ada","scp":"user_impersonation"}
+    let token = "e30.eyJ0aWQiOiJ0IiwidXBuIjoiYWRhIiwic2NwIjoidXNlcl9pbXBlcnNvbmF0aW9uIn0.sig";
+    with_azure_cli(program, token)
         .run(&ACCESS)
         .exits(5)
         .says("a person signed in to the Azure CLI")
         .says("--service-principal");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_principal_in_the_azure_cli_signs_in() {
+    let authority = Authority::open().await;
+    let claims = serde_json::json!({"tid": TENANT, "appid": CLIENT, "roles": [
+        "UserAuthMethod-TAP.ReadWrite.All", "Policy.Read.All", "User.Read.All",
+        "GroupMember.Read.All",
+    ]});
+    let token = format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let tenant = Tenant::for_wave(["u0@contoso.example"], 5);
+    let served = Served::open(tenant, 0, &token).await.expect("a port");
+    let program = aimed(&served.url().replace("/v1.0", ""), &authority);
+    with_azure_cli(program, &token).run(&ACCESS).exits(0);
+    assert!(served.with(|tenant, _| tenant.tally().requests) > 0, "Graph was asked with it");
+}
+
+/// A proxy that lets everything through and notes the first line of what it was asked.
+fn proxy() -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for client in listener.incoming().map_while(Result::ok) {
+            let notes = Arc::clone(&notes);
+            std::thread::spawn(move || through(client, &notes));
+        }
+    });
+    (url, asked)
+}
+
+/// One connection, to where its first line says.
+fn through(client: TcpStream, notes: &Mutex<Vec<String>>) -> Option<()> {
+    let mut reader = BufReader::new(client.try_clone().ok()?);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).ok()? == 0 {
+            return None;
+        }
+    }
+    let line = head.lines().next()?.to_owned();
+    let target = line.split(' ').nth(1)?.trim_start_matches("http://");
+    let server = TcpStream::connect(target.split('/').next()?).ok()?;
+    notes.lock().expect("whole").push(line.clone());
+    let (mut to_server, mut to_client) = (server.try_clone().ok()?, client);
+    if line.starts_with("CONNECT ") {
+        to_client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").ok()?;
+    } else {
+        to_server.write_all(head.as_bytes()).ok()?;
+    }
+    let mut from_server = server;
+    std::thread::spawn(move || std::io::copy(&mut from_server, &mut to_client));
+    std::io::copy(&mut reader, &mut to_server).ok().map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_carries_the_sign_in_and_graph_alike() {
+    let (_served, authority, program) = office(1).await;
+    let (url, asked) = proxy();
+    let program = with_secret(program).always(&["--proxy", &url]);
+    program.run(&ACCESS).exits(0);
+    let asked = asked.lock().expect("whole");
+    let authority = authority.url().replace("https://", "CONNECT ");
+    assert!(asked.iter().any(|line| line.starts_with(&authority)), "the sign-in: {asked:?}");
+    let graph = |line: &&String| line.starts_with("GET http://") && line.contains("/v1.0/");
+    assert!(asked.iter().any(|line| graph(&line)), "Graph: {asked:?}");
 }

@@ -1,5 +1,6 @@
 //! Promises to try the ledger as a whole: on a real disk, reopened, damaged, and raced.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -877,4 +878,62 @@ async fn a_kill_at_any_durable_write_leaves_a_run_that_can_be_carried_on() {
             }
         }
     }
+}
+
+/// A place in memory where there is one: thousands of ledgers need no disk.
+fn quick_place() -> Place {
+    let memory = std::path::Path::new("/dev/shm");
+    let home = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let home = home.expect("a temporary folder");
+    let folder = RunFolder::create(&home.path().join("wave")).expect("made");
+    Place { _home: home, folder }
+}
+
+/// One sealed row after another, each in a commit of its own; gives the files as they lie
+/// while the writer is at work, and what was sealed.
+async fn files_in_use(rows: u64) -> (BTreeMap<&'static str, Vec<u8>>, BTreeMap<String, Vec<u8>>) {
+    let place = place();
+    let ledger = run_of(&place, rows);
+    let mut sealed = BTreeMap::new();
+    for line in 2..rows + 2 {
+        let intent = intent(&ledger, line).await;
+        let method = format!("pass-{line}");
+        let ciphertext = format!("sealed {line} {}", "x".repeat(200)).into_bytes();
+        ledger.sealed(intent, issued(&method), 0, ciphertext.clone()).await.expect("sealed");
+        sealed.insert(method, ciphertext);
+    }
+    let read = |name: &'static str| (name, std::fs::read(place.folder.path().join(name)));
+    let files =
+        ["ledger.db", "ledger.db-wal"].map(read).map(|(name, file)| (name, file.expect("there")));
+    ledger.shut().await;
+    (files.into(), sealed)
+}
+
+#[tokio::test]
+async fn cut_at_every_byte_of_its_last_pages_and_its_log_it_opens_right_or_is_refused() {
+    let (files, sealed) = files_in_use(3).await;
+    let mut opened = 0;
+    for (name, whole) in &files {
+        let last = whole.len().saturating_sub(2 * 4_096);
+        for cut in last..whole.len() {
+            let place = quick_place();
+            for (other, bytes) in &files {
+                let bytes = if other == name { &bytes[..cut] } else { &bytes[..] };
+                std::fs::write(place.folder.path().join(other), bytes).expect("written");
+            }
+            let context = format!("{name} cut at {cut} of {}", whole.len());
+            let Ok(ledger) = open(&place, Access::Write).await else { continue };
+            // Opened for writing, it can be carried on: what it vouches for must be right.
+            let rows = ledger.rows(&Standing::ALL, None, 10).await;
+            for row in rows.unwrap_or_default() {
+                let State::Sealed { method, .. } = &row.state else { continue };
+                let ciphertext = ledger.ciphertext(row.line).await.expect(&context);
+                assert_eq!(ciphertext.as_ref(), sealed.get(method.as_str()), "{context}");
+                assert_eq!(method.as_str(), format!("pass-{}", row.line), "{context}");
+            }
+            opened += 1;
+            ledger.shut().await;
+        }
+    }
+    assert!(opened > 4_096, "a cut log leaves a whole ledger: {opened}");
 }

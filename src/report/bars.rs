@@ -93,8 +93,12 @@ fn known(left: &Mutex<TimeLeft>) -> MutexGuard<'_, TimeLeft> {
 }
 
 fn measured(left: Arc<Mutex<TimeLeft>>) -> ProgressStyle {
-    ProgressStyle::with_template("{prefix:>9} [{bar:32}] {pos}/{len} · {per_sec:.1} · {left}")
+    ProgressStyle::with_template("{prefix:>9} [{bar:32}] {pos}/{len} · {pace} · {left}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("pace", |state: &ProgressState, line: &mut dyn fmt::Write| {
+            // A screen that takes no more has nobody to tell.
+            let _ = write!(line, "{:.1}/s", state.per_sec());
+        })
         .with_key("left", move |state: &ProgressState, line: &mut dyn fmt::Write| {
             if let Some(left) = known(&left).left(state.elapsed()) {
                 // A screen that takes no more has nobody to tell.
