@@ -223,7 +223,7 @@ pub enum ExistingArg {
     Replace,
 }
 
-/// How `check` and `run` mail the passes; the mail itself is set in tapwave.toml, [mail].
+/// How `check` and `run` mail the passes; the mail itself is set in tapwave.toml, `[mail]`.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Mail")]
 pub struct MailArgs {
