@@ -607,13 +607,13 @@ mod tests {
 30 22 0:40 / /srv/my\\040share rw - fuse.sshfs ada@host:/ rw
 31 30 0:41 / /srv/my\\040share/disk rw - ext4 /dev/sdb1 rw
 32 22 0:42 / /mnt/c rw - 9p drvfs rw,aname=drvfs;path=C:\\
-33 22 0:43 / /work rw - 9p none rw,trans=fd
+33 22 0:43 / /srv/jobs rw - 9p none rw,trans=fd
 ";
         let kind = |path: &str| remote_mount(mounts, Path::new(path));
         assert_eq!(kind("/srv/my share/runs").as_deref(), Some("fuse.sshfs"));
         assert_eq!(kind("/srv/my share/disk/runs"), None);
         assert_eq!(kind("/mnt/c/runs").as_deref(), Some("9p"));
-        assert_eq!(kind("/work/runs"), None, "a container's own disk");
+        assert_eq!(kind("/srv/jobs/runs"), None, "a container's own disk");
         assert_eq!(kind("/home"), None);
     }
 }
