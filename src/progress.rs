@@ -23,8 +23,6 @@ pub enum Doing {
     Deliver,
     /// Deleting passes.
     Remove,
-    /// Looking again that none is left.
-    Prove,
 }
 
 /// One thing a stage has to tell.

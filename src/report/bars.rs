@@ -127,6 +127,5 @@ const fn word(doing: Doing) -> &'static str {
         Doing::Handoff => "handoff",
         Doing::Deliver => "mailing",
         Doing::Remove => "removing",
-        Doing::Prove => "proving",
     }
 }
