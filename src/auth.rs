@@ -32,7 +32,7 @@ use self::permissions::Need;
 use self::person::{App, Fresh, Person, Tell, Way};
 
 use crate::clock::Clock;
-use crate::graph::http::{BaseUrl, Bearer, metadata_client};
+use crate::graph::http::{BaseUrl, Bearer, NoToken, metadata_client};
 use crate::limits;
 
 /// Microsoft Graph Command Line Tools: a public client that most tenants have.
@@ -132,12 +132,20 @@ pub enum AuthError {
         /// In the library's words.
         why: String,
     },
-    /// The identity platform said no, or did not answer.
+    /// The identity platform said no.
     #[error("failed to sign in with {method}: {why}")]
     SignIn {
         /// As `--auth` spells it.
         method: &'static str,
         /// In the platform's words.
+        why: String,
+    },
+    /// The identity platform did not answer, or cannot now.
+    #[error("failed to sign in with {method}: {why}")]
+    Outage {
+        /// As `--auth` spells it.
+        method: &'static str,
+        /// What broke.
         why: String,
     },
 }
@@ -166,13 +174,15 @@ type Make = Box<dyn Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send 
 struct State {
     kept: Option<Kept>,
     /// The last failure and when it was, told to all who waited for the same.
-    failed: Option<(Instant, String)>,
+    failed: Option<(Instant, NoToken)>,
 }
 
 struct Kept {
     token: SecretString,
     since: Instant,
     renew: Instant,
+    /// Until then it may be used if no other can be had.
+    ends: Instant,
 }
 
 impl SignIn {
@@ -197,11 +207,20 @@ impl SignIn {
         Ok(Self { method: name, source, scope, clock, state: Mutex::default() })
     }
 
-    /// A token that is good for a while, renewed once for all who wait.
+    /// A token that is good for a while, renewed once for all who wait. While the sign-in
+    /// address is out of reach, the old one serves to its end.
     ///
     /// # Errors
-    /// [`AuthError::SignIn`]
+    /// [`AuthError::SignIn`], [`AuthError::Outage`]
     pub async fn access_token(&self) -> Result<SecretString, AuthError> {
+        let method = self.method;
+        self.good_token().await.map_err(|no| match no {
+            NoToken::Denied(why) => AuthError::SignIn { method, why },
+            NoToken::Unreachable(why) => AuthError::Outage { method, why },
+        })
+    }
+
+    async fn good_token(&self) -> Result<SecretString, NoToken> {
         if let Source::Fixed(token) = &self.source {
             return Ok(token.clone());
         }
@@ -210,31 +229,40 @@ impl SignIn {
         if let Some(kept) = state.kept.as_ref().filter(|kept| now < kept.renew) {
             return Ok(kept.token.clone());
         }
-        let failed = |why| AuthError::SignIn { method: self.method, why };
-        if let Some((when, why)) = &state.failed
-            && now < *when + limits::SIGN_IN_FAILURE_HOLDS
-        {
-            return Err(failed(why.clone()));
+        let recent = state.failed.clone().filter(|it| now < it.0 + limits::SIGN_IN_FAILURE_HOLDS);
+        let had = match recent {
+            Some((_, no)) => Err(no),
+            None => self.renew(&mut state).await,
+        };
+        match (had, &state.kept) {
+            (Err(NoToken::Unreachable(_)), Some(old)) if self.clock.instant() < old.ends => {
+                Ok(old.token.clone())
+            }
+            (had, _) => had,
         }
+    }
+
+    async fn renew(&self, state: &mut State) -> Result<SecretString, NoToken> {
         match self.fresh().await {
             Ok(fresh) => {
                 let since = self.clock.instant();
                 let good_for = fresh.good_for.min(limits::MAX_TOKEN_LIFE);
                 let early = limits::RENEW_BEFORE.min(good_for / 5);
+                let ends = since + good_for;
                 let renew = since + good_for.saturating_sub(early);
-                state.kept = Some(Kept { token: fresh.token.clone(), since, renew });
+                state.kept = Some(Kept { token: fresh.token.clone(), since, renew, ends });
                 state.failed = None;
                 tracing::debug!(sign_in = self.method, good_for = ?fresh.good_for);
                 Ok(fresh.token)
             }
-            Err(why) => {
-                state.failed = Some((self.clock.instant(), why.clone()));
-                Err(failed(why))
+            Err(no) => {
+                state.failed = Some((self.clock.instant(), no.clone()));
+                Err(no)
             }
         }
     }
 
-    async fn fresh(&self) -> Result<Fresh, String> {
+    async fn fresh(&self) -> Result<Fresh, NoToken> {
         let make = match &self.source {
             Source::Fixed(token) => {
                 return Ok(Fresh { token: token.clone(), good_for: Duration::MAX });
@@ -242,7 +270,7 @@ impl SignIn {
             Source::Person(person) => return person.token().await,
             Source::Credential(make) => make,
         };
-        let explained = |error| explain::library(&error);
+        let explained = |error| explain::judged(&error);
         let credential = make().map_err(explained)?;
         let fresh = credential.get_token(&[&self.scope], None).await.map_err(explained)?;
         let left = fresh.expires_on.unix_timestamp() - self.clock.now().as_second();
@@ -253,7 +281,7 @@ impl SignIn {
     /// What the token itself says it may do.
     ///
     /// # Errors
-    /// [`AuthError::SignIn`]
+    /// [`AuthError::SignIn`], [`AuthError::Outage`]
     pub async fn grants(&self) -> Result<permissions::Grants, AuthError> {
         let token = self.access_token().await?;
         Ok(permissions::Grants::read(token.expose_secret()))
@@ -261,8 +289,15 @@ impl SignIn {
 }
 
 impl Bearer for SignIn {
-    fn token(&self) -> BoxFuture<'_, Result<SecretString, String>> {
-        Box::pin(async { self.access_token().await.map_err(|error| error.to_string()) })
+    fn token(&self) -> BoxFuture<'_, Result<SecretString, NoToken>> {
+        Box::pin(async {
+            self.access_token().await.map_err(|error| match error {
+                AuthError::Outage { .. } => NoToken::Unreachable(error.to_string()),
+                AuthError::Settings { .. } | AuthError::SignIn { .. } => {
+                    NoToken::Denied(error.to_string())
+                }
+            })
+        })
     }
 
     fn forget(&self) -> bool {

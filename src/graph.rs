@@ -443,12 +443,9 @@ impl Graph {
     /// Signs in afresh if the token is about to end: an intent must not grow old over it.
     ///
     /// # Errors
-    /// [`GraphError::SignIn`]
-    pub async fn prepare(&self) -> Result<(), GraphError> {
-        self.transport
-            .prepare()
-            .await
-            .map_err(|broken| GraphError::SignIn { why: broken.to_string() })
+    /// [`Broken::SignIn`], or [`Broken::NotSent`] if the sign-in address is out of reach.
+    pub async fn prepare(&self) -> Result<(), Broken> {
+        self.transport.prepare().await
     }
 
     /// Asks for a pass, once. `permit` is the limiter's leave, taken before the intent was

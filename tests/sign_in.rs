@@ -74,7 +74,11 @@ async fn a_client_secret_signs_in_and_auto_says_so() {
 async fn a_sign_in_under_an_unknown_authority_is_refused() {
     let (_served, authority, program) = office(1).await;
     program.write("ca.pem", authority::other_ca_pem());
-    with_secret(program).run(&ACCESS).exits(5).says("failed to sign in with client-secret");
+    let program = program.var("AZURE_CLIENT_SECRET", SECRET);
+    for auth in ["client-secret", "device-code"] {
+        let ran = program.run(&["check", "--access", "--auth", auth]).exits(5);
+        ran.says(&format!("failed to sign in with {auth}")).says("certificate");
+    }
     assert_eq!(authority.asked().len(), 0);
 }
 
@@ -326,6 +330,50 @@ async fn a_run_renews_its_token_once_for_all_its_tasks() {
         if auth == "device-code" {
             assert_eq!(asked[1]["grant_type"], "refresh_token", "the person is not asked again");
         }
+    }
+}
+
+/// A token that cannot be renewed for a while is an outage like any other: rows wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_outlives_an_authority_that_is_down_for_a_while() {
+    let (served, authority, program) = office(30).await;
+    served.with(|tenant, _| {
+        tenant.options_mut().latency = Latency::of(std::time::Duration::from_millis(400));
+    });
+    authority.tokens_live(2);
+    let down = std::thread::spawn({
+        let authority = authority.clone();
+        // The check has its token; those that follow are asked for while passes are issued.
+        move || {
+            let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+            while authority.asked().is_empty() && std::time::Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            authority.answers((0..8).map(|_| Instead::Down));
+        }
+    });
+    let people: Vec<_> = (0..30).map(|n| format!("u{n}@contoso.example")).collect();
+    let program = with_secret(program);
+    let wave = program.write("wave.csv", format!("userPrincipalName\n{}\n", people.join("\n")));
+    let key = program.run(&["keygen"]).exits(0).out;
+    let key = key.lines().find_map(|line| line.split("public key: ").nth(1)).expect("a key");
+    let summary =
+        program.run(&["run", &wave, "-r", key, "--max-in-flight", "3", "--json"]).exits(0).json();
+    down.join().expect("pushed");
+    assert_eq!((&summary["sealed"], &summary["failed"]), (&30.into(), &0.into()));
+    assert!(authority.asked().len() > 9, "asked {} times", authority.asked().len());
+    assert_eq!(served.with(|tenant, _| tenant.passes().count()), 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_that_nobody_serves_is_an_outage_and_no_refusal() {
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("one");
+    let authority = format!("https://{nobody}");
+    let places = ["--authority-url", &authority, "--tenant", TENANT, "--client-id", CLIENT];
+    let program = Program::new().var("AZURE_CLIENT_SECRET", SECRET).always(&places);
+    for auth in ["client-secret", "device-code"] {
+        let ran = program.run(&["check", "--access", "--auth", auth]).exits(6);
+        ran.says("failed to sign in").says("the sign-in address: ").says("try again later");
     }
 }
 

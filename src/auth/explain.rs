@@ -1,5 +1,10 @@
 //! Promises the identity platform's answers in words that say who must do what.
 
+use std::error::Error;
+
+use azure_core::error::ErrorKind;
+
+use crate::graph::http::{NoToken, innermost};
 use crate::graph::verdict::plain;
 
 /// What a proxy's page surfaces as.
@@ -41,6 +46,47 @@ pub(super) fn platform(text: &str) -> String {
         Some((_, advice)) => format!("{advice} ({text})"),
         None => text,
     }
+}
+
+/// What the identity library's error means: a network that is down for a while, or an address
+/// that cannot answer now, is no refusal.
+pub(super) fn judged(error: &azure_core::Error) -> NoToken {
+    if !is_outage(error) {
+        return NoToken::Denied(library(error));
+    }
+    // What the library says over it is that it tried often.
+    let why = format!("the sign-in address: {}", innermost(error));
+    if distrusts(error) { NoToken::Denied(why) } else { NoToken::Unreachable(why) }
+}
+
+/// The library wraps what the exchange brought in an error of its own.
+fn is_outage(error: &azure_core::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref().map(azure_core::Error::kind) {
+            Some(ErrorKind::Connection | ErrorKind::Io) => return true,
+            Some(ErrorKind::HttpResponse { status, .. }) => {
+                return matches!(u16::from(*status), 429 | 500..);
+            }
+            _ => cause = error.source(),
+        }
+    }
+    false
+}
+
+/// Whether a certificate was not accepted, which no waiting mends: rustls tells it as data
+/// that is not valid.
+pub(super) fn distrusts(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        cause = match error.downcast_ref::<std::io::Error>() {
+            Some(io) if io.kind() == std::io::ErrorKind::InvalidData => return true,
+            // What it wraps is not its source, but takes its place.
+            Some(io) => io.get_ref().map(|inner| -> &(dyn Error + 'static) { inner }),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 /// The identity library's error in one line. A proxy's page surfaces as a JSON error there.

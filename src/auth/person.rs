@@ -18,9 +18,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 
-use super::explain::{WEB_PAGE, platform};
+use super::explain::{WEB_PAGE, distrusts, platform};
 use crate::clock::Clock;
-use crate::graph::http::BaseUrl;
+use crate::graph::http::{BaseUrl, NoToken};
 use crate::graph::verdict::{plain, retry_after};
 use crate::limits;
 
@@ -93,7 +93,7 @@ impl Person {
     }
 
     /// Signs in, or renews what was had without asking again.
-    pub(super) async fn token(&self) -> Result<Fresh, String> {
+    pub(super) async fn token(&self) -> Result<Fresh, NoToken> {
         let mut refresh = self.refresh.lock().await;
         let answer = match refresh.as_ref() {
             Some(token) => self.renewed(token).await?,
@@ -109,14 +109,14 @@ impl Person {
         })
     }
 
-    async fn renewed(&self, token: &SecretString) -> Result<BasicTokenResponse, String> {
+    async fn renewed(&self, token: &SecretString) -> Result<BasicTokenResponse, NoToken> {
         let token = RefreshToken::new(token.expose_secret().to_owned());
         let send = self.line();
         let request = self.client.exchange_refresh_token(&token).add_scopes(self.scopes.clone());
         request.request_async(&send).await.map_err(|error| told(&error))
     }
 
-    async fn with_code(&self) -> Result<BasicTokenResponse, String> {
+    async fn with_code(&self) -> Result<BasicTokenResponse, NoToken> {
         let send = self.line();
         let request = self.client.exchange_device_code().add_scopes(self.scopes.clone());
         let details: StandardDeviceAuthorizationResponse =
@@ -136,12 +136,14 @@ impl Person {
         answer.map_err(|error| told(&error))
     }
 
-    async fn in_browser(&self) -> Result<BasicTokenResponse, String> {
-        let listening = |error: std::io::Error| format!("no port of this machine is free: {error}");
+    async fn in_browser(&self) -> Result<BasicTokenResponse, NoToken> {
+        let listening = |error: std::io::Error| {
+            NoToken::Denied(format!("no port of this machine is free: {error}"))
+        };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(listening)?;
         let port = listener.local_addr().map_err(listening)?.port();
         let redirect = RedirectUrl::new(format!("http://localhost:{port}"))
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| NoToken::Denied(error.to_string()))?;
         let client = self.client.clone().set_redirect_uri(redirect);
         let (challenge, verifier) = PkceCodeChallenge::new_random_sha256();
         let (url, state) = client
@@ -153,9 +155,10 @@ impl Person {
         // Whether one opened cannot be known; the address was told.
         drop(open::that_detached(url.as_str()));
         let code = tokio::select! {
-            code = redirected(&listener, state.secret()) => code?,
+            code = redirected(&listener, state.secret()) => code.map_err(NoToken::Denied)?,
             () = self.line.clock.sleep(limits::SIGN_IN_WAIT) => {
-                return Err("nobody signed in within five minutes".to_owned());
+                let why = "nobody signed in within five minutes".to_owned();
+                return Err(NoToken::Denied(why));
             }
         };
         let send = self.line();
@@ -187,8 +190,10 @@ impl Line {
         loop {
             let answer = self.once(request.clone()).await?;
             tries += 1;
-            if !matches!(answer.status().as_u16(), 429 | 503) || tries > limits::SIGN_IN_RETRIES {
-                return Ok(answer);
+            match answer.status().as_u16() {
+                429 | 503 if tries <= limits::SIGN_IN_RETRIES => {}
+                429 | 500.. => return Err(Unsent::Unreachable("it cannot answer now")),
+                _ => return Ok(answer),
             }
             let asked = answer.headers().get("retry-after");
             let asked = asked.and_then(|value| value.to_str().ok());
@@ -201,8 +206,11 @@ impl Line {
     async fn once(&self, request: HttpRequest) -> Result<HttpResponse, Unsent> {
         let (head, body) = request.into_parts();
         let unsent = |error: reqwest::Error| {
+            if distrusts(&error) {
+                return Unsent::Distrusted;
+            }
             let why = if error.is_timeout() { "no answer in time" } else { "it cannot be reached" };
-            Unsent(why)
+            Unsent::Unreachable(why)
         };
         let sent = self
             .http
@@ -217,24 +225,36 @@ impl Line {
             answer = answer.header(name, value);
         }
         let body = sent.bytes().await.map_err(unsent)?;
-        answer.body(body.to_vec()).map_err(|_| Unsent("its answer makes no sense"))
+        answer.body(body.to_vec()).map_err(|_| Unsent::Unreachable("its answer makes no sense"))
     }
 }
 
-/// The sign-in address did not answer.
+/// The sign-in address brought no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("the sign-in address: {0}")]
-struct Unsent(&'static str);
+enum Unsent {
+    /// It may later.
+    #[error("the sign-in address: {0}")]
+    Unreachable(&'static str),
+    #[error(
+        "the sign-in address shows a certificate that is not trusted here; name its authority with --ca-file"
+    )]
+    Distrusted,
+}
 
-fn told<T>(error: &RequestTokenError<Unsent, T>) -> String
+fn told<T>(error: &RequestTokenError<Unsent, T>) -> NoToken
 where
     T: oauth2::ErrorResponse + std::fmt::Display + 'static,
 {
     match error {
-        RequestTokenError::ServerResponse(answer) => platform(&answer.to_string()),
-        RequestTokenError::Request(unsent) => unsent.to_string(),
-        RequestTokenError::Parse(..) => WEB_PAGE.to_owned(),
-        RequestTokenError::Other(why) => plain(why),
+        RequestTokenError::ServerResponse(answer) => NoToken::Denied(platform(&answer.to_string())),
+        RequestTokenError::Request(unsent @ Unsent::Unreachable(_)) => {
+            NoToken::Unreachable(unsent.to_string())
+        }
+        RequestTokenError::Request(unsent @ Unsent::Distrusted) => {
+            NoToken::Denied(unsent.to_string())
+        }
+        RequestTokenError::Parse(..) => NoToken::Denied(WEB_PAGE.to_owned()),
+        RequestTokenError::Other(why) => NoToken::Denied(plain(why)),
     }
 }
 

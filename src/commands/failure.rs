@@ -33,6 +33,8 @@ pub struct Failure {
 
 const ACCESS_HINT: &str =
     "check --tenant, --client-id, --auth and the secret's date; the sign-in log in Entra says more";
+const SIGN_IN_OUTAGE_HINT: &str =
+    "check the network, the proxy, --tenant and --authority-url, or try again later";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
 const OUTAGE_HINT: &str = "nothing is lost: tapwave resume latest carries on when Graph is back";
 const CLEANUP_OUTAGE_HINT: &str =
@@ -144,11 +146,12 @@ usage! {
 
 impl From<AuthError> for Failure {
     fn from(error: AuthError) -> Self {
-        let exit = match error {
-            AuthError::Settings { .. } => Exit::Usage,
-            AuthError::SignIn { .. } => Exit::Access,
+        let (exit, hint) = match error {
+            AuthError::Settings { .. } => (Exit::Usage, ACCESS_HINT),
+            AuthError::SignIn { .. } => (Exit::Access, ACCESS_HINT),
+            AuthError::Outage { .. } => (Exit::Outage, SIGN_IN_OUTAGE_HINT),
         };
-        Self::new(exit, error, &[ACCESS_HINT])
+        Self::new(exit, error, &[hint])
     }
 }
 

@@ -16,10 +16,28 @@ use zeroize::Zeroizing;
 use super::transport::{Broken, Method, Request, Response, Transport};
 use crate::limits;
 
+/// Why no token could be had, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoToken {
+    /// The sign-in was refused; asking again brings nothing.
+    Denied(String),
+    /// The sign-in address did not answer, or said that it cannot now; it may later.
+    Unreachable(String),
+}
+
+impl From<NoToken> for Broken {
+    fn from(no: NoToken) -> Self {
+        match no {
+            NoToken::Denied(why) => Self::SignIn(why),
+            NoToken::Unreachable(why) => Self::NotSent(why),
+        }
+    }
+}
+
 /// Where access tokens come from.
 pub trait Bearer: Send + Sync {
     /// A token that is good now.
-    fn token(&self) -> BoxFuture<'_, Result<SecretString, String>>;
+    fn token(&self) -> BoxFuture<'_, Result<SecretString, NoToken>>;
 
     /// Forgets a token that Graph refused; true if another may be had.
     fn forget(&self) -> bool;
@@ -202,7 +220,7 @@ impl Http {
     }
 
     async fn send(&self, request: &Request) -> Result<Response, Broken> {
-        let token = self.bearer.token().await.map_err(Broken::SignIn)?;
+        let token = self.bearer.token().await?;
         let method = match request.method {
             Method::Get => reqwest::Method::GET,
             Method::Post => reqwest::Method::POST,
@@ -240,7 +258,7 @@ impl Transport for Http {
     }
 
     fn prepare(&self) -> BoxFuture<'_, Result<(), Broken>> {
-        Box::pin(async { self.bearer.token().await.map(drop).map_err(Broken::SignIn) })
+        Box::pin(async { Ok(self.bearer.token().await.map(drop)?) })
     }
 
     fn renew_token(&self) -> BoxFuture<'_, bool> {
@@ -306,7 +324,8 @@ fn why(error: &reqwest::Error) -> String {
     innermost(error)
 }
 
-fn innermost(error: &dyn std::error::Error) -> String {
+/// The first cause, in one line: what lies over it only says that sending failed.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -69,13 +69,14 @@ pub struct Response {
 /// An exchange that brought no usable response. The texts hold no header, body or query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    /// No byte of the request was sent: it certainly had no effect.
+    /// No byte of the request was sent, for want of a connection or because the address that
+    /// gives tokens is out of reach: it certainly had no effect.
     #[error("could not reach Graph: {0}")]
     NotSent(String),
     /// Some of it was sent and no whole answer came back: it may or may not have had effect.
     #[error("lost the answer: {0}")]
     Lost(String),
-    /// No access token could be had, so nothing was sent.
+    /// An access token was refused, so nothing was sent.
     #[error("could not sign in: {0}")]
     SignIn(String),
 }

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use super::Drain;
 use super::check::Candidate;
 use crate::clock::Clock;
+use crate::graph::transport::Broken;
 use crate::graph::verdict::{Refusal, RefusalKind};
 use crate::graph::{CreatedPass, Creation, Deletion, Graph, GraphError};
 use crate::ids::{Line, MethodId, UserId};
@@ -174,7 +175,13 @@ impl Desk {
             () = self.drain.begun() => return Ok(Attempt::NotBegun),
             permit = self.graph.pace().admit(Budget::PassWrites, 1) => permit,
         };
-        self.graph.prepare().await?;
+        match self.graph.prepare().await {
+            Ok(()) => {}
+            Err(Broken::SignIn(why)) => return Err(Halt::SignIn { why }),
+            Err(Broken::NotSent(why) | Broken::Lost(why)) => {
+                return Ok(Attempt::Again { wait: waiting(tried), reached: false, why });
+            }
+        }
         let now = self.graph.time().await?;
         let asked = match candidate.asked_at(now, self.min_lifetime) {
             Ok(asked) => asked,

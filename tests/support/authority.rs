@@ -35,6 +35,8 @@ pub(crate) enum Instead {
     Refused(&'static str),
     /// 429 with Retry-After of a second.
     Throttled,
+    /// 503 without more.
+    Down,
     /// A proxy's page.
     WebPage,
     /// `authorization_pending` or `slow_down`.
@@ -287,6 +289,7 @@ impl Instead {
                 answer.headers_mut().insert("retry-after", "1".parse().expect("a header"));
                 answer
             }
+            Self::Down => reply(503, &json!({"error": "temporarily_unavailable"})),
             Self::WebPage => {
                 let page =
                     Full::new(Bytes::from_static(b"<html><h1>Blocked by policy</h1></html>"));
