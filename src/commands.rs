@@ -26,6 +26,7 @@ use crate::exit::Exit;
 use crate::graph::Graph;
 use crate::graph::http::{self, BaseUrl, Http};
 use crate::ledger::{Access, Ledger, Registry, default_home};
+use crate::limits;
 use crate::pace::Pace;
 use crate::report::{Asking, Log, Report, count, shown};
 use crate::run::Session;
@@ -110,6 +111,9 @@ fn note_who(grants: &Grants, method: &str, settings: &Settings, base: &BaseUrl) 
     );
 }
 
+/// What is said of a fence shorter than [`limits::SHORT_FENCE`].
+const SHORT_FENCE: &str = "so short a fence protects from little: a request whose answer is lost may be carried out after it and replace the pass that was issued next";
+
 impl World {
     fn registry(&self) -> Result<Registry, Failure> {
         let chosen = (self.environment)("TAPWAVE_HOME").map(PathBuf::from);
@@ -131,6 +135,7 @@ impl World {
             drain: self.drain.clone(),
             prompts: Arc::new(self.asking),
             may_read_groups: true,
+            fence: None,
             began: self.clock.instant(),
         }
     }
@@ -188,7 +193,11 @@ impl World {
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();
-        Ok((Session { may_read_groups, ..self.session(graph) }, grants))
+        if settings.fence.is_some_and(|fence| fence < limits::SHORT_FENCE) {
+            self.report.warn(SHORT_FENCE);
+        }
+        let session = self.session(graph);
+        Ok((Session { may_read_groups, fence: settings.fence, ..session }, grants))
     }
 
     /// Connects to the tenant that a run belongs to, and to no other.

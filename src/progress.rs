@@ -90,6 +90,8 @@ pub enum News {
         /// What broke, for people.
         why: String,
     },
+    /// Graph answers again.
+    Reached,
     /// No new work is begun; what is in flight is finished.
     Draining {
         /// Rows in flight.

@@ -340,6 +340,7 @@ impl Watcher for Report {
                     shown(&why)
                 ));
             }
+            News::Reached => self.say("Microsoft Graph answers again"),
             News::Draining { in_flight } => self.say(format_args!(
                 "no new rows are begun; finishing {} in flight",
                 count(in_flight, "row", "rows")

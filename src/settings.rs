@@ -51,8 +51,9 @@ pub struct Settings {
     pub client_id: Option<String>,
     /// Bounds of the limiter.
     pub pace: PaceOptions,
-    /// How long a lost POST may still execute.
-    pub fence: Duration,
+    /// How long a lost POST may still execute, if told; a run remembers it, and
+    /// [`limits::DEFAULT_FENCE`] if nothing was told.
+    pub fence: Option<Duration>,
     /// Labels of the settings file.
     pub labels: BTreeMap<String, Vec<String>>,
     /// Who may read every pass.
@@ -360,7 +361,7 @@ impl Settings {
             },
             groups,
             skip_ineligible: want.skip_ineligible,
-            fence_seconds: self.fence.as_secs(),
+            fence_seconds: self.fence.unwrap_or(limits::DEFAULT_FENCE).as_secs(),
             mail: None,
         })
     }
@@ -782,17 +783,17 @@ fn pace(in_flight: Option<usize>, rate: Option<f64>) -> Result<PaceOptions, Sett
     Ok(PaceOptions { max_in_flight, max_rate: rate })
 }
 
-fn fence(text: Option<&str>) -> Result<Duration, SettingsError> {
-    let Some(text) = text else { return Ok(limits::DEFAULT_FENCE) };
-    text.parse::<SignedDuration>()
-        .ok()
-        .and_then(|fence| Duration::try_from(fence).ok())
-        .filter(|fence| *fence <= Duration::from_hours(24))
-        .ok_or_else(|| SettingsError::Value {
+fn fence(text: Option<&str>) -> Result<Option<Duration>, SettingsError> {
+    let Some(text) = text else { return Ok(None) };
+    let fence = text.parse::<SignedDuration>().ok();
+    let fence = fence.and_then(|fence| Duration::try_from(fence).ok());
+    fence.filter(|fence| *fence <= Duration::from_hours(24)).map(Some).ok_or_else(|| {
+        SettingsError::Value {
             name: "--fence",
             value: text.to_owned(),
             remedy: "give a duration such as 5m or 90s, at most 24h",
-        })
+        }
+    })
 }
 
 fn time_zone(name: &str) -> Result<TimeZone, SettingsError> {
@@ -838,9 +839,9 @@ mod tests {
 
     #[test]
     fn a_fence_is_a_duration() {
-        assert_eq!(fence(None).ok(), Some(limits::DEFAULT_FENCE));
-        assert_eq!(fence(Some("90s")).ok(), Some(Duration::from_secs(90)));
-        assert_eq!(fence(Some("1h 30m")).ok(), Some(Duration::from_mins(90)));
+        assert_eq!(fence(None).ok(), Some(None));
+        assert_eq!(fence(Some("90s")).ok(), Some(Some(Duration::from_secs(90))));
+        assert_eq!(fence(Some("1h 30m")).ok(), Some(Some(Duration::from_mins(90))));
         for bad in ["", "-5m", "five", "2d", "90"] {
             assert!(fence(Some(bad)).is_err(), "{bad:?}");
         }

@@ -4,10 +4,13 @@
 #[path = "support/conducted.rs"]
 mod conducted;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tapwave::ledger::Standing;
 use tapwave::limits;
+use tapwave::progress::{News, Watcher};
 use tapwave::rehearsal::Tenant;
 use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, SecondPost, Throttle};
 use tapwave::run::issuing::{self, IssuingError};
@@ -55,6 +58,61 @@ async fn nothing_but_refusals_end_the_run_once_and_it_can_be_resumed() {
         assert_eq!(conducted.live() as u64, ROWS);
         ledger.shut().await;
     }
+}
+
+/// Hears of outages alone.
+#[derive(Default)]
+struct Heard {
+    outages: AtomicU32,
+    ends: AtomicU32,
+}
+
+impl Watcher for Heard {
+    fn hear(&self, news: News) {
+        match news {
+            News::Outage { .. } => self.outages.fetch_add(1, Ordering::Relaxed),
+            News::Reached => self.ends.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_comes_back_costs_no_row_and_is_told_once() {
+    let mut conducted = Conducted::new(ROWS, slow);
+    let heard = Arc::new(Heard::default());
+    conducted.session.watcher = Arc::clone(&heard) as _;
+    let ledger = conducted.check().await.expect("ready");
+    let tenant = conducted.tenant.clone();
+    let down = Faults::default().with(Call::Issue, 1.0, Fault::Unreachable);
+    tenant.with(|tenant, _| tenant.options_mut().faults = down);
+    let repair = async {
+        tokio::time::sleep(limits::MAX_OUTAGE - Duration::from_mins(2)).await;
+        tenant.with(|tenant, _| tenant.options_mut().faults = Faults::default());
+    };
+    let (issuance, ()) = tokio::join!(conducted.issue(&ledger), repair);
+    assert!(issuance.expect("begun").halt.is_none());
+    let counts = ledger.counts().await.expect("counted");
+    assert_eq!((counts.of(Standing::Sealed), counts.of(Standing::Failed)), (ROWS, 0));
+    assert_eq!(heard.outages.load(Ordering::Relaxed), 1, "once for all rows");
+    assert_eq!(heard.ends.load(Ordering::Relaxed), 1);
+    ledger.shut().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_network_that_stays_away_ends_the_run() {
+    let mut conducted = Conducted::new(ROWS, slow);
+    let ledger = conducted.check().await.expect("ready");
+    let down = Faults::default().with(Call::Issue, 1.0, Fault::Unreachable);
+    conducted.tenant.with(|tenant, _| tenant.options_mut().faults = down);
+    let began = Instant::now();
+    let issuance = conducted.issue(&ledger).await.expect("begun");
+    let took = began.elapsed();
+    assert!(matches!(issuance.halt, Some(Halt::Outage { .. })), "{:?}", issuance.halt);
+    assert!(took >= limits::MAX_OUTAGE, "{took:?}");
+    assert!(took <= limits::MAX_OUTAGE + Duration::from_mins(2), "{took:?}");
+    assert_eq!(ledger.counts().await.expect("counted").of(Standing::Checked), ROWS);
+    ledger.shut().await;
 }
 
 #[tokio::test(start_paused = true)]

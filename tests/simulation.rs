@@ -196,6 +196,7 @@ impl Story {
             drain,
             prompts: Arc::new(NoPrompts),
             may_read_groups: true,
+            fence: None,
             began: self.clock.instant(),
         };
         (session, switch)

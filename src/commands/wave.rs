@@ -10,8 +10,7 @@ use crate::cli::{CheckArgs, MailArgs, RunArgs, WaveArgs};
 use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, RunFolder, Standing};
-use crate::limits;
-use crate::report::{lasting, shown};
+use crate::report::shown;
 use crate::run::intake::{self, Letters, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
 use crate::run::{Session, Summary};
@@ -226,13 +225,6 @@ pub(super) async fn run(
     let made = path.symlink_metadata().is_err();
     let folder = RunFolder::create(&path)?;
     world.report.say(format_args!("run folder: {}", folder.path().display()));
-    if settings.fence < limits::SHORT_FENCE {
-        world.report.warn(format_args!(
-            "a fence of {} protects from little: a request whose answer is lost may be carried \
-             out after it and replace the pass that was issued next",
-            lasting(settings.fence)
-        ));
-    }
     if let Ok(log) = folder.log() {
         world.log.add(log);
     }

@@ -4,6 +4,7 @@
 //! The conductor branches here; what is done to a row is straight below. On a halt or a
 //! drain, nothing new begins and whatever is in flight is finished and committed.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
 use crate::stages::deliver::is_ready;
 use crate::stages::issue::settle::Settled;
-use crate::stages::issue::{Attempt, Desk, Halt};
+use crate::stages::issue::{Attempt, Desk, Halt, Hindrance, waiting};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
 use crate::stages::{Drain, DrainSwitch};
 use crate::vault::{self, Ciphertext, RecipientSet, Spool};
@@ -120,6 +121,8 @@ pub(super) struct Floor<'a> {
     vault: Vault,
     post: Option<&'a Post>,
     session: &'a Session,
+    /// Since when no request of any row has got through, if none has.
+    unreached_since: Cell<Option<Instant>>,
     /// Stops the desk: a halt must reach the rows that wait for the limiter's leave as the
     /// operator's wish does, or each of them would knock once more.
     stop: DrainSwitch,
@@ -149,7 +152,8 @@ impl<'a> Floor<'a> {
         let spool = Spool::create(&folder).map_err(HandoverError::from)?;
         let (stop, drain) = Drain::new();
         let desk = Desk { drain, ..desk(ledger, session) };
-        Ok(Self { desk, vault: Vault::new(sets, spool), post, session, stop })
+        let vault = Vault::new(sets, spool);
+        Ok(Self { desk, vault, post, session, unreached_since: Cell::default(), stop })
     }
 
     /// Sorts out what an earlier process left: which rows must be settled, and when.
@@ -234,12 +238,13 @@ impl<'a> Floor<'a> {
     /// One row, tried until there is something to record for good.
     async fn row(&self, candidate: Candidate) -> Result<Reached, Halt> {
         let (line, upn) = (candidate.line(), candidate.upn().to_owned());
-        let mut tried = 0;
-        let mut unreached_since = None;
+        let (mut refused, mut unreached) = (0, 0);
         loop {
-            match self.desk.attempt(candidate.clone(), tried).await? {
+            let attempt = self.desk.attempt(candidate.clone(), refused).await?;
+            let hindrance = match attempt {
                 Attempt::NotBegun => return Ok(Reached::Stopped),
                 Attempt::Issued(issued) => {
+                    self.reached();
                     let sealed = seal::seal(&self.desk, &self.vault, *issued).await?;
                     return self.prove(sealed, upn).await;
                 }
@@ -252,38 +257,46 @@ impl<'a> Floor<'a> {
                     self.hear(News::AnswerLost { line, upn, why, fence });
                     return Ok(Reached::Lost(line));
                 }
-                Attempt::Again { wait, reached, why } => {
-                    self.endure(&mut unreached_since, reached, why)?;
-                    if !wait.is_zero() {
-                        tried += 1;
-                    }
-                    if self.stops_within(wait).await {
-                        return Ok(Reached::Stopped);
-                    }
+                Attempt::Again { hindrance, why } => {
+                    self.endure(hindrance, why)?;
+                    hindrance
                 }
+            };
+            let wait = match hindrance {
+                Hindrance::Throttled => Duration::ZERO,
+                Hindrance::Unreachable => counted(&mut unreached),
+                Hindrance::Refused => counted(&mut refused),
+            };
+            if self.stops_within(wait).await {
+                return Ok(Reached::Stopped);
             }
         }
     }
 
     /// Ends the run when nothing has got through for [`limits::MAX_OUTAGE`].
-    fn endure(
-        &self,
-        unreached_since: &mut Option<Instant>,
-        reached: bool,
-        why: String,
-    ) -> Result<(), Halt> {
-        let now = self.desk.clock.instant();
-        let out = if reached {
-            *unreached_since = None;
-            self.desk.graph.pace().is_out(Budget::PassWrites)
-        } else {
-            let since = *unreached_since.get_or_insert_with(|| {
+    fn endure(&self, hindrance: Hindrance, why: String) -> Result<(), Halt> {
+        let out = match (hindrance, self.unreached_since.get()) {
+            (Hindrance::Unreachable, Some(since)) => {
+                self.desk.clock.instant().saturating_duration_since(since) > limits::MAX_OUTAGE
+            }
+            (Hindrance::Unreachable, None) => {
+                self.unreached_since.set(Some(self.desk.clock.instant()));
                 self.hear(News::Outage { why: why.clone() });
-                now
-            });
-            now.saturating_duration_since(since) > limits::MAX_OUTAGE
+                false
+            }
+            (Hindrance::Throttled | Hindrance::Refused, _) => {
+                self.reached();
+                self.desk.graph.pace().is_out(Budget::PassWrites)
+            }
         };
         if out { Err(Halt::Outage { why }) } else { Ok(()) }
+    }
+
+    /// Any row that gets through ends an outage for all.
+    fn reached(&self) {
+        if self.unreached_since.take().is_some() {
+            self.hear(News::Reached);
+        }
     }
 
     /// The row has failed until an operator resumes the run.
@@ -552,6 +565,13 @@ impl<'a> Shift<'a> {
     }
 }
 
+/// The wait after one more attempt of a kind.
+fn counted(tried: &mut u32) -> Duration {
+    let wait = waiting(*tried);
+    *tried += 1;
+    wait
+}
+
 /// The next mail that ends; never, if there are none.
 async fn next_mail(mails: &mut Option<Mails<'_>>) -> Option<Result<(), Halt>> {
     mails.as_mut()?.next().await
@@ -600,7 +620,7 @@ pub(super) fn desk(ledger: &Ledger, session: &Session) -> Desk {
         clock: session.clock.clone(),
         min_lifetime: about.policy.min_lifetime_minutes,
         existing: about.options.existing,
-        fence: Duration::from_secs(about.options.fence_seconds),
+        fence: session.fence.unwrap_or(Duration::from_secs(about.options.fence_seconds)),
         drain: session.drain.clone(),
     }
 }

@@ -99,10 +99,8 @@ pub enum Attempt {
     Issued(Box<Issued>),
     /// Without effect; the row waits for another attempt.
     Again {
-        /// How long to wait before.
-        wait: Duration,
-        /// Whether Graph was reached at all.
-        reached: bool,
+        /// What the wait depends on.
+        hindrance: Hindrance,
         /// What broke, for people.
         why: String,
     },
@@ -118,6 +116,17 @@ pub enum Attempt {
     },
     /// The drain began first; nothing was tried.
     NotBegun,
+}
+
+/// Why an attempt was without effect though another may have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// Graph throttled; the limiter holds everyone already.
+    Throttled,
+    /// Graph, or the sign-in address, was out of reach.
+    Unreachable,
+    /// Graph refused in a way that may pass.
+    Refused,
 }
 
 /// Why the whole run must stop.
@@ -164,12 +173,12 @@ impl From<GraphError> for Halt {
 }
 
 impl Desk {
-    /// Tries once to get a pass. `tried` is how often this run of the program has tried
-    /// this row before.
+    /// Tries once to get a pass. `refused` is how often Graph has refused this row since this
+    /// run of the program began.
     ///
     /// # Errors
     /// [`Halt`], if nothing more can be done for any row.
-    pub async fn attempt(&self, candidate: Candidate, tried: u32) -> Result<Attempt, Halt> {
+    pub async fn attempt(&self, candidate: Candidate, refused: u32) -> Result<Attempt, Halt> {
         let permit = tokio::select! {
             biased;
             () = self.drain.begun() => return Ok(Attempt::NotBegun),
@@ -179,7 +188,7 @@ impl Desk {
             Ok(()) => {}
             Err(Broken::SignIn(why)) => return Err(Halt::SignIn { why }),
             Err(Broken::NotSent(why) | Broken::Lost(why)) => {
-                return Ok(Attempt::Again { wait: waiting(tried), reached: false, why });
+                return Ok(Attempt::Again { hindrance: Hindrance::Unreachable, why });
             }
         }
         let now = self.graph.time().await?;
@@ -197,11 +206,12 @@ impl Desk {
                 Ok(Attempt::Issued(Box::new(Issued { candidate, intent, created })))
             }
             Creation::NotEffected { why, throttled } => {
-                let wait = if throttled { Duration::ZERO } else { waiting(tried) };
+                let hindrance =
+                    if throttled { Hindrance::Throttled } else { Hindrance::Unreachable };
                 self.not_effected(intent, why.clone()).await?;
-                Ok(Attempt::Again { wait, reached: throttled, why })
+                Ok(Attempt::Again { hindrance, why })
             }
-            Creation::Refused(refusal) => self.refused(intent, refusal, tried).await,
+            Creation::Refused(refusal) => self.refused(intent, refusal, refused).await,
             Creation::SignIn { why } => {
                 self.not_effected(intent, why.clone()).await?;
                 Err(Halt::SignIn { why })
@@ -226,10 +236,15 @@ impl Desk {
         self.ledger.record_outcome(intent, Outcome::NotEffected { why }).await.map(drop)
     }
 
-    async fn refused(&self, intent: Intent, refusal: Refusal, tried: u32) -> Result<Attempt, Halt> {
+    async fn refused(
+        &self,
+        intent: Intent,
+        refusal: Refusal,
+        refused: u32,
+    ) -> Result<Attempt, Halt> {
         let why = refusal.to_string();
         // A tenant may contradict itself for ever: it lists nothing and says that it is there.
-        let again = tried + 1 < limits::MAX_ATTEMPTS
+        let again = refused + 1 < limits::MAX_ATTEMPTS
             && match refusal.kind {
                 // Seen on the check a moment ago: a replica that does not know the user yet.
                 RefusalKind::UserGone => true,
@@ -243,7 +258,7 @@ impl Desk {
             };
         if again {
             self.not_effected(intent, why.clone()).await?;
-            return Ok(Attempt::Again { wait: waiting(tried), reached: true, why });
+            return Ok(Attempt::Again { hindrance: Hindrance::Refused, why });
         }
         self.ledger.record_outcome(intent, Outcome::Refused { why: why.clone() }).await?;
         Ok(Attempt::Failed { why })
@@ -264,7 +279,8 @@ impl Desk {
     }
 }
 
-/// Doubles with each attempt, up to [`LONGEST_WAIT`].
-fn waiting(tried: u32) -> Duration {
+/// How long to wait after `tried` attempts of one kind: doubles up to [`LONGEST_WAIT`].
+#[must_use]
+pub fn waiting(tried: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1 << tried.min(16)).min(LONGEST_WAIT)
 }

@@ -282,6 +282,11 @@ fn the_states_of_work_under_way_are_named_too() {
         states.contains("unsettled") && states.contains("intent")
     });
     run.kill();
+    // The run remembers an hour; whoever resumes it may know better.
+    site.slow_down(Duration::ZERO);
+    let told = site.told(&["resume", "wave-run", "--fence", "100ms"]).exits(0);
+    told.says("so short a fence protects from little");
+    site.assert_whole("a fence of the resume's own");
 }
 
 #[test]

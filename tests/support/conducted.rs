@@ -62,6 +62,7 @@ impl Conducted {
             session: Session {
                 graph: Graph::new(Arc::new(tenant.clone()), pace, clock.clone()),
                 may_read_groups: true,
+                fence: None,
                 began: clock.instant(),
                 clock,
                 watcher: Arc::new(Deaf),
