@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,7 @@ use crate::ledger::{Existing, MailOptions, Options, To};
 use crate::letter::Mode;
 use crate::limits;
 use crate::pace::PaceOptions;
+use crate::roster::{BadStart, BadZone, parse_start, parse_zone};
 
 /// The settings file that is read when it is there and none is named.
 const DEFAULT_FILE: &str = "tapwave.toml";
@@ -154,6 +155,12 @@ pub enum SettingsError {
         /// What to write instead.
         remedy: &'static str,
     },
+    /// A start that is not one moment.
+    #[error("--start: {0}; --time-zone names the zone of one without an offset")]
+    Start(#[from] BadStart),
+    /// A zone that nobody knows.
+    #[error("time zone: {0}")]
+    Zone(#[from] BadZone),
     /// An address.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -296,7 +303,7 @@ impl Settings {
             labels,
             break_glass,
             recipients,
-            time_zone: zone.as_deref().map(time_zone).transpose()?,
+            time_zone: zone.as_deref().map(parse_zone).transpose()?,
             mail: file.mail,
             file: path,
             known: joined.known,
@@ -322,10 +329,10 @@ impl Settings {
     /// The zone of starts without an offset: the flag's, else the file's.
     ///
     /// # Errors
-    /// [`SettingsError::Value`] for a name that is no IANA zone.
+    /// [`SettingsError::Zone`].
     pub fn zone(&self, want: &WaveArgs) -> Result<Option<TimeZone>, SettingsError> {
         match want.time_zone.as_deref() {
-            Some(name) => time_zone(name).map(Some),
+            Some(name) => Ok(Some(parse_zone(name)?)),
             None => Ok(self.time_zone.clone()),
         }
     }
@@ -348,7 +355,11 @@ impl Settings {
             if want.groups.is_empty() { self.defaults.groups.clone() } else { want.groups.clone() };
         Ok(Options {
             lifetime_minutes: lifetime,
-            start: want.start.as_deref().map(|text| start(text, zone.as_ref())).transpose()?,
+            start: want
+                .start
+                .as_deref()
+                .map(|text| parse_start(text, zone.as_ref()))
+                .transpose()?,
             one_time: match (want.one_time, want.multi_use) {
                 (true, _) => Some(true),
                 (_, true) => Some(false),
@@ -796,46 +807,9 @@ fn fence(text: Option<&str>) -> Result<Option<Duration>, SettingsError> {
     })
 }
 
-fn time_zone(name: &str) -> Result<TimeZone, SettingsError> {
-    TimeZone::get(name).map_err(|_| SettingsError::Value {
-        name: "--time-zone",
-        value: name.to_owned(),
-        remedy: "give an IANA name such as Europe/Berlin",
-    })
-}
-
-/// A time with an offset, or a local one in the zone.
-fn start(text: &str, zone: Option<&TimeZone>) -> Result<Timestamp, SettingsError> {
-    if let Ok(moment) = text.parse::<Timestamp>() {
-        return Ok(moment);
-    }
-    let value = |remedy| SettingsError::Value { name: "--start", value: text.to_owned(), remedy };
-    let local = text
-        .parse::<jiff::civil::DateTime>()
-        .map_err(|_| value("give a time such as 2027-03-01T08:00+01:00"))?;
-    let zone =
-        zone.ok_or_else(|| value("add an offset such as +01:00 or Z, or give --time-zone"))?;
-    zone.to_ambiguous_timestamp(local)
-        .unambiguous()
-        .map_err(|_| value("the clocks change at that time; give it with an offset"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_start_is_never_guessed() {
-        let berlin = time_zone("Europe/Berlin").expect("a zone");
-        let moment = |text: &str, zone| start(text, zone).ok().map(|at| at.to_string());
-        let summer = "2027-07-01T08:00";
-        assert_eq!(moment(summer, Some(&berlin)).as_deref(), Some("2027-07-01T06:00:00Z"));
-        assert_eq!(moment("2027-07-01T08:00+05:00", None).as_deref(), Some("2027-07-01T03:00:00Z"));
-        assert_eq!(moment(summer, None), None);
-        assert_eq!(moment("2027-03-28T02:30", Some(&berlin)), None, "a gap");
-        assert_eq!(moment("2027-10-31T02:30", Some(&berlin)), None, "a fold");
-        assert_eq!(moment("01/07/2027", Some(&berlin)), None);
-    }
 
     #[test]
     fn a_fence_is_a_duration() {

@@ -297,14 +297,13 @@ impl RecipientBook {
             return Err(BookError::Nobody);
         }
         keys.extend(self.break_glass.iter().cloned());
-        if self.sets.len() >= limits::MAX_RECIPIENT_SETS {
-            return Err(BookError::TooMany);
-        }
         let label = self.label(text, &names);
         let set = Arc::new(RecipientSet::new(&label, keys, &self.prompts)?);
         let number =
             if let Some(known) = self.sets.iter().position(|known| known.keys() == set.keys()) {
                 known
+            } else if self.sets.len() >= limits::MAX_RECIPIENT_SETS {
+                return Err(BookError::TooMany);
             } else {
                 self.sets.push(set);
                 self.sets.len() - 1

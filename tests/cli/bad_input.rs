@@ -308,8 +308,11 @@ fn flags_out_of_their_bounds() {
     let bench = Bench::of(1);
     for (flags, said) in [
         (&["--lifetime", "9"][..], "give 10 to 43200 minutes"),
-        (&["--start", "tomorrow"], "give a time such as"),
+        (&["--start", "tomorrow"], "write it like 2027-03-01T08:00"),
         (&["--start", "2099-01-01T08:00"], "add an offset"),
+        (&["--start", "2099-01-01"], "has no time of day"),
+        (&["--start", "2099-03-29T02:30", "--time-zone", "Europe/Berlin"], "go forward"),
+        (&["--time-zone", "W. Europe Standard Time"], "Windows zone name"),
         (&["--time-zone", "Mars/Olympus"], "IANA"),
         (&["--max-in-flight", "0"], "give 1 to 512"),
         (&["--max-rate", "0"], "give 0.01 to 10000"),
