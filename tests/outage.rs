@@ -87,7 +87,7 @@ async fn a_network_that_comes_back_costs_no_row_and_is_told_once() {
     let down = Faults::default().with(Call::Issue, 1.0, Fault::Unreachable);
     tenant.with(|tenant, _| tenant.options_mut().faults = down);
     let repair = async {
-        tokio::time::sleep(limits::MAX_OUTAGE - Duration::from_mins(2)).await;
+        tokio::time::sleep(limits::MAX_OUTAGE.mul_f64(0.8)).await;
         tenant.with(|tenant, _| tenant.options_mut().faults = Faults::default());
     };
     let (issuance, ()) = tokio::join!(conducted.issue(&ledger), repair);

@@ -266,6 +266,10 @@ impl From<IssuingError> for Failure {
     fn from(error: IssuingError) -> Self {
         match error {
             IssuingError::Ledger(error) => error.into(),
+            // What was issued before this resume is safe, and what was not is checked anew.
+            IssuingError::Intake(IntakeError::Check(CheckError::Graph(
+                error @ GraphError::Outage { .. },
+            ))) => Self::new(Exit::Outage, error, &[OUTAGE_HINT]),
             IssuingError::Intake(error) => error.into(),
             IssuingError::Book(error) => error.into(),
             IssuingError::Halt(error) => error.into(),
@@ -346,5 +350,17 @@ mod tests {
     #[test]
     fn a_defect_is_not_blamed_on_the_command_line() {
         assert_eq!(Failure::from(LedgerError::ScratchOnly).exit, Exit::Unexpected);
+    }
+
+    #[test]
+    fn an_outage_says_what_is_lost_and_how_to_go_on() {
+        let out = || {
+            let why = "no answer in time".to_owned();
+            IntakeError::Check(CheckError::Graph(GraphError::Outage { why }))
+        };
+        let (new, resumed) = (Failure::from(out()), Failure::from(IssuingError::Intake(out())));
+        assert_eq!((new.exit, resumed.exit), (Exit::Outage, Exit::Outage));
+        assert!(new.told.hints[0].contains("nothing was issued"));
+        assert!(resumed.told.hints[0].contains("tapwave resume"), "passes were issued before");
     }
 }

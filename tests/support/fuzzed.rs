@@ -144,7 +144,7 @@ pub(crate) fn settings(bytes: &[u8]) {
     let flags = Common { config: Some(path), ..Common::default() };
     let Ok(settings) = Settings::load(&flags, &|_: &str| None) else { return };
     assert!((1..=limits::MAX_IN_FLIGHT).contains(&settings.pace.max_in_flight));
-    assert!(settings.fence.as_secs() <= 24 * 60 * 60);
+    assert!(settings.fence.is_none_or(|fence| fence.as_secs() <= 24 * 60 * 60));
     if let Ok(options) = settings.options(&WaveArgs::default()) {
         let lifetime = options.lifetime_minutes;
         assert!(lifetime.is_none_or(|minutes| limits::LIFETIME_MINUTES.contains(&minutes)));
