@@ -5,14 +5,19 @@
 //! never repeats what may have arrived; whoever holds the ledger decides about that.
 
 pub mod graph;
+mod line;
+mod route;
 pub mod secret;
 pub mod settings;
 pub mod smtp;
 
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
+
 use crate::letter::{Form, Mail};
 use crate::limits;
+use crate::pace::{Pace, Permit};
 
 pub use graph::GraphMail;
 pub use smtp::Smtp;
@@ -30,8 +35,14 @@ pub enum Sent {
         /// For people.
         why: String,
         /// True if the same may work later, after [`backoff`]. False if somebody has to mend
-        /// something that concerns every mail: a password, a certificate, a permission.
+        /// something that concerns every mail, such as an address of the relay.
         again: bool,
+    },
+    /// It certainly did not go out, and nor would any other: somebody was not let in, or not
+    /// believed. A password, a certificate or a permission has to be mended.
+    Denied {
+        /// For people.
+        why: String,
     },
     /// A definite no to this mail.
     Refused {
@@ -43,6 +54,13 @@ pub enum Sent {
         /// What broke, for people.
         why: String,
     },
+}
+
+/// Leave to send one mail now: a place, and the limiter's word. Dropped unused, it is given
+/// back.
+pub struct Leave<'a> {
+    permit: Permit,
+    place: Option<SemaphorePermit<'a>>,
 }
 
 /// One of the two ways to send.
@@ -63,16 +81,34 @@ impl Courier {
         }
     }
 
-    /// Sends one mail once, when the limits let it. Dropping the future before it is done
-    /// leaves it unknown whether the mail went out.
-    pub async fn send(&self, mail: &Mail) -> Sent {
+    /// The limiter, to show how mail stands and to forecast.
+    #[must_use]
+    pub fn pace(&self) -> &Pace {
+        match self {
+            Self::Smtp(smtp) => smtp.pace(),
+            Self::Graph(graph) => graph.pace(),
+        }
+    }
+
+    /// Waits until the limits let one mail go. To be asked before the mail is intended, so that
+    /// no wait stands between the two.
+    pub async fn admit(&self) -> Leave<'_> {
+        match self {
+            Self::Smtp(smtp) => smtp.admit().await,
+            Self::Graph(graph) => graph.admit().await,
+        }
+    }
+
+    /// Sends one mail once. Dropping the future before it is done leaves it unknown whether the
+    /// mail went out.
+    pub async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Sent {
         if mail.form() != self.form() {
             let why = "the mail was composed for another courier; compose it anew".to_owned();
             return Sent::NotSent { why, again: false };
         }
         match self {
-            Self::Smtp(smtp) => smtp.send(mail).await,
-            Self::Graph(graph) => graph.send(mail).await,
+            Self::Smtp(smtp) => smtp.send(mail, leave).await,
+            Self::Graph(graph) => graph.send(mail, leave).await,
         }
     }
 
@@ -88,7 +124,8 @@ impl Courier {
         }
     }
 
-    /// Takes leave of the relay.
+    /// Takes leave of the relay, within a bound. To be called at the end of whatever opened it,
+    /// however that ended.
     pub async fn close(&self) {
         if let Self::Smtp(smtp) = self {
             smtp.close().await;

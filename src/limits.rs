@@ -254,6 +254,18 @@ pub const SMTP_ANSWER: Duration = Duration::from_mins(2);
 pub const SMTP_LAST_ANSWER: Duration = Duration::from_mins(10);
 /// A connection to a relay that was idle for this long is not used again.
 pub const SMTP_IDLE: Duration = Duration::from_secs(30);
+/// Most bytes in a host's name (RFC 1035).
+pub const MAX_HOST_BYTES: usize = 255;
+/// Wait for relays to answer QUIT, all of them together.
+pub const SMTP_QUIT: Duration = Duration::from_secs(5);
+/// Most bytes in one answer of a relay, all its lines together.
+pub const MAX_SMTP_ANSWER_BYTES: u64 = 64 * 1024;
+/// Most questions a relay may ask while somebody signs in: a name and a password.
+pub const SMTP_CHALLENGES: u32 = 4;
+/// Most bytes, and headers, in a proxy's answer to CONNECT.
+pub const MAX_PROXY_ANSWER_BYTES: u64 = 16 * 1024;
+/// See [`MAX_PROXY_ANSWER_BYTES`].
+pub const MAX_PROXY_ANSWER_HEADERS: usize = 100;
 /// Mails sent over one connection. Postfix and Exchange end them at a hundred or more.
 pub const MAILS_PER_CONNECTION: u32 = 50;
 /// Most bytes of a relay's password or token; access tokens have a few thousand.

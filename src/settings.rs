@@ -272,6 +272,7 @@ impl Settings {
         let secrets = joined.secrets(&file)?;
         let ca_file = joined.value("ca_file", flags.ca_file.clone(), file.ca_file, display);
         let proxy = joined.value("proxy", flags.proxy.clone(), file.proxy, Clone::clone);
+        let no_proxy = environment("NO_PROXY").or_else(|| environment("no_proxy"));
         let in_flight =
             joined.value("max_in_flight", flags.max_in_flight, file.max_in_flight, number);
         let max_rate = joined.value("max_rate", flags.max_rate, file.max_rate, number);
@@ -294,7 +295,7 @@ impl Settings {
         Ok(Self {
             graph,
             authority,
-            network: Network { ca_file, proxy },
+            network: Network { ca_file, proxy, no_proxy },
             tenant,
             auth: auth.unwrap_or(Auth::Auto),
             client_id,

@@ -14,20 +14,21 @@ mod python;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use letters::{CODE, coded};
+use letters::{CODE, coded, post};
 use postfix::Postfix;
 use python::read_by_python;
 use tapwave::clock::Clock;
-use tapwave::courier::Sent;
 use tapwave::courier::settings::{MailSettings, SecretPlace};
 use tapwave::courier::smtp::{Smtp, Waits};
+use tapwave::courier::{Courier, Sent};
+use tapwave::graph::http::Network;
 use tapwave::letter::Form;
 
 /// With those before them a few more than thirty; each refusal beyond makes the courier wait
 /// longer.
 const MANY: usize = 26;
 
-fn courier(port: u16, more: &str, ca: &std::path::Path, password: &str) -> Smtp {
+fn courier(port: u16, more: &str, ca: &std::path::Path, password: &str) -> Courier {
     let settings = format!(
         "courier = \"smtp\"\nfrom = \"it@contoso.example\"\nhost = \"localhost\"\n\
          port = {port}\nusername = \"onboarding\"\npassword_env = \"P\"\n\
@@ -37,8 +38,9 @@ fn courier(port: u16, more: &str, ca: &std::path::Path, password: &str) -> Smtp 
         toml::from_str::<MailSettings>(&settings).expect("settings").validate().expect("a plan");
     let place = SecretPlace::Variable("P".to_owned());
     let source = place.source(&|_: &str| Some(password.to_owned())).expect("a source");
-    let smtp = Smtp::new(&plan, Some(source), Some(ca), Waits::default(), Clock::system());
-    smtp.unwrap_or_else(|error| panic!("{error}"))
+    let network = Network { ca_file: Some(ca.to_owned()), ..Network::default() };
+    let smtp = Smtp::new(&plan, Some(source), &network, Waits::default(), Clock::system());
+    Courier::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
 }
 
 #[tokio::test]
@@ -51,35 +53,35 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
     let ada = |name: &str| coded(name, "ada@contoso.test", Form::Mime);
 
     // A wrong password, and one address that is refused now or for ever.
-    let wrong = courier(server.submission, "", &ca, "wrong").send(&ada("Ada")).await;
+    let wrong = post(&courier(server.submission, "", &ca, "wrong"), &ada("Ada")).await;
     assert!(
-        matches!(&wrong, Sent::NotSent { again: false, why } if why.contains("535")),
+        matches!(&wrong, Sent::Denied { why } if why.contains("535")),
         "{wrong:?}: {}",
         server.log()
     );
     let submission = courier(server.submission, "", &ca, "right");
-    let later = submission.send(&coded("L", "later@contoso.test", Form::Mime)).await;
+    let later = post(&submission, &coded("L", "later@contoso.test", Form::Mime)).await;
     assert!(
         matches!(&later, Sent::NotSent { again: true, why } if why.contains("450")),
         "{later:?}"
     );
-    let nobody = submission.send(&coded("N", "nobody@contoso.test", Form::Mime)).await;
+    let nobody = post(&submission, &coded("N", "nobody@contoso.test", Form::Mime)).await;
     assert!(matches!(&nobody, Sent::Refused { why } if why.contains("5.1.1")), "{nobody:?}");
-    let unwelcome = submission.send(&ada("Unwelcome")).await;
+    let unwelcome = post(&submission, &ada("Unwelcome")).await;
     assert!(matches!(&unwelcome, Sent::Refused { why } if why.contains("5.7.1")), "{unwelcome:?}");
 
     // Both kinds of line, and names that break what can be broken.
     let names =
         ["\"Lovelace, Ada\"", "Ada\r\nBcc: x@y.example", "Ädä 🎉", "שהרזאד عربي", ".\r\n.\r\nx"];
     for name in names {
-        let sent = submission.send(&ada(name)).await;
+        let sent = post(&submission, &ada(name)).await;
         assert!(
             matches!(&sent, Sent::Accepted { receipt } if receipt.contains("queued as")),
             "{sent:?}"
         );
     }
     let implicit = courier(server.implicit, "tls = \"implicit\"\nauth = \"login\"", &ca, "right");
-    assert!(matches!(implicit.send(&ada("Implicit")).await, Sent::Accepted { .. }));
+    assert!(matches!(post(&implicit, &ada("Implicit")).await, Sent::Accepted { .. }));
     let (arrived, mut subjects) = (server.arrived(6), Vec::new());
     assert_eq!(arrived.len(), 6);
     for mail in &arrived {
@@ -101,7 +103,7 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
     implicit.close().await;
     let many = Arc::new(courier(server.submission, "max_connections = 3", &ca, "right"));
     let mails: Vec<_> = (0..MANY).map(|row| ada(&format!("Row {row}"))).collect();
-    let sent = join_all(mails.iter().map(|mail| many.send(mail))).await;
+    let sent = join_all(mails.iter().map(|mail| post(&many, mail))).await;
     let taken = sent.iter().filter(|sent| matches!(sent, Sent::Accepted { .. })).count();
     let turned =
         sent.iter().filter(|sent| matches!(sent, Sent::NotSent { again: true, .. })).count();

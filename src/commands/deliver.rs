@@ -19,7 +19,7 @@ use crate::run::delivering::{self, Delivery, Post, Wish};
 use crate::run::{Session, Summary};
 use crate::settings::{self, Settings};
 use crate::stages::cleanup::Fate;
-use crate::stages::deliver::{Desk, Mailroom, absolute};
+use crate::stages::deliver::{Desk, Mailroom, Stop, absolute};
 use crate::vault::Identities;
 
 /// Mail as flags and settings want it, before anybody signs in.
@@ -60,8 +60,7 @@ impl Carrier {
         };
         let secret = relay.sign_in.as_ref().map(|sign_in| sign_in.secret.source(environment));
         let secret = secret.transpose().map_err(|error| Failure::new(Exit::Usage, error, &[]))?;
-        let ca_file = settings.network.ca_file.as_deref();
-        let smtp = Smtp::new(plan, secret, ca_file, Waits::default(), clock)
+        let smtp = Smtp::new(plan, secret, &settings.network, Waits::default(), clock)
             .map_err(|error| Failure::new(Exit::Usage, error, &[]))?;
         Ok(Courier::Smtp(Box::new(smtp)))
     }
@@ -134,6 +133,14 @@ fn options(args: &DeliverArgs, ledger: &Ledger) -> MailOptions {
     options
 }
 
+/// Tells why mail stopped, and gives the exit code that follows from it: a relay that lets
+/// nobody in is a matter of sign-in, whatever was done before.
+pub(super) fn stopped(stop: Option<&Stop>, world: &World) -> Exit {
+    let Some(Stop { why, denied }) = stop else { return Exit::Done };
+    world.report.complain(format_args!("mail stopped: {}", shown(why)));
+    if *denied { Exit::Access } else { Exit::DeliveryIncomplete }
+}
+
 async fn finish(
     ledger: &Ledger,
     delivery: &Delivery,
@@ -160,9 +167,7 @@ async fn finish(
     if delivery.undelivered > 0 {
         exit = exit.and(Exit::DeliveryIncomplete);
     }
-    if let Some(why) = &delivery.stopped {
-        report.complain(format_args!("mail stopped: {}", shown(why)));
-    }
+    exit = exit.and(stopped(delivery.stopped.as_ref(), world));
     if delivery.drained && delivery.undelivered > 0 {
         exit = exit.and(Exit::Interrupted);
     }

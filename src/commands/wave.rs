@@ -332,9 +332,7 @@ pub(super) async fn finish(
     if undelivered {
         exit = exit.and(Exit::DeliveryIncomplete);
     }
-    if let Some(why) = &issuance.mail {
-        report.complain(format_args!("mail stopped: {}", shown(why)));
-    }
+    exit = exit.and(super::deliver::stopped(issuance.mail.as_ref(), world));
     if issuance.drained && summary.waiting() + summary.unsettled > 0 {
         exit = exit.and(Exit::Interrupted);
     }

@@ -6,8 +6,8 @@ use crate::graph::{Graph, Mailing};
 use crate::letter::Mail;
 use crate::pace::{Budget, Pace, PaceOptions};
 
-use super::Sent;
 use super::settings::MailPlan;
+use super::{Leave, Sent};
 
 /// A courier that sends through Graph, as the mailbox in the mail's `from`.
 pub struct GraphMail {
@@ -33,18 +33,25 @@ impl GraphMail {
         &self.pace
     }
 
-    /// Sends one mail once, when the limits let it.
-    pub async fn send(&self, mail: &Mail) -> Sent {
-        let permit = self.pace.admit(Budget::Mail, 1).await;
-        match self.graph.send_mail(mail.from(), mail.bytes(), permit).await {
+    /// Waits until the limits let one mail go.
+    pub async fn admit(&self) -> Leave<'_> {
+        Leave { permit: self.pace.admit(Budget::Mail, 1).await, place: None }
+    }
+
+    /// Sends one mail once.
+    pub async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Sent {
+        match self.graph.send_mail(mail.from(), mail.bytes(), leave.permit).await {
             Mailing::Accepted { request_id } => {
                 let receipt = request_id.map_or_else(|| "202".to_owned(), |id| format!("202 {id}"));
                 Sent::Accepted { receipt }
             }
             Mailing::NotEffected { why } => Sent::NotSent { why, again: true },
-            Mailing::SignIn { why } => Sent::NotSent { why, again: false },
-            // Concerns the sender, thus every mail: a permission, a mailbox that is not there.
-            Mailing::Refused(refusal) if [403, 404].contains(&refusal.status) => {
+            Mailing::SignIn { why } => Sent::Denied { why },
+            // Both concern the sender, thus every mail: a permission, a mailbox that is not there.
+            Mailing::Refused(refusal) if refusal.status == 403 => {
+                Sent::Denied { why: refusal.to_string() }
+            }
+            Mailing::Refused(refusal) if refusal.status == 404 => {
                 Sent::NotSent { why: refusal.to_string(), again: false }
             }
             Mailing::Refused(refusal) => Sent::Refused { why: refusal.to_string() },

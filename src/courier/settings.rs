@@ -40,8 +40,10 @@ pub struct MailSettings {
     pub max_per_minute: Option<u32>,
     /// Most connections to the relay, or requests to Graph, at once.
     pub max_connections: Option<usize>,
-    /// A PEM file with a client certificate and its key.
+    /// A PEM file with a client certificate, those between it and its authority, and its key.
     pub client_certificate: Option<PathBuf>,
+    /// How to introduce this machine to the relay; without it by its address.
+    pub hello: Option<String>,
     /// Whom readers may call, as the letters say it.
     pub support: Option<String>,
 }
@@ -65,6 +67,7 @@ impl MailSettings {
             ("max_per_minute", self.max_per_minute.is_some()),
             ("max_connections", self.max_connections.is_some()),
             ("client_certificate", self.client_certificate.is_some()),
+            ("hello", self.hello.is_some()),
             ("support", self.support.is_some()),
         ];
         given.iter().filter(|(_, is_given)| *is_given).map(|(key, _)| (*key).to_owned()).collect()
@@ -143,8 +146,10 @@ pub struct Relay {
     pub tls: Tls,
     /// Who signs in, and how; the first mechanism that the relay has is taken.
     pub sign_in: Option<SignIn>,
-    /// A PEM file with a client certificate and its key.
+    /// A PEM file with a client certificate, those between it and its authority, and its key.
     pub client_certificate: Option<PathBuf>,
+    /// How to introduce this machine; without it by its address.
+    pub hello: Option<String>,
 }
 
 /// Who signs in at a relay.
@@ -303,7 +308,22 @@ impl MailSettings {
             tls,
             sign_in: self.sign_in()?,
             client_certificate: self.client_certificate.clone(),
+            hello: self.introduction()?,
         })
+    }
+
+    /// A host name, or an address in brackets; nothing that could end EHLO's line.
+    fn introduction(&self) -> Result<Option<String>, MailSettingsError> {
+        let Some(hello) = &self.hello else { return Ok(None) };
+        let fit = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+        if hello.is_empty() || hello.len() > limits::MAX_HOST_BYTES || !hello.chars().all(fit) {
+            return Err(MailSettingsError::Value {
+                key: "hello",
+                value: format!("{hello:?}"),
+                remedy: "give this machine's full name, such as wave.contoso.example, or leave it out",
+            });
+        }
+        Ok(Some(hello.clone()))
     }
 
     fn sign_in(&self) -> Result<Option<SignIn>, MailSettingsError> {
@@ -367,6 +387,7 @@ impl MailSettings {
             ("password_command", self.password_command.is_some()),
             ("auth", self.auth.is_some()),
             ("client_certificate", self.client_certificate.is_some()),
+            ("hello", self.hello.is_some()),
         ];
         match there.iter().find(|(_, there)| *there) {
             Some((key, _)) => {
@@ -402,7 +423,7 @@ impl SecretPlace {
 }
 
 /// Whether a name means this machine, whatever a name server says.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -473,6 +494,8 @@ mod tests {
             ("username = \"u\"\npassword_env = \"P\"\npassword_file = \"p\"", "two places"),
             ("username = \"u\"\npassword_command = []", "password_command"),
             ("tls = \"none\"\nclient_certificate = \"c.pem\"", "client_certificate"),
+            ("hello = \"me\\r\\nMAIL FROM:<x@y>\"", "hello"),
+            ("hello = \"\"", "hello"),
         ] {
             let text = format!("{LOCAL}{more}");
             assert!(wrong(&text).contains(says), "{text}: {}", wrong(&text));

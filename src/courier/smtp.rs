@@ -2,41 +2,41 @@
 //! sent, what stays unanswered after it is unsettled. Must never fall back to a line without
 //! TLS, have more connections than allowed, or send a mail twice.
 //!
-//! lettre speaks each step of SMTP; the steps are driven here. Its own transport is not
-//! used: it does not say where it failed, and its pool opens more connections than asked.
-//!
 //! Every answer is taken for the code that its command must bring (235, 354, …) and not for
-//! any success: answers that somebody injected before STARTTLS shift those that follow, and
-//! are found out before a code is sent.
+//! any success.
 
-use std::error::Error as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use futures::future::join_all;
 use lettre::Address;
-use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials as Login, Mechanism as LettreMechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, Identity, TlsParameters};
-use lettre::transport::smtp::commands::{Data, Mail as MailFrom, Rcpt, Rset};
-use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::response::Response;
+use lettre::transport::smtp::commands::{
+    Auth, Data, Ehlo, Mail as MailFrom, Quit, Rcpt, Rset, Starttls,
+};
+use lettre::transport::smtp::extension::{
+    ClientId, Extension, MailBodyParameter, MailParameter, ServerInfo,
+};
+use lettre::transport::smtp::response::{Response, Severity};
 use secrecy::ExposeSecret;
-use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
-use super::Sent;
+use super::line::Line;
+use super::route::{NoRoute, Route, Wire, is_about_certificates, tls_error};
 use super::secret::Credentials;
 use super::settings::{MailPlan, Mechanism, Relay, SignIn, Tls};
+use super::{Leave, Sent};
 use crate::clock::Clock;
+use crate::graph::http::Network;
 use crate::graph::verdict::plain;
 use crate::letter::Mail;
 use crate::limits;
 use crate::pace::{Budget, Pace, PaceOptions, Permit, Throttled};
+
+pub use super::route::SmtpSetupError;
 
 /// How long to wait for a relay.
 #[derive(Debug, Clone, Copy)]
@@ -59,45 +59,23 @@ impl Default for Waits {
     }
 }
 
-/// Why no courier could be built.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SmtpSetupError {
-    /// A file of certificates.
-    #[error("failed to read certificates from {path}: {why}; give a PEM file")]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// TLS cannot be set up.
-    #[error("failed to set up TLS for the relay {host}: {why}; check its name and certificates")]
-    Tls {
-        /// The relay.
-        host: String,
-        /// The TLS library's reason.
-        why: String,
-    },
-    /// The plan is for Graph.
-    #[error("[mail] in tapwave.toml names no relay; set courier = \"smtp\" and host")]
-    NoRelay,
-}
-
 /// A courier that sends through a relay.
 pub struct Smtp {
     relay: Relay,
-    tls: Option<TlsParameters>,
+    route: Route,
     credentials: Option<Arc<dyn Credentials>>,
     waits: Waits,
     clock: Clock,
     pace: Pace,
     room: Semaphore,
-    idle: Mutex<Vec<Line>>,
+    idle: Mutex<Vec<Kept>>,
 }
 
 /// A connection that is signed in.
-struct Line {
-    connection: AsyncSmtpConnection,
+struct Kept {
+    line: Line,
+    /// What the relay said that it can do.
+    can: ServerInfo,
     mails: u32,
     since: Instant,
 }
@@ -115,14 +93,14 @@ struct Fault {
 
 impl Smtp {
     /// A courier for the plan's relay. `credentials` are asked at each new connection;
-    /// `ca_file` holds further certificate authorities. Connects to nothing yet.
+    /// `network` leads there. Connects to nothing yet.
     ///
     /// # Errors
     /// [`SmtpSetupError`]
     pub fn new(
         plan: &MailPlan,
         credentials: Option<Arc<dyn Credentials>>,
-        ca_file: Option<&Path>,
+        network: &Network,
         waits: Waits,
         clock: Clock,
     ) -> Result<Self, SmtpSetupError> {
@@ -132,7 +110,7 @@ impl Smtp {
             max_rate: Some(f64::from(plan.max_per_minute) / 60.0),
         };
         Ok(Self {
-            tls: tls(&relay, ca_file)?,
+            route: Route::new(&relay, network)?,
             pace: Pace::new(options, clock.clone()),
             room: Semaphore::new(plan.max_connections),
             idle: Mutex::new(Vec::new()),
@@ -149,13 +127,17 @@ impl Smtp {
         &self.pace
     }
 
-    /// Sends one mail once, when a connection is free and the rate lets it.
-    pub async fn send(&self, mail: &Mail) -> Sent {
-        // Never closed, so this waits and does not fail.
-        let Ok(_room) = self.room.acquire().await else {
-            return not_sent("the courier was closed".to_owned(), true);
-        };
-        let permit = self.pace.admit(Budget::Mail, 1).await;
+    /// Waits until a connection is free and the rate lets one mail go.
+    pub async fn admit(&self) -> Leave<'_> {
+        // Never closed, so there is always a place in the end.
+        let place = self.room.acquire().await.ok();
+        Leave { permit: self.pace.admit(Budget::Mail, 1).await, place }
+    }
+
+    /// Sends one mail once.
+    pub async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Sent {
+        let Leave { permit, place } = leave;
+        let _place: Option<SemaphorePermit<'_>> = place;
         let (Ok(from), Ok(to)) = (mail.from().parse(), mail.to().parse()) else {
             return Sent::Refused { why: "an address is malformed".to_owned() };
         };
@@ -177,56 +159,56 @@ impl Smtp {
     /// Why that is not possible, for people.
     pub async fn try_out(&self) -> Result<(), String> {
         match self.connect().await {
-            Ok(line) => {
-                self.idle().push(line);
+            Ok(kept) => {
+                self.idle().push(kept);
                 Ok(())
             }
-            Err(Fault { sent: Sent::NotSent { why, .. }, .. }) => Err(why),
+            Err(Fault { sent: Sent::NotSent { why, .. } | Sent::Denied { why }, .. }) => Err(why),
             Err(Fault { sent, .. }) => Err(format!("{sent:?}")),
         }
     }
 
-    /// Takes leave of the relay. Mails that are on their way are not waited for.
+    /// Takes leave of the relay, for at most [`limits::SMTP_QUIT`]. Mails that are on their way
+    /// are not waited for.
     pub async fn close(&self) {
-        let lines = std::mem::take(&mut *self.idle());
-        for mut line in lines {
-            // Only a courtesy; nothing depends on the answer.
-            let _ = timeout(self.waits.connect, line.connection.quit()).await;
-        }
+        let mut kept = std::mem::take(&mut *self.idle());
+        // Only a courtesy; nothing depends on the answers.
+        let leaving = join_all(kept.iter_mut().map(|kept| kept.line.ask(Quit)));
+        let _ = timeout(limits::SMTP_QUIT, leaving).await;
     }
 
     /// Over a connection that was kept if there is one, else over a new one.
     async fn deliver(&self, mail: &Mail, from: &Address, to: &Address) -> Result<String, Fault> {
-        while let Some(line) = self.kept() {
-            match self.over(line, mail, from, to).await {
+        while let Some(kept) = self.kept() {
+            match self.over(kept, mail, from, to).await {
                 // Certainly not sent, and only because that connection had ended.
                 Err(fault) if fault.stale => {}
                 other => return other,
             }
         }
-        let line = self.connect().await?;
-        self.over(line, mail, from, to).await
+        let kept = self.connect().await?;
+        self.over(kept, mail, from, to).await
     }
 
     async fn over(
         &self,
-        mut line: Line,
+        mut kept: Kept,
         mail: &Mail,
         from: &Address,
         to: &Address,
     ) -> Result<String, Fault> {
-        line.mails += 1;
-        let outcome = self.hand_over(&mut line.connection, mail, from, to).await;
+        kept.mails += 1;
+        let outcome = self.hand_over(&mut kept, mail, from, to).await;
         let usable = match &outcome {
             Ok(_) => true,
-            Err(fault) if fault.usable => self.reset(&mut line.connection).await,
+            Err(fault) if fault.usable => self.command(&mut kept.line, Rset, 250).await.is_ok(),
             Err(_) => false,
         };
-        if usable && line.mails < limits::MAILS_PER_CONNECTION {
-            line.since = self.clock.instant();
-            self.idle().push(line);
+        if usable && kept.mails < limits::MAILS_PER_CONNECTION {
+            kept.since = self.clock.instant();
+            self.idle().push(kept);
         } else if usable {
-            let _ = timeout(self.waits.connect, line.connection.quit()).await;
+            let _ = timeout(limits::SMTP_QUIT, kept.line.ask(Quit)).await;
         }
         outcome
     }
@@ -234,170 +216,202 @@ impl Smtp {
     /// MAIL, RCPT, DATA, text, dot.
     async fn hand_over(
         &self,
-        connection: &mut AsyncSmtpConnection,
+        kept: &mut Kept,
         mail: &Mail,
         from: &Address,
         to: &Address,
     ) -> Result<String, Fault> {
-        let mail_from = MailFrom::new(Some(from.clone()), Vec::new());
-        let begun = self.command(connection.command(mail_from), 250).await;
+        let parameters = parameters(mail, &kept.can)?;
+        let line = &mut kept.line;
+        let mail_from = MailFrom::new(Some(from.clone()), parameters);
+        let begun = self.command(line, mail_from, 250).await;
         begun.map_err(|fault| Fault { stale: !fault.usable, ..fault })?;
-        self.command(connection.command(Rcpt::new(to.clone(), Vec::new())), 25).await?;
-        self.command(connection.command(Data), 354).await?;
-        let dotted = AtomicBool::new(false);
-        let text = Text { bytes: Some(mail.bytes()), dotted: &dotted };
-        let wait = self.waits.answer + self.waits.last_answer;
-        let answer = timeout(wait, connection.message_iter(text)).await;
-        let dotted = dotted.load(Ordering::Relaxed);
-        match answer {
+        self.command(line, Rcpt::new(to.clone(), Vec::new()), 25).await?;
+        self.command(line, Data, 354).await?;
+        match timeout(self.waits.answer, line.text(mail.bytes())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(silent(&error)),
+            Err(_) => {
+                return Err(broken("the relay did not take the mail in time".to_owned(), true));
+            }
+        }
+        let ended = async {
+            line.dot().await?;
+            line.hear().await
+        };
+        match timeout(self.waits.last_answer, ended).await {
             Ok(Ok(answer)) if answer.has_code(250) => Ok(receipt(&answer)),
+            Ok(Ok(answer)) if is_refusal(&answer) => Err(refused(&answer, true)),
             Ok(Ok(answer)) => Err(lost(format!("the relay answered {}", receipt(&answer)))),
-            Ok(Err(error)) if error.status().is_some() => Err(refused(&error, true)),
-            Ok(Err(error)) if dotted => Err(lost(reason(&error))),
-            Err(_) if dotted => Err(lost("no answer in time to the end of the mail".to_owned())),
-            Ok(Err(error)) => Err(broken(reason(&error), true)),
-            Err(_) => Err(broken("the relay did not take the mail in time".to_owned(), true)),
+            Ok(Err(error)) => Err(lost(plain(&error.to_string()))),
+            Err(_) => Err(lost("no answer in time to the end of the mail".to_owned())),
         }
     }
 
-    async fn connect(&self) -> Result<Line, Fault> {
-        let connecting = self.open();
-        let mut connection = match timeout(self.waits.connect, connecting).await {
-            Ok(connection) => connection?,
-            Err(_) => return Err(broken("no connection to the relay in time".to_owned(), true)),
+    async fn connect(&self) -> Result<Kept, Fault> {
+        let Ok(opened) = timeout(self.waits.connect, self.open()).await else {
+            return Err(broken("no connection to the relay in time".to_owned(), true));
         };
+        let (mut line, can) = opened?;
         if let Some(sign_in) = &self.relay.sign_in {
-            self.sign_in(&mut connection, sign_in).await?;
+            self.sign_in(&mut line, &can, sign_in).await?;
         }
-        Ok(Line { connection, mails: 0, since: self.clock.instant() })
+        Ok(Kept { line, can, mails: 0, since: self.clock.instant() })
     }
 
     /// Connects, and protects the line as the settings demand.
-    async fn open(&self) -> Result<AsyncSmtpConnection, Fault> {
-        let hello = ClientId::default();
-        let address = (self.relay.host.as_str(), self.relay.port);
-        let connected = match self.tls.clone().filter(|_| self.relay.tls == Tls::Implicit) {
-            None => {
-                AsyncSmtpConnection::connect_with_transport(prompt(address).await?, &hello).await
-            }
-            // lettre starts TLS at once on connections of its own making alone.
-            implicit => {
-                let wait = Some(self.waits.connect);
-                AsyncSmtpConnection::connect_tokio1(address, wait, &hello, implicit, None).await
-            }
+    async fn open(&self) -> Result<(Line, ServerInfo), Fault> {
+        let reached = self.route.connect().await.map_err(|error| no_route(&error))?;
+        let hello = Ehlo::new(self.hello(reached.own));
+        let mut wire = reached.wire;
+        if self.relay.tls == Tls::Implicit {
+            wire = self.protect(wire).await?;
+        }
+        let mut line = Line::new(wire);
+        let greeting = line.hear().await.map_err(|error| silent(&error))?;
+        expect(greeting, 220, false)?;
+        let can = self.greet(&mut line, &hello).await?;
+        if self.relay.tls != Tls::Starttls {
+            return Ok((line, can));
+        }
+        if !can.supports_feature(Extension::StartTls) {
+            let why = "the relay does not offer STARTTLS, so somebody could read along; use \
+                       a relay or a port that does, or tls = \"implicit\"";
+            return Err(broken(why.to_owned(), false));
+        }
+        self.command(&mut line, Starttls, 220).await.map_err(of_the_line)?;
+        let Some(wire) = line.into_wire() else {
+            let why = "something came behind the relay's answer to STARTTLS, before TLS began: \
+                       somebody may be writing into the line";
+            return Err(broken(why.to_owned(), false));
         };
-        let mut connection = connected.map_err(|error| unconnected(&error))?;
-        if let (Tls::Starttls, Some(tls)) = (self.relay.tls, self.tls.clone()) {
-            if !connection.can_starttls() {
-                let why = "the relay does not offer STARTTLS, so somebody could read along; use \
-                           a relay or a port that does, or tls = \"implicit\"";
-                return Err(broken(why.to_owned(), false));
-            }
-            connection.starttls(tls, &hello).await.map_err(|error| unconnected(&error))?;
+        let mut line = Line::new(self.protect(wire).await?);
+        // What was offered in the clear may have been anybody's offer.
+        let can = self.greet(&mut line, &hello).await?;
+        Ok((line, can))
+    }
+
+    async fn protect(&self, wire: Wire) -> Result<Wire, Fault> {
+        self.route.protect(wire).await.map_err(|error| no_route(&error))
+    }
+
+    async fn greet(&self, line: &mut Line, hello: &Ehlo) -> Result<ServerInfo, Fault> {
+        let answer = self.command(line, hello, 250).await.map_err(of_the_line)?;
+        let told = ServerInfo::from_response(&answer);
+        told.map_err(|_| broken("the relay's answer to EHLO is empty".to_owned(), true))
+    }
+
+    /// How to introduce this machine: as the settings say, else by the address of its end of
+    /// the connection (RFC 5321, 4.1.4). Relays turn away bare host names, and some turn away
+    /// a loopback address that comes from elsewhere.
+    fn hello(&self, own: IpAddr) -> ClientId {
+        match (&self.relay.hello, own) {
+            (Some(name), _) => ClientId::Domain(name.clone()),
+            (None, IpAddr::V4(own)) => ClientId::Ipv4(own),
+            (None, IpAddr::V6(own)) => ClientId::Ipv6(own),
         }
-        if self.relay.tls != Tls::None && !connection.is_encrypted() {
-            return Err(broken("the line to the relay is not encrypted".to_owned(), false));
-        }
-        Ok(connection)
     }
 
     async fn sign_in(
         &self,
-        connection: &mut AsyncSmtpConnection,
+        line: &mut Line,
+        can: &ServerInfo,
         sign_in: &SignIn,
     ) -> Result<(), Fault> {
         let credentials = self.credentials.as_ref();
-        let credentials =
-            credentials.ok_or_else(|| broken("no password was given".to_owned(), false))?;
-        let secret = credentials.secret().await.map_err(|why| broken(why.to_string(), false))?;
+        let credentials = credentials.ok_or_else(|| denied("no password was given".to_owned()))?;
+        let secret = credentials.secret().await.map_err(|why| denied(why.to_string()))?;
         let mechanisms: Vec<_> = sign_in.mechanisms.iter().copied().map(mechanism).collect();
-        if connection.server_info().get_auth_mechanism(&mechanisms).is_none() {
+        let Some(mechanism) = can.get_auth_mechanism(&mechanisms) else {
             let why = "the relay does not offer the way to sign in that auth in tapwave.toml \
                        names; ask its operator which one it has";
             return Err(broken(why.to_owned(), false));
-        }
+        };
         let login = Login::new(sign_in.username.clone(), secret.expose_secret().to_owned());
-        match timeout(self.waits.answer, connection.auth(&mechanisms, &login)).await {
-            Ok(Ok(answer)) if answer.has_code(235) => Ok(()),
-            Ok(Ok(answer)) => Err(broken(
-                format!("the relay answered the sign-in with {}", receipt(&answer)),
-                false,
-            )),
-            Ok(Err(error)) if error.is_permanent() || error.is_client() => Err(broken(
-                format!(
-                    "the relay refused the sign-in of {}: {}; check username and password",
-                    sign_in.username,
-                    reason(&error)
-                ),
-                false,
-            )),
-            Ok(Err(error)) if error.is_transient() => Err(refused(&error, false)),
-            Ok(Err(error)) => Err(broken(reason(&error), true)),
-            Err(_) => Err(broken("no answer in time to the sign-in".to_owned(), true)),
+        let answering = sign_in_over(line, mechanism, &login);
+        let answer = match timeout(self.waits.answer, answering).await {
+            Ok(answer) => answer.map_err(|error| silent(&error))?,
+            Err(_) => return Err(broken("no answer in time to the sign-in".to_owned(), true)),
+        };
+        if answer.has_code(235) {
+            return Ok(());
         }
+        if answer.code().severity == Severity::TransientNegativeCompletion {
+            return Err(refused(&answer, false));
+        }
+        Err(denied(format!(
+            "the relay refused the sign-in of {}: {}; check username and password",
+            plain(&sign_in.username),
+            receipt(&answer)
+        )))
     }
 
     /// One command. `code` is the answer it must bring, or the digits that begin it.
     async fn command(
         &self,
-        command: impl Future<Output = Result<Response, SmtpError>>,
+        line: &mut Line,
+        command: impl std::fmt::Display,
         code: u16,
-    ) -> Result<(), Fault> {
-        match timeout(self.waits.answer, command).await {
-            Ok(Ok(answer)) if answer.code().to_string().starts_with(&code.to_string()) => Ok(()),
-            Ok(Ok(answer)) => {
-                let why = format!("the relay answered out of turn: {}", receipt(&answer));
-                Err(broken(why, true))
-            }
-            Ok(Err(error)) if error.status().is_some() => Err(refused(&error, true)),
-            Ok(Err(error)) => Err(broken(reason(&error), true)),
+    ) -> Result<Response, Fault> {
+        match timeout(self.waits.answer, line.ask(command)).await {
+            Ok(Ok(answer)) => expect(answer, code, true),
+            Ok(Err(error)) => Err(silent(&error)),
             Err(_) => Err(broken("no answer in time from the relay".to_owned(), true)),
         }
     }
 
-    async fn reset(&self, connection: &mut AsyncSmtpConnection) -> bool {
-        self.command(connection.command(Rset), 250).await.is_ok()
-    }
-
     /// A kept connection that is still fresh. Stale ones are dropped.
-    fn kept(&self) -> Option<Line> {
+    fn kept(&self) -> Option<Kept> {
         let now = self.clock.instant();
         let mut idle = self.idle();
-        idle.retain(|line| now.duration_since(line.since) < limits::SMTP_IDLE);
+        idle.retain(|kept| now.duration_since(kept.since) < limits::SMTP_IDLE);
         idle.pop()
     }
 
     /// A list of connections is whole after each of its steps, whoever panicked.
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Line>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The text of a mail, in one piece. lettre asks for the next piece when the last one was
-/// written and flushed; told that there is none, it writes the final dot. So the dot cannot
-/// have been sent before `dotted` is set.
-struct Text<'a> {
-    bytes: Option<&'a [u8]>,
-    dotted: &'a AtomicBool,
-}
-
-impl<'a> Iterator for Text<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let piece = self.bytes.take();
-        self.dotted.store(piece.is_none(), Ordering::Relaxed);
-        piece
+/// AUTH, and whatever the relay asks then. The last answer.
+async fn sign_in_over(
+    line: &mut Line,
+    mechanism: LettreMechanism,
+    login: &Login,
+) -> io::Result<Response> {
+    let unfit = |error: lettre::transport::smtp::Error| io::Error::other(error.to_string());
+    let mut answer = line.ask(Auth::new(mechanism, login.clone(), None).map_err(unfit)?).await?;
+    for _ in 0..limits::SMTP_CHALLENGES {
+        if !answer.has_code(334) {
+            break;
+        }
+        answer = if mechanism == LettreMechanism::Login {
+            let next = Auth::new_from_response(mechanism, login.clone(), &answer);
+            line.ask(next.map_err(unfit)?).await?
+        } else {
+            // XOAUTH2 tells in a challenge why it says no; its refusal follows an empty line.
+            line.ask("\r\n").await?
+        };
     }
+    Ok(answer)
 }
 
-/// A connection that sends at once. The dot goes by itself behind the text; held back for the
-/// text's acknowledgement (Nagle), it would cost 40 ms a mail.
-async fn prompt(address: (&str, u16)) -> Result<Box<TcpStream>, Fault> {
-    let unreachable = |error: std::io::Error| broken(plain(&error.to_string()), true);
-    let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    Ok(Box::new(stream))
+/// What MAIL has to say of this mail. Letters outside ASCII stand in a mail only where an
+/// address has them (RFC 6531); everything else is encoded.
+fn parameters(mail: &Mail, can: &ServerInfo) -> Result<Vec<MailParameter>, Fault> {
+    let addresses = [mail.from(), mail.to()];
+    if mail.bytes().is_ascii() && addresses.iter().all(|address| address.is_ascii()) {
+        return Ok(Vec::new());
+    }
+    if !can.supports_feature(Extension::SmtpUtfEight) {
+        let why = "not sent: an address has letters outside ASCII before its @, and the relay \
+                   lacks SMTPUTF8; give another address, or a relay that has it";
+        let sent = Sent::Refused { why: why.to_owned() };
+        return Err(Fault { sent, throttled: false, usable: true, stale: false });
+    }
+    let eight = MailParameter::Body(MailBodyParameter::EightBitMime);
+    Ok(vec![eight, MailParameter::SmtpUtfEight])
 }
 
 fn not_sent(why: String, again: bool) -> Sent {
@@ -409,21 +423,72 @@ fn broken(why: String, again: bool) -> Fault {
     Fault { sent: not_sent(why, again), throttled: false, usable: false, stale: false }
 }
 
+/// Somebody was not let in, or not believed.
+fn denied(why: String) -> Fault {
+    Fault { sent: Sent::Denied { why }, ..broken(String::new(), false) }
+}
+
 fn lost(why: String) -> Fault {
-    Fault { sent: Sent::Unsettled { why }, throttled: false, usable: false, stale: false }
+    Fault { sent: Sent::Unsettled { why }, ..broken(String::new(), false) }
+}
+
+/// No answer. In TLS 1.3 the word about a client's certificate comes this late.
+fn silent(error: &io::Error) -> Fault {
+    let why = plain(&error.to_string());
+    match tls_error(error) {
+        Some(tls) if is_about_certificates(tls) => {
+            denied(format!("{why}; check client_certificate in tapwave.toml"))
+        }
+        _ => broken(why, true),
+    }
+}
+
+/// No line at all. A certificate that is not good will not be better in a minute.
+fn no_route(error: &NoRoute) -> Fault {
+    if error.is_denial() {
+        return denied(error.to_string());
+    }
+    broken(error.to_string(), error.may_pass())
+}
+
+/// An answer that must have this code, or begin with these digits.
+fn expect(answer: Response, code: u16, mail: bool) -> Result<Response, Fault> {
+    if answer.code().to_string().starts_with(&code.to_string()) {
+        return Ok(answer);
+    }
+    if is_refusal(&answer) {
+        return Err(refused(&answer, mail));
+    }
+    Err(broken(format!("the relay answered out of turn: {}", receipt(&answer)), true))
+}
+
+fn is_refusal(answer: &Response) -> bool {
+    !answer.is_positive()
 }
 
 /// The relay said no, in so many digits. `mail`: to this mail, and not to all.
-fn refused(error: &SmtpError, mail: bool) -> Fault {
-    let why = reason(error);
-    let closing = error.status().is_some_and(|code| code.to_string() == "421");
-    let sent = if error.is_permanent() && mail {
+fn refused(answer: &Response, mail: bool) -> Fault {
+    let why = receipt(answer);
+    let closing = answer.has_code(421);
+    let transient = answer.code().severity == Severity::TransientNegativeCompletion;
+    let sent = if answer.has_code(530) {
+        // Whoever does not sign in gets nowhere, with no mail.
+        Sent::Denied { why: why.clone() }
+    } else if mail && !transient {
         Sent::Refused { why: why.clone() }
     } else {
-        not_sent(why.clone(), error.is_transient())
+        not_sent(why.clone(), transient)
     };
-    let throttled = error.is_transient() && asks_for_less(closing, &why);
+    let throttled = transient && asks_for_less(closing, &why);
     Fault { sent, throttled, usable: mail && !closing, stale: false }
+}
+
+/// A refusal before the first mail concerns the line, thus every mail.
+fn of_the_line(fault: Fault) -> Fault {
+    match fault.sent {
+        Sent::Refused { why } => broken(why, false),
+        sent => Fault { sent, usable: false, ..fault },
+    }
 }
 
 /// Told apart by words, because 450 and 451 also stand for one full or unknown mailbox:
@@ -433,25 +498,6 @@ fn asks_for_less(closing: bool, why: &str) -> bool {
     let why = why.to_ascii_lowercase();
     let says = ["too many", "too much", "rate", "concurrent", "throttl", "quota exceeded"];
     closing || why.contains("432") || says.iter().any(|word| why.contains(word))
-}
-
-/// No line at all. A certificate that is not good will not be better in a minute.
-fn unconnected(error: &SmtpError) -> Fault {
-    if error.status().is_some() {
-        return refused(error, false);
-    }
-    let mut source = error.source();
-    let mut certificate = error.is_tls();
-    while let Some(inner) = source {
-        let io = inner.downcast_ref::<std::io::Error>();
-        certificate |= io.is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData);
-        source = inner.source();
-    }
-    if certificate {
-        let why = format!("{}; check the relay's certificate, host, and --ca-file", reason(error));
-        return broken(why, false);
-    }
-    broken(reason(error), !error.is_client())
 }
 
 fn tell(permit: Permit, fault: &Fault) {
@@ -471,67 +517,10 @@ fn receipt(answer: &Response) -> String {
     plain(&format!("{} {}", answer.code(), words.join(" ")))
 }
 
-fn reason(error: &SmtpError) -> String {
-    let said = error.source().map(ToString::to_string);
-    let said = said.filter(|said| !said.trim().is_empty()).unwrap_or_else(|| error.to_string());
-    match error.status() {
-        Some(code) => plain(&format!("{code} {said}")),
-        None => plain(&said),
-    }
-}
-
 const fn mechanism(mechanism: Mechanism) -> LettreMechanism {
     match mechanism {
         Mechanism::Plain => LettreMechanism::Plain,
         Mechanism::Login => LettreMechanism::Login,
         Mechanism::Xoauth2 => LettreMechanism::Xoauth2,
     }
-}
-
-fn tls(relay: &Relay, ca_file: Option<&Path>) -> Result<Option<TlsParameters>, SmtpSetupError> {
-    if relay.tls == Tls::None {
-        return Ok(None);
-    }
-    let broken =
-        |error: SmtpError| SmtpSetupError::Tls { host: relay.host.clone(), why: reason(&error) };
-    let mut builder = TlsParameters::builder(relay.host.clone());
-    if let Some(path) = ca_file {
-        let unusable = |why: String| SmtpSetupError::Certificates { path: path.to_owned(), why };
-        let pem = read(path)?;
-        if leaf(&pem).is_none() {
-            return Err(unusable("it holds no certificate".to_owned()));
-        }
-        let authorities = Certificate::from_pem(&pem).map_err(|error| unusable(reason(&error)))?;
-        builder = builder.add_root_certificate(authorities);
-    }
-    if let Some(path) = &relay.client_certificate {
-        let unusable = |why: String| SmtpSetupError::Certificates { path: path.clone(), why };
-        let pem = read(path)?;
-        let leaf = leaf(&pem).ok_or_else(|| unusable("it holds no certificate".to_owned()))?;
-        // lettre 0.11.23 takes its first argument for DER, in spite of its name.
-        let identity = Identity::from_pem(&leaf, &pem).map_err(|error| unusable(reason(&error)))?;
-        builder = builder.identify_with(identity);
-    }
-    builder.build_rustls().map(Some).map_err(broken)
-}
-
-/// The first certificate of a PEM file.
-fn leaf(pem: &[u8]) -> Option<Vec<u8>> {
-    let text = std::str::from_utf8(pem).ok()?;
-    let (_, rest) = text.split_once("-----BEGIN CERTIFICATE-----")?;
-    let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
-    STANDARD.decode(body.split_whitespace().collect::<String>()).ok()
-}
-
-fn read(path: &Path) -> Result<zeroize::Zeroizing<Vec<u8>>, SmtpSetupError> {
-    use std::io::Read as _;
-    let unusable = |why: String| SmtpSetupError::Certificates { path: path.to_owned(), why };
-    let mut bytes = zeroize::Zeroizing::new(Vec::new());
-    std::fs::File::open(path)
-        .and_then(|file| file.take(limits::MAX_CERTIFICATE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| unusable(error.to_string()))?;
-    if bytes.len() as u64 > limits::MAX_CERTIFICATE_BYTES {
-        return Err(unusable("it is too large".to_owned()));
-    }
-    Ok(bytes)
 }

@@ -43,13 +43,16 @@ pub trait Bearer: Send + Sync {
     fn forget(&self) -> bool;
 }
 
-/// How to reach the network; the same for Graph and sign-in.
+/// How to reach the network; the same for Graph, sign-in and mail relays.
 #[derive(Debug, Clone, Default)]
 pub struct Network {
     /// A PEM file of further certificate authorities.
     pub ca_file: Option<PathBuf>,
     /// A proxy by URL; without it the usual variables and the system's settings count.
     pub proxy: Option<String>,
+    /// `NO_PROXY`: the mail relays that a proxy given by URL is not for. Without such a proxy
+    /// the library reads the variable itself.
+    pub no_proxy: Option<String>,
 }
 
 /// Why no client could be built.
@@ -135,7 +138,7 @@ impl BaseUrl {
 
 /// An address for people. What stands before an `@` may be a password, also in one that is
 /// malformed because of the signs in it.
-fn without_login(url: &str) -> String {
+pub(crate) fn without_login(url: &str) -> String {
     let shown =
         url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
     super::verdict::plain(&shown)

@@ -17,7 +17,7 @@ use crate::letter::Mode;
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::stages::cleanup::{self, Cleaned, Owned};
-use crate::stages::deliver::{Key, Mailed, Mailroom, end_of, is_ready, start_of};
+use crate::stages::deliver::{Key, Mailed, Mailroom, Stop, end_of, is_ready, start_of};
 use crate::stages::issue::Halt;
 use crate::vault::{Identities, Spool};
 
@@ -60,7 +60,7 @@ pub(super) struct Mails<'a> {
     queue: VecDeque<(Line, bool)>,
     sending: FuturesUnordered<LocalBoxFuture<'a, Result<(RowRecord, Mailed), LedgerError>>>,
     /// Why nothing more is mailed, if nothing is.
-    stopped: Option<String>,
+    stopped: Option<Stop>,
 }
 
 impl<'a> Mails<'a> {
@@ -90,8 +90,8 @@ impl<'a> Mails<'a> {
     }
 
     /// Why mailing ended before its end.
-    pub(super) fn stopped(&self) -> Option<&str> {
-        self.stopped.as_deref()
+    pub(super) fn stopped(&self) -> Option<&Stop> {
+        self.stopped.as_ref()
     }
 
     /// Begins as many mails as there are connections.
@@ -133,8 +133,8 @@ impl<'a> Mails<'a> {
                 let why = "its mail cannot be repeated with the same bytes: sender, template, body or mail settings have changed; set them back, or ask its reader".to_owned();
                 News::RowHeld { line, upn, why }
             }
-            Mailed::Stopped { why } => {
-                self.stopped.get_or_insert(why);
+            Mailed::Stopped(stop) => {
+                self.stopped.get_or_insert(stop);
                 return;
             }
         };
@@ -156,8 +156,8 @@ pub struct Wish {
 /// How delivering ended.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// Why it stopped before its end, for people.
-    pub stopped: Option<String>,
+    /// Why it stopped before its end.
+    pub stopped: Option<Stop>,
     /// Rows that are due and whose mail nobody took.
     pub undelivered: u64,
     /// Rows that start later than `due`.
@@ -192,7 +192,7 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     let worked = work(&mut mails, session).await;
     session.watcher.hear(News::Ended { doing: Doing::Deliver });
     worked?;
-    delivery.stopped = mails.stopped().map(ToOwned::to_owned);
+    delivery.stopped = mails.stopped().cloned();
     delivery.drained = session.drain.is_on();
     if wish.revoke && !delivery.drained {
         delivery.revoked = revoke(ledger, session).await?;

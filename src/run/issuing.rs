@@ -23,7 +23,7 @@ use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
-use crate::stages::deliver::is_ready;
+use crate::stages::deliver::{Stop, is_ready};
 use crate::stages::issue::settle::Settled;
 use crate::stages::issue::{Attempt, Desk, Halt, Hindrance, waiting};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
@@ -41,7 +41,7 @@ pub struct Issuance {
     /// Whether somebody wished to stop.
     pub drained: bool,
     /// Why mailing stopped before its end, if it did.
-    pub mail: Option<String>,
+    pub mail: Option<Stop>,
     /// The handoff files written now.
     pub handoffs: Vec<PathBuf>,
     /// Why the handoff is not whole, if it is not. The ledger has every pass all the same.
@@ -197,7 +197,7 @@ impl<'a> Floor<'a> {
         Issuance { halt, drained, mail, handoffs, handover }
     }
 
-    async fn issue_all(&self, fences: Vec<Fence>, mail: &mut Option<String>) -> Result<(), Halt> {
+    async fn issue_all(&self, fences: Vec<Fence>, mail: &mut Option<Stop>) -> Result<(), Halt> {
         self.verify_inherited().await?;
         let counts = self.desk.ledger.counts().await?;
         let total = counts.of(Standing::Checked) + fences.len() as u64;
@@ -411,7 +411,7 @@ impl<'a> Shift<'a> {
         Ok(())
     }
 
-    async fn run(mut self, mail: &mut Option<String>) -> Result<(), Halt> {
+    async fn run(mut self, mail: &mut Option<Stop>) -> Result<(), Halt> {
         let floor = self.floor;
         let drain = &floor.session.drain;
         let mut told = false;
@@ -426,7 +426,7 @@ impl<'a> Shift<'a> {
                 floor.hear(News::Draining { in_flight: self.working.len() as u64 });
             }
             if self.is_done(stopping) {
-                *mail = self.mails.and_then(|mails| mails.stopped().map(ToOwned::to_owned));
+                *mail = self.mails.and_then(|mails| mails.stopped().cloned());
                 return self.halt.map_or(Ok(()), Err);
             }
             tokio::select! {

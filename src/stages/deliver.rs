@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::Drain;
 use crate::clock::{Clock, later};
 use crate::courier::settings::MailPlan;
-use crate::courier::{Courier, Sent, backoff};
+use crate::courier::{Courier, Leave, Sent, backoff};
 use crate::ids::{Line, Upn};
 use crate::ledger::{
     Issued, Ledger, LedgerError, MailOptions, MailOutcome, Posted, Reader, RowRecord, State,
@@ -63,10 +63,7 @@ pub enum Mailed {
         why: String,
     },
     /// It did not go out, and nor would any other now.
-    Stopped {
-        /// What somebody has to mend.
-        why: String,
-    },
+    Stopped(Stop),
     /// It could not be written: nothing was sent.
     NotWritten {
         /// For people.
@@ -76,6 +73,15 @@ pub enum Mailed {
     Held,
     /// The wish to stop came before it was sent.
     Drained,
+}
+
+/// Why nothing more is mailed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// What somebody has to mend.
+    pub why: String,
+    /// It is a sign-in, a certificate or a permission.
+    pub denied: bool,
 }
 
 /// Why no mail could be written for a row. Never quotes a code.
@@ -273,6 +279,12 @@ impl Mailroom {
         };
         let mut attempt = 1;
         loop {
+            // Before the intent: a kill while the rate is waited for leaves nothing unsettled.
+            let leave = tokio::select! {
+                biased;
+                () = self.drain.begun() => return Ok(Mailed::Drained),
+                leave = self.courier.admit() => leave,
+            };
             // Written anew each time: while it waits, no code does.
             let mail = match self.write(row, ciphertext.as_deref(), key, &frozen) {
                 Ok(mail) => mail,
@@ -281,7 +293,7 @@ impl Mailroom {
             if frozen.digest.as_ref().is_some_and(|digest| digest != mail.digest()) {
                 return Ok(Mailed::Held);
             }
-            let sent = self.send(row.line, mail, &frozen).await?;
+            let sent = self.send(row.line, mail, &frozen, leave).await?;
             let Sent::NotSent { why, again: true } = sent else { return Ok(ended(sent)) };
             if attempt >= limits::MAIL_ATTEMPTS {
                 return Ok(Mailed::NotSent { why });
@@ -295,7 +307,13 @@ impl Mailroom {
     }
 
     /// The intent, the mail, and what became of it, in that order.
-    async fn send(&self, line: Line, mail: Mail, frozen: &Frozen) -> Result<Sent, LedgerError> {
+    async fn send(
+        &self,
+        line: Line,
+        mail: Mail,
+        frozen: &Frozen,
+        leave: Leave<'_>,
+    ) -> Result<Sent, LedgerError> {
         let posted = Posted {
             message_id: frozen.id.to_string(),
             date: frozen.date,
@@ -305,11 +323,11 @@ impl Mailroom {
             digest: mail.digest().to_owned(),
         };
         let intent = self.ledger.intend_mail(line, posted).await?;
-        let sent = self.courier.send(&mail).await;
+        let sent = self.courier.send(&mail, leave).await;
         drop(mail);
         let outcome = match sent.clone() {
             Sent::Accepted { receipt } => MailOutcome::Delivered { receipt },
-            Sent::NotSent { why, .. } => MailOutcome::NotSent { why },
+            Sent::NotSent { why, .. } | Sent::Denied { why } => MailOutcome::NotSent { why },
             Sent::Refused { why } => MailOutcome::Refused { why },
             Sent::Unsettled { why } => MailOutcome::Lost { why },
         };
@@ -388,7 +406,8 @@ fn ended(sent: Sent) -> Mailed {
         Sent::Accepted { .. } => Mailed::Delivered,
         Sent::Refused { why } => Mailed::Refused { why },
         Sent::Unsettled { why } => Mailed::Unsettled { why },
-        Sent::NotSent { why, .. } => Mailed::Stopped { why },
+        Sent::NotSent { why, .. } => Mailed::Stopped(Stop { why, denied: false }),
+        Sent::Denied { why } => Mailed::Stopped(Stop { why, denied: true }),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
+use tapwave::courier::{Courier, Sent};
 use tapwave::letter::{
     Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Templates, compose,
 };
@@ -47,4 +48,9 @@ pub(crate) fn mail_to(letter: &Letter, to: &Mailbox, form: Form) -> Mail {
     let date = "2026-03-02T07:55:00Z".parse().expect("a time");
     let draft = Draft { from: &from, reply_to: None, to, message_id: &message_id, date, letter };
     compose(&draft, form).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Sends a mail once, when the courier lets it.
+pub(crate) async fn post(courier: &Courier, mail: &Mail) -> Sent {
+    courier.send(mail, courier.admit().await).await
 }
