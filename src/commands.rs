@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::exit::Exit;
 use crate::graph::Graph;
 use crate::graph::http::{self, BaseUrl, Http};
+use crate::graph::transport::Shut;
 use crate::ledger::{Access, Ledger, Registry, default_home};
 use crate::limits;
 use crate::pace::Pace;
@@ -140,6 +141,20 @@ impl World {
         }
     }
 
+    /// A session of a command that asks Graph nothing: nobody signs in.
+    fn without_graph(&self, settings: &Settings) -> Session {
+        self.name_settings(settings);
+        let pace = Pace::new(settings.pace, self.clock.clone());
+        self.session(Graph::new(Arc::new(Shut), pace, self.clock.clone()))
+    }
+
+    /// They may name another Graph or relay: whoever acts should know that they were read.
+    fn name_settings(&self, settings: &Settings) {
+        if let Some(path) = &settings.file {
+            self.report.say(format_args!("settings: {}", path.display()));
+        }
+    }
+
     /// Signs in and names missing permissions before any call that needs them.
     async fn connect(
         &self,
@@ -158,10 +173,7 @@ impl World {
         base: &BaseUrl,
         needs: &[Need],
     ) -> Result<(Session, Grants), Failure> {
-        if let Some(path) = &settings.file {
-            // It may name another Graph: whoever signs in should know that it was read.
-            self.report.say(format_args!("settings: {}", path.display()));
-        }
+        self.name_settings(settings);
         let client = http::client(&settings.network, base)?;
         let on_azure = settings.is_undecided(&self.environment) && auth::on_azure_machine().await;
         let method = settings.sign_in(&self.environment, on_azure)?;

@@ -102,3 +102,17 @@ pub trait Transport: Send + Sync {
         Box::pin(std::future::ready(false))
     }
 }
+
+/// A door that is shut, for work that asks Graph nothing and therefore signs in nowhere.
+pub struct Shut;
+
+impl Transport for Shut {
+    fn exchange<'a>(&'a self, _: &'a Request) -> BoxFuture<'a, Result<Response, Broken>> {
+        let why = "this command was not to ask Graph anything, and has not signed in";
+        Box::pin(std::future::ready(Err(Broken::SignIn(why.to_owned()))))
+    }
+
+    fn base(&self) -> &'static str {
+        ""
+    }
+}
