@@ -41,8 +41,11 @@ pub(super) async fn resume(
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
         None => None,
     };
-    let issuance = issuing::resume(&ledger, post.as_ref(), &session).await?;
-    super::wave::finish(&ledger, issuance, &session, world).await
+    let issuance = issuing::resume(&ledger, post.as_ref(), &session).await;
+    if let Some(post) = &post {
+        post.room.courier.close().await;
+    }
+    super::wave::finish(&ledger, issuance?, &session, world).await
 }
 
 pub(super) async fn status(

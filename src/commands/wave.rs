@@ -257,8 +257,11 @@ pub(super) async fn run(
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
         None => None,
     };
-    let issuance = issuing::run(&ledger, sets, post.as_ref(), &session).await?;
-    finish(&ledger, issuance, &session, world).await
+    let issuance = issuing::run(&ledger, sets, post.as_ref(), &session).await;
+    if let Some(post) = &post {
+        post.room.courier.close().await;
+    }
+    finish(&ledger, issuance?, &session, world).await
 }
 
 /// Checks into a draft in the folder and makes the ledger whole. `None` if there are
