@@ -1,6 +1,7 @@
 //! Promises that a name and an address can stand in a header whatever somebody typed into a
 //! directory or a wave: no control character, no line break, exactly one address.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,7 +11,9 @@ use crate::limits;
 
 /// One person's name, possibly none, and mail address.
 ///
-/// The address is ASCII: a relay without SMTPUTF8 takes no other, and few have it.
+/// Its domain is ASCII, in its `xn--` form if it was not (IDNA), which every relay takes. What
+/// stands before the `@` may be letters of any script; whether a relay takes those (SMTPUTF8,
+/// RFC 6531) is known only when it is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox(lettre::message::Mailbox);
 
@@ -20,11 +23,9 @@ pub enum BadMailbox {
     /// Not of the form.
     #[error("is not of the form name@domain or Name <name@domain>; write it so")]
     Shape,
-    /// Letters outside ASCII in the address itself.
-    #[error(
-        "has letters outside ASCII; give the domain in its xn-- form, or an address without them"
-    )]
-    NotAscii,
+    /// A domain outside ASCII that cannot be written in ASCII.
+    #[error("has a domain that no host can be named by; check it letter by letter")]
+    Domain,
     /// Over [`limits::MAX_ADDRESS_BYTES`].
     #[error("is longer than {max} bytes; shorten it", max = limits::MAX_ADDRESS_BYTES)]
     TooLong,
@@ -40,13 +41,15 @@ impl Mailbox {
         if address.len() > limits::MAX_ADDRESS_BYTES {
             return Err(BadMailbox::TooLong);
         }
-        if address.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        if address.chars().any(|c| turns(c) || breaks(c) || c.is_whitespace()) {
             return Err(BadMailbox::Shape);
         }
-        if !address.is_ascii() {
-            return Err(BadMailbox::NotAscii);
-        }
-        let address: Address = address.parse().map_err(|_| BadMailbox::Shape)?;
+        let (user, domain) = address.rsplit_once('@').ok_or(BadMailbox::Shape)?;
+        let domain = match domain.is_ascii() {
+            true => Cow::Borrowed(domain),
+            false => idna::domain_to_ascii_strict(domain).map_err(|_| BadMailbox::Domain)?.into(),
+        };
+        let address = Address::new(user, domain).map_err(|_| BadMailbox::Shape)?;
         let name = one_line(name, limits::MAX_MAIL_NAME_CHARS);
         Ok(Self(lettre::message::Mailbox::new((!name.is_empty()).then_some(name), address)))
     }
@@ -97,11 +100,19 @@ impl fmt::Display for Mailbox {
     }
 }
 
+/// Turns the direction of what follows.
+const fn turns(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// May end a line.
+fn breaks(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
+}
+
 /// One line of at most `most` characters: control characters and the ones that turn the
 /// direction of what follows are taken out, blanks are joined.
 pub(super) fn one_line(text: &str, most: usize) -> String {
-    let turns = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     let text: String =
         text.chars().filter(|c| !turns(*c)).map(|c| if breaks(c) { ' ' } else { c }).collect();
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -123,6 +134,10 @@ mod tests {
             ("\"Lovelace, Ada\" <ada@b.example>", Some("Lovelace, Ada"), "ada@b.example"),
             ("\"the \\\"boss\\\"\" <x@b.example>", Some("the \"boss\""), "x@b.example"),
             ("<o'neil@b.example>", None, "o'neil@b.example"),
+            ("a@Bücher.example", None, "a@xn--bcher-kva.example"),
+            ("a@例え.テスト", None, "a@xn--r8jz45g.xn--zckzah"),
+            ("jörg@bücher.example", None, "jörg@xn--bcher-kva.example"),
+            ("アイ@b.example", None, "アイ@b.example"),
         ] {
             let mailbox: Mailbox = text.parse().expect(text);
             assert_eq!((mailbox.name(), mailbox.address()), (name, address), "{text}");
@@ -141,10 +156,17 @@ mod tests {
             "A <a@b.example> <c@d.example",
             "a b@c.example",
             "x <a@b.example\0>",
+            "ö\u{202e}@b.example",
+            "ö\u{85}@b.example",
+            "ö @b.example",
+            "ö<@b.example",
         ] {
             assert_eq!(bad.parse::<Mailbox>(), Err(BadMailbox::Shape), "{bad:?}");
         }
-        assert_eq!("a@bücher.example".parse::<Mailbox>(), Err(BadMailbox::NotAscii));
+        for bad in ["a@bü cher.example", "a@ö\u{ad}..example", "a@-ö.example", "a@ö_ö.example"]
+        {
+            assert!(bad.parse::<Mailbox>().is_err(), "{bad}");
+        }
         let long = format!("{}@b.example", "a".repeat(600));
         assert_eq!(long.parse::<Mailbox>(), Err(BadMailbox::TooLong));
     }
