@@ -234,6 +234,10 @@ pub struct MailArgs {
     /// other-mail, mail, or an address [default: column:deliverTo,manager]
     #[arg(long, value_name = "PLACE", value_delimiter = ',')]
     pub to: Vec<String>,
+    /// Who is told, without the code, that a pass is ready and who has it, once that mail was
+    /// taken: places as in --to
+    #[arg(long, value_name = "PLACE", value_delimiter = ',')]
+    pub notice_to: Vec<String>,
     /// What a mail carries [default: pass]
     #[arg(long, value_enum)]
     pub body: Option<BodyArg>,
@@ -328,7 +332,10 @@ pub struct DeliverArgs {
     /// Send mails of unknown fate again, with identical bytes: somebody may get two
     #[arg(long)]
     pub resend_unsettled: bool,
-    /// Remove the passes of rows whose mail was refused for good
+    /// Try mails that were refused for good once more, as new ones
+    #[arg(long)]
+    pub retry_refused: bool,
+    /// Remove the passes of rows whose mail was refused for good; a refused notice removes none
     #[arg(long)]
     pub revoke_undelivered: bool,
 }

@@ -86,18 +86,18 @@ mod tests;
 mod writer;
 
 pub use self::draft::Draft;
-pub use self::events::{Asked, Eligible, Event, IntentId, Posted, Reader};
+pub use self::events::{Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted, Reader};
 #[doc(hidden)]
 pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
 pub use self::folder::{FolderError, RunFolder, check_place, sync_folder};
 pub(crate) use self::lock::host;
 pub use self::record::{
-    About, Counts, Existing, IntentRecord, Issued, MailOptions, MailOutcome, MailRecord, NewBadRow,
-    NewRow, Options, Outcome, PolicyRecord, RecipientRecord, RowRecord, To, Unhanded, WaveAbout,
+    About, Counts, Existing, IntentRecord, Issued, MailOptions, MailRecord, NewBadRow, NewRow,
+    Options, Outcome, PolicyRecord, RecipientRecord, RowRecord, To, Unhanded, WaveAbout,
 };
 pub use self::registry::{Issuer, Listed, Registry, RegistryError, Summary, default_home};
-pub use self::state::{IllegalMove, Standing, State};
+pub use self::state::{Errand, IllegalMove, OpenMail, Standing, State};
 
 /// What a ledger is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +177,7 @@ impl Intent {
 #[must_use = "an intent that is not spent counts as a mail of unknown fate"]
 pub struct MailIntent {
     line: Line,
+    channel: Channel,
 }
 
 impl MailIntent {
@@ -337,13 +338,18 @@ impl Ledger {
     ///
     /// # Errors
     /// If the run is closed, the row's pass may not be mailed now (it is not sealed and proven,
-    /// or another mail may have arrived and this one's digest differs), or it cannot be made
-    /// durable.
-    pub async fn intend_mail(&self, line: Line, posted: Posted) -> Result<MailIntent, LedgerError> {
+    /// or another mail may have arrived and this one's digest differs), its notice is not due,
+    /// or it cannot be made durable.
+    pub async fn intend_mail(
+        &self,
+        line: Line,
+        channel: Channel,
+        posted: Posted,
+    ) -> Result<MailIntent, LedgerError> {
         let at = self.0.clock.now();
         self.write(move |db| {
-            store::intend_mail(db, line, posted, at)?;
-            Ok(MailIntent { line })
+            store::intend_mail(db, line, channel, posted, at)?;
+            Ok(MailIntent { line, channel })
         })
         .await
     }
@@ -358,10 +364,11 @@ impl Ledger {
         outcome: MailOutcome,
     ) -> Result<State, LedgerError> {
         let at = self.0.clock.now();
-        self.write(move |db| store::conclude_mail(db, intent.line, outcome, at)).await
+        self.write(move |db| store::conclude_mail(db, intent.line, intent.channel, outcome, at))
+            .await
     }
 
-    /// Records any other event. [`Event::Lost`] and [`Event::MailLost`] are taken too, for
+    /// Records any other event. [`Event::Lost`] and [`MailOutcome::Lost`] are taken too, for
     /// attempts whose intent died with an earlier process.
     ///
     /// # Errors
@@ -439,6 +446,19 @@ impl Ledger {
     ) -> Result<Vec<RowRecord>, LedgerError> {
         let states = states.to_vec();
         self.read(move |db| store::rows(db, &states, after, limit)).await
+    }
+
+    /// At most `limit` rows behind `after`, by line, whose pass was mailed and whose notice no
+    /// courier is known to have taken.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn rows_owing_notice(
+        &self,
+        after: Option<Line>,
+        limit: usize,
+    ) -> Result<Vec<RowRecord>, LedgerError> {
+        self.read(move |db| store::rows_owing_notice(db, after, limit)).await
     }
 
     /// One row, if there is such a line.

@@ -37,7 +37,7 @@ use crate::limits;
 use crate::progress::{News, Watcher};
 use crate::run::intake::{RowProblem, Verdict};
 use crate::run::tidy::Tidied;
-use crate::run::{RowStatus, Summary};
+use crate::run::{NoticeState, RowStatus, Summary};
 
 /// How much to say, and in which form.
 #[derive(Debug, Clone, Copy, Default)]
@@ -210,6 +210,12 @@ impl Report {
                 parts.push(format!("{count} {word}"));
             }
         }
+        for (notices, fate) in [(summary.notices_sent, "sent"), (summary.notices_open, "not sent")]
+        {
+            if notices > 0 {
+                parts.push(format!("{} {fate}", count(notices, "notice", "notices")));
+            }
+        }
         let took = Duration::from_secs_f64(summary.elapsed_seconds);
         self.say(format_args!(
             "{}: {} · {} in {}{}",
@@ -259,13 +265,15 @@ impl Report {
     /// If stdout takes no more.
     pub fn row(&self, out: &mut impl Write, row: &RowStatus) -> io::Result<()> {
         let live = row.live.map(|live| format!("{live:?}").to_lowercase()).unwrap_or_default();
+        let due = row.notice.as_ref().is_some_and(|notice| notice.state == NoticeState::Due);
+        let why = row.reason.as_deref().or(due.then_some("its notice is not sent yet"));
         let words = format!(
             "{:>6}  {:<10}  {:<8}  {:<40}  {}",
             row.row,
             row.state,
             live,
             shown(&row.user_principal_name),
-            row.reason.as_deref().map(shown).unwrap_or_default()
+            why.map(shown).unwrap_or_default()
         );
         writeln!(out, "{}", words.trim_end())
     }

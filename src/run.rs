@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use crate::clock::Clock;
 use crate::graph::{FoundPass, Graph, GraphError};
 use crate::ids::{Line, UserId};
-use crate::ledger::{Counts, Ledger, LedgerError, MailRecord, RowRecord, Standing};
+use crate::ledger::{Counts, Errand, Ledger, LedgerError, MailRecord, RowRecord, Standing, State};
 use crate::limits;
 use crate::progress::Watcher;
 use crate::stages::Drain;
@@ -71,6 +71,10 @@ pub struct Summary {
     pub sealed: u64,
     /// Mailed.
     pub delivered: u64,
+    /// Notices that a courier took, of passes that are not removed.
+    pub notices_sent: u64,
+    /// Notices of mailed passes that no courier is known to have taken.
+    pub notices_open: u64,
     /// Have a live sealed pass, and a mail of unknown fate; `unsettled` counts them too.
     #[serde(skip)]
     pub mailing: u64,
@@ -109,6 +113,8 @@ impl Summary {
                 + of(Standing::Removed),
             sealed: of(Standing::Sealed),
             delivered: of(Standing::Delivered),
+            notices_sent: counts.notices_sent,
+            notices_open: counts.notices_open,
             mailing: of(Standing::Mailing),
             removed: of(Standing::Removed),
             failed: of(Standing::Failed),
@@ -131,6 +137,8 @@ impl Summary {
             issued: 0,
             sealed: 0,
             delivered: 0,
+            notices_sent: 0,
+            notices_open: 0,
             mailing: 0,
             removed: 0,
             failed: 0,
@@ -183,6 +191,9 @@ pub struct RowStatus {
     /// Its latest mail.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailStatus>,
+    /// The notice to somebody else, if it is to have one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<NoticeStatus>,
     /// Why it stands where it stands.
     pub reason: Option<String>,
     /// What Graph says now, with `--live`.
@@ -231,6 +242,63 @@ impl MailStatus {
     }
 }
 
+/// A row's notice.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NoticeStatus {
+    /// How far it is.
+    pub state: NoticeState,
+    /// To whom.
+    pub to: String,
+    /// The latest one, once there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mail: Option<MailStatus>,
+}
+
+/// How far a row's notice is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NoticeState {
+    /// Its pass has not been mailed.
+    Waiting,
+    /// It can be sent.
+    Due,
+    /// It is about to go out.
+    Mailing,
+    /// Nobody knows whether it went out.
+    Unsettled,
+    /// The other side refused it for good.
+    Refused,
+    /// A courier took it.
+    Sent,
+    /// Its pass was removed before a courier took it.
+    Dropped,
+}
+
+impl NoticeStatus {
+    fn of(row: &RowRecord) -> Option<Self> {
+        let reader = row.notice_reader.as_ref()?;
+        let mail = row.notice.as_ref();
+        let state = match &row.state {
+            State::Sealed { .. } | State::Mailing { .. } => NoticeState::Waiting,
+            State::Delivered { notice, .. } => match notice.as_ref()? {
+                Errand::Due if mail.is_some_and(MailRecord::is_refused) => NoticeState::Refused,
+                Errand::Due => NoticeState::Due,
+                Errand::Open(mail) if mail.lost => NoticeState::Unsettled,
+                Errand::Open(_) => NoticeState::Mailing,
+                Errand::Done => NoticeState::Sent,
+            },
+            State::Removed { .. } if mail.is_some_and(|mail| mail.receipt.is_some()) => {
+                NoticeState::Sent
+            }
+            State::Removed { .. } => NoticeState::Dropped,
+            _ => return None,
+        };
+        let to = mail.map_or(&reader.address, |mail| &mail.posted.to).clone();
+        Some(Self { state, to, mail: mail.map(MailStatus::of) })
+    }
+}
+
 /// What Graph says of a row's pass now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -269,6 +337,7 @@ impl RowStatus {
             recipient,
             handoff: row.handoff.clone(),
             mail: row.mail.as_ref().map(MailStatus::of),
+            notice: NoticeStatus::of(row),
             reason: row.reason.clone(),
             live,
         }

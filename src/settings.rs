@@ -186,6 +186,16 @@ pub enum SettingsError {
     /// `[mail]`.
     #[error(transparent)]
     Mail(#[from] MailSettingsError),
+    /// `--notice-to` without any mail.
+    #[error(
+        "--notice-to tells somebody who has a pass that was mailed, and no mail is asked for; add --deliver, or --to for a later tapwave deliver"
+    )]
+    NoticeOfNothing,
+    /// `--notice-to` beside a mail that is itself no more than that.
+    #[error(
+        "--notice-to tells somebody who has the pass, and with --body notice nobody gets it by mail; give --body pass or --body sealed, or leave --notice-to out"
+    )]
+    NoticeOfNotice,
     /// A proxy's user and password on the command line, where others can read them and the
     /// run's `ledger.holder` would keep them. Not quoted.
     #[error("--proxy cannot hold a user or a password; set HTTPS_PROXY, or proxy in tapwave.toml")]
@@ -378,15 +388,20 @@ impl Settings {
         })
     }
 
-    /// How to mail, if any of the flags about mail asks for it.
+    /// How to mail, if any of the flags about mail asks for it. Whether a letter names the
+    /// manager is for whoever reads the templates to say.
     ///
     /// # Errors
-    /// [`SettingsError::Value`] for a place that is none.
+    /// [`SettingsError::Value`] for a place that is none; [`SettingsError::NoticeOfNothing`],
+    /// [`SettingsError::NoticeOfNotice`].
     pub fn mail_options(
         &self,
         mail: &MailArgs,
         want: &WaveArgs,
     ) -> Result<Option<MailOptions>, SettingsError> {
+        if !mail.notice_to.is_empty() && !mail.deliver && mail.to.is_empty() {
+            return Err(SettingsError::NoticeOfNothing);
+        }
         let wanted =
             mail.deliver || !mail.to.is_empty() || mail.body.is_some() || mail.template.is_some();
         if !wanted {
@@ -395,14 +410,19 @@ impl Settings {
         let to = if mail.to.is_empty() {
             vec![To::Column, To::Manager]
         } else {
-            mail.to.iter().map(|text| place(text)).collect::<Result<_, _>>()?
+            places("--to", &mail.to)?
         };
+        let notice_to = places("--notice-to", &mail.notice_to)?;
+        let body = mode(mail.body);
+        news_of_a_pass(body, &notice_to)?;
         let zone = self.zone(want)?;
         Ok(Some(MailOptions {
             at_once: mail.deliver,
             to,
-            body: mode(mail.body).as_str().to_owned(),
-            templates: mail.template.clone(),
+            notice_to,
+            names_manager: false,
+            body: body.as_str().to_owned(),
+            templates: mail.template.as_deref().map(absolute),
             time_zone: zone.and_then(|zone| zone.iana_name().map(ToOwned::to_owned)),
         }))
     }
@@ -522,9 +542,30 @@ pub fn mode(body: Option<BodyArg>) -> Mode {
     }
 }
 
-/// One word of `--to`.
-fn place(text: &str) -> Result<To, SettingsError> {
-    let wrong = |remedy| SettingsError::Value { name: "--to", value: text.to_owned(), remedy };
+/// Nobody can be told who has a pass that is mailed to nobody.
+///
+/// # Errors
+/// [`SettingsError::NoticeOfNotice`]
+pub fn news_of_a_pass(body: Mode, notice_to: &[To]) -> Result<(), SettingsError> {
+    if body == Mode::Notice && !notice_to.is_empty() {
+        return Err(SettingsError::NoticeOfNotice);
+    }
+    Ok(())
+}
+
+/// A path as a ledger must hold it: the same from whatever folder a later command is started.
+#[must_use]
+pub fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn places(flag: &'static str, texts: &[String]) -> Result<Vec<To>, SettingsError> {
+    texts.iter().map(|text| place(flag, text)).collect()
+}
+
+/// One word of `--to` or `--notice-to`.
+fn place(flag: &'static str, text: &str) -> Result<To, SettingsError> {
+    let wrong = |remedy| SettingsError::Value { name: flag, value: text.to_owned(), remedy };
     match text.trim().to_ascii_lowercase().as_str() {
         "column:deliverto" => Ok(To::Column),
         "manager" => Ok(To::Manager),

@@ -11,7 +11,7 @@ use crate::courier::settings::MailPlan;
 use crate::courier::smtp::Waits;
 use crate::courier::{Courier, GraphMail, Smtp};
 use crate::exit::Exit;
-use crate::ledger::{Access, Ledger, MailOptions};
+use crate::ledger::{Access, Ledger, MailOptions, Standing};
 use crate::letter::Mode;
 use crate::report::{count, shown};
 use crate::roster::Header;
@@ -19,7 +19,7 @@ use crate::run::delivering::{self, Delivery, Post, Wish};
 use crate::run::{Session, Summary};
 use crate::settings::{self, Settings};
 use crate::stages::cleanup::Fate;
-use crate::stages::deliver::{Desk, Mailroom, Stop, absolute};
+use crate::stages::deliver::{Again, Desk, Mailroom, Stop};
 use crate::vault::Identities;
 
 /// Mail as flags and settings want it, before anybody signs in.
@@ -104,8 +104,12 @@ pub(super) async fn deliver(
         let what = "this run was closed by cleanup, so nothing more is mailed from it";
         return Err(Failure::new(Exit::Usage, what, &["a new run issues new passes"]));
     }
-    let carrier = Carrier::load(&options(args, &ledger), &args.identities, settings, world)?;
-    if !carrier.runs_ahead() {
+    let options = options(args, &ledger);
+    let carrier = Carrier::load(&options, &args.identities, settings, world)?;
+    settings::news_of_a_pass(carrier.desk.mode, &options.notice_to)?;
+    let counts = ledger.counts().await?;
+    let locked = counts.of(Standing::Sealed) + counts.of(Standing::Mailing) > 0;
+    if locked && !carrier.runs_ahead() {
         let what = "the mails carry the codes, and nothing is given to open the sealed copies with";
         return Err(Failure::new(Exit::Usage, what, &["give -i IDENTITY, or --body sealed"]));
     }
@@ -120,7 +124,8 @@ pub(super) async fn deliver(
         world.reconnect(settings, &ledger, &needs).await?
     };
     let post = carrier.post(&ledger, &session, settings, world)?;
-    let wish = Wish { due, resend: args.resend_unsettled, revoke: args.revoke_undelivered };
+    let again = Again { unsettled: args.resend_unsettled, refused: args.retry_refused };
+    let wish = Wish { due, again, revoke: args.revoke_undelivered };
     let delivered = delivering::deliver(&post, &session, wish).await;
     post.room.courier.close().await;
     finish(&ledger, &delivered?, &session, world).await
@@ -133,7 +138,7 @@ fn options(args: &DeliverArgs, ledger: &Ledger) -> MailOptions {
         settings::mode(args.body).as_str().clone_into(&mut options.body);
     }
     if let Some(path) = &args.template {
-        options.templates = Some(absolute(path));
+        options.templates = Some(settings::absolute(path));
     }
     options
 }
@@ -181,7 +186,7 @@ async fn finish(
     if exit != Exit::Done {
         next.push((format!("tapwave status {name}"), "shows every row"));
     }
-    if summary.mailing > 0 {
+    if summary.mailing + summary.notices_open > 0 {
         let resend = format!("tapwave deliver {name} -i IDENTITY --resend-unsettled");
         next.push((resend, "repeats mails of unknown fate with identical bytes"));
     }

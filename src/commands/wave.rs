@@ -16,7 +16,11 @@ use crate::run::issuing::{self, Issuance};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
 use crate::stages::check::{Check, Issuers, Problem};
+use crate::stages::deliver::Preview;
 use crate::stages::seal::RecipientBook;
+
+/// How long the rule between two letters is, in characters.
+const RULE: usize = 72;
 
 /// A wave, what is wanted of it, and who may read it.
 pub(super) struct Wanted<'a> {
@@ -61,9 +65,9 @@ impl<'a> Wanted<'a> {
     ) -> Result<Self, Failure> {
         let mut options = settings.mail_options(mail, self.want)?;
         if let Some(options) = &mut options {
-            let templates = options.templates.take();
-            options.templates = templates.as_deref().map(crate::stages::deliver::absolute);
-            self.carrier = Some(Carrier::load(options, &mail.identities, settings, world)?);
+            let carrier = Carrier::load(options, &mail.identities, settings, world)?;
+            options.names_manager = carrier.desk.names_manager(options);
+            self.carrier = Some(carrier);
         }
         self.options.mail = options;
         self.allow_late = mail.allow_late;
@@ -331,7 +335,8 @@ pub(super) async fn finish(
         exit = exit.and(Exit::RowsFailed);
     }
     let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
-    let undelivered = mailed && summary.sealed + summary.mailing > 0;
+    let locked = summary.sealed + summary.mailing > 0;
+    let undelivered = mailed && (locked || summary.notices_open > 0);
     if undelivered {
         exit = exit.and(Exit::DeliveryIncomplete);
     }
@@ -352,7 +357,9 @@ pub(super) async fn finish(
         next.push((format!("tapwave status {name}"), "shows every row"));
     }
     if undelivered {
-        let deliver = format!("tapwave deliver {name} -i IDENTITY");
+        // A notice needs nothing to be opened.
+        let identity = if locked { " -i IDENTITY" } else { "" };
+        let deliver = format!("tapwave deliver {name}{identity}");
         next.push((deliver, "mails what is not yet delivered"));
     }
     if summary.sealed + summary.mailing + summary.delivered > 0 {
@@ -363,7 +370,7 @@ pub(super) async fn finish(
     Ok(exit)
 }
 
-/// One row's letter with a dummy code, on stdout.
+/// One row's letters with a dummy code, on stdout.
 fn preview(
     line: Line,
     wanted: &Wanted<'_>,
@@ -385,11 +392,15 @@ fn preview(
         let why = row.reason.as_deref().map(shown).unwrap_or_default();
         return Err(Failure::new(Exit::Problems, format!("line {line} gets no pass: {why}"), &[]));
     }
-    let letter = carrier.desk.preview(&row, &verdict.header, world.clock.now());
-    let letter = letter.map_err(|error| Failure::new(Exit::Problems, error, &[]))?;
-    let to = row.reader.as_ref().map_or("", |reader| reader.address.as_str());
+    let letters = carrier.desk.preview(&row, &verdict.header, world.clock.now());
+    let letters = letters.map_err(|error| Failure::new(Exit::Problems, error, &[]))?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "To: {}\nSubject: {}\n\n{}", shown(to), letter.subject(), letter.text())?;
+    for (place, Preview { to, letter, .. }) in letters.iter().enumerate() {
+        if place > 0 {
+            writeln!(out, "\n{}\n", "-".repeat(RULE))?;
+        }
+        writeln!(out, "To: {}\nSubject: {}\n\n{}", shown(to), letter.subject(), letter.text())?;
+    }
     Ok(Exit::Done)
 }
 

@@ -12,8 +12,9 @@ use crate::limits;
 
 /// "tapw": how `file` and `SQLite` tell a ledger from other databases.
 const APPLICATION_ID: i64 = 0x7461_7077;
-/// The format. A change that an older tapwave would misread counts it up.
-const VERSION: i64 = 1;
+/// The format. A change that an older tapwave would misread counts it up. 2: a row may have a
+/// second mail, the notice.
+const VERSION: i64 = 2;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Statements kept prepared; there are fewer.
 const STATEMENTS: usize = 64;
@@ -134,6 +135,9 @@ impl Vetted {
             VERSION => Ok(()),
             found if found > VERSION => {
                 Err(LedgerError::Newer { path: path.to_owned(), found, known: VERSION })
+            }
+            found @ 1..VERSION => {
+                Err(LedgerError::Older { path: path.to_owned(), found, known: VERSION })
             }
             found => Err(LedgerError::Damaged {
                 path: path.to_owned(),

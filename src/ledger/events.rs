@@ -39,6 +39,9 @@ pub struct Eligible {
     /// Who gets the mail, if mail was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reader: Option<Reader>,
+    /// Who is told that the reader has it, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice_reader: Option<Reader>,
 }
 
 /// Who gets a row's mail, as the check found it.
@@ -53,6 +56,27 @@ pub struct Reader {
     pub locale: Option<String>,
     /// The person's manager, for the letter: name and mail address.
     pub manager: Option<(String, String)>,
+}
+
+/// Which of a row's mails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Channel {
+    /// The one to whoever gets the pass.
+    Pass,
+    /// The one to whoever is told that somebody else has it.
+    Notice,
+}
+
+impl Channel {
+    /// The word for it in the ledger's tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Notice => "notice",
+        }
+    }
 }
 
 /// What is frozen of a mail before its first byte is sent.
@@ -71,6 +95,48 @@ pub struct Posted {
     pub body: String,
     /// SHA-256 of the bytes, in hex.
     pub digest: String,
+}
+
+/// What became of one mail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "outcome")]
+pub enum MailOutcome {
+    /// The other side took it and answers for it.
+    Taken {
+        /// Its own words.
+        receipt: String,
+    },
+    /// It certainly did not go out and may be sent again.
+    NotSent {
+        /// What broke.
+        why: String,
+    },
+    /// The other side refused it for good.
+    Refused {
+        /// Its own words.
+        why: String,
+    },
+    /// Nobody knows whether it went out.
+    Lost {
+        /// What broke.
+        why: String,
+    },
+}
+
+impl MailOutcome {
+    /// The word for it, whichever of a row's mails it is.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Taken { .. } => "delivered",
+            Self::NotSent { .. } => "mail not sent",
+            Self::Refused { .. } => Self::REFUSED,
+            Self::Lost { .. } => "mail lost",
+        }
+    }
+
+    /// The word for a refusal.
+    pub(super) const REFUSED: &str = "mail refused";
 }
 
 /// One durable record about one row.
@@ -172,27 +238,22 @@ pub enum Event {
     /// An operator's resume gives a failed row another chance.
     Retried,
     /// A mail is about to be sent.
-    MailIntended(Box<Posted>),
-    /// The mail certainly did not go out and may be sent again.
-    MailNotSent {
-        /// What broke.
-        why: String,
+    MailIntended {
+        /// Which of the row's.
+        channel: Channel,
+        /// What is frozen of it.
+        posted: Box<Posted>,
     },
-    /// The other side refused the mail for good.
-    MailRefused {
-        /// Its own words.
-        why: String,
+    /// What became of a mail.
+    MailEnded {
+        /// Which of the row's.
+        channel: Channel,
+        /// Taken, not sent, refused, or lost.
+        #[serde(flatten)]
+        outcome: MailOutcome,
     },
-    /// Nobody knows whether the mail went out.
-    MailLost {
-        /// What broke.
-        why: String,
-    },
-    /// The other side took the mail and answers for it.
-    Delivered {
-        /// Its own words.
-        receipt: String,
-    },
+    /// Somebody else than the reader is to be told who has the pass now.
+    NoticeDue,
     /// Cleanup is about to delete this pass.
     RemovalIntended {
         /// The pass.
@@ -231,11 +292,16 @@ impl Event {
             Self::Verified => "verified",
             Self::Doubted => "doubted",
             Self::Retried => "retried",
-            Self::MailIntended(_) => "mail intended",
-            Self::MailNotSent { .. } => "mail not sent",
-            Self::MailRefused { .. } => "mail refused",
-            Self::MailLost { .. } => "mail lost",
-            Self::Delivered { .. } => "delivered",
+            Self::MailIntended { channel: Channel::Pass, .. } => "mail intended",
+            Self::MailIntended { channel: Channel::Notice, .. } => "notice intended",
+            Self::MailEnded { channel: Channel::Pass, outcome } => outcome.name(),
+            Self::MailEnded { channel: Channel::Notice, outcome } => match outcome {
+                MailOutcome::Taken { .. } => "notice sent",
+                MailOutcome::NotSent { .. } => "notice not sent",
+                MailOutcome::Refused { .. } => "notice refused",
+                MailOutcome::Lost { .. } => "notice lost",
+            },
+            Self::NoticeDue => "notice due",
             Self::RemovalIntended { .. } => "removal intended",
             Self::Removed { .. } => "removed",
             Self::ForeignSeen { .. } => "foreign seen",
@@ -254,9 +320,18 @@ impl Event {
             | Self::Refused { why, .. }
             | Self::Lost { why, .. }
             | Self::Held { why, .. } => Some(why.clone()),
-            Self::MailNotSent { why } => Some(format!("mail not sent: {why}")),
-            Self::MailRefused { why } => Some(format!("mail refused: {why}")),
-            Self::MailLost { why } => Some(format!("mail of unknown fate: {why}")),
+            Self::MailEnded { channel, outcome } => {
+                let mail = match channel {
+                    Channel::Pass => "mail",
+                    Channel::Notice => "notice",
+                };
+                match outcome {
+                    MailOutcome::Taken { .. } => None,
+                    MailOutcome::NotSent { why } => Some(format!("{mail} not sent: {why}")),
+                    MailOutcome::Refused { why } => Some(format!("{mail} refused: {why}")),
+                    MailOutcome::Lost { why } => Some(format!("{mail} of unknown fate: {why}")),
+                }
+            }
             _ => None,
         }
     }

@@ -54,6 +54,21 @@ pub enum LedgerError {
         /// The newest we know.
         known: i64,
     },
+    /// Made by an earlier tapwave, whose rows lack what this one relies on.
+    #[error(
+        "failed to open {}: its format is version {found} and this tapwave ({}) works on version \
+         {known}; carry this run on, or clean it up, with the tapwave that made it",
+        path.display(),
+        env!("CARGO_PKG_VERSION")
+    )]
+    Older {
+        /// The ledger.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The one we work on.
+        known: i64,
+    },
     /// A database of some other program.
     #[error(
         "failed to open {}: it is no tapwave ledger; name a run's folder, `tapwave runs` lists \

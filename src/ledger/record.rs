@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::events::{Asked, IntentId, Posted, Reader};
+use super::events::{Asked, IntentId, MailOutcome, Posted, Reader};
 use super::state::{Standing, State};
 use crate::ids::{Line, MethodId, UserId};
 
@@ -81,6 +81,10 @@ pub struct MailOptions {
     pub at_once: bool,
     /// `--to`, in order.
     pub to: Vec<To>,
+    /// `--notice-to`, in order; empty if nobody else is told.
+    pub notice_to: Vec<To>,
+    /// Whether a letter names the person's manager, who is then looked up for every row.
+    pub names_manager: bool,
     /// `--body`: `pass`, `sealed` or `notice`.
     pub body: String,
     /// `--template`.
@@ -201,6 +205,10 @@ pub struct RowRecord {
     pub reader: Option<Reader>,
     /// The latest mail.
     pub mail: Option<MailRecord>,
+    /// Who is told that somebody else has the pass.
+    pub notice_reader: Option<Reader>,
+    /// The latest notice.
+    pub notice: Option<MailRecord>,
     /// Attempts that were lost since the check, or since an operator last let the row try
     /// again. Throttled ones do not count.
     pub attempts: u32,
@@ -255,33 +263,8 @@ impl MailRecord {
     /// Whether the other side refused it for good.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.outcome.as_deref() == Some("mail refused")
+        self.outcome.as_deref() == Some(MailOutcome::REFUSED)
     }
-}
-
-/// What became of one mail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MailOutcome {
-    /// Taken.
-    Delivered {
-        /// The other side's own words.
-        receipt: String,
-    },
-    /// It certainly did not go out.
-    NotSent {
-        /// What broke.
-        why: String,
-    },
-    /// A definite no.
-    Refused {
-        /// The other side's own words.
-        why: String,
-    },
-    /// Nobody knows.
-    Lost {
-        /// What broke.
-        why: String,
-    },
 }
 
 /// How an attempt that issued nothing we hold came out.
@@ -310,6 +293,10 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     pub(super) by_standing: [u64; Standing::ALL.len()],
+    /// Notices that a courier took, of passes that are not removed.
+    pub notices_sent: u64,
+    /// Notices that no courier is known to have taken, although the pass was mailed.
+    pub notices_open: u64,
     /// Calls to Graph.
     pub requests: u64,
     /// Calls that Graph refused because of throttling.

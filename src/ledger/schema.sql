@@ -1,4 +1,4 @@
--- A tapwave run, version 1. It holds no pass in the clear and no token.
+-- A tapwave run, version 2. It holds no pass in the clear and no token.
 -- Times are RFC 3339 in UTC. Columns that end in _json hold JSON.
 
 CREATE TABLE about (
@@ -31,10 +31,13 @@ CREATE TABLE rows (
     pass_one_time           INTEGER,
     reason                  TEXT,
     reader_json             TEXT,                 -- who gets the mail
+    notice_reader_json      TEXT,                 -- who is told that the reader has it
+    notice                  TEXT,                 -- due, open or done, once that mail was taken
     foreign_method_id       TEXT,                 -- somebody else's pass that was seen
     handoff_file            TEXT
 ) STRICT;
 CREATE INDEX rows_by_state ON rows (state, line);
+CREATE INDEX rows_by_notice ON rows (notice, line) WHERE notice IS NOT NULL;
 
 -- The encrypted passes: each is a complete age file. Empty once cleanup has purged them.
 CREATE TABLE sealed (
@@ -72,9 +75,10 @@ CREATE TABLE events (
 ) STRICT;
 CREATE INDEX events_by_line ON events (line, seq);
 
--- The latest mail of each row: what was frozen before it was sent, and what became of it.
+-- The latest mails of each row, one for a channel: what was frozen before it was sent, and what became of it.
 CREATE TABLE mails (
-    line        INTEGER PRIMARY KEY,
+    line        INTEGER NOT NULL,
+    channel     TEXT NOT NULL,  -- pass: to whoever gets it; notice: to whoever is told of that
     message_id  TEXT NOT NULL,
     mail_date   TEXT NOT NULL,  -- its Date header
     recipient   TEXT NOT NULL,
@@ -83,8 +87,9 @@ CREATE TABLE mails (
     digest      TEXT NOT NULL,  -- SHA-256 of its bytes
     outcome     TEXT,           -- NULL: unknown
     receipt     TEXT,           -- the other side's words
-    ended_at    TEXT
-) STRICT;
+    ended_at    TEXT,
+    PRIMARY KEY (line, channel)
+) STRICT, WITHOUT ROWID;
 
 -- Finished handoff files.
 CREATE TABLE handoffs (

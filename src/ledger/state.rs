@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::events::{Event, IntentId};
+use super::events::{Channel, Event, IntentId, MailOutcome};
 use crate::ids::MethodId;
 
 /// Where a row stands.
@@ -54,18 +54,15 @@ pub enum State {
     Mailing {
         /// The pass's id.
         method: MethodId,
-        /// SHA-256 of the mail's bytes: nothing else may be sent in its place.
-        digest: String,
-        /// True if nobody knows whether the mail went out and nothing is under way.
-        lost: bool,
-        /// True if an earlier sending of these bytes may have arrived, so that no later
-        /// failure makes the row one that was certainly not mailed.
-        again: bool,
+        /// What may go out.
+        mail: OpenMail,
     },
     /// A courier took the mail and answers for it.
     Delivered {
         /// The pass's id.
         method: MethodId,
+        /// How far the notice to somebody else is, if one was asked for.
+        notice: Option<Errand>,
     },
     /// Cleanup deleted the pass and looked again.
     Removed {
@@ -78,6 +75,43 @@ pub enum State {
         #[serde(default)]
         after_loss: bool,
     },
+}
+
+/// How far one mail is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Errand {
+    /// Nothing of it has gone out.
+    Due,
+    /// It is about to go out, or its answer was lost.
+    Open(OpenMail),
+    /// A courier took it and answers for it.
+    Done,
+}
+
+/// A mail that may have gone out.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenMail {
+    /// SHA-256 of the mail's bytes: nothing else may be sent in its place.
+    pub digest: String,
+    /// True if nobody knows whether the mail went out and nothing is under way.
+    pub lost: bool,
+    /// True if an earlier sending of these bytes may have arrived, so that no later failure
+    /// makes it a mail that was certainly not sent.
+    pub again: bool,
+}
+
+impl Errand {
+    /// One word for the ledger's tables.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Open(_) => "open",
+            Self::Done => "done",
+        }
+    }
 }
 
 /// The state without its evidence: what people, filters and counts speak of.
@@ -170,9 +204,18 @@ impl State {
         match self {
             Self::Sealed { method, .. }
             | Self::Mailing { method, .. }
-            | Self::Delivered { method }
+            | Self::Delivered { method, .. }
             | Self::Removed { method }
             | Self::Held { sealed: Some(method) } => Some(method),
+            _ => None,
+        }
+    }
+
+    /// How far the row's notice is, if it is to have one and its pass has been mailed.
+    #[must_use]
+    pub const fn notice(&self) -> Option<&Errand> {
+        match self {
+            Self::Delivered { notice, .. } => notice.as_ref(),
             _ => None,
         }
     }
@@ -251,36 +294,60 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
     })
 }
 
-/// [`next`], for a pass that is mailed.
+/// [`next`], for a pass that is mailed, and the notice of it.
 fn mailed(state: &State, event: &Event) -> Option<State> {
     use State::{Delivered, Mailing, Sealed};
+    let of = |method: &MethodId, errand: Errand| match errand {
+        Errand::Due => Sealed { method: method.clone(), proven: true },
+        Errand::Open(mail) => Mailing { method: method.clone(), mail },
+        Errand::Done => Delivered { method: method.clone(), notice: None },
+    };
     Some(match (state, event) {
-        (Sealed { method, proven: true }, Event::MailIntended(mail)) => Mailing {
-            method: method.clone(),
-            digest: mail.digest.clone(),
-            lost: false,
-            again: false,
-        },
-        // What may have arrived is sent again with the same bytes or not at all.
-        (Mailing { method, digest, lost: true, .. }, Event::MailIntended(mail))
-            if *digest == mail.digest =>
-        {
-            Mailing { method: method.clone(), digest: digest.clone(), lost: false, again: true }
+        (Sealed { method, proven: true }, _) => {
+            of(method, carried(&Errand::Due, event, Channel::Pass)?)
         }
-        (
-            Mailing { method, lost: false, again: false, .. },
-            Event::MailNotSent { .. } | Event::MailRefused { .. },
-        ) => Sealed { method: method.clone(), proven: true },
-        (
-            Mailing { method, digest, lost: false, again },
-            Event::MailNotSent { .. } | Event::MailRefused { .. } | Event::MailLost { .. },
-        ) => Mailing { method: method.clone(), digest: digest.clone(), lost: true, again: *again },
-        (Mailing { method, lost: false, .. }, Event::Delivered { .. }) => {
-            Delivered { method: method.clone() }
+        (Mailing { method, mail }, _) => {
+            of(method, carried(&Errand::Open(mail.clone()), event, Channel::Pass)?)
         }
-
+        // Nobody is told that somebody has the pass before a courier answers for that.
+        (Delivered { method, notice: None }, Event::NoticeDue) => {
+            Delivered { method: method.clone(), notice: Some(Errand::Due) }
+        }
+        (Delivered { method, notice: Some(notice) }, _) => {
+            let notice = Some(carried(notice, event, Channel::Notice)?);
+            Delivered { method: method.clone(), notice }
+        }
         _ => return None,
     })
+}
+
+/// The legal moves of one mail, the same for both of a row's.
+fn carried(errand: &Errand, event: &Event, which: Channel) -> Option<Errand> {
+    let open = |digest: &str, lost, again| {
+        Some(Errand::Open(OpenMail { digest: digest.to_owned(), lost, again }))
+    };
+    match (errand, event) {
+        (_, Event::MailIntended { channel, .. } | Event::MailEnded { channel, .. })
+            if *channel != which =>
+        {
+            None
+        }
+        (Errand::Due, Event::MailIntended { posted, .. }) => open(&posted.digest, false, false),
+        // What may have arrived is sent again with the same bytes or not at all.
+        (Errand::Open(mail), Event::MailIntended { posted, .. })
+            if mail.lost && mail.digest == posted.digest =>
+        {
+            open(&mail.digest, false, true)
+        }
+        (Errand::Open(mail), Event::MailEnded { outcome, .. }) if !mail.lost => match outcome {
+            MailOutcome::Taken { .. } => Some(Errand::Done),
+            MailOutcome::NotSent { .. } | MailOutcome::Refused { .. } if !mail.again => {
+                Some(Errand::Due)
+            }
+            _ => open(&mail.digest, true, mail.again),
+        },
+        _ => None,
+    }
 }
 
 /// [`next`], for a pass that is removed.
@@ -295,7 +362,7 @@ fn removed(state: &State, event: &Event) -> Option<State> {
         (
             Sealed { method, .. }
             | Mailing { method, .. }
-            | Delivered { method }
+            | Delivered { method, .. }
             | Held { sealed: Some(method) },
             Event::Removed { .. },
         ) => Removed { method: method.clone() },
@@ -386,15 +453,40 @@ mod tests {
         assert!(next(&intent, &late).is_err());
     }
 
-    fn mail(digest: &str) -> Event {
-        Event::MailIntended(Box::new(crate::ledger::Posted {
+    fn mail_of(channel: Channel, digest: &str) -> Event {
+        let posted = Box::new(crate::ledger::Posted {
             message_id: "<a@b.example>".into(),
             date: jiff::Timestamp::UNIX_EPOCH,
             to: "ada@contoso.example".into(),
             courier: "smtp".into(),
             body: "pass".into(),
             digest: digest.into(),
-        }))
+        });
+        Event::MailIntended { channel, posted }
+    }
+
+    fn mail(digest: &str) -> Event {
+        mail_of(Channel::Pass, digest)
+    }
+
+    fn ended(outcome: MailOutcome) -> Event {
+        Event::MailEnded { channel: Channel::Pass, outcome }
+    }
+
+    fn not_sent() -> MailOutcome {
+        MailOutcome::NotSent { why: "450".into() }
+    }
+
+    fn refused() -> MailOutcome {
+        MailOutcome::Refused { why: "550".into() }
+    }
+
+    fn lost() -> MailOutcome {
+        MailOutcome::Lost { why: "cut".into() }
+    }
+
+    fn taken() -> MailOutcome {
+        MailOutcome::Taken { receipt: "250".into() }
     }
 
     #[test]
@@ -403,9 +495,9 @@ mod tests {
         assert!(next(&sealed(false), &mail("d")).is_err());
         let mailing = next(&sealed(true), &mail("d")).expect("legal");
         assert!(next(&mailing, &mail("d")).is_err(), "one is under way");
-        let not_sent = next(&mailing, &Event::MailNotSent { why: "450".into() });
+        let not_sent = next(&mailing, &ended(not_sent()));
         assert_eq!(not_sent, Ok(sealed(true)));
-        let delivered = next(&mailing, &Event::Delivered { receipt: "250".into() }).expect("legal");
+        let delivered = next(&mailing, &ended(taken())).expect("legal");
         assert!(next(&delivered, &mail("d")).is_err(), "twice");
     }
 
@@ -413,17 +505,50 @@ mod tests {
     fn a_lost_mail_is_repeated_with_the_same_bytes_or_not_at_all() {
         let sealed = State::Sealed { method: method("m"), proven: true };
         let mailing = next(&sealed, &mail("d")).expect("legal");
-        let lost = next(&mailing, &Event::MailLost { why: "cut".into() }).expect("legal");
-        assert!(next(&lost, &mail("other")).is_err());
-        let again = next(&lost, &mail("d")).expect("legal");
-        for event in [
-            Event::MailNotSent { why: "450".into() },
-            Event::MailRefused { why: "550".into() },
-            Event::MailLost { why: "cut".into() },
-        ] {
-            let after = next(&again, &event).expect("legal");
-            assert!(matches!(after, State::Mailing { lost: true, .. }), "the first may be there");
+        let open = next(&mailing, &ended(lost())).expect("legal");
+        assert!(next(&open, &mail("other")).is_err());
+        let again = next(&open, &mail("d")).expect("legal");
+        for outcome in [not_sent(), refused(), lost()] {
+            let after = next(&again, &ended(outcome)).expect("legal");
+            let State::Mailing { mail: open, .. } = &after else {
+                panic!("the first may be there")
+            };
+            assert!(open.lost);
             assert!(next(&after, &mail("other")).is_err());
+        }
+    }
+
+    #[test]
+    fn a_notice_goes_the_same_way_and_only_behind_the_pass() {
+        let notice = |digest| mail_of(Channel::Notice, digest);
+        let ended = |outcome| Event::MailEnded { channel: Channel::Notice, outcome };
+        let with = |notice| State::Delivered { method: method("m"), notice };
+        let sealed = State::Sealed { method: method("m"), proven: true };
+        let mailing = next(&sealed, &mail("d")).expect("legal");
+        for state in [&sealed, &mailing, &with(None)] {
+            assert!(next(state, &notice("n")).is_err(), "{state:?}");
+            assert!(next(state, &ended(taken())).is_err(), "{state:?}");
+        }
+        for state in [&sealed, &mailing] {
+            assert!(next(state, &Event::NoticeDue).is_err(), "{state:?}");
+        }
+        let due = next(&with(None), &Event::NoticeDue).expect("legal");
+        assert_eq!(due, with(Some(Errand::Due)));
+        assert!(next(&due, &mail("d")).is_err(), "the pass goes out once");
+        let open = next(&due, &notice("n")).expect("legal");
+        assert!(next(&open, &notice("n")).is_err(), "one is under way");
+        assert_eq!(next(&open, &ended(refused())), Ok(due));
+        let lost = next(&open, &ended(lost())).expect("legal");
+        assert!(next(&lost, &notice("other")).is_err());
+        let again = next(&lost, &notice("n")).expect("legal");
+        let after = next(&again, &ended(not_sent())).expect("legal");
+        assert!(matches!(after.notice(), Some(Errand::Open(OpenMail { lost: true, .. }))));
+        let done = next(&again, &ended(taken())).expect("legal");
+        assert_eq!(done, with(Some(Errand::Done)));
+        assert!(next(&done, &notice("n")).is_err(), "twice");
+        for state in [&open, &lost, &done] {
+            let removed = next(state, &Event::Removed { already: false });
+            assert_eq!(removed, Ok(State::Removed { method: method("m") }));
         }
     }
 

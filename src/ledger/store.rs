@@ -12,13 +12,13 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::events::{Asked, Eligible, Event, IntentId, Posted};
+use super::events::{Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted};
 use super::fault::LedgerError;
 use super::record::{
-    About, Counts, IntentRecord, Issued, MailOutcome, MailRecord, NewBadRow, NewRow, Outcome,
-    RowRecord, Unhanded,
+    About, Counts, IntentRecord, Issued, MailRecord, NewBadRow, NewRow, Outcome, RowRecord,
+    Unhanded,
 };
-use super::state::{self, Standing, State};
+use super::state::{self, Errand, Standing, State};
 use crate::ids::{Line, MethodId, UserId};
 use crate::limits;
 
@@ -96,10 +96,11 @@ pub(super) fn record(
             | Event::NotEffected { .. }
             | Event::Refused { .. }
             | Event::Sealed { .. }
-            | Event::MailIntended(_)
-            | Event::MailNotSent { .. }
-            | Event::MailRefused { .. }
-            | Event::Delivered { .. }
+            | Event::MailIntended { .. }
+            | Event::NoticeDue
+    ) || matches!(
+        event,
+        Event::MailEnded { outcome, .. } if !matches!(outcome, MailOutcome::Lost { .. })
     );
     if needs_intent {
         return Err(LedgerError::NeedsIntent { line, event: event.name() }.into());
@@ -188,30 +189,35 @@ pub(super) fn seal(
 pub(super) fn intend_mail(
     db: &Connection,
     line: Line,
+    channel: Channel,
     posted: Posted,
     at: Timestamp,
 ) -> Result<(), Halt> {
     if closed(db)?.is_some() {
         return Err(LedgerError::Closed.into());
     }
-    apply(db, line, &Event::MailIntended(Box::new(posted)), at)?;
+    apply(db, line, &Event::MailIntended { channel, posted: Box::new(posted) }, at)?;
     Ok(())
 }
 
-/// Records what became of a mail.
+/// Records what became of a mail. With the pass taken, the notice that the check found a
+/// reader for is due in the same commit.
 pub(super) fn conclude_mail(
     db: &Connection,
     line: Line,
+    channel: Channel,
     outcome: MailOutcome,
     at: Timestamp,
 ) -> Result<State, Halt> {
-    let event = match outcome {
-        MailOutcome::Delivered { receipt } => Event::Delivered { receipt },
-        MailOutcome::NotSent { why } => Event::MailNotSent { why },
-        MailOutcome::Refused { why } => Event::MailRefused { why },
-        MailOutcome::Lost { why } => Event::MailLost { why },
+    let state = apply(db, line, &Event::MailEnded { channel, outcome }, at)?;
+    let told = || {
+        db.prepare_cached("SELECT notice_reader_json IS NOT NULL FROM rows WHERE line = ?1")?
+            .query_row([key(line)], |row| row.get::<_, bool>(0))
     };
-    apply(db, line, &event, at)
+    if matches!(state, State::Delivered { notice: None, .. }) && told()? {
+        return apply(db, line, &Event::NoticeDue, at);
+    }
+    Ok(state)
 }
 
 /// Closes the run; a second time changes nothing.
@@ -293,10 +299,17 @@ fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<St
         Event::OrphanFound { .. } | Event::ForeignSeen { .. } | Event::RemovalIntended { .. }
     );
     db.prepare_cached(
-        "UPDATE rows SET state = ?2, state_json = ?3,
+        "UPDATE rows SET state = ?2, state_json = ?3, notice = ?6,
                          reason = CASE WHEN ?5 THEN reason ELSE ?4 END WHERE line = ?1",
     )?
-    .execute(params![key(line), after.name(), json(&after)?, event.reason(), aside])?;
+    .execute(params![
+        key(line),
+        after.name(),
+        json(&after)?,
+        event.reason(),
+        aside,
+        after.notice().map(Errand::name),
+    ])?;
     keep_evidence(db, line, &before, event, at)?;
     Ok(after)
 }
@@ -348,11 +361,8 @@ fn keep_evidence(
             }
         }
         Event::Retried => restart_attempts(db, line)?,
-        Event::MailIntended(posted) => post(db, line, posted)?,
-        Event::MailNotSent { .. } | Event::MailRefused { .. } | Event::MailLost { .. } => {
-            end_mail(db, line, event, None, at)?;
-        }
-        Event::Delivered { receipt } => end_mail(db, line, event, Some(receipt), at)?,
+        Event::MailIntended { channel, posted } => post(db, line, *channel, posted)?,
+        Event::MailEnded { channel, outcome } => end_mail(db, line, *channel, outcome, at)?,
         Event::Held { found: Some(method), .. } | Event::ForeignSeen { method } => {
             db.prepare_cached("UPDATE rows SET foreign_method_id = ?2 WHERE line = ?1")?
                 .execute(params![key(line), method.as_str()])?;
@@ -365,6 +375,7 @@ fn keep_evidence(
         | Event::OrphanFound { .. }
         | Event::Verified
         | Event::Doubted
+        | Event::NoticeDue
         | Event::RemovalIntended { .. }
         | Event::Removed { .. } => {}
     }
@@ -374,7 +385,8 @@ fn keep_evidence(
 fn keep_eligible(db: &Connection, line: Line, eligible: &Eligible) -> Result<(), rusqlite::Error> {
     db.prepare_cached(
         "UPDATE rows SET user_id = ?2, display_name = ?3, asked_json = ?4,
-                         recipient_set = ?5, reader_json = ?6 WHERE line = ?1",
+                         recipient_set = ?5, reader_json = ?6, notice_reader_json = ?7
+         WHERE line = ?1",
     )?
     .execute(params![
         key(line),
@@ -383,18 +395,25 @@ fn keep_eligible(db: &Connection, line: Line, eligible: &Eligible) -> Result<(),
         json(&eligible.asked)?,
         eligible.set,
         eligible.reader.as_ref().map(json).transpose()?,
+        eligible.notice_reader.as_ref().map(json).transpose()?,
     ])?;
     Ok(())
 }
 
-fn post(db: &Connection, line: Line, posted: &Posted) -> Result<(), rusqlite::Error> {
+fn post(
+    db: &Connection,
+    line: Line,
+    channel: Channel,
+    posted: &Posted,
+) -> Result<(), rusqlite::Error> {
     db.prepare_cached(
         "INSERT OR REPLACE INTO mails
-             (line, message_id, mail_date, recipient, courier, body, digest)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             (line, channel, message_id, mail_date, recipient, courier, body, digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
         key(line),
+        channel.name(),
         posted.message_id,
         posted.date.to_string(),
         posted.to,
@@ -408,14 +427,19 @@ fn post(db: &Connection, line: Line, posted: &Posted) -> Result<(), rusqlite::Er
 fn end_mail(
     db: &Connection,
     line: Line,
-    event: &Event,
-    receipt: Option<&str>,
+    channel: Channel,
+    outcome: &MailOutcome,
     at: Timestamp,
 ) -> Result<(), rusqlite::Error> {
+    let receipt = match outcome {
+        MailOutcome::Taken { receipt } => Some(receipt),
+        _ => None,
+    };
     db.prepare_cached(
-        "UPDATE mails SET outcome = ?2, receipt = ?3, ended_at = ?4 WHERE line = ?1",
+        "UPDATE mails SET outcome = ?3, receipt = ?4, ended_at = ?5
+         WHERE line = ?1 AND channel = ?2",
     )?
-    .execute(params![key(line), event.name(), receipt, at.to_string()])?;
+    .execute(params![key(line), channel.name(), outcome.name(), receipt, at.to_string()])?;
     Ok(())
 }
 
@@ -462,10 +486,17 @@ const ROW: &str = "SELECT r.line, r.user_principal_name, r.cells_json, r.wanted_
     r.state_json, r.user_id, r.display_name, r.asked_json, r.recipient_set, r.method_id,
     r.pass_start, r.pass_lifetime_minutes, r.pass_one_time, r.reason, r.foreign_method_id,
     r.attempts, r.handoff_file, i.intent, i.asked_json, i.graph_time, i.minted_at, i.given_up,
-    i.outcome, r.reader_json, m.message_id, m.mail_date, m.recipient, m.courier, m.body, m.digest,
-    m.outcome, m.receipt, m.ended_at
+    i.outcome, r.reader_json, r.notice_reader_json,
+    m.message_id, m.mail_date, m.recipient, m.courier, m.body, m.digest, m.outcome, m.receipt,
+    m.ended_at,
+    n.message_id, n.mail_date, n.recipient, n.courier, n.body, n.digest, n.outcome, n.receipt,
+    n.ended_at
     FROM rows r LEFT JOIN intents i ON i.intent = r.latest_intent
-    LEFT JOIN mails m ON m.line = r.line";
+    LEFT JOIN mails m ON m.line = r.line AND m.channel = 'pass'
+    LEFT JOIN mails n ON n.line = r.line AND n.channel = 'notice'";
+/// Where in [`ROW`] the columns of the two mails begin.
+const MAIL_COLUMN: usize = 25;
+const NOTICE_COLUMN: usize = 34;
 
 /// At most `limit` rows in these states behind `after`, by line.
 ///
@@ -501,6 +532,29 @@ pub(super) fn rows(
         .collect()
 }
 
+/// At most `limit` rows behind `after`, by line, whose pass was mailed and whose notice no
+/// courier is known to have taken.
+pub(super) fn rows_owing_notice(
+    db: &Connection,
+    after: Option<Line>,
+    limit: usize,
+) -> Result<Vec<RowRecord>, rusqlite::Error> {
+    let walk = |errand| {
+        format!(
+            "SELECT line FROM (SELECT line FROM rows WHERE notice = '{errand}' AND line > ?1 \
+             ORDER BY line LIMIT ?2)"
+        )
+    };
+    let sql = format!(
+        "{ROW} WHERE r.line IN ({} UNION ALL {}) ORDER BY r.line LIMIT ?2",
+        walk("due"),
+        walk("open")
+    );
+    db.prepare_cached(&sql)?
+        .query_map(params![after.map_or(-1, key), at_most(limit)], row_record)?
+        .collect()
+}
+
 /// One row.
 pub(super) fn row(db: &Connection, line: Line) -> Result<Option<RowRecord>, rusqlite::Error> {
     db.prepare_cached(&format!("{ROW} WHERE r.line = ?1"))?
@@ -519,6 +573,13 @@ pub(super) fn counts(db: &Connection) -> Result<Counts, rusqlite::Error> {
         let standing = standing.ok_or_else(|| unreadable(0, format!("no state is \"{name}\"")))?;
         counts.by_standing[standing as usize] = unsigned(row, 1)?;
     }
+    let notices = |row: &Row<'_>| Ok((unsigned(row, 0)?, unsigned(row, 1)?));
+    (counts.notices_sent, counts.notices_open) = db
+        .prepare_cached(
+            "SELECT count(*) FILTER (WHERE notice = 'done'),
+                    count(*) FILTER (WHERE notice <> 'done') FROM rows WHERE notice IS NOT NULL",
+        )?
+        .query_row([], notices)?;
     let traffic = |row: &Row<'_>| Ok((unsigned(row, 0)?, unsigned(row, 1)?));
     (counts.requests, counts.throttled) = db
         .query_row("SELECT requests, throttled FROM about", [], traffic)
@@ -616,7 +677,9 @@ fn row_record(row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
         foreign: parsed(row, 14)?,
         intent: intent_record(row)?,
         reader: row.get::<_, Option<String>>(23)?.map(|_| from_json(row, 23)).transpose()?,
-        mail: mail_record(row)?,
+        mail: mail_record(row, MAIL_COLUMN)?,
+        notice_reader: row.get::<_, Option<String>>(24)?.map(|_| from_json(row, 24)).transpose()?,
+        notice: mail_record(row, NOTICE_COLUMN)?,
         attempts: row.get(15)?,
         handoff: row.get(16)?,
     })
@@ -644,17 +707,17 @@ fn intent_record(row: &Row<'_>) -> Result<Option<IntentRecord>, rusqlite::Error>
     }))
 }
 
-fn mail_record(row: &Row<'_>) -> Result<Option<MailRecord>, rusqlite::Error> {
-    let Some(message_id) = row.get::<_, Option<String>>(24)? else { return Ok(None) };
+fn mail_record(row: &Row<'_>, at: usize) -> Result<Option<MailRecord>, rusqlite::Error> {
+    let Some(message_id) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
     let posted = Posted {
         message_id,
-        date: needed(row, 25)?,
-        to: row.get(26)?,
-        courier: row.get(27)?,
-        body: row.get(28)?,
-        digest: row.get(29)?,
+        date: needed(row, at + 1)?,
+        to: row.get(at + 2)?,
+        courier: row.get(at + 3)?,
+        body: row.get(at + 4)?,
+        digest: row.get(at + 5)?,
     };
-    let (outcome, receipt, ended) = (row.get(30)?, row.get(31)?, parsed(row, 32)?);
+    let (outcome, receipt, ended) = (row.get(at + 6)?, row.get(at + 7)?, parsed(row, at + 8)?);
     Ok(Some(MailRecord { posted, outcome, receipt, ended }))
 }
 

@@ -48,6 +48,7 @@ fn checked(number: u64) -> Event {
         asked: asked(),
         set: 0,
         reader: None,
+        notice_reader: None,
     }))
 }
 
@@ -405,7 +406,7 @@ async fn a_mail_is_about_one_pass_and_takes_nothing_from_the_handoff() {
         body: "pass".into(),
         digest: "00".into(),
     };
-    let mail = ledger.intend_mail(Line(2), posted).await.expect("recorded");
+    let mail = ledger.intend_mail(Line(2), Channel::Pass, posted).await.expect("recorded");
     assert_eq!(ledger.rows_without_handoff(None, SOME).await.expect("read").len(), 1);
     let refused = MailOutcome::Refused { why: "550".into() };
     ledger.mailed(mail, refused).await.expect("recorded");
@@ -415,6 +416,59 @@ async fn a_mail_is_about_one_pass_and_takes_nothing_from_the_handoff() {
     ledger.record(Line(2), Event::Settled { found: None }).await.expect("recorded");
     let row = ledger.row(Line(2)).await.expect("read").expect("there");
     assert_eq!(row.mail, None, "the next pass may be mailed");
+}
+
+#[tokio::test]
+async fn a_notice_is_owed_from_the_moment_its_pass_was_taken() {
+    let place = place();
+    let mut draft = Draft::create(&place.folder, clock()).expect("begun");
+    for number in 2..5 {
+        draft.add_row(&new_row(number)).expect("added");
+        let Event::Checked(mut eligible) = checked(number) else { panic!("checked") };
+        let reader =
+            |name: &str| Reader { address: name.into(), name: None, locale: None, manager: None };
+        eligible.reader = Some(reader("boss@contoso.example"));
+        eligible.notice_reader = (number < 4).then(|| reader("ada@home.example"));
+        draft.record(Line(number), &Event::Checked(eligible)).expect("recorded");
+    }
+    let ledger = draft.publish(&about()).expect("published");
+    let posted = |id: &str| Posted {
+        message_id: format!("<{id}@contoso.example>"),
+        date: time("2026-03-01T08:00:02Z"),
+        to: "ada@home.example".into(),
+        courier: "smtp".into(),
+        body: "pass".into(),
+        digest: id.into(),
+    };
+    let taken = || MailOutcome::Taken { receipt: "250".into() };
+    for number in 2..5 {
+        let minted = intent(&ledger, number).await;
+        ledger.sealed(minted, issued(&format!("m-{number}")), 0, vec![7]).await.expect("sealed");
+        let early = ledger.intend_mail(Line(number), Channel::Notice, posted("early")).await;
+        assert!(matches!(early, Err(LedgerError::Illegal { .. })), "before its pass");
+        let mail = ledger.intend_mail(Line(number), Channel::Pass, posted("pass")).await;
+        ledger.mailed(mail.expect("intended"), taken()).await.expect("recorded");
+    }
+    let owing = async || -> Vec<u64> {
+        let rows = ledger.rows_owing_notice(None, SOME).await.expect("read");
+        rows.iter().map(|row| row.line.0).collect()
+    };
+    assert_eq!(owing().await, [2, 3], "the third has nobody to tell");
+    let notice = ledger.intend_mail(Line(2), Channel::Notice, posted("n-2")).await;
+    let lost = MailOutcome::Lost { why: "cut".into() };
+    ledger.mailed(notice.expect("intended"), lost).await.expect("recorded");
+    let notice = ledger.intend_mail(Line(3), Channel::Notice, posted("n-3")).await;
+    ledger.mailed(notice.expect("intended"), taken()).await.expect("recorded");
+    assert_eq!(owing().await, [2], "what may have arrived is still open");
+    let counts = ledger.counts().await.expect("read");
+    assert_eq!((counts.notices_sent, counts.notices_open), (1, 1));
+    assert_eq!(counts.of(Standing::Delivered), 3);
+    let row = ledger.row(Line(2)).await.expect("read").expect("there");
+    let digest = |mail: &Option<MailRecord>| mail.as_ref().map(|mail| mail.posted.digest.clone());
+    assert_eq!(digest(&row.mail).as_deref(), Some("pass"), "each keeps its own record");
+    assert_eq!(digest(&row.notice).as_deref(), Some("n-2"));
+    ledger.record(Line(2), Event::Removed { already: false }).await.expect("recorded");
+    assert_eq!(owing().await, [0_u64; 0], "a pass that is gone is nobody's");
 }
 
 #[tokio::test]
@@ -599,10 +653,16 @@ async fn a_newer_ledger_and_a_foreign_one_are_refused_by_name() {
     set("PRAGMA user_version = 7");
     for access in [Access::Read, Access::Write] {
         let newer = open(&place, access).await.expect_err("newer").to_string();
-        assert!(newer.contains("version 7") && newer.contains("knows version 1"), "{newer}");
+        assert!(newer.contains("version 7") && newer.contains("knows version 2"), "{newer}");
         assert!(newer.ends_with("update tapwave"), "{newer}");
     }
-    set("PRAGMA user_version = 1; PRAGMA application_id = 1");
+    set("PRAGMA user_version = 1");
+    for access in [Access::Read, Access::Write] {
+        let older = open(&place, access).await.expect_err("older").to_string();
+        assert!(older.contains("version 1") && older.contains("works on version 2"), "{older}");
+        assert!(older.ends_with("with the tapwave that made it"), "{older}");
+    }
+    set("PRAGMA user_version = 2; PRAGMA application_id = 1");
     for access in [Access::Read, Access::Write] {
         let foreign = open(&place, access).await.expect_err("foreign");
         assert!(matches!(foreign, LedgerError::Foreign(_)), "{foreign}");

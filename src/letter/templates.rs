@@ -299,6 +299,19 @@ impl Templates {
         wrong
     }
 
+    /// Whether a letter of one of these modes names a value, such as `manager`.
+    #[must_use]
+    pub fn name(&self, modes: &[Mode], value: &str) -> bool {
+        let folders: Vec<String> = modes.iter().map(|mode| format!("/{mode}/")).collect();
+        self.names
+            .iter()
+            .filter(|name| {
+                *name == builtin::LAYOUT || folders.iter().any(|mode| name.contains(mode))
+            })
+            .filter_map(|name| self.environment.get_template(name).ok())
+            .any(|template| template.undeclared_variables(false).contains(value))
+    }
+
     /// A letter with a dummy code or a dummy file, to look at.
     ///
     /// # Errors

@@ -8,16 +8,22 @@ use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
 
 use super::Session;
 use crate::clock::later;
 use crate::ids::Line;
-use crate::ledger::{Event, Ledger, LedgerError, RowRecord, Standing, State};
+use crate::ledger::{
+    Channel, Errand, Event, Ledger, LedgerError, MailOutcome, MailRecord, RowRecord, Standing,
+    State,
+};
 use crate::letter::Mode;
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::stages::cleanup::{self, Cleaned, Owned};
-use crate::stages::deliver::{Key, Mailed, Mailroom, Stop, end_of, is_ready, start_of};
+use crate::stages::deliver::{
+    Again, Key, Mailed, Mailroom, Outgoing, Stop, end_of, next_mail, start_of,
+};
 use crate::stages::issue::Halt;
 use crate::vault::{Identities, Spool};
 
@@ -57,32 +63,63 @@ pub(super) struct Mails<'a> {
     post: &'a Post,
     session: &'a Session,
     key: Key<'a>,
-    queue: VecDeque<(Line, bool)>,
-    sending: FuturesUnordered<LocalBoxFuture<'a, Result<(RowRecord, Mailed), LedgerError>>>,
+    again: Again,
+    passes: VecDeque<Line>,
+    notices: VecDeque<Line>,
+    /// Whose turn it is where both wait: a notice that comes long after its pass tells of one
+    /// that is over.
+    turn: Channel,
+    sending: FuturesUnordered<LocalBoxFuture<'a, Result<Ended, LedgerError>>>,
+    passes_under_way: usize,
     /// Why nothing more is mailed, if nothing is.
     stopped: Option<Stop>,
 }
 
+/// A mail that was begun, and what came of it; nothing, if its row no longer asks for it.
+struct Ended {
+    line: Line,
+    upn: String,
+    channel: Channel,
+    mailed: Option<Mailed>,
+}
+
 impl<'a> Mails<'a> {
-    pub(super) fn new(post: &'a Post, spool: Option<&'a Spool>, session: &'a Session) -> Self {
+    pub(super) fn new(
+        post: &'a Post,
+        spool: Option<&'a Spool>,
+        again: Again,
+        session: &'a Session,
+    ) -> Self {
         Self {
             post,
             session,
             key: post.key(spool),
-            queue: VecDeque::new(),
+            again,
+            passes: VecDeque::new(),
+            notices: VecDeque::new(),
+            turn: Channel::Pass,
             sending: FuturesUnordered::new(),
+            passes_under_way: 0,
             stopped: None,
         }
     }
 
-    /// Puts a row at the end. `resend`: its mail is of unknown fate.
-    pub(super) fn push(&mut self, line: Line, resend: bool) {
-        self.queue.push_back((line, resend));
+    /// Puts a row's mail at the end.
+    pub(super) fn push(&mut self, line: Line, channel: Channel) {
+        match channel {
+            Channel::Pass => self.passes.push_back(line),
+            Channel::Notice => self.notices.push_back(line),
+        }
     }
 
-    /// Rows that wait or are under way.
+    /// Mails that wait or are under way.
     pub(super) fn in_hand(&self) -> usize {
-        self.queue.len() + self.sending.len()
+        self.passes.len() + self.notices.len() + self.sending.len()
+    }
+
+    /// Those of them that carry a pass.
+    pub(super) fn passes_in_hand(&self) -> usize {
+        self.passes.len() + self.passes_under_way
     }
 
     pub(super) fn is_sending(&self) -> bool {
@@ -99,41 +136,64 @@ impl<'a> Mails<'a> {
         while self.stopped.is_none()
             && self.sending.len() < self.post.room.desk.plan.max_connections
         {
-            let Some((line, resend)) = self.queue.pop_front() else { return };
-            let (post, key) = (self.post, self.key);
-            self.sending.push(Box::pin(async move {
-                let row = post.room.ledger.row(line).await?;
-                let row = row.ok_or(LedgerError::UnknownLine(line))?;
-                let mailed = post.room.deliver(&row, key, resend).await?;
-                Ok((row, mailed))
-            }));
+            let Some((line, channel)) = self.pop() else { return };
+            self.passes_under_way += usize::from(channel == Channel::Pass);
+            self.sending.push(Box::pin(send(self.post, line, channel, self.key, self.again)));
         }
+    }
+
+    /// A pass and a notice by turns, where both wait.
+    fn pop(&mut self) -> Option<(Line, Channel)> {
+        let turn = match (self.passes.is_empty(), self.notices.is_empty()) {
+            (false, false) => self.turn,
+            (false, true) => Channel::Pass,
+            (true, _) => Channel::Notice,
+        };
+        let (queue, next) = match turn {
+            Channel::Pass => (&mut self.passes, Channel::Notice),
+            Channel::Notice => (&mut self.notices, Channel::Pass),
+        };
+        self.turn = next;
+        Some((queue.pop_front()?, turn))
     }
 
     /// Waits for the next mail to end and tells of it. `None` if none is under way.
     pub(super) async fn next(&mut self) -> Option<Result<(), Halt>> {
         let ended = self.sending.next().await?;
-        Some(ended.map(|(row, mailed)| self.take(row, mailed)).map_err(Halt::from))
+        Some(ended.map(|ended| self.take(ended)).map_err(Halt::from))
     }
 
-    fn take(&mut self, row: RowRecord, mailed: Mailed) {
-        let (line, upn) = (row.line, row.upn);
+    fn take(&mut self, ended: Ended) {
+        let Ended { line, upn, channel, mailed } = ended;
+        self.passes_under_way -= usize::from(channel == Channel::Pass);
+        let word = match channel {
+            Channel::Pass => "mail",
+            Channel::Notice => "notice",
+        };
         let failed = |why: String| News::RowFailed { line, upn: upn.clone(), why };
         let news = match mailed {
-            Mailed::Delivered => News::Did { doing: Doing::Deliver, rows: 1 },
-            Mailed::Drained => return,
-            Mailed::Refused { why } => failed(format!("mail refused: {why}")),
-            Mailed::NotSent { why } => failed(format!("mail not sent: {why}")),
-            Mailed::NotWritten { why } => failed(format!("not mailed: {why}")),
-            Mailed::Unsettled { why } => {
-                let why = format!("nobody knows whether its mail went out: {why}");
+            None | Some(Mailed::Drained) => return,
+            Some(Mailed::Delivered(delivered)) => {
+                if delivered.owes_notice() {
+                    self.push(line, Channel::Notice);
+                }
+                News::Did { doing: Doing::Deliver, rows: 1 }
+            }
+            Some(Mailed::Refused { why }) => failed(format!("{word} refused: {why}")),
+            Some(Mailed::NotSent { why }) => failed(format!("{word} not sent: {why}")),
+            Some(Mailed::NotWritten { why }) => failed(format!("{word} not written: {why}")),
+            Some(Mailed::Unsettled { why }) => {
+                let why = format!("nobody knows whether its {word} went out: {why}");
                 News::RowHeld { line, upn, why }
             }
-            Mailed::Held => {
-                let why = "its mail cannot be repeated with the same bytes: sender, template, body or mail settings have changed; set them back, or ask its reader".to_owned();
+            Some(Mailed::Held) => {
+                let why = format!(
+                    "its {word} cannot be repeated with the same bytes: sender, template, body or \
+                     mail settings have changed; set them back, or ask its reader"
+                );
                 News::RowHeld { line, upn, why }
             }
-            Mailed::Stopped(stop) => {
+            Some(Mailed::Stopped(stop)) => {
                 self.stopped.get_or_insert(stop);
                 return;
             }
@@ -142,13 +202,31 @@ impl<'a> Mails<'a> {
     }
 }
 
+/// One mail, from the ledger's record of its row.
+async fn send(
+    post: &Post,
+    line: Line,
+    channel: Channel,
+    key: Key<'_>,
+    again: Again,
+) -> Result<Ended, LedgerError> {
+    let row = post.room.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+    let upn = row.upn.clone();
+    let mailed = match Outgoing::restore(row, again) {
+        Some(Outgoing::Pass(addressed)) => Some(post.room.deliver(*addressed, key).await?),
+        Some(Outgoing::Notice(delivered)) => Some(post.room.notify(*delivered).await?),
+        None => None,
+    };
+    Ok(Ended { line, upn, channel, mailed })
+}
+
 /// What the `deliver` command was asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wish {
     /// Only what starts within this time.
     pub due: Option<Duration>,
-    /// Also mails of unknown fate, with identical bytes.
-    pub resend: bool,
+    /// Also mails of unknown fate, and those that were refused.
+    pub again: Again,
     /// Remove the passes whose mail was refused.
     pub revoke: bool,
 }
@@ -158,7 +236,7 @@ pub struct Wish {
 pub struct Delivery {
     /// Why it stopped before its end.
     pub stopped: Option<Stop>,
-    /// Rows that are due and whose mail nobody took.
+    /// Rows that are due and whose mail, or the notice of it, nobody took.
     pub undelivered: u64,
     /// Rows that start later than `due`.
     pub later: u64,
@@ -175,19 +253,21 @@ pub struct Delivery {
 pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Delivery, Halt> {
     let ledger = &post.room.ledger;
     mark_lost(ledger).await?;
-    let mut mails = Mails::new(post, None, session);
+    let mut mails = Mails::new(post, None, wish.again, session);
     let mut delivery = Delivery::default();
     let horizon = wish.due.map(|due| later(session.clock.now(), due));
-    gather(ledger, session, &[Standing::Sealed, Standing::Mailing], |row| {
-        let lost = matches!(row.state, State::Mailing { .. });
-        if horizon.is_some_and(|end| start_of(row).is_some_and(|start| start > end)) {
+    let is_due =
+        |row: &RowRecord| horizon.is_none_or(|end| start_of(row).is_none_or(|start| start <= end));
+    let mut total = 0;
+    gather(ledger, session, |row| {
+        if !is_due(row) {
             delivery.later += 1;
-        } else if lost && wish.resend || is_ready(row) {
-            mails.push(row.line, lost);
+        } else if let Some(channel) = next_mail(row, wish.again) {
+            mails.push(row.line, channel);
+            total += 1 + u64::from(channel == Channel::Pass && row.notice_reader.is_some());
         }
     })
     .await?;
-    let total = mails.in_hand() as u64;
     session.watcher.hear(News::Began { doing: Doing::Deliver, total: Some(total) });
     let worked = work(&mut mails, session).await;
     session.watcher.hear(News::Ended { doing: Doing::Deliver });
@@ -197,11 +277,7 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     if wish.revoke && !delivery.drained {
         delivery.revoked = revoke(ledger, session).await?;
     }
-    gather(ledger, session, &[Standing::Sealed, Standing::Mailing], |row| {
-        let due = horizon.is_none_or(|end| start_of(row).is_none_or(|start| start <= end));
-        delivery.undelivered += u64::from(due);
-    })
-    .await?;
+    gather(ledger, session, |row| delivery.undelivered += u64::from(is_due(row))).await?;
     Ok(delivery)
 }
 
@@ -220,38 +296,97 @@ async fn work(mails: &mut Mails<'_>, session: &Session) -> Result<(), Halt> {
 /// Records of mails that an earlier process left without an outcome that they are of unknown
 /// fate.
 pub(super) async fn mark_lost(ledger: &Ledger) -> Result<(), LedgerError> {
-    let mut after = None;
-    loop {
-        let rows = ledger.rows(&[Standing::Mailing], after, limits::ROWS_PER_READ).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = Some(last.line);
-        for row in rows {
-            if matches!(row.state, State::Mailing { lost: false, .. }) {
-                let why = "the program ended before the answer came".to_owned();
-                ledger.record(row.line, Event::MailLost { why }).await?;
+    let mut lost = Vec::new();
+    visit(
+        async |after| ledger.rows(&[Standing::Mailing], after, limits::ROWS_PER_READ).await,
+        |row| {
+            if matches!(&row.state, State::Mailing { mail, .. } if !mail.lost) {
+                lost.push((row.line, Channel::Pass));
             }
-        }
+        },
+    )
+    .await?;
+    visit(
+        async |after| ledger.rows_owing_notice(after, limits::ROWS_PER_READ).await,
+        |row| {
+            if matches!(row.state.notice(), Some(Errand::Open(mail)) if !mail.lost) {
+                lost.push((row.line, Channel::Notice));
+            }
+        },
+    )
+    .await?;
+    // A few, since a process has no more under way than it has connections.
+    for (line, channel) in lost {
+        let why = "the program ended before the answer came".to_owned();
+        let outcome = MailOutcome::Lost { why };
+        ledger.record(line, Event::MailEnded { channel, outcome }).await?;
     }
+    Ok(())
 }
 
-/// Visits rows whose pass is not over yet, a page at a time.
-pub(super) async fn gather(
+/// Visits rows that have a mail or a notice before them and whose pass is not over yet.
+async fn gather(
+    ledger: &Ledger,
+    session: &Session,
+    mut each: impl FnMut(&RowRecord),
+) -> Result<(), LedgerError> {
+    gather_passes(ledger, session, &[Standing::Sealed, Standing::Mailing], &mut each).await?;
+    gather_notices(ledger, session, each).await
+}
+
+/// Visits rows in these states whose pass is not over yet.
+pub(super) async fn gather_passes(
     ledger: &Ledger,
     session: &Session,
     states: &[Standing],
-    mut visit: impl FnMut(&RowRecord),
+    mut each: impl FnMut(&RowRecord),
 ) -> Result<(), LedgerError> {
     let now = session.clock.now();
+    let page = async |after| ledger.rows(states, after, limits::ROWS_PER_READ).await;
+    visit(page, |row| {
+        if is_alive(row, now) {
+            each(row);
+        }
+    })
+    .await
+}
+
+/// Visits rows that owe a notice and whose pass is not over yet.
+pub(super) async fn gather_notices(
+    ledger: &Ledger,
+    session: &Session,
+    mut each: impl FnMut(&RowRecord),
+) -> Result<(), LedgerError> {
+    let now = session.clock.now();
+    let page = async |after| ledger.rows_owing_notice(after, limits::ROWS_PER_READ).await;
+    visit(page, |row| {
+        if is_alive(row, now) {
+            each(row);
+        }
+    })
+    .await
+}
+
+fn is_alive(row: &RowRecord, now: Timestamp) -> bool {
+    end_of(row).is_none_or(|end| end > now)
+}
+
+/// Visits rows a page at a time.
+async fn visit(
+    page: impl AsyncFn(Option<Line>) -> Result<Vec<RowRecord>, LedgerError>,
+    mut each: impl FnMut(&RowRecord),
+) -> Result<(), LedgerError> {
     let mut after = None;
     loop {
-        let rows = ledger.rows(states, after, limits::ROWS_PER_READ).await?;
+        let rows = page(after).await?;
         let Some(last) = rows.last() else { return Ok(()) };
         after = Some(last.line);
-        rows.iter().filter(|row| end_of(row).is_none_or(|end| end > now)).for_each(&mut visit);
+        rows.iter().for_each(&mut each);
     }
 }
 
-/// Removes the passes of rows whose mail was refused for good.
+/// Removes the passes of rows whose mail was refused for good. A notice that was refused took
+/// nothing from whoever has the pass.
 async fn revoke(ledger: &Ledger, session: &Session) -> Result<Vec<Cleaned>, Halt> {
     let mut cleaned = Vec::new();
     let mut after = None;
@@ -259,8 +394,7 @@ async fn revoke(ledger: &Ledger, session: &Session) -> Result<Vec<Cleaned>, Halt
         let rows = ledger.rows(&[Standing::Sealed], after, limits::ROWS_PER_CHECK).await?;
         let Some(last) = rows.last() else { return Ok(cleaned) };
         after = Some(last.line);
-        let refused =
-            |row: &&RowRecord| row.mail.as_ref().is_some_and(crate::ledger::MailRecord::is_refused);
+        let refused = |row: &&RowRecord| row.mail.as_ref().is_some_and(MailRecord::is_refused);
         let owned: Vec<Owned> = rows.iter().filter(refused).filter_map(Owned::sealed).collect();
         if !owned.is_empty() {
             cleaned.extend(cleanup::remove_recorded(&session.graph, ledger, owned).await?);

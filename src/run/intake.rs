@@ -18,14 +18,14 @@ use crate::clock::{later, span};
 use crate::graph::verdict::plain;
 use crate::ids::{Line, Upn};
 use crate::ledger::{
-    About, Draft, Event, Ledger, LedgerError, NewBadRow, NewRow, Options, PolicyRecord, RowRecord,
-    Standing, WaveAbout,
+    About, Channel, Draft, Event, Ledger, LedgerError, NewBadRow, NewRow, Options, PolicyRecord,
+    RowRecord, Standing, WaveAbout,
 };
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::roster::{self, BadRow, Found, Header, Rejects, Roster, RosterError, Row, Wanted};
 use crate::stages::check::{Check, CheckError, Finding, Issuers, Problem, Subject, Warning};
-use crate::stages::deliver::Desk;
+use crate::stages::deliver::{Desk, Preview};
 use crate::stages::seal::{BookError, RecipientBook};
 use crate::vault::holds_secret_key;
 
@@ -431,13 +431,14 @@ struct Proof<'a> {
     mails: u64,
     /// The least time that a reader has left.
     least: Option<std::time::Duration>,
-    locales: BTreeSet<String>,
+    /// Letters whose template was looked through: which mail, and in which language.
+    proven: BTreeSet<(&'static str, String)>,
     faults: Vec<String>,
 }
 
 impl<'a> Proof<'a> {
     fn new(letters: &'a Letters<'a>, now: Timestamp) -> Self {
-        Self { letters, now, mails: 0, least: None, locales: BTreeSet::new(), faults: Vec::new() }
+        Self { letters, now, mails: 0, least: None, proven: BTreeSet::new(), faults: Vec::new() }
     }
 
     /// Reads the letters of the eligible ones among the next `most` rows.
@@ -454,13 +455,10 @@ impl<'a> Proof<'a> {
                     let problem = Problem::Letter { why: error.to_string() };
                     draft.record(row.line, &event(Finding::Ineligible(vec![problem])))?;
                 }
-                Ok(letter) => {
-                    self.reckon(&row);
-                    if self.locales.insert(letter.locale().to_owned()) {
-                        let found =
-                            self.letters.desk.faults(&row, header, &[letter.locale()], self.now);
-                        let told = found.unwrap_or_default().into_iter();
-                        self.faults.extend(told.map(|fault| fault.to_string()));
+                Ok(letters) => {
+                    self.reckon(&row, letters.len() as u64);
+                    for Preview { channel, letter, .. } in letters {
+                        self.prove(&row, header, channel, letter.locale());
                     }
                 }
             }
@@ -468,10 +466,21 @@ impl<'a> Proof<'a> {
         Ok(())
     }
 
-    /// How long this row's reader has, if mail leaves in the wave's order at its full rate.
-    fn reckon(&mut self, row: &RowRecord) {
+    /// Looks a language's template through, once.
+    fn prove(&mut self, row: &RowRecord, header: &Header, channel: Channel, locale: &str) {
+        if !self.proven.insert((channel.name(), locale.to_owned())) {
+            return;
+        }
+        let found = self.letters.desk.faults(row, header, channel, locale, self.now);
+        let told = found.unwrap_or_default().into_iter().map(|fault| fault.to_string());
+        self.faults.extend(told);
+    }
+
+    /// How long the last reader of this row's mails has, if mail leaves in the wave's order at
+    /// its full rate.
+    fn reckon(&mut self, row: &RowRecord, mails: u64) {
         let Some(asked) = &row.asked else { return };
-        self.mails += 1;
+        self.mails += mails;
         let lifetime = std::time::Duration::from_secs(u64::from(asked.lifetime_minutes) * 60);
         let mailed = later(self.now, self.needed());
         let begins = match asked.start {

@@ -18,12 +18,14 @@ use super::Session;
 use super::delivering::{self, Mails, Post};
 use super::intake::{self, IntakeError};
 use crate::ids::{Line, Upn};
-use crate::ledger::{Event, IntentRecord, Ledger, LedgerError, RowRecord, Standing, State};
+use crate::ledger::{
+    Channel, Event, IntentRecord, Ledger, LedgerError, RowRecord, Standing, State,
+};
 use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
-use crate::stages::deliver::{Stop, is_ready};
+use crate::stages::deliver::{self, Again, Stop};
 use crate::stages::issue::settle::Settled;
 use crate::stages::issue::{Attempt, Desk, Halt, Hindrance, waiting};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
@@ -376,9 +378,10 @@ impl<'a> Shift<'a> {
             source: Source::new(floor.desk.ledger.clone(), taken),
             working: FuturesUnordered::new(),
             fenced: FuturesUnordered::new(),
-            mails: floor
-                .post
-                .map(|post| Mails::new(post, Some(floor.vault.spool()), floor.session)),
+            mails: floor.post.map(|post| {
+                let spool = Some(floor.vault.spool());
+                Mails::new(post, spool, Again::default(), floor.session)
+            }),
             lost_in_a_row: 0,
             losses: HashMap::new(),
             last_success: floor.desk.clock.instant(),
@@ -395,19 +398,20 @@ impl<'a> Shift<'a> {
     }
 
     /// What an earlier process sealed and did not mail; without an identity nobody here can
-    /// open it.
+    /// open it. A notice needs nothing to be opened.
     async fn pick_up_mail(&mut self) -> Result<(), Halt> {
         let (Some(mails), Some(post)) = (&mut self.mails, self.floor.post) else { return Ok(()) };
-        let ledger = &self.floor.desk.ledger;
+        let (ledger, session) = (&self.floor.desk.ledger, self.floor.session);
         delivering::mark_lost(ledger).await?;
+        let mut pick = |row: &RowRecord| {
+            if let Some(channel) = deliver::next_mail(row, Again::default()) {
+                mails.push(row.line, channel);
+            }
+        };
         if !post.holds_issuing_back() {
-            delivering::gather(ledger, self.floor.session, &[Standing::Sealed], |row| {
-                if is_ready(row) {
-                    mails.push(row.line, false);
-                }
-            })
-            .await?;
+            delivering::gather_passes(ledger, session, &[Standing::Sealed], &mut pick).await?;
         }
+        delivering::gather_notices(ledger, session, pick).await?;
         Ok(())
     }
 
@@ -467,7 +471,7 @@ impl<'a> Shift<'a> {
     fn room_for_mail(&self) -> usize {
         match (&self.mails, self.floor.post) {
             (Some(mails), Some(post)) if post.holds_issuing_back() => {
-                post.most_waiting().saturating_sub(mails.in_hand())
+                post.most_waiting().saturating_sub(mails.passes_in_hand())
             }
             _ => usize::MAX,
         }
@@ -499,7 +503,7 @@ impl<'a> Shift<'a> {
         let done = match reached {
             Ok(Reached::Sealed(line)) => {
                 if let Some(mails) = &mut self.mails {
-                    mails.push(line, false);
+                    mails.push(line, Channel::Pass);
                 }
                 self.lost_in_a_row = 0;
                 self.last_success = self.floor.desk.clock.instant();

@@ -14,7 +14,7 @@ use crate::graph::verdict::plain;
 use crate::graph::{Boss, FoundPass, Graph, GraphError, Policy, Target, User};
 use crate::ids::{GroupId, Line, MethodId, Upn, UserId};
 use crate::ledger::{
-    Asked, Eligible, Existing, MailOptions, Options, PolicyRecord, Reader, RowRecord, State, To,
+    Asked, Eligible, Existing, Options, PolicyRecord, Reader, RowRecord, State, To,
 };
 use crate::letter::{BadMailbox, Mailbox, Mode};
 use crate::limits;
@@ -208,11 +208,14 @@ pub enum Problem {
     },
     /// None of the places asked for has an address.
     #[error(
-        "has no mail address in {tried}; give one in the column deliverTo, or name another place with --to"
+        "has no mail address{purpose} in {tried}; give one in the column deliverTo, or name another place with {flag}",
+        purpose = if *flag == NOTICE_TO { " for its notice" } else { "" }
     )]
     NoAddress {
         /// The places, for people.
         tried: String,
+        /// The flag that named them.
+        flag: &'static str,
     },
     /// What stands where the address should be is none.
     #[error("its mail address from {place}: the address {why}")]
@@ -280,6 +283,22 @@ pub enum Warning {
         "{rows} of the passes would go to the mailbox of the very person who may need the pass to open it; --to manager or other-mail reaches somebody who can read it"
     )]
     OwnMailbox {
+        /// Rows.
+        rows: u64,
+    },
+    /// News of a pass, in a mailbox that opens with that pass alone.
+    #[error(
+        "{rows} of the notices would go to the mailbox of the very person who may need the pass to open it, and be read too late; other-mail or the column deliverTo reaches them before"
+    )]
+    OwnNotice {
+        /// Rows.
+        rows: u64,
+    },
+    /// Somebody is told that they have what they have.
+    #[error(
+        "{rows} of the notices would go to the address that gets the pass itself; name another place with --notice-to"
+    )]
+    NoticeToHolder {
         /// Rows.
         rows: u64,
     },
@@ -366,6 +385,8 @@ struct Lint {
     eligible: u64,
     one_time: u64,
     own_mailbox: u64,
+    own_notice: u64,
+    notice_to_holder: u64,
     starts_past: u64,
     first_start: Option<Timestamp>,
     last_start: Option<Timestamp>,
@@ -452,6 +473,7 @@ impl Check {
                 asked: self.asked(&subject.wanted),
                 problems: Vec::new(),
                 reader: None,
+                notice_reader: None,
             })
             .collect();
         for row in &mut rows {
@@ -482,6 +504,12 @@ impl Check {
         }
         if lint.own_mailbox > 0 {
             warnings.push(Warning::OwnMailbox { rows: lint.own_mailbox });
+        }
+        if lint.own_notice > 0 {
+            warnings.push(Warning::OwnNotice { rows: lint.own_notice });
+        }
+        if lint.notice_to_holder > 0 {
+            warnings.push(Warning::NoticeToHolder { rows: lint.notice_to_holder });
         }
         if lint.starts_past > 0 {
             warnings.push(Warning::StartsPast { rows: lint.starts_past });
@@ -640,21 +668,37 @@ impl Check {
         problems
     }
 
-    /// Finds out who gets each row's mail, managers included.
+    /// Finds out who gets each row's mail, and who is told of it. A manager is looked up where
+    /// one is asked for and no earlier place gives an address.
     async fn judge_mail(&self, graph: &Graph, rows: &mut [Row<'_>]) -> Result<(), GraphError> {
         let Some(mail) = &self.options.mail else { return Ok(()) };
-        let good: Vec<UserId> = rows
+        let to = Places { flag: TO, list: &mail.to };
+        let notice_to = Places { flag: NOTICE_TO, list: &mail.notice_to };
+        let asked_about: Vec<UserId> = rows
             .iter()
             .filter(|row| row.problems.is_empty())
-            .filter_map(|row| row.user.map(|user| user.id))
+            .filter_map(|row| Some((row.user?, &row.subject.wanted)))
+            .filter(|(user, wanted)| {
+                let needed = [&to, &notice_to].into_iter().any(|to| to.ask_manager(wanted, user));
+                mail.names_manager || needed
+            })
+            .map(|(user, _)| user.id)
             .collect();
-        let managers = graph.managers(&good).await?;
-        let managers: HashMap<UserId, Option<Boss>> = good.into_iter().zip(managers).collect();
+        let bosses = graph.managers(&asked_about).await?;
+        let bosses: HashMap<UserId, Option<Boss>> = asked_about.into_iter().zip(bosses).collect();
         for row in rows {
             let Some(user) = row.user.filter(|_| row.problems.is_empty()) else { continue };
-            let manager = managers.get(&user.id).and_then(Option::as_ref);
-            match reader(mail, &row.subject.wanted, user, manager) {
+            let manager = bosses.get(&user.id).and_then(Option::as_ref);
+            let wanted = &row.subject.wanted;
+            match to.reader(wanted, user, manager) {
                 Ok(reader) => row.reader = Some(reader),
+                Err(problem) => row.problems.push(problem),
+            }
+            if notice_to.list.is_empty() {
+                continue;
+            }
+            match notice_to.reader(wanted, user, manager) {
+                Ok(reader) => row.notice_reader = Some(reader),
                 Err(problem) => row.problems.push(problem),
             }
         }
@@ -705,15 +749,16 @@ impl Check {
         }
         let (asked, _) = row.asked;
         self.lint.count(&asked, now);
-        let code = self.options.mail.as_ref().is_some_and(|mail| mail.body == Mode::Pass.as_str());
-        let own = row.reader.as_ref().is_some_and(|reader| is_own(user, &reader.address));
-        self.lint.own_mailbox += u64::from(code && own);
+        let news =
+            self.options.mail.as_ref().is_some_and(|mail| mail.body == Mode::Notice.as_str());
+        self.lint.count_mail(user, row.reader.as_ref(), row.notice_reader.as_ref(), news);
         Finding::Eligible(Box::new(Eligible {
             user: user.id,
             display_name: user.display_name.as_deref().map(plain),
             asked,
             set: row.subject.set,
             reader: row.reader,
+            notice_reader: row.notice_reader,
         }))
     }
 }
@@ -725,6 +770,7 @@ struct Row<'a> {
     asked: (Asked, bool),
     problems: Vec<Problem>,
     reader: Option<Reader>,
+    notice_reader: Option<Reader>,
 }
 
 impl Targets {
@@ -754,54 +800,98 @@ impl Lint {
             self.last_start = Some(self.last_start.map_or(start, |last| last.max(start)));
         }
     }
+
+    /// `news`: the reader gets no more than a notice either.
+    fn count_mail(
+        &mut self,
+        user: &User,
+        reader: Option<&Reader>,
+        told: Option<&Reader>,
+        news: bool,
+    ) {
+        let own = |reader: Option<&Reader>| reader.is_some_and(|one| is_own(user, &one.address));
+        self.own_mailbox += u64::from(!news && own(reader));
+        self.own_notice += u64::from(news && own(reader) || own(told));
+        let same = reader
+            .zip(told)
+            .is_some_and(|(reader, told)| reader.address.eq_ignore_ascii_case(&told.address));
+        self.notice_to_holder += u64::from(same);
+    }
 }
 
-/// The first of the places that gives an address.
-fn reader(
-    mail: &MailOptions,
-    wanted: &Wanted,
-    user: &User,
-    manager: Option<&Boss>,
-) -> Result<Reader, Problem> {
-    let named = |text: &Option<String>| text.clone().unwrap_or_default();
-    for to in &mail.to {
-        let (name, address, language) = match to {
-            To::Column => (None, wanted.deliver_to.clone(), &user.preferred_language),
-            To::Manager => (
-                manager.and_then(|boss| boss.display_name.clone()),
-                manager.and_then(|boss| boss.mail.clone()),
-                manager.map_or(&None, |boss| &boss.preferred_language),
-            ),
-            To::OtherMail => (
-                user.display_name.clone(),
-                user.other_mails.iter().flatten().next().cloned(),
-                &user.preferred_language,
-            ),
-            To::Mail => (user.display_name.clone(), user.mail.clone(), &user.preferred_language),
-            To::Address(address) => (None, Some(address.clone()), &user.preferred_language),
-        };
-        let Some(text) = address.filter(|text| !text.trim().is_empty()) else { continue };
-        let mailbox: Mailbox =
-            text.parse().map_err(|why| Problem::BadAddress { place: place(to), why })?;
-        return Ok(Reader {
-            address: mailbox.address().to_owned(),
-            name: mailbox.name().map(ToOwned::to_owned).or(name),
-            locale: wanted.locale.clone().or_else(|| language.clone()),
-            manager: manager.map(|boss| (named(&boss.display_name), named(&boss.mail))),
-        });
-    }
-    Err(Problem::NoAddress { tried: mail.to.iter().map(place).collect::<Vec<_>>().join(", ") })
+/// The flag that says where the address comes from.
+const TO: &str = "--to";
+/// The flag that says the same of the notice's.
+const NOTICE_TO: &str = "--notice-to";
+
+/// An ordered list of places for an address.
+struct Places<'a> {
+    flag: &'static str,
+    list: &'a [To],
 }
 
-/// Where an address comes from, for people.
-const fn place(to: &To) -> &'static str {
-    match to {
-        To::Column => "the column deliverTo",
-        To::Manager => "the manager's mail",
-        To::OtherMail => "other mails",
-        To::Mail => "mail",
-        To::Address(_) => "--to",
+impl Places<'_> {
+    /// Whether a manager has to be known to find this row's address.
+    fn ask_manager(&self, wanted: &Wanted, user: &User) -> bool {
+        let first = self
+            .list
+            .iter()
+            .find(|to| **to == To::Manager || address(to, wanted, user, None).is_some());
+        first == Some(&To::Manager)
     }
+
+    /// The first of the places that gives an address.
+    fn reader(
+        &self,
+        wanted: &Wanted,
+        user: &User,
+        manager: Option<&Boss>,
+    ) -> Result<Reader, Problem> {
+        let named = |text: &Option<String>| text.clone().unwrap_or_default();
+        for to in self.list {
+            let Some(text) = address(to, wanted, user, manager) else { continue };
+            let place = self.place(to);
+            let mailbox: Mailbox =
+                text.parse().map_err(|why| Problem::BadAddress { place, why })?;
+            let (name, language) = match to {
+                To::Manager => manager.map(|boss| (&boss.display_name, &boss.preferred_language)),
+                To::OtherMail | To::Mail => Some((&user.display_name, &user.preferred_language)),
+                To::Column | To::Address(_) => Some((&None, &user.preferred_language)),
+            }
+            .unwrap_or((&None, &None));
+            return Ok(Reader {
+                address: mailbox.address().to_owned(),
+                name: mailbox.name().map(ToOwned::to_owned).or_else(|| name.clone()),
+                locale: wanted.locale.clone().or_else(|| language.clone()),
+                manager: manager.map(|boss| (named(&boss.display_name), named(&boss.mail))),
+            });
+        }
+        let tried: Vec<&str> = self.list.iter().map(|to| self.place(to)).collect();
+        Err(Problem::NoAddress { tried: tried.join(", "), flag: self.flag })
+    }
+
+    /// Where an address comes from, for people.
+    const fn place(&self, to: &To) -> &'static str {
+        match to {
+            To::Column => "the column deliverTo",
+            To::Manager => "the manager's mail",
+            To::OtherMail => "other mails",
+            To::Mail => "mail",
+            To::Address(_) => self.flag,
+        }
+    }
+}
+
+/// What stands at a place, unless it is blank.
+fn address(to: &To, wanted: &Wanted, user: &User, manager: Option<&Boss>) -> Option<String> {
+    let text = match to {
+        To::Column => wanted.deliver_to.clone(),
+        To::Manager => manager.and_then(|boss| boss.mail.clone()),
+        To::OtherMail => user.other_mails.iter().flatten().next().cloned(),
+        To::Mail => user.mail.clone(),
+        To::Address(address) => Some(address.clone()),
+    };
+    text.filter(|text| !text.trim().is_empty())
 }
 
 /// Whether an address is the one its person signs in to.

@@ -30,7 +30,7 @@ impl Owned {
         match &row.state {
             State::Sealed { method, .. }
             | State::Mailing { method, .. }
-            | State::Delivered { method }
+            | State::Delivered { method, .. }
             | State::Held { sealed: Some(method) } => Some(Self {
                 line: row.line,
                 upn: row.upn.clone(),

@@ -3,9 +3,9 @@
 //!
 //! A mail that may have arrived is never sent again by itself: it stays unsettled until an
 //! operator asks for the identical bytes once more. A code is opened at the moment its letter
-//! is rendered, and gone when the courier has answered.
+//! is rendered, and gone when the courier has answered. Whoever is told that somebody has the
+//! pass is told it only of a [`Delivered`] one.
 
-use std::path::Path;
 use std::str::FromStr;
 
 use jiff::Timestamp;
@@ -16,9 +16,10 @@ use super::Drain;
 use crate::clock::{Clock, later};
 use crate::courier::settings::MailPlan;
 use crate::courier::{Courier, Leave, Sent, backoff};
-use crate::ids::{Line, Upn};
+use crate::ids::Upn;
 use crate::ledger::{
-    Issued, Ledger, LedgerError, MailOptions, MailOutcome, Posted, Reader, RowRecord, State,
+    Channel, Errand, Issued, Ledger, LedgerError, MailOptions, MailOutcome, MailRecord, Posted,
+    Reader, RowRecord, State,
 };
 use crate::letter::{
     BadMailbox, Content, Draft, Facts, Form, Letter, Mail, Mailbox, Manager, MessageId, Mode,
@@ -42,11 +43,77 @@ pub enum Key<'a> {
     None,
 }
 
+/// Which mails may go out besides those that nobody tried yet and those that certainly did not
+/// go out: what an operator asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Again {
+    /// Those of unknown fate, with the identical bytes.
+    pub unsettled: bool,
+    /// Those that were refused for good, as new mails.
+    pub refused: bool,
+}
+
+/// The mail of a row that may go out now, if one may.
+#[must_use]
+pub fn next_mail(row: &RowRecord, again: Again) -> Option<Channel> {
+    let (channel, errand, tried) = match &row.state {
+        State::Sealed { proven: true, .. } => (Channel::Pass, Errand::Due, &row.mail),
+        State::Mailing { mail, .. } => (Channel::Pass, Errand::Open(mail.clone()), &row.mail),
+        State::Delivered { notice: Some(notice), .. } => {
+            (Channel::Notice, notice.clone(), &row.notice)
+        }
+        _ => return None,
+    };
+    let may = match errand {
+        Errand::Due => again.refused || !tried.as_ref().is_some_and(MailRecord::is_refused),
+        Errand::Open(mail) => mail.lost && again.unsettled,
+        Errand::Done => false,
+    };
+    may.then_some(channel)
+}
+
+/// A sealed pass whose mail may go out. Made out of the ledger's record alone.
+#[derive(Debug)]
+pub struct Addressed(RowRecord);
+
+/// A pass whose mail a courier took: made by [`Mailroom::deliver`], or out of the ledger's
+/// record.
+#[derive(Debug)]
+pub struct Delivered(RowRecord);
+
+impl Delivered {
+    /// Whether somebody is still to be told of it.
+    #[must_use]
+    pub fn owes_notice(&self) -> bool {
+        self.0.state.notice().is_some_and(|notice| *notice != Errand::Done)
+    }
+}
+
+/// What may go out of a row now.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// The mail to whoever gets the pass.
+    Pass(Box<Addressed>),
+    /// The notice to somebody else.
+    Notice(Box<Delivered>),
+}
+
+impl Outgoing {
+    /// From a ledger record, if [`next_mail`] finds one.
+    #[must_use]
+    pub fn restore(row: RowRecord, again: Again) -> Option<Self> {
+        Some(match next_mail(&row, again)? {
+            Channel::Pass => Self::Pass(Box::new(Addressed(row))),
+            Channel::Notice => Self::Notice(Box::new(Delivered(row))),
+        })
+    }
+}
+
 /// What came of one row's mail. Except for `NotWritten` and `Held`, the ledger has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Mailed {
     /// A courier took it.
-    Delivered,
+    Delivered(Box<Delivered>),
     /// A definite no to this mail.
     Refused {
         /// The other side's own words.
@@ -147,7 +214,8 @@ impl Desk {
         })
     }
 
-    /// A checked row's letter with a dummy code: what is wrong with a template shows here.
+    /// A checked row's letters with a dummy code, its mail's and its notice's: what is wrong
+    /// with a template shows here.
     ///
     /// # Errors
     /// [`Unwritten`]
@@ -156,19 +224,19 @@ impl Desk {
         row: &RowRecord,
         header: &Header,
         now: Timestamp,
-    ) -> Result<Letter, Unwritten> {
-        let asked = row.asked.as_ref().ok_or(Unwritten::Incomplete)?;
-        let pass = Terms {
-            start: asked.start.unwrap_or(now),
-            lifetime_minutes: asked.lifetime_minutes,
-            one_time: asked.one_time,
-        };
-        let reader = reader_of(row)?;
-        let facts = self.facts(row, header, &reader, &pass)?;
-        Ok(self.templates.preview(self.mode, locale(&reader), &facts)?)
+    ) -> Result<Vec<Preview>, Unwritten> {
+        let pass = Terms::planned(row, now)?;
+        let mut previews = Vec::new();
+        for channel in channels(row) {
+            let (mode, reader) = (self.mode_of(channel), reader_of(row, channel)?);
+            let facts = self.facts(row, header, channel, &pass)?;
+            let letter = self.templates.preview(mode, locale(&reader), &facts)?;
+            previews.push(Preview { channel, to: reader.address, letter });
+        }
+        Ok(previews)
     }
 
-    /// What is wrong with the letters of these languages, whatever the row.
+    /// What is wrong with a row's letter in this language, whatever the row.
     ///
     /// # Errors
     /// [`Unwritten`], if the row cannot serve as an example.
@@ -176,42 +244,69 @@ impl Desk {
         &self,
         row: &RowRecord,
         header: &Header,
-        locales: &[&str],
+        channel: Channel,
+        locale: &str,
         now: Timestamp,
     ) -> Result<Vec<TemplateError>, Unwritten> {
-        let asked = row.asked.as_ref().ok_or(Unwritten::Incomplete)?;
-        let pass = Terms {
-            start: asked.start.unwrap_or(now),
-            lifetime_minutes: asked.lifetime_minutes,
-            one_time: asked.one_time,
-        };
-        let facts = self.facts(row, header, &reader_of(row)?, &pass)?;
-        Ok(self.templates.check(&[self.mode], locales, &facts))
+        let facts = self.facts(row, header, channel, &Terms::planned(row, now)?)?;
+        Ok(self.templates.check(&[self.mode_of(channel)], &[locale], &facts))
+    }
+
+    /// Whether a letter of a run with these options names the person's manager.
+    #[must_use]
+    pub fn names_manager(&self, options: &MailOptions) -> bool {
+        let notice = (!options.notice_to.is_empty()).then_some(Mode::Notice);
+        let modes: Vec<Mode> = std::iter::once(self.mode).chain(notice).collect();
+        self.templates.name(&modes, "manager")
+    }
+
+    /// What this mail of a row carries.
+    const fn mode_of(&self, channel: Channel) -> Mode {
+        match channel {
+            Channel::Pass => self.mode,
+            Channel::Notice => Mode::Notice,
+        }
     }
 
     fn facts(
         &self,
         row: &RowRecord,
         header: &Header,
-        reader: &Reader,
+        channel: Channel,
         pass: &Terms,
     ) -> Result<Facts, Unwritten> {
         let wanted = wanted(row)?;
         let zone = wanted.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
-        let manager = reader.manager.clone().map(|(name, mail)| Manager { name, mail });
+        let reader = reader_of(row, channel)?;
+        let holder = match channel {
+            Channel::Pass => None,
+            Channel::Notice => Some(shown(&reader_of(row, Channel::Pass)?)),
+        };
+        let plan = &self.plan;
+        let answers = || plan.reply_to.as_ref().map(|mailbox| mailbox.address().to_owned());
         Ok(Facts {
             upn: row.upn.parse::<Upn>().map_err(|_| Unwritten::Incomplete)?,
             name: row.display_name.clone().unwrap_or_default(),
-            manager,
+            manager: reader.manager.map(|(name, mail)| Manager { name, mail }),
             columns: header.names().iter().cloned().zip(row.cells.iter().cloned()).collect(),
             start: pass.start,
             lifetime_minutes: pass.lifetime_minutes,
             one_time: pass.one_time,
             zone: zone.unwrap_or_else(|| self.zone.clone()),
-            support: self.plan.support.clone(),
-            holder: None,
+            support: plan.support.clone().or_else(answers),
+            holder,
         })
     }
+}
+
+/// A letter with a dummy code, to look at.
+pub struct Preview {
+    /// Which of the row's.
+    pub channel: Channel,
+    /// The one address.
+    pub to: String,
+    /// What it says.
+    pub letter: Letter,
 }
 
 /// What a letter says of a pass.
@@ -227,6 +322,16 @@ impl Terms {
         let Issued { start, lifetime_minutes, one_time, .. } = row.issued.clone()?;
         let start = start.or_else(|| Some(row.intent.as_ref()?.graph_time))?;
         Some(Self { start, lifetime_minutes, one_time })
+    }
+
+    /// What a checked row's pass shall be.
+    fn planned(row: &RowRecord, now: Timestamp) -> Result<Self, Unwritten> {
+        let asked = row.asked.as_ref().ok_or(Unwritten::Incomplete)?;
+        Ok(Self {
+            start: asked.start.unwrap_or(now),
+            lifetime_minutes: asked.lifetime_minutes,
+            one_time: asked.one_time,
+        })
     }
 }
 
@@ -261,19 +366,31 @@ pub struct Mailroom {
 }
 
 impl Mailroom {
-    /// Mails one row: a sealed and proven one or, as `resend`, one whose mail is of unknown
-    /// fate, with the identical bytes.
+    /// Mails one pass; one whose mail is of unknown fate, with the identical bytes.
     ///
     /// # Errors
     /// [`LedgerError`]; then the mail's fate may be unknown.
-    pub async fn deliver(
+    pub async fn deliver(&self, addressed: Addressed, key: Key<'_>) -> Result<Mailed, LedgerError> {
+        let ciphertext = self.ledger.ciphertext(addressed.0.line).await?;
+        self.carry(addressed.0, Channel::Pass, ciphertext.as_deref(), key).await
+    }
+
+    /// Tells somebody who has a pass that was delivered.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; then the notice's fate may be unknown.
+    pub async fn notify(&self, delivered: Delivered) -> Result<Mailed, LedgerError> {
+        self.carry(delivered.0, Channel::Notice, None, Key::None).await
+    }
+
+    async fn carry(
         &self,
-        row: &RowRecord,
+        mut row: RowRecord,
+        channel: Channel,
+        ciphertext: Option<&[u8]>,
         key: Key<'_>,
-        resend: bool,
     ) -> Result<Mailed, LedgerError> {
-        let ciphertext = self.ledger.ciphertext(row.line).await?;
-        let frozen = match self.frozen(row, resend) {
+        let frozen = match self.frozen(&row) {
             Ok(frozen) => frozen,
             Err(why) => return Ok(Mailed::NotWritten { why: why.to_string() }),
         };
@@ -286,15 +403,15 @@ impl Mailroom {
                 leave = self.courier.admit() => leave,
             };
             // Written anew each time: while it waits, no code does.
-            let mail = match self.write(row, ciphertext.as_deref(), key, &frozen) {
+            let mail = match self.write(&row, channel, ciphertext, key, &frozen) {
                 Ok(mail) => mail,
                 Err(why) => return Ok(Mailed::NotWritten { why: why.to_string() }),
             };
             if frozen.digest.as_ref().is_some_and(|digest| digest != mail.digest()) {
                 return Ok(Mailed::Held);
             }
-            let sent = self.send(row.line, mail, &frozen, leave).await?;
-            let Sent::NotSent { why, again: true } = sent else { return Ok(ended(sent)) };
+            let sent = self.send(&mut row, channel, mail, &frozen, leave).await?;
+            let Sent::NotSent { why, again: true } = sent else { return Ok(ended(sent, row)) };
             if attempt >= limits::MAIL_ATTEMPTS {
                 return Ok(Mailed::NotSent { why });
             }
@@ -309,7 +426,8 @@ impl Mailroom {
     /// The intent, the mail, and what became of it, in that order.
     async fn send(
         &self,
-        line: Line,
+        row: &mut RowRecord,
+        channel: Channel,
         mail: Mail,
         frozen: &Frozen,
         leave: Leave<'_>,
@@ -319,25 +437,30 @@ impl Mailroom {
             date: frozen.date,
             to: mail.to().to_owned(),
             courier: courier_name(&self.courier).to_owned(),
-            body: self.desk.mode.to_string(),
+            body: self.desk.mode_of(channel).to_string(),
             digest: mail.digest().to_owned(),
         };
-        let intent = self.ledger.intend_mail(line, posted).await?;
+        let intent = self.ledger.intend_mail(row.line, channel, posted).await?;
         let sent = self.courier.send(&mail, leave).await;
         drop(mail);
         let outcome = match sent.clone() {
-            Sent::Accepted { receipt } => MailOutcome::Delivered { receipt },
+            Sent::Accepted { receipt } => MailOutcome::Taken { receipt },
             Sent::NotSent { why, .. } | Sent::Denied { why } => MailOutcome::NotSent { why },
             Sent::Refused { why } => MailOutcome::Refused { why },
             Sent::Unsettled { why } => MailOutcome::Lost { why },
         };
-        self.ledger.mailed(intent, outcome).await?;
+        row.state = self.ledger.mailed(intent, outcome).await?;
         Ok(sent)
     }
 
     /// What stays the same however often the mail is sent.
-    fn frozen(&self, row: &RowRecord, resend: bool) -> Result<Frozen, Unwritten> {
-        if let Some(earlier) = row.mail.as_ref().filter(|_| resend) {
+    fn frozen(&self, row: &RowRecord) -> Result<Frozen, Unwritten> {
+        let earlier = match &row.state {
+            State::Mailing { .. } => row.mail.as_ref(),
+            State::Delivered { notice: Some(Errand::Open(_)), .. } => row.notice.as_ref(),
+            _ => None,
+        };
+        if let Some(earlier) = earlier {
             return Ok(Frozen {
                 id: MessageId::from_str(&earlier.posted.message_id)?,
                 date: earlier.posted.date,
@@ -353,17 +476,18 @@ impl Mailroom {
     fn write(
         &self,
         row: &RowRecord,
+        channel: Channel,
         ciphertext: Option<&[u8]>,
         key: Key<'_>,
         frozen: &Frozen,
     ) -> Result<Mail, Unwritten> {
         let terms = Terms::of(row).ok_or(Unwritten::Incomplete)?;
-        let reader = reader_of(row)?;
-        let facts = self.desk.facts(row, &self.header, &reader, &terms)?;
+        let reader = reader_of(row, channel)?;
+        let facts = self.desk.facts(row, &self.header, channel, &terms)?;
         let fill =
             |content: &Content<'_>| self.desk.templates.render(content, locale(&reader), &facts);
         let sealed = || ciphertext.ok_or(Unwritten::NoCopy);
-        let letter = match (self.desk.mode, key) {
+        let letter = match (self.desk.mode_of(channel), key) {
             (Mode::Notice, _) => fill(&Content::Notice)?,
             (Mode::Sealed, _) => fill(&Content::Sealed(sealed()?))?,
             (Mode::Pass, Key::Spool(spool)) => fill(&Content::Opened(&spool.open(row.line)?))?,
@@ -401,9 +525,9 @@ struct Frozen {
     digest: Option<String>,
 }
 
-fn ended(sent: Sent) -> Mailed {
+fn ended(sent: Sent, row: RowRecord) -> Mailed {
     match sent {
-        Sent::Accepted { .. } => Mailed::Delivered,
+        Sent::Accepted { .. } => Mailed::Delivered(Box::new(Delivered(row))),
         Sent::Refused { why } => Mailed::Refused { why },
         Sent::Unsettled { why } => Mailed::Unsettled { why },
         Sent::NotSent { why, .. } => Mailed::Stopped(Stop { why, denied: false }),
@@ -411,15 +535,17 @@ fn ended(sent: Sent) -> Mailed {
     }
 }
 
-/// Whether a row may be mailed: its pass is sealed and proven, and no relay has refused it.
-#[must_use]
-pub fn is_ready(row: &RowRecord) -> bool {
-    matches!(row.state, State::Sealed { proven: true, .. })
-        && row.mail.as_ref().is_none_or(|mail| !mail.is_refused())
+/// The mails that a row is to have.
+fn channels(row: &RowRecord) -> impl Iterator<Item = Channel> {
+    let notice = row.notice_reader.is_some().then_some(Channel::Notice);
+    std::iter::once(Channel::Pass).chain(notice)
 }
 
 /// The reader whom the check found; a run that was checked without mail has the column.
-fn reader_of(row: &RowRecord) -> Result<Reader, Unwritten> {
+fn reader_of(row: &RowRecord, channel: Channel) -> Result<Reader, Unwritten> {
+    if channel == Channel::Notice {
+        return row.notice_reader.clone().ok_or(Unwritten::NoAddress);
+    }
     if let Some(reader) = &row.reader {
         return Ok(reader.clone());
     }
@@ -428,6 +554,14 @@ fn reader_of(row: &RowRecord) -> Result<Reader, Unwritten> {
     let name = mailbox.name().map(ToOwned::to_owned);
     let address = mailbox.address().to_owned();
     Ok(Reader { address, name, locale: wanted.locale, manager: None })
+}
+
+/// A reader as another reader knows them.
+fn shown(reader: &Reader) -> String {
+    match reader.name.as_deref().map(str::trim).filter(|name| !name.is_empty()) {
+        Some(name) => format!("{name} ({})", reader.address),
+        None => reader.address.clone(),
+    }
 }
 
 fn wanted(row: &RowRecord) -> Result<Wanted, Unwritten> {
@@ -451,10 +585,4 @@ fn unhurried<T>(work: impl FnOnce() -> T) -> T {
     let multi = tokio::runtime::Handle::current().runtime_flavor()
         == tokio::runtime::RuntimeFlavor::MultiThread;
     if multi { tokio::task::block_in_place(work) } else { work() }
-}
-
-/// A path as a ledger must hold it: the same from whatever folder a later command is started.
-#[must_use]
-pub fn absolute(path: &Path) -> std::path::PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -217,8 +217,14 @@ fn fresh_ledger(folder: &RunFolder) -> Ledger {
     let row =
         NewRow { line: Line(2), upn: upn.clone(), cells: vec![upn], wanted_json: "{}".to_owned() };
     draft.add_row(&row).expect("added");
-    let eligible =
-        Eligible { user: user(), display_name: None, asked: ASKED, set: 0, reader: None };
+    let eligible = Eligible {
+        user: user(),
+        display_name: None,
+        asked: ASKED,
+        set: 0,
+        reader: None,
+        notice_reader: None,
+    };
     draft.record(Line(2), &Event::Checked(Box::new(eligible))).expect("recorded");
     draft.publish(&about(folder.path())).expect("published")
 }
