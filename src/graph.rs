@@ -32,6 +32,7 @@ use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
 use crate::limits;
 use crate::pace::{Budget, Pace, Permit, Throttled};
+use crate::shown;
 
 /// What must be escaped inside one query value or path segment.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
@@ -516,7 +517,7 @@ impl Graph {
         match self.exchange(&request).await {
             Verdict::Done(response) if response.status == 202 => {
                 permit.answered(1, None, response.load);
-                let request_id = response.request_id.as_deref().map(verdict::plain);
+                let request_id = response.request_id.as_deref().map(shown::plain);
                 Mailing::Accepted { request_id }
             }
             Verdict::Done(response) => {
@@ -674,7 +675,7 @@ impl Graph {
                 method,
                 path,
                 status = response.status,
-                request_id = response.request_id.as_deref().map(verdict::plain),
+                request_id = response.request_id.as_deref().map(shown::plain),
                 client_request_id = %id,
             ),
             Err(broken) => tracing::debug!(method, path, %broken, client_request_id = %id),
@@ -688,7 +689,7 @@ impl Graph {
             Some(target) if target.starts_with('/') => Ok(target.to_owned()),
             _ => {
                 let host = link.split('/').nth(2).unwrap_or(link);
-                Err(GraphError::ForeignLink { host: verdict::plain(host), base: base.to_owned() })
+                Err(GraphError::ForeignLink { host: shown::plain(host), base: base.to_owned() })
             }
         }
     }

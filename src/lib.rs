@@ -54,7 +54,7 @@
 //! | 4 | [`ledger`], [`roster`], [`letter`] | the durable record; CSV to rows; a mail's bytes |
 //! | 3 | [`vault`], [`pace`] | plaintext; when to send |
 //! | 2 | [`progress`] | how the lower rooms tell how it goes |
-//! | 1 | [`ids`], [`clock`], [`exit`] | words of one kind |
+//! | 1 | [`ids`], [`clock`], [`exit`], [`shown`] | words of one kind; what may be shown |
 //! | 0 | [`limits`] | every bound, with its reason |
 //!
 //! `tests/tidy.rs` reads this table and holds the code to it.
@@ -77,5 +77,6 @@ pub mod report;
 pub mod roster;
 pub mod run;
 pub mod settings;
+pub mod shown;
 pub mod stages;
 pub mod vault;

@@ -2,7 +2,8 @@
 //!
 //! stdout carries data, stderr carries words and progress. Rules: lower case, no full stop,
 //! plurals right, meaning never by colour alone; name row and column; end with the next
-//! command to type. Text from outside is shown with its control characters escaped. The one
+//! command to type. Text from outside is shown with what steers a terminal written out; where
+//! a caller forgot, the line itself is. The one
 //! place that prints passes is `opened`, to whoever holds the identity.
 
 mod bars;
@@ -38,6 +39,7 @@ use crate::progress::{News, Watcher};
 use crate::run::intake::{RowProblem, Verdict};
 use crate::run::tidy::Tidied;
 use crate::run::{NoticeState, RowStatus, Summary};
+pub use crate::shown::escaped as shown;
 
 /// How much to say, and in which form.
 #[derive(Debug, Clone, Copy, Default)]
@@ -357,23 +359,6 @@ impl Watcher for Report {
     }
 }
 
-/// Text from outside with its control and direction characters escaped.
-#[must_use]
-pub fn shown(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
-        if steers(c) {
-            safe.extend(c.escape_unicode());
-        } else {
-            safe.push(c);
-        }
-        safe
-    })
-}
-
 /// A duration as people say it: `850 ms`, `12.3 s`, `4 min 10 s`, `2 h 5 min`.
 #[must_use]
 pub fn lasting(time: Duration) -> String {
@@ -435,11 +420,5 @@ mod tests {
         ] {
             assert_eq!(lasting(time), said);
         }
-    }
-
-    #[test]
-    fn what_steers_a_terminal_is_shown_and_not_obeyed() {
-        assert_eq!(shown("a\u{1b}[2Jb\u{202e}c\r\n"), "a\\u{1b}[2Jb\\u{202e}c\\u{d}\\u{a}");
-        assert_eq!(shown("Zoë 🙂"), "Zoë 🙂");
     }
 }

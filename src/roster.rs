@@ -35,6 +35,7 @@ use self::records::{Record, Records};
 use self::text::{Survey, Text};
 use crate::ids::{Line, Upn};
 use crate::limits;
+use crate::shown::steers;
 
 /// One person of the wave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -425,7 +426,7 @@ fn shown(text: &str) -> String {
         }
         match c {
             '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() || invisible(c) => out.extend(c.escape_default()),
+            c if steers(c) => out.extend(c.escape_unicode()),
             c => out.push(c),
         }
     }
@@ -436,11 +437,7 @@ fn shown(text: &str) -> String {
 /// Whether `c` takes no room or turns the direction of writing: it comes along when text is
 /// copied from chats and spreadsheets, and makes two names look alike.
 fn invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-    )
+    steers(c) && !c.is_control()
 }
 
 fn listed(names: &[String]) -> String {

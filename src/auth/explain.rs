@@ -5,7 +5,7 @@ use std::error::Error;
 use azure_core::error::ErrorKind;
 
 use crate::graph::http::{NoToken, innermost};
-use crate::graph::verdict::plain;
+use crate::shown::plain;
 
 /// What a proxy's page surfaces as.
 pub(super) const WEB_PAGE: &str =

@@ -21,8 +21,9 @@ use tokio::sync::Mutex;
 use super::explain::{WEB_PAGE, distrusts, platform};
 use crate::clock::Clock;
 use crate::graph::http::{BaseUrl, NoToken};
-use crate::graph::verdict::{plain, retry_after};
+use crate::graph::verdict::retry_after;
 use crate::limits;
+use crate::shown::plain;
 
 /// Says a line to the person who signs in.
 pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;

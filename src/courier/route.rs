@@ -20,8 +20,8 @@ use zeroize::Zeroizing;
 
 use super::settings::{Relay, Tls, is_loopback};
 use crate::graph::http::{Network, without_login};
-use crate::graph::verdict::plain;
 use crate::limits;
+use crate::shown::plain;
 
 /// Whatever bytes go over.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -31,10 +31,10 @@ use super::settings::{MailPlan, Mechanism, Relay, SignIn, Tls};
 use super::{Leave, Sent};
 use crate::clock::Clock;
 use crate::graph::http::Network;
-use crate::graph::verdict::plain;
 use crate::letter::Mail;
 use crate::limits;
 use crate::pace::{Budget, Pace, PaceOptions, Permit, Throttled};
+use crate::shown::plain;
 
 pub use super::route::SmtpSetupError;
 

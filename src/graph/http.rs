@@ -141,7 +141,7 @@ impl BaseUrl {
 pub(crate) fn without_login(url: &str) -> String {
     let shown =
         url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
-    super::verdict::plain(&shown)
+    crate::shown::plain(&shown)
 }
 
 /// Whether a host is this machine by its address. Names are not asked of the network:
@@ -333,7 +333,7 @@ pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     while let Some(source) = innermost.source() {
         innermost = source;
     }
-    super::verdict::plain(&innermost.to_string())
+    crate::shown::plain(&innermost.to_string())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::transport::{Broken, Response};
 use super::wire;
 use crate::clock;
 use crate::limits;
+use crate::shown::plain;
 
 /// What is said when a budget is refused for longer than anybody should wait.
 pub(super) const THROTTLED_THROUGHOUT: &str =
@@ -129,30 +130,6 @@ pub fn retry_after(text: &str, date: Timestamp) -> Option<Duration> {
         }
     };
     Some(wait.min(limits::MAX_RETRY_AFTER))
-}
-
-/// Removes what could steer a terminal or a log line, and shortens.
-#[must_use]
-pub fn plain(text: &str) -> String {
-    let mut plain: String = text
-        .chars()
-        .map(|c| {
-            if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
-                ' '
-            } else {
-                c
-            }
-        })
-        .collect();
-    if plain.len() > limits::MAX_MESSAGE_BYTES {
-        let mut end = limits::MAX_MESSAGE_BYTES;
-        while !plain.is_char_boundary(end) {
-            end -= 1;
-        }
-        plain.truncate(end);
-        plain.push('…');
-    }
-    plain.trim().to_owned()
 }
 
 fn refusal(response: &Response) -> Refusal {

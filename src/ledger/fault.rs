@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::FolderError;
 use super::state::IllegalMove;
 use crate::ids::Line;
+use crate::shown::escaped;
 
 /// Why the ledger could not do as it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -227,6 +228,8 @@ pub struct Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, host, command, since } = self;
+        // Read from a file that others may have put there.
+        let (host, command) = (escaped(host), escaped(command));
         write!(f, "process {pid} on {host} since {since:.0} ({command})")
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::lock;
+use crate::shown::escaped;
 
 /// The database.
 pub(super) const LEDGER: &str = "ledger.db";
@@ -40,9 +41,10 @@ pub enum FolderError {
     HoldsRun(PathBuf),
     /// Somebody else's things are in it.
     #[error(
-        "failed to use {}: it is not empty and holds no run (there is {found}); name a new \
+        "failed to use {}: it is not empty and holds no run (there is {}); name a new \
          folder with `--run`",
-        path.display()
+        path.display(),
+        escaped(found)
     )]
     NotEmpty {
         /// The folder.
@@ -245,7 +247,7 @@ impl RunFolder {
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .collect();
         match names.iter().find(|name| !is_leftover(name)) {
-            Some(other) => format!("other things ({other:?})"),
+            Some(other) => format!("other things ({})", escaped(other)),
             None if names.iter().any(|name| name.starts_with(DRAFT)) => {
                 "a ledger that was never finished, so that nothing was issued".to_owned()
             }

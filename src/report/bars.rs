@@ -13,6 +13,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use super::lasting;
 use super::left::TimeLeft;
 use crate::progress::Doing;
+use crate::shown::lines;
 
 /// The bars of one command.
 pub struct Bars {
@@ -31,8 +32,10 @@ impl Bars {
         Self { screen: wanted.then(MultiProgress::new), bars: Mutex::default() }
     }
 
-    /// A line of words on stderr, above the bars.
-    pub(super) fn line(&self, line: &str) {
+    /// Words on stderr, above the bars. Whatever they were made of, nothing in them but ends
+    /// of lines reaches the terminal as more than a character.
+    pub(super) fn line(&self, words: &str) {
+        let line = lines(words);
         let print = || {
             // Nobody is left to tell if stderr is gone.
             let _ = writeln!(std::io::stderr().lock(), "{line}");

@@ -33,7 +33,7 @@ impl Asking {
     #[must_use]
     pub fn yes_or_no(self, question: &str) -> Option<bool> {
         self.terminal
-            .then(|| Confirm::new().with_prompt(question).default(false).interact().ok())
+            .then(|| Confirm::new().with_prompt(shown(question)).default(false).interact().ok())
             .flatten()
     }
 }
@@ -45,8 +45,8 @@ impl Prompts for Asking {
 
     fn confirm(&self, message: &str, yes: &str, no: Option<&str>) -> Option<bool> {
         let question = match no {
-            Some(no) => format!("{} (y: {}, n: {})", shown(message), shown(yes), shown(no)),
-            None => format!("{} (y: {})", shown(message), shown(yes)),
+            Some(no) => format!("{message} (y: {yes}, n: {no})"),
+            None => format!("{message} (y: {yes})"),
         };
         self.yes_or_no(&question)
     }

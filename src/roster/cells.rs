@@ -9,6 +9,7 @@ use super::{
 };
 use crate::ids::{BadUpn, Line, Upn};
 use crate::limits;
+use crate::shown::steers;
 
 /// What is wrong with one field or row. Each text ends with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +171,7 @@ fn recipient(text: &str) -> Result<String, Wrong> {
     if upper.contains("AGE-SECRET-KEY") || upper.contains("AGE-PLUGIN-") {
         return Err(Wrong::SecretKey);
     }
-    if text.chars().any(|c| c.is_control() || invisible(c)) {
+    if text.chars().any(steers) {
         return Err(Wrong::Recipient(shown(text)));
     }
     Ok(text.to_owned())

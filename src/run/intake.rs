@@ -15,7 +15,6 @@ use zeroize::Zeroize;
 
 use super::Session;
 use crate::clock::{later, span};
-use crate::graph::verdict::plain;
 use crate::ids::{Line, Upn};
 use crate::ledger::{
     About, Channel, Draft, Event, Ledger, LedgerError, NewBadRow, NewRow, Options, PolicyRecord,
@@ -24,6 +23,7 @@ use crate::ledger::{
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::roster::{self, BadRow, Found, Header, Rejects, Roster, RosterError, Row, Wanted};
+use crate::shown::plain;
 use crate::stages::check::{Check, CheckError, Finding, Issuers, Problem, Subject, Warning};
 use crate::stages::deliver::{Desk, Preview};
 use crate::stages::seal::{BookError, RecipientBook};

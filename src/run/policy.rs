@@ -11,11 +11,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Session;
-use crate::graph::verdict::plain;
 use crate::graph::{Graph, GraphError, Policy, PolicyPatch, Target};
 use crate::ids::GroupId;
 use crate::ledger::PolicyRecord;
 use crate::limits;
+use crate::shown::plain;
 use crate::stages::check::{self, CheckError};
 
 /// The word that means everyone.

@@ -10,7 +10,6 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::{later, span};
-use crate::graph::verdict::plain;
 use crate::graph::{Boss, FoundPass, Graph, GraphError, Policy, Target, User};
 use crate::ids::{GroupId, Line, MethodId, Upn, UserId};
 use crate::ledger::{
@@ -19,6 +18,7 @@ use crate::ledger::{
 use crate::letter::{BadMailbox, Mailbox, Mode};
 use crate::limits;
 use crate::roster::Wanted;
+use crate::shown::{self, plain};
 
 /// The policy's bounds where Graph leaves them out (documented defaults).
 const DEFAULT_BOUNDS: (u32, u32, u32) = (60, 480, 60);
@@ -754,7 +754,7 @@ impl Check {
         self.lint.count_mail(user, row.reader.as_ref(), row.notice_reader.as_ref(), news);
         Finding::Eligible(Box::new(Eligible {
             user: user.id,
-            display_name: user.display_name.as_deref().map(plain),
+            display_name: user.display_name.as_deref().map(shown::name),
             asked,
             set: row.subject.set,
             reader: row.reader,

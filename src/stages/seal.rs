@@ -365,7 +365,7 @@ impl RecipientBook {
 
 /// The beginning of a text that is no key.
 fn shown(text: &str) -> String {
-    crate::graph::verdict::plain(&text.chars().take(24).collect::<String>())
+    crate::shown::plain(&text.chars().take(24).collect::<String>())
 }
 
 /// What can go wrong while the handoff is written. The ledger has everything all the same.

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::COLUMNS;
 use super::entry::needs_quotes;
 use super::opened::OpenedRow;
+use crate::shown::steers;
 
 /// How opened rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,23 +233,13 @@ fn shown(text: &str) -> Zeroizing<String> {
     // `\u{10ffff}` is the longest escape, and room for all keeps the text in one place.
     let mut cell = Zeroizing::new(String::with_capacity(text.chars().count() * 10));
     for c in text.chars() {
-        if is_hidden(c) {
+        if steers(c) {
             cell.extend(c.escape_unicode());
         } else {
             cell.push(c);
         }
     }
     cell
-}
-
-/// Control characters, line and paragraph separators, marks that turn the direction of
-/// writing, and characters without a width, as Unicode's `Cc`, `Cf` and `Zl`/`Zp` list them.
-fn is_hidden(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::plugin::{Plugin, PluginFailed, PluginRecipients};
 use super::prompts::Prompts;
 use super::wiped::Wiped;
 use crate::limits;
+use crate::shown::plain;
 
 /// One public key that passes can be sealed to.
 ///
@@ -398,14 +399,9 @@ fn refused(label: &str, error: &age::EncryptError) -> SetError {
 
 /// What age or a plugin said, on one line and without anything a terminal would obey.
 pub(super) fn one_line(text: &str) -> String {
-    let mut line: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        // Age frames names with these direction marks.
-        .filter(|c| !matches!(c, '\u{2066}'..='\u{2069}' | '\u{202a}'..='\u{202e}'))
-        .collect();
-    line.truncate(line.floor_char_boundary(limits::MAX_MESSAGE_BYTES));
-    line.trim_end_matches(['.', ' ']).to_owned()
+    // Age frames names with these direction marks.
+    let unframed: String = text.chars().filter(|c| !matches!(c, '\u{2066}'..='\u{2069}')).collect();
+    plain(&unframed).trim_end_matches(['.', ' ']).to_owned()
 }
 
 /// Encrypts a short text in one go.

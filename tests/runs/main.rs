@@ -18,3 +18,5 @@ mod kill_sweep;
 mod nowhere;
 mod one_post;
 mod resume;
+#[cfg(unix)]
+mod words;

@@ -1,0 +1,84 @@
+//! Promises that what lies in a folder is shown and never obeyed by a terminal, and that a log
+//! of one's own choice is its owner's alone.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use crate::site::{Site, Told};
+
+/// Clears a screen, sets a title, an eight-bit escape, turns the direction of reading, takes no
+/// room, and begins a line that looks like ours.
+const STEERING: &str = "\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\u{2066}\u{200b}\nerror: forged";
+
+#[track_caller]
+fn is_tame(told: &Told) {
+    for words in [&told.err, &told.out] {
+        let wild: Vec<char> =
+            words.chars().filter(|c| *c != '\n' && tapwave::shown::steers(*c)).collect();
+        assert!(wild.is_empty(), "{wild:?} in {words:?}");
+        assert!(!words.contains("\nerror: forged"), "a line was forged: {words:?}");
+    }
+    assert!(
+        told.err.contains(r"\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\u{2066}\u{200b}\u{a}error")
+    );
+}
+
+#[test]
+fn who_holds_a_run_is_shown_and_not_obeyed() {
+    let site = Site::open(1);
+    site.run(&[]).exits(0);
+    let lock = File::open(site.folder().join("ledger.lock")).expect("there");
+    lock.lock().expect("nobody else has it");
+    for field in ["host", "command"] {
+        let mut holder = serde_json::json!({
+            "pid": 1, "host": "h", "command": "tapwave", "since": "2026-03-01T08:00:00Z"
+        });
+        holder[field] = STEERING.into();
+        fs::write(site.folder().join("ledger.holder"), holder.to_string()).expect("written");
+        is_tame(&site.resume().exits(2).says("in use by process 1"));
+    }
+}
+
+#[test]
+fn a_file_in_the_way_is_shown_and_not_obeyed() {
+    let site = Site::open(1);
+    fs::create_dir(site.folder()).expect("made");
+    fs::set_permissions(site.folder(), Permissions::from_mode(0o700)).expect("set");
+    fs::write(site.folder().join(STEERING), "").expect("written");
+    is_tame(&site.run(&[]).exits(2).says("is not empty"));
+    is_tame(&site.resume().exits(2).says("other things"));
+}
+
+#[test]
+fn a_log_is_its_owners_alone_and_no_link_is_followed() {
+    let site = Site::open(1);
+    let logged = |name: &str| site.told(&["status", "wave-run", "--log", name]);
+    site.run(&["--log", "own.jsonl"]).exits(0);
+    let mode = fs::metadata(site.path("own.jsonl")).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    let before = fs::read(site.path("own.jsonl")).expect("there");
+    assert!(!before.is_empty(), "control: something was logged");
+    site.told(&["status", "wave-run", "--live", "--log", "own.jsonl"]).exits(0);
+    let after = fs::read(site.path("own.jsonl")).expect("there");
+    assert!(after.len() > before.len() && after.starts_with(&before), "it goes on");
+
+    fs::write(site.path("elsewhere"), "").expect("written");
+    symlink(site.path("elsewhere"), site.path("link")).expect("made");
+    logged("link").exits(2).says("failed to open the log link");
+    assert!(fs::read(site.path("elsewhere")).expect("there").is_empty());
+    symlink(site.path("nowhere"), site.path("dangling")).expect("made");
+    logged("dangling").exits(2);
+    assert!(!site.path("nowhere").exists());
+
+    // A pipe that nobody reads would hold the program up.
+    let made = std::process::Command::new("mkfifo").arg(site.path("pipe")).status();
+    if made.is_ok_and(|made| made.success()) {
+        logged("pipe").exits(2).says("failed to open the log pipe");
+    }
+    if rustix::process::geteuid().is_root() {
+        fs::write(site.path("theirs"), "").expect("written");
+        std::os::unix::fs::chown(site.path("theirs"), Some(65_534), None).expect("given away");
+        logged("theirs").exits(2).says("it belongs to another user");
+    }
+}
