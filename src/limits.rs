@@ -188,6 +188,18 @@ pub const MAX_LOAD: f64 = 1.8;
 pub const MAX_PASS_BYTES: usize = 512;
 /// Most plugin processes one set of recipients runs at once: each sealing starts one.
 pub const PLUGINS_AT_ONCE: usize = 4;
+/// How long an age plugin may say nothing while it seals. Recipients are public: nobody has to
+/// touch a key for them, and a pass waits in memory meanwhile.
+pub const PLUGIN_SEALS: Duration = Duration::from_mins(1);
+/// How long an age plugin may say nothing while it opens: somebody may have to find a key and
+/// touch it.
+pub const PLUGIN_OPENS: Duration = Duration::from_mins(5);
+/// A person is told of a plugin that is waited for this long, as `age` itself does.
+pub const PLUGIN_WAIT_TOLD: Duration = Duration::from_secs(5);
+/// How long a plugin that is done may take to end.
+pub const PLUGIN_LEAVES: Duration = Duration::from_secs(5);
+/// Most messages of one plugin in one conversation; a stanza for each recipient, and some words.
+pub const MAX_PLUGIN_MESSAGES: u32 = 1_000;
 /// Most bytes of one message from an age plugin; theirs are a few hundred, post-quantum
 /// stanzas about two thousand.
 pub const MAX_PLUGIN_MESSAGE_BYTES: usize = 64 * 1024;

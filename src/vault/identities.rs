@@ -256,6 +256,7 @@ fn by_plugin(plugged: &[age::plugin::Identity], prompts: &Arc<dyn Prompts>) -> K
                 name: name.to_owned(),
                 keys: keys.map(|key| key.to_string().into()).collect(),
                 prompts: Arc::clone(prompts),
+                patience: limits::PLUGIN_OPENS,
             })) as _
         })
         .collect()

@@ -1,14 +1,19 @@
-//! Promises age's plugin protocol with processes that are waited for and talk that is wiped.
-//! Must never print what is said, since file keys are.
+//! Promises age's plugin protocol with processes that are waited for, not for ever, and talk
+//! that is wiped. Must never print what is said, since file keys are.
 //!
 //! The age crate's own client leaves a zombie for each run, and prints every key when
-//! `AGEDEBUG` says so; a wave of thousands of rows starts thousands. The protocol:
-//! <https://c2sp.org/age-plugin>.
+//! `AGEDEBUG` says so; a wave of thousands of rows starts thousands; and it waits for a plugin
+//! as long as that likes. Here a thread of its own reads what a plugin says and another writes
+//! what it is told, so that one that says nothing, or takes nothing, holds up these alone. The
+//! protocol: <https://c2sp.org/age-plugin>.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
 
 use age::secrecy::ExposeSecret;
 use age::{DecryptError, EncryptError};
@@ -33,6 +38,8 @@ pub(super) struct Plugin {
     pub(super) name: String,
     pub(super) keys: Vec<Zeroizing<String>>,
     pub(super) prompts: Arc<dyn Prompts>,
+    /// How long it may say nothing while it is its turn.
+    pub(super) patience: Duration,
 }
 
 /// Why a plugin did not do its work. It travels inside an [`io::Error`], the one kind of
@@ -60,6 +67,17 @@ pub(super) enum PluginFailed {
         plugin: String,
         /// What it said.
         reason: String,
+    },
+    /// It says nothing.
+    #[error(
+        "age-plugin-{plugin} said nothing for {} s and was ended; plug its key in and touch it, try the plugin by hand with age, or leave its recipient out",
+        patience.as_secs()
+    )]
+    Silent {
+        /// The plugin's name.
+        plugin: String,
+        /// For how long.
+        patience: Duration,
     },
     /// It does not keep to the protocol.
     #[error("age-plugin-{plugin} does not keep to age's plugin protocol ({what}); update it")]
@@ -162,17 +180,9 @@ impl PluginIdentities {
 
 impl Plugin {
     fn start(&self, machine: &str) -> io::Result<Talk<'_>> {
-        let mut child = Command::new(format!("age-plugin-{}", self.name))
-            .arg(format!("--age-plugin={machine}"))
-            .current_dir(std::env::temp_dir())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| self.died(&error))?;
-        let to = child.stdin.take();
-        let from = child.stdout.take().map(Lines::new);
-        Ok(Talk { plugin: self, child, to, from, finished: false })
+        let mut command = Command::new(format!("age-plugin-{}", self.name));
+        command.arg(format!("--age-plugin={machine}"));
+        Talk::begin(self, command)
     }
 
     fn died(&self, error: &io::Error) -> PluginFailed {
@@ -181,6 +191,11 @@ impl Plugin {
             io::ErrorKind::NotFound => PluginFailed::Missing { plugin },
             _ => PluginFailed::Died { plugin, reason: error.to_string() },
         }
+    }
+
+    fn ended(&self) -> PluginFailed {
+        let reason = "it ended before it was done".to_owned();
+        PluginFailed::Died { plugin: self.name.clone(), reason }
     }
 
     fn broke(&self, what: &'static str) -> io::Error {
@@ -192,8 +207,12 @@ impl Plugin {
 struct Talk<'a> {
     plugin: &'a Plugin,
     child: Child,
-    to: Option<ChildStdin>,
-    from: Option<Lines<ChildStdout>>,
+    to: Option<Sender<Wiped>>,
+    from: Receiver<Result<Said, Unread>>,
+    /// Messages that it may still send.
+    left: u32,
+    /// A person was told that it is waited for.
+    told: bool,
     finished: bool,
 }
 
@@ -204,7 +223,41 @@ struct Said {
     body: Zeroizing<Vec<u8>>,
 }
 
-impl Talk<'_> {
+impl<'a> Talk<'a> {
+    fn begin(plugin: &'a Plugin, mut command: Command) -> io::Result<Self> {
+        let mut child = command
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| plugin.died(&error))?;
+        let (to, told) = mpsc::channel::<Wiped>();
+        // One message is looked at while the next one is read, and no more wait.
+        let (says, from) = mpsc::sync_channel(1);
+        let left = limits::MAX_PLUGIN_MESSAGES;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let talk = Self { plugin, child, to: Some(to), from, left, told: false, finished: false };
+        let (mut input, output) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
+        let named = || thread::Builder::new().name("age-plugin".to_owned());
+        named().spawn(move || {
+            while let Ok(text) = told.recv()
+                && input.write_all(&text).and_then(|()| input.flush()).is_ok()
+            {}
+        })?;
+        named().spawn(move || {
+            let mut lines = Lines::new(output);
+            loop {
+                let said = read_stanza(&mut lines);
+                let last = said.is_err();
+                if says.send(said).is_err() || last {
+                    return;
+                }
+            }
+        })?;
+        Ok(talk)
+    }
+
     fn send(&mut self, tag: &str, words: &[&str], body: &[u8]) -> io::Result<()> {
         let mut text = Wiped::with_capacity(512);
         text.push(b"-> ");
@@ -222,9 +275,8 @@ impl Talk<'_> {
         if body.len().is_multiple_of(48) {
             text.push(b"\n");
         }
-        let to = self.to.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        let sent = to.write_all(&text).and_then(|()| to.flush());
-        sent.map_err(|error| self.plugin.died(&error).into())
+        let sent = self.to.as_ref().is_some_and(|to| to.send(text).is_ok());
+        if sent { Ok(()) } else { Err(self.plugin.ended().into()) }
     }
 
     /// Ends our part, then answers what the plugin says until it is done. `each` takes what
@@ -285,26 +337,48 @@ impl Talk<'_> {
 
     fn receive(&mut self) -> io::Result<Said> {
         let plugin = self.plugin;
-        let from = self.from.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
-        read_stanza(from).map_err(|error| match error {
-            Unread::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let reason = "it ended before it was done".to_owned();
-                PluginFailed::Died { plugin: plugin.name.clone(), reason }.into()
+        self.left =
+            self.left.checked_sub(1).ok_or_else(|| plugin.broke("more messages than it may"))?;
+        match self.wait() {
+            Ok(Ok(said)) => Ok(said),
+            Ok(Err(Unread::Io(error))) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                Err(plugin.died(&error).into())
             }
-            Unread::Io(error) => plugin.died(&error).into(),
-            Unread::Shape(what) => plugin.broke(what),
-        })
+            Ok(Err(Unread::Shape(what))) => Err(plugin.broke(what)),
+            Ok(Err(Unread::Io(_))) | Err(RecvTimeoutError::Disconnected) => {
+                Err(plugin.ended().into())
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let (plugin, patience) = (plugin.name.clone(), plugin.patience);
+                Err(PluginFailed::Silent { plugin, patience }.into())
+            }
+        }
+    }
+
+    /// Waits for the next message, and tells a person of a wait that they may have to end.
+    fn wait(&mut self) -> Result<Result<Said, Unread>, RecvTimeoutError> {
+        let first = self.plugin.patience.min(limits::PLUGIN_WAIT_TOLD);
+        match self.from.recv_timeout(first) {
+            Err(RecvTimeoutError::Timeout) if !self.told => {
+                self.told = true;
+                self.plugin.prompts.show(&format!("waiting for age-plugin-{}", self.plugin.name));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            heard => return heard,
+        }
+        self.from.recv_timeout(self.plugin.patience.saturating_sub(first))
     }
 }
 
 impl Drop for Talk<'_> {
     fn drop(&mut self) {
-        // Closed pipes end a plugin that behaves. One that broke off is not waited for.
+        // A closed pipe ends a plugin that behaves: its output ends when it does. One that broke
+        // off, or stays, is not waited for.
         drop(self.to.take());
-        drop(self.from.take());
-        if !self.finished {
-            let _ = self.child.kill();
+        if self.finished {
+            let _ = self.from.recv_timeout(limits::PLUGIN_LEAVES);
         }
+        let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
@@ -427,8 +501,71 @@ mod tests {
             name: "tapwaveabsent".to_owned(),
             keys: Vec::new(),
             prompts: Arc::new(NoPrompts),
+            patience: limits::PLUGIN_OPENS,
         };
         let error = plugin.start("identity-v1").err().expect("no such program");
         assert!(matches!(PluginFailed::inside(&error), Some(PluginFailed::Missing { .. })));
+    }
+
+    /// Hears what a person would be shown.
+    #[derive(Default)]
+    struct Hears(std::sync::Mutex<Vec<String>>);
+
+    impl Prompts for Hears {
+        fn show(&self, message: &str) {
+            self.0.lock().expect("whole").push(message.to_owned());
+        }
+
+        fn confirm(&self, _: &str, _: &str, _: Option<&str>) -> Option<bool> {
+            None
+        }
+
+        fn public_text(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn passphrase(&self, _: &str) -> Option<age::secrecy::SecretString> {
+            None
+        }
+    }
+
+    /// Talks to the plugin of `tests/plugin` that behaves as the word says.
+    #[cfg(unix)]
+    fn talk(manner: &str, patience: Duration) -> (PluginFailed, Vec<String>) {
+        let heard = Arc::new(Hears::default());
+        let plugin = Plugin {
+            name: "tapwavehangs".to_owned(),
+            keys: Vec::new(),
+            prompts: Arc::clone(&heard) as _,
+            patience,
+        };
+        let place = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plugin/age-plugin-tapwavehangs");
+        let mut command = Command::new(place);
+        command.arg(manner);
+        let mut talk = Talk::begin(&plugin, command).expect("started");
+        // More than a pipe takes.
+        let body = vec![7; 128 * 1024];
+        talk.send("wrap-file-key", &[], &body).expect("queued");
+        let error = talk.answer_until_done(|_| Ok(true)).expect_err("it never ends by itself");
+        let failed = PluginFailed::inside(&error).expect("the plugin's failure").clone();
+        let heard = heard.0.lock().expect("whole").clone();
+        (failed, heard)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_plugin_that_hangs_is_ended_and_named() {
+        let patience = Duration::from_millis(200);
+        // Saying nothing and taking nothing; a message that never ends; and a child of its own
+        // that keeps the pipes open.
+        for manner in ["silent", "drips", "leaves-a-child"] {
+            let (failed, heard) = talk(manner, patience);
+            assert!(matches!(failed, PluginFailed::Silent { .. }), "{manner}: {failed}");
+            assert!(failed.to_string().contains("age-plugin-tapwavehangs said nothing"));
+            assert!(failed.to_string().contains("touch it"), "{failed}");
+            assert_eq!(heard, ["waiting for age-plugin-tapwavehangs"], "{manner}");
+        }
+        let (failed, _) = talk("chats", limits::PLUGIN_OPENS);
+        assert!(matches!(failed, PluginFailed::Protocol { .. }), "{failed}");
     }
 }

@@ -374,6 +374,7 @@ fn wrappers(
             name: name.to_owned(),
             keys: keys.map(|key| key.to_string().into()).collect(),
             prompts: Arc::clone(prompts),
+            patience: limits::PLUGIN_SEALS,
         })));
     }
     (wrappers, Some(Gate::new(limits::PLUGINS_AT_ONCE)))
