@@ -5,6 +5,8 @@
 mod certificates;
 #[path = "support/letters.rs"]
 mod letters;
+#[path = "support/proxy.rs"]
+mod proxy;
 #[path = "support/python.rs"]
 mod python;
 #[path = "support/smtp.rs"]
@@ -16,8 +18,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use certificates::RELAY;
 use futures::future::{BoxFuture, join_all};
 use letters::{CODE, coded, letter, mail_to, post};
+use proxy::{Proxy, Ways};
 use python::read_by_python;
 use secrecy::SecretString;
 use smtp::{Fault, Manner, Relay};
@@ -60,16 +64,28 @@ fn waits() -> Waits {
 
 /// A courier to the relay, with `more` lines of settings.
 fn courier_with(relay: &Relay, more: &str, secret: Arc<Changing>, waits: Waits) -> Courier {
+    courier_over(relay, more, secret, waits, Network::default())
+}
+
+/// The same, over whatever leads there.
+fn courier_over(
+    relay: &Relay,
+    more: &str,
+    secret: Arc<Changing>,
+    waits: Waits,
+    network: Network,
+) -> Courier {
+    let host = if more.contains("host = ") { "" } else { "host = \"localhost\"" };
     let signing_in = "username = \"user\"\npassword_env = \"P\"";
     let settings = format!(
-        "courier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\nhost = \"localhost\"\n\
+        "courier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\n{host}\n\
          port = {}\nmax_per_minute = 60000\n{more}\n{}",
         relay.port,
         if more.contains(ANONYMOUS) { "" } else { signing_in }
     );
     let settings: MailSettings = toml::from_str(&settings).expect("settings");
     let plan = settings.validate().expect("a plan");
-    let network = Network { ca_file: Some(relay.authority()), ..Network::default() };
+    let network = Network { ca_file: Some(relay.authority()), ..network };
     let smtp = Smtp::new(&plan, Some(secret), &network, waits, Clock::system());
     Courier::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
 }
@@ -205,6 +221,140 @@ async fn a_client_certificate_is_shown_where_it_is_demanded() {
     let more = format!("client_certificate = {:?}", relay.client());
     let sent = post(&courier_with(&relay, &more, Changing::new("right"), waits()), &mail()).await;
     assert!(accepted(&sent), "{sent:?}");
+}
+
+#[tokio::test]
+async fn this_machine_introduces_itself_by_its_address_or_as_told() {
+    for (more, said) in
+        [("", "[127.0.0.1]"), ("hello = \"wave.contoso.example\"", "wave.contoso.example")]
+    {
+        let relay = relay_with(&[]).await;
+        let courier = courier_with(&relay, more, Changing::new("right"), waits());
+        assert!(accepted(&post(&courier, &mail()).await));
+        // In the clear, and once more over TLS.
+        assert_eq!(relay.seen().hellos, [said, said]);
+    }
+}
+
+#[tokio::test]
+async fn an_address_of_another_script_goes_where_it_is_taken() {
+    let jorg = coded("Jörg", "jörg@bücher.example", Form::Mime);
+    let relay = Relay::start(Manner { offers: "SMTPUTF8", ..Manner::default() }).await;
+    let line = courier(&relay);
+    assert!(accepted(&post(&line, &jorg).await));
+    assert!(accepted(&post(&line, &mail()).await));
+    {
+        let seen = relay.seen();
+        assert_eq!(seen.taken[0].from, "MAIL FROM:<it@contoso.example> BODY=8BITMIME SMTPUTF8");
+        assert_eq!(seen.taken[0].to, ["RCPT TO:<jörg@xn--bcher-kva.example>"]);
+        assert_eq!(seen.taken[1].from, "MAIL FROM:<it@contoso.example>", "only where it is needed");
+        assert!(seen.taken[1].bytes.is_ascii());
+    }
+    let bytes = relay.seen().taken[0].bytes.clone();
+    if let Some(read) = read_by_python(&bytes) {
+        assert_eq!(read["to"], serde_json::json!([["Jörg", "jörg@xn--bcher-kva.example"]]));
+    }
+    // A relay without it gets nothing of that mail, and all of the next.
+    let relay = relay_with(&[]).await;
+    let line = courier(&relay);
+    let sent = post(&line, &jorg).await;
+    assert!(matches!(&sent, Sent::Refused { why } if why.contains("lacks SMTPUTF8")), "{sent:?}");
+    assert!(!relay.seen().commands.iter().any(|word| word == "MAIL"));
+    assert!(accepted(&post(&line, &mail()).await));
+    // The domain alone is everybody's business.
+    let bucher = coded("Bü", "ada@bücher.example", Form::Mime);
+    assert!(accepted(&post(&line, &bucher).await));
+    assert_eq!(relay.seen().connections, 1);
+}
+
+/// A courier to the relay by the name that only a proxy can find.
+fn led_by(relay: &Relay, url: String, no_proxy: Option<&str>, more: &str) -> Courier {
+    let more = format!("host = \"{RELAY}\"\n{more}");
+    let network =
+        Network { proxy: Some(url), no_proxy: no_proxy.map(ToOwned::to_owned), ca_file: None };
+    courier_over(relay, &more, Changing::new("right"), waits(), network)
+}
+
+#[tokio::test]
+async fn a_proxy_leads_to_the_relay_and_reads_nothing() {
+    for (implicit, together, secured) in
+        [(false, false, false), (false, true, false), (true, false, false), (false, true, true)]
+    {
+        let relay = Relay::start(Manner { implicit, ..Manner::default() }).await;
+        let tls = secured.then(|| relay.tls());
+        let proxy =
+            Proxy::start(Ways { target: relay.port, together, tls, ..Ways::default() }).await;
+        let scheme = if secured { "https" } else { "http" };
+        let url = format!("{scheme}://ada:p%40ss@localhost:{}", proxy.port);
+        let more = if implicit { "tls = \"implicit\"" } else { "" };
+        let courier = led_by(&relay, url, None, more);
+        for _ in 0..2 {
+            let sent = post(&courier, &mail()).await;
+            assert!(accepted(&sent), "{sent:?}");
+        }
+        assert!(relay.seen().taken.iter().all(|mail| mail.encrypted));
+        let asked = proxy.asked();
+        let [head] = &asked[..] else { panic!("one tunnel, not {asked:?}") };
+        let place = format!("{RELAY}:{}", relay.port);
+        assert!(
+            head.starts_with(&format!("CONNECT {place} HTTP/1.1\r\nHost: {place}\r\n")),
+            "{head}"
+        );
+        let login = STANDARD.encode("ada:p@ss");
+        assert!(head.contains(&format!("\r\nProxy-Authorization: Basic {login}\r\n")), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_says_no_is_named_and_nothing_was_sent() {
+    for (answer, again) in [
+        ("403 Forbidden", Some(false)),
+        ("407 Proxy Authentication Required", None),
+        ("502 Bad Gateway", Some(true)),
+    ] {
+        let relay = relay_with(&[]).await;
+        let ways = Ways { target: relay.port, refuses: Some(answer), ..Ways::default() };
+        let proxy = Proxy::start(ways).await;
+        let url = format!("http://ada:hunter2@127.0.0.1:{}", proxy.port);
+        let sent = post(&led_by(&relay, url, None, ""), &mail()).await;
+        let says = format!("proxy 127.0.0.1:{} answered {}", proxy.port, &answer[..3]);
+        match again {
+            Some(again) => assert!(not_sent(&sent, again, &says), "{sent:?}"),
+            None => assert!(denied(&sent, &says), "{sent:?}"),
+        }
+        assert!(!format!("{sent:?}").contains("hunter2"));
+        assert_eq!(relay.seen().connections, 0);
+    }
+    // A relay is no proxy, and is found out before the password.
+    let relay = relay_with(&[]).await;
+    let url = format!("http://127.0.0.1:{}", relay.port);
+    let sent = post(&led_by(&relay, url, None, ""), &mail()).await;
+    assert!(not_sent(&sent, false, "does not answer as an HTTP proxy does"), "{sent:?}");
+}
+
+#[tokio::test]
+async fn no_proxy_is_asked_for_this_machine_or_a_relay_that_is_exempt() {
+    let relay = relay_with(&[]).await;
+    let proxy = Proxy::start(Ways { target: relay.port, ..Ways::default() }).await;
+    let url = format!("http://127.0.0.1:{}", proxy.port);
+    let network = Network { proxy: Some(url.clone()), ..Network::default() };
+    let near = courier_over(&relay, "", Changing::new("right"), waits(), network);
+    assert!(accepted(&post(&near, &mail()).await));
+    let sent = post(&led_by(&relay, url, Some("contoso.example"), ""), &mail()).await;
+    assert!(not_sent(&sent, true, &format!("the relay {RELAY} cannot be reached")), "{sent:?}");
+    assert_eq!(*proxy.asked(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_proxy_of_another_kind_is_refused_before_anything() {
+    for url in ["socks5://ada:hunter2@127.0.0.1:1080", "ftp://proxy.contoso.example", "::"] {
+        let plan = "courier = \"smtp\"\nfrom = \"it@c.example\"\nhost = \"relay.contoso.example\"";
+        let plan = toml::from_str::<MailSettings>(plan).unwrap().validate().unwrap();
+        let network = Network { proxy: Some(url.to_owned()), ..Network::default() };
+        let built = Smtp::new(&plan, None, &network, waits(), Clock::system());
+        let told = built.err().expect(url).to_string();
+        assert!(told.contains("http or https") && !told.contains("hunter2"), "{told}");
+    }
 }
 
 #[tokio::test]

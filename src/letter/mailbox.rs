@@ -45,9 +45,10 @@ impl Mailbox {
             return Err(BadMailbox::Shape);
         }
         let (user, domain) = address.rsplit_once('@').ok_or(BadMailbox::Shape)?;
-        let domain = match domain.is_ascii() {
-            true => Cow::Borrowed(domain),
-            false => idna::domain_to_ascii_strict(domain).map_err(|_| BadMailbox::Domain)?.into(),
+        let domain = if domain.is_ascii() {
+            Cow::Borrowed(domain)
+        } else {
+            idna::domain_to_ascii_strict(domain).map_err(|_| BadMailbox::Domain)?.into()
         };
         let address = Address::new(user, domain).map_err(|_| BadMailbox::Shape)?;
         let name = one_line(name, limits::MAX_MAIL_NAME_CHARS);

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -57,6 +58,10 @@ pub(crate) struct Manner {
     pub(crate) secret: String,
     /// More connections than these are turned away.
     pub(crate) connections: usize,
+    /// What EHLO offers besides; empty for nothing.
+    pub(crate) offers: &'static str,
+    /// How long it thinks before it answers the final dot.
+    pub(crate) slow: Duration,
     /// Faults of the mails to come; none after the last.
     pub(crate) faults: VecDeque<Fault>,
 }
@@ -71,6 +76,8 @@ impl Default for Manner {
             mechanisms: "PLAIN LOGIN XOAUTH2",
             secret: "right".to_owned(),
             connections: 3,
+            offers: "",
+            slow: Duration::ZERO,
             faults: VecDeque::new(),
         }
     }
@@ -102,6 +109,8 @@ pub(crate) struct Seen {
     pub(crate) most: usize,
     /// Every command's first word.
     pub(crate) commands: Vec<String>,
+    /// What was said with each EHLO.
+    pub(crate) hellos: Vec<String>,
 }
 
 /// A running relay. Ends with the runtime it was started on.
@@ -152,6 +161,11 @@ impl Relay {
         self.folder.path().join("client.pem")
     }
 
+    /// Its TLS, for somebody else at this machine.
+    pub(crate) fn tls(&self) -> TlsAcceptor {
+        self.state.tls.clone()
+    }
+
     /// What it has seen.
     pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.state.seen()
@@ -181,7 +195,8 @@ impl State {
     }
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+/// Whatever bytes go over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 type Wire = BufReader<Box<dyn Stream>>;
@@ -216,7 +231,10 @@ async fn serve(state: &State, stream: TcpStream, open: usize) -> Result<(), End>
         let word = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
         state.seen().commands.push(word.clone());
         match word.as_str() {
-            "EHLO" => greet(&mut wire, &manner, encrypted).await?,
+            "EHLO" => {
+                state.seen().hellos.push(line.trim_start_matches("EHLO ").to_owned());
+                greet(&mut wire, &manner, encrypted).await?;
+            }
             "STARTTLS" if manner.starttls && !encrypted => {
                 let answer = format!("220 go ahead\r\n{}", manner.injected);
                 wire.write_all(answer.as_bytes()).await?;
@@ -248,6 +266,9 @@ async fn greet(wire: &mut Wire, manner: &Manner, encrypted: bool) -> Result<(), 
     let mut lines = vec!["relay.example".to_owned(), "8BITMIME".to_owned()];
     if manner.starttls && !encrypted {
         lines.push("STARTTLS".to_owned());
+    }
+    if !manner.offers.is_empty() {
+        lines.push(manner.offers.to_owned());
     }
     if !manner.mechanisms.is_empty() {
         lines.push(format!("AUTH {}", manner.mechanisms));
@@ -312,6 +333,8 @@ async fn take(state: &State, wire: &mut Wire, mail: &str, encrypted: bool) -> Re
         return Err(End::Closed);
     }
     let bytes = text(wire).await?;
+    let slow = state.manner().slow;
+    tokio::time::sleep(slow).await;
     if let Fault::Dot(answer) = fault {
         return say(wire, answer).await;
     }
