@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use mailed::{count_state, taken, wave};
 use smtp::{Fault, Manner, Relay};
 use support::{Office, rate};
 
 #[path = "support/certificates.rs"]
 mod certificates;
+#[path = "support/mailed.rs"]
+mod mailed;
 #[path = "support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "other tests use more of the same servers")]
@@ -23,23 +26,6 @@ mod support {
     pub(crate) const fn rate() -> u32 {
         60_000
     }
-}
-
-/// user1 to userN, each with a mailbox of their own elsewhere.
-fn wave(rows: u64) -> String {
-    let lines = (1..=rows).map(|n| format!("user{n}@contoso.example,reader{n}@home.example\n"));
-    format!("userPrincipalName,deliverTo\n{}", lines.collect::<String>())
-}
-
-/// How often the relay took a mail for each reader.
-fn taken(relay: &Relay) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for mail in &relay.seen().taken {
-        let [to] = &mail.to[..] else { panic!("one reader, not {:?}", mail.to) };
-        let address = to.split(['<', '>']).nth(1).expect("an address").to_owned();
-        *counts.entry(address).or_insert(0) += 1;
-    }
-    counts
 }
 
 /// A mail's text with its soft line ends joined: codes are plain ASCII.
@@ -65,10 +51,6 @@ fn assert_codes(office: &Office, relay: &Relay, rows: u64) {
         let [n] = whose[..] else { panic!("codes of {whose:?} in one mail") };
         assert!(mail.to[0].contains(&format!("<reader{n}@home.example>")), "{:?}", mail.to);
     }
-}
-
-fn count_state(rows: &[serde_json::Value], state: &str) -> usize {
-    rows.iter().filter(|row| row["state"] == state).count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,14 +122,12 @@ async fn a_changed_mail_is_held_and_not_repeated() {
     office.mail_through(&relay, rate());
     let key = office.public_key.clone();
     office.run(&["run", "wave.csv", "-r", &key, "--deliver"]).await.expect(7);
-    let settings = std::fs::read_to_string(office.path("tapwave.toml")).expect("settings");
-    let other = settings.replace("from = \"IT <", "from = \"Somebody else <");
-    std::fs::write(office.path("tapwave.toml"), other).expect("settings");
+    office.change_settings("from = \"IT <", "from = \"Somebody else <");
     let again = ["deliver", "latest", "-i", "key.txt", "--resend-unsettled"];
     let ended = office.run(&again).await.expect(7);
     assert!(ended.err.contains("same bytes"), "{}", ended.err);
     assert_eq!(relay.seen().taken.len(), 1);
-    std::fs::write(office.path("tapwave.toml"), settings).expect("settings");
+    office.change_settings("from = \"Somebody else <", "from = \"IT <");
     office.run(&again).await.expect(0);
     assert_eq!(relay.seen().taken.len(), 2);
 }

@@ -183,6 +183,13 @@ async fn finish(
     }
     let name = ledger.folder().name();
     let mut next = Vec::new();
+    if delivery.unproven > 0 {
+        report.complain(format_args!(
+            "{} not mailed: the run broke off, and nobody has looked since what stands on the user",
+            count(delivery.unproven, "pass was", "passes were")
+        ));
+        next.push((format!("tapwave resume {name}"), "looks, and carries on"));
+    }
     if exit != Exit::Done {
         next.push((format!("tapwave status {name}"), "shows every row"));
     }

@@ -238,6 +238,9 @@ pub struct Delivery {
     pub stopped: Option<Stop>,
     /// Rows that are due and whose mail, or the notice of it, nobody took.
     pub undelivered: u64,
+    /// Those of them that an earlier process sealed before it broke off: what stands on the user
+    /// is not known until a resume has looked, so they are not mailed.
+    pub unproven: u64,
     /// Rows that start later than `due`.
     pub later: u64,
     /// Passes that were removed because their mail was refused.
@@ -277,7 +280,13 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     if wish.revoke && !delivery.drained {
         delivery.revoked = revoke(ledger, session).await?;
     }
-    gather(ledger, session, |row| delivery.undelivered += u64::from(is_due(row))).await?;
+    gather(ledger, session, |row| {
+        let due = is_due(row);
+        let unproven = matches!(row.state, State::Sealed { proven: false, .. });
+        delivery.undelivered += u64::from(due);
+        delivery.unproven += u64::from(due && unproven);
+    })
+    .await?;
     Ok(delivery)
 }
 

@@ -79,6 +79,14 @@ impl Office {
         std::fs::write(self.path("tapwave.toml"), settings).expect("settings");
     }
 
+    /// Puts other words into the settings.
+    pub(crate) fn change_settings(&self, from: &str, to: &str) {
+        let path = self.path("tapwave.toml");
+        let settings = std::fs::read_to_string(&path).expect("settings");
+        assert!(settings.contains(from), "{settings}");
+        std::fs::write(path, settings.replacen(from, to, 1)).expect("settings");
+    }
+
     /// A command that waits to be started.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tapwave"));
@@ -89,6 +97,8 @@ impl Office {
             .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
             .env("TAPWAVE_HOME", self.path("home"))
             .env("SMTP_PASSWORD", "right")
+            .env_remove("HTTPS_PROXY")
+            .env_remove("ALL_PROXY")
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
         command
@@ -96,7 +106,11 @@ impl Office {
 
     /// Runs a command to its end, while the servers go on.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
-        let mut command = self.command(arguments);
+        self.finish(self.command(arguments)).await
+    }
+
+    /// The same, for a command that was changed.
+    pub(crate) async fn finish(&self, mut command: Command) -> Ended {
         let output = tokio::task::spawn_blocking(move || command.output());
         Ended::of(output.await.expect("a thread").expect("a process"))
     }
