@@ -133,7 +133,7 @@ async fn a_relay_that_lets_nobody_in_is_a_matter_of_sign_in() {
     const ROWS: u64 = 12;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     // Each mail needs a line of its own, thus a sign-in.
-    let faults = VecDeque::from(vec![Fault::CutAfterAnswer; 2 * ROWS as usize]);
+    let faults = VecDeque::from(vec![Fault::CutAfterAnswer; 24]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
     office.mail_through(&relay, 120);
     let key = office.public_key.clone();
