@@ -256,6 +256,9 @@ pub const MAIL_BACKOFF: Duration = Duration::from_secs(5);
 /// Most times a mail that certainly was not sent is tried by one command: about a quarter of
 /// an hour.
 pub const MAIL_ATTEMPTS: u32 = 8;
+/// Most mails that may wait for another attempt while others go out: what they hold is a row
+/// each, and no code.
+pub const MAX_MAILS_RESTING: usize = 1_000;
 /// Longest wait before a mail is sent again.
 pub const MAX_MAIL_BACKOFF: Duration = Duration::from_mins(5);
 /// Wait for a relay's answer to a command, and for it to take the text. RFC 5321 asks for 5

@@ -310,3 +310,23 @@ async fn silence_after_the_dot_is_held_until_somebody_asks_for_the_same_bytes() 
         if silent.to == again.to { (silent, again) } else { (&seen.taken[1], again) };
     assert!(silent.to == again.to && silent.bytes == again.bytes, "identical bytes");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_full_mailbox_holds_nobody_up() {
+    const ROWS: u64 = 30;
+    let office = Office::open(ROWS, &wave(ROWS)).await;
+    // As many as there are connections, each for five seconds.
+    let faults = VecDeque::from(vec![Fault::Rcpt("452 4.2.2 mailbox full"); 3]);
+    let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
+    office.mail_through(&relay, FAST);
+    let key = office.public_key.clone();
+    let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt"];
+    let began = Instant::now();
+    let running = office.command(&run).spawn().expect("a process");
+    until("the others have theirs", async || relay.seen().taken.len() as u64 >= ROWS - 3).await;
+    assert_eq!(relay.seen().taken.len() as u64, ROWS - 3, "after {:?}", began.elapsed());
+    let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
+    assert!(ended.await.expect("a thread").expect("a process").status.success());
+    assert!(taken(&relay).len() as u64 == ROWS && taken(&relay).values().all(|times| *times == 1));
+    assert!(relay.seen().most <= 3, "{} connections", relay.seen().most);
+}

@@ -19,7 +19,7 @@ use crate::run::delivering::{self, Delivery, Post, Wish};
 use crate::run::{Session, Summary};
 use crate::settings::{self, Settings};
 use crate::stages::cleanup::Fate;
-use crate::stages::deliver::{Again, Desk, Mailroom, Stop};
+use crate::stages::deliver::{Again, Desk, Mailroom, Resting, Stop};
 use crate::vault::Identities;
 
 /// Mail as flags and settings want it, before anybody signs in.
@@ -83,6 +83,7 @@ impl Carrier {
             header,
             clock: session.clock.clone(),
             drain: session.drain.clone(),
+            resting: Resting::default(),
         };
         Ok(Post { room, identities: self.identities })
     }

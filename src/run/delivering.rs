@@ -131,10 +131,13 @@ impl<'a> Mails<'a> {
         self.stopped.as_ref()
     }
 
-    /// Begins as many mails as there are connections.
+    /// Begins as many mails as there are connections, those that rest between two attempts
+    /// aside.
     pub(super) fn fill(&mut self) {
+        let room = &self.post.room;
+        let resting = || room.resting.count().min(limits::MAX_MAILS_RESTING);
         while self.stopped.is_none()
-            && self.sending.len() < self.post.room.desk.plan.max_connections
+            && self.sending.len() < room.desk.plan.max_connections + resting()
         {
             let Some((line, channel)) = self.pop() else { return };
             self.passes_under_way += usize::from(channel == Channel::Pass);
@@ -157,9 +160,14 @@ impl<'a> Mails<'a> {
         Some((queue.pop_front()?, turn))
     }
 
-    /// Waits for the next mail to end and tells of it. `None` if none is under way.
+    /// Waits until there may be room for another mail: one has ended, which is told, or rests.
+    /// `None` if none is under way.
     pub(super) async fn next(&mut self) -> Option<Result<(), Halt>> {
-        let ended = self.sending.next().await?;
+        let ended = tokio::select! {
+            biased;
+            ended = self.sending.next() => ended?,
+            () = self.post.room.resting.more() => return Some(Ok(())),
+        };
         Some(ended.map(|ended| self.take(ended)).map_err(Halt::from))
     }
 

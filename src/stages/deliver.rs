@@ -7,9 +7,12 @@
 //! pass is told it only of a [`Delivered`] one.
 
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::Drain;
@@ -345,7 +348,7 @@ pub fn start_of(row: &RowRecord) -> Option<Timestamp> {
 #[must_use]
 pub fn end_of(row: &RowRecord) -> Option<Timestamp> {
     let terms = Terms::of(row)?;
-    let lifetime = std::time::Duration::from_secs(u64::from(terms.lifetime_minutes) * 60);
+    let lifetime = Duration::from_secs(u64::from(terms.lifetime_minutes) * 60);
     Some(later(terms.start, lifetime))
 }
 
@@ -363,6 +366,42 @@ pub struct Mailroom {
     pub clock: Clock,
     /// The wish to stop.
     pub drain: Drain,
+    /// Mails between two attempts.
+    pub resting: Resting,
+}
+
+/// How many mails wait to be tried again. They need no connection: one mailbox that is full
+/// must not hold up those behind it.
+#[derive(Default)]
+pub struct Resting {
+    count: AtomicUsize,
+    more: Notify,
+}
+
+impl Resting {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is one more.
+    pub async fn more(&self) {
+        self.more.notified().await;
+    }
+
+    async fn rest(&self, clock: &Clock, wait: Duration) {
+        struct Place<'a>(&'a AtomicUsize);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let _place = Place(&self.count);
+        self.more.notify_one();
+        clock.sleep(wait).await;
+    }
 }
 
 impl Mailroom {
@@ -418,7 +457,7 @@ impl Mailroom {
             tokio::select! {
                 biased;
                 () = self.drain.begun() => return Ok(Mailed::Drained),
-                () = self.clock.sleep(backoff(attempt)) => attempt += 1,
+                () = self.resting.rest(&self.clock, backoff(attempt)) => attempt += 1,
             }
         }
     }
