@@ -21,6 +21,6 @@ mod templates;
 mod tests;
 
 pub use compose::{Draft, Form, Mail, MessageId, NotComposed, NotMessageId, compose};
-pub use facts::{Facts, Manager};
+pub use facts::{Facts, Person};
 pub use mailbox::{BadMailbox, Mailbox};
 pub use templates::{Content, Letter, Mode, TemplateError, Templates};

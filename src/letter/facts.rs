@@ -16,7 +16,7 @@ pub struct Facts {
     /// The person's name; the userPrincipalName is shown where it is empty.
     pub name: String,
     /// The person's manager, if the directory knows one.
-    pub manager: Option<Manager>,
+    pub manager: Option<Person>,
     /// Every column of the wave, by its name in the header.
     pub columns: BTreeMap<String, String>,
     /// When the pass begins to work; if Graph said nothing, when it was issued.
@@ -30,13 +30,13 @@ pub struct Facts {
     /// Whom to call, as the settings have it.
     pub support: Option<String>,
     /// Who has the pass, for a notice.
-    pub holder: Option<String>,
+    pub holder: Option<Person>,
 }
 
-/// A manager, as the directory has them.
+/// Somebody besides the person whom the pass is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Manager {
-    /// The name shown to people.
+pub struct Person {
+    /// The name shown to people; empty if there is none.
     pub name: String,
     /// The mail address; empty if there is none.
     pub mail: String,

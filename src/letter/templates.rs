@@ -14,7 +14,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use zeroize::Zeroizing;
 
 use super::builtin;
-use super::facts::Facts;
+use super::facts::{Facts, Person};
 use super::mailbox::one_line;
 use super::moments;
 use crate::clock;
@@ -531,13 +531,10 @@ fn values(files: &Chosen, facts: &Facts, code: Option<&str>, file: Option<&str>)
     let start = facts.start.to_zoned(facts.zone.clone());
     let lifetime = std::time::Duration::from_secs(u64::from(facts.lifetime_minutes) * 60);
     let end = clock::later(facts.start, lifetime).to_zoned(facts.zone.clone());
-    let manager = facts
-        .manager
-        .as_ref()
-        .map(|manager| context! { name => manager.name.clone(), mail => manager.mail.clone() });
+    let person = |one: &Person| context! { name => one.name.clone(), mail => one.mail.clone() };
     let common = context! {
         user => context! { upn => facts.upn.as_str(), name => facts.shown_name() },
-        manager => manager,
+        manager => facts.manager.as_ref().map(person),
         columns => facts.columns.clone(),
         start => moments::moment(language, &start),
         end => moments::moment(language, &end),
@@ -546,7 +543,7 @@ fn values(files: &Chosen, facts: &Facts, code: Option<&str>, file: Option<&str>)
         lifetime_minutes => facts.lifetime_minutes,
         one_time => facts.one_time,
         support => facts.support.clone(),
-        holder => facts.holder.clone(),
+        holder => facts.holder.as_ref().map(person),
         lang => files.locale.clone(),
     };
     // What is left out is undefined, and that is an error wherever it is used.

@@ -21,8 +21,12 @@ fn facts() -> Facts {
         one_time: false,
         zone: TimeZone::get("Europe/Berlin").expect("a zone"),
         support: Some("+49 30 1234".to_owned()),
-        holder: Some("Charles Babbage".to_owned()),
+        holder: Some(babbage("Charles Babbage")),
     }
+}
+
+fn babbage(name: &str) -> Person {
+    Person { name: name.to_owned(), mail: "charles@contoso.example".to_owned() }
 }
 
 fn pass(code: &str) -> Pass {
@@ -84,6 +88,24 @@ fn the_code_stands_in_both_parts_of_mode_pass_escaped_and_nowhere_else() {
             assert_eq!(letter.attachment().is_some(), mode == Mode::Sealed);
             let file = "ada_contoso.example.age";
             assert_eq!(letter.text().contains(file), mode == Mode::Sealed);
+        }
+    }
+}
+
+#[test]
+fn every_letter_says_how_to_use_the_pass_and_whom_to_call() {
+    let places = ["aka.ms/mysecurityinfo", "aka.ms/sysinfo", "OOBE", "Windows", "ada@contoso"];
+    let signs = ["Web sign-in", "webaanmelding", "Webanmeldung", "connexion web", "sesión web"];
+    for (locale, web_sign_in) in LOCALES.into_iter().zip(signs) {
+        for mode in Mode::ALL {
+            let letter = built_in().preview(mode, locale, &facts()).expect(locale);
+            for part in [letter.text(), letter.html()] {
+                for words in places.into_iter().chain([web_sign_in, "+49 30 1234"]) {
+                    assert!(part.contains(words), "{locale}, {mode}: {words} in {part}");
+                }
+                let holder = part.contains("Charles Babbage") && part.contains("(charles@contoso");
+                assert_eq!(holder, mode == Mode::Notice, "{locale}: {part}");
+            }
         }
     }
 }

@@ -25,8 +25,8 @@ use crate::ledger::{
     Reader, RowRecord, State,
 };
 use crate::letter::{
-    BadMailbox, Content, Draft, Facts, Form, Letter, Mail, Mailbox, Manager, MessageId, Mode,
-    NotComposed, NotMessageId, TemplateError, Templates, compose,
+    BadMailbox, Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Mode, NotComposed,
+    NotMessageId, Person, TemplateError, Templates, compose,
 };
 use crate::limits;
 use crate::roster::{Header, Wanted};
@@ -283,14 +283,17 @@ impl Desk {
         let reader = reader_of(row, channel)?;
         let holder = match channel {
             Channel::Pass => None,
-            Channel::Notice => Some(shown(&reader_of(row, Channel::Pass)?)),
+            Channel::Notice => {
+                let Reader { name, address, .. } = reader_of(row, Channel::Pass)?;
+                Some(Person { name: name.unwrap_or_default(), mail: address })
+            }
         };
         let plan = &self.plan;
         let answers = || plan.reply_to.as_ref().map(|mailbox| mailbox.address().to_owned());
         Ok(Facts {
             upn: row.upn.parse::<Upn>().map_err(|_| Unwritten::Incomplete)?,
             name: row.display_name.clone().unwrap_or_default(),
-            manager: reader.manager.map(|(name, mail)| Manager { name, mail }),
+            manager: reader.manager.map(|(name, mail)| Person { name, mail }),
             columns: header.names().iter().cloned().zip(row.cells.iter().cloned()).collect(),
             start: pass.start,
             lifetime_minutes: pass.lifetime_minutes,
@@ -593,14 +596,6 @@ fn reader_of(row: &RowRecord, channel: Channel) -> Result<Reader, Unwritten> {
     let name = mailbox.name().map(ToOwned::to_owned);
     let address = mailbox.address().to_owned();
     Ok(Reader { address, name, locale: wanted.locale, manager: None })
-}
-
-/// A reader as another reader knows them.
-fn shown(reader: &Reader) -> String {
-    match reader.name.as_deref().map(str::trim).filter(|name| !name.is_empty()) {
-        Some(name) => format!("{name} ({})", reader.address),
-        None => reader.address.clone(),
-    }
 }
 
 fn wanted(row: &RowRecord) -> Result<Wanted, Unwritten> {
