@@ -6,6 +6,7 @@
 mod certificates;
 #[path = "support/letters.rs"]
 mod letters;
+#[expect(dead_code, reason = "the numbers of mail use more of it")]
 #[path = "support/postfix.rs"]
 mod postfix;
 #[path = "support/python.rs"]
@@ -48,7 +49,7 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
     let folder = tempfile::tempdir().expect("a folder");
     certificates::certify(folder.path(), false);
     let (certificate, key) = (folder.path().join("server.pem"), folder.path().join("server.key"));
-    let Some(server) = Postfix::start(&certificate, &key) else { return };
+    let Some(server) = Postfix::start(&certificate, &key, 30) else { return };
     let ca = folder.path().join("ca.pem");
     let ada = |name: &str| coded(name, "ada@contoso.test", Form::Mime);
 

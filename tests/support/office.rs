@@ -1,7 +1,7 @@
 //! Promises a place to work: a home of its own, a served tenant, an identity, settings for a
 //! relay, and the built program to run in it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -69,13 +69,17 @@ impl Office {
 
     /// Mail through this relay, over STARTTLS, `rate` mails a minute.
     pub(crate) fn mail_through(&self, relay: &Relay, rate: u32) {
+        self.mail_to_port(relay.port, &relay.authority(), rate);
+    }
+
+    /// The same, for a relay at this port of this machine.
+    pub(crate) fn mail_to_port(&self, port: u16, authority: &Path, rate: u32) {
         let settings = format!(
             "[mail]\ncourier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\nhost = \"localhost\"\n\
-             port = {}\nusername = \"user\"\npassword_env = \"SMTP_PASSWORD\"\n\
-             max_per_minute = {rate}\nmax_connections = 3\n",
-            relay.port
+             port = {port}\nusername = \"user\"\npassword_env = \"SMTP_PASSWORD\"\n\
+             max_per_minute = {rate}\nmax_connections = 3\n"
         );
-        let settings = format!("ca_file = '{}'\n{settings}", relay.authority().display());
+        let settings = format!("ca_file = '{}'\n{settings}", authority.display());
         std::fs::write(self.path("tapwave.toml"), settings).expect("settings");
     }
 

@@ -2,6 +2,7 @@
 //! loopback, delivering into a Maildir that the test reads. Only where both are installed and
 //! the test runs as root, which their daemons need.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -24,10 +25,10 @@ pub(crate) struct Postfix {
 }
 
 impl Postfix {
-    /// Starts one with a certificate and key for localhost; nothing, with a word why, where
-    /// it cannot be.
+    /// Starts one with a certificate and key for localhost, which takes so many mails a minute
+    /// (0: any number); nothing, with a word why, where it cannot be.
     #[expect(clippy::print_stdout, reason = "says why a test was skipped")]
-    pub(crate) fn start(certificate: &Path, key: &Path) -> Option<Self> {
+    pub(crate) fn start(certificate: &Path, key: &Path, a_minute: u32) -> Option<Self> {
         let there = |path: &str| Path::new(path).exists();
         let root = Command::new("id").arg("-u").output().ok()?.stdout == b"0\n";
         if !(root && there("/usr/sbin/postfix") && there("/usr/sbin/dovecot")) {
@@ -38,7 +39,7 @@ impl Postfix {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
         let (submission, implicit) = (free_port(), free_port());
         let server = Self { folder, submission, implicit };
-        server.configure(certificate, key);
+        server.configure(certificate, key, a_minute);
         server.dovecot(&[]);
         let configuration = server.at("postfix");
         let started =
@@ -67,6 +68,31 @@ impl Postfix {
         paths.iter().map(|path| fs::read(path).expect("a mail")).collect()
     }
 
+    /// How many mails have arrived.
+    pub(crate) fn count(&self) -> usize {
+        fs::read_dir(self.at("mail/ada/new")).map_or(0, Iterator::count)
+    }
+
+    /// Whether nothing waits in its queues.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let empty = |name: &str| {
+            let entries = fs::read_dir(self.at("queue").join(name));
+            entries.map_or(true, |mut entries| entries.next().is_none())
+        };
+        ["maildrop", "incoming", "active", "deferred"].into_iter().all(empty)
+    }
+
+    /// How many mails have arrived for each address, by the header that Postfix puts on top.
+    pub(crate) fn readers(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for mail in self.arrived(0) {
+            let text = String::from_utf8_lossy(&mail);
+            let to = text.lines().find_map(|line| line.strip_prefix("X-Original-To: "));
+            *counts.entry(to.expect("a reader").to_owned()).or_insert(0) += 1;
+        }
+        counts
+    }
+
     /// What Postfix wrote about itself.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.at("log/postfix.log")).unwrap_or_default()
@@ -76,7 +102,7 @@ impl Postfix {
         self.folder.path().join(name)
     }
 
-    fn configure(&self, certificate: &Path, key: &Path) {
+    fn configure(&self, certificate: &Path, key: &Path, a_minute: u32) {
         let base = self.folder.path().display();
         for name in ["postfix", "queue", "data", "mail", "log", "dovecot", "run"] {
             fs::create_dir(self.at(name)).expect("a folder");
@@ -105,7 +131,7 @@ impl Postfix {
              virtual_mailbox_base = {base}/mail\nvirtual_minimum_uid = 100\n\
              virtual_uid_maps = static:{NOBODY}\nvirtual_gid_maps = static:{NOBODY}\n\
              smtpd_client_connection_count_limit = 3\nsmtpd_client_event_limit_exceptions =\n\
-             smtpd_client_message_rate_limit = 30\n"
+             smtpd_client_message_rate_limit = {a_minute}\nrecipient_delimiter = +\n"
         );
         fs::write(self.at("postfix/main.cf"), main).expect("main.cf");
         let refused = "/^Subject: .*Unwelcome/ REJECT 5.7.1 unwelcome\n";
