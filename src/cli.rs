@@ -335,6 +335,9 @@ pub struct DeliverArgs {
     /// Try mails that were refused for good once more, as new ones
     #[arg(long)]
     pub retry_refused: bool,
+    /// Another address for the mail, or the notice, of this line that was refused or not sent
+    #[arg(long, value_name = "LINE=ADDRESS")]
+    pub readdress: Vec<String>,
     /// Remove the passes of rows whose mail was refused for good; a refused notice removes none
     #[arg(long)]
     pub revoke_undelivered: bool,

@@ -26,8 +26,9 @@ use crate::auth::person::Way;
 use crate::cli::{Auth, BodyArg, Cloud, Common, ExistingArg, MailArgs, WaveArgs};
 use crate::courier::settings::{MailPlan, MailSettings, MailSettingsError};
 use crate::graph::http::{BaseUrl, Network, NetworkError};
+use crate::ids::Line;
 use crate::ledger::{Existing, MailOptions, Options, To};
-use crate::letter::Mode;
+use crate::letter::{Mailbox, Mode};
 use crate::limits;
 use crate::pace::PaceOptions;
 use crate::roster::{BadStart, BadZone, parse_start, parse_zone};
@@ -559,6 +560,21 @@ pub fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
+/// `--readdress`: a line of the wave, and who gets its mail from now on.
+///
+/// # Errors
+/// [`SettingsError::Value`]
+pub fn readdress(text: &str) -> Result<(Line, Mailbox), SettingsError> {
+    let parsed = text
+        .split_once('=')
+        .and_then(|(line, address)| Some((Line(line.trim().parse().ok()?), address.parse().ok()?)));
+    parsed.ok_or_else(|| SettingsError::Value {
+        name: "--readdress",
+        value: text.to_owned(),
+        remedy: "give a line of the wave and one address, such as 12=ada@home.example",
+    })
+}
+
 fn places(flag: &'static str, texts: &[String]) -> Result<Vec<To>, SettingsError> {
     texts.iter().map(|text| place(flag, text)).collect()
 }
@@ -572,7 +588,7 @@ fn place(flag: &'static str, text: &str) -> Result<To, SettingsError> {
         "other-mail" => Ok(To::OtherMail),
         "mail" => Ok(To::Mail),
         column if column.starts_with("column:") => Err(wrong("the column is called deliverTo")),
-        _ => match text.parse::<crate::letter::Mailbox>() {
+        _ => match text.parse::<Mailbox>() {
             Ok(mailbox) => Ok(To::Address(mailbox.to_string())),
             Err(_) => Err(wrong(
                 "give column:deliverTo, manager, other-mail, mail, or one address; separate \

@@ -270,6 +270,8 @@ async fn a_refused_notice_is_told_counted_and_tried_again_when_asked() {
     assert_eq!((&summary["delivered"], &summary["sealed"]), (&1.into(), &0.into()));
     assert_eq!((&summary["notices_sent"], &summary["notices_open"]), (&0.into(), &1.into()));
     assert!(ended.err.contains("notice refused: "), "{}", ended.err);
+    let told = office.run(&["deliver", "latest"]).await.expect(7);
+    assert!(told.err.contains("--retry-refused") && !told.err.contains("--resend"), "{}", told.err);
     let rows = office.rows().await;
     assert_eq!(
         (&rows[0]["state"], &rows[0]["notice"]["state"]),
@@ -301,6 +303,42 @@ async fn a_refused_pass_is_mailed_anew_when_asked_and_only_then_told_of() {
     assert_notices(&office, &relay);
     let rows = office.rows().await;
     assert_ne!(rows[0]["mail"]["messageId"], first[0]["mail"]["messageId"], "a new mail");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_mail_goes_to_another_address_when_one_is_given() {
+    let nobody = Fault::Rcpt("550 5.1.1 nobody");
+    let (office, relay) = office(2, &[nobody, Fault::None, nobody]).await;
+    let key = office.public_key.clone();
+    // The first pass is refused, and the notice of the second.
+    office.run(&run(&key, &[])).await.expect(7);
+    assert_eq!(relay.seen().taken.len(), 1);
+    let deliver = ["deliver", "latest", "-i", "key.txt"];
+    for (wish, says) in [
+        ("9=new@home.example", "the run has no row there"),
+        ("2=nobody", "cannot be 2=nobody"),
+        ("new@home.example", "such as 12=ada@home.example"),
+    ] {
+        let ended = office.run(&[&deliver[..], &["--readdress", wish]].concat()).await.expect(2);
+        assert!(ended.err.contains(says), "{wish}: {}", ended.err);
+    }
+    let both = ["--readdress", "2=Neu <new@home.example>", "--readdress", "3=other@home.example"];
+    office.run(&[&deliver[..], &both].concat()).await.expect(0);
+    let taken = taken(&relay);
+    let readers: Vec<&str> = taken.keys().map(String::as_str).collect();
+    let expected = [
+        "new@home.example",
+        "other@home.example",
+        "reader2@home.example",
+        "user1@personal.example",
+    ];
+    assert_eq!(readers, expected);
+    let notice = text(&taken["user1@personal.example"][0]);
+    assert!(notice.contains("Neu (new@home.example)"), "{notice}");
+    // What has gone out goes nowhere else.
+    let late = office.run(&[&deliver[..], &both[..2]].concat()).await.expect(2);
+    assert!(late.err.contains("line 2, which is delivered"), "{}", late.err);
+    assert_eq!(relay.seen().taken.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -100,6 +100,9 @@ pub(super) async fn deliver(
     world: &World,
 ) -> Result<Exit, Failure> {
     let due = args.due.as_deref().map(settings::due).transpose()?;
+    let readdress: Result<Vec<_>, _> =
+        args.readdress.iter().map(|text| settings::readdress(text)).collect();
+    let readdress = readdress?;
     let ledger = world.ledger(&args.run, Access::Write).await?;
     if ledger.closed().await?.is_some() {
         let what = "this run was closed by cleanup, so nothing more is mailed from it";
@@ -125,6 +128,7 @@ pub(super) async fn deliver(
         world.reconnect(settings, &ledger, &needs).await?
     };
     let post = carrier.post(&ledger, &session, settings, world)?;
+    delivering::readdress(&ledger, &readdress).await?;
     let again = Again { unsettled: args.resend_unsettled, refused: args.retry_refused };
     let wish = Wish { due, again, revoke: args.revoke_undelivered };
     let delivered = delivering::deliver(&post, &session, wish).await;
@@ -194,9 +198,16 @@ async fn finish(
     if exit != Exit::Done {
         next.push((format!("tapwave status {name}"), "shows every row"));
     }
-    if summary.mailing + summary.notices_open > 0 {
+    if delivery.unsettled > 0 {
         let resend = format!("tapwave deliver {name} -i IDENTITY --resend-unsettled");
         next.push((resend, "repeats mails of unknown fate with identical bytes"));
+    }
+    if delivery.refused > 0 {
+        let retry = format!("tapwave deliver {name} -i IDENTITY --retry-refused");
+        next.push((
+            retry,
+            "tries refused mails anew; --readdress LINE=ADDRESS sends one elsewhere",
+        ));
     }
     report.next(&next);
     Ok(exit)

@@ -12,6 +12,7 @@ use crate::graph::http::NetworkError;
 use crate::ledger::{FolderError, LedgerError, RegistryError};
 use crate::report::{OpenFailure, Told};
 use crate::run::StatusError;
+use crate::run::delivering::ReaddressError;
 use crate::run::intake::IntakeError;
 use crate::run::issuing::IssuingError;
 use crate::run::policy::PolicyError;
@@ -190,6 +191,15 @@ impl From<LedgerError> for Failure {
             _ => Exit::Usage,
         };
         Self::new(exit, chain(&error), &[])
+    }
+}
+
+impl From<ReaddressError> for Failure {
+    fn from(error: ReaddressError) -> Self {
+        match error {
+            ReaddressError::Ledger(error) => error.into(),
+            error => Self::new(Exit::Usage, error, &[]),
+        }
     }
 }
 

@@ -254,6 +254,13 @@ pub enum Event {
     },
     /// Somebody else than the reader is to be told who has the pass now.
     NoticeDue,
+    /// An operator names another reader for a mail that certainly did not go out.
+    Readdressed {
+        /// Which of the row's.
+        channel: Channel,
+        /// Who gets it from now on.
+        reader: Box<Reader>,
+    },
     /// Cleanup is about to delete this pass.
     RemovalIntended {
         /// The pass.
@@ -302,6 +309,7 @@ impl Event {
                 MailOutcome::Lost { .. } => "notice lost",
             },
             Self::NoticeDue => "notice due",
+            Self::Readdressed { .. } => "readdressed",
             Self::RemovalIntended { .. } => "removal intended",
             Self::Removed { .. } => "removed",
             Self::ForeignSeen { .. } => "foreign seen",

@@ -332,6 +332,7 @@ fn carried(errand: &Errand, event: &Event, which: Channel) -> Option<Errand> {
         {
             None
         }
+        (Errand::Due, Event::Readdressed { channel, .. }) if *channel == which => Some(Errand::Due),
         (Errand::Due, Event::MailIntended { posted, .. }) => open(&posted.digest, false, false),
         // What may have arrived is sent again with the same bytes or not at all.
         (Errand::Open(mail), Event::MailIntended { posted, .. })
@@ -550,6 +551,27 @@ mod tests {
             let removed = next(state, &Event::Removed { already: false });
             assert_eq!(removed, Ok(State::Removed { method: method("m") }));
         }
+    }
+
+    #[test]
+    fn only_a_mail_that_certainly_did_not_go_out_gets_another_address() {
+        let to = |channel| {
+            let address = "new@home.example".into();
+            let reader = crate::ledger::Reader { address, name: None, locale: None, manager: None };
+            Event::Readdressed { channel, reader: Box::new(reader) }
+        };
+        let sealed = State::Sealed { method: method("m"), proven: true };
+        assert_eq!(next(&sealed, &to(Channel::Pass)), Ok(sealed.clone()));
+        assert!(next(&sealed, &to(Channel::Notice)).is_err());
+        let mailing = next(&sealed, &mail("d")).expect("legal");
+        let lost = next(&mailing, &ended(lost())).expect("legal");
+        let delivered = next(&mailing, &ended(taken())).expect("legal");
+        for state in [&mailing, &lost, &delivered] {
+            assert!(next(state, &to(Channel::Pass)).is_err(), "{state:?}");
+        }
+        let due = next(&delivered, &Event::NoticeDue).expect("legal");
+        assert_eq!(next(&due, &to(Channel::Notice)), Ok(due.clone()));
+        assert!(next(&due, &to(Channel::Pass)).is_err(), "the pass has gone out");
     }
 
     #[test]

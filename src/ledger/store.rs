@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::events::{Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted};
+use super::events::{Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted, Reader};
 use super::fault::LedgerError;
 use super::record::{
     About, Counts, IntentRecord, Issued, MailRecord, NewBadRow, NewRow, Outcome, RowRecord,
@@ -363,6 +363,7 @@ fn keep_evidence(
         Event::Retried => restart_attempts(db, line)?,
         Event::MailIntended { channel, posted } => post(db, line, *channel, posted)?,
         Event::MailEnded { channel, outcome } => end_mail(db, line, *channel, outcome, at)?,
+        Event::Readdressed { channel, reader } => readdress(db, line, *channel, reader)?,
         Event::Held { found: Some(method), .. } | Event::ForeignSeen { method } => {
             db.prepare_cached("UPDATE rows SET foreign_method_id = ?2 WHERE line = ?1")?
                 .execute(params![key(line), method.as_str()])?;
@@ -440,6 +441,23 @@ fn end_mail(
          WHERE line = ?1 AND channel = ?2",
     )?
     .execute(params![key(line), channel.name(), outcome.name(), receipt, at.to_string()])?;
+    Ok(())
+}
+
+/// What the address before answered is no longer about this mail; `events` tells of it.
+fn readdress(
+    db: &Connection,
+    line: Line,
+    channel: Channel,
+    reader: &Reader,
+) -> Result<(), rusqlite::Error> {
+    let update = match channel {
+        Channel::Pass => "UPDATE rows SET reader_json = ?2 WHERE line = ?1",
+        Channel::Notice => "UPDATE rows SET notice_reader_json = ?2 WHERE line = ?1",
+    };
+    db.prepare_cached(update)?.execute(params![key(line), json(reader)?])?;
+    db.prepare_cached("DELETE FROM mails WHERE line = ?1 AND channel = ?2")?
+        .execute(params![key(line), channel.name()])?;
     Ok(())
 }
 

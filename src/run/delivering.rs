@@ -17,12 +17,12 @@ use crate::ledger::{
     Channel, Errand, Event, Ledger, LedgerError, MailOutcome, MailRecord, RowRecord, Standing,
     State,
 };
-use crate::letter::Mode;
+use crate::letter::{Mailbox, Mode};
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::stages::cleanup::{self, Cleaned, Owned};
 use crate::stages::deliver::{
-    Again, Key, Mailed, Mailroom, Outgoing, Stop, end_of, next_mail, start_of,
+    Again, Key, Mailed, Mailroom, Outgoing, Stop, end_of, next_mail, readdressed, start_of,
 };
 use crate::stages::issue::Halt;
 use crate::vault::{Identities, Spool};
@@ -228,6 +228,48 @@ async fn send(
     Ok(Ended { line, upn, channel, mailed })
 }
 
+/// Why mails cannot be sent elsewhere. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReaddressError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// No such row.
+    #[error(
+        "--readdress names line {0}, and the run has no row there; tapwave status lists the rows"
+    )]
+    NoRow(Line),
+    /// Its mail has gone out, may have gone out, or cannot go out.
+    #[error(
+        "--readdress names line {line}, which is {state}: only a mail that certainly did not go out can go elsewhere; tapwave status tells how far it is"
+    )]
+    NoMail {
+        /// Its line in the wave.
+        line: Line,
+        /// The state's word.
+        state: &'static str,
+    },
+}
+
+/// Names other readers for mails that certainly did not go out, all of them or none.
+///
+/// # Errors
+/// [`ReaddressError`]
+pub async fn readdress(ledger: &Ledger, readers: &[(Line, Mailbox)]) -> Result<(), ReaddressError> {
+    let mut events = Vec::new();
+    for (line, to) in readers {
+        let row = ledger.row(*line).await?.ok_or(ReaddressError::NoRow(*line))?;
+        let state = row.state.name();
+        let (channel, reader) =
+            readdressed(&row, to).ok_or(ReaddressError::NoMail { line: *line, state })?;
+        events.push((*line, Event::Readdressed { channel, reader: Box::new(reader) }));
+    }
+    for (line, event) in events {
+        ledger.record(line, event).await?;
+    }
+    Ok(())
+}
+
 /// What the `deliver` command was asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Wish {
@@ -249,6 +291,10 @@ pub struct Delivery {
     /// Those of them that an earlier process sealed before it broke off: what stands on the user
     /// is not known until a resume has looked, so they are not mailed.
     pub unproven: u64,
+    /// Those of them whose mail is of unknown fate.
+    pub unsettled: u64,
+    /// Those of them whose mail was refused for good.
+    pub refused: u64,
     /// Rows that start later than `due`.
     pub later: u64,
     /// Passes that were removed because their mail was refused.
@@ -288,11 +334,18 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     if wish.revoke && !delivery.drained {
         delivery.revoked = revoke(ledger, session).await?;
     }
+    let held_by = |row: &RowRecord, again: Again| {
+        let freed = next_mail(row, again).is_some() && next_mail(row, Again::default()).is_none();
+        u64::from(freed)
+    };
     gather(ledger, session, |row| {
-        let due = is_due(row);
-        let unproven = matches!(row.state, State::Sealed { proven: false, .. });
-        delivery.undelivered += u64::from(due);
-        delivery.unproven += u64::from(due && unproven);
+        if is_due(row) {
+            let unproven = matches!(row.state, State::Sealed { proven: false, .. });
+            delivery.undelivered += 1;
+            delivery.unproven += u64::from(unproven);
+            delivery.unsettled += held_by(row, Again { unsettled: true, refused: false });
+            delivery.refused += held_by(row, Again { unsettled: false, refused: true });
+        }
     })
     .await?;
     Ok(delivery)

@@ -112,6 +112,23 @@ impl Outgoing {
     }
 }
 
+/// The mail of a row that an operator may send elsewhere, because it certainly did not go out,
+/// and its reader with this address.
+#[must_use]
+pub fn readdressed(row: &RowRecord, to: &Mailbox) -> Option<(Channel, Reader)> {
+    let channel = next_mail(row, Again { unsettled: false, refused: true })?;
+    let before = match channel {
+        Channel::Pass => row.reader.clone(),
+        Channel::Notice => row.notice_reader.clone(),
+    };
+    let (locale, manager) = match before {
+        Some(reader) => (reader.locale, reader.manager),
+        None => (wanted(row).ok()?.locale, None),
+    };
+    let name = to.name().map(ToOwned::to_owned);
+    Some((channel, Reader { address: to.address().to_owned(), name, locale, manager }))
+}
+
 /// What came of one row's mail. Except for `NotWritten` and `Held`, the ledger has it.
 #[derive(Debug)]
 pub enum Mailed {
