@@ -38,7 +38,7 @@ use crate::limits;
 use crate::progress::{News, Watcher};
 use crate::run::intake::{RowProblem, Verdict};
 use crate::run::tidy::Tidied;
-use crate::run::{NoticeState, RowStatus, Summary};
+use crate::run::{NoticeState, Notices, RowStatus, Summary};
 pub use crate::shown::escaped as shown;
 
 /// How much to say, and in which form.
@@ -212,10 +212,11 @@ impl Report {
                 parts.push(format!("{count} {word}"));
             }
         }
-        for (notices, fate) in [(summary.notices_sent, "sent"), (summary.notices_open, "not sent")]
-        {
-            if notices > 0 {
-                parts.push(format!("{} {fate}", count(notices, "notice", "notices")));
+        if let Some(Notices { notices_sent, notices_open }) = summary.notices {
+            for (notices, fate) in [(notices_sent, "sent"), (notices_open, "not sent")] {
+                if notices > 0 {
+                    parts.push(format!("{} {fate}", count(notices, "notice", "notices")));
+                }
             }
         }
         let took = Duration::from_secs_f64(summary.elapsed_seconds);

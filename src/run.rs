@@ -71,10 +71,9 @@ pub struct Summary {
     pub sealed: u64,
     /// Mailed.
     pub delivered: u64,
-    /// Notices that a courier took, of passes that are not removed.
-    pub notices_sent: u64,
-    /// Notices of mailed passes that no courier is known to have taken.
-    pub notices_open: u64,
+    /// How far the notices are, in a run that was asked for them.
+    #[serde(flatten)]
+    pub notices: Option<Notices>,
     /// Have a live sealed pass, and a mail of unknown fate; `unsettled` counts them too.
     #[serde(skip)]
     pub mailing: u64,
@@ -96,6 +95,25 @@ pub struct Summary {
     pub elapsed_seconds: f64,
 }
 
+/// How far the notices of a run are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Notices {
+    /// Those that a courier took, of passes that are not removed.
+    pub notices_sent: u64,
+    /// Those of mailed passes that no courier is known to have taken.
+    pub notices_open: u64,
+}
+
+impl Notices {
+    fn of(ledger: &Ledger, counts: &Counts) -> Option<Self> {
+        let mail = ledger.about().options.mail.as_ref()?;
+        (!mail.notice_to.is_empty()).then_some(Self {
+            notices_sent: counts.notices_sent,
+            notices_open: counts.notices_open,
+        })
+    }
+}
+
 impl Summary {
     /// Sums a ledger up.
     ///
@@ -113,8 +131,7 @@ impl Summary {
                 + of(Standing::Removed),
             sealed: of(Standing::Sealed),
             delivered: of(Standing::Delivered),
-            notices_sent: counts.notices_sent,
-            notices_open: counts.notices_open,
+            notices: Notices::of(ledger, &counts),
             mailing: of(Standing::Mailing),
             removed: of(Standing::Removed),
             failed: of(Standing::Failed),
@@ -137,8 +154,7 @@ impl Summary {
             issued: 0,
             sealed: 0,
             delivered: 0,
-            notices_sent: 0,
-            notices_open: 0,
+            notices: None,
             mailing: 0,
             removed: 0,
             failed: 0,

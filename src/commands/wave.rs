@@ -336,7 +336,8 @@ pub(super) async fn finish(
     }
     let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
     let locked = summary.sealed + summary.mailing > 0;
-    let undelivered = mailed && (locked || summary.notices_open > 0);
+    let untold = summary.notices.is_some_and(|notices| notices.notices_open > 0);
+    let undelivered = mailed && (locked || untold);
     if undelivered {
         exit = exit.and(Exit::DeliveryIncomplete);
     }
