@@ -173,8 +173,22 @@ pub const FIRST_HOLD: Duration = Duration::from_secs(1);
 pub const MAX_HOLD: Duration = Duration::from_mins(1);
 /// By how much a `Retry-After` may be longer than needed: it is given in whole seconds.
 pub const RETRY_AFTER_ROUNDING: Duration = Duration::from_secs(1);
-/// What counts as lately when a rate is worked out: once to twice this.
-pub const RECENT: Duration = Duration::from_secs(5);
+/// A refusal this soon after arrears were caught up is put down to them.
+pub const CATCHING_UP: Duration = Duration::from_secs(20);
+/// So many refusals at once, of which the last names a wait so much longer than the first, show
+/// that refusals are charged: less may be chance and rounding.
+pub const CHARGED_REFUSALS: u32 = 3;
+/// See [`CHARGED_REFUSALS`].
+pub const CHARGED_WAIT: Duration = Duration::from_secs(3);
+/// A wait shorter than this may be a short one that was rounded or drawn out; a longer one,
+/// where one request's time is much less, is a window's.
+pub const WINDOW_WAIT: Duration = Duration::from_secs(4);
+/// What counts as lately when a rate is worked out.
+pub const RECENT: Duration = Duration::from_millis(7_500);
+/// How far apart the moments are at which the limiter notes what was accepted so far.
+pub const MARKS_APART: Duration = Duration::from_millis(250);
+/// Most such moments that are remembered: at least four minutes.
+pub const MOST_MARKS: usize = 1_000;
 /// How many requests' weight the rate known so far has against what the latest ones show.
 pub const RATE_INERTIA: f64 = 4.0;
 /// Slowest rate the limiter goes down to by itself, per second: one request a minute.

@@ -13,13 +13,16 @@
 //! 2. **Refused.** The budget holds for the whole `Retry-After`: everybody waits, nobody
 //!    knocks. Refusals of requests that were out already belong to the same event.
 //! 3. **Learning.** When the hold ends, the rate is what was accepted since the last hold
-//!    ended, divided by the time from that end to this one (or the same of the last seconds
-//!    alone, if that is more): *spread evenly, the same requests would not have been
-//!    refused*. That holds for token buckets and windows alike, and needs no knowledge of
-//!    either.
-//! 4. **Flowing.** Requests leave evenly, 2 % below that rate, on [`governor`]'s cells. The
-//!    rate rises to it, rests there, and then grows ever faster (CUBIC's curve) until the
-//!    next refusal starts again at 2. What was learned from little time is doubted sooner.
+//!    ended, divided by the time from that end to this one: *spread evenly, the same requests
+//!    would not have been refused*. That holds for token buckets and windows alike. What more
+//!    the refusals tell is used: waits that grow from one to the next show that each is
+//!    charged; a wait much longer than one request's time is a window's, which stores nothing
+//!    and frees its places as they were taken one window ago; and whoever stores no more than
+//!    was once let through at once must have granted the rest of a quick spell as it came. A
+//!    refusal that was risked by probing leaves what was known as it was, unless it shows more.
+//! 4. **Flowing.** Requests leave evenly, at most 2 % below that rate, on [`governor`]'s cells.
+//!    The rate rests there, longer the longer it is known, and then grows ever faster until the
+//!    next refusal starts again at 2. A limit that was raised tenfold is found within a minute.
 //!    What a `Retry-After` in whole seconds held back too long is caught up first, a quarter
 //!    quicker, for as long as the tenant proves to honour it.
 //!
@@ -38,6 +41,7 @@ mod curve;
 mod cycle;
 mod foretell;
 mod law;
+mod lesson;
 mod meter;
 #[cfg(test)]
 mod simulation;

@@ -1,6 +1,7 @@
 //! Promises to know what was accepted between two holds, and the rate that this amounts to;
 //! must never take silence for a limit.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,21 +9,30 @@ use tokio::time::Instant;
 use crate::limits;
 
 /// What happened between two holds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Cycle {
     number: u64,
-    /// The whole of it, and what came since the last turn but one and since the last turn;
-    /// turns are [`limits::RECENT`] apart while requests are accepted.
-    spans: [Span; 3],
+    started: Instant,
+    /// So far.
+    so_far: Count,
+    /// What had been counted at some moments, [`limits::MARKS_APART`] or more from each other.
+    marks: VecDeque<(Instant, Count)>,
     /// A request sent within it was accepted.
     fruitful: bool,
 }
 
-/// What was accepted since a moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    accepted: f64,
+    /// Time that nobody used.
+    idle: Duration,
+}
+
+/// What was accepted from one moment to another.
 #[derive(Debug, Clone, Copy)]
-struct Span {
+pub(super) struct Span {
     started: Instant,
-    /// Time in it that nobody used.
+    ended: Instant,
     idle: Duration,
     accepted: f64,
 }
@@ -30,8 +40,8 @@ struct Span {
 impl Cycle {
     /// Nothing has happened since `started`.
     pub(super) fn starting(number: u64, started: Instant) -> Self {
-        let whole = Span { started, idle: Duration::ZERO, accepted: 0.0 };
-        Self { number, spans: [whole; 3], fruitful: false }
+        let (so_far, marks) = (Count::default(), VecDeque::new());
+        Self { number, started, so_far, marks, fruitful: false }
     }
 
     /// The cycle that follows when it is reopened at `started`.
@@ -46,7 +56,7 @@ impl Cycle {
 
     /// When it was reopened.
     pub(super) fn started(&self) -> Instant {
-        self.spans[0].started
+        self.started
     }
 
     /// Whether a request sent within it was accepted.
@@ -62,54 +72,89 @@ impl Cycle {
 
     /// Requests of any cycle were accepted.
     pub(super) fn accepted(&mut self, now: Instant, count: u32) {
-        for span in &mut self.spans {
-            span.accepted += f64::from(count);
-        }
-        let [_, lately, latest] = &mut self.spans;
-        if now.saturating_duration_since(latest.started) >= limits::RECENT {
-            *lately = *latest;
-            *latest = Span { started: now, idle: Duration::ZERO, accepted: 0.0 };
+        self.so_far.accepted += f64::from(count);
+        let marked = self.marks.back().map_or(self.started, |(at, _)| *at);
+        if now.saturating_duration_since(marked) >= limits::MARKS_APART {
+            if self.marks.len() >= limits::MOST_MARKS {
+                self.marks.pop_front();
+            }
+            self.marks.push_back((now, self.so_far));
         }
     }
 
     /// For so long nobody had anything to send.
     pub(super) fn idle(&mut self, time: Duration) {
-        for span in &mut self.spans {
-            span.idle += time;
-        }
+        self.so_far.idle += time;
     }
 
     /// This cycle gone on into the next, in which nothing but refusals came at once.
     pub(super) fn and(mut self, next: &Self) -> Self {
-        for span in &mut self.spans {
-            span.accepted += next.spans[0].accepted;
-            span.idle += next.spans[0].idle;
-        }
+        self.so_far.accepted += next.so_far.accepted;
+        self.so_far.idle += next.so_far.idle;
         self
     }
 
-    /// Accepted requests per second up to `end`, over the whole or lately, whichever is more:
-    /// both were granted. And since when.
-    pub(super) fn rate(&self, end: Instant, known: Option<f64>) -> (f64, Instant) {
-        let [whole, lately, _] = &self.spans;
-        let (over_all, of_late) = (whole.rate(end, known), lately.rate(end, known));
-        if of_late > over_all { (of_late, lately.started) } else { (over_all, whole.started) }
+    /// All of it, up to `end`.
+    pub(super) fn whole(&self, end: Instant) -> Span {
+        Span {
+            started: self.started,
+            ended: end,
+            idle: self.so_far.idle,
+            accepted: self.so_far.accepted,
+        }
+    }
+
+    /// Its part from about `from` up to `end`.
+    pub(super) fn part(&self, from: Instant, end: Instant) -> Span {
+        let index = self.marks.partition_point(|(at, _)| *at < from);
+        match self.marks.get(index) {
+            Some((at, count)) if from > self.started => Span {
+                started: *at,
+                ended: end,
+                idle: self.so_far.idle.saturating_sub(count.idle),
+                accepted: self.so_far.accepted - count.accepted,
+            },
+            _ => self.whole(end),
+        }
     }
 }
 
 impl Span {
+    /// So many more were as good as accepted.
+    pub(super) fn with(self, more: f64) -> Self {
+        Self { accepted: self.accepted + more, ..self }
+    }
+
+    /// How many were accepted.
+    pub(super) fn accepted(&self) -> f64 {
+        self.accepted
+    }
+
+    /// From the beginning to the end.
+    pub(super) fn length(&self) -> Duration {
+        self.ended.saturating_duration_since(self.started).max(Duration::from_millis(1))
+    }
+
+    /// Accepted per second of the time that was used.
+    pub(super) fn speed(&self) -> f64 {
+        self.accepted / self.busy().as_secs_f64()
+    }
+
+    fn busy(&self) -> Duration {
+        self.length().saturating_sub(self.idle).max(Duration::from_millis(1))
+    }
+
     /// Accepted requests per second. Idle time says nothing about the limit and is left out,
     /// but no more than to double the rate: a refusal must count for something. What was known
     /// before weighs as much as [`limits::RATE_INERTIA`] requests, lest one or two decide
     /// everything.
-    fn rate(&self, end: Instant, known: Option<f64>) -> f64 {
-        let whole = end.saturating_duration_since(self.started).max(Duration::from_millis(1));
-        let busy = whole.saturating_sub(self.idle).max(Duration::from_millis(1));
+    pub(super) fn rate(&self, known: Option<f64>) -> f64 {
         let (accepted, inertia) = match known {
             Some(rate) => (self.accepted + limits::RATE_INERTIA, limits::RATE_INERTIA / rate),
             None => (self.accepted.max(1.0), 0.0),
         };
-        let (whole, busy) = (whole.as_secs_f64() + inertia, busy.as_secs_f64() + inertia);
+        let (whole, busy) =
+            (self.length().as_secs_f64() + inertia, self.busy().as_secs_f64() + inertia);
         (accepted / whole).max(accepted / busy / 2.0)
     }
 }
@@ -133,33 +178,42 @@ mod tests {
     #[test]
     fn the_hold_belongs_to_the_cycle() {
         let (cycle, end) = lived(Instant::now(), &[(5, 1)]);
-        let (rate, _) = cycle.rate(end + Duration::from_secs(9), None);
+        let rate = cycle.whole(end + Duration::from_secs(9)).rate(None);
         assert!((rate - 0.5).abs() < 0.01, "{rate}");
     }
 
     #[test]
-    fn what_came_lately_counts_when_it_is_more() {
-        let (rising, end) = lived(Instant::now(), &[(2, 60), (20, 10)]);
-        assert!(rising.rate(end, Some(2.0)).0 > 12.0);
-        let (falling, end) = lived(Instant::now(), &[(20, 60), (2, 10)]);
-        assert!(falling.rate(end, Some(20.0)).0 > 12.0);
+    fn a_part_counts_what_came_since() {
+        let (cycle, end) = lived(Instant::now(), &[(2, 60), (20, 10)]);
+        let part = cycle.part(end - Duration::from_secs(5), end);
+        assert!((part.rate(None) - 20.0).abs() < 0.5, "{part:?}");
+        let whole = cycle.part(end - Duration::from_hours(1), end);
+        assert!((whole.speed() - 320.0 / 70.0).abs() < 0.1, "{whole:?}");
+    }
+
+    #[test]
+    fn the_marks_of_a_long_cycle_are_bounded() {
+        let (cycle, end) = lived(Instant::now(), &[(5, 1_200)]);
+        assert_eq!(cycle.marks.len(), limits::MOST_MARKS);
+        let part = cycle.part(end - Duration::from_secs(30), end);
+        assert!((part.rate(None) - 5.0).abs() < 0.1, "{part:?}");
     }
 
     #[test]
     fn silence_is_left_out_but_not_without_end() {
         let (mut cycle, end) = lived(Instant::now(), &[(10, 10)]);
         cycle.idle(Duration::from_secs(10));
-        let (rate, _) = cycle.rate(end + Duration::from_secs(10), None);
+        let rate = cycle.whole(end + Duration::from_secs(10)).rate(None);
         assert!((rate - 5.0).abs() < 0.1, "{rate}");
         cycle.idle(Duration::from_secs(980));
-        let (rate, _) = cycle.rate(end + Duration::from_secs(990), None);
+        let rate = cycle.whole(end + Duration::from_secs(990)).rate(None);
         assert!((rate - 5.0).abs() < 0.1, "{rate}");
     }
 
     #[test]
     fn one_request_does_not_overthrow_what_was_known() {
         let (cycle, end) = lived(Instant::now(), &[(1, 1)]);
-        let (rate, _) = cycle.rate(end + Duration::from_secs(9), Some(0.5));
+        let rate = cycle.whole(end + Duration::from_secs(9)).rate(Some(0.5));
         assert!((0.25..0.5).contains(&rate), "{rate}");
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::arrears::Arrears;
 use super::curve::Curve;
 use super::cycle::Cycle;
+use super::lesson::{self, Event, Found, Shape};
 use super::meter::Meter;
 use super::{Outlook, PaceOptions, Snapshot, Throttled};
 use crate::limits;
@@ -53,6 +54,9 @@ pub(super) struct Law {
     /// Refusals in a row, each after a hold, with nothing accepted in between.
     fruitless: u32,
     arrears: Arrears,
+    shape: Shape,
+    /// The last refusal was put down to catching up. Not two in a row: then the rate is wrong.
+    excused: bool,
     eased_at: Option<Instant>,
     narrowed_at: Option<Instant>,
     last_admitted: Instant,
@@ -68,8 +72,8 @@ pub(super) struct Law {
 #[derive(Debug, Clone, Copy)]
 struct Hold {
     until: Instant,
-    /// The refusal that began it has yet to be turned into a rate.
-    unlearned: bool,
+    /// What has yet to be turned into a rate.
+    lesson: Option<Event>,
 }
 
 /// How much may be in flight.
@@ -130,6 +134,8 @@ impl Law {
             past: None,
             fruitless: 0,
             arrears: Arrears::none(),
+            shape: Shape::unknown(),
+            excused: false,
             eased_at: None,
             narrowed_at: None,
             last_admitted: now,
@@ -242,7 +248,9 @@ impl Law {
     /// about to be, and never more than a full window each round trip.
     pub(super) fn outlook(&self, now: Instant) -> Outlook {
         let found = match self.hold {
-            Some(hold) if hold.unlearned => Some(self.found(&self.whole_cycle(), hold.until).0),
+            Some(Hold { lesson: Some(event), .. }) => {
+                Some(self.found(&self.whole_cycle(), &event).rate)
+            }
             _ => self.curve.map(|curve| curve.plateau()),
         };
         let at_most = self
@@ -266,8 +274,8 @@ impl Law {
         self.hold = None;
         self.gathered = 0;
         self.last_admitted = self.last_admitted.max(hold.until);
-        if hold.unlearned {
-            self.learn(hold.until);
+        if let Some(event) = hold.lesson {
+            self.learn(&event, hold.until);
         }
         if let Some(rate) = self.pace() {
             self.meter.restart(hold.until, rate);
@@ -275,19 +283,22 @@ impl Law {
         None
     }
 
-    /// Turns the cycle that a refusal ended at `until` into a rate: what was accepted,
-    /// spread evenly over the time from one reopening to the next, would not have been
-    /// refused.
-    fn learn(&mut self, until: Instant) {
+    /// Turns the cycle that a refusal ended into a rate, now that everybody may come back.
+    fn learn(&mut self, event: &Event, until: Instant) {
         let next = self.cycle.next(until);
         let cycle = self.whole_cycle();
+        let round_trip = self.round_trip.unwrap_or_default();
+        let Found { rate, known_for } = self.found(&cycle, event);
+        let confirmed = self.curve.and_then(|curve| curve.confirmed_by(rate));
+        let known_for = known_for + confirmed.unwrap_or_default();
+        self.shape.learn(&cycle, event, self.curve.as_ref(), rate, round_trip);
         let before = self.curve.as_ref().map(Curve::rate);
-        let (plateau, since) = self.found(&cycle, until);
-        if before.is_none_or(|before| plateau < before / 2.0) {
+        if before.is_none_or(|before| rate < before / 2.0) {
             self.window = Window::first(self.max_in_flight);
         }
-        self.curve = Some(Curve::below(plateau, until.saturating_duration_since(since)));
-        self.arrears.fall_due(plateau);
+        let curve = if before.is_none() { Curve::first } else { Curve::below };
+        self.curve = Some(curve(rate, known_for, round_trip));
+        self.arrears.fall_due(rate, self.shape.store());
         self.past = Some(cycle);
         self.cycle = next;
     }
@@ -295,18 +306,17 @@ impl Law {
     /// A cycle without anything accepted is the end of the one before: the hold was too
     /// short, so the same requests are spread over a longer time.
     fn whole_cycle(&self) -> Cycle {
-        match self.past {
-            Some(past) if !self.cycle.is_fruitful() => past.and(&self.cycle),
-            _ => self.cycle,
+        match &self.past {
+            Some(past) if !self.cycle.is_fruitful() => past.clone().and(&self.cycle),
+            _ => self.cycle.clone(),
         }
     }
 
-    /// The rate that a cycle which ends at `until` shows, and since when.
-    fn found(&self, cycle: &Cycle, until: Instant) -> (f64, Instant) {
-        let (found, since) = cycle.rate(until, self.curve.as_ref().map(Curve::plateau));
-        let before = self.curve.as_ref().map(Curve::rate);
-        let plateau = before.map_or(found, |before| found.min(before));
-        (plateau.max(limits::SLOWEST_RATE), since)
+    fn found(&self, cycle: &Cycle, event: &Event) -> Found {
+        let round_trip = self.round_trip.unwrap_or_default();
+        let (shape, honoured) = (&self.shape, self.arrears.honoured());
+        let found = lesson::found(cycle, event, self.curve.as_ref(), shape, honoured, round_trip);
+        Found { rate: found.rate.max(limits::SLOWEST_RATE), ..found }
     }
 
     /// Room in the window for `count`, or what to wait for. A batch larger than the whole
@@ -402,19 +412,19 @@ impl Law {
         let named = throttled
             .retry_after
             .map(|wait| now + wait.clamp(limits::LEAST_HOLD, limits::MAX_RETRY_AFTER));
-        let same_event =
-            ticket.cycle != self.cycle.number() || self.hold.is_some_and(|hold| hold.unlearned);
-        if same_event {
-            // Its own Retry-After is heeded, but it is no news about the rate.
+        let unlearned = self.hold.is_some_and(|hold| hold.lesson.is_some());
+        if ticket.cycle != self.cycle.number() || unlearned {
+            // Its own Retry-After is heeded, and it is no news about the rate.
             if let Some(until) = named {
-                let unlearned = self.hold.is_some_and(|hold| hold.unlearned);
-                let until = self.hold.map_or(until, |hold| hold.until.max(until));
-                self.hold = Some(Hold { until, unlearned });
+                let hold = self.hold.get_or_insert(Hold { until, lesson: None });
+                hold.until = hold.until.max(until);
+                if let Some(event) = &mut hold.lesson {
+                    event.and(until, throttled.count);
+                }
             }
             return;
         }
         self.told.events += 1;
-        self.arrears.refused(throttled.retry_after, now.saturating_duration_since(ticket.sent));
         let unnamed = limits::FIRST_HOLD
             .saturating_mul(1_u32.checked_shl(self.fruitless).unwrap_or(u32::MAX))
             .min(limits::MAX_HOLD);
@@ -423,7 +433,22 @@ impl Law {
         }
         let until = named.unwrap_or(now + unnamed);
         let until = self.hold.map_or(until, |hold| hold.until.max(until));
-        self.hold = Some(Hold { until, unlearned: true });
+        let rounded = throttled.retry_after.is_some_and(|wait| wait.subsec_nanos() == 0);
+        let hurried = self.was_hurried(now, ticket, throttled.retry_after);
+        let event = Event::new(now, until, throttled.count, rounded, hurried);
+        self.hold = Some(Hold { until, lesson: Some(event) });
+    }
+
+    /// Whether a refusal is to be put down to what was caught up, and not to the rate.
+    fn was_hurried(&mut self, now: Instant, ticket: &Ticket, wait: Option<Duration>) -> bool {
+        let flat = self.curve.is_some_and(|curve| !curve.is_probing());
+        let into = now.saturating_duration_since(self.cycle.started());
+        let round_trip = now.saturating_duration_since(ticket.sent);
+        let hurried = self.arrears.refused(wait, round_trip, flat && into < limits::CATCHING_UP);
+        // A window frees its places as quickly as they were taken one window ago.
+        let echo = flat && self.shape.window().is_some_and(|window| into < window);
+        self.excused = (hurried || echo) && !self.excused;
+        self.excused
     }
 
     /// Slows down a little, at most once a second and once per request sent since, when
@@ -438,13 +463,14 @@ impl Law {
         self.eased_at = Some(now);
         self.window.volley = None;
         let paced = self.rate();
-        let rate = paced.unwrap_or_else(|| self.cycle.rate(now, None).0);
+        let rate = paced.unwrap_or_else(|| self.cycle.whole(now).rate(None));
         let eased = rate * (1.0 - 0.5 * (load - limits::HIGH_LOAD + 0.1));
         if paced.is_none() {
             self.meter.restart(now, eased);
         }
         let known_for = now.saturating_duration_since(self.cycle.started());
-        self.curve = Some(Curve::at(eased.max(limits::SLOWEST_RATE), known_for));
+        let round_trip = self.round_trip.unwrap_or_default();
+        self.curve = Some(Curve::at(eased.max(limits::SLOWEST_RATE), known_for, round_trip));
     }
 
     /// The rate to send at just now.
@@ -676,7 +702,8 @@ mod tests {
         let much_later = now + 3_600 * SECOND;
         let _ticket = admitted(&mut law, much_later);
         let (before, after) = (before.expect("a rate"), law.snapshot(now).rate.expect("a rate"));
-        assert!((before..before * 1.1).contains(&after), "{before} then {after}");
+        // Two seconds' worth of the first rate's rise, and no hour's.
+        assert!((before..before * 1.2).contains(&after), "{before} then {after}");
     }
 
     /// One thing that may happen to a limiter.
