@@ -16,7 +16,7 @@ use crate::letter::Mode;
 use crate::report::{count, shown};
 use crate::roster::Header;
 use crate::run::delivering::{self, Delivery, Post, Wish};
-use crate::run::{Session, Summary};
+use crate::run::{Session, Summary, issuing};
 use crate::settings::{self, Settings};
 use crate::stages::cleanup::Fate;
 use crate::stages::deliver::{Again, Desk, Mailroom, Resting, Stop};
@@ -121,12 +121,7 @@ pub(super) async fn deliver(
     if args.revoke_undelivered {
         needs.extend([Need::WritePasses, Need::ReadPasses]);
     }
-    // Through a relay, everything that is needed lies in the run: no tenant is asked.
-    let session = if needs.is_empty() {
-        world.without_graph(settings)
-    } else {
-        world.reconnect(settings, &ledger, &needs).await?
-    };
+    let session = connected(needs, &ledger, settings, world).await?;
     let post = carrier.post(&ledger, &session, settings, world)?;
     delivering::readdress(&ledger, &readdress).await?;
     let again = Again { unsettled: args.resend_unsettled, refused: args.retry_refused };
@@ -134,6 +129,41 @@ pub(super) async fn deliver(
     let delivered = delivering::deliver(&post, &session, wish).await;
     post.room.courier.close().await;
     finish(&ledger, &delivered?, &session, world).await
+}
+
+/// Signs in as far as mailing needs it: through a relay, everything lies in the run, and no
+/// tenant is asked.
+///
+/// Nothing is mailed that nobody vouches for, and an hourly job has nobody who resumes: what a
+/// process sealed last before it broke off is looked at again. Where nobody can sign in for
+/// that, the other mails go out all the same.
+async fn connected(
+    mut needs: Vec<Need>,
+    ledger: &Ledger,
+    settings: &Settings,
+    world: &World,
+) -> Result<Session, Failure> {
+    let by_relay_alone = needs.is_empty();
+    if !issuing::is_doubted(ledger).await? {
+        return if by_relay_alone {
+            Ok(world.without_graph(settings))
+        } else {
+            world.reconnect(settings, ledger, &needs).await
+        };
+    }
+    needs.push(Need::ReadPasses);
+    let session = match world.reconnect(settings, ledger, &needs).await {
+        Err(failure) if by_relay_alone => {
+            let why = failure.told.what;
+            world.report.warn(format_args!(
+                "passes of a run that broke off cannot be looked at again, so they wait: {why}"
+            ));
+            return Ok(world.without_graph(settings));
+        }
+        connected => connected?,
+    };
+    issuing::verify(ledger, &session).await?;
+    Ok(session)
 }
 
 /// The run's own options for mail, the flags over them.

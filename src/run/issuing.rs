@@ -110,6 +110,24 @@ pub async fn resume(
     Ok(floor.work(fences).await)
 }
 
+/// Whether passes wait for a look: the process that sealed them, or one after it, did not end
+/// in order.
+///
+/// # Errors
+/// [`LedgerError`]
+pub async fn is_doubted(ledger: &Ledger) -> Result<bool, LedgerError> {
+    Ok(!all_rows(ledger, &[Standing::Sealed]).await?.is_empty())
+}
+
+/// Looks again at those passes and at nothing else: what is live is vouched for, a row without
+/// any is free for another attempt.
+///
+/// # Errors
+/// [`Halt`]
+pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), Halt> {
+    verify_inherited(&desk(ledger, session), session).await
+}
+
 /// A lost row and when it may be settled.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fence {
@@ -200,7 +218,7 @@ impl<'a> Floor<'a> {
     }
 
     async fn issue_all(&self, fences: Vec<Fence>, mail: &mut Option<Stop>) -> Result<(), Halt> {
-        self.verify_inherited().await?;
+        verify_inherited(&self.desk, self.session).await?;
         let counts = self.desk.ledger.counts().await?;
         let total = counts.of(Standing::Checked) + fences.len() as u64;
         self.hear(News::Began { doing: Doing::Issue, total: Some(total) });
@@ -212,29 +230,6 @@ impl<'a> Floor<'a> {
         let ended = shift.run(mail).await;
         self.hear(News::Ended { doing: Doing::Issue });
         ended
-    }
-
-    /// Passes sealed by a process that ended before it could vouch for them: each is looked at
-    /// again, and a row without any is free for another attempt.
-    async fn verify_inherited(&self) -> Result<(), Halt> {
-        let mut looks = FuturesUnordered::new();
-        for row in all_rows(&self.desk.ledger, &[Standing::Sealed]).await? {
-            let (State::Sealed { method, .. }, Some(user)) = (row.state, row.user) else {
-                continue;
-            };
-            let (line, upn) = (row.line, row.upn);
-            looks.push(async move {
-                let settled = self.desk.verify_inherited(line, user, &method).await?;
-                if let Settled::Held { why } = settled {
-                    self.hear(News::RowHeld { line, upn, why });
-                }
-                Ok::<(), Halt>(())
-            });
-        }
-        while let Some(looked) = looks.next().await {
-            looked?;
-        }
-        Ok(())
     }
 
     /// One row, tried until there is something to record for good.
@@ -627,6 +622,29 @@ pub(super) fn desk(ledger: &Ledger, session: &Session) -> Desk {
         fence: session.fence.unwrap_or(Duration::from_secs(about.options.fence_seconds)),
         drain: session.drain.clone(),
     }
+}
+
+/// Passes sealed by a process that ended before it could vouch for them: each is looked at
+/// again, and a row without any is free for another attempt.
+async fn verify_inherited(desk: &Desk, session: &Session) -> Result<(), Halt> {
+    let mut looks = FuturesUnordered::new();
+    for row in all_rows(&desk.ledger, &[Standing::Sealed]).await? {
+        let (State::Sealed { method, .. }, Some(user)) = (row.state, row.user) else {
+            continue;
+        };
+        let (line, upn) = (row.line, row.upn);
+        looks.push(async move {
+            let settled = desk.verify_inherited(line, user, &method).await?;
+            if let Settled::Held { why } = settled {
+                session.watcher.hear(News::RowHeld { line, upn, why });
+            }
+            Ok::<(), Halt>(())
+        });
+    }
+    while let Some(looked) = looks.next().await {
+        looked?;
+    }
+    Ok(())
 }
 
 /// Which rows an earlier process left without an outcome, and when they may be settled.
