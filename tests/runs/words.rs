@@ -72,8 +72,8 @@ fn a_log_is_its_owners_alone_and_no_link_is_followed() {
     assert!(!site.path("nowhere").exists());
 
     // A pipe that nobody reads would hold the program up.
-    let made = std::process::Command::new("mkfifo").arg(site.path("pipe")).status();
-    if made.is_ok_and(|made| made.success()) {
+    let pipe = std::process::Command::new("mkfifo").arg(site.path("pipe")).status();
+    if pipe.is_ok_and(|pipe| pipe.success()) {
         logged("pipe").exits(2).says("failed to open the log pipe");
     }
     if rustix::process::geteuid().is_root() {
