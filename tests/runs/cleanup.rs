@@ -20,7 +20,7 @@ fn deleted(site: &Site) -> Vec<String> {
 }
 
 /// The first bytes of every sealed pass, which are nowhere else, as the ledger holds them.
-fn sealed_copies(site: &Site) -> Vec<Vec<u8>> {
+pub(crate) fn sealed_copies(site: &Site) -> Vec<Vec<u8>> {
     let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
     let mut rows = db.prepare("SELECT ciphertext FROM sealed").expect("prepared");
     let copies = rows.query_map([], |row| row.get::<_, Vec<u8>>(0)).expect("read");

@@ -3,10 +3,17 @@
 //!
 //! `cargo test --features failpoints --test runs` also sweeps over every durable write.
 
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../support/mailed_site.rs"]
+mod mailed;
 #[path = "../support/server.rs"]
 mod server;
 #[path = "../support/site.rs"]
 mod site;
+#[expect(dead_code, reason = "other tests use more of the same relay")]
+#[path = "../support/smtp.rs"]
+mod smtp;
 
 mod cleanup;
 mod damaged;

@@ -1,96 +1,265 @@
-//! Promises that no code the tenant ever made is in the clear anywhere but in the file that its
-//! reader asked for: not in any output, file, log, argument or environment, and not in the
-//! memory of the process that sealed it.
+//! Promises that no code the tenant ever made is in the clear anywhere but in the file, or the
+//! body of the mail, that was asked for: not in any output, file, log, envelope, header, argument
+//! or environment, and not in the memory of the process that sealed and mailed it. Nor are the
+//! bearer token and the relay's password, but for the environment that brought them and the
+//! memory of the process that uses them: these two are not searched for them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{PipeWriter, Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use memchr::memmem::Finder;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
-use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tapwave::rehearsal::options::{Call, CodeStyle, Fault, Faults};
 
 use crate::damaged::eprintln_skip;
+use crate::mailed::{IDENTITY, Mailed, PASSWORD, body};
 use crate::site::{Site, Started, TOKEN, files, holds};
+use crate::smtp;
 
 const PEOPLE: usize = 12;
+const PAGE: [u8; 4096] = [0; 4096];
 /// Read from another process's memory at a time.
 const CHUNK: usize = 4 * 1024 * 1024;
 
-#[test]
-fn no_code_is_in_the_clear_in_any_output_or_file() {
-    let site = Site::with(PEOPLE, |options| {
-        // Answers of every kind: whole, cut in the middle of a code, lost.
-        options.faults = Faults::default()
-            .at(Call::Issue, 2, Fault::Truncated)
-            .at(Call::Issue, 3, Fault::Garbled)
-            .at(Call::Issue, 4, Fault::LostAfter)
-            .at(Call::Issue, 5, Fault::Forbidden);
-    });
-    let loud = ["-vv", "--log", "extra.jsonl"];
-    let mut heard = Vec::new();
-    let mut hear = |args: &[&str], code| {
-        let told = site.told(&[args, &loud].concat()).exits(code);
-        heard.push((args.join(" "), told.out + &told.err));
-    };
-    hear(&site.run_args(&["--json"]), 4);
-    hear(&["resume", "wave-run"], 0);
-    hear(&["status", "wave-run", "--live"], 0);
-    hear(&["runs"], 0);
-    hear(&["open", "wave-run", "-i", "id.txt", "--format", "csv", "-o", "passes.csv"], 0);
-    let opened = fs::read(site.path("passes.csv")).expect("there");
-    for (_, code) in site.live().values() {
-        assert!(holds(&opened, code.as_bytes()), "control: the reader gets {code}");
-    }
-    // Before the purge and after it.
-    search_files(&site);
-    hear(&["cleanup", "wave-run"], 0);
-    search_files(&site);
+/// What is searched for: each form in which a secret may lie about, and the secret.
+struct Wanted(BTreeMap<Vec<u8>, String>);
 
-    let codes = site.minted();
-    assert!(codes.len() > PEOPLE, "passes that were lost count too");
-    for (command, words) in &heard {
-        for secret in codes.iter().map(String::as_str).chain([TOKEN]) {
-            assert!(!words.contains(secret), "{secret} is in what {command} said:\n{words}");
-        }
+impl Wanted {
+    fn of<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let forms = |secret: &'a str| forms(secret).into_iter().map(|form| (form, secret.into()));
+        Self(secrets.into_iter().flat_map(forms).collect())
     }
-    assert!(heard[0].1.contains("temporaryAccessPassMethods"), "control: -vv was loud");
-    assert!(site.path("extra.jsonl").exists() && site.folder().join("log.jsonl").exists());
+
+    /// The secrets that bytes hold in some form.
+    fn within(&self, bytes: &[u8]) -> Vec<&str> {
+        let found = self.0.iter().filter(|(form, _)| holds(bytes, form));
+        found.map(|(_, secret)| secret.as_str()).collect()
+    }
 }
 
-fn search_files(site: &Site) {
+/// As it is; in both orders of UTF-16; in Base64, whatever stands before it; in hexadecimal; as
+/// mail, JSON, HTML and URLs escape it.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    let escaped = |special: fn(u8) -> bool, escape: fn(u8) -> String| -> Vec<u8> {
+        let text = secret
+            .bytes()
+            .map(|byte| if special(byte) { escape(byte) } else { char::from(byte).to_string() });
+        text.collect::<String>().into_bytes()
+    };
+    let json = serde_json::Value::from(secret).to_string();
+    let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let mut forms = vec![
+        secret.as_bytes().to_vec(),
+        secret.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+        secret.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        escaped(|_| true, |byte| format!("{byte:02x}")),
+        escaped(|byte| byte == b'=', |byte| format!("={byte:02X}")),
+        escaped(|byte| !byte.is_ascii_alphanumeric(), |byte| format!("%{byte:02X}")),
+        json.trim_matches('"').as_bytes().to_vec(),
+        html.into_bytes(),
+    ];
+    for before in 0..3 {
+        let text = STANDARD.encode([&vec![0; before], secret.as_bytes()].concat());
+        // Only the characters that hold nothing but the secret's bits.
+        let (from, to) = ((before * 8).div_ceil(6), (before + secret.len()) * 8 / 6);
+        forms.push(text.as_bytes()[from..to].to_vec());
+    }
+    forms.sort();
+    forms.dedup();
+    forms
+}
+
+#[test]
+fn every_form_of_a_secret_is_found_where_it_was_planted() {
+    let code = "+d=k/z<A&";
+    let wanted = Wanted::of([code, "another-one"]);
+    let forms = forms(code);
+    assert!(forms.len() > 9, "{forms:?}");
+    let in_a_mail = STANDARD.encode(format!("Dear Ada, your code is {code}. Regards"));
+    let rest = [in_a_mail.into_bytes(), b"code: +d=3Dk/z<A& for you".to_vec()];
+    for planted in forms.iter().chain(&rest) {
+        let bytes = [&b"before"[..], planted, b"behind"].concat();
+        let found = wanted.within(&bytes);
+        assert!(!found.is_empty() && found.iter().all(|it| *it == code), "{planted:?}: {found:?}");
+    }
+    assert!(wanted.within(b"+d=k/z<B& and no other").is_empty());
+}
+
+/// What every command said.
+#[derive(Default)]
+struct Heard(Vec<(String, String)>);
+
+impl Heard {
+    /// Has a command run, as loud as it can be.
+    #[track_caller]
+    fn hear(&mut self, mailed: &Mailed, args: &[&str], code: i32) {
+        let loud = [args, &["-vv", "--log", "extra.jsonl"]].concat();
+        let told = mailed.told(&loud).exits(code);
+        self.0.push((args.join(" "), told.out + &told.err));
+    }
+
+    #[track_caller]
+    fn search(&self, wanted: &Wanted) {
+        for (command, words) in &self.0 {
+            let found = wanted.within(words.as_bytes());
+            assert!(found.is_empty(), "{found:?} in what {command} said:\n{words}");
+        }
+        let loud = &self.0[0].1;
+        assert!(loud.contains("temporaryAccessPassMethods"), "control: -vv was loud");
+    }
+}
+
+fn everything(site: &Site) -> Wanted {
+    let codes = site.minted();
+    Wanted::of(codes.iter().map(String::as_str).chain([TOKEN, PASSWORD]))
+}
+
+#[track_caller]
+fn search_files(site: &Site, wanted: &Wanted) {
+    let mut searched = 0;
     for file in files(site.home.path()) {
         if file == site.path("passes.csv") {
             continue;
         }
-        let bytes = fs::read(&file).expect("readable");
-        for secret in site.minted().iter().map(String::as_str).chain([TOKEN]) {
-            assert!(!holds(&bytes, secret.as_bytes()), "{} holds {secret}", file.display());
+        // One that is made and removed meanwhile is looked for while the process stands still.
+        let Ok(bytes) = fs::read(&file) else { continue };
+        let found = wanted.within(&bytes);
+        assert!(found.is_empty(), "{} holds {found:?}", file.display());
+        searched += 1;
+    }
+    assert!(searched > 4, "control: only {searched} files");
+}
+
+/// Envelopes and headers of what the relay took; where no code was asked for, the body too.
+#[track_caller]
+fn search_mails(mailed: &Mailed, wanted: &Wanted, coded: bool) {
+    let taken: Vec<smtp::Taken> = mailed.taken().into_values().flatten().collect();
+    assert!(!taken.is_empty());
+    for mail in &taken {
+        assert!(mail.encrypted, "control: the relay was not spoken to in the clear");
+        let envelope = [mail.from.as_str(), &mail.to[0]].join("\n");
+        let end = memchr::memmem::find(&mail.bytes, b"\r\n\r\n").expect("a header's end");
+        let unfolded = String::from_utf8_lossy(&mail.bytes[..end]).replace("\r\n", "");
+        for bytes in [envelope.as_bytes(), unfolded.as_bytes(), &mail.bytes[..end]] {
+            assert!(wanted.within(bytes).is_empty(), "{:?}", wanted.within(bytes));
+        }
+        let body = body(mail);
+        let found = wanted.within(&body.as_bytes()[end..]);
+        // Its reader's own, which was asked for: a control that the search finds it.
+        assert_eq!(found.is_empty(), !coded, "{found:?}");
+        assert!(found.iter().all(|it| *it == found[0]), "more than one: {found:?}");
+        assert!(!found.contains(&TOKEN) && !found.contains(&PASSWORD));
+    }
+}
+
+#[test]
+fn no_code_is_in_the_clear_in_any_output_or_file() {
+    for mode in ["pass", "sealed"] {
+        let mailed = Mailed::with(PEOPLE, |options| {
+            options.code_style = CodeStyle::Nasty;
+            // Answers of every kind: whole, cut in the middle of a code, lost.
+            options.faults = Faults::default()
+                .at(Call::Issue, 2, Fault::Truncated)
+                .at(Call::Issue, 3, Fault::Garbled)
+                .at(Call::Issue, 4, Fault::LostAfter)
+                .at(Call::Issue, 5, Fault::Forbidden);
+        });
+        mailed.relay.change(|manner| {
+            manner.faults.extend([
+                smtp::Fault::CutInText,
+                smtp::Fault::Dot("554 5.7.1 spam"),
+                smtp::Fault::CutAfterDot,
+            ]);
+        });
+        let mut heard = Heard::default();
+        let deliver = [&["deliver", "wave-run"], &IDENTITY[..]].concat();
+        let run = mailed.site.run_args(&["--json", "--deliver", "--body", mode]);
+        heard.hear(&mailed, &run, 4);
+        heard.hear(&mailed, &[&["resume", "wave-run"], &IDENTITY[..]].concat(), 7);
+        heard.hear(&mailed, &deliver, 7);
+        heard.hear(&mailed, &[&deliver[..], &["--resend-unsettled"]].concat(), 7);
+        heard.hear(&mailed, &["status", "wave-run", "--live"], 0);
+        heard.hear(&mailed, &["manifest", "wave-run"], 0);
+        heard.hear(&mailed, &["runs"], 0);
+        // Before the purge and after it.
+        search_files(&mailed.site, &everything(&mailed.site));
+        heard.hear(&mailed, &[&deliver[..], &["--revoke-undelivered"]].concat(), 0);
+        heard.hear(&mailed, &["cleanup", "wave-run"], 0);
+        let wanted = everything(&mailed.site);
+        search_files(&mailed.site, &wanted);
+        heard.search(&wanted);
+        search_mails(&mailed, &wanted, mode == "pass");
+        assert!(mailed.site.minted().len() > PEOPLE, "passes that were lost count too");
+        for log in [mailed.site.path("extra.jsonl"), mailed.site.folder().join("log.jsonl")] {
+            assert!(fs::metadata(&log).is_ok_and(|log| log.len() > 1_000), "{}", log.display());
         }
     }
 }
 
 #[test]
-fn no_code_is_in_the_memory_of_the_process_that_sealed_it() {
-    // The last one is told to wait: by then all others are sealed, and nothing is under way.
+fn what_the_reader_asks_for_is_found() {
+    let site = Site::open(3);
+    site.run(&[]).exits(0);
+    site.told(&["open", "wave-run", "-i", "id.txt", "--format", "csv", "-o", "passes.csv"]);
+    let opened = fs::read(site.path("passes.csv")).expect("there");
+    let codes = site.minted();
+    let wanted = everything(&site);
+    for code in &codes {
+        assert!(wanted.within(&opened).contains(&code.as_str()), "the reader gets {code}");
+    }
+    search_files(&site, &wanted);
+}
+
+#[test]
+fn no_code_is_in_the_memory_of_a_process_that_seals() {
+    stays_clean(&[]);
+}
+
+#[test]
+fn no_code_is_in_the_memory_of_a_process_that_mails_what_it_sealed() {
+    stays_clean(&["--deliver"]);
+}
+
+#[test]
+fn no_code_is_in_the_memory_of_a_process_that_mails_what_it_opened() {
+    stays_clean(&[&["--deliver"], &IDENTITY[..]].concat());
+}
+
+#[test]
+fn no_code_is_in_the_memory_of_a_process_that_mails_sealed_copies() {
+    stays_clean(&["--deliver", "--body", "sealed"]);
+}
+
+/// A run, looked at when all but its last row are done and nothing is under way, and again when
+/// it has nothing left to do but to say so.
+fn stays_clean(more: &[&str]) {
+    // The last one is told to wait: by then all others are sealed, and mailed if that was asked.
     let wait = Fault::Throttled { retry_after: Some("4".into()) };
     let last = PEOPLE as u64;
-    let site = Site::with(PEOPLE, |options| {
+    let mailed = Mailed::with(PEOPLE, |options| {
         options.faults = Faults::default().at(Call::Issue, last, wait);
     });
+    let (site, mails) = (&mailed.site, !more.is_empty());
     // The summary finds no room, so that the process stays where all its work is done.
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let filled = fill(&writer);
-    let args = site.run_args(&["--json", "-vv"]);
-    let mut command = site.tapwave(&args);
+    let args = site.run_args(&[&["--json", "-vv"], more].concat());
+    let mut command = mailed.tapwave(&args);
     command.stdout(writer);
     let run = Started::of(command);
 
-    site.until("all but one are sealed", |site| {
-        site.seen(Call::Issue) == last && site.count("sealed") == PEOPLE - 1
+    let state = if mails { "delivered" } else { "sealed" };
+    site.until("all but one are done", |site| {
+        site.seen(Call::Issue) == last && site.count(state) == PEOPLE - 1
     });
-    if !search_process(&site, &run, PEOPLE - 1) {
+    if !search_process(site, &run, PEOPLE - 1) {
         return eprintln_skip("only root may read the memory of a process that forbids it");
     }
     site.until("the handoff is written and the ledger shut", |site| {
@@ -100,7 +269,8 @@ fn no_code_is_in_the_memory_of_the_process_that_sealed_it() {
             && handed.iter().any(|file| file.extension().is_some_and(|it| it == "age"))
             && log.map_or(true, |log| log.len() == 0)
     });
-    assert!(search_process(&site, &run, PEOPLE));
+    assert!(search_process(site, &run, PEOPLE));
+    assert_eq!(mailed.relay.seen().taken.len(), if mails { PEOPLE } else { 0 });
 
     let mut out = Vec::new();
     reader.read_to_end(&mut out).expect("read");
@@ -125,30 +295,37 @@ fn fill(mut pipe: &PipeWriter) -> usize {
     filled
 }
 
-/// Stops the process, looks for every code in all that can be seen of it, and lets it go on.
-/// False if this user may not look.
+/// Stops the process, looks for every code in all that can be seen of it, the files that it may
+/// have open included, and lets it go on. False if this user may not look.
 fn search_process(site: &Site, run: &Started, codes_at_least: usize) -> bool {
     let codes = site.minted();
     assert!(codes.len() >= codes_at_least);
-    let wanted: Vec<&str> = codes.iter().map(String::as_str).chain([TOKEN]).collect();
+    let wanted = Wanted::of(codes.iter().map(String::as_str));
     run.signal(Signal::STOP);
     let found = memory(run.id()).map(|memory| memory.search(&wanted));
-    let seen = ["cmdline", "environ"].map(|name| fs::read(format!("/proc/{}/{name}", run.id())));
-    run.signal(Signal::CONT);
-    let Ok(found) = found else { return false };
     // The token must be there, or the search looked at the wrong place.
-    assert!(found.contains(&TOKEN.to_owned()), "control: {found:?}");
-    let leaked: Vec<&String> = found.iter().filter(|text| *text != TOKEN).collect();
-    assert!(leaked.is_empty(), "{} of {} codes are in memory", leaked.len(), codes.len());
-    for bytes in seen.into_iter().flatten() {
-        for code in &codes {
-            assert!(!holds(&bytes, code.as_bytes()), "{code} is in argv or environ");
-        }
-    }
-    // And the same search finds the codes where they are: the tenant lives in this process.
-    let ours = memory(std::process::id()).expect("one's own");
-    assert_eq!(ours.search(&wanted).len(), wanted.len(), "control: planted codes");
+    let control = memory(run.id()).map(|memory| memory.search(&Wanted::of([TOKEN])));
+    let seen = ["cmdline", "environ"].map(|name| fs::read(format!("/proc/{}/{name}", run.id())));
+    search_files(site, &everything(site));
+    run.signal(Signal::CONT);
+    let (Ok(found), Ok(control)) = (found, control) else { return false };
+    assert_eq!(control, [TOKEN], "control: the token in use is in memory");
+    assert!(found.is_empty(), "{} of {} codes are in memory: {found:?}", found.len(), codes.len());
+    let [arguments, environment] = seen.map(|seen| seen.expect("readable"));
+    assert!(everything(site).within(&arguments).is_empty(), "a secret is in argv");
+    assert!(wanted.within(&environment).is_empty(), "a code is in environ");
+    is_found_in_another(&codes[0], &wanted);
     true
+}
+
+/// The same search finds a code in a process that has one, in whatever form, and that one alone.
+fn is_found_in_another(code: &str, wanted: &Wanted) {
+    let mut sleeper = Command::new("sleep");
+    sleeper.arg("600").env_clear().env("PLANTED", STANDARD.encode(format!("it is {code}.")));
+    let sleeper = Started::of(sleeper);
+    let found = memory(sleeper.id()).expect("an ordinary process").search(wanted);
+    assert_eq!(found, [code], "control: a planted code");
+    drop(sleeper.kill());
 }
 
 struct Memory {
@@ -163,21 +340,24 @@ fn memory(process: u32) -> std::io::Result<Memory> {
     Ok(Memory { file, regions })
 }
 
-/// Bounds of a mapping that can be read: `7f0-7f9 rw-p …`.
+/// Bounds of a mapping that can be read: `7f0-7f9 rw-p 0 00:00 0 …`. A file that is mapped and
+/// cannot be written through there holds what it holds on the disk.
 fn region(line: &str) -> Option<(u64, u64)> {
     let (bounds, rest) = line.split_once(' ')?;
     let (from, to) = bounds.split_once('-')?;
-    let readable = rest.starts_with('r') && !rest.contains("[vvar") && !rest.contains("[vsyscall");
+    let of_a_file = rest.split_whitespace().nth(3) != Some("0");
+    let readable =
+        rest.starts_with("rw") || rest.starts_with('r') && !of_a_file && !rest.contains("[vvar");
     let number = |text| u64::from_str_radix(text, 16).ok();
     readable.then_some((number(from)?, number(to)?))
 }
 
 impl Memory {
-    /// Which of these texts are in it.
-    fn search(&self, wanted: &[&str]) -> Vec<String> {
-        let finders: Vec<Finder<'_>> = wanted.iter().map(Finder::new).collect();
-        let mut found = vec![false; wanted.len()];
-        let overlap = wanted.iter().map(|text| text.len() as u64).max().unwrap_or(0);
+    /// Which of these secrets are in it.
+    fn search(&self, wanted: &Wanted) -> Vec<String> {
+        let finders: Vec<Finder<'_>> = wanted.0.keys().map(Finder::new).collect();
+        let mut found = vec![false; finders.len()];
+        let overlap = wanted.0.keys().map(|form| form.len() as u64).max().unwrap_or(0);
         let mut chunk = vec![0; CHUNK];
         for &(from, to) in &self.regions {
             let mut at = from;
@@ -185,14 +365,34 @@ impl Memory {
                 let size = usize::try_from(to - at).unwrap_or(CHUNK).min(CHUNK);
                 // Pages that were never used, and those of devices, cannot be read.
                 let Ok(read @ 1..) = self.file.read_at(&mut chunk[..size], at) else { break };
-                for (finder, found) in finders.iter().zip(&mut found) {
-                    *found = *found || finder.find(&chunk[..read]).is_some();
+                // Most pages were never used.
+                let used = chunk[..read].chunks(PAGE.len()).map(|page| page != &PAGE[..page.len()]);
+                for run in runs(used, read) {
+                    for (finder, found) in finders.iter().zip(&mut found) {
+                        *found = *found || finder.find(&chunk[run.clone()]).is_some();
+                    }
                 }
                 let next = at + read as u64;
                 at = if next < to { next.saturating_sub(overlap).max(at + 1) } else { next };
             }
         }
-        let found = wanted.iter().zip(found).filter(|(_, found)| *found);
-        found.map(|(text, _)| (*text).to_owned()).collect()
+        let found = wanted.0.values().zip(found).filter(|(_, found)| *found);
+        let mut found: Vec<String> = found.map(|(secret, _)| secret.clone()).collect();
+        found.sort();
+        found.dedup();
+        found
     }
+}
+
+/// Where pages that are used follow one another, in bytes.
+fn runs(used: impl Iterator<Item = bool>, length: usize) -> Vec<Range<usize>> {
+    let mut runs: Vec<Range<usize>> = Vec::new();
+    for (at, _) in used.enumerate().filter(|(_, used)| *used) {
+        let page = at * PAGE.len()..((at + 1) * PAGE.len()).min(length);
+        match runs.last_mut() {
+            Some(last) if last.end == page.start => last.end = page.end,
+            _ => runs.push(page),
+        }
+    }
+    runs
 }

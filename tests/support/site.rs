@@ -18,6 +18,8 @@ use crate::server::Served;
 
 /// What the tenant takes for a token.
 pub(crate) const TOKEN: &str = "rehearsed-bearer-5e2f";
+/// States of rows whose pass is sealed and vouched for.
+const SEALED: [&str; 3] = ["sealed", "mailing", "delivered"];
 /// How long a condition may take to come true before a test gives up.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often it is looked at.
@@ -235,6 +237,11 @@ impl Site {
         assert_eq!(status, 200);
     }
 
+    /// Does something while the servers go on.
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     /// Waits until something is true.
     #[track_caller]
     pub(crate) fn until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
@@ -253,7 +260,7 @@ impl Site {
         let sealed: BTreeMap<String, String> = self
             .status(&[])
             .into_iter()
-            .filter(|(_, row)| row["state"] == "sealed")
+            .filter(|(_, row)| SEALED.iter().any(|state| row["state"] == *state))
             .map(|(upn, row)| (upn, row["methodId"].as_str().expect("an id").to_owned()))
             .collect();
         let lives: BTreeMap<String, String> =
