@@ -5,22 +5,24 @@
 //!
 //! Read a run as it happens. [`roster`] turns a CSV into rows. [`stages::check`] proves which
 //! of them may get a pass. [`stages::issue`] asks Graph for one, [`stages::seal`] has it
-//! encrypted and committed, [`stages::deliver`] mails it, [`stages::issue::settle`] finds out what became of a lost request,
-//! [`stages::cleanup`] removes what was issued. [`run`] conducts them; [`commands`] are the
-//! straight lines around it, from flags to an exit code. Below the stages stand the rooms they
-//! act through: [`graph`] speaks to Microsoft, [`pace`] decides when, [`ledger`] remembers,
-//! [`vault`] is the only reader of plaintext, [`letter`] writes it into a mail, [`courier`]
-//! carries that. [`rehearsal`] is a tenant that answers, refuses
-//! and breaks as Microsoft's does, for tests and for whoever tries the program.
+//! encrypted and committed, [`stages::deliver`] mails it and tells somebody who has it,
+//! [`stages::issue::settle`] finds out what became of a lost request, [`stages::cleanup`]
+//! removes what was issued. [`run`] conducts them; [`commands`] are the straight lines around
+//! it, from flags to an exit code. Below the stages stand the rooms they act through: [`graph`]
+//! speaks to Microsoft, [`pace`] decides when, [`ledger`] remembers, [`vault`] is the only
+//! reader of plaintext, [`letter`] writes it into a mail, [`courier`] carries that.
+//! [`rehearsal`] is a tenant that answers, refuses and breaks as Microsoft's does, for tests
+//! and for whoever tries the program.
 //!
 //! # The words
 //!
 //! *Wave*: the CSV of people. *Row*: one person in it. *Run*: one execution, with its folder.
 //! *Pass*: the secret code. *Sealed*: encrypted to its recipients and committed. *Recipient*:
 //! a public key of whoever may read it. *Handoff*: the file a recipient gets. *Intent*: a
-//! durable "I am about to". *Unsettled*: nobody can know whether a request took effect.
-//! *Fence*: the wait after which a late execution is no longer feared. *Held*: left for a
-//! person to decide. README.md defends each word.
+//! durable "I am about to". *Notice*: the news, to somebody else, that a pass is ready and who
+//! has it. *Unsettled*: nobody can know whether a request took effect. *Fence*: the wait after
+//! which a late execution is no longer feared. *Held*: left for a person to decide. README.md
+//! defends each word.
 //!
 //! # What always holds
 //!

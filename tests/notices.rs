@@ -410,7 +410,14 @@ async fn the_forecast_counts_both_mails_and_the_preview_shows_both() {
     let ended = office.run(&both).await.expect(3);
     assert!(ended.err.contains("100 mails at 1 a minute take 100 min"), "{}", ended.err);
 
-    let shown = office.run(&[&both[..], &["--preview", "3"]].concat()).await.expect(0).out;
+    assert!(ended.err.contains("set support or reply_to in [mail]"), "{}", ended.err);
+    let path = office.path("tapwave.toml");
+    let settings = std::fs::read_to_string(&path).expect("settings");
+    std::fs::write(&path, settings + "reply_to = \"help@contoso.example\"\n").expect("settings");
+    let previewed = office.run(&[&both[..], &["--preview", "3"]].concat()).await.expect(0);
+    assert!(!previewed.err.contains("whom to call"), "{}", previewed.err);
+    let shown = previewed.out;
+    assert_eq!(shown.matches("help@contoso.example").count(), 2, "{shown}");
     let [pass, notice] = shown.split("\nTo: ").collect::<Vec<_>>()[..] else {
         panic!("two letters: {shown}")
     };

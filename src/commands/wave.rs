@@ -67,6 +67,11 @@ impl<'a> Wanted<'a> {
         if let Some(options) = &mut options {
             let carrier = Carrier::load(options, &mail.identities, settings, world)?;
             options.names_manager = carrier.desk.names_manager(options);
+            if !carrier.desk.names_support() {
+                world
+                    .report
+                    .warn("the letters cannot say whom to call; set support or reply_to in [mail]");
+            }
             self.carrier = Some(carrier);
         }
         self.options.mail = options;

@@ -272,6 +272,18 @@ impl Desk {
         Ok(self.templates.check(&[self.mode_of(channel)], &[locale], &facts))
     }
 
+    /// Whether the letters can say whom to call.
+    #[must_use]
+    pub fn names_support(&self) -> bool {
+        self.support().is_some()
+    }
+
+    /// Whom readers may call: as the settings have it, else who takes their answers.
+    fn support(&self) -> Option<String> {
+        let answers = || self.plan.reply_to.as_ref().map(|mailbox| mailbox.address().to_owned());
+        self.plan.support.clone().or_else(answers)
+    }
+
     /// Whether a letter of a run with these options names the person's manager.
     #[must_use]
     pub fn names_manager(&self, options: &MailOptions) -> bool {
@@ -305,8 +317,6 @@ impl Desk {
                 Some(Person { name: name.unwrap_or_default(), mail: address })
             }
         };
-        let plan = &self.plan;
-        let answers = || plan.reply_to.as_ref().map(|mailbox| mailbox.address().to_owned());
         Ok(Facts {
             upn: row.upn.parse::<Upn>().map_err(|_| Unwritten::Incomplete)?,
             name: row.display_name.clone().unwrap_or_default(),
@@ -316,7 +326,7 @@ impl Desk {
             lifetime_minutes: pass.lifetime_minutes,
             one_time: pass.one_time,
             zone: zone.unwrap_or_else(|| self.zone.clone()),
-            support: plan.support.clone().or_else(answers),
+            support: self.support(),
             holder,
         })
     }
