@@ -37,10 +37,7 @@ async fn office(rows: u64, faults: &[Fault]) -> (Office, Relay) {
     let faults: VecDeque<Fault> = faults.iter().copied().collect();
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
     office.mail_through(&relay, RATE);
-    let path = office.path("tapwave.toml");
-    let settings = std::fs::read_to_string(&path).expect("settings");
-    std::fs::write(&path, settings.replace("max_connections = 3", "max_connections = 1"))
-        .expect("settings");
+    office.change_settings("max_connections = 3", "max_connections = 1");
     (office, relay)
 }
 
@@ -411,9 +408,7 @@ async fn the_forecast_counts_both_mails_and_the_preview_shows_both() {
     assert!(ended.err.contains("100 mails at 1 a minute take 100 min"), "{}", ended.err);
 
     assert!(ended.err.contains("set support or reply_to in [mail]"), "{}", ended.err);
-    let path = office.path("tapwave.toml");
-    let settings = std::fs::read_to_string(&path).expect("settings");
-    std::fs::write(&path, settings + "reply_to = \"help@contoso.example\"\n").expect("settings");
+    office.change_settings("[mail]\n", "[mail]\nreply_to = \"help@contoso.example\"\n");
     let previewed = office.run(&[&both[..], &["--preview", "3"]].concat()).await.expect(0);
     assert!(!previewed.err.contains("whom to call"), "{}", previewed.err);
     let shown = previewed.out;
