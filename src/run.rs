@@ -287,7 +287,7 @@ pub enum NoticeState {
     Refused,
     /// A courier took it.
     Sent,
-    /// Its pass was removed before a courier took it.
+    /// Its pass was removed before it went out.
     Dropped,
 }
 
@@ -304,10 +304,11 @@ impl NoticeStatus {
                 Errand::Open(_) => NoticeState::Mailing,
                 Errand::Done => NoticeState::Sent,
             },
-            State::Removed { .. } if mail.is_some_and(|mail| mail.receipt.is_some()) => {
-                NoticeState::Sent
-            }
-            State::Removed { .. } => NoticeState::Dropped,
+            State::Removed { .. } => match mail {
+                Some(mail) if mail.is_taken() => NoticeState::Sent,
+                Some(mail) if mail.is_lost() => NoticeState::Unsettled,
+                _ => NoticeState::Dropped,
+            },
             _ => return None,
         };
         let to = mail.map_or(&reader.address, |mail| &mail.posted.to).clone();

@@ -43,7 +43,8 @@ async fn office(rows: u64, faults: &[Fault]) -> (Office, Relay) {
 
 fn run<'a>(key: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let flags = ["run", "wave.csv", "-r", key, "--deliver", "--json", "--fence", "100ms"];
-    [&flags[..], &SPLIT, more].concat()
+    // One at a time, so that the wave's order is the mails' order.
+    [&flags[..], &["--max-in-flight", "1"], &SPLIT, more].concat()
 }
 
 fn reader(mail: &Taken) -> String {
@@ -339,6 +340,60 @@ async fn a_refused_mail_goes_to_another_address_when_one_is_given() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn cleanup_works_however_far_the_notices_are() {
+    let nobody = Fault::Rcpt("550 5.1.1 nobody");
+    // Pass and notice by turns: one row is told of, one cannot be, of two nobody knows.
+    let faults = [
+        Fault::None,
+        Fault::None,
+        Fault::None,
+        nobody,
+        Fault::None,
+        Fault::CutAfterDot,
+        Fault::CutAfterDot,
+    ];
+    let (office, relay) = office(4, &faults).await;
+    let key = office.public_key.clone();
+    office.run(&run(&key, &[])).await.expect(7);
+    let states = |rows: &[Value]| notice_states(rows).join(" ");
+    assert_eq!(states(&office.rows().await), "sent refused unsettled waiting");
+    let mailed = relay.seen().taken.len();
+    let summary = office.run(&["cleanup", "latest", "--json"]).await.expect(0).json();
+    assert_eq!((&summary["removed"], &summary["notices_open"]), (&4.into(), &0.into()));
+    assert_eq!(live(&office), 0);
+    assert_eq!(states(&office.rows().await), "sent dropped unsettled dropped");
+    let late = ["deliver", "latest", "-i", "key.txt", "--resend-unsettled", "--retry-refused"];
+    let ended = office.run(&late).await.expect(2);
+    assert!(ended.err.contains("closed by cleanup"), "{}", ended.err);
+    assert_eq!(relay.seen().taken.len(), mailed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn graph_carries_both_mails() {
+    let (office, _relay) = office(3, &[]).await;
+    let settings = "[mail]\ncourier = \"graph\"\nfrom = \"IT <user1@contoso.example>\"\n\
+                    max_per_minute = 60000\n";
+    std::fs::write(office.path("tapwave.toml"), settings).expect("settings");
+    let key = office.public_key.clone();
+    let summary = office.run(&run(&key, &[])).await.expect(0).json();
+    assert_eq!((&summary["delivered"], &summary["notices_sent"]), (&3.into(), &3.into()));
+    let codes = codes(&office);
+    let mails: Vec<(String, bool)> = office.tenant.with(|tenant, _| {
+        let of = |mail: &Value| {
+            let to = &mail["toRecipients"][0]["emailAddress"]["address"];
+            let html = mail["body"]["content"].as_str().expect("a body");
+            (
+                to.as_str().expect("an address").to_owned(),
+                codes.iter().any(|one| html.contains(one)),
+            )
+        };
+        tenant.mails().iter().map(|mail| of(&mail.message)).collect()
+    });
+    assert_eq!(mails.len(), 6);
+    assert!(mails.iter().all(|(to, coded)| *coded == to.ends_with("@home.example")), "{mails:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_later_delivery_tells_too() {
     let (office, relay) = office(3, &[]).await;
     let key = office.public_key.clone();
@@ -390,6 +445,15 @@ async fn a_row_with_nobody_to_tell_is_a_problem_and_odd_readers_are_warned_of() 
     ] {
         let ended = office.run(&[&check[..], &["--notice-to", place]].concat()).await.expect(0);
         assert!(ended.err.contains(says), "{place}: {}", ended.err);
+    }
+    for (body, says) in [
+        ("pass", "2 of the passes would go to the mailbox of the very person"),
+        ("sealed", "2 of the passes would go to the mailbox of the very person"),
+        ("notice", "2 of the notices would go to the mailbox of the very person"),
+    ] {
+        let own = ["--deliver", "--to", "mail", "--body", body];
+        let ended = office.run(&[&check[..4], &own].concat()).await.expect(0);
+        assert!(ended.err.contains(says), "{body}: {}", ended.err);
     }
 }
 

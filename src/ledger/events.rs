@@ -131,12 +131,14 @@ impl MailOutcome {
             Self::Taken { .. } => "delivered",
             Self::NotSent { .. } => "mail not sent",
             Self::Refused { .. } => Self::REFUSED,
-            Self::Lost { .. } => "mail lost",
+            Self::Lost { .. } => Self::LOST,
         }
     }
 
     /// The word for a refusal.
     pub(super) const REFUSED: &str = "mail refused";
+    /// The word for an answer that never came.
+    pub(super) const LOST: &str = "mail lost";
 }
 
 /// One durable record about one row.

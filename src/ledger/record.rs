@@ -260,6 +260,18 @@ pub struct MailRecord {
 }
 
 impl MailRecord {
+    /// Whether the other side took it.
+    #[must_use]
+    pub const fn is_taken(&self) -> bool {
+        self.receipt.is_some()
+    }
+
+    /// Whether nobody knows if it went out.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.outcome.as_deref().is_none_or(|outcome| outcome == MailOutcome::LOST)
+    }
+
     /// Whether the other side refused it for good.
     #[must_use]
     pub fn is_refused(&self) -> bool {
