@@ -221,6 +221,30 @@ async fn a_notice_in_flight_at_a_kill_is_held_and_repeated_with_the_same_bytes()
     assert!(notices.len() == 2 && notices[0] == notices[1]);
 }
 
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_is_due_is_sent_by_a_resume_without_an_identity() {
+    let later = Fault::Rcpt("450 4.2.0 grey");
+    let (office, relay) = office(1, &[Fault::None, later]).await;
+    let key = office.public_key.clone();
+    let mut running = office.command(&run(&key, &["--quiet"])).spawn().expect("a process");
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let tried = || relay.seen().commands.iter().filter(|word| *word == "RCPT").count();
+    while tried() < 2 {
+        assert!(Instant::now() < deadline, "no notice was tried");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let id = rustix::process::Pid::from_child(&running);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("signalled");
+    assert_eq!(running.wait().expect("gone").code(), Some(7));
+    let told = office.run(&["status", "latest"]).await.expect(0);
+    assert!(told.out.contains("notice not sent: "), "{}", told.out);
+    assert_eq!(notice_states(&office.rows().await), ["due"]);
+    office.run(&["resume", "latest"]).await.expect(0);
+    assert_eq!(relay.seen().taken.len(), 2);
+    assert_notices(&office, &relay);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_never_send_a_notice_twice() {
     const ROWS: u64 = 16;
