@@ -80,7 +80,14 @@ pub fn next_mail(row: &RowRecord, again: Again) -> Option<Channel> {
 pub struct Addressed(RowRecord);
 
 /// A pass whose mail a courier took: made by [`Mailroom::deliver`], or out of the ledger's
-/// record.
+/// record. Nobody can be told of a pass by less:
+///
+/// ```compile_fail,E0423
+/// # use tapwave::stages::deliver::Delivered;
+/// # fn forge(row: tapwave::ledger::RowRecord) -> Delivered {
+/// Delivered(row)
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Delivered(RowRecord);
 
@@ -175,7 +182,9 @@ pub struct Stop {
 #[derive(Debug, thiserror::Error)]
 pub enum Unwritten {
     /// No address.
-    #[error("no mail address is known for it; check the wave with --to, or fill deliverTo")]
+    #[error(
+        "no mail address is known for it; give one with --readdress, or check the wave with --to"
+    )]
     NoAddress,
     /// An address that is none.
     #[error("its mail address {0}")]
