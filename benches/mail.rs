@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
 use std::io::{Write, stdout};
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use mailed::{count_state, taken, wave};
@@ -221,7 +221,7 @@ async fn judge(office: &Office, arrived: &BTreeMap<String, usize>) -> Result<usi
         let right = match row["state"].as_str() {
             Some("delivered") => times == 1,
             Some("mailing") => times <= 1,
-            Some("sealed") => times == 0 && row["mail"]["outcome"] == "refused",
+            Some("sealed") => times == 0 && row["mail"]["outcome"] == "mail refused",
             _ => false,
         };
         if !right {
@@ -312,7 +312,7 @@ async fn killed_at(
     arguments: &[&str],
     enough: impl Fn() -> bool,
 ) -> Result<(), Failed> {
-    let mut process = office.command(arguments).spawn()?;
+    let mut process = office.command(arguments).stderr(Stdio::null()).spawn()?;
     let mut ended = None;
     until(|| {
         ended = process.try_wait().ok().flatten();
