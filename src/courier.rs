@@ -56,6 +56,19 @@ pub enum Sent {
     },
 }
 
+/// Which letters may stand before the `@` of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scripts {
+    /// Those of ASCII: a relay without SMTPUTF8.
+    Ascii,
+    /// Any.
+    Any,
+}
+
+/// What an address with other letters is told at a relay of [`Scripts::Ascii`].
+pub const NEEDS_UTF8: &str = "has letters outside ASCII before its @, and the relay lacks \
+                              SMTPUTF8; give another address, or a relay that has it";
+
 /// Leave to send one mail now: a place, and the limiter's word. Dropped unused, it is given
 /// back.
 pub struct Leave<'a> {
@@ -117,10 +130,10 @@ impl Courier {
     ///
     /// # Errors
     /// Why no mail could be sent now, for people.
-    pub async fn try_out(&self) -> Result<(), String> {
+    pub async fn try_out(&self) -> Result<Scripts, String> {
         match self {
             Self::Smtp(smtp) => smtp.try_out().await,
-            Self::Graph(_) => Ok(()),
+            Self::Graph(_) => Ok(Scripts::Any),
         }
     }
 

@@ -262,7 +262,7 @@ async fn with_an_identity_issuing_does_not_wait_for_a_slow_relay() {
         Relay::start(Manner { slow: Duration::from_millis(500), ..Manner::default() }).await;
     office.mail_through(&relay, FAST);
     let key = office.public_key.clone();
-    let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt"];
+    let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--fence", "1s"];
     let running = office.command(&run).spawn().expect("a process");
     let issued = || office.tenant.with(|tenant, _| tenant.passes().count()) as u64;
     until("all passes are issued", async || issued() == ROWS).await;
@@ -334,4 +334,22 @@ async fn one_full_mailbox_holds_nobody_up() {
     assert!(ended.await.expect("a thread").expect("a process").status.success());
     assert!(taken(&relay).len() as u64 == ROWS && taken(&relay).values().all(|times| *times == 1));
     assert!(relay.seen().most <= 3, "{} connections", relay.seen().most);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_the_relay_cannot_take_is_found_before_any_pass() {
+    let wave = "userPrincipalName,deliverTo\nuser1@contoso.example,ada@bücher.example\n\
+                user2@contoso.example,jörg@home.example\n";
+    let office = Office::open(2, wave).await;
+    let relay = Relay::start(Manner::default()).await;
+    office.mail_through(&relay, FAST);
+    let key = office.public_key.clone();
+    let run = ["run", "wave.csv", "-r", &key, "--deliver"];
+    let ended = office.run(&run).await.expect(3);
+    assert!(ended.err.contains("line 3 (1 row in all) has letters outside ASCII"), "{}", ended.err);
+    assert_eq!(office.tenant.with(|tenant, _| tenant.passes().count()), 0);
+    relay.change(|manner| manner.offers = "SMTPUTF8");
+    office.run(&run).await.expect(0);
+    let readers: Vec<String> = taken(&relay).into_keys().collect();
+    assert_eq!(readers, ["ada@xn--bcher-kva.example", "jörg@home.example"]);
 }

@@ -7,10 +7,11 @@ use super::deliver::{Carrier, needs_of_mail};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CheckArgs, MailArgs, RunArgs, WaveArgs};
+use crate::courier::{NEEDS_UTF8, Scripts};
 use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, RunFolder, Standing};
-use crate::report::shown;
+use crate::report::{count, shown};
 use crate::run::intake::{self, Letters, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
 use crate::run::{Session, Summary};
@@ -107,8 +108,13 @@ impl<'a> Wanted<'a> {
         let mut verdict = checked.await?;
         if let Some(carrier) = &self.carrier {
             let courier = carrier.courier(session, settings, environment)?;
-            verdict.mail.extend(courier.try_out().await.err());
+            let tried = courier.try_out().await;
             courier.close().await;
+            match tried {
+                Err(why) => verdict.mail.push(why),
+                Ok(Scripts::Ascii) => verdict.mail.extend(beyond_ascii(draft)?),
+                Ok(Scripts::Any) => {}
+            }
         }
         if let Some(path) = &self.want.rejects
             && verdict.ineligible > 0
@@ -129,6 +135,25 @@ impl<'a> Wanted<'a> {
             (_, false) => (false, "problems"),
         }
     }
+}
+
+/// What to say of readers whom a relay without SMTPUTF8 cannot be given.
+fn beyond_ascii(draft: &Draft) -> Result<Option<String>, Failure> {
+    let (mut first, mut rows, mut after) = (None, 0, None);
+    loop {
+        let page = draft.rows(&[Standing::Checked], after, limits::ROWS_PER_READ)?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.line);
+        let readers = page.iter().filter_map(|row| Some((row.line, row.reader.as_ref()?)));
+        for (line, _) in readers.filter(|(_, reader)| !reader.address.is_ascii()) {
+            first.get_or_insert(line);
+            rows += 1;
+        }
+    }
+    Ok(first.map(|line| {
+        let rows = count(rows, "row", "rows");
+        format!("the mail address of line {line} ({rows} in all) {NEEDS_UTF8}")
+    }))
 }
 
 /// The permissions that `run` with these options needs.

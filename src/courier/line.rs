@@ -40,11 +40,16 @@ impl Line {
         loop {
             let begin = answer.len();
             let room = limits::MAX_SMTP_ANSWER_BYTES.saturating_sub(begin as u64);
-            (&mut self.wire).take(room).read_until(b'\n', &mut answer).await?;
+            let read = (&mut self.wire).take(room).read_until(b'\n', &mut answer).await;
+            // TLS calls it an error if the other side goes without a word.
+            let gone = |error: io::Error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => closed(),
+                _ => error,
+            };
+            read.map_err(gone)?;
             let line = &answer[begin..];
             if line.is_empty() && room > 0 {
-                let why = "the relay closed the connection";
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+                return Err(closed());
             }
             if !line.ends_with(b"\n") {
                 return Err(unfit());
@@ -76,6 +81,10 @@ impl Line {
         self.wire.write_all(bytes).await?;
         self.wire.flush().await
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the relay closed the connection")
 }
 
 fn unfit() -> io::Error {

@@ -28,7 +28,7 @@ use super::line::Line;
 use super::route::{NoRoute, Route, Wire, is_about_certificates, tls_error};
 use super::secret::Credentials;
 use super::settings::{MailPlan, Mechanism, Relay, SignIn, Tls};
-use super::{Leave, Sent};
+use super::{Leave, NEEDS_UTF8, Scripts, Sent};
 use crate::clock::Clock;
 use crate::graph::http::Network;
 use crate::letter::Mail;
@@ -157,11 +157,12 @@ impl Smtp {
     ///
     /// # Errors
     /// Why that is not possible, for people.
-    pub async fn try_out(&self) -> Result<(), String> {
+    pub async fn try_out(&self) -> Result<Scripts, String> {
         match self.connect().await {
             Ok(kept) => {
+                let any = kept.can.supports_feature(Extension::SmtpUtfEight);
                 self.idle().push(kept);
-                Ok(())
+                Ok(if any { Scripts::Any } else { Scripts::Ascii })
             }
             Err(Fault { sent: Sent::NotSent { why, .. } | Sent::Denied { why }, .. }) => Err(why),
             Err(Fault { sent, .. }) => Err(format!("{sent:?}")),
@@ -401,13 +402,13 @@ async fn sign_in_over(
 /// address has them (RFC 6531); everything else is encoded.
 fn parameters(mail: &Mail, can: &ServerInfo) -> Result<Vec<MailParameter>, Fault> {
     let addresses = [mail.from(), mail.to()];
+    // Reply-To stands among the bytes alone.
     if mail.bytes().is_ascii() && addresses.iter().all(|address| address.is_ascii()) {
         return Ok(Vec::new());
     }
     if !can.supports_feature(Extension::SmtpUtfEight) {
-        let why = "not sent: an address has letters outside ASCII before its @, and the relay \
-                   lacks SMTPUTF8; give another address, or a relay that has it";
-        let sent = Sent::Refused { why: why.to_owned() };
+        let why = format!("not sent: an address {NEEDS_UTF8}");
+        let sent = Sent::Refused { why };
         return Err(Fault { sent, throttled: false, usable: true, stale: false });
     }
     let eight = MailParameter::Body(MailBodyParameter::EightBitMime);
