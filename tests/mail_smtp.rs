@@ -306,6 +306,20 @@ async fn a_proxy_leads_to_the_relay_and_reads_nothing() {
 }
 
 #[tokio::test]
+async fn a_proxy_cannot_pass_another_host_off_as_the_relay() {
+    let relay = relay_with(&[]).await;
+    let proxy = Proxy::start(Ways { target: relay.port, ..Ways::default() }).await;
+    let network =
+        Network { proxy: Some(format!("http://127.0.0.1:{}", proxy.port)), ..Network::default() };
+    let more = "host = \"mail.contoso.example\"";
+    let courier = courier_over(&relay, more, Changing::new("right"), waits(), network);
+    let sent = post(&courier, &mail()).await;
+    assert!(denied(&sent, "certificate"), "{sent:?}");
+    assert_eq!(proxy.asked().len(), 1);
+    assert!(!relay.seen().commands.iter().any(|word| ["AUTH", "MAIL"].contains(&word.as_str())));
+}
+
+#[tokio::test]
 async fn a_proxy_that_says_no_is_named_and_nothing_was_sent() {
     for (answer, again) in [
         ("403 Forbidden", Some(false)),
