@@ -224,6 +224,20 @@ async fn a_client_certificate_is_shown_where_it_is_demanded() {
 }
 
 #[tokio::test]
+async fn a_line_that_nobody_needed_for_long_is_ended_with_a_word() {
+    let relay = relay_with(&[]).await;
+    let courier = courier(&relay);
+    for _ in 0..2 {
+        assert!(accepted(&post(&courier, &mail()).await));
+        tokio::time::pause();
+        tokio::time::advance(tapwave::limits::SMTP_IDLE).await;
+        tokio::time::resume();
+    }
+    assert_eq!(relay.seen().connections, 2);
+    assert_eq!(relay.seen().commands.iter().filter(|word| *word == "QUIT").count(), 1);
+}
+
+#[tokio::test]
 async fn this_machine_introduces_itself_by_its_address_or_as_told() {
     for (more, said) in
         [("", "[127.0.0.1]"), ("hello = \"wave.contoso.example\"", "wave.contoso.example")]

@@ -172,14 +172,13 @@ impl Smtp {
     /// Takes leave of the relay, for at most [`limits::SMTP_QUIT`]. Mails that are on their way
     /// are not waited for.
     pub async fn close(&self) {
-        let mut kept = std::mem::take(&mut *self.idle());
-        // Only a courtesy; nothing depends on the answers.
-        let leaving = join_all(kept.iter_mut().map(|kept| kept.line.ask(Quit)));
-        let _ = timeout(limits::SMTP_QUIT, leaving).await;
+        let all = std::mem::take(&mut *self.idle());
+        part(all).await;
     }
 
     /// Over a connection that was kept if there is one, else over a new one.
     async fn deliver(&self, mail: &Mail, from: &Address, to: &Address) -> Result<String, Fault> {
+        part(self.stale()).await;
         while let Some(kept) = self.kept() {
             match self.over(kept, mail, from, to).await {
                 // Certainly not sent, and only because that connection had ended.
@@ -209,7 +208,7 @@ impl Smtp {
             kept.since = self.clock.instant();
             self.idle().push(kept);
         } else if usable {
-            let _ = timeout(limits::SMTP_QUIT, kept.line.ask(Quit)).await;
+            part(vec![kept]).await;
         }
         outcome
     }
@@ -361,18 +360,27 @@ impl Smtp {
         }
     }
 
-    /// A kept connection that is still fresh. Stale ones are dropped.
     fn kept(&self) -> Option<Kept> {
+        self.idle().pop()
+    }
+
+    /// Connections that nobody has needed for so long that the relay may be about to end them.
+    fn stale(&self) -> Vec<Kept> {
         let now = self.clock.instant();
-        let mut idle = self.idle();
-        idle.retain(|kept| now.duration_since(kept.since) < limits::SMTP_IDLE);
-        idle.pop()
+        let stale = |kept: &mut Kept| now.duration_since(kept.since) >= limits::SMTP_IDLE;
+        self.idle().extract_if(.., stale).collect()
     }
 
     /// A list of connections is whole after each of its steps, whoever panicked.
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// QUIT on all of these. Only a courtesy; nothing depends on the answers.
+async fn part(mut from: Vec<Kept>) {
+    let leaving = join_all(from.iter_mut().map(|kept| kept.line.ask(Quit)));
+    let _ = timeout(limits::SMTP_QUIT, leaving).await;
 }
 
 /// AUTH, and whatever the relay asks then. The last answer.
