@@ -347,6 +347,9 @@ async fn an_address_that_the_relay_cannot_take_is_found_before_any_pass() {
     let run = ["run", "wave.csv", "-r", &key, "--deliver"];
     let ended = office.run(&run).await.expect(3);
     assert!(ended.err.contains("line 3 (1 row in all) has letters outside ASCII"), "{}", ended.err);
+    office.change_settings("from =", "reply_to = \"hülfe@contoso.example\"\nfrom =");
+    let ended = office.run(&run).await.expect(3);
+    assert!(ended.err.contains("reply_to in tapwave.toml has letters"), "{}", ended.err);
     assert_eq!(office.tenant.with(|tenant, _| tenant.passes().count()), 0);
     relay.change(|manner| manner.offers = "SMTPUTF8");
     office.run(&run).await.expect(0);

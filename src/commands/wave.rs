@@ -7,6 +7,7 @@ use super::deliver::{Carrier, needs_of_mail};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CheckArgs, MailArgs, RunArgs, WaveArgs};
+use crate::courier::settings::MailPlan;
 use crate::courier::{NEEDS_UTF8, Scripts};
 use crate::exit::Exit;
 use crate::ids::Line;
@@ -112,7 +113,9 @@ impl<'a> Wanted<'a> {
             courier.close().await;
             match tried {
                 Err(why) => verdict.mail.push(why),
-                Ok(Scripts::Ascii) => verdict.mail.extend(beyond_ascii(draft)?),
+                Ok(Scripts::Ascii) => {
+                    verdict.mail.extend(beyond_ascii(draft, &carrier.desk.plan)?);
+                }
                 Ok(Scripts::Any) => {}
             }
         }
@@ -137,8 +140,12 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// What to say of readers whom a relay without SMTPUTF8 cannot be given.
-fn beyond_ascii(draft: &Draft) -> Result<Option<String>, Failure> {
+/// What to say of addresses that a relay without SMTPUTF8 cannot be given.
+fn beyond_ascii(draft: &Draft, plan: &MailPlan) -> Result<Option<String>, Failure> {
+    let mut ours = [Some(&plan.from), plan.reply_to.as_ref()].into_iter().flatten();
+    if ours.any(|mailbox| !mailbox.address().is_ascii()) {
+        return Ok(Some(format!("from or reply_to in tapwave.toml {NEEDS_UTF8}")));
+    }
     let (mut first, mut rows, mut after) = (None, 0, None);
     loop {
         let page = draft.rows(&[Standing::Checked], after, limits::ROWS_PER_READ)?;
