@@ -17,7 +17,7 @@ use tokio::sync::SemaphorePermit;
 
 use crate::letter::{Form, Mail};
 use crate::limits;
-use crate::pace::{Pace, Permit};
+use crate::pace::{Barred, Pace, Permit};
 
 pub use graph::GraphMail;
 pub use smtp::Smtp;
@@ -105,7 +105,10 @@ impl Courier {
 
     /// Waits until the limits let one mail go. To be asked before the mail is intended, so that
     /// no wait stands between the two.
-    pub async fn admit(&self) -> Leave<'_> {
+    ///
+    /// # Errors
+    /// [`Barred`], for longer than anybody waits.
+    pub async fn admit(&self) -> Result<Leave<'_>, Barred> {
         match self {
             Self::Smtp(smtp) => smtp.admit().await,
             Self::Graph(graph) => graph.admit().await,

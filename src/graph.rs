@@ -31,7 +31,7 @@ use crate::clock::{Clock, later};
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
 use crate::limits;
-use crate::pace::{Budget, Pace, Permit, Throttled};
+use crate::pace::{Barred, Budget, Pace, Permit, Throttled};
 use crate::shown;
 
 /// What must be escaped inside one query value or path segment.
@@ -592,7 +592,7 @@ impl Graph {
     ) -> Result<Response, GraphError> {
         let mut patience = Patience::new();
         loop {
-            let permit = self.leave(budget, 1).await;
+            let permit = self.leave(budget, 1).await?;
             match self.exchange(request).await {
                 Verdict::Done(response) => {
                     permit.answered(1, None, response.load);
@@ -616,11 +616,14 @@ impl Graph {
     }
 
     /// Leave to send at once.
-    async fn leave(&self, budget: Budget, count: u32) -> Permit {
+    ///
+    /// # Errors
+    /// [`GraphError::Outage`], if Graph wants to be left alone for too long.
+    async fn leave(&self, budget: Budget, count: u32) -> Result<Permit, GraphError> {
         loop {
-            let mut permit = self.pace.admit(budget, count).await;
+            let mut permit = self.pace.admit(budget, count).await.map_err(outage)?;
             if permit.depart().await {
-                return permit;
+                return Ok(permit);
             }
         }
     }
@@ -721,6 +724,9 @@ impl Patience {
         if self.attempts >= limits::MAX_READ_ATTEMPTS {
             return Err(GraphError::Outage { why });
         }
+        if let Some(wait) = asked.filter(|wait| *wait > limits::MAX_RETRY_AFTER) {
+            return Err(outage(Barred::within(&graph.clock, wait)));
+        }
         let doubled = limits::READ_BACKOFF.saturating_mul(1 << (self.attempts - 1).min(16));
         let wait = asked.unwrap_or(Duration::ZERO).max(doubled.min(limits::MAX_READ_BACKOFF));
         graph.clock.sleep(wait).await;
@@ -755,6 +761,10 @@ fn shown_path(target: &str) -> String {
 fn names_the_pass(refusal: &Refusal, method: &MethodId) -> bool {
     refusal.status == 404
         && (refusal.kind != RefusalKind::UserGone || refusal.message.contains(method.as_str()))
+}
+
+fn outage(barred: Barred) -> GraphError {
+    GraphError::Outage { why: barred.to_string() }
 }
 
 fn accept(answer: Answer, doing: &'static str) -> Result<zeroize::Zeroizing<Vec<u8>>, GraphError> {

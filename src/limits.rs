@@ -103,8 +103,10 @@ pub const READ_BACKOFF: Duration = Duration::from_millis(500);
 pub const MAX_READ_BACKOFF: Duration = Duration::from_secs(30);
 /// A run that has had no answer but refusals and losses for this long ends with exit 6.
 pub const MAX_OUTAGE: Duration = Duration::from_mins(15);
-/// Longest `Retry-After` that is waited for. A longer one counts as an outage.
+/// Longest `Retry-After` that is waited for. A longer one counts as an outage, at once.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
+/// Longest `Retry-After` that is told: what is longer, or no time at all, is told as this.
+pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(30 * 24);
 
 /// A resume checks unissued rows again when the last check is older than this.
 pub const CHECK_GOOD_FOR: Duration = Duration::from_mins(15);

@@ -11,7 +11,8 @@
 //!    answers, so that a small burst budget is overrun by a handful of requests. A large one
 //!    (3,000, then 20 a second) is used up at full speed.
 //! 2. **Refused.** The budget holds for the whole `Retry-After`: everybody waits, nobody
-//!    knocks. Refusals of requests that were out already belong to the same event.
+//!    knocks. Refusals of requests that were out already belong to the same event. A wait of
+//!    more than [`limits::MAX_RETRY_AFTER`] is an outage: everybody is told, and nobody waits.
 //! 3. **Learning.** When the hold ends, the rate is what was accepted since the last hold
 //!    ended, divided by the time from that end to this one: *spread evenly, the same requests
 //!    would not have been refused*. That holds for token buckets and windows alike. What more
@@ -49,10 +50,11 @@ mod simulation;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, later};
 use crate::limits;
 
 pub use foretell::{Foretold, Ruling, foretell};
@@ -96,8 +98,8 @@ impl Default for PaceOptions {
 pub struct Throttled {
     /// How many of a permit's requests were turned away.
     pub count: u32,
-    /// The longest wait named among them, from the moment of the answer. More than
-    /// [`limits::MAX_RETRY_AFTER`] is cut to that; none means a growing back-off.
+    /// The longest wait named among them, from the moment of the answer. After more than
+    /// [`limits::MAX_RETRY_AFTER`] everybody is [`Barred`]; none means a growing back-off.
     pub retry_after: Option<Duration>,
 }
 
@@ -133,6 +135,31 @@ pub struct Outlook {
     pub per_second: Option<f64>,
     /// Nothing is sent for so long.
     pub holding: Duration,
+}
+
+/// Graph wants to be left alone for longer than [`limits::MAX_RETRY_AFTER`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "it wants to be left alone until {} (Retry-After of {wait:#}), longer than anybody waits here",
+    until.strftime("%Y-%m-%d %H:%M:%S UTC")
+)]
+pub struct Barred {
+    /// When it may be asked again, by the wall clock.
+    pub until: Timestamp,
+    /// How long from now.
+    wait: SignedDuration,
+}
+
+impl Barred {
+    /// From now on for so long.
+    #[must_use]
+    pub fn within(clock: &Clock, wait: Duration) -> Self {
+        let until = later(clock.now(), wait);
+        // To the second, for people; rounded up, for whoever comes back then.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let wait = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
+        Self { until, wait }
+    }
 }
 
 /// The limiter. Clones share everything.
@@ -190,7 +217,10 @@ impl Pace {
     ///
     /// A task must not ask again while it holds a permit of the same budget: with enough
     /// such tasks, all would wait for each other.
-    pub async fn admit(&self, budget: Budget, count: u32) -> Permit {
+    ///
+    /// # Errors
+    /// [`Barred`], to everybody who waits and at once.
+    pub async fn admit(&self, budget: Budget, count: u32) -> Result<Permit, Barred> {
         let lane = self.0.lane(budget);
         let _turn = lane.gate.lock().await;
         loop {
@@ -198,7 +228,12 @@ impl Pace {
             match decision {
                 Decision::Admit(ticket) => {
                     let lanes = Arc::clone(&self.0);
-                    return Permit { lanes, budget, count, ticket: Some(ticket), place: None };
+                    return Ok(Permit { lanes, budget, count, ticket: Some(ticket), place: None });
+                }
+                Decision::Barred(moment) => {
+                    let clock = &self.0.clock;
+                    let wait = moment.saturating_duration_since(clock.instant());
+                    return Err(Barred::within(clock, wait));
                 }
                 Decision::WaitForAnswer => lane.answered.notified().await,
                 Decision::WaitUntil(moment) => {
@@ -352,7 +387,7 @@ mod tests {
         let pace = pace(4);
         let mut permits = Vec::new();
         for _ in 0..5 {
-            permits.push(pace.admit(WRITES, 1).await);
+            permits.push(pace.admit(WRITES, 1).await.expect("not barred"));
         }
         assert!(futures::poll!(std::pin::pin!(pace.admit(WRITES, 1))).is_pending());
         let mut ahead = permits.pop().expect("five");
@@ -367,26 +402,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_has_leave_when_a_hold_begins_does_not_depart() {
         let pace = pace(4);
-        let mut out = pace.admit(WRITES, 1).await;
-        let mut ahead = pace.admit(WRITES, 1).await;
+        let mut out = pace.admit(WRITES, 1).await.expect("not barred");
+        let mut ahead = pace.admit(WRITES, 1).await.expect("not barred");
         assert!(out.depart().await);
         let throttled = Throttled { count: 1, retry_after: Some(Duration::from_secs(5)) };
         out.answered(0, Some(throttled), None);
         assert!(!ahead.depart().await);
         drop(ahead);
-        assert!(pace.admit(WRITES, 1).await.depart().await, "after the hold");
+        assert!(pace.admit(WRITES, 1).await.expect("not barred").depart().await, "after the hold");
     }
 
     #[tokio::test(start_paused = true)]
     async fn leave_is_given_in_the_order_of_asking() {
         let pace = pace(1);
-        let first = pace.admit(WRITES, 1).await;
+        let first = pace.admit(WRITES, 1).await.expect("not barred");
         let order = Rc::new(RefCell::new(Vec::new()));
         let tasks = LocalSet::new();
         for asker in 0..20 {
             let (pace, order) = (pace.clone(), Rc::clone(&order));
             tasks.spawn_local(async move {
-                let permit = pace.admit(WRITES, 1 + asker % 3).await;
+                let permit = pace.admit(WRITES, 1 + asker % 3).await.expect("not barred");
                 order.borrow_mut().push(asker);
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 permit.answered(1, None, None);
@@ -400,10 +435,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_waiter_who_gives_up_holds_nobody_up() {
         let pace = pace(1);
-        let first = pace.admit(WRITES, 1).await;
+        let first = pace.admit(WRITES, 1).await.expect("not barred");
         let (head, next) = (pace.clone(), pace.clone());
-        let head = tokio::spawn(async move { head.admit(WRITES, 1).await });
-        let next = tokio::spawn(async move { next.admit(WRITES, 1).await });
+        let head = tokio::spawn(async move { head.admit(WRITES, 1).await.expect("not barred") });
+        let next = tokio::spawn(async move { next.admit(WRITES, 1).await.expect("not barred") });
         tokio::time::sleep(Duration::from_secs(1)).await;
         head.abort();
         assert!(head.await.is_err());
@@ -421,25 +456,48 @@ mod tests {
         let start = Instant::now();
         let wait = Duration::from_secs(30);
         let throttled = Throttled { count: 1, retry_after: Some(wait) };
-        pace.admit(WRITES, 1).await.answered(0, Some(throttled), None);
+        pace.admit(WRITES, 1).await.expect("not barred").answered(0, Some(throttled), None);
         assert_eq!(pace.snapshot(WRITES).holding_until, Some(start + wait));
-        pace.admit(Budget::PassReads, 1).await.answered(1, None, None);
+        pace.admit(Budget::PassReads, 1).await.expect("not barred").answered(1, None, None);
         assert_eq!(start.elapsed(), Duration::ZERO);
-        pace.admit(WRITES, 1).await.answered(1, None, None);
+        pace.admit(WRITES, 1).await.expect("not barred").answered(1, None, None);
         assert_eq!(start.elapsed(), wait);
         assert_eq!(pace.last_accepted(WRITES), Some(start + wait));
         assert_eq!(pace.last_accepted(Budget::Mail), None);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_wait_that_nobody_can_bear_is_told_to_everybody_who_waits() {
+        let pace = pace(1);
+        let first = pace.admit(WRITES, 1).await.expect("not barred");
+        let start = Instant::now();
+        let waiters: Vec<_> = (0..20)
+            .map(|_| {
+                let pace = pace.clone();
+                tokio::spawn(async move { pace.admit(WRITES, 1).await.err() })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        let wait = Some(Duration::from_hours(1));
+        first.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
+        for waiter in waiters {
+            let told = waiter.await.expect("no panic").expect("barred").to_string();
+            assert!(told.contains("(Retry-After of 1h)"), "{told}");
+        }
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        assert!(pace.admit(WRITES, 1).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_batch_larger_than_the_window_goes_alone() {
         let pace = pace(8);
-        let single = pace.admit(Budget::Directory, 1).await;
+        let single = pace.admit(Budget::Directory, 1).await.expect("not barred");
         let batch = pace.admit(Budget::Directory, 20);
         tokio::pin!(batch);
         assert!(tokio::time::timeout(Duration::from_mins(1), &mut batch).await.is_err());
         single.answered(1, None, None);
-        let permit = batch.await;
+        let permit = batch.await.expect("not barred");
         assert_eq!(permit.budget(), Budget::Directory);
         assert_eq!(pace.snapshot(Budget::Directory).in_flight, 20);
         permit.answered(20, None, None);

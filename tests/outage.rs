@@ -116,6 +116,34 @@ async fn a_network_that_stays_away_ends_the_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_can_be_borne_is_waited_for_whole_and_no_more() {
+    let longest = limits::MAX_RETRY_AFTER.as_secs();
+    for (wait, ends) in [(longest, false), (longest + 1, true), (30 * 86_400, true)] {
+        let mut conducted = Conducted::new(ROWS, slow);
+        let ledger = conducted.check().await.expect("ready");
+        let told = wait.to_string();
+        conducted.tenant.with(|tenant, _| {
+            let faults = Faults::default().at(Call::Issue, 50, refusing(Some(&told)));
+            tenant.options_mut().faults = faults;
+        });
+        let began = Instant::now();
+        let issuance = conducted.issue(&ledger).await.expect("begun");
+        let took = began.elapsed();
+        let asked = conducted.tenant.with(|tenant, _| tenant.seen(Call::Issue));
+        match issuance.halt {
+            Some(Halt::Outage { why }) if ends => {
+                assert!(why.starts_with("it wants to be left alone until "), "{why}");
+                assert!(took < Duration::from_mins(1), "{took:?}");
+                assert!(asked < 150, "{asked} asked");
+            }
+            None if !ends => assert!(took >= limits::MAX_RETRY_AFTER, "{took:?}"),
+            other => panic!("{wait} s: {other:?}"),
+        }
+        ledger.shut().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn reads_and_batches_end_too() {
     for call in [Call::ReadPolicy, Call::Users, Call::Groups, Call::CheckGroups, Call::Batch] {
         // Few rows are asked about one by one, more are compared with the group's list.

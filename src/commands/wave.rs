@@ -12,6 +12,7 @@ use crate::courier::{NEEDS_UTF8, Scripts};
 use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, RunFolder, Standing};
+use crate::limits;
 use crate::report::{count, shown};
 use crate::run::intake::{self, Letters, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};

@@ -4,7 +4,7 @@
 use crate::clock::Clock;
 use crate::graph::{Graph, Mailing};
 use crate::letter::Mail;
-use crate::pace::{Budget, Pace, PaceOptions};
+use crate::pace::{Barred, Budget, Pace, PaceOptions};
 
 use super::settings::MailPlan;
 use super::{Leave, Sent};
@@ -34,8 +34,11 @@ impl GraphMail {
     }
 
     /// Waits until the limits let one mail go.
-    pub async fn admit(&self) -> Leave<'_> {
-        Leave { permit: self.pace.admit(Budget::Mail, 1).await, place: None }
+    ///
+    /// # Errors
+    /// [`Barred`], for longer than anybody waits.
+    pub async fn admit(&self) -> Result<Leave<'_>, Barred> {
+        Ok(Leave { permit: self.pace.admit(Budget::Mail, 1).await?, place: None })
     }
 
     /// Sends one mail once.

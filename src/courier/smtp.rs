@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::graph::http::Network;
 use crate::letter::Mail;
 use crate::limits;
-use crate::pace::{Budget, Pace, PaceOptions, Permit, Throttled};
+use crate::pace::{Barred, Budget, Pace, PaceOptions, Permit, Throttled};
 use crate::shown::plain;
 
 pub use super::route::SmtpSetupError;
@@ -128,10 +128,13 @@ impl Smtp {
     }
 
     /// Waits until a connection is free and the rate lets one mail go.
-    pub async fn admit(&self) -> Leave<'_> {
+    ///
+    /// # Errors
+    /// [`Barred`], for longer than anybody waits.
+    pub async fn admit(&self) -> Result<Leave<'_>, Barred> {
         // Never closed, so there is always a place in the end.
         let place = self.room.acquire().await.ok();
-        Leave { permit: self.pace.admit(Budget::Mail, 1).await, place }
+        Ok(Leave { permit: self.pace.admit(Budget::Mail, 1).await?, place })
     }
 
     /// Sends one mail once.

@@ -76,7 +76,7 @@ impl Graph {
         patience: &mut Patience,
     ) -> Result<Vec<(usize, Answer)>, GraphError> {
         let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
-        let permit = self.leave(budget, count).await;
+        let permit = self.leave(budget, count).await?;
         let request =
             Self::request(Method::Post, "/$batch".to_owned(), Some(wire::batch_body(waiting)));
         let response = match self.exchange(&request).await {

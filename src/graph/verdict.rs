@@ -115,13 +115,13 @@ pub fn judge(exchange: Result<Response, Broken>, now: Timestamp) -> Verdict {
 }
 
 /// Reads `Retry-After`: whole seconds, a fraction of seconds, or an HTTP date as seen from
-/// `date`. At most [`limits::MAX_RETRY_AFTER`]; `None` for what is none of these.
+/// `date`. At most [`limits::LONGEST_RETRY_AFTER`]; `None` for what is none of these.
 #[must_use]
 pub fn retry_after(text: &str, date: Timestamp) -> Option<Duration> {
     let text = text.trim();
     let wait = match text.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => {
-            Duration::from_secs_f64(seconds.min(limits::MAX_RETRY_AFTER.as_secs_f64()))
+            Duration::from_secs_f64(seconds.min(limits::LONGEST_RETRY_AFTER.as_secs_f64()))
         }
         Ok(_) => return None,
         Err(_) => {
@@ -129,7 +129,7 @@ pub fn retry_after(text: &str, date: Timestamp) -> Option<Duration> {
             clock::span(date, moment)
         }
     };
-    Some(wait.min(limits::MAX_RETRY_AFTER))
+    Some(wait.min(limits::LONGEST_RETRY_AFTER))
 }
 
 fn refusal(response: &Response) -> Refusal {
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(seconds("-1"), None);
         assert_eq!(seconds("NaN"), None);
         assert_eq!(seconds("soon"), None);
-        assert_eq!(seconds("1e300"), Some(limits::MAX_RETRY_AFTER.as_secs_f64()));
+        assert_eq!(seconds("1e300"), Some(limits::LONGEST_RETRY_AFTER.as_secs_f64()));
     }
 
     #[test]

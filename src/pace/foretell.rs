@@ -19,7 +19,8 @@ pub struct Foretold {
     pub accepted: u64,
     /// Requests refused for throttling.
     pub refused: u64,
-    /// It ended after [`limits::MAX_OUTAGE`] of nothing but refusals.
+    /// It ended after [`limits::MAX_OUTAGE`] of nothing but refusals, or because it was told to
+    /// wait for longer than [`limits::MAX_RETRY_AFTER`].
     pub gave_up: bool,
 }
 
@@ -44,6 +45,7 @@ pub fn foretell(
         waiting: rows,
         under_way: VecDeque::new(),
         refused: 0,
+        barred: false,
     };
     let mut now = start;
     while let Some(next) = wave.advance(now) {
@@ -65,6 +67,8 @@ struct Wave<S> {
     /// When each answer comes, in order: all are under way for the same time.
     under_way: VecDeque<(Instant, Ticket, Ruling)>,
     refused: u64,
+    /// The server has named a wait that is longer than anybody should wait.
+    barred: bool,
 }
 
 impl<S: FnMut(Duration) -> Ruling> Wave<S> {
@@ -88,6 +92,10 @@ impl<S: FnMut(Duration) -> Ruling> Wave<S> {
                     next = Some(moment);
                     break;
                 }
+                Decision::Barred(_) => {
+                    self.barred = true;
+                    break;
+                }
                 Decision::WaitForAnswer => break,
             }
         }
@@ -109,7 +117,8 @@ impl<S: FnMut(Duration) -> Ruling> Wave<S> {
 
     fn gave_up(&self, now: Instant) -> bool {
         let since = self.law.refused_since();
-        since.is_some_and(|since| now.saturating_duration_since(since) >= limits::MAX_OUTAGE)
+        self.barred
+            || since.is_some_and(|since| now.saturating_duration_since(since) >= limits::MAX_OUTAGE)
     }
 }
 

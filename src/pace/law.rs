@@ -29,6 +29,8 @@ pub(super) enum Decision {
     Admit(Ticket),
     /// Not before this moment.
     WaitUntil(Instant),
+    /// Not before this moment, and that is longer than anybody should wait.
+    Barred(Instant),
     /// Not before an answer has come.
     WaitForAnswer,
 }
@@ -150,7 +152,8 @@ impl Law {
     pub(super) fn decide(&mut self, now: Instant, count: u32) -> Decision {
         let count = count.max(1);
         if let Some(until) = self.held_until(now) {
-            return Decision::WaitUntil(until);
+            let barred = until.saturating_duration_since(now) > limits::MAX_RETRY_AFTER;
+            return if barred { Decision::Barred(until) } else { Decision::WaitUntil(until) };
         }
         if let Err(wait) = self.room(now, count) {
             return wait;
@@ -411,7 +414,7 @@ impl Law {
         self.told.refused_since.get_or_insert(now);
         let named = throttled
             .retry_after
-            .map(|wait| now + wait.clamp(limits::LEAST_HOLD, limits::MAX_RETRY_AFTER));
+            .map(|wait| now + wait.clamp(limits::LEAST_HOLD, limits::LONGEST_RETRY_AFTER));
         let unlearned = self.hold.is_some_and(|hold| hold.lesson.is_some());
         if ticket.cycle != self.cycle.number() || unlearned {
             // Its own Retry-After is heeded, and it is no news about the rate.
@@ -646,12 +649,18 @@ mod tests {
     }
 
     #[test]
-    fn an_endless_retry_after_is_cut() {
+    fn a_retry_after_is_honoured_whole_and_told_when_it_is_too_long() {
         let (mut law, now) = law(PaceOptions::default());
-        let ticket = admitted(&mut law, now);
-        law.answered(now, &ticket, 0, Some(refused(Some(Duration::MAX))), None);
+        let tickets = all_admitted(&mut law, now);
+        let longest = limits::MAX_RETRY_AFTER;
+        law.answered(now, &tickets[0], 0, Some(refused(Some(longest))), None);
+        assert!(matches!(law.decide(now, 1), Decision::WaitUntil(end) if end == now + longest));
+        let longer = longest + SECOND;
+        law.answered(now, &tickets[1], 0, Some(refused(Some(longer))), None);
+        assert!(matches!(law.decide(now, 1), Decision::Barred(end) if end == now + longer));
+        law.answered(now, &tickets[2], 0, Some(refused(Some(Duration::MAX))), None);
         assert!(matches!(law.decide(now, 1),
-            Decision::WaitUntil(end) if end == now + limits::MAX_RETRY_AFTER));
+            Decision::Barred(end) if end == now + limits::LONGEST_RETRY_AFTER));
     }
 
     #[test]
@@ -791,7 +800,9 @@ mod tests {
             loop {
                 match law.decide(now, 1) {
                     Decision::Admit(_) => break,
-                    Decision::WaitUntil(moment) => now = moment.max(now + Duration::from_nanos(1)),
+                    Decision::WaitUntil(moment) | Decision::Barred(moment) => {
+                        now = moment.max(now + Duration::from_nanos(1));
+                    }
                     Decision::WaitForAnswer => {
                         prop_assert!(false, "waits for an answer to nothing");
                     }
@@ -811,7 +822,7 @@ mod tests {
                 match law.decide(now, 20) {
                     Decision::Admit(ticket) => break ticket,
                     Decision::WaitUntil(moment) => now = moment,
-                    Decision::WaitForAnswer => panic!("nothing is in flight"),
+                    other => panic!("{other:?} with nothing in flight"),
                 }
             };
             assert!(now - asked <= longest, "asked again after {:?}", now - asked);

@@ -212,7 +212,7 @@ async fn run(case: &Case) -> Outcome {
             while left.get() > 0 {
                 left.set(left.get() - 1);
                 loop {
-                    let mut permit = pace.admit(Budget::PassWrites, 1).await;
+                    let mut permit = pace.admit(Budget::PassWrites, 1).await.expect("not barred");
                     if !permit.depart().await {
                         continue;
                     }

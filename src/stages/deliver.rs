@@ -480,6 +480,13 @@ impl Mailroom {
                 () = self.drain.begun() => return Ok(Mailed::Drained),
                 leave = self.courier.admit() => leave,
             };
+            let leave = match leave {
+                Ok(leave) => leave,
+                Err(barred) => {
+                    let why = barred.to_string();
+                    return Ok(Mailed::Stopped(Stop { why, denied: false }));
+                }
+            };
             // Written anew each time: while it waits, no code does.
             let mail = match self.write(&row, channel, ciphertext, key, &frozen) {
                 Ok(mail) => mail,

@@ -182,7 +182,9 @@ impl Desk {
         let permit = tokio::select! {
             biased;
             () = self.drain.begun() => return Ok(Attempt::NotBegun),
-            permit = self.graph.pace().admit(Budget::PassWrites, 1) => permit,
+            permit = self.graph.pace().admit(Budget::PassWrites, 1) => {
+                permit.map_err(|barred| Halt::Outage { why: barred.to_string() })?
+            }
         };
         match self.graph.prepare().await {
             Ok(()) => {}

@@ -25,5 +25,6 @@ mod kill_sweep;
 mod nowhere;
 mod one_post;
 mod resume;
+mod told_to_wait;
 #[cfg(unix)]
 mod words;

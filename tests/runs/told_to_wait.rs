@@ -1,0 +1,62 @@
+//! Promises that a `Retry-After` is waited for whole when that can be borne, and that a longer
+//! one ends the run at once with exit 6, with nobody knocking, and a resume carries on.
+
+use std::time::{Duration, Instant};
+
+use tapwave::rehearsal::options::{Call, Fault, Faults};
+
+use crate::site::Site;
+
+/// An hour is never waited for here: a test that hangs is one that failed.
+const AT_ONCE: Duration = Duration::from_secs(30);
+
+fn told_to_wait(call: Call, nth: u64, retry_after: &str) -> Faults {
+    let retry_after = Some(retry_after.to_owned());
+    Faults::default().at(call, nth, Fault::Throttled { retry_after })
+}
+
+#[test]
+fn an_hour_ends_the_run_and_the_rest_is_resumed() {
+    for in_flight in ["1", "64"] {
+        let site = Site::with(40, |options| options.faults = told_to_wait(Call::Issue, 5, "3600"));
+        let began = Instant::now();
+        let told = site.run(&["--max-in-flight", in_flight]).exits(6);
+        assert!(began.elapsed() < AT_ONCE, "{in_flight}: {:?}", began.elapsed());
+        told.says("it wants to be left alone until 20")
+            .says("Retry-After of 1h")
+            .says("tapwave resume latest carries on");
+        let posts = site.seen(Call::Issue);
+        let under_way = if in_flight == "1" { 5 } else { 10 };
+        assert!(posts <= under_way, "{posts} knocked, {in_flight} in flight");
+        assert_eq!(site.live().len() as u64, posts - 1);
+        site.assert_true("told to come back in an hour");
+        site.resume().exits(0);
+        site.assert_whole("resumed");
+        assert_eq!(site.seen(Call::Issue), 41, "one each and the one that was refused");
+    }
+}
+
+#[test]
+fn an_hour_ends_a_check_too_and_a_date_is_an_hour_as_well() {
+    for call in [Call::ReadPolicy, Call::Batch] {
+        let date = httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_hours(2));
+        for wait in ["3600", &date] {
+            let site = Site::with(40, |options| options.faults = told_to_wait(call, 1, wait));
+            let began = Instant::now();
+            site.run(&[]).exits(6).says("it wants to be left alone until 20");
+            assert!(began.elapsed() < AT_ONCE, "{call:?}: {:?}", began.elapsed());
+            assert_eq!(site.seen(call), 1, "{call:?}: nobody knocks");
+            assert_eq!(site.seen(Call::Issue), 0);
+        }
+    }
+}
+
+#[test]
+fn a_wait_that_can_be_borne_is_waited_for_whole() {
+    let site = Site::with(12, |options| options.faults = told_to_wait(Call::Issue, 3, "2"));
+    let began = Instant::now();
+    site.run(&["--max-in-flight", "1"]).exits(0);
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(site.seen(Call::Issue), 13);
+    site.assert_whole("after a short wait");
+}
