@@ -11,6 +11,7 @@
 //! wipes that one.
 
 mod entry;
+mod fleeting;
 mod formats;
 mod handoff;
 mod identities;

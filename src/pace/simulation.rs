@@ -323,16 +323,17 @@ async fn five_in_ten_seconds_are_met_within_ten_percent() {
 #[tokio::test(start_paused = true)]
 async fn a_sliding_window_is_met_too() {
     for (name, count, span, rows, charged, free) in [
-        ("5 per 10 s, sliding", 5, 10.0, 60, 1.16, 1.13),
+        ("5 per 10 s, sliding", 5_usize, 10.0, 60_u32, 1.16, 1.13),
         ("5 per 10 s, sliding", 5, 10.0, 200, 1.12, 1.08),
         ("50 per 10 s, sliding", 50, 10.0, 600, 1.19, 1.18),
         ("200 per 10 s, sliding", 200, 10.0, 2_000, 1.25, 1.18),
         ("20 per 1 s, sliding", 20, 1.0, 2_000, 1.35, 1.35),
     ] {
-        let ideal = f64::from(rows) / f64::from(count) * span - span;
+        let windows = rows / u32::try_from(count).unwrap();
+        let ideal = f64::from(windows - 1) * span;
         for (debt, most) in [(true, charged), (false, free)] {
             for latency in [0.05, 0.2] {
-                let limit = Limit::Sliding { count: count as usize, span, debt };
+                let limit = Limit::Sliding { count, span, debt };
                 let case = Case::new(name, limit, rows).latency(latency);
                 holds(case, ideal, most, 16 + u64::from(rows) / 12).await;
             }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::entry::{Ciphertext, Spooled, header};
+use super::fleeting::FleetingKey;
 use super::opened::{OpenedRow, first_row};
 use super::recipients::{self, RecipientSet, one_line};
 use crate::ids::{Line, Upn};
@@ -18,12 +19,11 @@ use crate::limits;
 
 /// Gathers this process's rows for the handoff files.
 ///
-/// Each row is a small age file to a key that lives in this value alone, in a temporary file
-/// without a name: after the process, nobody can read it, and no age stream with its 64 KiB
+/// Each row is a small age file to a random key that lives in this value alone, in a temporary
+/// file without a name: after the process, nobody can read it, and no age stream with its 64 KiB
 /// of plaintext stays open while passes are issued. Memory holds 24 bytes per row.
 pub struct Spool {
-    identity: age::x25519::Identity,
-    recipient: age::x25519::Recipient,
+    key: FleetingKey,
     folder: PathBuf,
     kept: Mutex<Kept>,
 }
@@ -109,15 +109,12 @@ impl Spool {
     /// # Errors
     /// The file cannot be made.
     pub fn create(folder: &Path) -> Result<Self, HandoffError> {
-        let file = tempfile::tempfile_in(folder).map_err(|source| HandoffError::Spool {
-            doing: "make",
-            folder: folder.to_owned(),
-            source,
-        })?;
-        let identity = age::x25519::Identity::generate();
-        let recipient = identity.to_public();
+        let unmade =
+            |source| HandoffError::Spool { doing: "make", folder: folder.to_owned(), source };
+        let file = tempfile::tempfile_in(folder).map_err(unmade)?;
+        let key = FleetingKey::generate().map_err(unmade)?;
         let kept = Mutex::new(Kept { file, end: 0, index: Vec::new() });
-        Ok(Self { identity, recipient, folder: folder.to_owned(), kept })
+        Ok(Self { key, folder: folder.to_owned(), kept })
     }
 
     /// Adds a row whose ciphertext the ledger has. A line that is kept again, after its first
@@ -164,7 +161,7 @@ impl Spool {
                 .map_err(unread)?;
         }
         let plain = age::Decryptor::new_buffered(&row[..])
-            .and_then(|file| file.decrypt(iter::once(&self.identity as _)))
+            .and_then(|file| file.decrypt(iter::once(&self.key as _)))
             .map_err(|_| spoiled())?;
         first_row(plain).ok_or_else(spoiled)
     }
@@ -195,7 +192,7 @@ impl Spool {
             let set = rows[0].set;
             let to = sets.get(set as usize).ok_or(HandoffError::NoSet { set })?.borrow();
             let draft = Draft::new(folder)?;
-            write_rows(draft.file(), &mut kept.file, &self.identity, to, rows, folder)?;
+            write_rows(draft.file(), &mut kept.file, &self.key, to, rows, folder)?;
             let path = draft.publish(&safe_name(to.label()), &mut names)?;
             let lines = rows.iter().map(|place| Line(place.line)).collect();
             written(HandoffFile { path, set, lines });
@@ -205,7 +202,7 @@ impl Spool {
 
     /// Encrypts a row to the spool's own key.
     pub(super) fn encrypt(&self, row: &[u8]) -> Result<Vec<u8>, age::EncryptError> {
-        let encryptor = age::Encryptor::with_recipients(iter::once(&self.recipient as _))?;
+        let encryptor = age::Encryptor::with_recipients(iter::once(&self.key as _))?;
         recipients::encrypt(encryptor, row)
     }
 }
@@ -246,7 +243,7 @@ fn in_order(mut index: Vec<Place>) -> Vec<Place> {
 fn write_rows(
     target: &File,
     spool: &mut File,
-    identity: &age::x25519::Identity,
+    key: &FleetingKey,
     to: &RecipientSet,
     rows: &[Place],
     folder: &Path,
@@ -270,7 +267,7 @@ fn write_rows(
         })?;
         // One chunk: the reader's own buffer holds the plaintext and wipes it.
         let mut plain = age::Decryptor::new_buffered(&row[..])
-            .and_then(|file| file.decrypt(iter::once(identity as _)))
+            .and_then(|file| file.decrypt(iter::once(key as _)))
             .map_err(|_| HandoffError::Spoiled { line: Line(place.line) })?;
         copy_wiping(&mut plain, &mut sealed).map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
