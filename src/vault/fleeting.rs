@@ -128,6 +128,7 @@ mod tests {
         let key = FleetingKey::generate().unwrap();
         let (stanzas, _) =
             age::Recipient::wrap_file_key(&key, &FileKey::new(Box::new([9; 16]))).expect("wrapped");
+        let Stanza { tag, args, body } = &stanzas[0];
         let unwrapped = |change: fn(&mut Stanza)| {
             let mut stanza = Stanza { tag: tag.clone(), args: args.clone(), body: body.clone() };
             change(&mut stanza);
