@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_with_the_same_key_and_with_no_other() {
         let (key, other) = (FleetingKey::generate().unwrap(), FleetingKey::generate().unwrap());
-        for text in [&b"a pass"[..], b"", &[7; 100_000]] {
+        for text in [&b"a pass"[..], b"", &[7; 5_000]] {
             let file = sealed(&key, text);
             assert_eq!(opened(&key, &file).as_deref(), Some(text));
             assert_eq!(opened(&other, &file), None);
