@@ -365,16 +365,36 @@ impl Graph {
         group: GroupId,
         mut visit: impl FnMut(UserId),
     ) -> Result<(), GraphError> {
+        self.list_members(group, "id", |member: wire::IdOnly| visit(member.id)).await
+    }
+
+    /// The same with all that [`Graph::users`] would tell of each. Of whoever is not as hoped,
+    /// ask again by name, which does not lag.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn acquainted_members(
+        &self,
+        group: GroupId,
+        visit: impl FnMut(User),
+    ) -> Result<(), GraphError> {
+        self.list_members(group, User::SELECT, visit).await
+    }
+
+    async fn list_members<M: DeserializeOwned>(
+        &self,
+        group: GroupId,
+        select: &str,
+        mut visit: impl FnMut(M),
+    ) -> Result<(), GraphError> {
         let mut target = format!(
-            "/groups/{group}/transitiveMembers/microsoft.graph.user?$count=true&$select=id&$top={}",
+            "/groups/{group}/transitiveMembers/microsoft.graph.user?$count=true&$select={select}&$top={}",
             limits::PAGE_SIZE
         );
         for _ in 0..limits::MAX_PAGES {
-            let page: wire::Page<wire::IdOnly> =
+            let page: wire::Page<M> =
                 self.read(Budget::Directory, target, true, "list the members of a group").await?;
-            for member in page.value {
-                visit(member.id);
-            }
+            page.value.into_iter().for_each(&mut visit);
             match page.next_link {
                 Some(link) => target = self.follow(&link)?,
                 None => return Ok(()),

@@ -308,6 +308,12 @@ impl User {
     /// The properties to `$select`.
     pub(super) const SELECT: &'static str = "id,userPrincipalName,displayName,accountEnabled,identities,mail,otherMails,preferredLanguage";
 
+    /// Told whole, switched on and no guest: nothing here would keep a pass from them.
+    #[must_use]
+    pub fn is_in_order(&self) -> bool {
+        self.account_enabled == Some(true) && self.identities.is_some() && !self.is_external_guest()
+    }
+
     /// Whether Graph would refuse a pass because the person signs in elsewhere. Internal
     /// guests are allowed.
     #[must_use]

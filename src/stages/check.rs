@@ -359,6 +359,8 @@ pub struct Check {
     demanded: Vec<Demanded>,
     /// Members by the directory's index, where paging was cheaper than asking; sorted.
     paged: HashMap<GroupId, Vec<UserId>>,
+    /// What those pages told of the members, by [`Upn::key`], until their row is looked at.
+    acquainted: HashMap<String, User>,
     lint: Lint,
     seen: HashMap<UserId, Line>,
 }
@@ -435,6 +437,7 @@ impl Check {
             excluded,
             demanded,
             paged: HashMap::new(),
+            acquainted: HashMap::new(),
             lint: Lint::default(),
             seen: HashMap::new(),
         };
@@ -462,8 +465,8 @@ impl Check {
         subjects: &[Subject],
         issuers: Issuers<'_>,
     ) -> Result<Vec<(Line, Finding)>, GraphError> {
-        let upns: Vec<Upn> = subjects.iter().map(|subject| subject.upn.clone()).collect();
-        let users = graph.users(&upns).await?;
+        let (mut users, upns) = self.recall(subjects);
+        users.extend(graph.users(&upns).await?);
         let now = graph.now();
         let mut rows: Vec<Row<'_>> = subjects
             .iter()
@@ -551,9 +554,10 @@ impl Check {
         }
         let per_user = groups.len().div_ceil(limits::GROUPS_PER_CHECK) as u64;
         let asking = (rows * per_user).div_ceil(limits::REQUESTS_PER_BATCH as u64);
-        let mut paging = 0;
+        let (mut paging, mut people) = (0, 0);
         for group in &groups {
             let members = graph.member_count(*group).await?;
+            people += members;
             paging += members.div_ceil(limits::PAGE_SIZE as u64).max(1);
             if paging >= asking || members > rows * GROUP_PER_WAVE + limits::PAGE_SIZE as u64 {
                 return Ok(());
@@ -561,11 +565,37 @@ impl Check {
         }
         for group in groups {
             let mut members = Vec::new();
-            graph.members(group, |user| members.push(user)).await?;
+            if people <= limits::MAX_ACQUAINTED {
+                let acquainted = &mut self.acquainted;
+                let meet = |user: User| {
+                    members.push(user.id);
+                    // Whoever is not as hoped is asked about by name when their row comes.
+                    let name = user.user_principal_name.as_ref().map(|name| name.to_lowercase());
+                    if let Some(name) = name.filter(|_| user.is_in_order()) {
+                        acquainted.insert(name, user);
+                    }
+                };
+                graph.acquainted_members(group, meet).await?;
+            } else {
+                graph.members(group, |user| members.push(user)).await?;
+            }
             members.sort_unstable();
             self.paged.insert(group, members);
         }
         Ok(())
+    }
+
+    /// Who is known from the groups' lists already, and whom to ask for by name.
+    fn recall(&mut self, subjects: &[Subject]) -> (HashMap<String, User>, Vec<Upn>) {
+        let (mut known, mut unknown) = (HashMap::new(), Vec::new());
+        for subject in subjects {
+            let key = subject.upn.key();
+            match self.acquainted.remove(&key) {
+                Some(user) => drop(known.insert(key, user)),
+                None => unknown.push(subject.upn.clone()),
+            }
+        }
+        (known, unknown)
     }
 
     /// Row over options over policy; whether multi-use was asked for in so many words.

@@ -239,6 +239,24 @@ fn whoever_the_lagging_index_lacks_is_asked_about() {
     assert_eq!(asked, 10, "only those that the list lacks are asked about");
 }
 
+// Case: a large group's list tells of its members, so that only those are asked for by name
+// whom the list does not have or who are not as hoped: it may be out of date.
+#[test]
+fn whoever_is_not_in_order_on_the_list_is_asked_for_by_name() {
+    let count = 100;
+    let mut tenant = Tenant::for_wave(people(count), 3);
+    tenant.amend(&person(7), |user| user.enabled = false);
+    let guest = User::external_guest(person(9), "A Guest");
+    tenant.amend(&person(9), |user| *user = guest);
+    tenant.dismiss(Timestamp::now(), &person(11));
+    let bench = Bench::new(tenant);
+    bench.wave(people(count));
+    let lines: Vec<u64> = bench.check(&[], 3).into_iter().map(|(line, _)| line).collect();
+    assert_eq!(lines, [8, 10, 12]);
+    let filters = bench.tenant(|tenant, _| tenant.seen(Call::Users));
+    assert_eq!(filters, 1, "three names fit one filter");
+}
+
 // Case: an account made a minute ago is not visible yet, and later is.
 #[test]
 fn a_user_who_appears_late_is_found_by_the_next_check() {
@@ -501,7 +519,8 @@ fn a_large_wave_is_checked_in_few_calls() {
     assert_eq!(bench.check(&[], 0), []);
     let fail = bench.requests() - replace;
     println!("{rows} rows: {replace} calls with --existing replace, {fail} by default");
-    assert!(fail * 15 <= rows as u64, "{fail} calls by default");
+    // One batch for the passes of twenty, and the policy and the group's pages besides.
+    assert!(fail <= rows as u64 / 20 + 15, "{fail} calls by default");
     let log = bench.events();
     assert!(!log.iter().any(|event| matches!(event, Event::Minted { .. })));
 }
