@@ -378,6 +378,49 @@ async fn an_authority_that_nobody_serves_is_an_outage_and_no_refusal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_secret_and_its_tokens_are_in_no_output_and_no_file() {
+    let (_served, authority, program) = office(2).await;
+    let program = with_secret(program).always(&["-vv", "--log", "extra.jsonl"]);
+    let wave = "userPrincipalName\nu0@contoso.example\nu1@contoso.example\n";
+    let wave = std::path::PathBuf::from(program.write("wave.csv", wave));
+    let home = wave.parent().expect("a folder");
+    let key = program.run(&["keygen"]).exits(0).out;
+    let key = key.lines().find_map(|line| line.split("public key: ").nth(1)).expect("a key");
+    let mut seen = Vec::new();
+    for args in [
+        &["run", "wave.csv", "-r", key, "--run", "run"][..],
+        &["status", "run", "--live"],
+        &["check", "--access"],
+        &["cleanup", "run"],
+    ] {
+        let ran = program.run(args).exits(0);
+        seen.push((args.join(" "), (ran.out + &ran.err).into_bytes()));
+    }
+    let mut folders = vec![home.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("readable").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).expect("readable");
+                seen.push((path.display().to_string(), bytes));
+            }
+        }
+    }
+    assert!(seen.len() > 8, "control: only {} places", seen.len());
+    // Tokens differ in their last claims alone.
+    let token = authority.latest().split('.').nth(1).expect("claims")[..24].to_owned();
+    let standard = base64::engine::general_purpose::STANDARD_NO_PAD;
+    for secret in [SECRET, &standard.encode(SECRET)[..SECRET.len()], "Bearer ", &token] {
+        for (place, bytes) in &seen {
+            let there = memchr::memmem::find(bytes, secret.as_bytes()).is_some();
+            assert!(!there, "{secret} is in {place}: {}", String::from_utf8_lossy(bytes));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_missing_permission_is_named_for_people_and_applications() {
     let (served, authority, program) = office(1).await;
     authority.permits("User.Read.All GroupMember.Read.All Policy.Read.All");

@@ -11,6 +11,8 @@ use std::process::Command;
 
 use tapwave::rehearsal::options::{Call, Fault, Faults};
 
+#[cfg(target_os = "linux")]
+use crate::site::through;
 use crate::site::{Site, Told};
 
 /// More durable writes than any command here makes.
@@ -188,13 +190,18 @@ fn sweep_syncs<Place>(
     for nth in 1..ENOUGH {
         let (place, command) = place();
         let inject = format!("inject=fsync,fdatasync:error=EIO:when={nth}");
-        let mut traced = Command::new("strace");
-        traced.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync", "-e", &inject]);
-        traced.arg(command.get_program()).args(command.get_args()).env_clear();
-        traced.current_dir(command.get_current_dir().expect("set"));
-        for (name, value) in command.get_envs() {
-            traced.env(name, value.expect("set"));
-        }
+        let strace = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fsync,fdatasync",
+            "-e",
+            &inject,
+        ];
+        let mut traced = through(&strace, &command);
         let Ok(output) = traced.output() else { return false };
         let told = Told::of(output);
         let context = format!("sync {nth} of {command:?}");

@@ -16,6 +16,8 @@ mod site;
 mod smtp;
 
 mod cleanup;
+#[cfg(target_os = "linux")]
+mod core;
 mod damaged;
 #[cfg(unix)]
 mod interrupted;

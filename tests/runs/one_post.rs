@@ -3,7 +3,9 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::Reason;
@@ -14,6 +16,7 @@ use tapwave::graph::transport::{Method, Request};
 use tapwave::ids::ClientRequestId;
 use tapwave::rehearsal::Tenant;
 use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -31,6 +34,8 @@ enum Refusal {
     RefusedStream,
     /// The server goes away in peace, in the middle of the exchange.
     GoAway,
+    /// The same, and it says that it has processed nothing at all.
+    GoAwayUnprocessed,
 }
 
 /// A tenant behind HTTP/2 and TLS, and the order of what it was asked.
@@ -43,7 +48,7 @@ struct Stubborn {
 
 #[test]
 fn a_refused_stream_and_a_server_that_goes_away_are_not_answered_by_a_second_post() {
-    for refusal in [Refusal::RefusedStream, Refusal::GoAway] {
+    for refusal in [Refusal::RefusedStream, Refusal::GoAway, Refusal::GoAwayUnprocessed] {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let site = Site::open(1);
         let (stubborn, url) = runtime.block_on(serve(&site, refusal));
@@ -64,9 +69,15 @@ fn a_refused_stream_and_a_server_that_goes_away_are_not_answered_by_a_second_pos
 /// The same server would be asked again by the library's own rules, or this file proves nothing.
 #[test]
 fn control_a_client_with_the_usual_rules_posts_again_at_once() {
+    for refusal in [Refusal::RefusedStream, Refusal::GoAwayUnprocessed] {
+        usual_client_posts_again(refusal);
+    }
+}
+
+fn usual_client_posts_again(refusal: Refusal) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let site = Site::open(1);
-    let (stubborn, url) = runtime.block_on(serve(&site, Refusal::RefusedStream));
+    let (stubborn, url) = runtime.block_on(serve(&site, refusal));
     let authority = fs::read(site.path("ca.pem")).expect("there");
     let authority = reqwest::Certificate::from_pem(&authority).expect("a certificate");
     let person = format!("{url}/v1.0/users/{}{PASSES}", site.people[0]);
@@ -75,8 +86,8 @@ fn control_a_client_with_the_usual_rules_posts_again_at_once() {
         let post = client.expect("a client").post(person).json(&serde_json::json!({}));
         post.send().await.expect("an answer").status()
     });
-    assert_eq!(status, 201);
-    assert_eq!(stubborn.asked.lock().expect("unpoisoned").len(), 2);
+    assert_eq!(status, 201, "{refusal:?}");
+    assert_eq!(stubborn.asked.lock().expect("unpoisoned").len(), 2, "{refusal:?}");
 }
 
 #[test]
@@ -134,6 +145,8 @@ fn certified(site: &Site) -> ServerConfig {
 impl Stubborn {
     async fn connection(self, acceptor: TlsAcceptor, stream: TcpStream) {
         let Ok(stream) = acceptor.accept(stream).await else { return };
+        let unprocessed = matches!(self.refusal, Refusal::GoAwayUnprocessed);
+        let stream = Forging { stream, unprocessed };
         let Ok(mut connection) = h2::server::handshake(stream).await else { return };
         while let Some(Ok((request, respond))) = connection.accept().await {
             self.exchange(&mut connection, request, respond);
@@ -142,7 +155,7 @@ impl Stubborn {
 
     fn exchange(
         &self,
-        connection: &mut Connection<TlsStream<TcpStream>, Bytes>,
+        connection: &mut Connection<Forging, Bytes>,
         request: hyper::Request<h2::RecvStream>,
         mut respond: SendResponse<Bytes>,
     ) {
@@ -156,7 +169,9 @@ impl Stubborn {
         };
         match self.refusal {
             Refusal::RefusedStream if refused => respond.send_reset(Reason::REFUSED_STREAM),
-            Refusal::GoAway if refused => connection.abrupt_shutdown(Reason::NO_ERROR),
+            Refusal::GoAway | Refusal::GoAwayUnprocessed if refused => {
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+            }
             _ => drop(tokio::spawn(self.clone().answer(request, respond))),
         }
     }
@@ -191,5 +206,54 @@ impl Stubborn {
         let body = Bytes::copy_from_slice(&response.body);
         // An error is a client that went away.
         let _ = respond.send_response(head, false).and_then(|mut to| to.send_data(body, true));
+    }
+}
+
+/// A connection on which every GOAWAY can be made to say that nothing was processed: h2 itself
+/// names the last stream that it saw.
+struct Forging {
+    stream: TlsStream<TcpStream>,
+    unprocessed: bool,
+}
+
+/// Eight bytes long, of the type GOAWAY, without flags, on the connection itself (RFC 9113, 6.8);
+/// the last stream's number follows.
+const GO_AWAY: [u8; 9] = [0, 0, 8, 7, 0, 0, 0, 0, 0];
+
+impl AsyncWrite for Forging {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let mut bytes = bytes.to_vec();
+        if let Some(at) = memchr::memmem::find(&bytes, &GO_AWAY).filter(|_| self.unprocessed) {
+            bytes[at + GO_AWAY.len()..][..4].fill(0);
+        }
+        Pin::new(&mut self.stream).poll_write(context, &bytes)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl AsyncRead for Forging {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, bytes)
     }
 }

@@ -95,6 +95,11 @@ impl Authority {
         self.lock().asked.clone()
     }
 
+    /// The latest token.
+    pub(crate) fn latest(&self) -> String {
+        self.lock().token("latest")
+    }
+
     pub(crate) fn answers(&self, instead: impl IntoIterator<Item = Instead>) {
         self.lock().instead.extend(instead);
     }

@@ -32,7 +32,13 @@ pub(crate) struct Site {
     pub(crate) people: Vec<String>,
     recipient: String,
     runtime: Runtime,
+    /// The program runs as a user who owns this place and nothing else.
+    unprivileged: bool,
 }
+
+/// The first words of a command that runs another as a user without rights.
+#[cfg(unix)]
+const AS_NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
 
 /// How a command ended.
 #[derive(Debug)]
@@ -61,7 +67,7 @@ impl Site {
         fs::write(home.path().join("id.txt"), identity.to_string().expose_secret())
             .expect("written");
         let recipient = identity.to_public().to_string();
-        let site = Self { served, home, people, recipient, runtime };
+        let site = Self { served, home, people, recipient, runtime, unprivileged: false };
         site.write_wave(&site.people);
         site
     }
@@ -96,7 +102,33 @@ impl Site {
         if !args.contains(&"--graph-url") {
             command.args(["--graph-url", self.graph_url().as_str()]);
         }
+        #[cfg(unix)]
+        if self.unprivileged {
+            return through(&AS_NOBODY, &command);
+        }
         command
+    }
+
+    /// Makes sure that the program runs without root's rights. False if root cannot leave them.
+    #[cfg(unix)]
+    pub(crate) fn without_rights(&mut self) -> bool {
+        if !rustix::process::geteuid().is_root() {
+            return true;
+        }
+        self.unprivileged = true;
+        let given =
+            Command::new("chown").args(["-R", "65534:65534"]).arg(self.home.path()).status();
+        let mut program = self.tapwave(&["--version"]);
+        given.is_ok_and(|given| given.success())
+            && program.output().is_ok_and(|told| told.status.success())
+    }
+
+    /// Another program as the user whom the program runs as.
+    #[cfg(unix)]
+    pub(crate) fn as_same_user(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(self.home.path()).env_clear();
+        if self.unprivileged { through(&AS_NOBODY, &command) } else { command }
     }
 
     pub(crate) fn graph_url(&self) -> String {
@@ -336,6 +368,12 @@ impl Started {
         Told::of(child.wait_with_output().expect("ended"))
     }
 
+    /// Waits for its end, and says no more than how it ended.
+    #[cfg(unix)]
+    pub(crate) fn status(mut self) -> std::process::ExitStatus {
+        self.0.take().expect("running").wait_with_output().expect("ended").status
+    }
+
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Told {
         Told::of(self.0.take().expect("running").wait_with_output().expect("ended"))
@@ -356,6 +394,17 @@ impl Drop for Started {
             let _ = child.wait();
         }
     }
+}
+
+/// A command that runs another one: `prefix`, then that one's own words.
+#[cfg(unix)]
+pub(crate) fn through(prefix: &[&str], inner: &Command) -> Command {
+    let mut outer = Command::new(prefix[0]);
+    outer.args(&prefix[1..]).arg(inner.get_program()).args(inner.get_args());
+    outer.env_clear().current_dir(inner.get_current_dir().expect("set"));
+    outer.envs(inner.get_envs().map(|(name, value)| (name, value.expect("set"))));
+    outer.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    outer
 }
 
 /// Every file below a folder.
