@@ -362,6 +362,8 @@ struct Shift<'a> {
     /// How often each row's answer was lost: refusals for throttling are no attempts.
     losses: HashMap<Line, u32>,
     last_success: Instant,
+    /// Rows whose answers were lost since then: one alone is its own misfortune, no outage.
+    lost_since: HashSet<Line>,
     halt: Option<Halt>,
 }
 
@@ -380,6 +382,7 @@ impl<'a> Shift<'a> {
             lost_in_a_row: 0,
             losses: HashMap::new(),
             last_success: floor.desk.clock.instant(),
+            lost_since: HashSet::new(),
             halt: None,
         }
     }
@@ -502,6 +505,7 @@ impl<'a> Shift<'a> {
                 }
                 self.lost_in_a_row = 0;
                 self.last_success = self.floor.desk.clock.instant();
+                self.lost_since.clear();
                 true
             }
             Ok(Reached::Failed | Reached::Held) => true,
@@ -539,7 +543,9 @@ impl<'a> Shift<'a> {
         self.source.taken.insert(line);
         self.wait_for(Fence { line, until: now + self.floor.desk.fence });
         let fence = self.floor.desk.fence;
-        if now.saturating_duration_since(self.last_success) > limits::MAX_OUTAGE + fence {
+        self.lost_since.insert(line);
+        let since = now.saturating_duration_since(self.last_success);
+        if since > limits::MAX_OUTAGE + fence && self.lost_since.len() > 1 {
             let why = "no pass was issued for too long, and answers were lost".to_owned();
             self.halt.get_or_insert(Halt::Outage { why });
         }

@@ -37,7 +37,7 @@ pub(crate) struct Conducted {
     home: TempDir,
     wave: PathBuf,
     book: RecipientBook,
-    options: Options,
+    pub(crate) options: Options,
     _switch: DrainSwitch,
 }
 

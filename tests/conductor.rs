@@ -1,0 +1,167 @@
+//! Promises the conductor's small rules, each by itself and at its boundary, judged by the
+//! simulated tenant's own counts. In virtual time.
+
+#[path = "support/conducted.rs"]
+mod conducted;
+
+use std::time::Duration;
+
+use tapwave::ledger::{Existing, Ledger, Standing};
+use tapwave::limits;
+use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, Throttle};
+use tapwave::run::issuing;
+use tapwave::stages::issue::Halt;
+use tokio::time::Instant;
+
+use conducted::Conducted;
+
+const ROUND_TRIP: Duration = Duration::from_millis(100);
+
+fn with_latency(rows: u64) -> Conducted {
+    Conducted::new(rows, |tenant| tenant.options_mut().latency = Latency::of(ROUND_TRIP))
+}
+
+fn posts(conducted: &Conducted) -> u64 {
+    conducted.tenant.with(|tenant, _| tenant.seen(Call::Issue))
+}
+
+async fn count(ledger: &Ledger, standing: Standing) -> u64 {
+    ledger.counts().await.expect("counted").of(standing)
+}
+
+/// Rows that wait for the limiter's leave when the run must stop would each knock once more.
+#[tokio::test(start_paused = true)]
+async fn no_post_leaves_after_a_halt() {
+    const LAST: u64 = 20;
+    let mut conducted = with_latency(200);
+    let ledger = conducted.check().await.expect("ready");
+    let tenant = conducted.tenant.clone();
+    tenant.with(|tenant, _| {
+        let options = tenant.options_mut();
+        options.throttles.pass_writes = Throttle::of(Limit::Bucket { rate: 5.0, burst: 5.0 });
+        options.faults = Faults::default().at(Call::Issue, LAST, Fault::TokenExpired);
+    });
+    let seen = || tenant.with(|tenant, _| tenant.seen(Call::Issue));
+    // When the tenant saw the one that ends the run, and when it saw the last of all.
+    let (mut ended, mut last, mut before) = (None, Instant::now(), 0);
+    let watching = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let now = seen();
+            if now > before {
+                (last, before) = (Instant::now(), now);
+            }
+            if now >= LAST {
+                ended.get_or_insert_with(Instant::now);
+            }
+        }
+    };
+    let issuance = tokio::select! {
+        issuance = conducted.issue(&ledger) => issuance.expect("begun"),
+        () = watching => unreachable!("it watches for ever"),
+    };
+    assert!(matches!(issuance.halt, Some(Halt::SignIn { .. })), "{:?}", issuance.halt);
+    let after = last.duration_since(ended.expect("the run was ended"));
+    assert!(after <= ROUND_TRIP * 2, "a POST left {after:?} after the one that ended the run");
+    assert!(count(&ledger, Standing::Checked).await > 100, "control: most rows still waited");
+    assert_eq!(count(&ledger, Standing::Intent).await, 0, "what was in flight is recorded");
+    ledger.shut().await;
+}
+
+/// A failed row that gets another chance has had its intent: what is found on it then is no
+/// pass that was there before.
+#[tokio::test(start_paused = true)]
+async fn skipping_is_decided_before_the_first_intent_and_never_again() {
+    let mut conducted = with_latency(3);
+    conducted.options.existing = Existing::Skip;
+    // One person has a pass already, when the wave is checked.
+    let person = |number: u32| format!("user{number}@contoso.example");
+    let elsewhere = |conducted: &Conducted, number| {
+        let made =
+            conducted.tenant.with(|tenant, now| tenant.issue_elsewhere(now, &person(number)));
+        made.expect("a pass")
+    };
+    elsewhere(&conducted, 1);
+    conducted.tenant.with(|tenant, _| {
+        tenant.options_mut().faults = Faults::default().at(Call::Issue, 1, Fault::Forbidden);
+    });
+    let ledger = conducted.check().await.expect("ready");
+    let issuance = conducted.issue(&ledger).await.expect("begun");
+    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert_eq!(count(&ledger, Standing::Skipped).await, 1, "control: skipped before its intent");
+    assert_eq!(count(&ledger, Standing::Failed).await, 1);
+    let sealed = conducted.live() - 1;
+    assert_eq!(sealed, 1);
+
+    // A helpdesk helps whoever had none; later than the check is good for, the run is resumed.
+    let failed = (2..=3).find(|number| {
+        conducted.tenant.with(|tenant, _| tenant.passes().all(|(_, upn, _)| upn != person(*number)))
+    });
+    let theirs = elsewhere(&conducted, failed.expect("one has none"));
+    tokio::time::sleep(limits::CHECK_GOOD_FOR + Duration::from_secs(1)).await;
+    issuing::resume(&ledger, None, &conducted.session).await.expect("resumed");
+    assert_eq!(count(&ledger, Standing::Skipped).await, 1, "decided again");
+    assert_eq!(posts(&conducted), 2, "and nothing is asked for in its place");
+    let stays = conducted
+        .tenant
+        .with(|tenant, _| tenant.passes().any(|(_, _, pass)| pass.method == theirs));
+    assert!(stays, "somebody else's pass was deleted");
+    ledger.shut().await;
+}
+
+/// All others have theirs and Graph answers: that one person's attempts are lost is no outage.
+#[tokio::test(start_paused = true)]
+async fn one_row_that_is_lost_again_and_again_is_no_outage() {
+    let mut conducted = with_latency(5);
+    let ledger = conducted.check().await.expect("ready");
+    conducted.tenant.with(|tenant, _| {
+        let lost = (5..100)
+            .fold(Faults::default(), |faults, nth| faults.at(Call::Issue, nth, Fault::LostBefore));
+        tenant.options_mut().faults = lost;
+    });
+    let issuance = conducted.issue(&ledger).await.expect("begun");
+    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert_eq!(count(&ledger, Standing::Sealed).await, 4);
+    assert_eq!(count(&ledger, Standing::Failed).await, 1);
+    assert_eq!(posts(&conducted), 4 + u64::from(limits::MAX_ATTEMPTS));
+    ledger.shut().await;
+}
+
+/// Every answer is lost, whoever it is for: that is one.
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_all_lost_are_an_outage() {
+    let mut conducted = with_latency(5);
+    let ledger = conducted.check().await.expect("ready");
+    conducted.tenant.with(|tenant, _| {
+        tenant.options_mut().faults = Faults::default().with(Call::Issue, 1.0, Fault::LostBefore);
+    });
+    let issuance = conducted.issue(&ledger).await.expect("begun");
+    assert!(matches!(issuance.halt, Some(Halt::Outage { .. })), "{:?}", issuance.halt);
+    assert_eq!(count(&ledger, Standing::Failed).await, 0, "an outage fails no row");
+    ledger.shut().await;
+}
+
+/// An answer later than any attempt may last is not waited for, and the pass it brings is found
+/// behind the fence, which is counted from there.
+#[tokio::test(start_paused = true)]
+async fn a_post_that_lasts_too_long_is_given_up_and_settled() {
+    let too_long = limits::ATTEMPT_TIMEOUT * 2;
+    let mut conducted = with_latency(1);
+    let ledger = conducted.check().await.expect("ready");
+    conducted.tenant.with(|tenant, _| tenant.options_mut().latency = Latency::of(too_long));
+    let began = Instant::now();
+    let tenant = conducted.tenant.clone();
+    let calming = async {
+        tokio::time::sleep(limits::ATTEMPT_TIMEOUT + Duration::from_secs(1)).await;
+        tenant.with(|tenant, _| tenant.options_mut().latency = Latency::of(ROUND_TRIP));
+    };
+    let (issuance, ()) = tokio::join!(conducted.issue(&ledger), calming);
+    assert!(issuance.expect("begun").halt.is_none());
+    let fence = Duration::from_secs(conducted.options.fence_seconds);
+    let took = began.elapsed();
+    assert!(took >= limits::ATTEMPT_TIMEOUT + fence, "settled after {took:?}, within the fence");
+    assert!(took < limits::ATTEMPT_TIMEOUT + fence + Duration::from_mins(1), "{took:?}");
+    assert_eq!(count(&ledger, Standing::Sealed).await, 1);
+    assert_eq!(conducted.live(), 1);
+    ledger.shut().await;
+}
