@@ -6,10 +6,13 @@ mod conducted;
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+use tapwave::clock::{later, span};
 use tapwave::ledger::{Existing, Ledger, Standing};
 use tapwave::limits;
 use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, Throttle};
 use tapwave::run::issuing;
+use tapwave::stages::check::Candidate;
 use tapwave::stages::issue::Halt;
 use tokio::time::Instant;
 
@@ -163,5 +166,53 @@ async fn a_post_that_lasts_too_long_is_given_up_and_settled() {
     assert!(took < limits::ATTEMPT_TIMEOUT + fence + Duration::from_mins(1), "{took:?}");
     assert_eq!(count(&ledger, Standing::Sealed).await, 1);
     assert_eq!(conducted.live(), 1);
+    ledger.shut().await;
+}
+
+/// A start that is at hand is left out of the request, and the planned end stays where it is.
+#[tokio::test(start_paused = true)]
+async fn a_start_is_left_out_from_its_margin_on_and_its_end_kept() {
+    let mut conducted = with_latency(1);
+    let start = later(conducted.session.clock.now(), Duration::from_hours(2));
+    conducted.options.start = Some(start);
+    conducted.options.lifetime_minutes = Some(120);
+    let ledger = conducted.check().await.expect("ready");
+    let row = ledger.rows(&[Standing::Checked], None, 1).await.expect("read").remove(0);
+    let candidate = Candidate::restore(&row).expect("checked");
+    let asked = |before: i64| {
+        let now = start.saturating_sub(SignedDuration::from_secs(before)).expect("a time");
+        let asked = candidate.asked_at(now, 60).ok();
+        asked.map(|asked| (asked.start.is_some(), asked.lifetime_minutes))
+    };
+    let margin = i64::try_from(limits::START_MARGIN.as_secs()).expect("seconds");
+    assert_eq!(asked(margin + 1), Some((true, 120)));
+    assert_eq!(asked(margin), Some((false, 120)), "never longer than was asked");
+    assert_eq!(asked(0), Some((false, 120)));
+    assert_eq!(asked(-1), Some((false, 119)), "rounded down: the end is kept");
+    assert_eq!(asked(-60 * 60), Some((false, 60)));
+    assert_eq!(asked(-60 * 60 - 1), None, "shorter than the policy allows");
+    ledger.shut().await;
+}
+
+/// A start that passes on the way to Graph is refused there, and the next attempt leaves it out.
+#[tokio::test(start_paused = true)]
+async fn a_start_that_passes_on_the_way_costs_one_attempt() {
+    let mut conducted = with_latency(1);
+    let ahead = limits::START_MARGIN + Duration::from_mins(10);
+    let start = later(conducted.session.clock.now(), ahead);
+    conducted.options.start = Some(start);
+    // The policy's shortest is 60: something is left to be shortened.
+    conducted.options.lifetime_minutes = Some(120);
+    let ledger = conducted.check().await.expect("ready");
+    let wait = span(conducted.session.clock.now(), start);
+    let early = limits::START_MARGIN + Duration::from_secs(1);
+    tokio::time::sleep(wait.saturating_sub(early)).await;
+    conducted.tenant.with(|tenant, _| {
+        tenant.options_mut().latency = Latency::of(limits::START_MARGIN * 3);
+    });
+    let issuance = conducted.issue(&ledger).await.expect("begun");
+    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert_eq!(posts(&conducted), 2);
+    assert_eq!(count(&ledger, Standing::Sealed).await, 1);
     ledger.shut().await;
 }
