@@ -22,6 +22,7 @@ use tapwave::pace::{Pace, PaceOptions};
 use tapwave::progress::Deaf;
 use tapwave::rehearsal::InMemory;
 use tapwave::run::intake::{self, RunAbout};
+use tapwave::run::tidy::Tidied;
 use tapwave::run::{Session, issuing, tidy};
 use tapwave::stages::seal::RecipientBook;
 use tapwave::stages::{Drain, DrainSwitch};
@@ -36,7 +37,7 @@ mod odds;
 mod witness;
 
 use judge::Judge;
-use odds::{End, Odds};
+use odds::{CleansUp, End, Odds};
 use witness::Witness;
 
 /// Stories told when nobody says how many.
@@ -154,6 +155,9 @@ impl Story {
             let pause = Duration::from_secs(self.rng.u64(..1_500));
             self.clock.sleep(if self.rng.bool() { pause } else { Duration::ZERO }).await;
         }
+        if self.odds.cleans_up == CleansUp::AsItIs {
+            return self.clean_up().await;
+        }
         self.calm();
         let mut went = Went::Stopped;
         for _ in 0..CALM_SESSIONS {
@@ -171,7 +175,10 @@ impl Story {
         if !wrong.is_empty() {
             return told("at the end", wrong);
         }
-        if self.odds.cleans_up { self.clean_up().await } else { Vec::new() }
+        match self.odds.cleans_up {
+            CleansUp::Never => Vec::new(),
+            _ => self.clean_up().await,
+        }
     }
 
     /// From here on nothing goes wrong any more.
@@ -205,16 +212,12 @@ impl Story {
     /// One process: a run if there is none yet, else a resume.
     async fn session(&mut self, end: End, troubled: bool) -> Went {
         let (session, switch) = self.connect();
-        let faults = match end {
-            End::DiskBreaksAt(nth) => Faults::broken_at(nth),
-            End::DiskFullAt(nth) => Faults::full_at(nth),
-            _ => Faults::default(),
-        };
+        let faults = end.of_the_disk();
         let mut bustle = self.rng.fork();
         let others = self.others(&mut bustle, troubled);
         let work = self.work(&session, faults);
         let went = tokio::select! {
-            went = ended(work, end, &switch, &self.clock) => went,
+            went = ended(work, end, &switch, &self.clock) => went.unwrap_or(Went::Stopped),
             () = others => Went::Stopped,
         };
         self.witness.watch(None);
@@ -339,57 +342,112 @@ impl Story {
         }
     }
 
-    /// Cleans up until that is proven or only an operator can help.
-    async fn clean_up(&self) -> Vec<String> {
-        let live = |tenant: &mut tapwave::rehearsal::Tenant, _| {
-            tenant.passes().map(|(_, upn, pass)| (upn.to_owned(), pass.method.clone())).collect()
-        };
-        let before: Vec<(String, String)> = self.tenant.with(live);
-        let folder = RunFolder::open(&self.folder()).expect("a folder");
-        let (session, _switch) = self.connect();
-        let ledger = self.reopen(&folder, Faults::default()).await;
-        let tidied = tidy::run(&ledger, &session, false).await;
-        let held = ledger.counts().await.expect("readable").of(Standing::Held);
-        ledger.shut().await;
-        match tidied {
-            Ok(tidied) if tidied.is_proven() => self.judge().judge_cleaned(&before),
-            Ok(tidied) if held > 0 && tidied.left.is_empty() => Vec::new(),
-            other => vec![format!("cleanup was not enough: {other:?}")],
+    /// Cleans up: where things go wrong, killed and begun again, and then in peace, until that
+    /// is proven or only an operator can help.
+    async fn clean_up(&mut self) -> Vec<String> {
+        let folder = RunFolder::open(&self.folder());
+        let Some(folder) = folder.ok().filter(RunFolder::holds_run) else { return Vec::new() };
+        let posts = self.witness.posts();
+        self.tenant.with(|tenant, _| tenant.options_mut().faults = self.odds.cleaning.clone());
+        for _ in 0..self.odds.troubled_cleanups {
+            let end = self.odds.end(&mut self.rng);
+            let tidied = self.tidy(&folder, end, true).await;
+            let wrong = self.cleaned(&folder, tidied.as_ref(), posts).await;
+            if !wrong.is_empty() {
+                return told(&format!("after a cleanup that ended {end:?}"), wrong);
+            }
+            self.clock.sleep(Duration::from_secs(self.rng.u64(..1_500))).await;
         }
+        self.calm();
+        for _ in 0..CALM_SESSIONS {
+            let tidied = self.tidy(&folder, End::Itself, false).await;
+            let wrong = self.cleaned(&folder, tidied.as_ref(), posts).await;
+            if !wrong.is_empty() {
+                return told("after a calm cleanup", wrong);
+            }
+            if tidied.is_some_and(|tidied| tidied.is_proven() || tidied.left.is_empty()) {
+                // Whatever may still execute late has had its time.
+                self.clock.sleep(self.odds.fence * 2).await;
+                return told("after all", self.cleaned(&folder, None, posts).await);
+            }
+        }
+        vec!["a calm tenant was not enough to clean up".to_owned()]
+    }
+
+    /// One process that cleans up; what it came to, if it did.
+    async fn tidy(&mut self, folder: &RunFolder, end: End, troubled: bool) -> Option<Tidied> {
+        let (session, switch) = self.connect();
+        let ledger = self.reopen(folder, end.of_the_disk()).await;
+        let mut bustle = self.rng.fork();
+        let others = self.others(&mut bustle, troubled);
+        let work = async {
+            let tidied = tidy::run(&ledger, &session, false).await;
+            ledger.shut().await;
+            tidied.ok()
+        };
+        tokio::select! {
+            tidied = ended(work, end, &switch, &self.clock) => tidied.flatten(),
+            () = others => None,
+        }
+    }
+
+    /// What a cleanup did that it must not, by the tenant's log: asked for a pass, took somebody
+    /// else's, called done what is not, or destroyed a copy of a pass that lives.
+    async fn cleaned(
+        &self,
+        folder: &RunFolder,
+        tidied: Option<&Tidied>,
+        posts: u64,
+    ) -> Vec<String> {
+        self.reopen(folder, Faults::default()).await.shut().await;
+        let ledger = Ledger::open(folder, Access::Read, self.clock.clone()).await;
+        let ledger = ledger.expect("readable");
+        let mut wrong = self.witness.complaints();
+        if self.witness.posts() > posts {
+            wrong.push("cleanup asked for a pass".to_owned());
+        }
+        let purged = ledger.purged().await.expect("readable").is_some();
+        let held = ledger.counts().await.expect("readable").of(Standing::Held);
+        let over = tidied.is_some_and(Tidied::is_proven) || purged;
+        if purged && held > 0 {
+            wrong.push("the copies of a held row were destroyed".to_owned());
+        }
+        wrong.extend(self.judge().judge_cleaned(&ledger, over).await);
+        wrong
     }
 }
 
-/// Lets a session work to its end. A kill drops everything where it stands; what the ledger
+/// Lets a session work to its end; nothing comes of one that is killed. A kill drops everything where it stands; what the ledger
 /// was asked for before is still written, as it would be a moment earlier.
-async fn ended(
-    work: impl Future<Output = Went>,
+async fn ended<T>(
+    work: impl Future<Output = T>,
     end: End,
     switch: &DrainSwitch,
     clock: &Clock,
-) -> Went {
+) -> Option<T> {
     let mut work = Box::pin(work);
     match end {
-        End::Itself | End::DiskBreaksAt(_) | End::DiskFullAt(_) => work.await,
+        End::Itself | End::DiskBreaksAt(_) | End::DiskFullAt(_) => Some(work.await),
         End::KilledAfter(time) => {
             tokio::select! {
-                went = work => went,
-                () = clock.sleep(time) => Went::Stopped,
+                went = work => Some(went),
+                () = clock.sleep(time) => None,
             }
         }
         End::KilledAtPoll(mut polls) => {
             poll_fn(move |context| {
                 polls -= 1;
-                if polls == 0 { Poll::Ready(Went::Stopped) } else { work.as_mut().poll(context) }
+                if polls == 0 { Poll::Ready(None) } else { work.as_mut().poll(context).map(Some) }
             })
             .await
         }
         End::DrainedAfter(time) => {
             tokio::select! {
-                went = &mut work => return went,
+                went = &mut work => return Some(went),
                 () = clock.sleep(time) => {}
             }
             let _ = switch.begin();
-            work.await
+            Some(work.await)
         }
     }
 }

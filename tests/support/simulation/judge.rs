@@ -64,20 +64,26 @@ impl Judge<'_> {
         wrong
     }
 
-    /// Every complaint about a run that was cleaned up; `before` lived when cleanup began.
-    pub(crate) fn judge_cleaned(&self, before: &[(String, String)]) -> Vec<String> {
+    /// Every complaint about a run that is being cleaned up. `over`: that is called done, or the
+    /// sealed copies are gone.
+    pub(crate) async fn judge_cleaned(&self, ledger: &Ledger, over: bool) -> Vec<String> {
+        let rows = ledger.rows(&Standing::ALL, None, 1_000).await.expect("readable");
         let story = self.story();
         let mut wrong = Vec::new();
         for (upn, method) in &story.there {
-            if story.is_good(method, story.now) && !self.foreign.contains(method) {
+            if over && story.is_good(method, story.now) && !self.foreign.contains(method) {
                 wrong.push(format!("{upn}: {method} outlived the cleanup"));
             }
         }
-        for (upn, method) in before.iter().filter(|(_, method)| self.foreign.contains(method)) {
-            if story.there.get(upn) != Some(method) {
-                wrong.push(format!("{upn}: cleanup removed somebody else's {method}"));
+        for row in &rows {
+            let lives = story.there.get(&row.upn);
+            if let (State::Removed { .. }, Some(lives)) = (&row.state, lives)
+                && row.state.method().is_some_and(|removed| removed.as_str() == lives)
+            {
+                wrong.push(format!("{}: {lives} is called removed and lives", row.upn));
             }
         }
+        self.others(&rows, ledger, &story, &mut wrong).await;
         wrong
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use tapwave::clock::later;
-use tapwave::ledger::{Existing, Options};
+use tapwave::ledger::{self, Existing, Options};
 use tapwave::rehearsal::options::{
     Call, CodeStyle, Fault, Faults, Latency, Limit, RetryAfter, SecondPost, Throttle,
 };
@@ -34,7 +34,20 @@ pub(crate) struct Odds {
     /// The longest time between two things that other people do; none do anything if zero.
     pub(crate) bustle: Duration,
     pub(crate) jumps: bool,
-    pub(crate) cleans_up: bool,
+    pub(crate) cleans_up: CleansUp,
+    /// Most cleanups in which things go wrong.
+    pub(crate) troubled_cleanups: u32,
+    /// What goes wrong there.
+    pub(crate) cleaning: Faults,
+}
+
+/// When a run is cleaned up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CleansUp {
+    Never,
+    WhenDone,
+    /// As the troubled sessions left it.
+    AsItIs,
 }
 
 /// How a session ends, if not by itself.
@@ -46,6 +59,17 @@ pub(crate) enum End {
     DrainedAfter(Duration),
     DiskBreaksAt(u64),
     DiskFullAt(u64),
+}
+
+impl End {
+    /// What the disk does meanwhile.
+    pub(crate) fn of_the_disk(self) -> ledger::Faults {
+        match self {
+            Self::DiskBreaksAt(nth) => ledger::Faults::broken_at(nth),
+            Self::DiskFullAt(nth) => ledger::Faults::full_at(nth),
+            _ => ledger::Faults::default(),
+        }
+    }
 }
 
 impl Odds {
@@ -79,7 +103,13 @@ impl Odds {
             troubled_sessions: rng.u32(1..=5),
             bustle: if busy { Duration::from_secs(rng.u64(20..600)) } else { Duration::ZERO },
             jumps: rng.u8(..3) == 0,
-            cleans_up: rng.bool(),
+            cleans_up: match (rng.bool(), rng.u8(..4)) {
+                (_, 0) => CleansUp::AsItIs,
+                (true, _) => CleansUp::WhenDone,
+                (false, _) => CleansUp::Never,
+            },
+            troubled_cleanups: rng.u32(0..=4),
+            cleaning: cleaning(&mut rng, fence),
         }
     }
 
@@ -172,6 +202,19 @@ fn faults(rng: &mut Rng, fence: Duration) -> Faults {
         if rng.u8(..3) == 0 {
             let odds = rng.f64() * worst / 2.0;
             faults = faults.with(call, odds, fault(rng, fence));
+        }
+    }
+    faults
+}
+
+/// Faults of the calls that a cleanup makes, its DELETEs above all: their answers are lost
+/// before and after they took effect, they execute late, they are refused and thrown back.
+fn cleaning(rng: &mut Rng, fence: Duration) -> Faults {
+    let mut faults = Faults::default();
+    for call in [Call::Remove, Call::Remove, Call::Look, Call::Look, Call::Batch, Call::ReadPolicy]
+    {
+        if rng.u8(..3) > 0 {
+            faults = faults.with(call, rng.f64() * 0.4, fault(rng, fence));
         }
     }
     faults
