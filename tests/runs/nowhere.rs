@@ -237,15 +237,33 @@ fn no_code_is_in_the_memory_of_a_process_that_mails_sealed_copies() {
     stays_clean(&["--deliver", "--body", "sealed"]);
 }
 
+#[test]
+fn no_code_is_in_the_memory_of_a_process_that_mails_through_graph() {
+    let mailed = place();
+    mailed.through_graph();
+    looked_at(&mailed, &["--deliver"]);
+    let mails = mailed.site.served.with(|tenant, _| tenant.mails().len());
+    assert_eq!((mails, mailed.relay.seen().taken.len()), (PEOPLE, 0));
+}
+
+fn stays_clean(more: &[&str]) {
+    let mailed = place();
+    looked_at(&mailed, more);
+    let mails = if more.is_empty() { 0 } else { PEOPLE };
+    assert_eq!(mailed.relay.seen().taken.len(), mails);
+}
+
+/// The last one is told to wait: by then all others are sealed, and mailed if that was asked.
+fn place() -> Mailed {
+    let wait = Fault::Throttled { retry_after: Some("4".into()) };
+    Mailed::with(PEOPLE, |options| {
+        options.faults = Faults::default().at(Call::Issue, PEOPLE as u64, wait);
+    })
+}
+
 /// A run, looked at when all but its last row are done and nothing is under way, and again when
 /// it has nothing left to do but to say so.
-fn stays_clean(more: &[&str]) {
-    // The last one is told to wait: by then all others are sealed, and mailed if that was asked.
-    let wait = Fault::Throttled { retry_after: Some("4".into()) };
-    let last = PEOPLE as u64;
-    let mailed = Mailed::with(PEOPLE, |options| {
-        options.faults = Faults::default().at(Call::Issue, last, wait);
-    });
+fn looked_at(mailed: &Mailed, more: &[&str]) {
     let (site, mails) = (&mailed.site, !more.is_empty());
     // The summary finds no room, so that the process stays where all its work is done.
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
@@ -257,7 +275,7 @@ fn stays_clean(more: &[&str]) {
 
     let state = if mails { "delivered" } else { "sealed" };
     site.until("all but one are done", |site| {
-        site.seen(Call::Issue) == last && site.count(state) == PEOPLE - 1
+        site.seen(Call::Issue) == PEOPLE as u64 && site.count(state) == PEOPLE - 1
     });
     if !search_process(site, &run, PEOPLE - 1) {
         return eprintln_skip("only root may read the memory of a process that forbids it");
@@ -270,7 +288,6 @@ fn stays_clean(more: &[&str]) {
             && log.map_or(true, |log| log.len() == 0)
     });
     assert!(search_process(site, &run, PEOPLE));
-    assert_eq!(mailed.relay.seen().taken.len(), if mails { PEOPLE } else { 0 });
 
     let mut out = Vec::new();
     reader.read_to_end(&mut out).expect("read");
@@ -307,15 +324,33 @@ fn search_process(site: &Site, run: &Started, codes_at_least: usize) -> bool {
     let control = memory(run.id()).map(|memory| memory.search(&Wanted::of([TOKEN])));
     let seen = ["cmdline", "environ"].map(|name| fs::read(format!("/proc/{}/{name}", run.id())));
     search_files(site, &everything(site));
+    let nameless = search_open_files(run.id(), &everything(site));
     run.signal(Signal::CONT);
     let (Ok(found), Ok(control)) = (found, control) else { return false };
     assert_eq!(control, [TOKEN], "control: the token in use is in memory");
+    assert!(nameless > 0 || codes.len() == PEOPLE, "control: no spool while it works");
     assert!(found.is_empty(), "{} of {} codes are in memory: {found:?}", found.len(), codes.len());
     let [arguments, environment] = seen.map(|seen| seen.expect("readable"));
     assert!(everything(site).within(&arguments).is_empty(), "a secret is in argv");
     assert!(wanted.within(&environment).is_empty(), "a code is in environ");
     is_found_in_another(&codes[0], &wanted);
     true
+}
+
+/// Files that a process has open; how many without a name: the spool is one.
+fn search_open_files(process: u32, wanted: &Wanted) -> usize {
+    let Ok(open) = fs::read_dir(format!("/proc/{process}/fd")) else { return 0 };
+    let mut nameless = 0;
+    for file in open.flatten().map(|entry| entry.path()) {
+        if !fs::metadata(&file).is_ok_and(|found| found.is_file()) {
+            continue;
+        }
+        let name = fs::read_link(&file).expect("a link").display().to_string();
+        let bytes = fs::read(&file).expect("readable");
+        assert!(wanted.within(&bytes).is_empty(), "{name} holds {:?}", wanted.within(&bytes));
+        nameless += usize::from(name.contains("(deleted)") && !bytes.is_empty());
+    }
+    nameless
 }
 
 /// The same search finds a code in a process that has one, in whatever form, and that one alone.

@@ -41,6 +41,13 @@ impl Mailed {
         Self { site, relay }
     }
 
+    /// From now on mail goes out of the mailbox of the first, through Graph.
+    pub(crate) fn through_graph(&self) {
+        let settings = "[mail]\ncourier = \"graph\"\nfrom = \"IT <user1@contoso.example>\"\n\
+                        max_per_minute = 60000\n";
+        fs::write(self.site.path("tapwave.toml"), settings).expect("written");
+    }
+
     /// The program with the relay's password.
     pub(crate) fn tapwave(&self, args: &[&str]) -> Command {
         let mut command = self.site.tapwave(args);
