@@ -11,7 +11,6 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tapwave::clock::later;
-use tapwave::ids::MethodId;
 use tapwave::ledger::{Event as Move, Existing, Ledger, RowRecord, Standing, State};
 use tapwave::rehearsal::{Entry, Event, InMemory, Tenant};
 use tapwave::vault::{Format, Identities, NewIdentity, NoPrompts, Prompts, RowWriter, open};
@@ -135,7 +134,7 @@ impl Judge<'_> {
         }
         if let State::Sealed { method, proven: true } = &row.state
             && there.map(String::as_str) != Some(method.as_str())
-            && !self.ended_by_others(method, story)
+            && !self.ended_by_others(method.as_str(), story)
         {
             wrong.push(what("dead"));
         }
@@ -149,9 +148,9 @@ impl Judge<'_> {
     }
 
     /// Whether the log shows that a foreign pass took this one's place.
-    fn ended_by_others(&self, method: &MethodId, story: &Story) -> bool {
+    fn ended_by_others(&self, method: &str, story: &Story) -> bool {
         story.log.windows(2).any(|pair| {
-            matches!(&pair[0].event, Event::Replaced { method: ended } if ended == method.as_str())
+            matches!(&pair[0].event, Event::Replaced { method: ended } if ended == method)
                 && matches!(&pair[1].event, Event::Minted { method, .. } if self.foreign.contains(method))
         })
     }
@@ -251,12 +250,12 @@ impl Judge<'_> {
             for (file, passes) in &held {
                 for (_, method) in passes.iter().filter(|(upn, _)| *upn == row.upn) {
                     // Handed off when it was proven; the next process doubts the last seals of
-                    // one that did not end in order, until it has looked.
-                    let doubted = row.state.method().is_some_and(|sealed| {
-                        let there = story.there.get(&row.upn).is_some_and(|there| there == method);
-                        sealed.as_str() == method && (there || self.ended_by_others(sealed, story))
-                    });
-                    if Some(method.as_str()) != proven && !doubted {
+                    // one that did not end in order, until it has looked. What somebody else
+                    // has replaced since then stays in its file, whatever became of the row.
+                    let ours = row.state.method().is_some_and(|sealed| sealed.as_str() == method);
+                    let there = story.there.get(&row.upn).is_some_and(|there| there == method);
+                    let excused = ours && there || self.ended_by_others(method, story);
+                    if Some(method.as_str()) != proven && !excused {
                         wrong.push(format!(
                             "{file} holds {method}, but {} is {:?}",
                             row.upn, row.state
