@@ -161,16 +161,17 @@ fn we_open_what_pyrage_sealed_with_the_identity_it_protected() {
     assert_eq!(opened(&fs::read(sealed).expect("a file"), &identity, &asked), EXPECTED);
 }
 
+#[cfg(unix)]
 const PLUGIN_KEY: &str = "age1tapwavetest1w3shqampwejj6um5v9hxgttfdc97rwm4";
+#[cfg(unix)]
 const PLUGIN_IDENTITY: &[u8] = b"AGE-PLUGIN-TAPWAVETEST-1W3SHQAMPWEJJ6UM5V9HXGTTFDC8H7HQJ\n";
 
-/// The plugin is found through PATH, and a test cannot change its own: it starts itself again
-/// with another.
-#[cfg(unix)]
 /// Set for the process that has the plugins on its PATH: this test starts itself again there,
 /// since a process cannot change its own environment safely.
+#[cfg(unix)]
 const WITH_PLUGINS: &str = "TAPWAVE_TEST_WITH_PLUGINS";
 
+#[cfg(unix)]
 #[test]
 fn a_plugin_seals_and_opens() {
     if std::env::var_os(WITH_PLUGINS).is_some() {
@@ -191,6 +192,7 @@ fn a_plugin_seals_and_opens() {
     assert!(!complained.contains("file-key"), "{complained}");
 }
 
+#[cfg(unix)]
 fn with_the_plugin_on_path() {
     let folder = tempfile::tempdir().expect("a folder");
     let new = keygen("2026-03-01T08:00:00Z".parse().expect("a time"));
