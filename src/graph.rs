@@ -461,6 +461,11 @@ impl Graph {
             .collect()
     }
 
+    /// Waits, as long as Graph may need to agree with itself.
+    pub async fn pause(&self, wait: Duration) {
+        self.clock.sleep(wait).await;
+    }
+
     /// Signs in afresh if the token is about to end: an intent must not grow old over it.
     ///
     /// # Errors

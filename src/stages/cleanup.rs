@@ -13,6 +13,7 @@ use crate::graph::verdict::Refusal;
 use crate::graph::{Deletion, FoundPass, Graph};
 use crate::ids::{Line, MethodId, UserId};
 use crate::ledger::{Event, Ledger, RowRecord, State};
+use crate::limits;
 
 /// A pass that may be deleted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,9 +95,8 @@ pub async fn remove(graph: &Graph, owned: Vec<Owned>) -> Result<Vec<Cleaned>, Ha
     let passes: Vec<(UserId, MethodId)> =
         owned.iter().map(|one| (one.user, one.method.clone())).collect();
     let deletions = graph.delete_passes(&passes).await?;
-    let users: Vec<UserId> = owned.iter().map(|one| one.user).collect();
-    let found: HashMap<UserId, Result<Option<FoundPass>, Refusal>> =
-        users.iter().copied().zip(graph.passes(&users).await?).collect();
+    let users = owned.iter().map(|one| one.user).collect();
+    let found = looked_at(graph, users).await?;
     let now = graph.now();
     let clean = |(owned, deletion): (Owned, Deletion)| {
         let look = found.get(&owned.user);
@@ -110,6 +110,30 @@ pub async fn remove(graph: &Graph, owned: Vec<Owned>) -> Result<Vec<Cleaned>, Ha
         Cleaned { owned, fate, foreign }
     };
     Ok(owned.into_iter().zip(deletions).map(clean).collect())
+}
+
+type Looks = HashMap<UserId, Result<Option<FoundPass>, Refusal>>;
+
+/// What each user has. A replica that has not heard of a user yet says 404 for a while to
+/// everything about them, so that nobody counts as gone at the first such answer.
+async fn looked_at(graph: &Graph, users: Vec<UserId>) -> Result<Looks, Halt> {
+    let mut found: Looks = users.iter().copied().zip(graph.passes(&users).await?).collect();
+    let mut wait = limits::BETWEEN_USER_LOOKS;
+    for _ in 1..limits::USER_LOOKS {
+        let unknown: Vec<UserId> =
+            users.iter().copied().filter(|user| is_unknown(found.get(user))).collect();
+        if unknown.is_empty() {
+            break;
+        }
+        graph.pause(wait).await;
+        wait *= 2;
+        found.extend(unknown.iter().copied().zip(graph.passes(&unknown).await?));
+    }
+    Ok(found)
+}
+
+fn is_unknown(look: Option<&Result<Option<FoundPass>, Refusal>>) -> bool {
+    matches!(look, Some(Err(refusal)) if refusal.status == 404)
 }
 
 /// The look decides; the DELETE's own answer only says who did it.
@@ -126,7 +150,7 @@ fn fate(
         // A person has one pass at most: whatever is listed, ours is not.
         (Deletion::Gone | Deletion::Refused(_), Some(Ok(_))) => Fate::Already,
         // The user is gone, and every pass with them.
-        (_, Some(Err(refusal))) if refusal.status == 404 => Fate::Already,
+        (_, look) if is_unknown(look) => Fate::Already,
         (Deletion::Refused(refusal), _) => Fate::Left { why: refusal.to_string() },
         (_, Some(Err(refusal))) => Fate::Left { why: refusal.to_string() },
         (_, None) => Fate::Left { why: "nobody looked".to_owned() },

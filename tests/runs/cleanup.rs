@@ -290,3 +290,30 @@ fn somebody_elses_pass_on_an_unsettled_person_is_reported_once_and_stays() {
     assert_eq!((&summary["held"], &summary["foreign"]), (&1.into(), &1.into()), "{summary}");
     assert_eq!(site.live().len(), 1);
 }
+
+/// A replica that has not heard of a person yet says 404 to everything about them.
+#[test]
+fn a_person_whom_a_replica_does_not_know_yet_is_not_called_clean() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    let looked = site.seen(Call::Look);
+    let faults = Faults::default().at(Call::Remove, 1, Fault::UserUnknown).at(
+        Call::Look,
+        looked + 1,
+        Fault::UserUnknown,
+    );
+    site.served.with(|tenant, _| tenant.options_mut().faults = faults);
+    site.cleanup(&[]).exits(8).says("still listed");
+    assert_eq!((site.live().len(), sealed_copies(&site).len()), (1, 2), "kept until the proof");
+    site.cleanup(&[]).exits(0);
+    assert!(site.live().is_empty());
+}
+
+#[test]
+fn a_person_who_has_left_took_the_pass_along() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    site.dismiss(&site.people[1]);
+    site.cleanup(&[]).exits(0).says("looked again: none of these passes is left");
+    assert!(site.live().is_empty());
+}
