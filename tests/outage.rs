@@ -147,7 +147,7 @@ async fn what_can_be_borne_is_waited_for_whole_and_no_more() {
 async fn reads_and_batches_end_too() {
     for call in [Call::ReadPolicy, Call::Users, Call::Groups, Call::CheckGroups, Call::Batch] {
         // Few rows are asked about one by one, more are compared with the group's list.
-        let few = matches!(call, Call::CheckGroups | Call::Users);
+        let few = matches!(call, Call::CheckGroups | Call::Users | Call::Batch);
         let rows = if few { 10 } else { ROWS };
         let mut conducted = Conducted::new(rows, |tenant| refuses(tenant, call, Some("20")));
         let began = Instant::now();
