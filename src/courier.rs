@@ -56,6 +56,21 @@ pub enum Sent {
     },
 }
 
+impl Sent {
+    /// The same in words that go into the ledger and before people: whoever refuses a mail may
+    /// quote it.
+    fn unquoted(self, mail: &Mail) -> Self {
+        let clean = |words: String| mail.unquoted(&words);
+        match self {
+            Self::Accepted { receipt } => Self::Accepted { receipt: clean(receipt) },
+            Self::NotSent { why, again } => Self::NotSent { why: clean(why), again },
+            Self::Denied { why } => Self::Denied { why: clean(why) },
+            Self::Refused { why } => Self::Refused { why: clean(why) },
+            Self::Unsettled { why } => Self::Unsettled { why: clean(why) },
+        }
+    }
+}
+
 /// Which letters may stand before the `@` of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scripts {
@@ -122,10 +137,11 @@ impl Courier {
             let why = "the mail was composed for another courier; compose it anew".to_owned();
             return Sent::NotSent { why, again: false };
         }
-        match self {
+        let sent = match self {
             Self::Smtp(smtp) => smtp.send(mail, leave).await,
             Self::Graph(graph) => graph.send(mail, leave).await,
-        }
+        };
+        sent.unquoted(mail)
     }
 
     /// Connects to the relay and signs in, sending nothing, so that a wrong password is found

@@ -12,6 +12,7 @@
 //! by the process's zeroing allocator. What this room gives out wipes itself.
 
 mod builtin;
+mod censor;
 mod compose;
 mod facts;
 mod mailbox;

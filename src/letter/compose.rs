@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::censor::Censor;
 use super::mailbox::Mailbox;
 use super::templates::Letter;
 
@@ -55,6 +56,7 @@ pub struct Mail {
     to: String,
     bytes: Zeroizing<Vec<u8>>,
     digest: String,
+    censor: Censor,
 }
 
 /// A Message-ID, with its angle brackets.
@@ -92,7 +94,7 @@ pub fn compose(draft: &Draft<'_>, form: Form) -> Result<Mail, NotComposed> {
     };
     let digest = hex(&Sha256::digest(&*bytes));
     let (from, to) = (draft.from.address().to_owned(), draft.to.address().to_owned());
-    Ok(Mail { form, from, to, bytes, digest })
+    Ok(Mail { form, from, to, bytes, digest, censor: draft.letter.censor.clone() })
 }
 
 impl Mail {
@@ -118,6 +120,13 @@ impl Mail {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// What somebody said of this mail, without any piece of its code that they may have
+    /// quoted.
+    #[must_use]
+    pub fn unquoted(&self, words: &str) -> String {
+        self.censor.strike(words)
     }
 
     /// SHA-256 of the bytes in lower-case hex. The bytes hold a Message-ID that nobody can

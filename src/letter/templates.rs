@@ -14,6 +14,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use zeroize::Zeroizing;
 
 use super::builtin;
+use super::censor::Censor;
 use super::facts::{Facts, Person};
 use super::mailbox::one_line;
 use super::moments;
@@ -108,6 +109,7 @@ pub struct Letter {
     text: Zeroizing<String>,
     html: Zeroizing<String>,
     attachment: Option<(String, Vec<u8>)>,
+    pub(super) censor: Censor,
 }
 
 impl Letter {
@@ -371,7 +373,8 @@ impl Templates {
         if subject.is_empty() {
             return Err(TemplateError::Empty { path: self.path(&files.names[0]) });
         }
-        Ok(Letter { locale: files.locale, subject, text, html, attachment })
+        let censor = code.map_or_else(Censor::default, Censor::of);
+        Ok(Letter { locale: files.locale, subject, text, html, attachment, censor })
     }
 
     /// Renders one template into one buffer that never moves.

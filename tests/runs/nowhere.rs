@@ -174,7 +174,7 @@ fn no_code_is_in_the_clear_in_any_output_or_file() {
         mailed.relay.change(|manner| {
             manner.faults.extend([
                 smtp::Fault::CutInText,
-                smtp::Fault::Dot("554 5.7.1 spam"),
+                smtp::Fault::Quote,
                 smtp::Fault::CutAfterDot,
             ]);
         });
@@ -196,6 +196,9 @@ fn no_code_is_in_the_clear_in_any_output_or_file() {
         search_files(&mailed.site, &wanted);
         heard.search(&wanted);
         search_mails(&mailed, &wanted, mode == "pass");
+        let quoted = mailed.relay.seen().quoted.concat();
+        let leaked = !wanted.within(quoted.as_bytes()).is_empty();
+        assert_eq!(leaked, mode == "pass", "control: the relay told the code: {quoted}");
         assert!(mailed.site.minted().len() > PEOPLE, "passes that were lost count too");
         for log in [mailed.site.path("extra.jsonl"), mailed.site.folder().join("log.jsonl")] {
             assert!(fs::metadata(&log).is_ok_and(|log| log.len() > 1_000), "{}", log.display());

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Data(&'static str),
     /// This answer to the final dot; the mail is not taken.
     Dot(&'static str),
+    /// Refused after the final dot in the mail's own words: the first lines of its text.
+    Quote,
     /// Closed instead of an answer to MAIL.
     CutAtMail,
     /// Closed instead of an answer to DATA.
@@ -101,6 +103,8 @@ pub(crate) struct Taken {
 pub(crate) struct Seen {
     /// Mails taken.
     pub(crate) taken: Vec<Taken>,
+    /// Refusals that quoted a mail.
+    pub(crate) quoted: Vec<String>,
     /// Connections made, those turned away included.
     pub(crate) connections: usize,
     /// Connections open now, and the most there ever were.
@@ -338,6 +342,11 @@ async fn take(state: &State, wire: &mut Wire, mail: &str, encrypted: bool) -> Re
     if let Fault::Dot(answer) = fault {
         return say(wire, answer).await;
     }
+    if fault == Fault::Quote {
+        let answer = quoting(&bytes);
+        state.seen().quoted.push(answer.clone());
+        return say(wire, &answer).await;
+    }
     let number = {
         let mut seen = state.seen();
         seen.taken.push(Taken { from: mail.to_owned(), to, bytes, encrypted });
@@ -355,6 +364,16 @@ async fn take(state: &State, wire: &mut Wire, mail: &str, encrypted: bool) -> Re
         }
         _ => say(wire, &format!("250 2.0.0 Ok: queued as {number}")).await,
     }
+}
+
+/// A refusal of several lines with what a scanner may have read.
+fn quoting(mail: &[u8]) -> String {
+    let mail = String::from_utf8_lossy(mail);
+    let text = mail.split("text/plain").nth(1).and_then(|part| part.split_once("\r\n\r\n"));
+    let (_, text) = text.expect("a text part");
+    let lines = text.lines().filter(|line| !line.trim().is_empty()).take(3);
+    let quoted: String = lines.map(|line| format!("554-5.7.1 {}\r\n", line.trim())).collect();
+    format!("{quoted}554 5.7.1 looks like spam")
 }
 
 async fn text(wire: &mut Wire) -> Result<Vec<u8>, End> {
