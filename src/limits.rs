@@ -36,8 +36,9 @@ pub const GROUPS_PER_CHECK: usize = 20;
 pub const PAGE_SIZE: usize = 999;
 /// Most pages followed in one listing: a million members and no endless `nextLink` chain.
 pub const MAX_PAGES: usize = 1_100;
-/// Most members of whom a check keeps what the group's list told: a few hundred bytes each.
-pub const MAX_ACQUAINTED: u64 = 20_000;
+/// Most members of whom a check keeps what the group's list told: a few hundred bytes each,
+/// where memory is to stay flat.
+pub const MAX_ACQUAINTED: u64 = 12_000;
 /// Most target groups resolved for one check.
 pub const MAX_GROUPS: usize = 200;
 

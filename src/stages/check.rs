@@ -595,6 +595,9 @@ impl Check {
                 None => unknown.push(subject.upn.clone()),
             }
         }
+        if self.acquainted.is_empty() {
+            self.acquainted = HashMap::new();
+        }
         (known, unknown)
     }
 
