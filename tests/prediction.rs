@@ -22,7 +22,10 @@ async fn a_wave_takes_as_long_as_was_foretold() {
         (1_000, Limit::Bucket { rate: 20.0, burst: 20.0 }),
         (1_000, Limit::Bucket { rate: 20.0, burst: 400.0 }),
         (60, Limit::Fixed { units: 5.0, per: Duration::from_secs(10) }),
+        (600, Limit::Fixed { units: 50.0, per: Duration::from_secs(10) }),
         (60, Limit::Sliding { units: 5.0, per: Duration::from_secs(10) }),
+        (600, Limit::Sliding { units: 50.0, per: Duration::from_secs(10) }),
+        (4_000, Limit::Bucket { rate: 20.0, burst: 3_000.0 }),
     ] {
         let mut gate = Gate::new(Throttle::of(limit));
         let options = PaceOptions::default();
