@@ -83,8 +83,9 @@ pub const DEFAULT_IN_FLIGHT: usize = 64;
 pub const MAX_IN_FLIGHT: usize = 512;
 /// Rows in the conductor's hands at once, as a multiple of the requests in flight.
 pub const ROWS_AHEAD: usize = 2;
-/// Rows read from the ledger at a time.
-pub const ROWS_PER_READ: usize = 256;
+/// Rows read from the ledger at a time: about 70 kB, below the size from which an allocator maps
+/// blocks by themselves and leaves holes between them.
+pub const ROWS_PER_READ: usize = 64;
 /// Rows checked together: twenty filters of fifteen users fill one `$batch`.
 pub const ROWS_PER_CHECK: usize = USERS_PER_FILTER * REQUESTS_PER_BATCH;
 /// Most ledger records committed in one group.

@@ -545,9 +545,7 @@ pub(super) fn rows(
         walks.join(" UNION ALL ")
     };
     let sql = format!("{ROW} WHERE r.line IN ({lines}) ORDER BY r.line LIMIT ?2");
-    db.prepare_cached(&sql)?
-        .query_map(params![after.map_or(-1, key), at_most(limit)], row_record)?
-        .collect()
+    page(db, &sql, after, limit)
 }
 
 /// At most `limit` rows behind `after`, by line, whose pass was mailed and whose notice no
@@ -568,9 +566,23 @@ pub(super) fn rows_owing_notice(
         walk("due"),
         walk("open")
     );
-    db.prepare_cached(&sql)?
-        .query_map(params![after.map_or(-1, key), at_most(limit)], row_record)?
-        .collect()
+    page(db, &sql, after, limit)
+}
+
+/// What a statement with these two parameters selects, in one block of memory: one that grows
+/// leaves holes, page after page.
+fn page(
+    db: &Connection,
+    sql: &str,
+    after: Option<Line>,
+    limit: usize,
+) -> Result<Vec<RowRecord>, rusqlite::Error> {
+    let mut page = Vec::with_capacity(limit.min(limits::ROWS_PER_CHECK));
+    let mut statement = db.prepare_cached(sql)?;
+    for row in statement.query_map(params![after.map_or(-1, key), at_most(limit)], row_record)? {
+        page.push(row?);
+    }
+    Ok(page)
 }
 
 /// One row.

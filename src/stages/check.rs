@@ -439,7 +439,7 @@ impl Check {
             paged: HashMap::new(),
             acquainted: HashMap::new(),
             lint: Lint::default(),
-            seen: HashMap::new(),
+            seen: HashMap::with_capacity(usize::try_from(rows).unwrap_or_default()),
         };
         if check.groups().len() > limits::MAX_GROUPS {
             return Err(CheckError::TooManyGroups);
