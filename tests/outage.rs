@@ -100,6 +100,27 @@ async fn a_network_that_comes_back_costs_no_row_and_is_told_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_no_is_an_answer_too() {
+    let mut conducted = Conducted::new(1, slow);
+    let heard = Arc::new(Heard::default());
+    conducted.session.watcher = Arc::clone(&heard) as _;
+    let ledger = conducted.check().await.expect("ready");
+    conducted.tenant.with(|tenant, _| {
+        tenant.options_mut().faults = Faults::default().at(Call::Issue, 1, Fault::Unreachable).at(
+            Call::Issue,
+            2,
+            Fault::Forbidden,
+        );
+    });
+    let issuance = conducted.issue(&ledger).await.expect("begun");
+    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert_eq!(ledger.counts().await.expect("counted").of(Standing::Failed), 1);
+    assert_eq!(heard.outages.load(Ordering::Relaxed), 1);
+    assert_eq!(heard.ends.load(Ordering::Relaxed), 1, "else it counts towards the next outage");
+    ledger.shut().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_network_that_stays_away_ends_the_run() {
     let mut conducted = Conducted::new(ROWS, slow);
     let ledger = conducted.check().await.expect("ready");

@@ -246,9 +246,10 @@ impl<'a> Floor<'a> {
                     return self.prove(sealed, upn).await;
                 }
                 Attempt::Failed { why } => {
-                    self.hear(News::RowFailed { line, upn, why });
-                    return Ok(Reached::Failed);
+                    self.reached();
+                    return Ok(self.failed(line, upn, why));
                 }
+                Attempt::TooLate { why } => return Ok(self.failed(line, upn, why)),
                 Attempt::Unsettled { why } => {
                     let fence = self.desk.fence;
                     self.hear(News::AnswerLost { line, upn, why, fence });
@@ -289,7 +290,7 @@ impl<'a> Floor<'a> {
         if out { Err(Halt::Outage { why }) } else { Ok(()) }
     }
 
-    /// Any row that gets through ends an outage for all.
+    /// Any row that gets through ends an outage for all, whatever its answer is.
     fn reached(&self) {
         if self.unreached_since.take().is_some() {
             self.hear(News::Reached);
@@ -300,8 +301,12 @@ impl<'a> Floor<'a> {
     async fn give_up(&self, line: Line, upn: String, lost: u32) -> Result<Reached, Halt> {
         let why = format!("{lost} attempts were lost; resume to try again");
         self.desk.ledger.record(line, Event::GivenUp { why: why.clone() }).await?;
+        Ok(self.failed(line, upn, why))
+    }
+
+    fn failed(&self, line: Line, upn: String, why: String) -> Reached {
         self.hear(News::RowFailed { line, upn, why });
-        Ok(Reached::Failed)
+        Reached::Failed
     }
 
     async fn prove(&self, sealed: Sealed, upn: String) -> Result<Reached, Halt> {

@@ -109,8 +109,13 @@ pub enum Attempt {
         /// What broke, for people.
         why: String,
     },
-    /// A definite no; the row has failed.
+    /// A definite no of Graph's; the row has failed.
     Failed {
+        /// For people.
+        why: String,
+    },
+    /// Nothing was asked, since the pass would be over too soon; the row has failed.
+    TooLate {
         /// For people.
         why: String,
     },
@@ -199,7 +204,7 @@ impl Desk {
             Err(late) => {
                 let why = late.to_string();
                 self.ledger.record(candidate.line(), Event::TooLate { why: why.clone() }).await?;
-                return Ok(Attempt::Failed { why });
+                return Ok(Attempt::TooLate { why });
             }
         };
         let intent = self.ledger.intend(candidate.line(), candidate.user(), asked, now).await?;
