@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use mailed::{count_state, taken, wave};
 use smtp::{Fault, Manner, Relay};
 use support::{Office, rate};
+use tapwave::rehearsal::options::Call;
 
 #[path = "support/certificates.rs"]
 mod certificates;
@@ -286,6 +287,22 @@ async fn a_letter_is_previewed_with_a_dummy_code_and_a_bad_template_stops_the_wa
     let ended = office.run(&[&["run"], &check[1..], &template].concat()).await.expect(3);
     assert!(ended.err.contains("letter.txt"), "{}", ended.err);
     assert_eq!(office.tenant.with(|tenant, _| tenant.passes().count()), 0);
+}
+
+// Case: a group's list lags, and somebody's address was put right a minute ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_come_from_the_people_and_not_from_their_groups_list() {
+    const ROWS: u64 = 100;
+    let office = Office::open(ROWS, &wave(ROWS)).await;
+    let relay = Relay::start(Manner::default()).await;
+    office.mail_through(&relay, rate());
+    let key = office.public_key.clone();
+    let asked = || office.tenant.with(|tenant, _| tenant.seen(Call::Users));
+    let check = ["check", "wave.csv", "-r", &key];
+    office.run(&check).await.expect(0);
+    assert_eq!(asked(), 0, "without mail the list tells enough");
+    office.run(&[&check[..], &["--deliver"]].concat()).await.expect(0);
+    assert_eq!(asked(), ROWS.div_ceil(15), "by name, fifteen at a time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
