@@ -563,9 +563,11 @@ impl Check {
                 return Ok(());
             }
         }
+        // An address decides who reads a pass, and the list may still have the one before.
+        let acquaint = self.options.mail.is_none() && people <= limits::MAX_ACQUAINTED;
         for group in groups {
             let mut members = Vec::new();
-            if people <= limits::MAX_ACQUAINTED {
+            if acquaint {
                 let acquainted = &mut self.acquainted;
                 let meet = |user: User| {
                     members.push(user.id);
