@@ -112,11 +112,11 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(15);
 /// Longest `Retry-After` that is told: what is longer, or no time at all, is told as this.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(30 * 24);
 
-/// Times that cleanup looks at a user whom Graph says it does not know: a replica may not have
-/// heard of somebody made minutes ago.
-pub const USER_LOOKS: u32 = 4;
+/// Times that a pass just created, or a user made minutes ago, is looked for before it counts as
+/// not there: a replica may not have heard of it.
+pub const LOOKS: u32 = 4;
 /// First wait between two such looks; it doubles.
-pub const BETWEEN_USER_LOOKS: Duration = Duration::from_secs(2);
+pub const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
 /// A resume checks unissued rows again when the last check is older than this.
 pub const CHECK_GOOD_FOR: Duration = Duration::from_mins(15);
 /// How far two clocks inside Graph may differ when a pass's creation time is compared with

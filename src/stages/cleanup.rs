@@ -118,8 +118,8 @@ type Looks = HashMap<UserId, Result<Option<FoundPass>, Refusal>>;
 /// everything about them, so that nobody counts as gone at the first such answer.
 async fn looked_at(graph: &Graph, users: Vec<UserId>) -> Result<Looks, Halt> {
     let mut found: Looks = users.iter().copied().zip(graph.passes(&users).await?).collect();
-    let mut wait = limits::BETWEEN_USER_LOOKS;
-    for _ in 1..limits::USER_LOOKS {
+    let mut wait = limits::BETWEEN_LOOKS;
+    for _ in 1..limits::LOOKS {
         let unknown: Vec<UserId> =
             users.iter().copied().filter(|user| is_unknown(found.get(user))).collect();
         if unknown.is_empty() {

@@ -16,11 +16,6 @@ use crate::ids::{Line, MethodId, UserId};
 use crate::ledger::{Event, IntentRecord, RowRecord, State};
 use crate::limits;
 
-/// How often a pass just created is looked for before it counts as not there.
-const LOOKS: u32 = 4;
-/// First wait between two looks; it doubles.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
-
 /// Why a row is held whose sealed pass is not on the user.
 const NOT_THERE: &str =
     "the pass that was sealed is not the one on the user; delete what is there, then resume";
@@ -221,7 +216,7 @@ impl Desk {
     }
 
     async fn look_for(&self, user: UserId, method: &MethodId) -> Result<Proof, Halt> {
-        let mut wait = BETWEEN_LOOKS;
+        let mut wait = limits::BETWEEN_LOOKS;
         for look in 1.. {
             match self.look(user).await? {
                 Ok(Some(found)) if found.id == *method => return Ok(Proof::Live),
@@ -232,7 +227,7 @@ impl Desk {
                     });
                 }
                 Err(why) => return Ok(Proof::Doubtful { why, found: None }),
-                Ok(None) if look == LOOKS => break,
+                Ok(None) if look == limits::LOOKS => break,
                 // A replica may not show a pass that is seconds old.
                 Ok(None) => self.clock.sleep(wait).await,
             }
