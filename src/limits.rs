@@ -117,6 +117,9 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(30 * 24);
 pub const LOOKS: u32 = 4;
 /// First wait between two such looks; it doubles.
 pub const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+/// For so long after it was asked for, a pass that Graph does not list may be there all the same:
+/// that cleanup did not delete it is then no sign that it was gone before.
+pub const FRESH_PASS: Duration = Duration::from_mins(1);
 /// A resume checks unissued rows again when the last check is older than this.
 pub const CHECK_GOOD_FOR: Duration = Duration::from_mins(15);
 /// How far two clocks inside Graph may differ when a pass's creation time is compared with

@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 
 use futures::future::try_join_all;
+use jiff::Timestamp;
 
 use super::issue::Halt;
+use crate::clock::later;
 use crate::graph::verdict::Refusal;
 use crate::graph::{Deletion, FoundPass, Graph};
 use crate::ids::{Line, MethodId, UserId};
@@ -22,6 +24,8 @@ pub struct Owned {
     upn: String,
     user: UserId,
     method: MethodId,
+    /// When it was asked for, in Graph's time; not known of a pass that was found.
+    asked: Option<Timestamp>,
 }
 
 impl Owned {
@@ -37,6 +41,7 @@ impl Owned {
                 upn: row.upn.clone(),
                 user: row.user?,
                 method: method.clone(),
+                asked: row.intent.as_ref().map(|intent| intent.graph_time),
             }),
             _ => None,
         }
@@ -45,7 +50,7 @@ impl Owned {
     /// A pass found on a person whom the operator named, to be deleted on their word.
     #[must_use]
     pub const fn confirmed(line: Line, upn: String, user: UserId, method: MethodId) -> Self {
-        Self { line, upn, user, method }
+        Self { line, upn, user, method, asked: None }
     }
 
     /// The row.
@@ -95,8 +100,7 @@ pub async fn remove(graph: &Graph, owned: Vec<Owned>) -> Result<Vec<Cleaned>, Ha
     let passes: Vec<(UserId, MethodId)> =
         owned.iter().map(|one| (one.user, one.method.clone())).collect();
     let deletions = graph.delete_passes(&passes).await?;
-    let users = owned.iter().map(|one| one.user).collect();
-    let found = looked_at(graph, users).await?;
+    let found = looked_at(graph, &owned, &deletions).await?;
     let now = graph.now();
     let clean = |(owned, deletion): (Owned, Deletion)| {
         let look = found.get(&owned.user);
@@ -115,21 +119,40 @@ pub async fn remove(graph: &Graph, owned: Vec<Owned>) -> Result<Vec<Cleaned>, Ha
 type Looks = HashMap<UserId, Result<Option<FoundPass>, Refusal>>;
 
 /// What each user has. A replica that has not heard of a user yet says 404 for a while to
-/// everything about them, so that nobody counts as gone at the first such answer.
-async fn looked_at(graph: &Graph, users: Vec<UserId>) -> Result<Looks, Halt> {
-    let mut found: Looks = users.iter().copied().zip(graph.passes(&users).await?).collect();
+/// everything about them, and one that has not heard of a pass lists none: nobody counts as
+/// clean at the first such answer.
+async fn looked_at(graph: &Graph, owned: &[Owned], deletions: &[Deletion]) -> Result<Looks, Halt> {
+    let mut users: Vec<UserId> = owned.iter().map(|one| one.user).collect();
+    let mut found = Looks::new();
     let mut wait = limits::BETWEEN_LOOKS;
-    for _ in 1..limits::LOOKS {
-        let unknown: Vec<UserId> =
-            users.iter().copied().filter(|user| is_unknown(found.get(user))).collect();
-        if unknown.is_empty() {
+    for look in 1.. {
+        found.extend(users.iter().copied().zip(graph.passes(&users).await?));
+        let now = graph.now();
+        users = owned
+            .iter()
+            .zip(deletions)
+            .filter(|(one, deletion)| is_doubtful(one, deletion, found.get(&one.user), now))
+            .map(|(one, _)| one.user)
+            .collect();
+        if users.is_empty() || look == limits::LOOKS {
             break;
         }
         graph.pause(wait).await;
         wait *= 2;
-        found.extend(unknown.iter().copied().zip(graph.passes(&unknown).await?));
     }
     Ok(found)
+}
+
+/// Whether another look may show what this one did not.
+fn is_doubtful(
+    owned: &Owned,
+    deletion: &Deletion,
+    look: Option<&Result<Option<FoundPass>, Refusal>>,
+    now: Timestamp,
+) -> bool {
+    let fresh = owned.asked.is_some_and(|asked| now < later(asked, limits::FRESH_PASS));
+    let unseen = fresh && *deletion != Deletion::Deleted && matches!(look, Some(Ok(None)));
+    unseen || is_unknown(look)
 }
 
 fn is_unknown(look: Option<&Result<Option<FoundPass>, Refusal>>) -> bool {
@@ -182,4 +205,33 @@ pub async fn remove_recorded(
     });
     try_join_all(records).await?;
     Ok(cleaned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Case: a run is broken off and cleaned up at once, through a replica that has heard of the
+    // people and not yet of their passes. It says 404 to the DELETE and lists nothing.
+    #[test]
+    fn a_fresh_pass_that_was_neither_deleted_nor_seen_is_looked_for_again() {
+        let asked: Timestamp = "2026-03-01T08:00:00Z".parse().expect("a time");
+        let owned = |asked| Owned {
+            line: Line(2),
+            upn: "ada@contoso.example".into(),
+            user: UserId::new(uuid::Uuid::nil()),
+            method: "ours".parse().expect("an id"),
+            asked,
+        };
+        let (fresh, found) = (owned(Some(asked)), owned(None));
+        let soon = later(asked, limits::FRESH_PASS / 2);
+        let late = later(asked, limits::FRESH_PASS);
+        let nothing = Ok(None);
+        let doubtful =
+            |one: &Owned, deletion: &Deletion, now| is_doubtful(one, deletion, Some(&nothing), now);
+        assert!(doubtful(&fresh, &Deletion::Gone, soon));
+        assert!(!doubtful(&fresh, &Deletion::Deleted, soon), "Graph deleted it itself");
+        assert!(!doubtful(&fresh, &Deletion::Gone, late), "every replica has heard of it");
+        assert!(!doubtful(&found, &Deletion::Gone, soon), "seen a moment ago, and gone now");
+    }
 }
