@@ -50,7 +50,7 @@
 //! | 10 | [`report`], [`rehearsal`] | every word a person sees; a simulated tenant |
 //! | 9 | [`settings`] | flags, environment and tapwave.toml as one validated value |
 //! | 8 | [`cli`], [`run`] | flags and their help; the conductor |
-//! | 7 | [`stages`] | check, issue, settle, seal, clean up |
+//! | 7 | [`stages`] | check, issue, settle, seal, deliver, clean up |
 //! | 6 | [`auth`], [`courier`] | access tokens; mails on their way |
 //! | 5 | [`graph`] | the calls, typed |
 //! | 4 | [`ledger`], [`roster`], [`letter`] | the durable record; CSV to rows; a mail's bytes |

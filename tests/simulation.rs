@@ -417,8 +417,9 @@ impl Story {
     }
 }
 
-/// Lets a session work to its end; nothing comes of one that is killed. A kill drops everything where it stands; what the ledger
-/// was asked for before is still written, as it would be a moment earlier.
+/// Lets a session work to its end; nothing comes of one that is killed. A kill drops everything
+/// where it stands; what the ledger was asked for before is still written, as it would be a
+/// moment earlier.
 async fn ended<T>(
     work: impl Future<Output = T>,
     end: End,
