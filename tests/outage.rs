@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use tapwave::ledger::Standing;
 use tapwave::limits;
 use tapwave::progress::{News, Watcher};
@@ -117,6 +118,27 @@ async fn a_no_is_an_answer_too() {
     assert_eq!(ledger.counts().await.expect("counted").of(Standing::Failed), 1);
     assert_eq!(heard.outages.load(Ordering::Relaxed), 1);
     assert_eq!(heard.ends.load(Ordering::Relaxed), 1, "else it counts towards the next outage");
+    ledger.shut().await;
+}
+
+/// The clocks disagree after a sleep, so that Graph's own is asked, and nobody answers yet.
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_has_slept_waits_for_its_network() {
+    let mut conducted = Conducted::new(20, slow);
+    let ledger = conducted.check().await.expect("ready");
+    conducted.session.clock.jump(SignedDuration::from_hours(1));
+    let tenant = conducted.tenant.clone();
+    let down = Faults::default().with(None, 1.0, Fault::Unreachable);
+    tenant.with(|tenant, _| tenant.options_mut().faults = down);
+    let repair = async {
+        tokio::time::sleep(Duration::from_mins(2)).await;
+        tenant.with(|tenant, _| tenant.options_mut().faults = Faults::default());
+    };
+    let (issuance, ()) = tokio::join!(conducted.issue(&ledger), repair);
+    let issuance = issuance.expect("begun");
+    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert_eq!(ledger.counts().await.expect("counted").of(Standing::Sealed), 20);
+    assert_eq!(conducted.live(), 20);
     ledger.shut().await;
 }
 

@@ -198,7 +198,13 @@ impl Desk {
                 return Ok(Attempt::Again { hindrance: Hindrance::Unreachable, why });
             }
         }
-        let now = self.graph.time().await?;
+        let now = match self.graph.time().await {
+            // Nothing was asked for yet: a machine that has just woken waits for its network.
+            Err(GraphError::Outage { why }) if !self.is_refused() => {
+                return Ok(Attempt::Again { hindrance: Hindrance::Unreachable, why });
+            }
+            told => told?,
+        };
         let asked = match candidate.asked_at(now, self.min_lifetime) {
             Ok(asked) => asked,
             Err(late) => {
@@ -229,6 +235,11 @@ impl Desk {
                 Ok(Attempt::Unsettled { why })
             }
         }
+    }
+
+    /// Whether the budget that Graph's time is read from has had nothing but refusals lately.
+    fn is_refused(&self) -> bool {
+        self.graph.pace().refused_since(Budget::Directory).is_some()
     }
 
     /// Deletes a pass that could not be sealed, while its id is still known.
