@@ -142,6 +142,36 @@ async fn a_machine_that_has_slept_waits_for_its_network() {
     ledger.shut().await;
 }
 
+/// What an outage lost is settled five minutes later, and then looked at once more: both while
+/// the network is away again, or still.
+#[tokio::test(start_paused = true)]
+async fn an_outage_longer_than_the_fence_is_borne_too() {
+    for (away_from, seen) in [(240, 0), (0, 1)] {
+        let mut conducted = Conducted::new(3, slow);
+        let ledger = conducted.check().await.expect("ready");
+        let tenant = conducted.tenant.clone();
+        let set = |faults| tenant.with(|tenant, _| tenant.options_mut().faults = faults);
+        set(Faults::default().at(Call::Issue, 1, Fault::LostAfter));
+        let trouble = async {
+            tokio::time::sleep(Duration::from_secs(away_from)).await;
+            // Either at once, or when the row has been settled and asked for again.
+            while tenant.with(|tenant, _| tenant.seen(Call::Look)) < seen {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            set(Faults::default().with(Call::Look, 1.0, Fault::Unreachable));
+            tokio::time::sleep(Duration::from_mins(10)).await;
+            set(Faults::default());
+        };
+        let (issuance, ()) = tokio::join!(conducted.issue(&ledger), trouble);
+        let issuance = issuance.expect("begun");
+        assert!(issuance.halt.is_none(), "{away_from} s: {:?}", issuance.halt);
+        let counts = ledger.counts().await.expect("counted");
+        assert_eq!(counts.of(Standing::Sealed), 3, "{away_from} s: {counts:?}");
+        assert_eq!(conducted.live(), 3);
+        ledger.shut().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_network_that_stays_away_ends_the_run() {
     let mut conducted = Conducted::new(ROWS, slow);

@@ -297,6 +297,32 @@ impl<'a> Floor<'a> {
         }
     }
 
+    /// Looks at a user until somebody answers, for as long as issuing would try: the answers
+    /// that an outage took are settled behind the fence, when it may not be over. `None` if the
+    /// drain began before.
+    async fn through_outage<F>(&self, look: impl Fn() -> F) -> Result<Option<Settled>, Halt>
+    where
+        F: Future<Output = Result<Settled, Halt>>,
+    {
+        let mut tried = 0;
+        loop {
+            match look().await {
+                Err(Halt::Outage { why }) if !self.desk.is_refused() => {
+                    self.endure(Hindrance::Unreachable, why)?;
+                }
+                looked => {
+                    if looked.is_ok() {
+                        self.reached();
+                    }
+                    return looked.map(Some);
+                }
+            }
+            if self.stops_within(counted(&mut tried)).await {
+                return Ok(None);
+            }
+        }
+    }
+
     /// The row has failed until an operator resumes the run.
     async fn give_up(&self, line: Line, upn: String, lost: u32) -> Result<Reached, Halt> {
         let why = format!("{lost} attempts were lost; resume to try again");
@@ -314,15 +340,17 @@ impl<'a> Floor<'a> {
             return Ok(Reached::Sealed(sealed.line()));
         }
         let line = sealed.line();
-        let looked = self.desk.verify(line, sealed.user(), sealed.method()).await;
+        let look = || self.desk.verify(line, sealed.user(), sealed.method());
+        let looked = self.through_outage(look).await;
         // What is not proven is not handed over, also when nobody could look.
-        if !matches!(looked, Ok(Settled::Sealed)) {
+        if !matches!(looked, Ok(Some(Settled::Sealed))) {
             self.vault.forget(line);
         }
         Ok(match looked? {
-            Settled::Sealed => Reached::Sealed(line),
-            Settled::Free => Reached::Free(line),
-            Settled::Held { why } => {
+            None => Reached::Stopped,
+            Some(Settled::Sealed) => Reached::Sealed(line),
+            Some(Settled::Free) => Reached::Free(line),
+            Some(Settled::Held { why }) => {
                 self.hear(News::RowHeld { line, upn, why });
                 Reached::Held
             }
@@ -330,10 +358,11 @@ impl<'a> Floor<'a> {
     }
 
     async fn settle(&self, line: Line) -> Result<Reached, Halt> {
-        match self.desk.settle(line).await? {
-            Settled::Free => Ok(Reached::Free(line)),
-            Settled::Sealed => Ok(Reached::Sealed(line)),
-            Settled::Held { why } => {
+        match self.through_outage(|| self.desk.settle(line)).await? {
+            None => Ok(Reached::Stopped),
+            Some(Settled::Free) => Ok(Reached::Free(line)),
+            Some(Settled::Sealed) => Ok(Reached::Sealed(line)),
+            Some(Settled::Held { why }) => {
                 let row = self.desk.ledger.row(line).await?;
                 let upn = row.map(|row| row.upn).unwrap_or_default();
                 self.hear(News::RowHeld { line, upn, why });

@@ -237,9 +237,13 @@ impl Desk {
         }
     }
 
-    /// Whether the budget that Graph's time is read from has had nothing but refusals lately.
-    fn is_refused(&self) -> bool {
-        self.graph.pace().refused_since(Budget::Directory).is_some()
+    /// Whether the latest word of a budget was a refusal: Graph is there, and wants to be left
+    /// alone.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        [Budget::Directory, Budget::PassReads, Budget::PassWrites]
+            .into_iter()
+            .any(|budget| self.graph.pace().refused_since(budget).is_some())
     }
 
     /// Deletes a pass that could not be sealed, while its id is still known.
