@@ -347,6 +347,10 @@ async fn an_address_that_the_relay_cannot_take_is_found_before_any_pass() {
     let run = ["run", "wave.csv", "-r", &key, "--deliver"];
     let ended = office.run(&run).await.expect(3);
     assert!(ended.err.contains("line 3 (1 row in all) has letters outside ASCII"), "{}", ended.err);
+    // Nor may it turn out when the pass has gone out to somebody else.
+    let split = ["--to", "mail", "--notice-to", "column:deliverTo"];
+    let ended = office.run(&[&run[..], &split].concat()).await.expect(3);
+    assert!(ended.err.contains("line 3 (1 row in all) has letters outside ASCII"), "{}", ended.err);
     office.change_settings("from =", "reply_to = \"hülfe@contoso.example\"\nfrom =");
     let ended = office.run(&run).await.expect(3);
     assert!(ended.err.contains("reply_to in tapwave.toml has letters"), "{}", ended.err);

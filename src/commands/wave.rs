@@ -11,7 +11,7 @@ use crate::courier::settings::MailPlan;
 use crate::courier::{NEEDS_UTF8, Scripts};
 use crate::exit::Exit;
 use crate::ids::Line;
-use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, RunFolder, Standing};
+use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, Reader, RunFolder, Standing};
 use crate::limits;
 use crate::report::{count, shown};
 use crate::run::intake::{self, Letters, RunAbout, Verdict};
@@ -147,20 +147,22 @@ fn beyond_ascii(draft: &Draft, plan: &MailPlan) -> Result<Option<String>, Failur
     if ours.any(|mailbox| !mailbox.address().is_ascii()) {
         return Ok(Some(format!("from or reply_to in tapwave.toml {NEEDS_UTF8}")));
     }
+    let beyond =
+        |reader: &Option<Reader>| reader.as_ref().is_some_and(|reader| !reader.address.is_ascii());
     let (mut first, mut rows, mut after) = (None, 0, None);
     loop {
         let page = draft.rows(&[Standing::Checked], after, limits::ROWS_PER_READ)?;
         let Some(last) = page.last() else { break };
         after = Some(last.line);
-        let readers = page.iter().filter_map(|row| Some((row.line, row.reader.as_ref()?)));
-        for (line, _) in readers.filter(|(_, reader)| !reader.address.is_ascii()) {
-            first.get_or_insert(line);
+        // A notice that is refused afterwards tells nobody of a pass that has gone out.
+        for row in page.iter().filter(|row| beyond(&row.reader) || beyond(&row.notice_reader)) {
+            first.get_or_insert(row.line);
             rows += 1;
         }
     }
     Ok(first.map(|line| {
         let rows = count(rows, "row", "rows");
-        format!("the mail address of line {line} ({rows} in all) {NEEDS_UTF8}")
+        format!("a mail address of line {line} ({rows} in all) {NEEDS_UTF8}")
     }))
 }
 
