@@ -326,3 +326,18 @@ async fn graph_sends_from_a_mailbox_and_keeps_no_copy() {
     }
     assert_eq!(count_state(&office.rows().await, "delivered"), 5);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_mailed_the_pass_of_somebody_else() {
+    let office = Office::open(2, &wave(2)).await;
+    let relay = Relay::start(Manner::default()).await;
+    office.mail_through(&relay, rate());
+    let key = office.public_key.clone();
+    office.run(&["run", "wave.csv", "-r", &key, "--run", "swapped"]).await.expect(0);
+    let ledger = rusqlite::Connection::open(office.path("swapped").join("ledger.db"));
+    let swap = "UPDATE sealed SET line = -line; UPDATE sealed SET line = 5 + line";
+    ledger.expect("a ledger").execute_batch(swap).expect("swapped");
+    let ended = office.run(&["deliver", "swapped", "-i", "key.txt"]).await.expect(7);
+    assert_eq!(ended.err.matches("somebody else's pass").count(), 2, "{}", ended.err);
+    assert_eq!(relay.seen().taken.len(), 0);
+}

@@ -30,7 +30,7 @@ use crate::letter::{
 };
 use crate::limits;
 use crate::roster::{Header, Wanted};
-use crate::vault::{HandoffError, Identities, OpenError, Spool, open};
+use crate::vault::{HandoffError, Identities, OpenError, OpenedRow, Spool, open};
 
 /// The language of readers of whom none is known.
 const ANY_LANGUAGE: &str = "en";
@@ -198,6 +198,11 @@ pub enum Unwritten {
     /// This process's copy cannot be read.
     #[error(transparent)]
     Spool(#[from] HandoffError),
+    /// The sealed copy is somebody else's: a ledger that was changed by hand.
+    #[error(
+        "its sealed copy holds somebody else's pass, so nothing is mailed; start a new run for it"
+    )]
+    NotTheirs,
     /// A letter with a code, and nothing to open the sealed copy with.
     #[error("its sealed copy needs an identity; give it with -i")]
     NoKey,
@@ -571,16 +576,20 @@ impl Mailroom {
         let facts = self.desk.facts(row, &self.header, channel, &terms)?;
         let fill =
             |content: &Content<'_>| self.desk.templates.render(content, locale(&reader), &facts);
+        let code = |opened: &OpenedRow| match opened.is_for(&facts.upn) {
+            true => Ok(fill(&Content::Opened(opened))?),
+            false => Err(Unwritten::NotTheirs),
+        };
         let sealed = || ciphertext.ok_or(Unwritten::NoCopy);
         let letter = match (self.desk.mode_of(channel), key) {
             (Mode::Notice, _) => fill(&Content::Notice)?,
             (Mode::Sealed, _) => fill(&Content::Sealed(sealed()?))?,
-            (Mode::Pass, Key::Spool(spool)) => fill(&Content::Opened(&spool.open(row.line)?))?,
+            (Mode::Pass, Key::Spool(spool)) => code(&spool.open(row.line)?)?,
             (Mode::Pass, Key::Identities(identities)) => {
                 let mut letter = None;
                 unhurried(|| {
                     open(sealed()?, identities, |row| {
-                        letter = Some(fill(&Content::Opened(row)));
+                        letter = Some(code(row));
                         Ok(())
                     })
                     .map_err(Unwritten::from)
