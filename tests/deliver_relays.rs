@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use mailed::{count_state, taken, wave};
 use proxy::{Proxy, Ways};
-use smtp::{Fault, Manner, Relay};
+use smtp::{Manner, Relay};
 use support_office::{Ended, Office};
+use tapwave::rehearsal::options::{Call, Fault, Faults};
 
 #[path = "support/certificates.rs"]
 mod certificates;
@@ -133,7 +134,7 @@ async fn a_relay_that_lets_nobody_in_is_a_matter_of_sign_in() {
     const ROWS: u64 = 12;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     // Each mail needs a line of its own, thus a sign-in.
-    let faults = VecDeque::from(vec![Fault::CutAfterAnswer; 24]);
+    let faults = VecDeque::from(vec![smtp::Fault::CutAfterAnswer; 24]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
     office.mail_through(&relay, 120);
     let key = office.public_key.clone();
@@ -285,9 +286,38 @@ async fn with_an_identity_issuing_does_not_wait_for_a_slow_relay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_an_identity_lost_answers_let_no_passes_pile_up() {
+    const ROWS: u64 = 12;
+    let office = Office::open(ROWS, &wave(ROWS)).await;
+    let slow = Duration::from_millis(300);
+    let relay = Relay::start(Manner { slow, ..Manner::default() }).await;
+    office.mail_through(&relay, FAST);
+    office.change_settings("max_connections = 3", "max_connections = 1");
+    // All behind one fence, which ends for all of them at about the same time.
+    let lost = |faults: Faults, nth| faults.at(Call::Issue, nth, Fault::LostBefore);
+    let lost = (1..=8).fold(Faults::default(), lost);
+    office.tenant.with(|tenant, _| tenant.options_mut().faults = lost);
+    let key = office.public_key.clone();
+    let run = ["run", "wave.csv", "-r", &key, "--deliver", "--fence", "500ms"];
+    let running = office.command(&run).spawn().expect("a process");
+    let mut most = 0;
+    until("all have theirs", async || {
+        let passes = office.tenant.with(|tenant, _| tenant.passes().count());
+        let mailed = relay.seen().taken.len();
+        most = most.max(passes.saturating_sub(mailed));
+        mailed as u64 == ROWS
+    })
+    .await;
+    let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
+    assert!(ended.await.expect("a thread").expect("a process").status.success());
+    assert!(most <= 2, "{most} passes waited for one connection");
+    assert!(taken(&relay).values().all(|times| *times == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn silence_after_the_dot_is_held_until_somebody_asks_for_the_same_bytes() {
     let office = Office::open(2, &wave(2)).await;
-    let faults = VecDeque::from([Fault::SilentAfterDot]);
+    let faults = VecDeque::from([smtp::Fault::SilentAfterDot]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
     office.mail_through(&relay, FAST);
     let key = office.public_key.clone();
@@ -321,7 +351,7 @@ async fn one_full_mailbox_holds_nobody_up() {
     const ROWS: u64 = 30;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     // As many as there are connections, each for five seconds.
-    let faults = VecDeque::from(vec![Fault::Rcpt("452 4.2.2 mailbox full"); 3]);
+    let faults = VecDeque::from(vec![smtp::Fault::Rcpt("452 4.2.2 mailbox full"); 3]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
     office.mail_through(&relay, FAST);
     let key = office.public_key.clone();

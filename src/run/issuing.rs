@@ -398,6 +398,8 @@ struct Shift<'a> {
     last_success: Instant,
     /// Rows whose answers were lost since then: one alone is its own misfortune, no outage.
     lost_since: HashSet<Line>,
+    /// Rows that were settled and may be tried again; they wait their turn as others do.
+    freed: VecDeque<Candidate>,
     halt: Option<Halt>,
 }
 
@@ -417,6 +419,7 @@ impl<'a> Shift<'a> {
             losses: HashMap::new(),
             last_success: floor.desk.clock.instant(),
             lost_since: HashSet::new(),
+            freed: VecDeque::new(),
             halt: None,
         }
     }
@@ -520,7 +523,11 @@ impl<'a> Shift<'a> {
             self.floor.desk.graph.pace().max_in_flight() * limits::ROWS_AHEAD
         };
         while self.working.len() < room.min(self.room_for_mail()) {
-            match self.source.next().await {
+            let next = match self.freed.pop_front() {
+                Some(candidate) => Ok(Some(candidate)),
+                None => self.source.next().await,
+            };
+            match next {
                 Ok(Some(candidate)) => self.working.push(Box::pin(self.floor.row(candidate))),
                 Ok(None) => return,
                 Err(error) => {
@@ -592,8 +599,8 @@ impl<'a> Shift<'a> {
                 let floor = self.floor;
                 if losses >= limits::MAX_ATTEMPTS {
                     self.working.push(Box::pin(floor.give_up(line, row.upn, losses)));
-                } else if let Some(candidate) = Candidate::restore(&row) {
-                    self.working.push(Box::pin(floor.row(candidate)));
+                } else {
+                    self.freed.extend(Candidate::restore(&row));
                 }
             }
             Ok(None) => {}
