@@ -344,6 +344,9 @@ async fn a_refused_mail_goes_to_another_address_when_one_is_given() {
         let ended = office.run(&[&deliver[..], &["--readdress", wish]].concat()).await.expect(2);
         assert!(ended.err.contains(says), "{wish}: {}", ended.err);
     }
+    let twice = ["--readdress", "2=a@home.example", "--readdress", "2=b@home.example"];
+    let ended = office.run(&[&deliver[..], &twice].concat()).await.expect(2);
+    assert!(ended.err.contains("names line 2 twice"), "{}", ended.err);
     let both = ["--readdress", "2=Neu <new@home.example>", "--readdress", "3=other@home.example"];
     office.run(&[&deliver[..], &both].concat()).await.expect(0);
     let taken = taken(&relay);

@@ -3,7 +3,7 @@
 //!
 //! In a run, `Mails` goes along with issuing; [`deliver`] is the command of its own.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use futures::future::LocalBoxFuture;
@@ -239,6 +239,9 @@ pub enum ReaddressError {
         "--readdress names line {0}, and the run has no row there; tapwave status lists the rows"
     )]
     NoRow(Line),
+    /// Two addresses for one mail.
+    #[error("--readdress names line {0} twice; keep the address that is meant")]
+    Twice(Line),
     /// Its mail has gone out, may have gone out, or cannot go out.
     #[error(
         "--readdress names line {line}, which is {state}: only a mail that certainly did not go out can go elsewhere; tapwave status tells how far it is"
@@ -256,8 +259,11 @@ pub enum ReaddressError {
 /// # Errors
 /// [`ReaddressError`]
 pub async fn readdress(ledger: &Ledger, readers: &[(Line, Mailbox)]) -> Result<(), ReaddressError> {
-    let mut events = Vec::new();
+    let (mut events, mut named) = (Vec::new(), HashSet::new());
     for (line, to) in readers {
+        if !named.insert(*line) {
+            return Err(ReaddressError::Twice(*line));
+        }
         let row = ledger.row(*line).await?.ok_or(ReaddressError::NoRow(*line))?;
         let state = row.state.name();
         let (channel, reader) =
