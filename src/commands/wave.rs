@@ -382,7 +382,7 @@ pub(super) async fn finish(
         exit = exit.and(Exit::DeliveryIncomplete);
     }
     exit = exit.and(super::deliver::stopped(issuance.mail.as_ref(), world));
-    if issuance.drained && summary.waiting() + summary.unsettled > 0 {
+    if issuance.drained && (summary.waiting() + summary.unsettled > 0 || undelivered) {
         exit = exit.and(Exit::Interrupted);
     }
     for failure in
