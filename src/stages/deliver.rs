@@ -576,9 +576,11 @@ impl Mailroom {
         let facts = self.desk.facts(row, &self.header, channel, &terms)?;
         let fill =
             |content: &Content<'_>| self.desk.templates.render(content, locale(&reader), &facts);
-        let code = |opened: &OpenedRow| match opened.is_for(&facts.upn) {
-            true => Ok(fill(&Content::Opened(opened))?),
-            false => Err(Unwritten::NotTheirs),
+        let code = |opened: &OpenedRow| {
+            if !opened.is_for(&facts.upn) {
+                return Err(Unwritten::NotTheirs);
+            }
+            Ok(fill(&Content::Opened(opened))?)
         };
         let sealed = || ciphertext.ok_or(Unwritten::NoCopy);
         let letter = match (self.desk.mode_of(channel), key) {
