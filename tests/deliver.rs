@@ -76,7 +76,11 @@ async fn under_every_fault_nothing_is_doubled_and_nothing_lost() {
     office.mail_through(&relay, rate());
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--json"];
-    let summary = office.run(&run).await.expect(7).json();
+    let ended = office.run(&run).await.expect(7);
+    let says = |word: &str| ended.err.contains(word);
+    assert!(says("--retry-refused") && says("--resend-unsettled"), "{}", ended.err);
+    assert!(!says("tapwave resume"), "no resume sends these: {}", ended.err);
+    let summary = ended.json();
     assert_eq!(summary["sealed"], 2, "the two that were refused");
     // What was cut within the text is of unknown fate too if its dot was already on the way.
     let lost = summary["unsettled"].as_u64().expect("a number");

@@ -15,7 +15,7 @@ use crate::ledger::{Access, Ledger, MailOptions, Standing};
 use crate::letter::Mode;
 use crate::report::{count, shown};
 use crate::roster::Header;
-use crate::run::delivering::{self, Delivery, Post, Wish};
+use crate::run::delivering::{self, Delivery, OpenMail, Post, Wish};
 use crate::run::{Session, Summary, issuing};
 use crate::settings::{self, Settings};
 use crate::stages::cleanup::Fate;
@@ -209,11 +209,11 @@ async fn finish(
         }
     }
     let mut exit = Exit::Done;
-    if delivery.undelivered > 0 {
+    if delivery.open.rows > 0 {
         exit = exit.and(Exit::DeliveryIncomplete);
     }
     exit = exit.and(stopped(delivery.stopped.as_ref(), world));
-    if delivery.drained && delivery.undelivered > 0 {
+    if delivery.drained && delivery.open.rows > 0 {
         exit = exit.and(Exit::Interrupted);
     }
     let name = ledger.folder().name();
@@ -228,17 +228,24 @@ async fn finish(
     if exit != Exit::Done {
         next.push((format!("tapwave status {name}"), "shows every row"));
     }
-    if delivery.unsettled > 0 {
+    next.extend(by_word(delivery.open, &name));
+    report.next(&next);
+    Ok(exit)
+}
+
+/// What to type for mails that go out again only when a person says so.
+pub(super) fn by_word(open: OpenMail, name: &str) -> Vec<(String, &'static str)> {
+    let mut next = Vec::new();
+    if open.unsettled > 0 {
         let resend = format!("tapwave deliver {name} -i IDENTITY --resend-unsettled");
         next.push((resend, "repeats mails of unknown fate with identical bytes"));
     }
-    if delivery.refused > 0 {
+    if open.refused > 0 {
         let retry = format!("tapwave deliver {name} -i IDENTITY --retry-refused");
         next.push((
             retry,
             "tries refused mails anew; --readdress LINE=ADDRESS sends one elsewhere",
         ));
     }
-    report.next(&next);
-    Ok(exit)
+    next
 }

@@ -14,6 +14,7 @@ use crate::ids::Line;
 use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, Reader, RunFolder, Standing};
 use crate::limits;
 use crate::report::{count, shown};
+use crate::run::delivering::{OpenMail, open_mail};
 use crate::run::intake::{self, Letters, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
 use crate::run::{Session, Summary};
@@ -353,6 +354,8 @@ pub(super) async fn finish(
 ) -> Result<Exit, Failure> {
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
     let summary = Summary::of(ledger, session, 0).await;
+    let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
+    let open = if mailed { open_mail(ledger, session).await } else { Ok(OpenMail::default()) };
     ledger.shut().await;
     let report = &world.report;
     let summary = match summary {
@@ -374,7 +377,6 @@ pub(super) async fn finish(
     if summary.failed + (summary.unsettled - summary.mailing) + summary.held > 0 {
         exit = exit.and(Exit::RowsFailed);
     }
-    let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
     let locked = summary.sealed + summary.mailing > 0;
     let untold = summary.notices.is_some_and(|notices| notices.notices_open > 0);
     let undelivered = mailed && (locked || untold);
@@ -391,24 +393,38 @@ pub(super) async fn finish(
         exit = exit.and(failure.exit);
         report.warn_of(&failure.told);
     }
-    let name = ledger.folder().name();
+    report.next(&what_next(exit, &summary, open?, &ledger.folder().name()));
+    Ok(exit)
+}
+
+/// What to type after issuing.
+fn what_next(
+    exit: Exit,
+    summary: &Summary,
+    open: OpenMail,
+    name: &str,
+) -> Vec<(String, &'static str)> {
     let mut next = Vec::new();
-    if exit != Exit::Done {
+    // What only a person's word sends is sent by no resume.
+    let by_itself = open.rows > open.unsettled + open.refused;
+    if exit != Exit::Done && (exit != Exit::DeliveryIncomplete || by_itself) {
         next.push((format!("tapwave resume {name}"), "carries on"));
+    }
+    if exit != Exit::Done {
         next.push((format!("tapwave status {name}"), "shows every row"));
     }
-    if undelivered {
+    if by_itself {
         // A notice needs nothing to be opened.
-        let identity = if locked { " -i IDENTITY" } else { "" };
+        let identity = if summary.sealed + summary.mailing > 0 { " -i IDENTITY" } else { "" };
         let deliver = format!("tapwave deliver {name}{identity}");
         next.push((deliver, "mails what is not yet delivered"));
     }
+    next.extend(super::deliver::by_word(open, name));
     if summary.sealed + summary.mailing + summary.delivered > 0 {
         next.push((format!("tapwave open {name} -i IDENTITY"), "reads the passes"));
         next.push((format!("tapwave cleanup {name}"), "removes them all when the wave is over"));
     }
-    report.next(&next);
-    Ok(exit)
+    next
 }
 
 /// One row's letters with a dummy code, on stdout.

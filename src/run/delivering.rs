@@ -293,20 +293,28 @@ pub struct Delivery {
     /// Why it stopped before its end.
     pub stopped: Option<Stop>,
     /// Rows that are due and whose mail, or the notice of it, nobody took.
-    pub undelivered: u64,
+    pub open: OpenMail,
     /// Those of them that an earlier process sealed before it broke off: what stands on the user
     /// is not known until a resume has looked, so they are not mailed.
     pub unproven: u64,
-    /// Those of them whose mail is of unknown fate.
-    pub unsettled: u64,
-    /// Those of them whose mail was refused for good.
-    pub refused: u64,
     /// Rows that start later than `due`.
     pub later: u64,
     /// Passes that were removed because their mail was refused.
     pub revoked: Vec<Cleaned>,
     /// Whether somebody wished to stop.
     pub drained: bool,
+}
+
+/// Rows whose mail, or the notice of it, nobody took. Those of unknown fate and those refused
+/// for good go out again only when a person says so.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct OpenMail {
+    /// All of them.
+    pub rows: u64,
+    /// Those of unknown fate.
+    pub unsettled: u64,
+    /// Those refused for good.
+    pub refused: u64,
 }
 
 /// Mails what is sealed and not yet delivered.
@@ -340,21 +348,36 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     if wish.revoke && !delivery.drained {
         delivery.revoked = revoke(ledger, session).await?;
     }
-    let held_by = |row: &RowRecord, again: Again| {
-        let freed = next_mail(row, again).is_some() && next_mail(row, Again::default()).is_none();
-        u64::from(freed)
-    };
     gather(ledger, session, |row| {
         if is_due(row) {
             let unproven = matches!(row.state, State::Sealed { proven: false, .. });
-            delivery.undelivered += 1;
             delivery.unproven += u64::from(unproven);
-            delivery.unsettled += held_by(row, Again { unsettled: true, refused: false });
-            delivery.refused += held_by(row, Again { unsettled: false, refused: true });
+            delivery.open.add(row);
         }
     })
     .await?;
     Ok(delivery)
+}
+
+/// The rows of a run whose mail, or the notice of it, nobody took.
+///
+/// # Errors
+/// [`Halt`], from the ledger.
+pub async fn open_mail(ledger: &Ledger, session: &Session) -> Result<OpenMail, Halt> {
+    let mut open = OpenMail::default();
+    gather(ledger, session, |row| open.add(row)).await?;
+    Ok(open)
+}
+
+impl OpenMail {
+    fn add(&mut self, row: &RowRecord) {
+        let held_by = |again| {
+            u64::from(next_mail(row, again).is_some() && next_mail(row, Again::default()).is_none())
+        };
+        self.rows += 1;
+        self.unsettled += held_by(Again { unsettled: true, refused: false });
+        self.refused += held_by(Again { unsettled: false, refused: true });
+    }
 }
 
 async fn work(mails: &mut Mails<'_>, session: &Session) -> Result<(), Halt> {
