@@ -211,10 +211,10 @@ impl From<CheckError> for Failure {
                 return graph.into();
             }
             CheckError::PolicyDisabled => {
-                "enable it in Entra: Protection → Authentication methods → Temporary Access Pass"
+                "tapwave policy enable turns it on, or Entra → Authentication methods → Temporary Access Pass"
             }
             CheckError::NobodyIncluded => {
-                "add a target group in Entra: Protection → Authentication methods → Temporary Access Pass"
+                "tapwave policy include GROUP adds one, or Entra → Authentication methods → Temporary Access Pass"
             }
             CheckError::GroupsUnreadable => {
                 return Self::permissions(&[Need::ReadGroups], "access");

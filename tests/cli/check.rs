@@ -68,7 +68,7 @@ fn a_disabled_policy_ends_the_check() {
     let bench = Bench::of(1);
     bench.tenant(|tenant, _| tenant.policy_mut().enabled = false);
     let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY]).ends(3);
-    said.says(["policy of this tenant is disabled", "hint: enable it in Entra"]);
+    said.says(["policy of this tenant is disabled", "hint: tapwave policy enable"]);
     bench.is_unchanged();
 }
 
@@ -78,7 +78,7 @@ fn a_policy_without_targets_ends_the_check() {
     let bench = Bench::of(1);
     bench.tenant(|tenant, _| tenant.policy_mut().include.clear());
     let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY]).ends(3);
-    said.says(["includes nobody", "hint: add a target group"]);
+    said.says(["includes nobody", "hint: tapwave policy include GROUP"]);
 }
 
 // Case: lifetimes below and above what the policy allows, by column and by flag.
