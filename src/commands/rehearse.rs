@@ -313,15 +313,20 @@ fn teach(args: &RehearseArgs, issued: u64, world: &World) {
     ));
     report.say("");
     let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv")).display();
-    report.say("for the real thing, sign in (az login with a service principal, or AZURE_* variables), then:");
-    for (command, why) in [
+    report.say(
+        "for the real thing, sign in (az login with a service principal, AZURE_* variables, or",
+    );
+    report.say("--auth interactive with each command), then:");
+    let steps = [
         ("tapwave keygen -o key.txt".to_owned(), "an identity; its public key is age1…"),
         (format!("tapwave check {wave} -r age1…"), "is everything ready? changes nothing"),
         (format!("tapwave run {wave} -r age1…"), "issues, seals, writes the handoff"),
         ("tapwave open latest -i key.txt".to_owned(), "reads the passes"),
         ("tapwave cleanup latest".to_owned(), "removes every pass when the wave is over"),
-    ] {
-        report.say(format_args!("  {command:<44} {why}"));
+    ];
+    let width = steps.iter().map(|(command, _)| command.chars().count()).max().unwrap_or_default();
+    for (command, why) in steps {
+        report.say(format_args!("  {command:<width$}   {why}"));
     }
 }
 
