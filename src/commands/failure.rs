@@ -38,6 +38,8 @@ const SIGN_IN_OUTAGE_HINT: &str =
     "check the network, the proxy, --tenant and --authority-url, or try again later";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
 const OUTAGE_HINT: &str = "nothing is lost: tapwave resume latest carries on when Graph is back";
+const UNREACHED_HINT: &str =
+    "check the network, the proxy and --graph-url, or try again when Graph is back";
 const CLEANUP_OUTAGE_HINT: &str =
     "what was removed is recorded: run the same cleanup again when Graph is back";
 
@@ -164,7 +166,7 @@ impl From<GraphError> for Failure {
                 Exit::Access,
                 "a permission is missing, or (delegated) your account lacks the role Authentication Administrator",
             ),
-            GraphError::Outage { .. } => (Exit::Outage, OUTAGE_HINT),
+            GraphError::Outage { .. } => (Exit::Outage, UNREACHED_HINT),
             GraphError::ForeignLink { .. } => (
                 Exit::Unexpected,
                 "the token was not sent there; a proxy may rewrite answers, or --graph-url names another host than the tenant's",

@@ -250,6 +250,9 @@ fn an_address_where_nobody_answers() {
     let flags = ["run", "wave.csv", "-r", KEY, "--auth", "token", "--graph-url", &url];
     let said = Said::of(&mut bench.command(&flags)).ends(6);
     said.says(["hint: nothing was issued; try again when Graph is back"]).hides("resume");
+    let flags = ["check", "--access", "--auth", "token", "--graph-url", &url];
+    let said = Said::of(&mut bench.command(&flags)).ends(6);
+    said.says(["hint: check the network"]).hides("resume");
     bench.is_untouched();
 }
 
