@@ -250,7 +250,9 @@ impl Report {
                 shown(&left.why)
             ));
         }
-        if tidied.left.is_empty() && tidied.held == 0 && !tidied.drained {
+        // With nothing to remove there was nobody to look at.
+        let looked = tidied.removed + tidied.already > 0;
+        if looked && tidied.left.is_empty() && tidied.held == 0 && !tidied.drained {
             self.say("looked again: none of these passes is left");
         }
         if let Some(purged) = tidied.purged {
