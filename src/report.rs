@@ -355,8 +355,8 @@ impl Watcher for Report {
             }
             News::Reached => self.say("Microsoft Graph answers again"),
             News::Draining { in_flight } => self.say(format_args!(
-                "no new rows are begun; finishing {} in flight",
-                count(in_flight, "row", "rows")
+                "no new requests are begun; {} under way or waiting for a turn",
+                count(in_flight, "row was", "rows were")
             )),
         }
     }
