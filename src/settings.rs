@@ -729,13 +729,15 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
             (file.authority_url.clone(), Origin::File),
             (filed.map(authority), Origin::File),
         ]);
-        let mut parsed = |name, found: Option<(String, Origin)>| {
+        type Parse = fn(&str) -> Result<BaseUrl, NetworkError>;
+        let mut parsed = |name, found: Option<(String, Origin)>, parse: Parse| {
             let (url, from) =
                 found.map_or((None, Origin::Default), |(url, from)| (Some(url), from));
             self.note(name, url.clone(), from);
-            url.as_deref().map(BaseUrl::parse).transpose()
+            url.as_deref().map(parse).transpose()
         };
-        Ok((parsed("graph_url", graph)?, parsed("authority_url", place)?))
+        let graph = parsed("graph_url", graph, BaseUrl::parse_graph)?;
+        Ok((graph, parsed("authority_url", place, BaseUrl::parse)?))
     }
 
     /// Where every secret of the sign-in would come from.

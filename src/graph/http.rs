@@ -112,6 +112,16 @@ impl BaseUrl {
         Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
     }
 
+    /// The same for Graph's address, with or without the version that ends it where people
+    /// copy it from.
+    ///
+    /// # Errors
+    /// [`NetworkError::Insecure`]
+    pub fn parse_graph(text: &str) -> Result<Self, NetworkError> {
+        let bare = text.trim_end_matches('/');
+        Self::parse(bare.strip_suffix("/v1.0").unwrap_or(bare))
+    }
+
     /// The public cloud's.
     #[must_use]
     pub fn global() -> Self {
@@ -362,6 +372,14 @@ mod tests {
             "",
         ] {
             assert!(BaseUrl::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn graphs_version_may_stand_behind_its_address() {
+        for text in ["https://graph.microsoft.us", "https://graph.microsoft.us/v1.0/"] {
+            let graph = BaseUrl::parse_graph(text).expect("an address");
+            assert_eq!(graph.as_str(), "https://graph.microsoft.us");
         }
     }
 
