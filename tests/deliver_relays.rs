@@ -390,3 +390,37 @@ async fn an_address_that_the_relay_cannot_take_is_found_before_any_pass() {
     let readers: Vec<String> = taken(&relay).into_keys().collect();
     assert_eq!(readers, ["ada@xn--bcher-kva.example", "jörg@home.example"]);
 }
+
+/// Whoever waits for another attempt does not wait once nothing more is mailed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_mailbox_does_not_outlive_the_end_of_mail() {
+    let office = Office::open(2, &wave(2)).await;
+    let faults = VecDeque::from([
+        smtp::Fault::Rcpt("452 4.2.2 mailbox full"),
+        smtp::Fault::Mail("530 5.7.0 sign in"),
+    ]);
+    let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
+    office.mail_through(&relay, FAST);
+    office.change_settings("max_connections = 3", "max_connections = 1");
+    let key = office.public_key.clone();
+    office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
+    office.run(&["deliver", "latest", "-i", "key.txt"]).await.expect(5);
+    assert_eq!(taken(&relay).len(), 0, "tried again after the relay had let nobody in");
+    office.run(&["deliver", "latest", "-i", "key.txt"]).await.expect(0);
+    assert_eq!(taken(&relay).len(), 2);
+}
+
+/// Nothing is sent for a row without an address, so none waits for the relay's rate.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_without_an_address_are_told_at_once() {
+    let upns: String = (1..=5).map(|n| format!("user{n}@contoso.example\n")).collect();
+    let office = Office::open(5, &format!("userPrincipalName\n{upns}")).await;
+    let relay = Relay::start(Manner::default()).await;
+    office.mail_through(&relay, 1);
+    let key = office.public_key.clone();
+    office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
+    let deliver = ["deliver", "latest", "-i", "key.txt"];
+    let ended = tokio::time::timeout(Duration::from_mins(2), office.run(&deliver));
+    let ended = ended.await.expect("four minutes at one a minute").expect(7);
+    assert_eq!(ended.err.matches("no mail address is known").count(), 5, "{}", ended.err);
+}

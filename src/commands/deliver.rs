@@ -20,6 +20,7 @@ use crate::run::{Session, Summary, issuing};
 use crate::settings::{self, Settings};
 use crate::stages::cleanup::Fate;
 use crate::stages::deliver::{Again, Desk, Mailroom, Resting, Stop};
+use crate::stages::issue::Halt;
 use crate::vault::Identities;
 
 /// Mail as flags and settings want it, before anybody signs in.
@@ -143,6 +144,9 @@ async fn connected(
     settings: &Settings,
     world: &World,
 ) -> Result<Session, Failure> {
+    let wait = |why: &str| {
+        format!("passes of a run that broke off cannot be looked at again, so they wait: {why}")
+    };
     let by_relay_alone = needs.is_empty();
     if !issuing::is_doubted(ledger).await? {
         return if by_relay_alone {
@@ -154,16 +158,19 @@ async fn connected(
     needs.push(Need::ReadPasses);
     let session = match world.reconnect(settings, ledger, &needs).await {
         Err(failure) if by_relay_alone => {
-            let why = failure.told.what;
-            world.report.warn(format_args!(
-                "passes of a run that broke off cannot be looked at again, so they wait: {why}"
-            ));
+            world.report.warn(wait(&failure.told.what));
             return Ok(world.without_graph(settings));
         }
         connected => connected?,
     };
-    issuing::verify(ledger, &session).await?;
-    Ok(session)
+    match issuing::verify(ledger, &session).await {
+        Ok(()) => Ok(session),
+        Err(Halt::SignIn { why } | Halt::Outage { why }) if by_relay_alone => {
+            world.report.warn(wait(&why));
+            Ok(session)
+        }
+        Err(halt) => Err(halt.into()),
+    }
 }
 
 /// The run's own options for mail, the flags over them.

@@ -126,6 +126,11 @@ impl<'a> Mails<'a> {
         !self.sending.is_empty()
     }
 
+    /// Nothing more is begun, so those that rest between two attempts are left for later.
+    pub(super) fn end_rests(&self) {
+        self.post.room.resting.end();
+    }
+
     /// Why mailing ended before its end.
     pub(super) fn stopped(&self) -> Option<&Stop> {
         self.stopped.as_ref()
@@ -203,6 +208,7 @@ impl<'a> Mails<'a> {
             }
             Some(Mailed::Stopped(stop)) => {
                 self.stopped.get_or_insert(stop);
+                self.end_rests();
                 return;
             }
         };

@@ -462,6 +462,9 @@ impl<'a> Shift<'a> {
             let stopping = self.is_stopping();
             if stopping && !told {
                 told = floor.stop.begin();
+                if let Some(mails) = &self.mails {
+                    mails.end_rests();
+                }
                 floor.hear(News::Draining { in_flight: self.working.len() as u64 });
             }
             if self.is_done(stopping) {

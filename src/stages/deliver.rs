@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::Drain;
+use super::{Drain, DrainSwitch};
 use crate::clock::{Clock, later};
 use crate::courier::settings::MailPlan;
 use crate::courier::{Courier, Leave, Sent, backoff};
@@ -416,10 +416,16 @@ pub struct Mailroom {
 
 /// How many mails wait to be tried again. They need no connection: one mailbox that is full
 /// must not hold up those behind it.
-#[derive(Default)]
 pub struct Resting {
     count: AtomicUsize,
     more: Notify,
+    over: (DrainSwitch, Drain),
+}
+
+impl Default for Resting {
+    fn default() -> Self {
+        Self { count: AtomicUsize::new(0), more: Notify::new(), over: Drain::new() }
+    }
 }
 
 impl Resting {
@@ -434,7 +440,14 @@ impl Resting {
         self.more.notified().await;
     }
 
-    async fn rest(&self, clock: &Clock, wait: Duration) {
+    /// Nothing more is mailed: whoever rests need not wait for another attempt.
+    pub fn end(&self) {
+        // Whether it had ended before makes no difference.
+        let _ = self.over.0.begin();
+    }
+
+    /// True if another attempt may follow.
+    async fn rest(&self, clock: &Clock, wait: Duration) -> bool {
         struct Place<'a>(&'a AtomicUsize);
         impl Drop for Place<'_> {
             fn drop(&mut self) {
@@ -444,7 +457,11 @@ impl Resting {
         self.count.fetch_add(1, Ordering::Relaxed);
         let _place = Place(&self.count);
         self.more.notify_one();
-        clock.sleep(wait).await;
+        tokio::select! {
+            biased;
+            () = self.over.1.begun() => false,
+            () = clock.sleep(wait) => true,
+        }
     }
 }
 
@@ -477,6 +494,10 @@ impl Mailroom {
             Ok(frozen) => frozen,
             Err(why) => return Ok(Mailed::NotWritten { why: why.to_string() }),
         };
+        // Asked before the rate is waited for: nothing is sent for it.
+        if let Err(why) = reader_of(&row, channel) {
+            return Ok(Mailed::NotWritten { why: why.to_string() });
+        }
         let mut attempt = 1;
         loop {
             // Before the intent: a kill while the rate is waited for leaves nothing unsettled.
@@ -508,7 +529,12 @@ impl Mailroom {
             tokio::select! {
                 biased;
                 () = self.drain.begun() => return Ok(Mailed::Drained),
-                () = self.resting.rest(&self.clock, backoff(attempt)) => attempt += 1,
+                again = self.resting.rest(&self.clock, backoff(attempt)) => {
+                    if !again {
+                        return Ok(Mailed::Drained);
+                    }
+                    attempt += 1;
+                }
             }
         }
     }
