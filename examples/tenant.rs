@@ -3,8 +3,8 @@
 //!
 //!     cargo run --example tenant -- --count 2000 --throttle bucket:20,20 --latency 50ms
 //!
-//! tapwave is pointed at it with `--auth token --graph-url http://127.0.0.1:PORT`, the URL
-//! without its `/v1.0`, and the token in `TAPWAVE_ACCESS_TOKEN`.
+//! tapwave is pointed at it with `--auth token --graph-url URL` and the token in
+//! `TAPWAVE_ACCESS_TOKEN`.
 //!
 //! `GET /control/{log,passes,mails,tally,options}` shows what happened; `POST
 //! /control/{break,advance,use,issue,dismiss}` changes things.

@@ -729,8 +729,7 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
             (file.authority_url.clone(), Origin::File),
             (filed.map(authority), Origin::File),
         ]);
-        type Parse = fn(&str) -> Result<BaseUrl, NetworkError>;
-        let mut parsed = |name, found: Option<(String, Origin)>, parse: Parse| {
+        let mut parsed = |name, found: Option<(String, Origin)>, parse: ParseUrl| {
             let (url, from) =
                 found.map_or((None, Origin::Default), |(url, from)| (Some(url), from));
             self.note(name, url.clone(), from);
@@ -853,6 +852,9 @@ fn pace(in_flight: Option<usize>, rate: Option<f64>) -> Result<PaceOptions, Sett
     }
     Ok(PaceOptions { max_in_flight, max_rate: rate })
 }
+
+/// How an address is read.
+type ParseUrl = fn(&str) -> Result<BaseUrl, NetworkError>;
 
 fn fence(text: Option<&str>) -> Result<Option<Duration>, SettingsError> {
     let Some(text) = text else { return Ok(None) };
