@@ -413,8 +413,8 @@ async fn a_full_mailbox_does_not_outlive_the_end_of_mail() {
 /// Nothing is sent for a row without an address, so none waits for the relay's rate.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_without_an_address_are_told_at_once() {
-    let upns: String = (1..=5).map(|n| format!("user{n}@contoso.example\n")).collect();
-    let office = Office::open(5, &format!("userPrincipalName\n{upns}")).await;
+    let upns: Vec<String> = (1..=5).map(|n| format!("user{n}@contoso.example")).collect();
+    let office = Office::open(5, &format!("userPrincipalName\n{}\n", upns.join("\n"))).await;
     let relay = Relay::start(Manner::default()).await;
     office.mail_through(&relay, 1);
     let key = office.public_key.clone();
