@@ -301,7 +301,7 @@ impl Desk {
     }
 }
 
-/// How long to wait after `tried` attempts of one kind: doubles up to [`LONGEST_WAIT`].
+/// How long to wait after `tried` attempts of one kind: two seconds, doubling to about a minute.
 #[must_use]
 pub fn waiting(tried: u32) -> Duration {
     FIRST_WAIT.saturating_mul(1 << tried.min(16)).min(LONGEST_WAIT)
