@@ -48,11 +48,19 @@ pub struct MailSettings {
     pub support: Option<String>,
 }
 
+/// The keys that are not about a relay.
+const FOR_GRAPH_TOO: [&str; 6] =
+    ["courier", "from", "reply_to", "max_per_minute", "max_connections", "support"];
+
 impl MailSettings {
     /// The keys that are given, in their order.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
-        let given = [
+        self.given().map(ToOwned::to_owned).collect()
+    }
+
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        let keys = [
             ("courier", self.courier.is_some()),
             ("from", self.from.is_some()),
             ("reply_to", self.reply_to.is_some()),
@@ -70,7 +78,7 @@ impl MailSettings {
             ("hello", self.hello.is_some()),
             ("support", self.support.is_some()),
         ];
-        given.iter().filter(|(_, is_given)| *is_given).map(|(key, _)| (*key).to_owned()).collect()
+        keys.into_iter().filter(|(_, is_given)| *is_given).map(|(key, _)| key)
     }
 }
 
@@ -377,20 +385,8 @@ impl MailSettings {
 
     /// Graph knows none of the relay's keys; one that stands there was meant for something.
     fn no_relay(&self) -> Result<Option<Relay>, MailSettingsError> {
-        let there = [
-            ("host", self.host.is_some()),
-            ("port", self.port.is_some()),
-            ("tls", self.tls.is_some()),
-            ("username", self.username.is_some()),
-            ("password_env", self.password_env.is_some()),
-            ("password_file", self.password_file.is_some()),
-            ("password_command", self.password_command.is_some()),
-            ("auth", self.auth.is_some()),
-            ("client_certificate", self.client_certificate.is_some()),
-            ("hello", self.hello.is_some()),
-        ];
-        match there.iter().find(|(_, there)| *there) {
-            Some((key, _)) => {
+        match self.given().find(|key| !FOR_GRAPH_TOO.contains(key)) {
+            Some(key) => {
                 Err(MailSettingsError::Pointless { key, beside: "beside courier = \"graph\"" })
             }
             None => Ok(None),
