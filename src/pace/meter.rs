@@ -89,7 +89,8 @@ impl Meter {
 }
 
 /// What a request costs: the whole bucket at slow rates, and little enough at fast ones
-/// that the credit of [`limits::TIMER_LATENESS`] fits beside it.
+/// that the credit of [`limits::TIMER_LATENESS`] fits beside it. Rounded up, so that the
+/// bucket never holds more than that credit.
 fn cost(rate: f64) -> NonZeroU32 {
     let requests_in_bucket = 1.0 + rate * limits::TIMER_LATENESS.as_secs_f64();
     #[expect(
@@ -97,7 +98,7 @@ fn cost(rate: f64) -> NonZeroU32 {
         clippy::cast_sign_loss,
         reason = "the quotient lies between 0 and 1,000, and `as` saturates"
     )]
-    let cells = (f64::from(CELLS.get()) / requests_in_bucket) as u32;
+    let cells = (f64::from(CELLS.get()) / requests_in_bucket).ceil() as u32;
     NonZeroU32::new(cells).unwrap_or(NonZeroU32::MIN)
 }
 
@@ -143,10 +144,15 @@ mod tests {
     #[test]
     fn idleness_earns_no_more_than_a_late_timer() {
         let start = Instant::now();
-        let mut meter = Meter::new(start);
-        meter.restart(start, 20.0);
         let later = start + Duration::from_hours(1);
-        let at_once = (0..100).take_while(|_| meter.take(later, 20.0).is_ok()).count();
-        assert!((1..=2).contains(&at_once), "{at_once} left at once");
+        // 19.96/s is one whose bucket misses the second request by a hair.
+        for rate in [0.5, 7.0, 19.96, 20.0, 199.9, 333.3, 1_000.0] {
+            let mut meter = Meter::new(start);
+            meter.restart(start, rate);
+            let at_once = (0..100).take_while(|_| meter.take(later, rate).is_ok()).count();
+            let most = 1.0 + rate * limits::TIMER_LATENESS.as_secs_f64();
+            let at_once = f64::from(u32::try_from(at_once).expect("no more than a hundred"));
+            assert!((1.0..=most).contains(&at_once), "{at_once} left at once at {rate}/s");
+        }
     }
 }
