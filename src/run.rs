@@ -1,15 +1,16 @@
 //! The conductor: promises to take a wave from file to handoff, a run from any state
 //! onwards, and a closed run to nothing.
 //!
-//! `intake` reads and checks, `issuing` schedules the rows, `tidy` removes, `policy` changes
-//! who may have a pass. Talks to people
-//! only through a [`Watcher`] and the values it returns. Never holds a pass itself.
+//! `intake` reads and checks, `issuing` schedules the rows that `source` reads, `tidy` removes,
+//! `policy` changes who may have a pass. Talks to people only through a [`Watcher`] and the
+//! values it returns. Never holds a pass itself.
 
 pub mod delivering;
 pub mod intake;
 pub mod issuing;
 pub mod manifest;
 pub mod policy;
+mod source;
 pub mod tidy;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::Session;
 use super::delivering::{self, Mails, Post};
 use super::intake::{self, IntakeError};
+use super::source::Source;
 use crate::ids::{Line, Upn};
 use crate::ledger::{
     Channel, Event, IntentRecord, Ledger, LedgerError, RowRecord, Standing, State,
@@ -455,11 +456,10 @@ impl<'a> Shift<'a> {
         let drain = &floor.session.drain;
         let mut told = false;
         loop {
-            if !self.is_stopping() {
-                self.fill().await;
-            }
-            // Asked after the filling, which may meet a ledger that cannot be read.
             let stopping = self.is_stopping();
+            if !stopping {
+                self.fill();
+            }
             if stopping && !told {
                 told = floor.stop.begin();
                 if let Some(mails) = &self.mails {
@@ -473,6 +473,11 @@ impl<'a> Shift<'a> {
             }
             tokio::select! {
                 Some(reached) = self.working.next() => self.take(reached).await,
+                Some(read) = self.source.read_on(), if !stopping => {
+                    if let Err(error) = read {
+                        self.halt.get_or_insert(Halt::Ledger(error));
+                    }
+                }
                 Some(line) = self.fenced.next(), if !stopping => {
                     self.working.push(Box::pin(floor.settle(line)));
                 }
@@ -496,7 +501,8 @@ impl<'a> Shift<'a> {
         let mailing = self.mails.as_ref().is_some_and(|mails| {
             mails.is_sending() || !stopping && mails.stopped().is_none() && mails.in_hand() > 0
         });
-        self.working.is_empty() && !mailing && (stopping || self.fenced.is_empty())
+        let nothing_waits = self.fenced.is_empty() && self.source.is_exhausted();
+        self.working.is_empty() && !mailing && (stopping || nothing_waits)
     }
 
     /// Mail has stopped, and nobody but this process could mail what it would issue.
@@ -516,7 +522,7 @@ impl<'a> Shift<'a> {
     }
 
     /// Begins as many mails and rows as may be in hand.
-    async fn fill(&mut self) {
+    fn fill(&mut self) {
         if let Some(mails) = &mut self.mails {
             mails.fill();
         }
@@ -525,19 +531,10 @@ impl<'a> Shift<'a> {
         } else {
             self.floor.desk.graph.pace().max_in_flight() * limits::ROWS_AHEAD
         };
-        while self.working.len() < room.min(self.room_for_mail()) {
-            let next = match self.freed.pop_front() {
-                Some(candidate) => Ok(Some(candidate)),
-                None => self.source.next().await,
-            };
-            match next {
-                Ok(Some(candidate)) => self.working.push(Box::pin(self.floor.row(candidate))),
-                Ok(None) => return,
-                Err(error) => {
-                    self.halt.get_or_insert(Halt::Ledger(error));
-                    return;
-                }
-            }
+        while self.working.len() < room.min(self.room_for_mail())
+            && let Some(candidate) = self.freed.pop_front().or_else(|| self.source.next())
+        {
+            self.working.push(Box::pin(self.floor.row(candidate)));
         }
     }
 
@@ -584,7 +581,6 @@ impl<'a> Shift<'a> {
         let now = self.floor.desk.clock.instant();
         self.lost_in_a_row += 1;
         *self.losses.entry(line).or_default() += 1;
-        self.source.taken.insert(line);
         self.wait_for(Fence { line, until: now + self.floor.desk.fence });
         let fence = self.floor.desk.fence;
         self.lost_since.insert(line);
@@ -624,40 +620,6 @@ fn counted(tried: &mut u32) -> Duration {
 /// The next mail that ends; never, if there are none.
 async fn next_mail(mails: &mut Option<Mails<'_>>) -> Option<Result<(), Halt>> {
     mails.as_mut()?.next().await
-}
-
-/// The rows that wait for a pass, in the wave's order, each once.
-struct Source {
-    ledger: Ledger,
-    after: Option<Line>,
-    buffer: VecDeque<RowRecord>,
-    /// Rows in the hands of a settlement.
-    taken: HashSet<Line>,
-}
-
-impl Source {
-    fn new(ledger: Ledger, taken: HashSet<Line>) -> Self {
-        Self { ledger, after: None, buffer: VecDeque::new(), taken }
-    }
-
-    async fn next(&mut self) -> Result<Option<Candidate>, LedgerError> {
-        loop {
-            let Some(row) = self.buffer.pop_front() else {
-                let states = [Standing::Checked];
-                let rows = self.ledger.rows(&states, self.after, limits::ROWS_PER_READ).await?;
-                let Some(last) = rows.last() else { return Ok(None) };
-                self.after = Some(last.line);
-                self.buffer = rows.into();
-                continue;
-            };
-            if self.taken.contains(&row.line) {
-                continue;
-            }
-            if let Some(candidate) = Candidate::restore(&row) {
-                return Ok(Some(candidate));
-            }
-        }
-    }
 }
 
 /// A desk at this ledger.
