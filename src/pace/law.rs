@@ -280,8 +280,12 @@ impl Law {
         if let Some(event) = hold.lesson {
             self.learn(&event, hold.until);
         }
-        if let Some(rate) = self.pace() {
-            self.meter.restart(hold.until, rate);
+        match (self.pace(), self.max_rate) {
+            // Who said when to come back may be asked then. But an operator's rate holds
+            // whatever the tenant says.
+            (Some(rate), None) => self.meter.restart(hold.until, rate),
+            (Some(rate), Some(_)) => self.meter.trim(hold.until, rate),
+            (None, _) => {}
         }
         None
     }

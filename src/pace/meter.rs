@@ -52,40 +52,67 @@ impl Meter {
         Self { cells: RateLimiter::direct_with_clock(quota, Odometer::default()), read_at: now }
     }
 
-    /// Forgets all credit but one request's; the flow goes on at `now`, at `rate` per second.
+    /// Starts the flow afresh at `now`, at `rate` per second: one request may leave, whatever
+    /// had been earned.
     pub(super) fn restart(&mut self, now: Instant, rate: f64) {
-        // A full bucket is the one state of governor's that can be reached from any other
-        // without a count of what is in it.
-        self.advance(CELL * CELLS.get());
-        let emptied = self.cells.check_n(CELLS);
-        debug_assert!(matches!(emptied, Ok(Ok(()))), "a full bucket can be emptied");
-        self.advance(CELL * cost(rate).get());
-        self.read_at = now;
+        self.read_at = self.read_at.max(now);
+        self.set(CELL * cost(rate).get());
+    }
+
+    /// Forgets what had been earned by `now` beyond one request; the flow goes on at `rate` per
+    /// second.
+    pub(super) fn trim(&mut self, now: Instant, rate: f64) {
+        let cost = cost(rate);
+        self.run_to(now, rate);
+        let missing = self.spend(cost).err().unwrap_or_default();
+        self.set((CELL * cost.get()).saturating_sub(missing));
     }
 
     /// Takes one request's cells, or says how long they still need at `rate` per second.
     pub(super) fn take(&mut self, now: Instant, rate: f64) -> Result<(), Duration> {
+        self.run_to(now, rate);
         let cost = cost(rate);
-        let speed = rate * f64::from(cost.get()) * CELL.as_secs_f64();
+        let wait = |missing: Duration| missing.div_f64(speed(rate)).max(Duration::from_micros(1));
+        self.spend(cost).map_err(wait)
+    }
+
+    /// Lets governor's clock run at this rate's speed until then.
+    fn run_to(&mut self, now: Instant, rate: f64) {
         // More than a bucketful is lost anyhow; the bound keeps a long night from overflowing.
-        let passed = now.saturating_duration_since(self.read_at).as_secs_f64() * speed;
+        let passed = now.saturating_duration_since(self.read_at).as_secs_f64() * speed(rate);
         self.advance(Duration::from_secs_f64(passed.min(CELL.as_secs_f64() * 1_000.0)));
         self.read_at = self.read_at.max(now);
-        match self.cells.check_n(cost) {
+    }
+
+    /// Takes so many cells, or says how long they are still growing by governor's clock.
+    fn spend(&self, cells: NonZeroU32) -> Result<(), Duration> {
+        match self.cells.check_n(cells) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(not_until)) => {
-                let missing = not_until.wait_time_from(self.cells.clock().now());
-                Err(missing.div_f64(speed).max(Duration::from_micros(1)))
-            }
-            // A request never costs more than the bucket holds: see `cost`.
-            Err(_) => Err(CELL),
+            Ok(Err(not_until)) => Err(not_until.wait_time_from(self.cells.clock().now())),
+            // Nobody asks for more than the bucket holds: see `cost`.
+            Err(_) => Err(CELL * cells.get()),
         }
+    }
+
+    /// Leaves what grows in so much of governor's time in the bucket, and nothing else.
+    fn set(&mut self, credit: Duration) {
+        // A full bucket is the one state of governor's that can be reached from any other
+        // without a count of what is in it.
+        self.advance(CELL * CELLS.get());
+        let emptied = self.spend(CELLS);
+        debug_assert!(emptied.is_ok(), "a full bucket can be emptied");
+        self.advance(credit);
     }
 
     fn advance(&mut self, by: Duration) {
         let odometer = &self.cells.clock().0;
         odometer.set(odometer.get().saturating_add(by));
     }
+}
+
+/// How much faster than time governor's clock runs, so that `rate` requests grow in a second.
+fn speed(rate: f64) -> f64 {
+    rate * f64::from(cost(rate).get()) * CELL.as_secs_f64()
 }
 
 /// What a request costs: the whole bucket at slow rates, and little enough at fast ones
@@ -139,6 +166,22 @@ mod tests {
             assert!(meter.take(start, rate).is_ok());
             assert!(meter.take(start, rate).is_err(), "two at once at {rate}/s");
         }
+    }
+
+    #[test]
+    fn what_is_trimmed_was_earned() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        meter.restart(start, 0.8);
+        assert!(meter.take(start, 0.8).is_ok());
+        let soon = start + Duration::from_millis(250);
+        meter.trim(soon, 0.8);
+        let wait = meter.take(soon, 0.8).expect_err("a fifth has grown");
+        assert!((0.99..1.01).contains(&wait.as_secs_f64()), "four fifths take {wait:?}");
+        let late = soon + Duration::from_mins(1);
+        meter.trim(late, 20.0);
+        assert!(meter.take(late, 20.0).is_ok());
+        assert!(meter.take(late, 20.0).is_err(), "more than one request is forgotten");
     }
 
     #[test]
