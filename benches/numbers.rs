@@ -9,6 +9,7 @@
 //! run's ledger, memory and processor time from the system (Linux alone).
 
 use std::error::Error;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write, stdout};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,6 +36,8 @@ struct Case {
     rows: u64,
     latency: u64,
     throttle: &'static str,
+    /// Over TLS, which Graph asks for, and so over HTTP/2.
+    tls: bool,
     measures: &'static [Measure],
 }
 
@@ -51,9 +54,11 @@ enum Measure {
     Processor { hold: f64 },
     /// HTTP calls of `check` for twenty rows.
     Calls { hold: f64 },
+    /// Connections that the tenant saw.
+    Connections { hold: u64 },
 }
 
-use Measure::{Calls, Memory, Processor, Refused, Span};
+use Measure::{Calls, Connections, Memory, Processor, Refused, Span};
 
 const CASES: &[Case] = &[
     Case {
@@ -61,6 +66,7 @@ const CASES: &[Case] = &[
         rows: 2_000,
         latency: 50,
         throttle: "none",
+        tls: false,
         measures: &[Span { limit: 2_000.0 * 0.05 / 64.0, hold: 1.25 }, Memory { hold: 40.0 }],
     },
     Case {
@@ -68,13 +74,31 @@ const CASES: &[Case] = &[
         rows: 2_000,
         latency: 200,
         throttle: "none",
+        tls: false,
         measures: &[Span { limit: 2_000.0 * 0.2 / 64.0, hold: 1.12 }],
+    },
+    Case {
+        name: "no throttle, 50 ms, HTTP/2",
+        rows: 2_000,
+        latency: 50,
+        throttle: "none",
+        tls: true,
+        measures: &[Span { limit: 2_000.0 * 0.05 / 64.0, hold: 1.25 }, Connections { hold: 2 }],
+    },
+    Case {
+        name: "no throttle, 200 ms, HTTP/2",
+        rows: 2_000,
+        latency: 200,
+        throttle: "none",
+        tls: true,
+        measures: &[Span { limit: 2_000.0 * 0.2 / 64.0, hold: 1.12 }, Connections { hold: 2 }],
     },
     Case {
         name: "20/s, burst 20, 50 ms",
         rows: 2_000,
         latency: 50,
         throttle: "bucket:20,20",
+        tls: false,
         measures: &[Span { limit: 99.0, hold: 1.02 }, Refused { hold: 20 }],
     },
     Case {
@@ -82,6 +106,7 @@ const CASES: &[Case] = &[
         rows: 2_000,
         latency: 200,
         throttle: "bucket:20,20",
+        tls: false,
         measures: &[Span { limit: 99.0, hold: 1.02 }, Refused { hold: 20 }],
     },
     Case {
@@ -89,6 +114,7 @@ const CASES: &[Case] = &[
         rows: 60,
         latency: 50,
         throttle: "fixed:5,10s",
+        tls: false,
         measures: &[Span { limit: 110.0, hold: 1.10 }, Refused { hold: 15 }],
     },
     Case {
@@ -96,6 +122,7 @@ const CASES: &[Case] = &[
         rows: 20_000,
         latency: 1,
         throttle: "none",
+        tls: false,
         measures: &[Processor { hold: 0.5 }, Memory { hold: 40.0 }],
     },
     Case {
@@ -103,6 +130,7 @@ const CASES: &[Case] = &[
         rows: 100_000,
         latency: 1,
         throttle: "none",
+        tls: false,
         measures: &[Memory { hold: 40.0 }, Processor { hold: 0.5 }],
     },
     Case {
@@ -110,6 +138,7 @@ const CASES: &[Case] = &[
         rows: 10_000,
         latency: 1,
         throttle: "none",
+        tls: false,
         measures: &[Calls { hold: 1.0 }],
     },
     Case {
@@ -117,6 +146,7 @@ const CASES: &[Case] = &[
         rows: 10_000,
         latency: 1,
         throttle: "none",
+        tls: false,
         measures: &[Calls { hold: 1.0 }],
     },
 ];
@@ -146,10 +176,9 @@ fn line(case: &Case, run: &Run, measure: Measure) -> String {
         Span { limit, hold } => {
             ("first POST to last commit", run.span.map(|s| (s, "s")), limit, hold)
         }
-        Refused { hold } => {
-            #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-            let (refused, hold) = (run.refused as f64, hold as f64);
-            ("refused calls", Some((refused, "")), hold, 1.0)
+        Refused { hold } => ("refused calls", Some((float(run.refused), "")), float(hold), 1.0),
+        Connections { hold } => {
+            ("connections", Some((float(run.connections), "")), float(hold), 1.0)
         }
         Memory { hold } => ("peak memory", run.memory.map(|mb| (mb, "MB")), hold, 1.0),
         Processor { hold } => {
@@ -172,6 +201,7 @@ fn line(case: &Case, run: &Run, measure: Measure) -> String {
 struct Run {
     span: Option<f64>,
     refused: u64,
+    connections: u64,
     memory: Option<f64>,
     processor: Option<f64>,
     calls_for_twenty: f64,
@@ -183,7 +213,7 @@ impl Run {
         let wave = home.path().join("wave.csv");
         write_wave(&wave, case.rows)?;
         let recipient = recipient(home.path())?;
-        let tenant = Tenant::open(tenant, case)?;
+        let tenant = Tenant::open(tenant, case, home.path())?;
         let check = case.measures.iter().any(|measure| matches!(measure, Calls { .. }));
         let folder = home.path().join("run");
         let mut command = Command::new(TAPWAVE);
@@ -195,6 +225,9 @@ impl Run {
             command.arg("--run").arg(&folder);
         }
         command
+            .args(
+                tenant.ca_file.iter().flat_map(|file| [OsStr::new("--ca-file"), file.as_os_str()]),
+            )
             .args(["--graph-url", &tenant.url, "--auth", "token", "--json", "--quiet", "--yes"])
             .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
             .env("TAPWAVE_HOME", home.path().join("home"))
@@ -203,12 +236,13 @@ impl Run {
         let used = watch(command)?;
         let tally = tenant.ask("tally")?;
         let calls = tally["requests"].as_u64().ok_or("no tally")?;
-        #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
-        let (rows, calls) = (case.rows as f64, calls as f64);
+        let (rows, calls) = (float(case.rows), float(calls));
         let span = if check { None } else { Some(tenant.span(case, &folder)?) };
         Ok(Self {
             span,
             refused: tally["throttled"].as_u64().ok_or("no tally")?,
+            // The last one is this question's.
+            connections: tally["connections"].as_u64().ok_or("no tally")?.saturating_sub(1),
             memory: used.memory,
             processor: used.processor.map(|seconds| seconds * 1_000.0 / rows),
             calls_for_twenty: calls * 20.0 / rows,
@@ -221,12 +255,18 @@ struct Tenant {
     process: Child,
     url: String,
     control: String,
+    /// Whom to trust, where it speaks TLS.
+    ca_file: Option<PathBuf>,
     runtime: tokio::runtime::Runtime,
 }
 
 impl Tenant {
-    fn open(program: &Path, case: &Case) -> Result<Self, Failed> {
-        let mut process = Command::new(program)
+    fn open(program: &Path, case: &Case, folder: &Path) -> Result<Self, Failed> {
+        let mut command = Command::new(program);
+        if case.tls {
+            command.arg("--tls").arg(folder);
+        }
+        let mut process = command
             .args(["--count", &case.rows.to_string(), "--token", TOKEN])
             .args(["--latency", &format!("{}ms", case.latency), "--throttle", case.throttle])
             .stdout(Stdio::piped())
@@ -238,15 +278,20 @@ impl Tenant {
         let text = |name: &str| told[name].as_str().map(ToOwned::to_owned).ok_or("no address");
         let url = text("url")?.trim_end_matches("/v1.0").to_owned();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { process, url, control: text("control")?, runtime })
+        let ca_file = case.tls.then(|| folder.join("ca.pem"));
+        Ok(Self { process, url, control: text("control")?, ca_file, runtime })
     }
 
     fn ask(&self, what: &str) -> Result<Value, Failed> {
         let url = format!("{}/{what}", self.control);
-        Ok(self.runtime.block_on(async {
-            let client = reqwest::Client::builder().no_proxy().build()?;
-            client.get(url).send().await?.json().await
-        })?)
+        self.runtime.block_on(async {
+            let mut client = reqwest::Client::builder().no_proxy();
+            if let Some(file) = &self.ca_file {
+                let authority = reqwest::Certificate::from_pem(&std::fs::read(file)?)?;
+                client = client.tls_certs_only([authority]);
+            }
+            Ok(client.build()?.get(url).send().await?.json().await?)
+        })
     }
 
     /// Seconds from the first POST to the last commit. Also proves that every row got its
@@ -392,6 +437,11 @@ fn machine() -> String {
         load.split_whitespace().next().unwrap_or("unknown"),
         env!("CARGO_PKG_VERSION"),
     )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52")]
+fn float(count: u64) -> f64 {
+    count as f64
 }
 
 fn thousands(number: u64) -> String {

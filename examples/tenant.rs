@@ -10,14 +10,18 @@
 //! /control/{break,advance,use,issue,dismiss}` changes things.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
 use jiff::fmt::friendly::SpanParser;
 use tapwave::rehearsal::options::{CodeStyle, Latency, Limit, SecondPost, Throttle};
 use tapwave::rehearsal::{Options, Tenant};
+use tokio_rustls::rustls::ServerConfig;
 
+#[path = "../tests/support/certificates.rs"]
+mod certificates;
 #[path = "../tests/support/server.rs"]
 mod server;
 
@@ -57,6 +61,10 @@ struct Flags {
     /// A JSON file with rehearsal options; the other flags go over it
     #[arg(long)]
     options: Option<PathBuf>,
+    /// Serve HTTP/2 and HTTP/1.1 over TLS, and leave the authority's certificate in this folder
+    /// as ca.pem
+    #[arg(long, value_name = "FOLDER")]
+    tls: Option<PathBuf>,
     /// The access token to expect
     #[arg(long, default_value = "rehearsal-token")]
     token: String,
@@ -70,7 +78,8 @@ async fn main() -> Result<(), Failed> {
     let options = options(&flags)?;
     let mut tenant = Tenant::for_wave(upns(&flags)?, options.seed);
     *tenant.options_mut() = options;
-    let served = server::Served::open(tenant, flags.port, &flags.token).await?;
+    let tls = flags.tls.as_deref().map(tls);
+    let served = server::Served::open(tenant, flags.port, &flags.token, tls).await?;
     let url = served.url();
     let control = url.replace("/v1.0", "/control");
     let seed = served.with(|tenant, _| tenant.options().seed);
@@ -78,6 +87,12 @@ async fn main() -> Result<(), Failed> {
         serde_json::json!({"url": url, "token": flags.token, "control": control, "seed": seed});
     writeln!(std::io::stdout(), "{line}")?;
     Ok(tokio::signal::ctrl_c().await?)
+}
+
+fn tls(folder: &Path) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::clone(&certificates::certify(folder, false));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Arc::new(config)
 }
 
 fn upns(flags: &Flags) -> Result<Vec<String>, Failed> {

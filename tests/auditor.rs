@@ -35,7 +35,7 @@ async fn issued() -> (Served, Program, PathBuf) {
     tenant.options_mut().faults =
         Faults::default().at(Call::Issue, 1, Fault::Throttled { retry_after: Some("0".into()) });
     let token = token();
-    let served = Served::open(tenant, 0, &token).await.expect("a port");
+    let served = Served::open(tenant, 0, &token, None).await.expect("a port");
     let graph = served.url().replace("/v1.0", "");
     let program = Program::new().var("TAPWAVE_ACCESS_TOKEN", &token).always(&[
         "--graph-url",

@@ -32,7 +32,7 @@ async fn serve(change: impl FnOnce(&mut Tenant)) -> (Served, Program) {
 async fn serve_to(token: &str, change: impl FnOnce(&mut Tenant)) -> (Served, Program) {
     let mut tenant = Tenant::for_wave([ADA, "b@contoso.example"], 5);
     change(&mut tenant);
-    let served = Served::open(tenant, 0, token).await.expect("a port");
+    let served = Served::open(tenant, 0, token, None).await.expect("a port");
     let graph = served.url().replace("/v1.0", "");
     let program = Program::new().var("TAPWAVE_ACCESS_TOKEN", token).always(&[
         "--graph-url",

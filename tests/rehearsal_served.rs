@@ -17,7 +17,7 @@ const ADA: &str = "ada@contoso.example";
 async fn serve(faults: Faults) -> Served {
     let mut tenant = Tenant::for_wave([ADA, "b@contoso.example"], 5);
     tenant.options_mut().faults = faults;
-    Served::open(tenant, 0, "t0ken").await.expect("a port")
+    Served::open(tenant, 0, "t0ken", None).await.expect("a port")
 }
 
 fn client(http2: bool) -> reqwest::Client {

@@ -30,7 +30,7 @@ const ACCESS: [&str; 2] = ["check", "--access"];
 /// A tenant, an endpoint that tells it each new token, and the program set to both.
 async fn office(upns: usize) -> (Served, Authority, Program) {
     let upns: Vec<String> = (0..upns).map(|n| format!("u{n}@contoso.example")).collect();
-    let served = Served::open(Tenant::for_wave(upns, 5), 0, "none").await.expect("a port");
+    let served = Served::open(Tenant::for_wave(upns, 5), 0, "none", None).await.expect("a port");
     let authority = Authority::open().await;
     authority.tells(&served.url());
     let program = aimed(&served.url().replace("/v1.0", ""), &authority);
@@ -470,7 +470,7 @@ async fn a_service_principal_in_the_azure_cli_signs_in() {
     ]});
     let token = format!("e30.{}.sig", URL_SAFE_NO_PAD.encode(claims.to_string()));
     let tenant = Tenant::for_wave(["u0@contoso.example"], 5);
-    let served = Served::open(tenant, 0, &token).await.expect("a port");
+    let served = Served::open(tenant, 0, &token, None).await.expect("a port");
     let program = aimed(&served.url().replace("/v1.0", ""), &authority);
     with_azure_cli(program, &token).run(&ACCESS).exits(0);
     assert!(served.with(|tenant, _| tenant.tally().requests) > 0, "Graph was asked with it");

@@ -84,7 +84,7 @@ impl Bench {
             .enable_all()
             .build()
             .expect("a runtime");
-        let served = runtime.block_on(Served::open(tenant, 0, token)).expect("a port");
+        let served = runtime.block_on(Served::open(tenant, 0, token, None)).expect("a port");
         let folder = tempfile::tempdir().expect("a folder");
         Self { folder, served, token: token.to_owned(), _runtime: runtime }
     }

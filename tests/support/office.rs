@@ -53,7 +53,8 @@ impl Office {
     /// A tenant with everybody of the wave, and an identity in `key.txt`.
     pub(crate) async fn open(rows: u64, wave: &str) -> Self {
         let upns = (1..=rows).map(|n| format!("user{n}@contoso.example"));
-        let tenant = Served::open(Tenant::for_wave(upns, 7), 0, TOKEN).await.expect("a tenant");
+        let tenant =
+            Served::open(Tenant::for_wave(upns, 7), 0, TOKEN, None).await.expect("a tenant");
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("wave.csv"), wave).expect("a wave");
         let mut office = Self { folder, tenant, public_key: String::new() };

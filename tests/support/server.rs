@@ -1,5 +1,5 @@
-//! Promises the simulated tenant on a loopback port, over HTTP/1.1 and cleartext HTTP/2, with
-//! the faults that only a wire has: connections closed without an answer and answers cut in
+//! Promises the simulated tenant on a loopback port, over HTTP/1.1 and HTTP/2, in cleartext
+//! or over TLS, with the faults that only a wire has: connections closed without an answer and answers cut in
 //! the middle. Under `/control` whoever tests from outside can look and change things.
 
 use std::convert::Infallible;
@@ -20,7 +20,11 @@ use tapwave::graph::transport::{Method, Request, Response};
 use tapwave::ids::ClientRequestId;
 use tapwave::rehearsal::options::Call;
 use tapwave::rehearsal::{Options, PassPolicy, Tenant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 /// How long the first half of a cut answer has to get out before the connection breaks.
 const CUT_AFTER: Duration = Duration::from_millis(20);
@@ -37,6 +41,7 @@ pub(crate) struct Closed;
 #[derive(Clone)]
 pub(crate) struct Served {
     address: SocketAddr,
+    tls: Option<TlsAcceptor>,
     state: Arc<Mutex<State>>,
 }
 
@@ -51,11 +56,18 @@ struct State {
 }
 
 impl Served {
-    /// Opens a port, any free one when it is 0, and serves the tenant on it.
-    pub(crate) async fn open(mut tenant: Tenant, port: u16, token: &str) -> std::io::Result<Self> {
+    /// Opens a port, any free one when it is 0, and serves the tenant on it. Behind TLS, it is
+    /// for whoever asks for `localhost`.
+    pub(crate) async fn open(
+        mut tenant: Tenant,
+        port: u16,
+        token: &str,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> std::io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let address = listener.local_addr()?;
-        tenant.options_mut().base = format!("http://{address}/v1.0");
+        let tls = tls.map(TlsAcceptor::from);
+        tenant.options_mut().base = base(address, tls.is_some());
         let state = State {
             tenant,
             token: token.into(),
@@ -63,14 +75,14 @@ impl Served {
             ahead: SignedDuration::ZERO,
             connections: 0,
         };
-        let served = Self { address, state: Arc::new(Mutex::new(state)) };
+        let served = Self { address, tls, state: Arc::new(Mutex::new(state)) };
         tokio::spawn(served.clone().accept(listener));
         Ok(served)
     }
 
     /// The base that requests go to.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/v1.0", self.address)
+        base(self.address, self.tls.is_some())
     }
 
     /// Looks at the tenant, or changes it, at this moment.
@@ -95,6 +107,17 @@ impl Served {
     async fn serve(self, stream: TcpStream) {
         // Without this, small answers wait for the peer's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
+        match self.tls.clone() {
+            None => self.converse(stream).await,
+            Some(tls) => {
+                if let Ok(stream) = tls.accept(stream).await {
+                    self.converse(stream).await;
+                }
+            }
+        }
+    }
+
+    async fn converse(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let service = hyper::service::service_fn(move |request| {
             let served = self.clone();
             async move { served.answer(request).await }
@@ -142,16 +165,18 @@ impl Served {
         self.exchange(&request).await
     }
 
-    /// Half the round trip, the effect, the other half.
+    /// Half the round trip, the effect, the other half: both counted from the arrival, or the
+    /// lateness of the first timer would make the trip longer.
     async fn exchange(&self, request: &Request) -> Answered {
+        let arrived = Instant::now();
         let there = self.lock().tenant.way();
-        pause(there).await;
+        wait_until(arrived + there).await;
         let answer = {
             let mut state = self.lock();
             let now = state.now();
             state.tenant.handle(now, request)
         };
-        pause(answer.after).await;
+        wait_until(arrived + there + answer.after).await;
         match (answer.response, answer.cut) {
             (Ok(response), _) => Ok(sent(response, whole)),
             (Err(_), Some(cut)) => Ok(sent(cut, half)),
@@ -282,9 +307,17 @@ fn merge(old: &mut Value, new: Option<&Value>) {
     }
 }
 
-async fn pause(wait: Duration) {
-    if !wait.is_zero() {
-        tokio::time::sleep(wait).await;
+fn base(address: SocketAddr, tls: bool) -> String {
+    if tls {
+        format!("https://localhost:{}/v1.0", address.port())
+    } else {
+        format!("http://{address}/v1.0")
+    }
+}
+
+async fn wait_until(moment: Instant) {
+    if moment > Instant::now() {
+        tokio::time::sleep_until(moment).await;
     }
 }
 

@@ -61,7 +61,7 @@ impl Site {
             (1..=people).map(|number| format!("user{number}@contoso.example")).collect();
         let mut tenant = Tenant::for_wave(people.clone(), 7);
         choose(tenant.options_mut());
-        let served = runtime.block_on(Served::open(tenant, 0, TOKEN)).expect("a port");
+        let served = runtime.block_on(Served::open(tenant, 0, TOKEN, None)).expect("a port");
         let home = tempfile::tempdir().expect("a temporary folder");
         let identity = age::x25519::Identity::generate();
         fs::write(home.path().join("id.txt"), identity.to_string().expose_secret())
