@@ -371,7 +371,8 @@ fn quoting(mail: &[u8]) -> String {
     let mail = String::from_utf8_lossy(mail);
     let text = mail.split("text/plain").nth(1).and_then(|part| part.split_once("\r\n\r\n"));
     let (_, text) = text.expect("a text part");
-    let lines = text.lines().filter(|line| !line.trim().is_empty()).take(3);
+    // The code stands behind a greeting that a long name breaks into several lines.
+    let lines = text.lines().filter(|line| !line.trim().is_empty()).take(6);
     let quoted: String = lines.flat_map(|line| ["554-5.7.1 ", line.trim(), "\r\n"]).collect();
     format!("{quoted}554 5.7.1 looks like spam")
 }
