@@ -99,6 +99,8 @@ pub const SHORT_FENCE: Duration = Duration::from_mins(1);
 /// Most attempts of one row that are lost, find no such user, or find a pass in their way that
 /// nobody can remove, before the row has failed.
 pub const MAX_ATTEMPTS: u32 = 8;
+/// After so many lost answers in a row, one row at a time is tried until one succeeds.
+pub const LOSSES_BEFORE_CAUTION: u32 = 8;
 /// Most times a read or a DELETE is sent again after an answer was lost.
 pub const MAX_READ_ATTEMPTS: u32 = 6;
 /// First wait before a read is repeated; it doubles.

@@ -33,9 +33,6 @@ use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
 use crate::stages::{Drain, DrainSwitch};
 use crate::vault::{self, Ciphertext, RecipientSet, Spool};
 
-/// After so many lost answers in a row, one row at a time goes out until one succeeds.
-const LOSSES_BEFORE_CAUTION: u32 = 8;
-
 /// How issuing ended.
 #[derive(Debug)]
 pub struct Issuance {
@@ -526,7 +523,7 @@ impl<'a> Shift<'a> {
         if let Some(mails) = &mut self.mails {
             mails.fill();
         }
-        let room = if self.lost_in_a_row >= LOSSES_BEFORE_CAUTION {
+        let room = if self.lost_in_a_row >= limits::LOSSES_BEFORE_CAUTION {
             1
         } else {
             self.floor.desk.graph.pace().max_in_flight() * limits::ROWS_AHEAD
