@@ -179,6 +179,9 @@ pub const FIRST_WINDOW: u32 = 10;
 /// Windows below this are sent as whole volleys, each waiting for the last one's answers, so
 /// that a burst budget of twenty is overrun by a handful of requests and not by a window.
 pub const VOLLEYS_BELOW: u32 = 32;
+/// What is left of a wave is not worth a probe when it takes no longer than this: a refusal
+/// would cost more than the higher rate wins.
+pub const LAST_STRETCH: Duration = Duration::from_secs(10);
 /// Lateness of a timer that does not slow the flow down. Windows ticks every 15.6 ms.
 pub const TIMER_LATENESS: Duration = Duration::from_millis(50);
 /// Shortest hold after a refusal that named one, `Retry-After: 0` included.

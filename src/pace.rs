@@ -25,7 +25,8 @@
 //!    The rate rests there, longer the longer it is known, and then grows ever faster until the
 //!    next refusal starts again at 2. A limit that was raised tenfold is found within a minute.
 //!    What a `Retry-After` in whole seconds held back too long is caught up first, a quarter
-//!    quicker, for as long as the tenant proves to honour it.
+//!    quicker, for as long as the tenant proves to honour it. What is left for the last ten
+//!    seconds keeps to the rate that is known: a refusal would cost more than a higher one wins.
 //!
 //! Only time in which requests waited for the rate makes it grow, and idle time does not
 //! make it look slow. A high `x-ms-throttle-limit-percentage` lowers the rate without a hold.
@@ -262,6 +263,12 @@ impl Pace {
     #[must_use]
     pub fn outlook(&self, budget: Budget) -> Outlook {
         self.0.lane(budget).law().outlook(self.0.clock.instant())
+    }
+
+    /// So many requests of a budget will still be asked for: the last ones are not risked for a
+    /// higher rate.
+    pub fn announce(&self, budget: Budget, left: u64) {
+        self.0.lane(budget).law().announce(left);
     }
 
     /// When a request of this budget was last accepted; `None` if none ever was.

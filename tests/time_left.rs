@@ -84,15 +84,19 @@ async fn the_time_left_is_right_after_the_first_tenth() {
         ("no throttle, 200 ms", 2_000, 200, Limit::None),
         ("20/s, 50 ms", 2_000, 50, Limit::Bucket { rate: 20.0, burst: 20.0 }),
         ("20/s, 200 ms", 2_000, 200, Limit::Bucket { rate: 20.0, burst: 20.0 }),
+        ("100/s, 50 ms", 3_000, 50, Limit::Bucket { rate: 100.0, burst: 100.0 }),
         ("5 per 10 s", 60, 50, Limit::Fixed { units: 5.0, per: ten }),
-        ("200 per 10 s", 2_000, 100, Limit::Fixed { units: 200.0, per: ten }),
+        ("200 per 10 s, 50 ms", 2_000, 50, Limit::Fixed { units: 200.0, per: ten }),
+        ("200 per 10 s, 100 ms", 2_000, 100, Limit::Fixed { units: 200.0, per: ten }),
         ("5 per 10 s, sliding", 60, 50, Limit::Sliding { units: 5.0, per: ten }),
         ("50 per 10 s, sliding", 600, 50, Limit::Sliding { units: 50.0, per: ten }),
-        ("200 per 10 s, sliding", 2_000, 50, Limit::Sliding { units: 200.0, per: ten }),
+        ("200 per 10 s, sliding, 50 ms", 2_000, 50, Limit::Sliding { units: 200.0, per: ten }),
+        ("200 per 10 s, sliding, 100 ms", 2_000, 100, Limit::Sliding { units: 200.0, per: ten }),
+        ("200 per 10 s, sliding, 200 ms", 2_000, 200, Limit::Sliding { units: 200.0, per: ten }),
     ] {
         let told = told(rows, latency, limit).await;
         let worst = worst(&told, told.len() / 10, latency);
-        println!("{name:<24} {:>6.1} s, worst {worst:.3}", told[told.len() - 1].0.as_secs_f64());
+        println!("{name:<30} {:>6.1} s, worst {worst:.3}", told[told.len() - 1].0.as_secs_f64());
         assert!(worst <= 0.10, "{name}: off by {worst:.3}");
     }
 }

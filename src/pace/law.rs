@@ -67,6 +67,8 @@ pub(super) struct Law {
     round_trip: Option<Duration>,
     /// The rate made somebody wait since the last admission: it, not demand, is the limit.
     bound: bool,
+    /// Requests that will still be asked for, as far as anybody has said.
+    left: Option<u64>,
     told: Told,
 }
 
@@ -144,6 +146,7 @@ impl Law {
             last_answered: now,
             round_trip: None,
             bound: false,
+            left: None,
             told: Told::default(),
         }
     }
@@ -210,6 +213,11 @@ impl Law {
     /// The requests were never sent, or nobody waited for the answer.
     pub(super) fn forgotten(&mut self, now: Instant, ticket: &Ticket) {
         self.leave(now, ticket);
+    }
+
+    /// So many requests will still be asked for.
+    pub(super) fn announce(&mut self, left: u64) {
+        self.left = Some(left);
     }
 
     /// When a request was last accepted.
@@ -490,9 +498,23 @@ impl Law {
         self.allowed(1.0)
     }
 
-    /// What was found, so much quicker, and never more than the operator allows.
+    /// Whether what is left takes no longer than this, as far as anybody has said.
+    fn ends_within(&self, time: Duration, rate: f64) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
+        self.left.is_some_and(|left| left as f64 <= rate * time.as_secs_f64())
+    }
+
+    /// What was found, so much quicker unless little is left, and never more than the operator allows.
     fn allowed(&self, quicker: f64) -> Option<f64> {
-        match (self.curve.map(|curve| curve.rate() * quicker), self.max_rate) {
+        let found = self.curve.map(|curve| {
+            let known = curve.rate().min(curve.plateau());
+            if self.ends_within(limits::LAST_STRETCH, known) {
+                known
+            } else {
+                curve.rate() * quicker
+            }
+        });
+        match (found, self.max_rate) {
             (Some(found), Some(most)) => Some(found.min(most)),
             (found, most) => found.or(most),
         }
@@ -630,6 +652,31 @@ mod tests {
         let _first = admitted(&mut law, start + 10 * SECOND);
         let rate = law.snapshot(start).rate.expect("a rate was found");
         assert!((0.48..0.5).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn little_is_left_to_the_rate_that_is_known() {
+        let (mut law, start) = law(PaceOptions::default());
+        let tickets = all_admitted(&mut law, start);
+        for ticket in &tickets[1..] {
+            law.answered(start + SECOND, ticket, 1, None, None);
+        }
+        law.answered(start + SECOND, &tickets[0], 0, Some(refused(Some(SECOND))), None);
+        let mut now = start + 2 * SECOND;
+        for _ in 0..600 {
+            match law.decide(now, 1) {
+                Decision::Admit(ticket) => law.answered(now, &ticket, 1, None, None),
+                Decision::WaitUntil(moment) => now = moment,
+                other => panic!("{other:?}"),
+            }
+        }
+        let known = law.outlook(now).per_second.expect("answered");
+        let probing = |law: &Law| law.snapshot(now).rate.is_some_and(|rate| rate > known * 1.01);
+        assert!(probing(&law), "nobody has said how much is left");
+        law.announce(1_000_000);
+        assert!(probing(&law), "much is left");
+        law.announce(2);
+        assert!(!probing(&law), "two are left at {known} a second");
     }
 
     #[test]

@@ -220,7 +220,7 @@ impl<'a> Floor<'a> {
         let counts = self.desk.ledger.counts().await?;
         let total = counts.of(Standing::Checked) + fences.len() as u64;
         self.hear(News::Began { doing: Doing::Issue, total: Some(total) });
-        let mut shift = Shift::new(self, &fences);
+        let mut shift = Shift::new(self, &fences, total);
         for fence in fences {
             shift.wait_for(fence);
         }
@@ -398,11 +398,13 @@ struct Shift<'a> {
     lost_since: HashSet<Line>,
     /// Rows that were settled and may be tried again; they wait their turn as others do.
     freed: VecDeque<Candidate>,
+    /// Rows that are neither done nor given up.
+    left: u64,
     halt: Option<Halt>,
 }
 
 impl<'a> Shift<'a> {
-    fn new(floor: &'a Floor<'a>, fences: &[Fence]) -> Self {
+    fn new(floor: &'a Floor<'a>, fences: &[Fence], left: u64) -> Self {
         let taken = fences.iter().map(|fence| fence.line).collect();
         Self {
             floor,
@@ -418,6 +420,7 @@ impl<'a> Shift<'a> {
             last_success: floor.desk.clock.instant(),
             lost_since: HashSet::new(),
             freed: VecDeque::new(),
+            left,
             halt: None,
         }
     }
@@ -562,6 +565,8 @@ impl<'a> Shift<'a> {
             }
         };
         if done {
+            self.left = self.left.saturating_sub(1);
+            self.floor.desk.graph.pace().announce(Budget::PassWrites, self.left);
             self.floor.hear(News::Did { doing: Doing::Issue, rows: 1 });
             self.foresee();
         }
