@@ -110,7 +110,8 @@ pub struct Common {
     /// Most requests per second of each kind [default: what the tenant bears]
     #[arg(long, global = true, value_name = "N")]
     pub max_rate: Option<f64>,
-    /// How long a lost request may still take effect, such as 5m [default: 5m, or the run's]
+    /// How long a lost request may still take effect, such as 5m [default: the run's, else the
+    /// settings', else 5m]
     #[arg(long, global = true, value_name = "DURATION")]
     pub fence: Option<String>,
     /// One JSON object (or array) on stdout

@@ -14,6 +14,7 @@ mod wave;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -164,6 +165,8 @@ impl World {
         needs: &[Need],
     ) -> Result<(Session, Option<String>), Failure> {
         let (session, grants) = self.sign_in(settings, base, needs).await?;
+        self.warn_of_fence(settings.fence);
+        let session = Session { fence: settings.fence, ..session };
         Ok((session, grants.claims().and_then(|claims| claims.tenant.clone())))
     }
 
@@ -206,11 +209,14 @@ impl World {
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();
-        if settings.fence.is_some_and(|fence| fence < limits::SHORT_FENCE) {
+        Ok((Session { may_read_groups, ..self.session(graph) }, grants))
+    }
+
+    /// Said before anything is risked.
+    fn warn_of_fence(&self, fence: Option<Duration>) {
+        if fence.is_some_and(|fence| fence < limits::SHORT_FENCE) {
             self.report.warn(SHORT_FENCE);
         }
-        let session = self.session(graph);
-        Ok((Session { may_read_groups, fence: settings.fence, ..session }, grants))
     }
 
     /// Connects to the tenant that a run belongs to, and to no other.
@@ -225,7 +231,9 @@ impl World {
         if settings.graph.as_ref().is_some_and(|given| *given != base) {
             return Err(Failure::other_graph(&about.graph_url));
         }
-        let (session, tenant) = self.connect(settings, &base, needs).await?;
+        let (session, grants) = self.sign_in(settings, &base, needs).await?;
+        let tenant = grants.claims().and_then(|claims| claims.tenant.clone());
+        let session = Session { fence: Some(settings.fence_of(&about.options)), ..session };
         // A run made with an opaque token knows its tenant as `--tenant` named it, which may be
         // a domain; a token names it by id alone.
         let then = about.tenant.as_ref().filter(|then| Uuid::try_parse(then).is_ok());

@@ -44,7 +44,7 @@ pub struct Session {
     pub prompts: Arc<dyn Prompts>,
     /// False if the token is known to lack the permission to read groups.
     pub may_read_groups: bool,
-    /// The fence, if this command was given one; else the run's own.
+    /// The fence that rules this command; if `None`, the run's own.
     pub fence: Option<Duration>,
     /// When the command began.
     pub began: Instant,

@@ -54,8 +54,11 @@ pub struct Settings {
     /// Bounds of the limiter.
     pub pace: PaceOptions,
     /// How long a lost POST may still execute, if told; a run remembers it, and
-    /// [`limits::DEFAULT_FENCE`] if nothing was told.
+    /// [`limits::DEFAULT_FENCE`] if nothing was told. [`Settings::fence_of`] has what holds for
+    /// a run that was begun before.
     pub fence: Option<Duration>,
+    /// Whether a flag told it.
+    fence_by_flag: bool,
     /// Labels of the settings file.
     pub labels: BTreeMap<String, Vec<String>>,
     /// Who may read every pass.
@@ -312,6 +315,7 @@ impl Settings {
             client_id,
             pace: pace(in_flight, max_rate)?,
             fence: fence(fence_text.as_deref())?,
+            fence_by_flag: flags.fence.is_some(),
             labels,
             break_glass,
             recipients,
@@ -385,8 +389,23 @@ impl Settings {
             groups,
             skip_ineligible: want.skip_ineligible,
             fence_seconds: self.fence.unwrap_or(limits::DEFAULT_FENCE).as_secs(),
+            fence_by_flag: self.fence_by_flag,
             mail: None,
         })
+    }
+
+    /// The fence of a run that was begun with these options. A flag of this very command is
+    /// obeyed, since whoever types it means this run. tapwave.toml speaks of all runs: it
+    /// never shortens the fence that one was begun with, since its requests may be out there
+    /// still, and lengthens it only where no flag had named it.
+    #[must_use]
+    pub fn fence_of(&self, begun: &Options) -> Duration {
+        let own = Duration::from_secs(begun.fence_seconds);
+        match self.fence {
+            Some(fence) if self.fence_by_flag => fence,
+            Some(fence) if !begun.fence_by_flag => fence.max(own),
+            _ => own,
+        }
     }
 
     /// How to mail, if any of the flags about mail asks for it. Whether a letter names the
@@ -880,6 +899,30 @@ mod tests {
         assert_eq!(fence(Some("1h 30m")).ok(), Some(Some(Duration::from_mins(90))));
         for bad in ["", "-5m", "five", "2d", "90"] {
             assert!(fence(Some(bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_setting_never_shortens_the_fence_of_a_run() {
+        let settings = |told: Option<(u64, bool)>| {
+            let none = Settings::load(&Common::default(), &|_: &str| None).expect("settings");
+            let fence = told.map(|(seconds, _)| Duration::from_secs(seconds));
+            let fence_by_flag = told.is_some_and(|(_, by_flag)| by_flag);
+            Settings { fence, fence_by_flag, ..none }
+        };
+        for (begun, told, rules) in [
+            ((300, false), None, 300),
+            ((300, false), Some((10, false)), 300),
+            ((300, false), Some((900, false)), 900),
+            ((300, true), Some((10, false)), 300),
+            ((300, true), Some((900, false)), 300),
+            ((300, true), Some((10, true)), 10),
+            ((300, false), Some((900, true)), 900),
+        ] {
+            let (fence_seconds, fence_by_flag) = begun;
+            let begun = Options { fence_seconds, fence_by_flag, ..Options::default() };
+            let fence = settings(told).fence_of(&begun);
+            assert_eq!(fence, Duration::from_secs(rules), "{begun:?}, {told:?}");
         }
     }
 

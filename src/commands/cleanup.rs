@@ -53,6 +53,7 @@ async fn of_run(
     }
     super::note_run(&ledger);
     let session = world.reconnect(settings, &ledger, &closing.needs(&NEEDS)).await?;
+    world.warn_of_fence(session.fence);
     let tidied = tidy::run(&ledger, &session, closing.args.keep_sealed).await?;
     let mut exit = ended(&tidied);
     let summary = Summary::of(&ledger, &session, tidied.foreign.len() as u64).await?;

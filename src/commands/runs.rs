@@ -37,6 +37,7 @@ pub(super) async fn resume(
     };
     needs.extend(carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
     let session = world.reconnect(settings, &ledger, &needs).await?;
+    world.warn_of_fence(session.fence);
     let post = match carrier {
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
         None => None,

@@ -67,8 +67,10 @@ pub struct Options {
     pub groups: Vec<String>,
     /// `--skip-ineligible`.
     pub skip_ineligible: bool,
-    /// `--fence`, in seconds.
+    /// How long a lost request may still take effect, in seconds.
     pub fence_seconds: u64,
+    /// Whether `--fence` said so; else tapwave.toml or nobody did.
+    pub fence_by_flag: bool,
     /// How the passes are to be mailed, if that was asked for.
     pub mail: Option<MailOptions>,
 }

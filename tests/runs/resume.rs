@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tapwave::rehearsal::options::{Call, Fault, Faults, SecondPost};
 
@@ -315,4 +315,41 @@ fn runs_are_listed_newest_first() {
     assert_eq!(listed, names);
     let told = site.told(&["status", "latest", "--json"]).exits(0);
     assert!(told.err.contains("three"), "{}", told.err);
+}
+
+/// What is left of a run whose only request was lost, of which nothing took effect.
+fn with_one_lost(fence: &[&str]) -> Site {
+    let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
+    let site = Site::with(1, |options| options.faults = faults);
+    let args = ["run", "wave.csv", "--run", "wave-run", "-r", site.recipient()];
+    let run = site.start(&[&args[..], fence].concat());
+    site.until("one is lost", |site| site.seen(Call::Issue) == 1);
+    site.until("and known to be", |site| {
+        site.folder().join("ledger.db").exists() && site.count("unsettled") == 1
+    });
+    run.kill();
+    site
+}
+
+#[test]
+fn a_setting_never_shortens_the_fence_that_a_run_was_begun_with() {
+    let settings = |site: &Site, fence: &str| {
+        fs::write(site.path("tapwave.toml"), format!("fence = \"{fence}\"\n")).expect("written");
+    };
+    // Long enough that whoever does not wait for it is found out, on a slow machine too.
+    let fence = Duration::from_secs(4);
+    let site = with_one_lost(&["--fence", "4s"]);
+    settings(&site, "10ms");
+    let begun = Instant::now();
+    site.resume().exits(0);
+    assert!(begun.elapsed() >= fence, "resumed after {:?}", begun.elapsed());
+    site.assert_whole("behind the run's own fence");
+
+    // What a flag had named is no setting's to lengthen either: nobody waits an hour here.
+    let site = with_one_lost(&["--fence", "2s"]);
+    settings(&site, "1h");
+    let resume = site.start(&["resume", "wave-run"]);
+    site.until("it is issued", |site| site.seen(Call::Issue) == 2);
+    resume.end().exits(0);
+    site.assert_whole("behind the run's own fence, though a setting is longer");
 }

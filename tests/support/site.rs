@@ -81,6 +81,11 @@ impl Site {
         self.path("wave-run")
     }
 
+    /// The public key of `id.txt`.
+    pub(crate) fn recipient(&self) -> &str {
+        &self.recipient
+    }
+
     pub(crate) fn write_wave(&self, upns: &[String]) {
         let wave = format!("userPrincipalName\n{}\n", upns.join("\n"));
         fs::write(self.path("wave.csv"), wave).expect("written");
