@@ -10,6 +10,7 @@ mod open;
 mod policy;
 mod rehearse;
 mod runs;
+mod typed;
 mod wave;
 
 use std::path::PathBuf;
@@ -19,18 +20,19 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub use self::failure::Failure;
+use self::typed::Typed;
 use crate::auth::permissions::{Grants, Need};
 use crate::auth::{self, Places, SignIn};
-use crate::cli::{Auth, Cli, Command};
+use crate::cli::{Auth, Cli, Command, Common};
 use crate::clock::Clock;
 use crate::exit::Exit;
 use crate::graph::Graph;
 use crate::graph::http::{self, BaseUrl, Http};
 use crate::graph::transport::Shut;
-use crate::ledger::{Access, Ledger, Registry, default_home};
+use crate::ledger::{Access, Ledger, Registry, RunFolder, default_home};
 use crate::limits;
 use crate::pace::Pace;
-use crate::report::{Asking, Log, Report, count, shown};
+use crate::report::{Asking, AtWork, Log, Report, count, shown};
 use crate::run::Session;
 use crate::settings::Settings;
 use crate::stages::Drain;
@@ -52,6 +54,8 @@ pub struct World {
     pub log: Log,
     /// Who can be asked.
     pub asking: Asking,
+    /// What every command takes, as it was given.
+    pub common: Common,
 }
 
 /// Does what the command line says.
@@ -127,6 +131,19 @@ impl World {
     async fn ledger(&self, run: &str, access: Access) -> Result<Ledger, Failure> {
         let folder = self.registry()?.locate(run)?;
         Ok(Ledger::open(&folder, access, self.clock.clone()).await?)
+    }
+
+    /// A run as a person would type it.
+    fn typed(&self, folder: &RunFolder) -> Typed {
+        Typed::new(folder, self.registry().ok().as_ref(), &self.common)
+    }
+
+    /// The same for the run that this command works on: until its end, whoever speaks of a run
+    /// means this one, and `go_on` says what carries on with it.
+    fn work_on(&self, folder: &RunFolder, go_on: impl FnOnce(&Typed) -> String) -> Typed {
+        let typed = self.typed(folder);
+        self.report.work_on(AtWork { go_on: go_on(&typed), status: typed.status() });
+        typed
     }
 
     /// A session with whatever answers behind `graph`.

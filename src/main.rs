@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         report: Arc::clone(&report),
         log: Log::begin(manner.verbose > 1),
         asking: Asking::on_terminal(),
+        common: cli.common.clone(),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -68,9 +69,7 @@ async fn heed_signals(switch: DrainSwitch, report: Arc<Report>) {
         if switch.begin() {
             report.say("stopping: what is in flight is finished; once more to leave at once");
         } else {
-            report.complain(
-                "left at once; everything committed is kept, tapwave resume latest carries on",
-            );
+            report.leave();
             std::process::exit(Exit::Interrupted as i32);
         }
     }

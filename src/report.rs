@@ -19,6 +19,7 @@ mod tables;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -60,6 +61,17 @@ pub struct Report {
     bars: Bars,
     /// Rows that went wrong so far: the first are told one by one.
     wrong: AtomicUsize,
+    /// The run that the command works on, once there is one.
+    at_work: OnceLock<AtWork>,
+}
+
+/// What to type about the run that a command works on.
+#[derive(Debug)]
+pub struct AtWork {
+    /// What carries on with it.
+    pub go_on: String,
+    /// What shows its rows.
+    pub status: String,
 }
 
 /// An error as a person reads it: what failed, and what to do about it.
@@ -80,6 +92,7 @@ impl Report {
             manner,
             bars: Bars::new(wanted && io::stderr().is_terminal()),
             wrong: AtomicUsize::new(0),
+            at_work: OnceLock::new(),
         }
     }
 
@@ -120,6 +133,22 @@ impl Report {
         if self.manner.json {
             // Nobody is left to tell if stdout is gone.
             let _ = self.json(&tables::error(told, exit));
+        }
+    }
+
+    /// From here on, what is said of a run means this one.
+    pub fn work_on(&self, run: AtWork) {
+        // A command works on one run.
+        let _ = self.at_work.set(run);
+    }
+
+    /// The program ends at once, because it was asked twice.
+    pub fn leave(&self) {
+        match self.at_work.get() {
+            Some(AtWork { go_on, .. }) => self.complain(format_args!(
+                "left at once; everything committed is kept, {go_on} carries on"
+            )),
+            None => self.complain("left at once"),
         }
     }
 
@@ -311,9 +340,12 @@ impl Report {
     fn wrong(&self, words: impl fmt::Display) {
         match self.wrong.fetch_add(1, Ordering::Relaxed) {
             told if told < limits::PROBLEMS_SHOWN => self.complain(words),
-            limits::PROBLEMS_SHOWN => {
-                self.complain("more rows went wrong; tapwave status shows them all");
-            }
+            limits::PROBLEMS_SHOWN => match self.at_work.get() {
+                Some(AtWork { status, .. }) => {
+                    self.complain(format_args!("more rows went wrong; {status} shows them all"));
+                }
+                None => self.complain("more rows went wrong"),
+            },
             _ => {}
         }
     }

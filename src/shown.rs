@@ -59,6 +59,22 @@ pub fn name(text: &str) -> String {
     name
 }
 
+/// The text as one word of this platform's shell: as it is where no shell reads anything into
+/// it, else quoted. What [`steers`] is written out there too.
+#[must_use]
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| {
+        c.is_alphanumeric()
+            || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '+')
+            || cfg!(windows) && c == '\\'
+    };
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    let text = escaped(text);
+    if cfg!(windows) { format!("\"{text}\"") } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut safe, c| {
         if steers(c) && !keep(c) {
@@ -95,6 +111,23 @@ mod tests {
             assert_eq!(name(text), text);
         }
         assert_eq!(escaped("Zoë 🙂"), "Zoë 🙂");
+    }
+
+    #[cfg(not(windows))]
+    #[test]
+    fn a_word_is_one_word_to_a_shell() {
+        for (text, word) in [
+            ("wave-20260301T080000Z", "wave-20260301T080000Z"),
+            ("/home/ada/März.csv", "/home/ada/März.csv"),
+            ("", "''"),
+            ("my wave", "'my wave'"),
+            ("~/wave", "'~/wave'"),
+            ("$(date)", "'$(date)'"),
+            ("it's", r"'it'\''s'"),
+            ("a\u{1b}b", r"'a\u{1b}b'"),
+        ] {
+            assert_eq!(shell_word(text), word);
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::typed::Typed;
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CleanupArgs, Common};
@@ -52,6 +53,7 @@ async fn of_run(
         world.log.add(log);
     }
     super::note_run(&ledger);
+    let typed = world.work_on(ledger.folder(), Typed::cleanup);
     let session = world.reconnect(settings, &ledger, &closing.needs(&NEEDS)).await?;
     world.warn_of_fence(session.fence);
     let tidied = tidy::run(&ledger, &session, closing.args.keep_sealed).await?;
@@ -64,10 +66,9 @@ async fn of_run(
     if exit == Exit::Done {
         exit = closing.close(Some(&ledger), &session, world).await?;
     } else {
-        let name = ledger.folder().name();
         world.report.next(&[
-            (format!("tapwave cleanup {name}"), "goes on where it stopped"),
-            (format!("tapwave status {name} --live"), "shows what is left"),
+            (typed.cleanup(), "goes on where it stopped"),
+            (typed.live_status(), "shows what is left"),
         ]);
     }
     Ok(exit)

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::open::identities;
+use super::typed::Typed;
 use super::{Environment, Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::DeliverArgs;
@@ -22,6 +23,9 @@ use crate::stages::cleanup::Fate;
 use crate::stages::deliver::{Again, Desk, Mailroom, Resting, Stop};
 use crate::stages::issue::Halt;
 use crate::vault::Identities;
+
+/// What carries on with a delivery: its flags are the operator's choice each time.
+const SAME_COMMAND: &str = "the same command";
 
 /// Mail as flags and settings want it, before anybody signs in.
 pub(super) struct Carrier {
@@ -105,6 +109,7 @@ pub(super) async fn deliver(
         args.readdress.iter().map(|text| settings::readdress(text)).collect();
     let readdress = readdress?;
     let ledger = world.ledger(&args.run, Access::Write).await?;
+    let typed = world.work_on(ledger.folder(), |_| SAME_COMMAND.to_owned());
     if ledger.closed().await?.is_some() {
         let what = "this run was closed by cleanup, so nothing more is mailed from it";
         return Err(Failure::new(Exit::Usage, what, &["a new run issues new passes"]));
@@ -129,7 +134,8 @@ pub(super) async fn deliver(
     let wish = Wish { due, again, revoke: args.revoke_undelivered };
     let delivered = delivering::deliver(&post, &session, wish).await;
     post.room.courier.close().await;
-    finish(&ledger, &delivered?, &session, world).await
+    let delivered = delivered.map_err(|halt| Failure::halted(halt, SAME_COMMAND))?;
+    finish(&ledger, &delivered, &typed, &session, world).await
 }
 
 /// Signs in as far as mailing needs it: through a relay, everything lies in the run, and no
@@ -169,7 +175,7 @@ async fn connected(
             world.report.warn(wait(&why));
             Ok(session)
         }
-        Err(halt) => Err(halt.into()),
+        Err(halt) => Err(Failure::halted(halt, SAME_COMMAND)),
     }
 }
 
@@ -196,6 +202,7 @@ pub(super) fn stopped(stop: Option<&Stop>, world: &World) -> Exit {
 async fn finish(
     ledger: &Ledger,
     delivery: &Delivery,
+    typed: &Typed,
     session: &Session,
     world: &World,
 ) -> Result<Exit, Failure> {
@@ -223,32 +230,31 @@ async fn finish(
     if delivery.drained && delivery.open.rows > 0 {
         exit = exit.and(Exit::Interrupted);
     }
-    let name = ledger.folder().name();
     let mut next = Vec::new();
     if delivery.unproven > 0 {
         report.complain(format_args!(
             "{} not mailed: the run broke off, and nobody has looked since what stands on the user",
             count(delivery.unproven, "pass was", "passes were")
         ));
-        next.push((format!("tapwave resume {name}"), "looks, and carries on"));
+        next.push((typed.resume(), "looks, and carries on"));
     }
     if exit != Exit::Done {
-        next.push((format!("tapwave status {name}"), "shows every row"));
+        next.push((typed.status(), "shows every row"));
     }
-    next.extend(by_word(delivery.open, &name));
+    next.extend(by_word(delivery.open, typed));
     report.next(&next);
     Ok(exit)
 }
 
 /// What to type for mails that go out again only when a person says so.
-pub(super) fn by_word(open: OpenMail, name: &str) -> Vec<(String, &'static str)> {
+pub(super) fn by_word(open: OpenMail, run: &Typed) -> Vec<(String, &'static str)> {
     let mut next = Vec::new();
     if open.unsettled > 0 {
-        let resend = format!("tapwave deliver {name} -i IDENTITY --resend-unsettled");
+        let resend = run.deliver(" -i IDENTITY --resend-unsettled");
         next.push((resend, "repeats mails of unknown fate with identical bytes"));
     }
     if open.refused > 0 {
-        let retry = format!("tapwave deliver {name} -i IDENTITY --retry-refused");
+        let retry = run.deliver(" -i IDENTITY --retry-refused");
         next.push((
             retry,
             "tries refused mails anew; --readdress LINE=ADDRESS sends one elsewhere",

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
+use super::typed::Typed;
 use crate::auth::AuthError;
 use crate::auth::permissions::Need;
 use crate::exit::Exit;
@@ -37,11 +38,10 @@ const ACCESS_HINT: &str =
 const SIGN_IN_OUTAGE_HINT: &str =
     "check the network, the proxy, --tenant and --authority-url, or try again later";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
-const OUTAGE_HINT: &str = "nothing is lost: tapwave resume latest carries on when Graph is back";
 const UNREACHED_HINT: &str =
     "check the network, the proxy and --graph-url, or try again when Graph is back";
-const CLEANUP_OUTAGE_HINT: &str =
-    "what was removed is recorded: run the same cleanup again when Graph is back";
+/// What carries on with a cleanup, which may be of no run.
+const SAME_CLEANUP: &str = "the same cleanup";
 
 impl Failure {
     /// A failure with its hints.
@@ -106,10 +106,38 @@ impl Failure {
         Self::new(Exit::Access, what, &["sign in to the run's own tenant"])
     }
 
+    /// Work that had to stop. `go_on` is what carries on with it.
+    pub(super) fn halted(halt: Halt, go_on: &str) -> Self {
+        match halt {
+            Halt::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
+            Halt::Outage { .. } => Self::new(Exit::Outage, halt, &[&outlasting(go_on)]),
+            Halt::Graph(error) => error.into(),
+            Halt::Ledger(error) => Self::unwritten(error, go_on),
+            Halt::Seal { .. } => {
+                let hint = format!("mend what is named, then {go_on} carries on");
+                Self::new(Exit::Unexpected, halt, &[&hint])
+            }
+        }
+    }
+
+    /// A ledger that could not be used in the midst of work.
+    fn unwritten(error: LedgerError, go_on: &str) -> Self {
+        let is_mended_by_others = matches!(error, LedgerError::Write(_) | LedgerError::Read { .. });
+        let mut failure = Self::from(error);
+        if is_mended_by_others {
+            failure.told.hints.push(format!("once that is mended, {go_on} carries on"));
+        }
+        failure
+    }
+
     pub(super) fn nobody_to_ask(question: &str) -> Self {
         let what = format!("{question}, and there is no terminal to ask on");
         Self::new(Exit::Usage, what, &["say yes beforehand with --yes"])
     }
+}
+
+fn outlasting(go_on: &str) -> String {
+    format!("nothing is lost: {go_on} carries on when Graph is back")
 }
 
 /// An error and all its causes in one line, each cause once.
@@ -248,49 +276,46 @@ impl From<IntakeError> for Failure {
     }
 }
 
-impl From<Halt> for Failure {
-    fn from(halt: Halt) -> Self {
-        match halt {
-            Halt::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
-            Halt::Outage { .. } => Self::new(Exit::Outage, halt, &[OUTAGE_HINT]),
-            Halt::Graph(error) => error.into(),
-            Halt::Ledger(error) => error.into(),
-            Halt::Seal { .. } => Self::new(
-                Exit::Unexpected,
-                halt,
-                &["mend what is named, then: tapwave resume latest"],
-            ),
-        }
+/// What stopped work on a run. What to do about it names the run that is meant, so it becomes a
+/// [`Failure`] only together with it.
+pub(super) trait OfRun: Sized {
+    /// The failure of a command that works on this run.
+    fn of(self, run: &Typed) -> Failure;
+}
+
+impl OfRun for Halt {
+    fn of(self, run: &Typed) -> Failure {
+        Failure::halted(self, &run.resume())
     }
 }
 
-impl From<HandoverError> for Failure {
-    fn from(error: HandoverError) -> Self {
-        Self::new(
-            Exit::Unexpected,
-            chain(&error),
-            &["every pass is safe in the ledger; tapwave resume latest lays them down again"],
-        )
+impl OfRun for HandoverError {
+    fn of(self, run: &Typed) -> Failure {
+        let hint =
+            format!("every pass is safe in the ledger; {} lays them down again", run.resume());
+        Failure::new(Exit::Unexpected, chain(&self), &[&hint])
     }
 }
 
-impl From<IssuingError> for Failure {
-    fn from(error: IssuingError) -> Self {
-        match error {
-            IssuingError::Ledger(error) => error.into(),
+impl OfRun for IssuingError {
+    fn of(self, run: &Typed) -> Failure {
+        match self {
+            Self::Ledger(error) => Failure::unwritten(error, &run.resume()),
             // What was issued before this resume is safe, and what was not is checked anew.
-            IssuingError::Intake(IntakeError::Check(CheckError::Graph(
+            Self::Intake(IntakeError::Check(CheckError::Graph(
                 error @ GraphError::Outage { .. },
-            ))) => Self::new(Exit::Outage, error, &[OUTAGE_HINT]),
-            IssuingError::Intake(error) => error.into(),
-            IssuingError::Book(error) => error.into(),
-            IssuingError::Halt(error) => error.into(),
-            IssuingError::Handover(error) => error.into(),
-            IssuingError::Closed => Self::new(
-                Exit::Usage,
-                error,
-                &["tapwave cleanup RUN goes on with the cleanup; a new run issues new passes"],
-            ),
+            ))) => Failure::new(Exit::Outage, error, &[&outlasting(&run.resume())]),
+            Self::Intake(error) => error.into(),
+            Self::Book(error) => error.into(),
+            Self::Halt(error) => error.of(run),
+            Self::Handover(error) => error.of(run),
+            Self::Closed => {
+                let hint = format!(
+                    "{} goes on with the cleanup; a new run issues new passes",
+                    run.cleanup()
+                );
+                Failure::new(Exit::Usage, self, &[&hint])
+            }
         }
     }
 }
@@ -299,11 +324,8 @@ impl From<TidyError> for Failure {
     fn from(error: TidyError) -> Self {
         match error {
             // A run that cleanup has closed is not resumed.
-            TidyError::Halt(halt @ Halt::Outage { .. }) => {
-                Self::new(Exit::Outage, halt, &[CLEANUP_OUTAGE_HINT])
-            }
-            TidyError::Halt(halt) => halt.into(),
-            TidyError::Ledger(error) => error.into(),
+            TidyError::Halt(halt) => Self::halted(halt, SAME_CLEANUP),
+            TidyError::Ledger(error) => Self::unwritten(error, SAME_CLEANUP),
             TidyError::Intake(error) => error.into(),
             TidyError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
         }
@@ -348,6 +370,8 @@ impl From<io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Common;
+    use crate::ledger::RunFolder;
 
     #[test]
     fn a_cleanup_that_could_not_end_is_told_as_one() {
@@ -370,9 +394,13 @@ mod tests {
             let why = "no answer in time".to_owned();
             IntakeError::Check(CheckError::Graph(GraphError::Outage { why }))
         };
-        let (new, resumed) = (Failure::from(out()), Failure::from(IssuingError::Intake(out())));
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::open(place.path()).expect("a folder");
+        let run = Typed::new(&folder, None, &Common::default());
+        let (new, resumed) = (Failure::from(out()), IssuingError::Intake(out()).of(&run));
         assert_eq!((new.exit, resumed.exit), (Exit::Outage, Exit::Outage));
         assert!(new.told.hints[0].contains("nothing was issued"));
-        assert!(resumed.told.hints[0].contains("tapwave resume"), "passes were issued before");
+        let hint = &resumed.told.hints[0];
+        assert!(hint.contains(&run.resume()), "passes were issued before: {hint}");
     }
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use clap::CommandFactory;
 use secrecy::ExposeSecret;
 
-use super::{Failure, World};
+use super::{Failure, World, typed};
 use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
 use crate::ids::Upn;
 use crate::ledger::{Access, Ledger, Standing, State};
 use crate::limits;
 use crate::report::{OpenFailure, Opening, Shape, count, private_file, shown};
+use crate::shown::shell_word;
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
 
 /// Rows whose sealed copy is in the ledger until it is purged.
@@ -28,11 +29,14 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     let output = args.output.as_deref();
     let path = Path::new(&args.what);
     let opening = Opening::begin(shape(args.format, world), only.clone(), output)?;
-    let rows = if path.is_file() {
-        file(path, opening, &identities)?
+    let (rows, see) = if path.is_file() {
+        let given = typed::identities(&args.identities);
+        let all = format!("tapwave open {}{given}", shell_word(&args.what));
+        (file(path, opening, &identities)?, all)
     } else {
         let ledger = world.ledger(&args.what, Access::Read).await?;
-        run(&ledger, opening, &identities, world).await?
+        let rows = run(&ledger, opening, &identities, world).await?;
+        (rows, world.typed(ledger.folder()).status())
     };
     if let Some(path) = output {
         let rows = count(rows, "pass", "passes");
@@ -41,7 +45,7 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     match only {
         Some(upn) if rows == 0 => {
             let what = format!("there is no pass for {upn} that this identity opens");
-            Err(Failure::new(Exit::Usage, what, &["tapwave status RUN shows every row"]))
+            Err(Failure::new(Exit::Usage, what, &[&format!("{see} shows every row")]))
         }
         _ => Ok(Exit::Done),
     }
@@ -108,15 +112,16 @@ async fn run(
     }
     if unproven > 0 {
         world.report.complain(format_args!(
-            "{} not shown: the run broke off, and nobody has looked since what stands on the user; tapwave resume {} does",
+            "{} not shown: the run broke off, and nobody has looked since what stands on the user; {} does",
             count(unproven, "pass is", "passes are"),
-            ledger.folder().name()
+            world.typed(ledger.folder()).resume()
         ));
     }
     if sealed > 0 && sealed == closed {
         let what = "none of the run's passes is sealed to this identity";
-        let hint = "tapwave status RUN --json names each row's recipient";
-        return Err(Failure::new(Exit::Usage, what, &[hint]));
+        let status = world.typed(ledger.folder()).status();
+        let hint = format!("{status} --json names each row's recipient");
+        return Err(Failure::new(Exit::Usage, what, &[&hint]));
     }
     Ok(opening.finish()?)
 }

@@ -15,6 +15,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use tempfile::TempDir;
 
+use super::failure::OfRun;
 use super::wave::{Wanted, begin};
 use super::{Failure, World};
 use crate::cli::{Profile, RehearseArgs};
@@ -104,12 +105,14 @@ pub(super) async fn rehearse(
         return Ok(Exit::Problems);
     };
     let sets = wanted.book.into_sets();
-    let issuance = issuing::run(&ledger, sets, None, &session).await?;
+    let run = world.typed(&folder);
+    let issuance = issuing::run(&ledger, sets, None, &session).await;
+    let issuance = issuance.map_err(|error| over(error.of(&run)))?;
     if let Some(halt) = issuance.halt {
-        return Err(halt.into());
+        return Err(over(halt.of(&run)));
     }
     if let Some(error) = issuance.handover {
-        return Err(error.into());
+        return Err(over(error.of(&run)));
     }
     let issued = Summary::of(&ledger, &session, 0).await?;
     if issuance.drained {
@@ -278,7 +281,8 @@ async fn clean_up(
     session: &Session,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let tidied = tidy::run(ledger, session, false).await?;
+    let tidied = tidy::run(ledger, session, false).await;
+    let tidied = tidied.map_err(|error| over(error.into()))?;
     world.report.tidied(&tidied);
     let left = tenant.with(|tenant, _| tenant.passes().count()) as u64;
     let summary = Summary::of(ledger, session, tidied.foreign.len() as u64).await?;
@@ -291,6 +295,12 @@ async fn clean_up(
         return Err(Failure::new(Exit::CleanupIncomplete, what, &["please report this"]));
     }
     Ok(Exit::Done)
+}
+
+/// A failure whose run ends with the program: nobody can carry it on.
+fn over(failure: Failure) -> Failure {
+    let hint = "the rehearsal's tenant and passes are gone with it; tapwave rehearse begins anew";
+    Failure::new(failure.exit, failure.told.what, &[hint])
 }
 
 /// Ctrl-C. The simulated tenant and the run's folder end with the program: nothing is to be

@@ -3,6 +3,8 @@
 use std::io::{self, BufWriter, Write};
 
 use super::deliver::{Carrier, needs_of_mail};
+use super::failure::OfRun;
+use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{Common, ManifestArgs, ResumeArgs, StatusArgs};
@@ -23,6 +25,7 @@ pub(super) async fn resume(
         world.log.add(log);
     }
     super::note_run(&ledger);
+    let run = world.work_on(ledger.folder(), Typed::resume);
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
@@ -32,7 +35,9 @@ pub(super) async fn resume(
         None if args.identities.is_empty() => None,
         None => {
             let what = "this run mails nothing by itself, so resume needs no identity";
-            return Err(Failure::new(Exit::Usage, what, &["tapwave deliver RUN -i mails it"]));
+            let given = typed::identities(&args.identities);
+            let hint = format!("{} mails it", run.deliver(&given));
+            return Err(Failure::new(Exit::Usage, what, &[&hint]));
         }
     };
     needs.extend(carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
@@ -46,7 +51,8 @@ pub(super) async fn resume(
     if let Some(post) = &post {
         post.room.courier.close().await;
     }
-    super::wave::finish(&ledger, issuance?, &session, world).await
+    let issuance = issuance.map_err(|error| error.of(&run))?;
+    super::wave::finish(&ledger, issuance, &run, &session, world).await
 }
 
 pub(super) async fn status(

@@ -4,6 +4,8 @@ use std::io::Write;
 use std::path::Path;
 
 use super::deliver::{Carrier, needs_of_mail};
+use super::failure::OfRun;
+use super::typed::Typed;
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CheckArgs, MailArgs, RunArgs, WaveArgs};
@@ -297,6 +299,7 @@ pub(super) async fn run(
     if let Err(error) = registry.remember(&folder) {
         world.report.warn(error);
     }
+    let typed = world.work_on(&folder, Typed::resume);
     let sets = wanted.book.into_sets();
     let post = match wanted.carrier.filter(|_| args.mail.deliver) {
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
@@ -306,7 +309,8 @@ pub(super) async fn run(
     if let Some(post) = &post {
         post.room.courier.close().await;
     }
-    finish(&ledger, issuance?, &session, world).await
+    let issuance = issuance.map_err(|error| error.of(&typed))?;
+    finish(&ledger, issuance, &typed, &session, world).await
 }
 
 /// Checks into a draft in the folder and makes the ledger whole. `None` if there are
@@ -349,6 +353,7 @@ pub(super) async fn begin(
 pub(super) async fn finish(
     ledger: &Ledger,
     issuance: Issuance,
+    typed: &Typed,
     session: &Session,
     world: &World,
 ) -> Result<Exit, Failure> {
@@ -364,7 +369,7 @@ pub(super) async fn finish(
         // not hide that.
         Err(error) => {
             if let Some(halt) = issuance.halt {
-                report.warn_of(&Failure::from(halt).told);
+                report.warn_of(&halt.of(typed).told);
             }
             return Err(error.into());
         }
@@ -387,13 +392,13 @@ pub(super) async fn finish(
     if issuance.drained && (summary.waiting() + summary.unsettled > 0 || undelivered) {
         exit = exit.and(Exit::Interrupted);
     }
-    for failure in
-        issuance.halt.map(Failure::from).into_iter().chain(issuance.handover.map(Failure::from))
-    {
+    let halted = issuance.halt.map(|halt| halt.of(typed));
+    let unlaid = issuance.handover.map(|error| error.of(typed));
+    for failure in halted.into_iter().chain(unlaid) {
         exit = exit.and(failure.exit);
         report.warn_of(&failure.told);
     }
-    report.next(&what_next(exit, &summary, open?, &ledger.folder().name()));
+    report.next(&what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed));
     Ok(exit)
 }
 
@@ -402,27 +407,26 @@ fn what_next(
     exit: Exit,
     summary: &Summary,
     open: OpenMail,
-    name: &str,
+    run: &Typed,
 ) -> Vec<(String, &'static str)> {
     let mut next = Vec::new();
     // What only a person's word sends is sent by no resume.
     let by_itself = open.rows > open.unsettled + open.refused;
     if exit != Exit::Done && (exit != Exit::DeliveryIncomplete || by_itself) {
-        next.push((format!("tapwave resume {name}"), "carries on"));
+        next.push((run.resume(), "carries on"));
     }
     if exit != Exit::Done {
-        next.push((format!("tapwave status {name}"), "shows every row"));
+        next.push((run.status(), "shows every row"));
     }
     if by_itself {
         // A notice needs nothing to be opened.
         let identity = if summary.sealed + summary.mailing > 0 { " -i IDENTITY" } else { "" };
-        let deliver = format!("tapwave deliver {name}{identity}");
-        next.push((deliver, "mails what is not yet delivered"));
+        next.push((run.deliver(identity), "mails what is not yet delivered"));
     }
-    next.extend(super::deliver::by_word(open, name));
+    next.extend(super::deliver::by_word(open, run));
     if summary.sealed + summary.mailing + summary.delivered > 0 {
-        next.push((format!("tapwave open {name} -i IDENTITY"), "reads the passes"));
-        next.push((format!("tapwave cleanup {name}"), "removes them all when the wave is over"));
+        next.push((run.open(), "reads the passes"));
+        next.push((run.cleanup(), "removes them all when the wave is over"));
     }
     next
 }

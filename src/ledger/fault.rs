@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::FolderError;
 use super::state::IllegalMove;
 use crate::ids::Line;
-use crate::shown::escaped;
+use crate::shown::{escaped, shell_word};
 
 /// Why the ledger could not do as it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +35,10 @@ pub enum LedgerError {
     },
     /// A draft was asked for where a run already is.
     #[error(
-        "failed to make a run in {}: there is one already; carry on with `tapwave resume`, or \
+        "failed to make a run in {}: there is one already; carry on with `tapwave resume {}`, or \
          name another folder with `--run`",
-        .0.display()
+        .0.display(),
+        typed(.0)
     )]
     Exists(PathBuf),
     /// Made by a later tapwave.
@@ -112,10 +113,10 @@ pub enum LedgerError {
     #[error("failed to write the ledger: it was opened for reading; open the run with resume")]
     ReadOnly,
     /// Cleanup has begun: no more passes.
-    #[error("failed to start a pass: cleanup closed this run; start a new one with `tapwave run`")]
+    #[error("failed to start a pass: cleanup closed this run; a new run issues new passes")]
     Closed,
     /// No such row.
-    #[error("failed to find row {0} in the ledger; `tapwave status` lists the rows")]
+    #[error("failed to find row {0} in the ledger; please report this as a defect")]
     UnknownLine(Line),
     /// The list of legal moves forbids it. Nothing was recorded.
     #[error("failed to record row {line}: {source}; please report this as a defect")]
@@ -145,8 +146,9 @@ pub enum LedgerError {
     /// A reader keeps the purge from finishing; it may be asked for again.
     #[error(
         "failed to purge the sealed copies from {}: another process is reading the ledger; end \
-         it and run `tapwave cleanup` again",
-        .0.display()
+         it and run `tapwave cleanup {}` again",
+        .0.display(),
+        typed(.0.parent().unwrap_or(.0))
     )]
     PurgeHindered(PathBuf),
     /// Something could not be made durable. Every later write fails with the same.
@@ -171,7 +173,7 @@ pub enum LedgerError {
         source: io::Error,
     },
     /// The writer is gone: the ledger was shut, or the runtime is ending.
-    #[error("failed to write the ledger: it is shut; carry on with `tapwave resume`")]
+    #[error("failed to write the ledger: it is shut; resume the run")]
     Shut,
     /// A draft that never had a run's folder.
     #[error("failed to keep the ledger: it was made for a check alone; use `tapwave run`")]
@@ -238,9 +240,14 @@ fn by(holder: Option<&Holder>) -> String {
     holder.map_or_else(|| " by another process".to_owned(), |holder| format!(" by {holder}"))
 }
 
+/// The run's folder as a command takes it.
+fn typed(folder: &Path) -> String {
+    shell_word(&folder.display().to_string())
+}
+
 fn remedy(error: &rusqlite::Error) -> &'static str {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => "free space on that disk, then carry on with `tapwave resume`",
+        Some(ErrorCode::DiskFull) => "free space on that disk",
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             "close the program that has it open, then try again"
         }
@@ -250,6 +257,6 @@ fn remedy(error: &rusqlite::Error) -> &'static str {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
             "the ledger is damaged: copy the folder back from a backup"
         }
-        _ => "check that disk, then carry on with `tapwave resume`",
+        _ => "check that disk",
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use super::lock;
-use crate::shown::escaped;
+use crate::shown::{escaped, shell_word};
 
 /// The database.
 pub(super) const LEDGER: &str = "ledger.db";
@@ -34,9 +34,10 @@ pub enum FolderError {
     Missing(PathBuf),
     /// A finished ledger is in it.
     #[error(
-        "failed to make a run in {}: there is one already; carry on with `tapwave resume`, or \
+        "failed to make a run in {}: there is one already; carry on with `tapwave resume {}`, or \
          name another folder with `--run`",
-        .0.display()
+        .0.display(),
+        shell_word(&.0.display().to_string())
     )]
     HoldsRun(PathBuf),
     /// Somebody else's things are in it.

@@ -35,7 +35,7 @@ pub enum RegistryError {
         near: Vec<String>,
     },
     /// `latest` of none.
-    #[error("failed to find the latest run: there is none in {}; start one with `tapwave run`", .0.display())]
+    #[error("failed to find the latest run: there is none in {}; `tapwave run WAVE.csv -r RECIPIENT` starts one", .0.display())]
     NoRuns(PathBuf),
     /// The folder that was found cannot be used.
     #[error(transparent)]
@@ -124,13 +124,10 @@ impl Registry {
     /// # Errors
     /// If the note cannot be written.
     pub fn remember(&self, folder: &RunFolder) -> Result<(), FolderError> {
-        let at_home = self.runs().canonicalize().is_ok_and(|runs| {
-            folder.path().parent().and_then(|parent| parent.canonicalize().ok()) == Some(runs)
-        });
         let Some(text) = folder.path().to_str().filter(|text| !text.contains(['\n', '\r'])) else {
             return Ok(());
         };
-        if at_home || self.elsewhere().iter().any(|known| known == folder.path()) {
+        if self.is_at_home(folder) || self.elsewhere().iter().any(|known| known == folder.path()) {
             return Ok(());
         }
         let path = self.home.join(ELSEWHERE);
@@ -140,6 +137,19 @@ impl Registry {
             .open(&path)
             .and_then(|mut file| file.write_all(format!("{text}\n").as_bytes()))
             .map_err(failed)
+    }
+
+    /// How a person names this run so that [`Registry::locate`] finds it and no other, whatever
+    /// is begun later: by its name if it lies where runs do, else by its path.
+    #[must_use]
+    pub fn word_for(&self, folder: &RunFolder) -> String {
+        let name = folder.name();
+        let is_found = || self.locate(&name).is_ok_and(|found| found == *folder);
+        // A name that begins with a dash would be taken for an option.
+        if self.is_at_home(folder) && !name.starts_with('-') && is_found() {
+            return name;
+        }
+        folder.path().display().to_string()
     }
 
     /// Finds a run by the word `latest`, its name, or the path of its folder.
@@ -225,6 +235,12 @@ impl Registry {
             .max_by(|(one, a), (other, b)| one.cmp(other).then_with(|| a.name().cmp(&b.name())))
             .map(|(_, folder)| folder)
             .ok_or_else(|| RegistryError::NoRuns(self.runs()))
+    }
+
+    fn is_at_home(&self, folder: &RunFolder) -> bool {
+        self.runs().canonicalize().is_ok_and(|runs| {
+            folder.path().parent().and_then(|parent| parent.canonicalize().ok()) == Some(runs)
+        })
     }
 
     fn runs(&self) -> PathBuf {

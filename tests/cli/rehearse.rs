@@ -159,7 +159,7 @@ fn no_runs_is_no_error() {
     let said = alone(&bench, &["runs", "--json"]).ends(0);
     assert_eq!(said.json()["runs"], serde_json::json!([]));
     for command in [&["status", "latest"][..], &["resume", "latest"], &["cleanup", "latest"]] {
-        alone(&bench, command).ends(2).says(["start one with `tapwave run`"]);
+        alone(&bench, command).ends(2).says(["`tapwave run WAVE.csv -r RECIPIENT` starts one"]);
     }
     let made = fs::read_dir(bench.path("")).expect("the folder").count();
     assert_eq!(made, 0, "looking makes nothing");

@@ -33,7 +33,7 @@ fn failed_rows_get_another_chance() {
     let site = Site::with(4, |options| options.faults = faults);
     let told = site.run(&["--json"]).exits(4);
     assert_eq!(told.summary()["failed"], 1);
-    told.says("tapwave resume wave-run");
+    told.says("/wave-run --auth token");
     assert_eq!(site.count("failed"), 1);
     site.assert_true("with a failed row");
     site.resume().exits(0);
@@ -123,7 +123,7 @@ fn somebody_elses_pass_on_an_unsettled_person_is_held_and_not_deleted() {
         site.until("the others have theirs", |site| site.live().len() == 3);
         let person = site.people[0].clone();
         let theirs = site.issue_elsewhere(&person);
-        run.end().exits(4).says("held").says("delete it").says("tapwave resume wave-run");
+        run.end().exits(4).says("held").says("delete it").says("/wave-run --auth token");
         assert_eq!(site.live()[&person].0, theirs, "not deleted");
         assert_eq!(site.status(&[])[&person]["state"], "held");
         site.resume().exits(4).says("held");
@@ -188,7 +188,7 @@ fn a_pass_that_nobody_vouches_for_is_not_read_out() {
     site.resume().exits(5);
     let told = site.told(&["open", "wave-run", "-i", "id.txt", "--format", "json"]).exits(0);
     assert_eq!(told.out.trim(), "[]");
-    told.says("2 passes are not shown").says("tapwave resume wave-run");
+    told.says("2 passes are not shown").says("/wave-run --auth token");
     site.change_token(crate::site::TOKEN);
     site.resume().exits(0);
     site.assert_whole("after the resume");

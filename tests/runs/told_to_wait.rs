@@ -24,7 +24,7 @@ fn an_hour_ends_the_run_and_the_rest_is_resumed() {
         assert!(began.elapsed() < AT_ONCE, "{in_flight}: {:?}", began.elapsed());
         told.says("it wants to be left alone until 20")
             .says("Retry-After of 1h")
-            .says("tapwave resume latest carries on");
+            .says("wave-run --auth token carries on");
         let posts = site.seen(Call::Issue);
         let under_way = if in_flight == "1" { 5 } else { 10 };
         assert!(posts <= under_way, "{posts} knocked, {in_flight} in flight");

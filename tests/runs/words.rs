@@ -4,6 +4,8 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use tapwave::rehearsal::options::{Call, Fault, Faults};
+
 use crate::site::{Site, Told};
 
 /// Clears a screen, sets a title, an eight-bit escape, turns the direction of reading, takes no
@@ -81,4 +83,69 @@ fn a_log_is_its_owners_alone_and_no_link_is_followed() {
         std::os::unix::fs::chown(site.path("theirs"), Some(65_534), None).expect("given away");
         logged("theirs").exits(2).says("it belongs to another user");
     }
+}
+
+/// A run into this folder that gives up before its first pass.
+fn given_up_in(folder: &str) -> (Site, Told) {
+    let late = Fault::Throttled { retry_after: Some("3600".to_owned()) };
+    let site = Site::with(1, |options| {
+        options.faults = Faults::default().at(Call::Issue, 1, late);
+    });
+    let run = ["run", "wave.csv", "--run", folder, "-r", site.recipient(), "--fence", "1s"];
+    let told = site.told(&run).exits(6);
+    (site, told)
+}
+
+#[test]
+fn a_hint_names_the_run_that_is_meant_as_a_shell_takes_it() {
+    for folder in ["elsewhere/o'ther $wave", "tapwave-home/runs/-x", "tapwave-home/runs/plain"] {
+        let (site, told) = given_up_in(folder);
+        // Another run is begun in the meantime, and is the latest then.
+        site.run(&["--existing", "replace", "--config", "/dev/null"]).exits(0);
+        site.cleanup(&[]).exits(0);
+        let commands = [
+            told.command("nothing is lost: ", " carries on"),
+            told.command("next: ", "   carries on"),
+        ];
+        assert_eq!(commands[0], commands[1]);
+        site.pasted(&commands[0]).exits(0);
+        assert_eq!(site.live().len(), 1, "{folder}: carried on");
+        site.pasted(&told.command("      ", "   shows every row")).exits(0).says("1 sealed");
+    }
+}
+
+#[test]
+fn two_runs_of_one_name_are_told_apart() {
+    let site = Site::open(1);
+    let into = |folder| {
+        let run = ["run", "wave.csv", "--run", folder, "-r", site.recipient()];
+        let told = site.told(&[&run[..], &["--existing", "replace"]].concat()).exits(0);
+        told.command("      ", "   removes them all when the wave is over")
+    };
+    let cleanups = [into("two/wave"), into("one/wave")];
+    for (cleanup, folder) in cleanups.iter().zip(["two/wave", "one/wave"]) {
+        site.pasted(cleanup).exits(0).says(&format!("run folder: {}", site.resolved(folder)));
+    }
+    assert!(site.live().is_empty());
+}
+
+#[test]
+fn the_hint_of_a_closed_run_is_its_cleanup() {
+    let site = Site::open(1);
+    site.run(&[]).exits(0);
+    site.cleanup(&["--keep-sealed"]).exits(0);
+    let told = site.resume().exits(2).says("a new run issues new passes");
+    let cleanup = told.command("hint: ", " goes on with the cleanup");
+    assert_eq!(cleanup, format!("tapwave cleanup {} --auth token", site.resolved("wave-run")));
+    site.pasted(&cleanup).exits(0).says("purged 1 sealed copy");
+}
+
+#[test]
+fn a_run_that_is_there_already_is_named_to_be_carried_on() {
+    let site = Site::open(1);
+    let run = ["run", "wave.csv", "--run", "my run", "-r", site.recipient()];
+    site.told(&run).exits(0);
+    let told = site.told(&run).exits(2).says("there is one already");
+    let resume = told.command("carry on with `", "`");
+    site.pasted(&format!("{resume} --auth token")).exits(0);
 }

@@ -76,6 +76,11 @@ impl Site {
         self.home.path().join(name)
     }
 
+    /// Where something really lies, in words.
+    pub(crate) fn resolved(&self, name: &str) -> String {
+        self.path(name).canonicalize().expect("there").display().to_string()
+    }
+
     /// The run folder of [`Site::run`].
     pub(crate) fn folder(&self) -> PathBuf {
         self.path("wave-run")
@@ -143,6 +148,26 @@ impl Site {
     /// Runs a command to its end.
     pub(crate) fn told(&self, args: &[&str]) -> Told {
         Told::of(self.tapwave(args).output().expect("started"))
+    }
+
+    /// Runs what the program told to type, as a shell reads it, with no option besides.
+    #[cfg(unix)]
+    pub(crate) fn pasted(&self, line: &str) -> Told {
+        let program = Path::new(env!("CARGO_BIN_EXE_tapwave"));
+        let path = std::env::join_paths(
+            program
+                .parent()
+                .map(Path::to_owned)
+                .into_iter()
+                .chain(["/usr/bin".into(), "/bin".into()]),
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line]).current_dir(self.home.path()).env_clear().stdin(Stdio::null());
+        shell
+            .env("PATH", path.expect("a path"))
+            .env("TAPWAVE_HOME", self.path("tapwave-home"))
+            .env("TAPWAVE_ACCESS_TOKEN", TOKEN);
+        Told::of(shell.output().expect("started"))
     }
 
     /// The arguments of `run` into [`Site::folder`], with a short fence.
@@ -345,6 +370,18 @@ impl Told {
     pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}\n{}", self.out, self.err);
         self
+    }
+
+    /// The command that is told between these words, or up to the end of the line.
+    #[cfg(unix)]
+    #[track_caller]
+    pub(crate) fn command(&self, before: &str, after: &str) -> String {
+        let found = self.err.lines().find_map(|line| {
+            let (_, rest) = line.split_once(before)?;
+            let rest = if after.is_empty() { rest } else { rest.split_once(after)?.0 };
+            rest.starts_with("tapwave ").then(|| rest.trim_end().to_owned())
+        });
+        found.unwrap_or_else(|| panic!("no command after {before:?} in:\n{}", self.err))
     }
 
     #[track_caller]
