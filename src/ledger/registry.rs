@@ -34,6 +34,20 @@ pub enum RegistryError {
         /// Names that look like it, the nearest first.
         near: Vec<String>,
     },
+    /// Two runs have that name: a cleanup of the wrong one could not be taken back.
+    #[error(
+        "failed to choose between two runs called {name:?}: one is in {}, another in {}; give the path of the one that is meant",
+        one.display(),
+        other.display()
+    )]
+    Ambiguous {
+        /// As it was asked for.
+        name: String,
+        /// One of them.
+        one: PathBuf,
+        /// Another.
+        other: PathBuf,
+    },
     /// `latest` of none.
     #[error("failed to find the latest run: there is none in {}; `tapwave run WAVE.csv -r RECIPIENT` starts one", .0.display())]
     NoRuns(PathBuf),
@@ -155,14 +169,23 @@ impl Registry {
     /// Finds a run by the word `latest`, its name, or the path of its folder.
     ///
     /// # Errors
-    /// If there is none; the error names the nearest names.
+    /// If there is none, and the error names the nearest names; if several have that name.
     pub fn locate(&self, text: &str) -> Result<RunFolder, RegistryError> {
         if text == LATEST {
             return self.latest();
         }
         let folders = self.folders();
-        if let Some(folder) = folders.iter().find(|folder| folder.name() == text) {
-            return Ok(folder.clone());
+        let mut named = folders.iter().filter(|folder| folder.name() == text);
+        match (named.next(), named.next()) {
+            (Some(folder), None) => return Ok(folder.clone()),
+            (Some(one), Some(other)) => {
+                return Err(RegistryError::Ambiguous {
+                    name: text.to_owned(),
+                    one: one.path().to_owned(),
+                    other: other.path().to_owned(),
+                });
+            }
+            (None, _) => {}
         }
         match RunFolder::open(Path::new(text)) {
             Ok(folder) => Ok(folder),

@@ -123,6 +123,9 @@ fn two_runs_of_one_name_are_told_apart() {
         told.command("      ", "   removes them all when the wave is over")
     };
     let cleanups = [into("two/wave"), into("one/wave")];
+    let told = site.told(&["cleanup", "wave"]).exits(2).says("give the path");
+    told.says(&site.resolved("one/wave")).says(&site.resolved("two/wave"));
+    assert_eq!(site.live().len(), 1, "nobody chose for the operator");
     for (cleanup, folder) in cleanups.iter().zip(["two/wave", "one/wave"]) {
         site.pasted(cleanup).exits(0).says(&format!("run folder: {}", site.resolved(folder)));
     }
