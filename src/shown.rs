@@ -65,7 +65,7 @@ pub fn name(text: &str) -> String {
 pub fn shell_word(text: &str) -> String {
     let plain = |c: char| {
         c.is_alphanumeric()
-            || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '+')
+            || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '+' | '…')
             || cfg!(windows) && c == '\\'
     };
     if !text.is_empty() && text.chars().all(plain) {

@@ -16,7 +16,6 @@ use crate::ids::Upn;
 use crate::ledger::{Access, Ledger, Standing, State};
 use crate::limits;
 use crate::report::{OpenFailure, Opening, Shape, count, private_file, shown};
-use crate::shown::shell_word;
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
 
 /// Rows whose sealed copy is in the ledger until it is purged.
@@ -31,7 +30,7 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     let opening = Opening::begin(shape(args.format, world), only.clone(), output)?;
     let (rows, see) = if path.is_file() {
         let given = typed::identities(&args.identities);
-        let all = format!("tapwave open {}{given}", shell_word(&args.what));
+        let all = format!("tapwave open {}{given}", typed::file(path));
         (file(path, opening, &identities)?, all)
     } else {
         let ledger = world.ledger(&args.what, Access::Read).await?;

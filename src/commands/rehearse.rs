@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::failure::OfRun;
 use super::wave::{Wanted, begin};
-use super::{Failure, World};
+use super::{Failure, World, typed};
 use crate::cli::{Profile, RehearseArgs};
 use crate::exit::Exit;
 use crate::graph::Graph;
@@ -90,6 +90,8 @@ pub(super) async fn rehearse(
     report.say(format_args!("made a throw-away identity, {}", identity.recipient));
     let extra = [identity.recipient.clone()];
     let mut wanted = Wanted::resolve(&stage.wave, &args.want, settings, &extra, world)?;
+    // Whoever is invented has no file that could be mended.
+    wanted.again = args.wave.is_some().then_some("rehearse");
     let (tenant, session) = stage.connect(args, settings, world);
     let folder = RunFolder::create(&stage.folder())?;
     let about = RunAbout {
@@ -322,17 +324,23 @@ fn teach(args: &RehearseArgs, issued: u64, world: &World) {
          pass was removed, and the tenant was asked again to prove it"
     ));
     report.say("");
-    let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv")).display();
+    let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv"));
+    let mut want = args.want.clone();
+    if want.recipients.is_empty() && want.recipient_files.is_empty() {
+        want.recipients.push("age1…".to_owned());
+    }
+    let over_wave = |verb| typed::over_wave(verb, wave, &want, None, &world.common);
+    let options = typed::options(&world.common);
     report.say(
         "for the real thing, sign in (az login with a service principal, AZURE_* variables, or",
     );
     report.say("--auth interactive with each command), then:");
     let steps = [
         ("tapwave keygen -o key.txt".to_owned(), "an identity; its public key is age1…"),
-        (format!("tapwave check {wave} -r age1…"), "is everything ready? changes nothing"),
-        (format!("tapwave run {wave} -r age1…"), "issues, seals, writes the handoff"),
+        (over_wave("check"), "is everything ready? changes nothing"),
+        (over_wave("run"), "issues, seals, writes the handoff"),
         ("tapwave open latest -i key.txt".to_owned(), "reads the passes"),
-        ("tapwave cleanup latest".to_owned(), "removes every pass when the wave is over"),
+        (format!("tapwave cleanup latest{options}"), "removes every pass when the wave is over"),
     ];
     let width = steps.iter().map(|(command, _)| command.chars().count()).max().unwrap_or_default();
     for (command, why) in steps {

@@ -2,11 +2,11 @@
 //! named, and what of this command's own options it needs is said again. Must never repeat an
 //! option that only this command has use for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use crate::cli::Common;
+use crate::cli::{Common, MailArgs, WaveArgs};
 use crate::ledger::{Registry, RunFolder};
 use crate::shown::shell_word;
 
@@ -60,35 +60,124 @@ impl Typed {
     }
 }
 
+/// A command over a wave with these flags, as it is typed: the same recipients, options and
+/// mail, at the same tenant.
+pub(super) fn over_wave(
+    verb: &str,
+    wave: &Path,
+    want: &WaveArgs,
+    mail: Option<&MailArgs>,
+    common: &Common,
+) -> String {
+    // Named one by one, so that a flag that is added is not forgotten here.
+    let WaveArgs {
+        recipients,
+        recipient_files,
+        break_glass,
+        lifetime,
+        start,
+        time_zone,
+        one_time,
+        multi_use,
+        groups,
+        existing,
+        skip_ineligible,
+        rejects,
+    } = want;
+    let mut words = Words(format!("tapwave {verb} {}", file(wave)));
+    words.each("-r", recipients);
+    words.files("-R", recipient_files);
+    words.each("--break-glass", break_glass);
+    words.value("--lifetime", lifetime.as_ref());
+    words.value("--start", start.as_ref());
+    words.value("--time-zone", time_zone.as_ref());
+    words.switch("--one-time", *one_time);
+    words.switch("--multi-use", *multi_use);
+    words.each("--group", groups);
+    words.choice("--existing", *existing);
+    words.switch("--skip-ineligible", *skip_ineligible);
+    // One that is there by now would be refused, since nothing is written over it.
+    let rejects = rejects.clone().filter(|path| path.symlink_metadata().is_err());
+    words.files("--rejects", rejects.as_slice());
+    if let Some(mail) = mail {
+        words.mail(mail);
+    }
+    words.0.push_str(&options(common));
+    words.value("--graph-url", common.graph_url.as_ref());
+    words.value("--max-in-flight", common.max_in_flight.as_ref());
+    words.value("--max-rate", common.max_rate.as_ref());
+    words.value("--fence", common.fence.as_ref());
+    words.0
+}
+
 /// The options of this command without which another one would read other settings or sign in
 /// elsewhere, as they are typed; each begins with a blank. The address of Graph is not among
 /// them: a run remembers it.
 pub(super) fn options(common: &Common) -> String {
-    let path = |path: &Option<PathBuf>| path.as_ref().map(|it| it.display().to_string());
-    [
-        ("--config", path(&common.config)),
-        ("--tenant", common.tenant.clone()),
-        ("--auth", common.auth.as_ref().and_then(word)),
-        ("--client-id", common.client_id.clone()),
-        ("--cloud", common.cloud.as_ref().and_then(word)),
-        ("--authority-url", common.authority_url.clone()),
-        ("--ca-file", path(&common.ca_file)),
-        ("--proxy", common.proxy.clone()),
-    ]
-    .into_iter()
-    .filter_map(|(flag, value)| Some(format!(" {flag} {}", shell_word(&value?))))
-    .collect()
+    let mut words = Words(String::new());
+    words.files("--config", common.config.as_slice());
+    words.value("--tenant", common.tenant.as_ref());
+    words.choice("--auth", common.auth);
+    words.value("--client-id", common.client_id.as_ref());
+    words.choice("--cloud", common.cloud);
+    words.value("--authority-url", common.authority_url.as_ref());
+    words.files("--ca-file", common.ca_file.as_slice());
+    words.value("--proxy", common.proxy.as_ref());
+    words.0
 }
 
 /// Identity files as they are typed; each begins with a blank.
 pub(super) fn identities(paths: &[PathBuf]) -> String {
-    let typed =
-        paths.iter().map(|path| [" -i ", &shell_word(&path.display().to_string())].concat());
-    typed.collect()
+    let mut words = Words(String::new());
+    words.files("-i", paths);
+    words.0
 }
 
-fn word<T: ValueEnum>(value: &T) -> Option<String> {
-    value.to_possible_value().map(|value| value.get_name().to_owned())
+/// A file as one word, which no command takes for an option.
+pub(super) fn file(path: &Path) -> String {
+    let text = path.display().to_string();
+    shell_word(&if text.starts_with('-') && text != "-" { format!("./{text}") } else { text })
+}
+
+/// Words of a command line, each with a blank before it.
+struct Words(String);
+
+impl Words {
+    fn switch(&mut self, flag: &str, is_on: bool) {
+        if is_on {
+            self.0.extend([" ", flag]);
+        }
+    }
+
+    fn value(&mut self, flag: &str, value: Option<&impl ToString>) {
+        if let Some(value) = value {
+            self.0.extend([" ", flag, " ", &shell_word(&value.to_string())]);
+        }
+    }
+
+    fn each(&mut self, flag: &str, values: &[String]) {
+        values.iter().for_each(|value| self.value(flag, Some(value)));
+    }
+
+    fn files(&mut self, flag: &str, paths: &[PathBuf]) {
+        paths.iter().for_each(|path| self.0.extend([" ", flag, " ", &file(path)]));
+    }
+
+    fn choice<T: ValueEnum>(&mut self, flag: &str, value: Option<T>) {
+        let value = value.and_then(|value| value.to_possible_value());
+        self.value(flag, value.map(|value| value.get_name().to_owned()).as_ref());
+    }
+
+    fn mail(&mut self, mail: &MailArgs) {
+        let MailArgs { deliver, to, notice_to, body, template, allow_late, identities } = mail;
+        self.switch("--deliver", *deliver);
+        self.value("--to", Some(&to.join(",")).filter(|to| !to.is_empty()));
+        self.value("--notice-to", Some(&notice_to.join(",")).filter(|to| !to.is_empty()));
+        self.choice("--body", *body);
+        self.files("--template", template.as_slice());
+        self.switch("--allow-late", *allow_late);
+        self.files("-i", identities);
+    }
 }
 
 #[cfg(test)]

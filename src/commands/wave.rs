@@ -1,11 +1,11 @@
 //! `check` and `run`: from a wave to a verdict, and on to a handoff.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::deliver::{Carrier, needs_of_mail};
 use super::failure::OfRun;
-use super::typed::Typed;
+use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CheckArgs, MailArgs, RunArgs, WaveArgs};
@@ -32,6 +32,9 @@ const RULE: usize = 72;
 pub(super) struct Wanted<'a> {
     pub(super) wave: &'a Path,
     pub(super) want: &'a WaveArgs,
+    mail: Option<&'a MailArgs>,
+    /// The command that tries again, if anybody could mend what it is given.
+    pub(super) again: Option<&'static str>,
     pub(super) options: Options,
     pub(super) book: RecipientBook,
     /// How the passes are mailed, if they are.
@@ -59,16 +62,26 @@ impl<'a> Wanted<'a> {
         let default = settings.default_recipients(want)?;
         let prompts = std::sync::Arc::new(world.asking);
         let book = RecipientBook::new(settings.labels.clone(), default, &break_glass, prompts)?;
-        Ok(Self { wave, want, options, book, carrier: None, allow_late: false })
+        Ok(Self {
+            wave,
+            want,
+            mail: None,
+            again: Some("check"),
+            options,
+            book,
+            carrier: None,
+            allow_late: false,
+        })
     }
 
     /// Adds what the flags and settings say of mail. Reads the templates and identities.
     fn with_mail(
         mut self,
-        mail: &MailArgs,
+        mail: &'a MailArgs,
         settings: &Settings,
         world: &World,
     ) -> Result<Self, Failure> {
+        self.mail = Some(mail);
         let mut options = settings.mail_options(mail, self.want)?;
         if let Some(options) = &mut options {
             let carrier = Carrier::load(options, &mail.identities, settings, world)?;
@@ -131,6 +144,23 @@ impl<'a> Wanted<'a> {
         Ok(verdict)
     }
 
+    /// What to type when there are problems.
+    fn what_to_mend(&self, verdict: &Verdict, world: &World) -> Vec<(String, &'static str)> {
+        let Some(verb) = self.again else { return Vec::new() };
+        let written = self.want.rejects.as_deref().filter(|path| path.symlink_metadata().is_ok());
+        let (wave, rejects, why) = match written {
+            _ if verdict.ineligible == 0 => (self.wave, None, "once that is mended"),
+            Some(path) => (path, None, "once its rows are mended"),
+            None => (
+                self.wave,
+                Some(free_name()),
+                "writes them to a file to mend; --skip-ineligible leaves them out",
+            ),
+        };
+        let want = WaveArgs { rejects, ..self.want.clone() };
+        vec![(typed::over_wave(verb, wave, &want, self.mail, &world.common), why)]
+    }
+
     /// Whether the verdict lets issuing begin, and the word for it.
     pub(super) fn may_go_on(&self, verdict: &Verdict) -> (bool, &'static str) {
         if !verdict.mail.is_empty() {
@@ -142,6 +172,15 @@ impl<'a> Wanted<'a> {
             (_, false) => (false, "problems"),
         }
     }
+}
+
+/// Where a hint has rejected rows written to: nothing is written over what is there.
+fn free_name() -> PathBuf {
+    let numbered = (2_u32..).map(|number| PathBuf::from(format!("rejects-{number}.csv")));
+    std::iter::once(PathBuf::from("rejects.csv"))
+        .chain(numbered)
+        .find(|path| path.symlink_metadata().is_err())
+        .unwrap_or_default()
 }
 
 /// What to say of addresses that a relay without SMTPUTF8 cannot be given.
@@ -203,7 +242,9 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
         return Ok(Exit::Problems);
     }
     world.report.say("verdict: access is ready; nothing was changed");
-    world.report.next(&[("tapwave check WAVE.csv …".to_owned(), "checks the people")]);
+    let wave = Path::new("WAVE.csv");
+    let check = typed::over_wave("check", wave, &args.want, Some(&args.mail), &world.common);
+    world.report.next(&[(check, "checks the people")]);
     Ok(Exit::Done)
 }
 
@@ -246,12 +287,12 @@ pub(super) async fn check(
     told_rejects(&wanted, &verdict, world);
     if !go {
         report.say("verdict: problems; nothing was changed");
-        report.next(&[what_to_mend(&wanted)]);
+        report.next(&wanted.what_to_mend(&verdict, world));
         return Ok(Exit::Problems);
     }
     report.say(format_args!("verdict: {said}; nothing was changed"));
-    let run = format!("tapwave run {} …", wave.display());
-    report.next(&[(run, "issues the passes, with the same options")]);
+    let run = typed::over_wave("run", wave, &args.want, Some(&args.mail), &world.common);
+    report.next(&[(run, "issues the passes")]);
     Ok(Exit::Done)
 }
 
@@ -340,7 +381,7 @@ pub(super) async fn begin(
     if !go {
         draft.discard()?;
         world.report.say("verdict: problems; nothing was issued");
-        world.report.next(&[what_to_mend(wanted)]);
+        world.report.next(&wanted.what_to_mend(&verdict, world));
         return Ok(None);
     }
     let now = world.clock.now();
@@ -463,16 +504,6 @@ fn preview(
         writeln!(out, "To: {}\nSubject: {}\n\n{}", shown(to), letter.subject(), letter.text())?;
     }
     Ok(Exit::Done)
-}
-
-fn what_to_mend(wanted: &Wanted<'_>) -> (String, &'static str) {
-    match &wanted.want.rejects {
-        Some(path) => (format!("tapwave check {} …", path.display()), "once its rows are mended"),
-        None => (
-            format!("tapwave check {} --rejects FILE …", wanted.wave.display()),
-            "writes them to a file to mend; --skip-ineligible leaves them out",
-        ),
-    }
 }
 
 fn told_rejects(wanted: &Wanted<'_>, verdict: &Verdict, world: &World) {

@@ -49,6 +49,27 @@ fn a_good_wave_is_ready_and_nothing_changes() {
     assert_eq!(bench.everything(), before, "check leaves no file behind");
 }
 
+// Case: what check tells to type is pasted, with all its flags in it.
+#[cfg(unix)]
+#[test]
+fn what_check_tells_to_type_works_as_it_stands() {
+    let bench = Bench::of(2);
+    let it = bench.reader("key");
+    bench.wave([person(1), "gone@contoso.example".to_owned(), person(2)]);
+    let check = ["check", "wave.csv", "-r", &it.key, "--multi-use", "--lifetime", "90"];
+    let said = bench.tapwave(&check).ends(3);
+    let why = "writes them to a file to mend; --skip-ineligible leaves them out";
+    let said = bench.pasted(&said.command(why)).ends(3);
+    assert!(bench.read("rejects.csv").contains("gone@contoso.example"));
+    bench.pasted(&said.command("once its rows are mended")).ends(3).says(["1 with problems"]);
+    let said = bench.tapwave(&[&check[..], &["--skip-ineligible"]].concat()).ends(0);
+    bench.pasted(&said.command("issues the passes")).ends(0);
+    bench.tenant(|tenant, _| {
+        let passes: Vec<_> = tenant.passes().map(|(_, _, pass)| pass.lifetime_minutes).collect();
+        assert_eq!(passes, [90, 90]);
+    });
+}
+
 // Case: a script reads the verdict.
 #[test]
 fn the_verdict_is_one_json_object() {

@@ -43,6 +43,46 @@ fn a_rehearsal_needs_nothing() {
     assert!(!bench.path("home").exists(), "it is no run of this machine");
 }
 
+// Case: what a rehearsal tells to type for the real thing is pasted, and needs nothing added.
+#[cfg(unix)]
+#[test]
+fn what_a_rehearsal_teaches_works_as_it_stands() {
+    let bench = Bench::of(2);
+    let it = bench.reader("key");
+    let settings = format!(
+        "graph_url = \"{}\"\nauth = \"token\"\n[recipients]\nhelpdesk = \"{}\"\n",
+        bench.graph_url(),
+        it.key
+    );
+    bench.write("our settings.toml", settings);
+    let flags = ["--config", "our settings.toml", "-r", "helpdesk", "--multi-use"];
+    let rehearse = [&["rehearse", "wave.csv"], &flags[..]].concat();
+    let said = Said::of(&mut bench.command(&rehearse)).ends(0);
+    bench.is_untouched();
+    bench.pasted(&said.command("is everything ready? changes nothing")).ends(0);
+    bench.pasted(&said.command("issues, seals, writes the handoff")).ends(0);
+    assert_eq!(bench.opened("latest", &it.file), bench.codes());
+    bench.pasted(&said.command("reads the passes")).ends(0);
+    bench.pasted(&said.command("removes every pass when the wave is over")).ends(0);
+    assert_eq!(bench.codes().len(), 0);
+}
+
+// Case: a wave with problems is rehearsed, and mended.
+#[cfg(unix)]
+#[test]
+fn problems_of_a_rehearsal_are_mended_in_a_rehearsal() {
+    let bench = bench();
+    bench.write("our wave.csv", "UPN,lifetimeInMinutes\nada@contoso.example,9\n");
+    bench.write("rejects.csv", "somebody's");
+    let said = alone(&bench, &["rehearse", "our wave.csv"]).ends(3);
+    let why = "writes them to a file to mend; --skip-ineligible leaves them out";
+    assert_eq!(said.command(why), "tapwave rehearse 'our wave.csv' --rejects rejects-2.csv");
+    let said = bench.pasted(&said.command(why)).ends(3);
+    assert_eq!(said.command("once its rows are mended"), "tapwave rehearse rejects-2.csv");
+    bench.write("rejects-2.csv", bench.read("rejects-2.csv").replace(",9", ",60"));
+    bench.pasted("tapwave rehearse rejects-2.csv").ends(0);
+}
+
 // Case: Ctrl-C. Nothing outlives a rehearsal, so that there is nothing to resume or report.
 #[cfg(unix)]
 #[test]

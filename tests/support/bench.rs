@@ -136,6 +136,23 @@ impl Bench {
         command
     }
 
+    /// Runs what the program told to type, as a shell reads it, with no option besides.
+    #[cfg(unix)]
+    pub(crate) fn pasted(&self, line: &str) -> Said {
+        let program = self.command(&[]);
+        let folder = Path::new(program.get_program()).parent().expect("a folder").to_owned();
+        let path = std::env::join_paths([folder, "/usr/bin".into(), "/bin".into()]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line]).current_dir(self.folder.path()).stdin(Stdio::null());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        Said::of(shell.env("PATH", path.expect("a path")))
+    }
+
     /// Runs the program against the tenant to its end.
     pub(crate) fn tapwave(&self, arguments: &[&str]) -> Said {
         let url = self.graph_url();
@@ -229,6 +246,21 @@ impl Said {
             assert!(self.err.contains(part), "not said: {part}\nstderr:\n{}", self.err);
         }
         self
+    }
+
+    /// The command that is told for this.
+    #[cfg(unix)]
+    #[track_caller]
+    pub(crate) fn command(&self, why: &str) -> String {
+        let told = self.err.lines().find_map(|line| {
+            let (command, told) = line
+                .split_once("   ")
+                .filter(|(it, _)| !it.is_empty())
+                .or_else(|| line.trim_start().split_once("   "))?;
+            let command = command.trim_start_matches("next: ").trim();
+            (told.trim() == why && command.starts_with("tapwave ")).then(|| command.to_owned())
+        });
+        told.unwrap_or_else(|| panic!("nothing is told for {why:?}:\n{}", self.err))
     }
 
     /// Asserts that neither stdout nor stderr holds this.
