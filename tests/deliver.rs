@@ -241,7 +241,8 @@ async fn the_first_place_with_an_address_wins_and_a_row_without_one_is_a_problem
     // The first of a team has no manager.
     let run = ["run", "wave.csv", "-r", &key, "--deliver"];
     let ended = office.run(&run).await.expect(3);
-    assert!(ended.err.contains("has no mail address in the column deliverTo"), "{}", ended.err);
+    let says = "has no mail address in the column deliverTo or the manager's mail; give it one";
+    assert!(ended.err.contains(says), "{}", ended.err);
     let own = office.run(&[&["check"], &run[1..], &["--to", "mail"]].concat()).await.expect(0);
     assert!(own.err.contains("3 of the passes would go to the mailbox of"), "{}", own.err);
     let places = ["--to", "column:deliverTo,manager", "--to", "other-mail"];

@@ -208,7 +208,7 @@ pub enum Problem {
     },
     /// None of the places asked for has an address.
     #[error(
-        "has no mail address{purpose} in {tried}; give one in the column deliverTo, or name another place with {flag}",
+        "has no mail address{purpose} in {tried}; give it one there, or add another place to {flag}",
         purpose = if *flag == NOTICE_TO { " for its notice" } else { "" }
     )]
     NoAddress {
@@ -902,7 +902,7 @@ impl Places<'_> {
             });
         }
         let tried: Vec<&str> = self.list.iter().map(|to| self.place(to)).collect();
-        Err(Problem::NoAddress { tried: tried.join(", "), flag: self.flag })
+        Err(Problem::NoAddress { tried: tried.join(" or "), flag: self.flag })
     }
 
     /// Where an address comes from, for people.
@@ -910,8 +910,8 @@ impl Places<'_> {
         match to {
             To::Column => "the column deliverTo",
             To::Manager => "the manager's mail",
-            To::OtherMail => "other mails",
-            To::Mail => "mail",
+            To::OtherMail => "the person's other mails",
+            To::Mail => "the person's mail",
             To::Address(_) => self.flag,
         }
     }
