@@ -65,9 +65,9 @@ pub struct World {
 pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
     let common = &cli.common;
     if let Some(path) = &common.log {
-        world
-            .log
-            .add(Log::file(path).map_err(|error| Failure::file("open the log", path, &error))?);
+        world.log.add(
+            Log::file(path).map_err(|error| Failure::unwritten("open the log", path, &error))?,
+        );
     }
     // These need no settings: a broken tapwave.toml must not keep anybody from a pass.
     let settings = || Settings::load(common, &world.environment);

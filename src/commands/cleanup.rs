@@ -80,6 +80,7 @@ async fn of_wave(
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
+    super::wave::readable(wave)?;
     let needs = [Need::WritePasses, Need::ReadPasses, Need::ReadUsers];
     let base = settings.graph_or_global();
     let (session, _) = world.connect(settings, &base, &closing.needs(&needs)).await?;

@@ -27,6 +27,9 @@ use crate::vault::Identities;
 /// What carries on with a delivery: its flags are the operator's choice each time.
 const SAME_COMMAND: &str = "the same command";
 
+/// What to do about a template folder, which a run remembers.
+const TEMPLATES: &str = "put your letter templates there, or name their folder with --template, which check, run and deliver take";
+
 /// Mail as flags and settings want it, before anybody signs in.
 pub(super) struct Carrier {
     pub(super) desk: Desk,
@@ -41,6 +44,12 @@ impl Carrier {
         settings: &Settings,
         world: &World,
     ) -> Result<Self, Failure> {
+        if let Some(folder) = &options.templates
+            && let Err(error) = std::fs::read_dir(folder)
+        {
+            let what = format!("failed to open the template folder {}: {error}", folder.display());
+            return Err(Failure::new(Exit::Usage, what, &[TEMPLATES]));
+        }
         let desk = Desk::new(settings.mail_plan()?, options)
             .map_err(|error| Failure::new(Exit::Problems, error, &[]))?;
         let identities = if paths.is_empty() { None } else { Some(identities(paths, world)?) };

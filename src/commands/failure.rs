@@ -18,7 +18,7 @@ use crate::run::intake::IntakeError;
 use crate::run::issuing::IssuingError;
 use crate::run::policy::PolicyError;
 use crate::run::tidy::TidyError;
-use crate::settings::SettingsError;
+use crate::settings::{SecretError, SettingsError};
 use crate::stages::check::CheckError;
 use crate::stages::issue::Halt;
 use crate::stages::seal::{BookError, HandoverError};
@@ -37,6 +37,8 @@ const ACCESS_HINT: &str =
     "check --tenant, --client-id, --auth and the secret's date; the sign-in log in Entra says more";
 const SIGN_IN_OUTAGE_HINT: &str =
     "check the network, the proxy, --tenant and --authority-url, or try again later";
+/// What a wave is, for whoever gave none.
+pub(super) const WAVE: &str = "the wave's CSV file";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
 const UNREACHED_HINT: &str =
     "check the network, the proxy and --graph-url, or try again when Graph is back";
@@ -50,9 +52,32 @@ impl Failure {
         Self { exit, told: Told { what: what.to_string(), hints } }
     }
 
-    /// A file that could not be used.
-    pub(super) fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
-        Self::new(Exit::Usage, format!("failed to {doing} {}: {error}", path.display()), &[])
+    /// A file or folder that cannot be read. `what` it should be is told with an article, such
+    /// as `the wave's CSV file`.
+    pub(super) fn unread(path: &Path, error: &io::Error, what: &str) -> Self {
+        let told = format!("failed to open {}: {error}", path.display());
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => {
+                let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+                format!("nothing is at {}; give the path of {what}", place.display())
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("your account may not read it; change that, or give the path of {what}")
+            }
+            _ => format!("give the path of {what}"),
+        };
+        Self::new(Exit::Usage, told, &[&hint])
+    }
+
+    /// A file or folder that cannot be made or written.
+    pub(super) fn unwritten(doing: &str, path: &Path, error: &io::Error) -> Self {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => "make the folder it is to lie in, or name another place",
+            io::ErrorKind::StorageFull => "free space on that disk, or name another place",
+            _ => "name another place that your account may write to",
+        };
+        let told = format!("failed to {doing} {}: {error}", path.display());
+        Self::new(Exit::Usage, told, &[hint])
     }
 
     /// A file that would be overwritten.
@@ -112,7 +137,7 @@ impl Failure {
             Halt::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
             Halt::Outage { .. } => Self::new(Exit::Outage, halt, &[&outlasting(go_on)]),
             Halt::Graph(error) => error.into(),
-            Halt::Ledger(error) => Self::unwritten(error, go_on),
+            Halt::Ledger(error) => Self::unkept(error, go_on),
             Halt::Seal { .. } => {
                 let hint = format!("mend what is named, then {go_on} carries on");
                 Self::new(Exit::Unexpected, halt, &[&hint])
@@ -121,7 +146,7 @@ impl Failure {
     }
 
     /// A ledger that could not be used in the midst of work.
-    fn unwritten(error: LedgerError, go_on: &str) -> Self {
+    fn unkept(error: LedgerError, go_on: &str) -> Self {
         let is_mended_by_others = matches!(error, LedgerError::Write(_) | LedgerError::Read { .. });
         let mut failure = Self::from(error);
         if is_mended_by_others {
@@ -166,13 +191,49 @@ macro_rules! usage {
 }
 
 usage! {
-    SettingsError => [],
-    NetworkError => [],
     FolderError => [],
     RegistryError => [],
     BookError => ["tapwave keygen makes an identity and shows its public key, age1…"],
     BadIdentity => [],
-    OpenFailure => [],
+}
+
+impl From<SettingsError> for Failure {
+    fn from(error: SettingsError) -> Self {
+        let hints: &[&str] = match &error {
+            SettingsError::Unreadable { .. } => &[
+                "check the path and that your account may read it; without --config, tapwave.toml in this folder is read if it is there",
+            ],
+            SettingsError::File { .. } => {
+                &["correct that line; samples/tapwave.toml has every key with a comment"]
+            }
+            SettingsError::Secret(SecretError::File { .. }) => {
+                &["check the path in tapwave.toml and that your account may read the file"]
+            }
+            _ => &[],
+        };
+        Self::new(Exit::Usage, chain(&error), hints)
+    }
+}
+
+impl From<NetworkError> for Failure {
+    fn from(error: NetworkError) -> Self {
+        let hints: &[&str] = match &error {
+            NetworkError::CaFile { .. } => &[
+                "give a PEM file of certificates that your account may read, with --ca-file or ca_file in tapwave.toml",
+            ],
+            _ => &[],
+        };
+        Self::new(Exit::Usage, chain(&error), hints)
+    }
+}
+
+impl From<OpenFailure> for Failure {
+    fn from(error: OpenFailure) -> Self {
+        match &error {
+            OpenFailure::Output { path, source } => Self::unwritten("write", path, source),
+            _ => Self::new(Exit::Usage, chain(&error), &[]),
+        }
+    }
 }
 
 impl From<AuthError> for Failure {
@@ -270,6 +331,10 @@ impl From<IntakeError> for Failure {
             ),
             IntakeError::Check(error) => error.into(),
             IntakeError::Book(error) => error.into(),
+            IntakeError::Open { path, source } => Self::unread(&path, &source, WAVE),
+            IntakeError::Rejects { path, source } => {
+                Self::unwritten("write the rejected rows to", &path, &source)
+            }
             IntakeError::Interrupted => Self::new(Exit::Interrupted, error, &[]),
             other => Self::new(Exit::Usage, chain(&other), &[]),
         }
@@ -300,7 +365,7 @@ impl OfRun for HandoverError {
 impl OfRun for IssuingError {
     fn of(self, run: &Typed) -> Failure {
         match self {
-            Self::Ledger(error) => Failure::unwritten(error, &run.resume()),
+            Self::Ledger(error) => Failure::unkept(error, &run.resume()),
             // What was issued before this resume is safe, and what was not is checked anew.
             Self::Intake(IntakeError::Check(CheckError::Graph(
                 error @ GraphError::Outage { .. },
@@ -325,7 +390,7 @@ impl From<TidyError> for Failure {
         match error {
             // A run that cleanup has closed is not resumed.
             TidyError::Halt(halt) => Self::halted(halt, SAME_CLEANUP),
-            TidyError::Ledger(error) => Self::unwritten(error, SAME_CLEANUP),
+            TidyError::Ledger(error) => Self::unkept(error, SAME_CLEANUP),
             TidyError::Intake(error) => error.into(),
             TidyError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
         }

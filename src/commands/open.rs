@@ -22,6 +22,9 @@ use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
 const READABLE: [Standing; 4] =
     [Standing::Sealed, Standing::Mailing, Standing::Delivered, Standing::Removed];
 
+/// What an identity file is, for whoever gave none.
+const IDENTITY: &str = "the identity file that tapwave keygen or age-keygen wrote";
+
 pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure> {
     let identities = identities(&args.identities, world)?;
     let only = args.user.as_deref().map(wanted_user).transpose()?;
@@ -66,7 +69,8 @@ fn wanted_user(text: &str) -> Result<Upn, Failure> {
 }
 
 fn file(path: &Path, mut opening: Opening, identities: &Identities) -> Result<u64, Failure> {
-    let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
+    let file =
+        File::open(path).map_err(|error| Failure::unread(path, &error, "the handoff file"))?;
     opening.file(path, file, identities)?;
     Ok(opening.finish()?)
 }
@@ -133,8 +137,7 @@ pub(super) fn identities(paths: &[PathBuf], world: &World) -> Result<Identities,
             identities.add_file("stdin", io::stdin().lock(), &prompts)?;
             continue;
         }
-        let file = File::open(path)
-            .map_err(|error| Failure::file("open the identity file", path, &error))?;
+        let file = File::open(path).map_err(|error| Failure::unread(path, &error, IDENTITY))?;
         identities.add_file(&path.display().to_string(), file, &prompts)?;
     }
     Ok(identities)
@@ -152,7 +155,7 @@ pub(super) fn keygen(args: &KeygenArgs, world: &World) -> Result<Exit, Failure> 
             });
             written.map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => Failure::there_already("the identity", path, "-o"),
-                _ => Failure::file("write", path, &error),
+                _ => Failure::unwritten("write", path, &error),
             })?;
             world.report.say(format_args!("identity: {} (keep it secret)", path.display()));
         }

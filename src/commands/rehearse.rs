@@ -15,7 +15,7 @@ use secrecy::ExposeSecret;
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::failure::OfRun;
+use super::failure::{OfRun, WAVE};
 use super::wave::{Wanted, begin};
 use super::{Failure, World, typed};
 use crate::cli::{Profile, RehearseArgs};
@@ -144,15 +144,15 @@ struct Stage {
 
 impl Stage {
     fn set(args: &RehearseArgs, settings: &Settings, world: &World) -> Result<Self, Failure> {
-        let home = tempfile::Builder::new()
-            .prefix("tapwave-rehearsal-")
-            .tempdir()
-            .map_err(|error| Failure::file("make a folder in", &std::env::temp_dir(), &error))?;
+        let home =
+            tempfile::Builder::new().prefix("tapwave-rehearsal-").tempdir().map_err(|error| {
+                Failure::unwritten("make a folder in", &std::env::temp_dir(), &error)
+            })?;
         let wave = if let Some(wave) = &args.wave {
             wave.clone()
         } else {
             let wave = home.path().join("invented.csv");
-            invent(&wave, args.rows).map_err(|error| Failure::file("write", &wave, &error))?;
+            invent(&wave, args.rows).map_err(|error| Failure::unwritten("write", &wave, &error))?;
             world.report.say(format_args!("invented {}", count(args.rows, "person", "people")));
             wave
         };
@@ -254,7 +254,8 @@ fn prove_readable(
     identities.add_file("the throw-away identity", secret, &prompts)?;
     let mut read = HashSet::new();
     for path in handoffs {
-        let file = File::open(path).map_err(|error| Failure::file("open", path, &error))?;
+        let file =
+            File::open(path).map_err(|error| Failure::unread(path, &error, "the handoff file"))?;
         let opened = open(file, &identities, |row| {
             read.insert(row.method_id().to_owned());
             Ok::<(), std::convert::Infallible>(())
@@ -360,7 +361,7 @@ fn invent(path: &Path, rows: u64) -> std::io::Result<()> {
 /// Everybody in the wave, to be put into the tenant. What is wrong with a row is told later.
 fn people(wave: &Path, time_zone: Option<TimeZone>) -> Result<Vec<String>, Failure> {
     let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
-    let file = File::open(wave).map_err(|error| Failure::file("open", wave, &error))?;
+    let file = File::open(wave).map_err(|error| Failure::unread(wave, &error, WAVE))?;
     let roster = Roster::open(file, Defaults { time_zone }).map_err(unread)?;
     let mut upns = Vec::new();
     for found in roster {

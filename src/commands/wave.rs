@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::deliver::{Carrier, needs_of_mail};
-use super::failure::OfRun;
+use super::failure::{OfRun, WAVE};
 use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
@@ -55,6 +55,9 @@ impl<'a> Wanted<'a> {
         readable(wave)?;
         if let Some(path) = want.rejects.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
             return Err(Failure::there_already("the rejected rows", path, "--rejects"));
+        }
+        if let Some(path) = &want.rejects {
+            writable(path)?;
         }
         let mut break_glass = settings.break_glass.clone();
         break_glass.extend(want.break_glass.iter().cloned());
@@ -513,7 +516,7 @@ fn told_rejects(wanted: &Wanted<'_>, verdict: &Verdict, world: &World) {
 }
 
 /// Nobody should sign in before a wave that cannot be read is told.
-fn readable(wave: &Path) -> Result<(), Failure> {
+pub(super) fn readable(wave: &Path) -> Result<(), Failure> {
     let about = std::fs::File::open(wave).and_then(|file| file.metadata());
     match about {
         Ok(about) if about.is_dir() => {
@@ -521,8 +524,15 @@ fn readable(wave: &Path) -> Result<(), Failure> {
             Err(Failure::new(Exit::Usage, what, &["name the CSV file in it"]))
         }
         Ok(_) => Ok(()),
-        Err(error) => Err(Failure::file("open", wave, &error)),
+        Err(error) => Err(Failure::unread(wave, &error, WAVE)),
     }
+}
+
+/// Nobody should wait for a check whose rejected rows have no place.
+fn writable(rejects: &Path) -> Result<(), Failure> {
+    let folder = rejects.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let found = folder.map_or(Ok(()), |folder| folder.metadata().map(|_| ()));
+    found.map_err(|error| Failure::unwritten("write the rejected rows to", rejects, &error))
 }
 
 /// Nobody to seal for is the end of a run; a check goes on and says so.

@@ -113,8 +113,11 @@ impl Opening {
         reader: impl io::Read,
         identities: &Identities,
     ) -> Result<(), OpenFailure> {
-        open(reader, identities, |row| self.row(row))
-            .map_err(|source| OpenFailure::Open { path: name.to_owned(), source })
+        open(reader, identities, |row| self.row(row)).map_err(|source| match source {
+            // It is not this file that cannot be used, but the one that is written.
+            OpenError::Stopped(source) => unwritten(self.output.as_deref(), source),
+            source => OpenFailure::Open { path: name.to_owned(), source },
+        })
     }
 
     /// Prints what stands after the last row; tells how many there were. Nothing at all is

@@ -96,7 +96,7 @@ fn an_unreadable_file() {
     let bench = Bench::of(1);
     fs::create_dir(bench.path("folder.csv")).expect("made");
     bench.refuses_wave("folder.csv", ["it is a folder", "hint: name the CSV file"]);
-    bench.refuses_wave("missing.csv", ["failed to open"]);
+    bench.refuses_wave("missing.csv", ["failed to open missing.csv", "hint: nothing is at /"]);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -107,6 +107,55 @@ fn an_unreadable_file() {
             bench.refuses_wave("wave.csv", ["failed to open"]);
         }
     }
+}
+
+// Case: a file that is not there, wherever one is named. Each is told with its place and what
+// to do, before anybody signs in.
+#[test]
+fn a_file_that_is_not_there() {
+    let bench = Bench::of(1);
+    let it = bench.reader("key");
+    bench.write("ca.toml", "ca_file = \"gone\"\n");
+    let mail = "[mail]\ncourier = \"graph\"\nfrom = \"onboarding@contoso.example\"\n";
+    bench.write("mail.toml", mail);
+    bench.write("secret.toml", "client_secret_file = \"gone\"\nclient_id = \"x\"\n");
+    let check = ["check", "wave.csv", "-r", KEY];
+    let secret = ["--auth", "client-secret", "--tenant", "contoso.example"];
+    for (arguments, place, remedy) in [
+        (&["check", "gone", "-r", KEY][..], "gone", "give the path of the wave's CSV file"),
+        (&["run", "gone", "-r", KEY], "gone", "give the path of the wave's CSV file"),
+        (&["rehearse", "gone"], "gone", "give the path of the wave's CSV file"),
+        (&["cleanup", "--csv", "gone", "--yes"], "gone", "give the path of the wave's CSV file"),
+        (&["check", "wave.csv", "-R", "gone"], "gone", "check that the file exists"),
+        (&["check", "wave.csv", "--config", "gone"], "gone", "without --config, tapwave.toml"),
+        (&["check", "wave.csv", "--ca-file", "gone"], "gone", "give a PEM file of certificates"),
+        (&["check", "wave.csv", "--config", "ca.toml"], "gone", "give a PEM file of certificates"),
+        (&[&["--config", "secret.toml"], &secret[..], &check].concat(), "gone", "in tapwave.toml"),
+        (
+            &[&check[..], &["--config", "mail.toml", "--deliver", "--template", "gone"]].concat(),
+            "gone",
+            "name their folder with --template",
+        ),
+        (
+            &[&check[..], &["--config", "mail.toml", "--deliver", "-i", "gone"]].concat(),
+            "gone",
+            "give the path of the identity file that tapwave keygen",
+        ),
+        (&["open", "wave.csv", "-i", "gone"], "gone", "give the path of the identity file"),
+        (&[&check[..], &["--rejects", "gone/bad.csv"]].concat(), "gone/bad.csv", "make the folder"),
+        (&[&check[..], &["--log", "gone/log"]].concat(), "gone/log", "make the folder"),
+        (&["keygen", "-o", "gone/key"], "gone/key", "make the folder"),
+    ] {
+        let url = bench.graph_url();
+        let graph = ["--graph-url", &url];
+        let graph = if arguments.contains(&"secret.toml") { &[][..] } else { &graph };
+        let said = Said::of(&mut bench.command(&[arguments, graph].concat())).ends(2);
+        let told: Vec<&str> = said.err.lines().filter(|line| line.contains(place)).collect();
+        assert!(!told.is_empty() && said.err.contains(remedy), "{arguments:?}: {}", said.err);
+    }
+    bench.tapwave(&["run", "wave.csv", "-r", &it.key]).ends(0);
+    let open = ["open", "latest", "-i", &it.file, "-o", "gone/passes.csv"];
+    bench.tapwave(&open).ends(2).says(["failed to write gone/passes.csv", "make the folder"]);
 }
 
 // Case: somebody gives the private half of their key, in each place that takes a public one.
