@@ -336,7 +336,7 @@ impl From<IntakeError> for Failure {
                 Self::unwritten("write the rejected rows to", &path, &source)
             }
             IntakeError::Interrupted => Self::new(Exit::Interrupted, error, &[]),
-            other => Self::new(Exit::Usage, chain(&other), &[]),
+            other @ IntakeError::Roster { .. } => Self::new(Exit::Usage, chain(&other), &[]),
         }
     }
 }

@@ -156,11 +156,15 @@ impl Words {
     }
 
     fn each(&mut self, flag: &str, values: &[String]) {
-        values.iter().for_each(|value| self.value(flag, Some(value)));
+        for value in values {
+            self.value(flag, Some(value));
+        }
     }
 
     fn files(&mut self, flag: &str, paths: &[PathBuf]) {
-        paths.iter().for_each(|path| self.0.extend([" ", flag, " ", &file(path)]));
+        for path in paths {
+            self.0.extend([" ", flag, " ", &file(path)]);
+        }
     }
 
     fn choice<T: ValueEnum>(&mut self, flag: &str, value: Option<T>) {
