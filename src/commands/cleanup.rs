@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::typed::Typed;
+use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CleanupArgs, Common};
@@ -47,7 +47,17 @@ async fn of_run(
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let ledger = world.ledger(run, Access::Write).await?;
+    let ledger = world.ledger(run, Access::Write).await;
+    let ledger = ledger.map_err(|mut failure| {
+        if Path::new(run).is_file() {
+            let wave = typed::file(Path::new(run));
+            let options = typed::options_of_no_run(&world.common);
+            failure.told.hints.push(format!(
+                "tapwave cleanup --csv {wave}{options} removes what the people of a wave hold, whoever issued it"
+            ));
+        }
+        failure
+    })?;
     world.report.say(format_args!("run folder: {}", ledger.folder().path().display()));
     if let Ok(log) = ledger.folder().log() {
         world.log.add(log);

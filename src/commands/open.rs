@@ -13,7 +13,7 @@ use super::{Failure, World, typed};
 use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
 use crate::ids::Upn;
-use crate::ledger::{Access, Ledger, Standing, State};
+use crate::ledger::{Access, Ledger, Standing, State, looks_like_path};
 use crate::limits;
 use crate::report::{OpenFailure, Opening, Shape, count, private_file, shown};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
@@ -24,6 +24,9 @@ const READABLE: [Standing; 4] =
 
 /// What an identity file is, for whoever gave none.
 const IDENTITY: &str = "the identity file that tapwave keygen or age-keygen wrote";
+
+/// What can be opened, for whoever gave what is not there.
+const HANDOFF: &str = "the handoff file, or a run's name as tapwave runs lists it";
 
 pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure> {
     let identities = identities(&args.identities, world)?;
@@ -36,7 +39,11 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
         let all = format!("tapwave open {}{given}", typed::file(path));
         (file(path, opening, &identities)?, all)
     } else {
-        let ledger = world.ledger(&args.what, Access::Read).await?;
+        let ledger = world.ledger(&args.what, Access::Read).await;
+        let ledger = ledger.map_err(|failure| match path.metadata() {
+            Err(error) if looks_like_path(&args.what) => Failure::unread(path, &error, HANDOFF),
+            _ => failure,
+        })?;
         let rows = run(&ledger, opening, &identities, world).await?;
         (rows, world.typed(ledger.folder()).status())
     };

@@ -102,8 +102,7 @@ pub(super) fn over_wave(
     if let Some(mail) = mail {
         words.mail(mail);
     }
-    words.0.push_str(&options(common));
-    words.value("--graph-url", common.graph_url.as_ref());
+    words.0.push_str(&options_of_no_run(common));
     words.value("--max-in-flight", common.max_in_flight.as_ref());
     words.value("--max-rate", common.max_rate.as_ref());
     words.value("--fence", common.fence.as_ref());
@@ -123,6 +122,13 @@ pub(super) fn options(common: &Common) -> String {
     words.value("--authority-url", common.authority_url.as_ref());
     words.files("--ca-file", common.ca_file.as_slice());
     words.value("--proxy", common.proxy.as_ref());
+    words.0
+}
+
+/// The same for a command over no run, which has to be told the address of Graph.
+pub(super) fn options_of_no_run(common: &Common) -> String {
+    let mut words = Words(options(common));
+    words.value("--graph-url", common.graph_url.as_ref());
     words.0
 }
 

@@ -34,6 +34,12 @@ pub enum RegistryError {
         /// Names that look like it, the nearest first.
         near: Vec<String>,
     },
+    /// A path, or the name of a file, and nothing is there.
+    #[error("failed to find {}: nothing is there; check the path, or give a run's name, which `tapwave runs` lists", .0.display())]
+    NothingThere(PathBuf),
+    /// A file, where a run is a folder.
+    #[error("failed to find a run in {}: it is a file; give a run's name or its folder, `tapwave runs` lists them", .0.display())]
+    IsAFile(PathBuf),
     /// Two runs have that name: a cleanup of the wrong one could not be taken back.
     #[error(
         "failed to choose between two runs called {name:?}: one is in {}, another in {}; give the path of the one that is meant",
@@ -189,6 +195,10 @@ impl Registry {
         }
         match RunFolder::open(Path::new(text)) {
             Ok(folder) => Ok(folder),
+            Err(FolderError::Missing(path)) if looks_like_path(text) => {
+                Err(RegistryError::NothingThere(path))
+            }
+            Err(FolderError::NotAFolder(path)) => Err(RegistryError::IsAFile(path)),
             Err(FolderError::Missing(_)) => Err(RegistryError::NoSuchRun {
                 name: text.to_owned(),
                 near: nearest_names(text, folders.iter().map(RunFolder::name)),
@@ -325,6 +335,15 @@ fn safe_stem(wave: &Path) -> String {
     if safe.is_empty() { "wave".to_owned() } else { safe.to_owned() }
 }
 
+/// Whether whoever typed this thinks of a file or a folder: it has a separator, or an ending
+/// with a letter in it. The names that [`Registry::propose`] gives have neither.
+#[must_use]
+pub fn looks_like_path(text: &str) -> bool {
+    let ending = Path::new(text).extension().and_then(|ending| ending.to_str());
+    text.contains(std::path::is_separator)
+        || ending.is_some_and(|ending| ending.contains(|c: char| c.is_ascii_alphabetic()))
+}
+
 fn nearest(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!(" (nearest: {})", near.join(", ")) }
 }
@@ -412,6 +431,16 @@ mod tests {
         assert!(error.contains("damaged"), "{error}");
         // Written just now: the operator does not mean the one before it.
         assert_eq!(registry.locate("latest").expect("found").name(), "bad");
+    }
+
+    #[test]
+    fn what_looks_like_a_file_is_told_from_a_name() {
+        for path in ["nope.age", "./nope", "a/b", "wave.csv", "/tmp"] {
+            assert!(looks_like_path(path), "{path}");
+        }
+        for name in ["wave-20260301T080000Z", "nope", "latest", "wave.2026", "."] {
+            assert!(!looks_like_path(name), "{name}");
+        }
     }
 
     #[test]

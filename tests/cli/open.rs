@@ -38,6 +38,30 @@ fn a_run_is_named_by_name_path_file_or_latest() {
     said.says(["wave-nope", "`tapwave runs` lists them"]);
 }
 
+// Case: a file that is not there is spoken of as a file, and a name as a run; so is a file where
+// a run is wanted.
+#[test]
+fn a_file_is_not_taken_for_the_name_of_a_run() {
+    let (bench, it) = finished(1);
+    for (what, says) in [
+        ("nope.age", "hint: nothing is at /"),
+        ("handoff/nope", "hint: nothing is at /"),
+        ("nope.csv", "the handoff file, or a run's name"),
+    ] {
+        let said = bench.tapwave(&["open", what, "-i", &it.file]).ends(2);
+        said.says([&format!("failed to open {what}: "), says]).hides("run called");
+    }
+    for command in ["status", "resume", "cleanup"] {
+        let said = bench.tapwave(&[command, "here/nope"]).ends(2);
+        said.says(["/here/nope: nothing is there", "tapwave runs"]).hides("run called");
+        let said = bench.tapwave(&[command, "wave.csv"]).ends(2);
+        said.says(["/wave.csv: it is a file", "tapwave runs"]).hides("--run");
+    }
+    let said = bench.tapwave(&["cleanup", "wave.csv"]).ends(2);
+    said.says(["hint: tapwave cleanup --csv wave.csv"]);
+    bench.tapwave(&["open", "nope", "-i", &it.file]).ends(2).says(["run called \"nope\""]);
+}
+
 // Case: opening asks nothing of the tenant, needs no settings and no token.
 #[test]
 fn opening_needs_no_tenant_and_no_settings() {
