@@ -226,6 +226,9 @@ impl Report {
             self.json(summary)?;
         }
         let mut parts = Vec::new();
+        if summary.is_empty() {
+            parts.push("no pass issued".to_owned());
+        }
         for (count, word) in [
             (summary.sealed, "issued and sealed"),
             (summary.delivered, "delivered"),
@@ -260,11 +263,33 @@ impl Report {
         Ok(())
     }
 
+    /// That everybody was left out, which the exit code of a run does not tell; said even when
+    /// quiet.
+    pub fn nobody(&self, ineligible: u64, skipped: u64) {
+        let mut why = Vec::new();
+        if ineligible > 0 {
+            why.push(count(ineligible, "row has problems", "rows have problems"));
+        }
+        if skipped > 0 {
+            let left = [
+                "row has a live pass that is left alone",
+                "rows have live passes that are left alone",
+            ];
+            why.push(count(skipped, left[0], left[1]));
+        }
+        self.bid(&format!("warning: no pass for anybody: {}", why.join(", ")));
+    }
+
     /// What cleanup came to.
     pub fn tidied(&self, tidied: &Tidied) {
         self.bars.clear();
         let passes = count(tidied.removed, "pass", "passes");
-        self.say(format_args!("removed {passes}{}", some(tidied.already, "were gone before")));
+        let is_idle = tidied.removed + tidied.already + tidied.left.len() as u64 == 0;
+        if is_idle && tidied.held == 0 && !tidied.drained {
+            self.say("there was no pass to remove");
+        } else {
+            self.say(format_args!("removed {passes}{}", some(tidied.already, "were gone before")));
+        }
         for (line, upn) in tidied.foreign.iter().take(limits::PROBLEMS_SHOWN) {
             let upn = shown(upn);
             self.warn(format_args!(
@@ -284,7 +309,7 @@ impl Report {
         if looked && tidied.left.is_empty() && tidied.held == 0 && !tidied.drained {
             self.say("looked again: none of these passes is left");
         }
-        if let Some(purged) = tidied.purged {
+        if let Some(purged) = tidied.purged.filter(|purged| purged + tidied.files > 0) {
             self.say(format_args!(
                 "purged {} and {}",
                 count(purged, "sealed copy", "sealed copies"),

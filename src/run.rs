@@ -168,6 +168,12 @@ impl Summary {
         }
     }
 
+    /// Whether nobody of a wave got a pass, and nobody is to get one.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rows > 0 && self.rows == self.ineligible + self.skipped
+    }
+
     /// Rows that still wait for their pass.
     #[must_use]
     pub const fn waiting(&self) -> u64 {

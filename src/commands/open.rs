@@ -133,6 +133,10 @@ async fn run(
         let hint = format!("{status} --json names each row's recipient");
         return Err(Failure::new(Exit::Usage, what, &[&hint]));
     }
+    if sealed + unproven == 0 {
+        let status = world.typed(ledger.folder()).status();
+        world.report.say(format_args!("no pass of this run is sealed; {status} shows every row"));
+    }
     Ok(opening.finish()?)
 }
 

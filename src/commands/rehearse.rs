@@ -121,6 +121,12 @@ pub(super) async fn rehearse(
         report.summary(&issued)?;
         return Ok(broken_off(world));
     }
+    if issued.is_empty() {
+        report.summary(&issued)?;
+        report.nobody(issued.ineligible, issued.skipped);
+        ledger.shut().await;
+        return Ok(Exit::Done);
+    }
     report.say(format_args!(
         "issued and sealed {} with {}",
         count(issued.sealed, "pass", "passes"),

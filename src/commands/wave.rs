@@ -154,6 +154,9 @@ impl<'a> Wanted<'a> {
         let (wave, rejects, why) = match written {
             _ if verdict.ineligible == 0 => (self.wave, None, "once that is mended"),
             Some(path) => (path, None, "once its rows are mended"),
+            None if self.options.skip_ineligible => {
+                (self.wave, Some(free_name()), "writes them to a file to mend")
+            }
             None => (
                 self.wave,
                 Some(free_name()),
@@ -294,6 +297,13 @@ pub(super) async fn check(
         return Ok(Exit::Problems);
     }
     report.say(format_args!("verdict: {said}; nothing was changed"));
+    if verdict.eligible == 0 {
+        report.nobody(verdict.ineligible, verdict.skipped);
+        if verdict.ineligible > 0 {
+            report.next(&wanted.what_to_mend(&verdict, world));
+        }
+        return Ok(Exit::Done);
+    }
     let run = typed::over_wave("run", wave, &args.want, Some(&args.mail), &world.common);
     report.next(&[(run, "issues the passes")]);
     Ok(Exit::Done)
@@ -419,6 +429,10 @@ pub(super) async fn finish(
         }
     };
     report.summary(&summary)?;
+    if summary.is_empty() {
+        report.nobody(summary.ineligible, summary.skipped);
+        report.next(&[(typed.status(), "shows every row")]);
+    }
     for path in &issuance.handoffs {
         report.say(format_args!("handoff: {}", path.display()));
     }

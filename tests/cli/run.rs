@@ -496,3 +496,38 @@ fn the_opened_json_has_the_documented_names() {
         assert!(names.contains(&name), "{name}: {names:?}");
     }
 }
+
+// Case: everybody is left out as it was asked for. That is no failure to a script, and a person
+// must not take it for a wave that went well.
+#[test]
+fn a_wave_in_which_nobody_gets_a_pass_says_so() {
+    let bench = Bench::of(1);
+    let it = bench.reader("key");
+    bench.tenant(|tenant, now| tenant.issue_elsewhere(now, &person(1)).expect("a pass"));
+    bench.wave(["gone@contoso.example".to_owned(), person(1)]);
+    let flags = ["wave.csv", "-r", &it.key, "--skip-ineligible", "--existing", "skip"];
+    let nobody =
+        "no pass for anybody: 1 row has problems, 1 row has a live pass that is left alone";
+
+    let said = bench.tapwave(&[&["check"], &flags[..]].concat()).ends(0);
+    said.says([nobody, "--rejects rejects.csv"]).hides("tapwave run");
+    let posts = bench.events().len();
+    let said = bench.tapwave(&[&["run"], &flags[..]].concat()).ends(0);
+    let said = said.says(["2 rows: no pass issued, 1 skipped, 1 ineligible", nobody]);
+    for command in ["tapwave open", "tapwave cleanup", "tapwave deliver", "handoff: "] {
+        assert!(!said.err.contains(command), "{command}: {}", said.err);
+    }
+    said.says(["next: tapwave status wave-"]);
+    let said = bench.tapwave(&[&["run", "--json", "--quiet"], &flags[..]].concat()).ends(0);
+    assert!(said.err.ends_with(&format!("\nwarning: {nobody}\n")), "{}", said.err);
+    let summary = said.json();
+    assert_eq!(keys(&summary), SUMMARY);
+    for (name, value) in [("rows", 2), ("issued", 0), ("ineligible", 1), ("skipped", 1)] {
+        assert_eq!(summary[name], value, "{name}");
+    }
+    bench.tapwave(&["resume", "latest"]).ends(0).says(["no pass issued", nobody]);
+    bench.tapwave(&["open", "latest", "-i", &it.file]).ends(0).says(["no pass of this run"]);
+    let said = bench.tapwave(&["cleanup", "latest"]).ends(0).says(["there was no pass to remove"]);
+    said.hides("purged").hides("removed");
+    assert_eq!(bench.events().len(), posts, "nothing was changed in the tenant");
+}
