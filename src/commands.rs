@@ -63,6 +63,11 @@ pub struct World {
 /// # Errors
 /// [`Failure`]
 pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
+    let performed = dispatch(&cli, world).await;
+    performed.map_err(|failure| failure.advise(&cli.common))
+}
+
+async fn dispatch(cli: &Cli, world: &World) -> Result<Exit, Failure> {
     let common = &cli.common;
     if let Some(path) = &common.log {
         world.log.add(

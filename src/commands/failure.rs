@@ -4,9 +4,10 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
-use super::typed::Typed;
+use super::typed::{Typed, options_of_no_run};
 use crate::auth::AuthError;
 use crate::auth::permissions::Need;
+use crate::cli::Common;
 use crate::exit::Exit;
 use crate::graph::GraphError;
 use crate::graph::http::NetworkError;
@@ -31,12 +32,30 @@ pub struct Failure {
     pub exit: Exit,
     /// The words that people see.
     pub told: Told,
+    /// A command that mends it, to be told with the options that it needs.
+    advice: Option<Advice>,
+}
+
+/// A command over no run, and what it does.
+#[derive(Debug, Clone, Copy)]
+struct Advice {
+    command: &'static str,
+    does: &'static str,
 }
 
 const ACCESS_HINT: &str =
     "check --tenant, --client-id, --auth and the secret's date; the sign-in log in Entra says more";
 const SIGN_IN_OUTAGE_HINT: &str =
     "check the network, the proxy, --tenant and --authority-url, or try again later";
+const ENABLE: Advice = Advice {
+    command: "policy enable",
+    does: "turns it on, or Entra → Authentication methods → Temporary Access Pass",
+};
+const INCLUDE: Advice = Advice {
+    command: "policy include GROUP",
+    does: "adds one, or Entra → Authentication methods → Temporary Access Pass",
+};
+const SHOW: Advice = Advice { command: "policy show", does: "looks again" };
 /// What a wave is, for whoever gave none.
 pub(super) const WAVE: &str = "the wave's CSV file";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
@@ -49,7 +68,21 @@ impl Failure {
     /// A failure with its hints.
     pub(super) fn new(exit: Exit, what: impl std::fmt::Display, hints: &[&str]) -> Self {
         let hints = hints.iter().map(ToString::to_string).collect();
-        Self { exit, told: Told { what: what.to_string(), hints } }
+        Self { exit, told: Told { what: what.to_string(), hints }, advice: None }
+    }
+
+    /// A failure that a command over no run mends.
+    fn mended_by(exit: Exit, what: impl std::fmt::Display, command: Advice) -> Self {
+        Self { advice: Some(command), ..Self::new(exit, what, &[]) }
+    }
+
+    /// Tells the command that mends it, as it is typed where these options were.
+    pub(super) fn advise(mut self, common: &Common) -> Self {
+        if let Some(Advice { command, does }) = self.advice.take() {
+            let options = options_of_no_run(common);
+            self.told.hints.push(format!("tapwave {command}{options} {does}"));
+        }
+        self
     }
 
     /// A file or folder that cannot be read. `what` it should be is told with an article, such
@@ -302,10 +335,10 @@ impl From<CheckError> for Failure {
                 return graph.into();
             }
             CheckError::PolicyDisabled => {
-                "tapwave policy enable turns it on, or Entra → Authentication methods → Temporary Access Pass"
+                return Self::mended_by(Exit::Problems, &error, ENABLE);
             }
             CheckError::NobodyIncluded => {
-                "tapwave policy include GROUP adds one, or Entra → Authentication methods → Temporary Access Pass"
+                return Self::mended_by(Exit::Problems, &error, INCLUDE);
             }
             CheckError::GroupsUnreadable => {
                 return Self::permissions(&[Need::ReadGroups], "access");
@@ -411,7 +444,7 @@ impl From<PolicyError> for Failure {
                 Self::new(Exit::Access, error, &[POLICY_HINT])
             }
             PolicyError::Graph(error) => error.into(),
-            PolicyError::NotTaken { .. } => Self::new(Exit::Unexpected, error, &[]),
+            PolicyError::NotTaken { .. } => Self::mended_by(Exit::Unexpected, error, SHOW),
         }
     }
 }
@@ -435,7 +468,6 @@ impl From<io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Common;
     use crate::ledger::RunFolder;
 
     #[test]

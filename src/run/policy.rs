@@ -121,7 +121,7 @@ pub enum PolicyError {
     Graph(#[from] GraphError),
     /// Graph took the change and shows something else.
     #[error(
-        "Graph took the change, but still shows another {}; look again with tapwave policy show", properties.join(", ")
+        "Graph took the change, but still shows another {}", properties.join(", ")
     )]
     NotTaken {
         /// What differs.

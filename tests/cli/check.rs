@@ -93,6 +93,19 @@ fn a_disabled_policy_ends_the_check() {
     bench.is_unchanged();
 }
 
+// Case: the hint about it is pasted. At a terminal the command would ask first.
+#[cfg(unix)]
+#[test]
+fn the_hint_about_a_disabled_policy_turns_it_on() {
+    let bench = Bench::of(1);
+    bench.tenant(|tenant, _| tenant.policy_mut().enabled = false);
+    let said = bench.tapwave(&["run", "wave.csv", "-r", ANYBODY]).ends(3);
+    let hint = said.err.lines().find_map(|line| line.trim().strip_prefix("hint: "));
+    let (enable, _) = hint.and_then(|hint| hint.split_once(" turns it on")).expect("a command");
+    bench.pasted(&format!("{enable} --yes")).ends(0);
+    bench.tapwave(&["run", "wave.csv", "-r", ANYBODY]).ends(0);
+}
+
 // Case: a policy that lets nobody have a pass.
 #[test]
 fn a_policy_without_targets_ends_the_check() {
