@@ -4,6 +4,7 @@
 //! A [`Courier`] takes one [`Mail`] at a time from each caller and keeps its own limits. It
 //! never repeats what may have arrived; whoever holds the ledger decides about that.
 
+mod answer;
 pub mod graph;
 mod line;
 mod route;

@@ -2,17 +2,16 @@
 //! nothing which came before TLS is taken for something that came over it. Must never read an
 //! answer without end, nor judge one.
 //!
-//! lettre forms the commands and reads the answers; its own connections are not used: they
-//! keep what somebody sent in the clear behind STARTTLS's answer, and write text and dot in
-//! one step.
+//! lettre forms the commands; its own connections are not used: they keep what somebody sent in
+//! the clear behind STARTTLS's answer, and write text and dot in one step.
 
 use std::fmt::Display;
 use std::io;
 
-use lettre::transport::smtp::response::Response;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use zeroize::Zeroizing;
 
+use super::answer::Answer;
 use super::route::Wire;
 use crate::limits;
 
@@ -27,7 +26,7 @@ impl Line {
     }
 
     /// Sends a command, which brings its own line end, and hears its answer.
-    pub(super) async fn ask(&mut self, command: impl Display) -> io::Result<Response> {
+    pub(super) async fn ask(&mut self, command: impl Display) -> io::Result<Answer> {
         // May hold a password.
         let command = Zeroizing::new(command.to_string());
         self.write(command.as_bytes()).await?;
@@ -35,7 +34,7 @@ impl Line {
     }
 
     /// One whole answer, whatever it says.
-    pub(super) async fn hear(&mut self) -> io::Result<Response> {
+    pub(super) async fn hear(&mut self) -> io::Result<Answer> {
         let mut answer = Vec::new();
         loop {
             let begin = answer.len();
@@ -58,7 +57,7 @@ impl Line {
                 break;
             }
         }
-        String::from_utf8_lossy(&answer).parse().map_err(|_| unfit())
+        Answer::read(&answer).ok_or_else(unfit)
     }
 
     /// Sends a mail's text, all but the final dot.
@@ -114,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    async fn heard(sent: &[u8]) -> io::Result<Response> {
+    async fn heard(sent: &[u8]) -> io::Result<Answer> {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         far.write_all(sent).await.expect("room");
         drop(far);
@@ -124,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_is_heard_whole_or_not_at_all() {
         let answer = heard(b"250-one\r\n250-two\r\n250 three\r\n999 next\r\n").await.expect("one");
-        assert_eq!(answer.message().collect::<Vec<_>>(), ["one", "two", "three"]);
+        assert_eq!(answer.lines().collect::<Vec<_>>(), ["one", "two", "three"]);
         assert!(answer.has_code(250));
         assert!(heard(b"550 5.1.1 nobody\r\n").await.expect("a refusal").has_code(550));
         let endless = [&b"250-"[..], &b"x".repeat(1 << 19), b"\r\n250 end\r\n"].concat();

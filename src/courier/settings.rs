@@ -116,6 +116,18 @@ pub enum Mechanism {
     Xoauth2,
 }
 
+impl Mechanism {
+    /// As relays write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::Xoauth2 => "XOAUTH2",
+        }
+    }
+}
+
 /// A word, or a list of words.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]

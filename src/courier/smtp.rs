@@ -10,20 +10,20 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures::future::join_all;
 use lettre::Address;
 use lettre::transport::smtp::authentication::{Credentials as Login, Mechanism as LettreMechanism};
 use lettre::transport::smtp::commands::{
     Auth, Data, Ehlo, Mail as MailFrom, Quit, Rcpt, Rset, Starttls,
 };
-use lettre::transport::smtp::extension::{
-    ClientId, Extension, MailBodyParameter, MailParameter, ServerInfo,
-};
-use lettre::transport::smtp::response::{Response, Severity};
+use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter};
 use secrecy::ExposeSecret;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
+use super::answer::{Answer, Class, Offers};
 use super::line::Line;
 use super::route::{NoRoute, Route, Wire, is_about_certificates, tls_error};
 use super::secret::Credentials;
@@ -75,7 +75,7 @@ pub struct Smtp {
 struct Kept {
     line: Line,
     /// What the relay said that it can do.
-    can: ServerInfo,
+    can: Offers,
     mails: u32,
     since: Instant,
 }
@@ -163,7 +163,7 @@ impl Smtp {
     pub async fn try_out(&self) -> Result<Scripts, String> {
         match self.connect().await {
             Ok(kept) => {
-                let any = kept.can.supports_feature(Extension::SmtpUtfEight);
+                let any = kept.can.smtputf8;
                 self.idle().push(kept);
                 Ok(if any { Scripts::Any } else { Scripts::Ascii })
             }
@@ -243,9 +243,9 @@ impl Smtp {
             line.hear().await
         };
         match timeout(self.waits.last_answer, ended).await {
-            Ok(Ok(answer)) if answer.has_code(250) => Ok(receipt(&answer)),
-            Ok(Ok(answer)) if is_refusal(&answer) => Err(refused(&answer, true)),
-            Ok(Ok(answer)) => Err(lost(format!("the relay answered {}", receipt(&answer)))),
+            Ok(Ok(answer)) if answer.has_code(250) => Ok(answer.told()),
+            Ok(Ok(answer)) if answer.is_refusal() => Err(refused(&answer, true)),
+            Ok(Ok(answer)) => Err(lost(format!("the relay answered {}", answer.told()))),
             Ok(Err(error)) => Err(lost(plain(&error.to_string()))),
             Err(_) => Err(lost("no answer in time to the end of the mail".to_owned())),
         }
@@ -263,7 +263,7 @@ impl Smtp {
     }
 
     /// Connects, and protects the line as the settings demand.
-    async fn open(&self) -> Result<(Line, ServerInfo), Fault> {
+    async fn open(&self) -> Result<(Line, Offers), Fault> {
         let reached = self.route.connect().await.map_err(|error| no_route(&error))?;
         let hello = Ehlo::new(self.hello(reached.own));
         let mut wire = reached.wire;
@@ -277,7 +277,7 @@ impl Smtp {
         if self.relay.tls != Tls::Starttls {
             return Ok((line, can));
         }
-        if !can.supports_feature(Extension::StartTls) {
+        if !can.starttls {
             let why = "the relay does not offer STARTTLS, so somebody could read along; use \
                        a relay or a port that does, or tls = \"implicit\"";
             return Err(broken(why.to_owned(), false));
@@ -298,10 +298,9 @@ impl Smtp {
         self.route.protect(wire).await.map_err(|error| no_route(&error))
     }
 
-    async fn greet(&self, line: &mut Line, hello: &Ehlo) -> Result<ServerInfo, Fault> {
+    async fn greet(&self, line: &mut Line, hello: &Ehlo) -> Result<Offers, Fault> {
         let answer = self.command(line, hello, 250).await.map_err(of_the_line)?;
-        let told = ServerInfo::from_response(&answer);
-        told.map_err(|_| broken("the relay's answer to EHLO is empty".to_owned(), true))
+        Ok(Offers::of(&answer))
     }
 
     /// How to introduce this machine: as the settings say, else by the address of its end of
@@ -315,17 +314,11 @@ impl Smtp {
         }
     }
 
-    async fn sign_in(
-        &self,
-        line: &mut Line,
-        can: &ServerInfo,
-        sign_in: &SignIn,
-    ) -> Result<(), Fault> {
+    async fn sign_in(&self, line: &mut Line, can: &Offers, sign_in: &SignIn) -> Result<(), Fault> {
         let credentials = self.credentials.as_ref();
         let credentials = credentials.ok_or_else(|| denied("no password was given".to_owned()))?;
         let secret = credentials.secret().await.map_err(|why| denied(why.to_string()))?;
-        let mechanisms: Vec<_> = sign_in.mechanisms.iter().copied().map(mechanism).collect();
-        let Some(mechanism) = can.get_auth_mechanism(&mechanisms) else {
+        let Some(mechanism) = can.mechanism(&sign_in.mechanisms).map(mechanism) else {
             let why = "the relay does not offer the way to sign in that auth in tapwave.toml \
                        names; ask its operator which one it has";
             return Err(broken(why.to_owned(), false));
@@ -339,13 +332,13 @@ impl Smtp {
         if answer.has_code(235) {
             return Ok(());
         }
-        if answer.code().severity == Severity::TransientNegativeCompletion {
+        if answer.class() == Class::Transient {
             return Err(refused(&answer, false));
         }
         Err(denied(format!(
             "the relay refused the sign-in of {}: {}; check username and password",
             plain(&sign_in.username),
-            receipt(&answer)
+            answer.told()
         )))
     }
 
@@ -355,7 +348,7 @@ impl Smtp {
         line: &mut Line,
         command: impl std::fmt::Display,
         code: u16,
-    ) -> Result<Response, Fault> {
+    ) -> Result<Answer, Fault> {
         match timeout(self.waits.answer, line.ask(command)).await {
             Ok(Ok(answer)) => expect(answer, code, true),
             Ok(Err(error)) => Err(silent(&error)),
@@ -391,7 +384,7 @@ async fn sign_in_over(
     line: &mut Line,
     mechanism: LettreMechanism,
     login: &Login,
-) -> io::Result<Response> {
+) -> io::Result<Answer> {
     let unfit = |error: lettre::transport::smtp::Error| io::Error::other(error.to_string());
     let mut answer = line.ask(Auth::new(mechanism, login.clone(), None).map_err(unfit)?).await?;
     for _ in 0..limits::SMTP_CHALLENGES {
@@ -399,7 +392,7 @@ async fn sign_in_over(
             break;
         }
         answer = if mechanism == LettreMechanism::Login {
-            let next = Auth::new_from_response(mechanism, login.clone(), &answer);
+            let next = Auth::new(mechanism, login.clone(), Some(challenge(&answer)?));
             line.ask(next.map_err(unfit)?).await?
         } else {
             // XOAUTH2 tells in a challenge why it says no; its refusal follows an empty line.
@@ -409,21 +402,32 @@ async fn sign_in_over(
     Ok(answer)
 }
 
+/// What the relay asks for.
+fn challenge(answer: &Answer) -> io::Result<String> {
+    let word = answer.lines().next().unwrap_or_default().trim();
+    let asked = STANDARD.decode(word).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    asked.ok_or_else(|| io::Error::other("the relay's question in the sign-in is no Base64"))
+}
+
 /// What MAIL has to say of this mail. Letters outside ASCII stand in a mail only where an
 /// address has them (RFC 6531); everything else is encoded.
-fn parameters(mail: &Mail, can: &ServerInfo) -> Result<Vec<MailParameter>, Fault> {
+fn parameters(mail: &Mail, can: &Offers) -> Result<Vec<MailParameter>, Fault> {
     let addresses = [mail.from(), mail.to()];
     // Reply-To stands among the bytes alone.
     if mail.bytes().is_ascii() && addresses.iter().all(|address| address.is_ascii()) {
         return Ok(Vec::new());
     }
-    if !can.supports_feature(Extension::SmtpUtfEight) {
-        let why = format!("not sent: an address {NEEDS_UTF8}");
-        let sent = Sent::Refused { why };
-        return Err(Fault { sent, throttled: false, usable: true, stale: false });
+    if !can.smtputf8 {
+        return Err(not_for_this_relay(&format!("an address {NEEDS_UTF8}")));
     }
     let eight = MailParameter::Body(MailBodyParameter::EightBitMime);
     Ok(vec![eight, MailParameter::SmtpUtfEight])
+}
+
+/// This mail cannot go through this relay; the line is as it was.
+fn not_for_this_relay(why: &str) -> Fault {
+    let sent = Sent::Refused { why: format!("not sent: {why}") };
+    Fault { sent, throttled: false, usable: true, stale: false }
 }
 
 fn not_sent(why: String, again: bool) -> Sent {
@@ -464,25 +468,21 @@ fn no_route(error: &NoRoute) -> Fault {
 }
 
 /// An answer that must have this code, or begin with these digits.
-fn expect(answer: Response, code: u16, mail: bool) -> Result<Response, Fault> {
-    if answer.code().to_string().starts_with(&code.to_string()) {
+fn expect(answer: Answer, code: u16, mail: bool) -> Result<Answer, Fault> {
+    if answer.begins_with(code) {
         return Ok(answer);
     }
-    if is_refusal(&answer) {
+    if answer.is_refusal() {
         return Err(refused(&answer, mail));
     }
-    Err(broken(format!("the relay answered out of turn: {}", receipt(&answer)), true))
-}
-
-fn is_refusal(answer: &Response) -> bool {
-    !answer.is_positive()
+    Err(broken(format!("the relay answered out of turn: {}", answer.told()), true))
 }
 
 /// The relay said no, in so many digits. `mail`: to this mail, and not to all.
-fn refused(answer: &Response, mail: bool) -> Fault {
-    let why = receipt(answer);
+fn refused(answer: &Answer, mail: bool) -> Fault {
+    let why = answer.told();
     let closing = answer.has_code(421);
-    let transient = answer.code().severity == Severity::TransientNegativeCompletion;
+    let transient = answer.class() == Class::Transient;
     let sent = if answer.has_code(530) {
         // Whoever does not sign in gets nowhere, with no mail.
         Sent::Denied { why: why.clone() }
@@ -521,12 +521,6 @@ fn tell(permit: Permit, fault: &Fault) {
         _ if fault.usable => permit.answered(1, None, None),
         _ => permit.broken(),
     }
-}
-
-/// The relay's words, on one line.
-fn receipt(answer: &Response) -> String {
-    let words: Vec<&str> = answer.message().collect();
-    plain(&format!("{} {}", answer.code(), words.join(" ")))
 }
 
 const fn mechanism(mechanism: Mechanism) -> LettreMechanism {

@@ -1,0 +1,216 @@
+//! What relays do that are broken, or mean it: whatever comes over the line, no mail hangs
+//! beyond its waits, none is called taken that was not, and none goes out twice.
+
+#[path = "support/letters.rs"]
+mod letters;
+#[path = "support/nasty.rs"]
+mod nasty;
+
+use std::time::{Duration, Instant};
+
+use letters::{CODE, coded, post};
+use nasty::{Act, Nasty, Script, kind, say};
+use tapwave::clock::Clock;
+use tapwave::courier::secret::Source;
+use tapwave::courier::settings::MailSettings;
+use tapwave::courier::smtp::{Smtp, Waits};
+use tapwave::courier::{Courier, Sent};
+use tapwave::graph::http::Network;
+use tapwave::letter::{Form, Mail};
+
+/// How long the courier waits for anything.
+const WAIT: Duration = Duration::from_millis(700);
+/// How long one mail may take then, on a busy machine: a connection and each answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn courier(relay: &Nasty, more: &str) -> Courier {
+    let settings = format!(
+        "courier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\nhost = \"localhost\"\n\
+         tls = \"none\"\nport = {}\nmax_per_minute = 60000\n{more}",
+        relay.port
+    );
+    let plan = toml::from_str::<MailSettings>(&settings).expect("settings").validate();
+    let waits = Waits { connect: WAIT, answer: WAIT, last_answer: WAIT };
+    let secret = std::sync::Arc::new(Source::Variable("right".into()));
+    let network = Network::default();
+    let smtp = Smtp::new(&plan.expect("a plan"), Some(secret), &network, waits, Clock::system());
+    Courier::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
+}
+
+fn mail() -> Mail {
+    coded("Ada", "ada@personal.example", Form::Mime)
+}
+
+/// A relay that does this at that word, each time, and is kind otherwise.
+async fn at(word: &'static str, act: Act) -> Nasty {
+    let script: Script =
+        Box::new(move |heard, _| if heard == word { act.clone() } else { kind(heard) });
+    Nasty::start(script).await
+}
+
+/// One mail to a relay that does this at that word: what became of it, and what was seen.
+async fn sent_to(word: &'static str, act: Act) -> (Sent, Nasty) {
+    let relay = at(word, act).await;
+    let sent = sent_over(&courier(&relay, "")).await;
+    (sent, relay)
+}
+
+async fn sent_over(courier: &Courier) -> Sent {
+    let began = Instant::now();
+    let mail = mail();
+    let sent = tokio::time::timeout(PATIENCE, post(courier, &mail)).await.expect("it hangs");
+    println!("{:?} after {:?}", sent, began.elapsed());
+    let said = format!("{sent:?}");
+    assert!(!said.contains(CODE) && !said.contains("\\u{1b}["), "{said}");
+    sent
+}
+
+fn accepted(sent: &Sent) -> bool {
+    matches!(sent, Sent::Accepted { .. })
+}
+
+fn not_sent(sent: &Sent, says: &str) -> bool {
+    matches!(sent, Sent::NotSent { why, again: true } if why.contains(says))
+}
+
+fn refused(sent: &Sent, says: &str) -> bool {
+    matches!(sent, Sent::Refused { why } if why.contains(says))
+}
+
+fn bytes(text: &str) -> Act {
+    Act::Say(text.as_bytes().to_vec())
+}
+
+#[tokio::test]
+async fn an_answer_counts_by_its_code_however_it_is_written() {
+    let greeting =
+        format!("{}220 at last\r\n", "220-welcome to a relay with many rules\r\n".repeat(500));
+    for (word, said) in [
+        ("GREETING", greeting.as_str()),
+        ("GREETING", "220\r\n"),
+        ("EHLO", "250-nasty\r\n250-  \r\n250-\r\n250 SIZE 99999999999999999999999\r\n"),
+        ("MAIL", "250\r\n"),
+        ("MAIL", "250 2.1.0 \0\u{1b}[2J\u{7}\u{ff}ok\n"),
+        ("DATA", "354\r\n"),
+        (".", "250\r\n"),
+        (".", "250-a\r\n250-\r\n250 b\r\n"),
+    ] {
+        let (sent, relay) = sent_to(word, bytes(said)).await;
+        assert!(accepted(&sent), "{word}: {said:?}: {sent:?}");
+        assert_eq!(relay.whole().len(), 1);
+    }
+    // No second digit is beyond a relay's imagination.
+    for (word, said) in
+        [("RCPT", "571 5.7.1 go away\r\n"), (".", "599\r\n"), ("MAIL", "560-a\r\n560 b\r\n")]
+    {
+        let (sent, _) = sent_to(word, bytes(said)).await;
+        assert!(refused(&sent, &said[..3]), "{word}: {said:?}: {sent:?}");
+    }
+    let (sent, _) = sent_to("RCPT", bytes("471 not now\r\n")).await;
+    assert!(not_sent(&sent, "471 not now"), "{sent:?}");
+}
+
+#[tokio::test]
+async fn what_a_relay_offers_is_known_in_any_case() {
+    let relay = at("EHLO", say("250-nasty.example\r\n250 auth=login plain")).await;
+    let courier = courier(&relay, "username = \"user\"\npassword_env = \"P\"");
+    let sent = sent_over(&courier).await;
+    assert!(accepted(&sent), "{sent:?}");
+    assert!(relay.words().contains(&"AUTH".to_owned()));
+}
+
+#[tokio::test]
+async fn a_relay_without_end_is_left_in_time() {
+    let slow = Duration::from_millis(100);
+    let greeting = b"220-a greeting that never comes to its point\r\n".repeat(100);
+    for (word, act) in [
+        ("GREETING", Act::Nothing),
+        ("GREETING", Act::Drip(greeting.clone(), slow)),
+        ("GREETING", Act::Flood(b"220-and\r\n".to_vec())),
+        ("GREETING", Act::Flood(vec![b'x'; 4096])),
+        ("EHLO", Act::Flood(b"250-X\r\n".to_vec())),
+        ("MAIL", Act::Drip(greeting.clone(), slow)),
+        ("RCPT", bytes("250 no end")),
+        ("DATA", Act::Flood(b"354-go\r\n".to_vec())),
+    ] {
+        let (sent, relay) = sent_to(word, act).await;
+        assert!(matches!(sent, Sent::NotSent { again: true, .. }), "{word}: {sent:?}");
+        assert_eq!(relay.whole().len(), 0, "{word}");
+    }
+    for act in [Act::Drip(greeting, slow), Act::Flood(b"250-x\r\n".to_vec()), bytes("250 no end")] {
+        let (sent, relay) = sent_to(".", act).await;
+        assert!(matches!(sent, Sent::Unsettled { .. }), "{sent:?}");
+        assert_eq!(relay.whole().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_without_end_is_left_and_the_password_is_not_shown() {
+    for (auth, question) in [
+        ("plain", "334 "),
+        ("login", "334 UGFzc3dvcmQ6"),
+        ("login", "334 VXNlcm5hbWU6"),
+        ("login", "334"),
+        ("login", "334 ===="),
+        ("xoauth2", "334 e30="),
+    ] {
+        let script: Script = Box::new(move |word, _| match word {
+            "AUTH" | "ANSWER" => say(question),
+            "EHLO" => say("250-nasty\r\n250 AUTH PLAIN LOGIN XOAUTH2"),
+            other => kind(other),
+        });
+        let relay = Nasty::start(script).await;
+        let more = format!("username = \"user\"\npassword_env = \"P\"\nauth = \"{auth}\"");
+        let sent = sent_over(&courier(&relay, &more)).await;
+        assert!(matches!(sent, Sent::NotSent { .. } | Sent::Denied { .. }), "{question}: {sent:?}");
+        assert!(!format!("{sent:?}").contains("right"), "{sent:?}");
+        assert!(relay.words().len() < 12, "{:?}", relay.words());
+        assert!(!relay.words().contains(&"MAIL".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_the_wrong_kind_is_no_yes() {
+    for (word, said) in [
+        ("GREETING", "250 hello"),
+        ("EHLO", "354 go on"),
+        ("MAIL", "354 go on"),
+        ("RCPT", "354 go on"),
+        ("DATA", "250 ok"),
+        ("DATA", "154 go on"),
+        ("MAIL", "650 what"),
+        ("MAIL", "hello"),
+    ] {
+        let (sent, relay) = sent_to(word, say(said)).await;
+        assert!(matches!(sent, Sent::NotSent { again: true, .. }), "{word} {said}: {sent:?}");
+        assert_eq!(relay.whole().len(), 0, "{word} {said}");
+    }
+    for said in ["354 go on", "150 ok", "650 ok", "251 ok", "ok", "25", "220 ok"] {
+        let (sent, relay) = sent_to(".", say(said)).await;
+        assert!(matches!(sent, Sent::Unsettled { .. }), "{said}: {sent:?}");
+        assert_eq!(relay.whole().len(), 1, "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_closed_by_half_or_whole_is_told_by_when() {
+    for (word, act) in [
+        ("GREETING", Act::Close),
+        ("GREETING", Act::HalfClose(b"220 hello\r\n".to_vec())),
+        ("MAIL", Act::HalfClose(b"250 ok\r\n".to_vec())),
+        ("RCPT", Act::Close),
+        ("RCPT", Act::HalfClose(b"250 ok\r\n".to_vec())),
+        ("DATA", Act::Close),
+    ] {
+        let (sent, relay) = sent_to(word, act).await;
+        assert!(not_sent(&sent, "closed"), "{word}: {sent:?}");
+        assert_eq!(relay.whole().len(), 0, "{word}");
+    }
+    let (sent, relay) = sent_to(".", Act::Close).await;
+    assert!(matches!(sent, Sent::Unsettled { .. }), "{sent:?}");
+    assert_eq!(relay.whole().len(), 1);
+    // The answer was said before; that the relay then goes changes nothing.
+    let (sent, relay) = sent_to(".", Act::HalfClose(b"250 queued\r\n".to_vec())).await;
+    assert!(accepted(&sent), "{sent:?}");
+    assert_eq!(relay.whole().len(), 1);
+}
