@@ -192,6 +192,40 @@ async fn an_answer_of_the_wrong_kind_is_no_yes() {
     }
 }
 
+/// An answer that comes before its question is nobody's: taken for the next command's, it would
+/// call a mail taken that was refused.
+#[tokio::test]
+async fn an_answer_before_its_question_is_no_answer() {
+    let early: [(&str, &str); 5] = [
+        ("GREETING", "220 hello\r\n250 ok\r\n"),
+        ("MAIL", "250 ok\r\n250 ok\r\n"),
+        ("RCPT", "250 ok\r\n354 go on\r\n"),
+        ("DATA", "354 go on\r\n354 go on\r\n"),
+        ("DATA", "354 go on\r\n250 2.0.0 queued\r\n"),
+    ];
+    for (word, said) in early {
+        let (sent, relay) = sent_to(word, bytes(said)).await;
+        assert!(not_sent(&sent, "what it was not asked"), "{said:?}: {sent:?}");
+        assert_eq!(relay.whole().len(), 0, "{said:?}");
+    }
+    // A no in the midst of the text is one.
+    let (sent, relay) = sent_to("DATA", bytes("354 go on\r\n552 5.3.4 too big\r\n")).await;
+    assert!(refused(&sent, "552 5.3.4 too big"), "{sent:?}");
+    assert_eq!(relay.whole().len(), 0);
+    // One that comes behind a mail's answer is not the next mail's.
+    let script: Script = Box::new(|word, nth| match (word, nth) {
+        (".", 1) => bytes("250 ok\r\n250 ok\r\n"),
+        (".", _) => say("550 no"),
+        (other, _) => kind(other),
+    });
+    let relay = Nasty::start(script).await;
+    let courier = courier(&relay, "");
+    assert!(accepted(&sent_over(&courier).await));
+    let sent = sent_over(&courier).await;
+    assert!(refused(&sent, "550 no"), "{sent:?}");
+    assert_eq!(relay.words().iter().filter(|word| *word == "GREETING").count(), 2);
+}
+
 #[tokio::test]
 async fn a_line_closed_by_half_or_whole_is_told_by_when() {
     for (word, act) in [

@@ -8,6 +8,7 @@
 use std::fmt::Display;
 use std::io;
 
+use futures::FutureExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use zeroize::Zeroizing;
 
@@ -25,8 +26,10 @@ impl Line {
         Self { wire: BufReader::new(wire) }
     }
 
-    /// Sends a command, which brings its own line end, and hears its answer.
+    /// Sends a command, which brings its own line end, and hears its answer. What has come
+    /// before the question answers another one, or nobody's: then nothing is asked.
     pub(super) async fn ask(&mut self, command: impl Display) -> io::Result<Answer> {
+        self.is_quiet()?;
         // May hold a password.
         let command = Zeroizing::new(command.to_string());
         self.write(command.as_bytes()).await?;
@@ -60,6 +63,18 @@ impl Line {
         Answer::read(&answer).ok_or_else(unfit)
     }
 
+    /// Makes sure, without waiting, that the relay has neither gone nor said anything that it was
+    /// not asked for. An answer that lies there would be taken for the next command's.
+    pub(super) fn is_quiet(&mut self) -> io::Result<()> {
+        match self.wire.fill_buf().now_or_never() {
+            None => Ok(()),
+            Some(Ok([])) => Err(closed()),
+            Some(Ok(_)) => Err(unasked()),
+            Some(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(closed()),
+            Some(Err(error)) => Err(error),
+        }
+    }
+
     /// Sends a mail's text, all but the final dot.
     pub(super) async fn text(&mut self, text: &[u8]) -> io::Result<()> {
         self.write(&stuffed(text)).await
@@ -84,6 +99,10 @@ impl Line {
 
 fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the relay closed the connection")
+}
+
+fn unasked() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the relay answered what it was not asked")
 }
 
 fn unfit() -> io::Error {

@@ -232,7 +232,7 @@ impl Smtp {
         self.command(line, Rcpt::new(to.clone(), Vec::new()), 25).await?;
         self.command(line, Data, 354).await?;
         match timeout(self.waits.answer, line.text(mail.bytes())).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.undisturbed(line).await?,
             Ok(Err(error)) => return Err(silent(&error)),
             Err(_) => {
                 return Err(broken("the relay did not take the mail in time".to_owned(), true));
@@ -248,6 +248,18 @@ impl Smtp {
             Ok(Ok(answer)) => Err(lost(format!("the relay answered {}", answer.told()))),
             Ok(Err(error)) => Err(lost(plain(&error.to_string()))),
             Err(_) => Err(lost("no answer in time to the end of the mail".to_owned())),
+        }
+    }
+
+    /// Makes sure that the relay has not answered before the final dot: what lies there would be
+    /// taken for the answer to it. Left without its dot, the mail was not sent.
+    async fn undisturbed(&self, line: &mut Line) -> Result<(), Fault> {
+        let Err(disturbed) = line.is_quiet() else { return Ok(()) };
+        match timeout(self.waits.answer, line.hear()).await {
+            Ok(Ok(answer)) if answer.is_refusal() => {
+                Err(Fault { usable: false, ..refused(&answer, true) })
+            }
+            _ => Err(silent(&disturbed)),
         }
     }
 
