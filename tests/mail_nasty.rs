@@ -120,6 +120,15 @@ async fn what_a_relay_offers_is_known_in_any_case() {
 }
 
 #[tokio::test]
+async fn a_mail_larger_than_the_relay_takes_is_refused_before_it_is_sent() {
+    let (sent, relay) = sent_to("EHLO", say("250-nasty.example\r\n250 SIZE 500")).await;
+    assert!(refused(&sent, "the relay takes 500"), "{sent:?}");
+    assert!(!relay.words().contains(&"MAIL".to_owned()));
+    let (sent, _) = sent_to("EHLO", say("250-nasty.example\r\n250 SIZE 500000")).await;
+    assert!(accepted(&sent), "{sent:?}");
+}
+
+#[tokio::test]
 async fn a_relay_without_end_is_left_in_time() {
     let slow = Duration::from_millis(100);
     let greeting = b"220-a greeting that never comes to its point\r\n".repeat(100);

@@ -88,6 +88,8 @@ pub(super) struct Offers {
     pub(super) starttls: bool,
     pub(super) smtputf8: bool,
     mechanisms: Vec<String>,
+    /// The largest mail it takes, in bytes, if it names a size (RFC 1870).
+    pub(super) size: Option<u64>,
 }
 
 impl Offers {
@@ -103,6 +105,11 @@ impl Offers {
                 "STARTTLS" => offers.starttls = true,
                 "SMTPUTF8" => offers.smtputf8 = true,
                 "AUTH" => offers.mechanisms.extend(words.map(str::to_ascii_uppercase)),
+                "SIZE" => {
+                    // Zero, or none, names no size.
+                    let size = words.next().and_then(|size| size.parse().ok());
+                    offers.size = size.filter(|size| *size > 0);
+                }
                 _ => {}
             }
         }
@@ -158,12 +165,16 @@ mod tests {
     fn what_is_offered_is_known_in_any_case_and_nothing_odd_trips() {
         let answer = read(
             "250-STARTTLS greets you\r\n250-  \r\n250-\r\n250-auth=plain Login\r\n\
-             250-8bitmime\r\n250 smtputf8\r\n",
+             250-Size 1000\r\n250-8bitmime\r\n250 smtputf8\r\n",
         );
         let offers = Offers::of(&answer);
         assert!(offers.smtputf8 && !offers.starttls, "a greeting offers nothing");
+        assert_eq!(offers.size, Some(1_000));
         let first = |of: &[Mechanism]| offers.mechanism(of);
         assert_eq!(first(&[Mechanism::Xoauth2, Mechanism::Login]), Some(Mechanism::Login));
         assert_eq!(first(&[Mechanism::Xoauth2]), None);
+        for size in ["SIZE", "SIZE 0", "SIZE -1", "SIZE 99999999999999999999999", "SIZE x"] {
+            assert_eq!(Offers::of(&read(&format!("250-x\r\n250 {size}\r\n"))).size, None, "{size}");
+        }
     }
 }

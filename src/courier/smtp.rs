@@ -225,6 +225,7 @@ impl Smtp {
         to: &Address,
     ) -> Result<String, Fault> {
         let parameters = parameters(mail, &kept.can)?;
+        fits(mail, &kept.can)?;
         let line = &mut kept.line;
         let mail_from = MailFrom::new(Some(from.clone()), parameters);
         let begun = self.command(line, mail_from, 250).await;
@@ -434,6 +435,19 @@ fn parameters(mail: &Mail, can: &Offers) -> Result<Vec<MailParameter>, Fault> {
     }
     let eight = MailParameter::Body(MailBodyParameter::EightBitMime);
     Ok(vec![eight, MailParameter::SmtpUtfEight])
+}
+
+/// Whether the relay takes mails of this size (RFC 1870). One that closes the line over it would
+/// be tried again and again.
+fn fits(mail: &Mail, can: &Offers) -> Result<(), Fault> {
+    let bytes = mail.bytes().len();
+    match can.size {
+        Some(most) if bytes as u64 > most => Err(not_for_this_relay(&format!(
+            "it has {bytes} bytes and the relay takes {most}; have it take more, or shorten the \
+             template"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// This mail cannot go through this relay; the line is as it was.
