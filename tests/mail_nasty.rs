@@ -6,7 +6,7 @@ mod letters;
 #[path = "support/nasty.rs"]
 mod nasty;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use letters::{CODE, coded, post};
 use nasty::{Act, Nasty, Script, kind, say};
@@ -56,10 +56,8 @@ async fn sent_to(word: &'static str, act: Act) -> (Sent, Nasty) {
 }
 
 async fn sent_over(courier: &Courier) -> Sent {
-    let began = Instant::now();
     let mail = mail();
     let sent = tokio::time::timeout(PATIENCE, post(courier, &mail)).await.expect("it hangs");
-    println!("{:?} after {:?}", sent, began.elapsed());
     let said = format!("{sent:?}");
     assert!(!said.contains(CODE) && !said.contains("\\u{1b}["), "{said}");
     sent

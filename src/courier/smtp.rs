@@ -78,6 +78,10 @@ struct Kept {
     can: Offers,
     mails: u32,
     since: Instant,
+    /// It has waited for a mail, so the relay may have ended it meanwhile.
+    waited: bool,
+    /// A mail was refused over it: RSET comes before the next one.
+    begun: bool,
 }
 
 /// What went wrong at one step, and what that means.
@@ -164,7 +168,7 @@ impl Smtp {
         match self.connect().await {
             Ok(kept) => {
                 let any = kept.can.smtputf8;
-                self.idle().push(kept);
+                self.keep(kept);
                 Ok(if any { Scripts::Any } else { Scripts::Ascii })
             }
             Err(Fault { sent: Sent::NotSent { why, .. } | Sent::Denied { why }, .. }) => Err(why),
@@ -179,20 +183,40 @@ impl Smtp {
         part(all).await;
     }
 
-    /// Over a connection that was kept if there is one, else over a new one.
+    /// Over a connection that was kept, or over the next if it had ended.
     async fn deliver(&self, mail: &Mail, from: &Address, to: &Address) -> Result<String, Fault> {
-        part(self.stale()).await;
-        while let Some(kept) = self.kept() {
+        loop {
+            let kept = self.connection().await?;
+            let waited = kept.waited;
             match self.over(kept, mail, from, to).await {
                 // Certainly not sent, and only because that connection had ended.
-                Err(fault) if fault.stale => {}
+                Err(fault) if fault.stale && waited => {}
                 other => return other,
             }
         }
-        let kept = self.connect().await?;
-        self.over(kept, mail, from, to).await
     }
 
+    /// A connection that stands: one that was kept, else a new one.
+    async fn connection(&self) -> Result<Kept, Fault> {
+        while let Some(mut kept) = self.kept() {
+            if self.is_worn(&kept) {
+                // One at a time, so that there are never more than there are places.
+                part(vec![kept]).await;
+                continue;
+            }
+            if kept.begun && self.command(&mut kept.line, Rset, 250).await.is_err() {
+                continue;
+            }
+            kept.begun = false;
+            if kept.line.is_quiet().is_ok() {
+                return Ok(kept);
+            }
+        }
+        self.connect().await
+    }
+
+    /// Sends one mail, and keeps the connection if it can be used again. Nothing is awaited once
+    /// the mail's fate is known: that is to be written down first.
     async fn over(
         &self,
         mut kept: Kept,
@@ -202,16 +226,10 @@ impl Smtp {
     ) -> Result<String, Fault> {
         kept.mails += 1;
         let outcome = self.hand_over(&mut kept, mail, from, to).await;
-        let usable = match &outcome {
-            Ok(_) => true,
-            Err(fault) if fault.usable => self.command(&mut kept.line, Rset, 250).await.is_ok(),
-            Err(_) => false,
-        };
-        if usable && kept.mails < limits::MAILS_PER_CONNECTION {
-            kept.since = self.clock.instant();
-            self.idle().push(kept);
-        } else if usable {
-            part(vec![kept]).await;
+        let refused = outcome.as_ref().err();
+        if refused.is_none_or(|fault| fault.usable) {
+            kept.begun = refused.is_some();
+            self.keep(kept);
         }
         outcome
     }
@@ -272,7 +290,8 @@ impl Smtp {
         if let Some(sign_in) = &self.relay.sign_in {
             self.sign_in(&mut line, &can, sign_in).await?;
         }
-        Ok(Kept { line, can, mails: 0, since: self.clock.instant() })
+        let since = self.clock.instant();
+        Ok(Kept { line, can, mails: 0, since, waited: false, begun: false })
     }
 
     /// Connects, and protects the line as the settings demand.
@@ -369,15 +388,26 @@ impl Smtp {
         }
     }
 
-    fn kept(&self) -> Option<Kept> {
-        self.idle().pop()
+    fn keep(&self, mut kept: Kept) {
+        kept.since = self.clock.instant();
+        kept.waited = true;
+        self.idle().push(kept);
     }
 
-    /// Connections that nobody has needed for so long that the relay may be about to end them.
-    fn stale(&self) -> Vec<Kept> {
-        let now = self.clock.instant();
-        let stale = |kept: &mut Kept| now.duration_since(kept.since) >= limits::SMTP_IDLE;
-        self.idle().extract_if(.., stale).collect()
+    /// One that is to be ended, else the one that was used last.
+    fn kept(&self) -> Option<Kept> {
+        let mut idle = self.idle();
+        match idle.iter().position(|kept| self.is_worn(kept)) {
+            Some(place) => Some(idle.remove(place)),
+            None => idle.pop(),
+        }
+    }
+
+    /// Whether it has carried its mails, or nobody has needed it for so long that the relay may
+    /// be about to end it.
+    fn is_worn(&self, kept: &Kept) -> bool {
+        let idle = self.clock.instant().saturating_duration_since(kept.since);
+        kept.mails >= limits::MAILS_PER_CONNECTION || idle >= limits::SMTP_IDLE
     }
 
     /// A list of connections is whole after each of its steps, whoever panicked.

@@ -1,0 +1,73 @@
+//! Mails through the built program to relays that are broken or mean it. Judged by what the
+//! relay heard and what the ledger tells afterwards.
+
+#[path = "support/certificates.rs"]
+mod certificates;
+#[expect(dead_code, reason = "other tests ask for more of it")]
+#[path = "support/mailed.rs"]
+mod mailed;
+#[expect(dead_code, reason = "other tests ask for more of it")]
+#[path = "support/nasty.rs"]
+mod nasty;
+#[expect(dead_code, reason = "other tests ask for more of it")]
+#[path = "support/server.rs"]
+mod server;
+#[expect(dead_code, reason = "other tests use more of the same servers")]
+#[path = "support/smtp.rs"]
+mod smtp;
+#[expect(dead_code, reason = "other tests ask for more of it")]
+#[path = "support/office.rs"]
+mod support_office;
+
+use std::time::{Duration, Instant};
+
+use mailed::wave;
+use nasty::{Act, Nasty, Script, kind, say};
+use support_office::Office;
+
+/// How long a process may take to get anywhere: less than it waits for a relay's answer.
+const PATIENCE: Duration = Duration::from_mins(1);
+const DELIVER: [&str; 4] = ["deliver", "latest", "-i", "key.txt"];
+
+/// Waits for something that a process brings about.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !holds().await {
+        assert!(began.elapsed() < PATIENCE, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A run with sealed passes whose mail goes to this relay, over one connection.
+async fn sealed(rows: u64, script: Script) -> (Office, Nasty) {
+    let office = Office::open(rows, &wave(rows)).await;
+    let relay = Nasty::start(script).await;
+    let settings = format!(
+        "[mail]\ncourier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\nhost = \"localhost\"\n\
+         tls = \"none\"\nport = {}\nmax_per_minute = 60000\nmax_connections = 1\n",
+        relay.port
+    );
+    std::fs::write(office.path("tapwave.toml"), settings).expect("settings");
+    let key = office.public_key.clone();
+    office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
+    (office, relay)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_a_mail_is_written_down_before_the_line_is_tidied() {
+    let script: Script = Box::new(|word, _| match word {
+        "RCPT" => say("550 5.1.1 nobody"),
+        "RSET" => Act::Nothing,
+        other => kind(other),
+    });
+    let (office, _relay) = sealed(2, script).await;
+    let mut running = office.command(&DELIVER).spawn().expect("a process");
+    until("the refusal is recorded", async || {
+        let rows = office.rows().await;
+        rows[0]["reason"].as_str().is_some_and(|why| why.contains("550 5.1.1 nobody"))
+    })
+    .await;
+    running.kill().expect("killed");
+    running.wait().expect("gone");
+    assert_eq!(office.rows().await[0]["state"], "sealed", "its fate is known");
+}
