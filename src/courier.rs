@@ -85,11 +85,17 @@ pub enum Scripts {
 pub const NEEDS_UTF8: &str = "has letters outside ASCII before its @, and the relay lacks \
                               SMTPUTF8; give another address, or a relay that has it";
 
-/// Leave to send one mail now: a place, and the limiter's word. Dropped unused, it is given
-/// back.
-pub struct Leave<'a> {
+/// Leave to send one mail now: a place, and the limiter's word.
+struct Leave<'a> {
     permit: Permit,
     place: Option<SemaphorePermit<'a>>,
+}
+
+/// Leave to send one mail, and what it goes over stands. See [`Courier::spare`].
+pub struct Ready<'a> {
+    leave: Leave<'a>,
+    /// The connection, if mails go over one.
+    over: Option<Box<smtp::Kept>>,
 }
 
 /// One of the two ways to send.
@@ -119,28 +125,50 @@ impl Courier {
         }
     }
 
-    /// Waits until the limits let one mail go. To be asked before the mail is intended, so that
-    /// no wait stands between the two.
+    /// Waits until the limits let one mail go.
     ///
     /// # Errors
     /// [`Barred`], for longer than anybody waits.
-    pub async fn admit(&self) -> Result<Leave<'_>, Barred> {
+    async fn admit(&self) -> Result<Leave<'_>, Barred> {
         match self {
             Self::Smtp(smtp) => smtp.admit().await,
             Self::Graph(graph) => graph.admit().await,
         }
     }
 
+    /// Waits until the limits let one mail go, connects to the relay and signs in there. To be
+    /// asked before the mail is intended, so that nothing of this stands between the two: until
+    /// a mail is sent, none can have gone out. Dropping the future does no harm.
+    ///
+    /// # Errors
+    /// Why no mail can go out now: [`Sent::NotSent`] or [`Sent::Denied`].
+    pub async fn ready(&self) -> Result<Ready<'_>, Sent> {
+        let leave = self.admit().await;
+        let leave =
+            leave.map_err(|barred| Sent::NotSent { why: barred.to_string(), again: false })?;
+        match self {
+            Self::Smtp(smtp) => smtp.ready(leave).await,
+            Self::Graph(_) => Ok(Ready { leave, over: None }),
+        }
+    }
+
+    /// Takes back what no mail needs after all.
+    pub fn spare(&self, ready: Ready<'_>) {
+        if let (Self::Smtp(smtp), Some(kept)) = (self, ready.over) {
+            smtp.keep(*kept);
+        }
+    }
+
     /// Sends one mail once. Dropping the future before it is done leaves it unknown whether the
     /// mail went out.
-    pub async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Sent {
+    pub async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Sent {
         if mail.form() != self.form() {
             let why = "the mail was composed for another courier; compose it anew".to_owned();
             return Sent::NotSent { why, again: false };
         }
         let sent = match self {
-            Self::Smtp(smtp) => smtp.send(mail, leave).await,
-            Self::Graph(graph) => graph.send(mail, leave).await,
+            Self::Smtp(smtp) => smtp.send(mail, ready).await,
+            Self::Graph(graph) => graph.send(mail, ready.leave).await,
         };
         sent.unquoted(mail)
     }

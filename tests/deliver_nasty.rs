@@ -69,5 +69,41 @@ async fn what_became_of_a_mail_is_written_down_before_the_line_is_tidied() {
     .await;
     running.kill().expect("killed");
     running.wait().expect("gone");
-    assert_eq!(office.rows().await[0]["state"], "sealed", "its fate is known");
+    let rows = office.rows().await;
+    assert!(rows.iter().all(|row| row["state"] == "sealed"), "of no unknown fate: {rows:?}");
+}
+
+/// No mail can have gone out before the relay has let anybody in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_while_the_relay_lets_nobody_in_holds_nothing() {
+    for word in ["GREETING", "EHLO"] {
+        let script: Script = Box::new(move |heard, nth| match (heard, nth) {
+            (heard, 1) if heard == word => Act::Nothing,
+            (other, _) => kind(other),
+        });
+        let (office, relay) = sealed(2, script).await;
+        let mut running = office.command(&DELIVER).spawn().expect("a process");
+        until("the relay is asked", async || relay.words().iter().any(|heard| heard == word)).await;
+        running.kill().expect("killed");
+        running.wait().expect("gone");
+        let rows = office.rows().await;
+        assert!(rows.iter().all(|row| row["state"] == "sealed"), "{word}: {rows:?}");
+        office.run(&DELIVER).await.expect(0);
+        assert_eq!(relay.whole().len(), 2, "{word}");
+    }
+}
+
+/// Why nothing goes out is told by the status too, though nothing was begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_lets_nobody_in_is_the_reason_of_its_rows() {
+    let script: Script = Box::new(|word, _| match word {
+        "GREETING" => say("554 5.7.1 not from there"),
+        other => kind(other),
+    });
+    let (office, relay) = sealed(1, script).await;
+    let ended = office.run(&DELIVER).await.expect(7);
+    assert!(ended.err.contains("mail stopped: 554 5.7.1 not from there"), "{}", ended.err);
+    let rows = office.rows().await;
+    assert_eq!(rows[0]["reason"], "mail not sent: 554 5.7.1 not from there");
+    assert_eq!((&rows[0]["state"], relay.whole().len()), (&"sealed".into(), 0));
 }

@@ -37,12 +37,12 @@ impl GraphMail {
     ///
     /// # Errors
     /// [`Barred`], for longer than anybody waits.
-    pub async fn admit(&self) -> Result<Leave<'_>, Barred> {
+    pub(super) async fn admit(&self) -> Result<Leave<'_>, Barred> {
         Ok(Leave { permit: self.pace.admit(Budget::Mail, 1).await?, place: None })
     }
 
     /// Sends one mail once.
-    pub async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Sent {
+    pub(super) async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Sent {
         match self.graph.send_mail(mail.from(), mail.bytes(), leave.permit).await {
             Mailing::Accepted { request_id } => {
                 let receipt = request_id.map_or_else(|| "202".to_owned(), |id| format!("202 {id}"));

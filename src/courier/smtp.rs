@@ -28,7 +28,7 @@ use super::line::Line;
 use super::route::{NoRoute, Route, Wire, is_about_certificates, tls_error};
 use super::secret::Credentials;
 use super::settings::{MailPlan, Mechanism, Relay, SignIn, Tls};
-use super::{Leave, NEEDS_UTF8, Scripts, Sent};
+use super::{Leave, NEEDS_UTF8, Ready, Scripts, Sent};
 use crate::clock::Clock;
 use crate::graph::http::Network;
 use crate::letter::Mail;
@@ -72,7 +72,7 @@ pub struct Smtp {
 }
 
 /// A connection that is signed in.
-struct Kept {
+pub(super) struct Kept {
     line: Line,
     /// What the relay said that it can do.
     can: Offers,
@@ -135,20 +135,31 @@ impl Smtp {
     ///
     /// # Errors
     /// [`Barred`], for longer than anybody waits.
-    pub async fn admit(&self) -> Result<Leave<'_>, Barred> {
+    pub(super) async fn admit(&self) -> Result<Leave<'_>, Barred> {
         // Never closed, so there is always a place in the end.
         let place = self.room.acquire().await.ok();
         Ok(Leave { permit: self.pace.admit(Budget::Mail, 1).await?, place })
     }
 
+    /// A connection that stands, for one mail.
+    pub(super) async fn ready<'a>(&self, leave: Leave<'a>) -> Result<Ready<'a>, Sent> {
+        match self.connection().await {
+            Ok(kept) => Ok(Ready { leave, over: Some(Box::new(kept)) }),
+            Err(fault) => {
+                tell(leave.permit, &fault);
+                Err(fault.sent)
+            }
+        }
+    }
+
     /// Sends one mail once.
-    pub async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Sent {
-        let Leave { permit, place } = leave;
+    pub(super) async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Sent {
+        let Ready { leave: Leave { permit, place }, over } = ready;
         let _place: Option<SemaphorePermit<'_>> = place;
         let (Ok(from), Ok(to)) = (mail.from().parse(), mail.to().parse()) else {
             return Sent::Refused { why: "an address is malformed".to_owned() };
         };
-        match self.deliver(mail, &from, &to).await {
+        match self.deliver(mail, &from, &to, over.map(|kept| *kept)).await {
             Ok(receipt) => {
                 permit.answered(1, None, None);
                 Sent::Accepted { receipt }
@@ -183,10 +194,19 @@ impl Smtp {
         part(all).await;
     }
 
-    /// Over a connection that was kept, or over the next if it had ended.
-    async fn deliver(&self, mail: &Mail, from: &Address, to: &Address) -> Result<String, Fault> {
+    /// Over this connection, or over another one if it ended while nobody looked.
+    async fn deliver(
+        &self,
+        mail: &Mail,
+        from: &Address,
+        to: &Address,
+        mut over: Option<Kept>,
+    ) -> Result<String, Fault> {
         loop {
-            let kept = self.connection().await?;
+            let kept = match over.take() {
+                Some(kept) => kept,
+                None => self.connection().await?,
+            };
             let waited = kept.waited;
             match self.over(kept, mail, from, to).await {
                 // Certainly not sent, and only because that connection had ended.
@@ -388,7 +408,8 @@ impl Smtp {
         }
     }
 
-    fn keep(&self, mut kept: Kept) {
+    /// Keeps a connection for the next mail.
+    pub(super) fn keep(&self, mut kept: Kept) {
         kept.since = self.clock.instant();
         kept.waited = true;
         self.idle().push(kept);

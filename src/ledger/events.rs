@@ -79,6 +79,17 @@ impl Channel {
     }
 }
 
+impl Channel {
+    /// What people call it.
+    #[must_use]
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Pass => "mail",
+            Self::Notice => "notice",
+        }
+    }
+}
+
 /// What is frozen of a mail before its first byte is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -246,6 +257,13 @@ pub enum Event {
         /// What is frozen of it.
         posted: Box<Posted>,
     },
+    /// A mail cannot go out now, and was not begun: no relay, nobody signed in, or no time left.
+    MailNotBegun {
+        /// Which of the row's.
+        channel: Channel,
+        /// A sentence for people.
+        why: String,
+    },
     /// What became of a mail.
     MailEnded {
         /// Which of the row's.
@@ -303,6 +321,8 @@ impl Event {
             Self::Retried => "retried",
             Self::MailIntended { channel: Channel::Pass, .. } => "mail intended",
             Self::MailIntended { channel: Channel::Notice, .. } => "notice intended",
+            Self::MailNotBegun { channel: Channel::Pass, .. } => "mail not begun",
+            Self::MailNotBegun { channel: Channel::Notice, .. } => "notice not begun",
             Self::MailEnded { channel: Channel::Pass, outcome } => outcome.name(),
             Self::MailEnded { channel: Channel::Notice, outcome } => match outcome {
                 MailOutcome::Taken { .. } => "notice sent",
@@ -330,11 +350,11 @@ impl Event {
             | Self::Refused { why, .. }
             | Self::Lost { why, .. }
             | Self::Held { why, .. } => Some(why.clone()),
+            Self::MailNotBegun { channel, why } => {
+                Some(format!("{} not sent: {why}", channel.noun()))
+            }
             Self::MailEnded { channel, outcome } => {
-                let mail = match channel {
-                    Channel::Pass => "mail",
-                    Channel::Notice => "notice",
-                };
+                let mail = channel.noun();
                 match outcome {
                     MailOutcome::Taken { .. } => None,
                     MailOutcome::NotSent { why } => Some(format!("{mail} not sent: {why}")),

@@ -327,12 +327,15 @@ fn carried(errand: &Errand, event: &Event, which: Channel) -> Option<Errand> {
         Some(Errand::Open(OpenMail { digest: digest.to_owned(), lost, again }))
     };
     match (errand, event) {
-        (_, Event::MailIntended { channel, .. } | Event::MailEnded { channel, .. })
-            if *channel != which =>
-        {
-            None
-        }
+        (
+            _,
+            Event::MailIntended { channel, .. }
+            | Event::MailEnded { channel, .. }
+            | Event::MailNotBegun { channel, .. },
+        ) if *channel != which => None,
         (Errand::Due, Event::Readdressed { channel, .. }) if *channel == which => Some(Errand::Due),
+        (Errand::Due, Event::MailNotBegun { .. }) => Some(Errand::Due),
+        (Errand::Open(mail), Event::MailNotBegun { .. }) if mail.lost => Some(errand.clone()),
         (Errand::Due, Event::MailIntended { posted, .. }) => open(&posted.digest, false, false),
         // What may have arrived is sent again with the same bytes or not at all.
         (Errand::Open(mail), Event::MailIntended { posted, .. })
@@ -572,6 +575,19 @@ mod tests {
         let due = next(&delivered, &Event::NoticeDue).expect("legal");
         assert_eq!(next(&due, &to(Channel::Notice)), Ok(due.clone()));
         assert!(next(&due, &to(Channel::Pass)).is_err(), "the pass has gone out");
+    }
+
+    #[test]
+    fn a_mail_that_was_not_begun_is_where_it_was() {
+        let not_begun = |channel| Event::MailNotBegun { channel, why: "no relay".into() };
+        let sealed = State::Sealed { method: method("m"), proven: true };
+        let mailing = next(&sealed, &mail("d")).expect("legal");
+        let lost = next(&mailing, &ended(lost())).expect("legal");
+        for state in [&sealed, &lost] {
+            assert_eq!(next(state, &not_begun(Channel::Pass)).as_ref(), Ok(state));
+            assert!(next(state, &not_begun(Channel::Notice)).is_err());
+        }
+        assert!(next(&mailing, &not_begun(Channel::Pass)).is_err(), "it is under way");
     }
 
     #[test]

@@ -294,10 +294,17 @@ fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<St
     db.prepare_cached("INSERT INTO events (line, at, event, event_json) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![key(line), at.to_string(), event.name(), json(event)?])?;
     // These tell of something beside the state; what explains the state stays.
-    let aside = matches!(
-        event,
-        Event::OrphanFound { .. } | Event::ForeignSeen { .. } | Event::RemovalIntended { .. }
-    );
+    let aside = match event {
+        Event::OrphanFound { .. } | Event::ForeignSeen { .. } | Event::RemovalIntended { .. } => {
+            true
+        }
+        // Why nobody knows the fate of a mail outlives that it could not be repeated.
+        Event::MailNotBegun { .. } => {
+            matches!(before, State::Mailing { .. })
+                || matches!(before.notice(), Some(Errand::Open(_)))
+        }
+        _ => false,
+    };
     db.prepare_cached(
         "UPDATE rows SET state = ?2, state_json = ?3, notice = ?6,
                          reason = CASE WHEN ?5 THEN reason ELSE ?4 END WHERE line = ?1",
@@ -377,6 +384,7 @@ fn keep_evidence(
         | Event::Verified
         | Event::Doubted
         | Event::NoticeDue
+        | Event::MailNotBegun { .. }
         | Event::RemovalIntended { .. }
         | Event::Removed { .. } => {}
     }

@@ -179,10 +179,7 @@ impl<'a> Mails<'a> {
     fn take(&mut self, ended: Ended) {
         let Ended { line, upn, channel, mailed } = ended;
         self.passes_under_way -= usize::from(channel == Channel::Pass);
-        let word = match channel {
-            Channel::Pass => "mail",
-            Channel::Notice => "notice",
-        };
+        let word = channel.noun();
         let failed = |why: String| News::RowFailed { line, upn: upn.clone(), why };
         let news = match mailed {
             None | Some(Mailed::Drained) => return,

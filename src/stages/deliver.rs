@@ -1,11 +1,13 @@
 //! Promises that a mail's Message-ID, date and digest are durable before its first byte is
-//! sent, and that what became of it is in the ledger before anything else happens to the row.
+//! sent and not before the relay has let us in, and that what became of it is in the ledger
+//! before anything else happens to the row.
 //!
 //! A mail that may have arrived is never sent again by itself: it stays unsettled until an
 //! operator asks for the identical bytes once more. A code is opened at the moment its letter
 //! is rendered, and gone when the courier has answered. Whoever is told that somebody has the
 //! pass is told it only of a [`Delivered`] one.
 
+use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,11 +20,11 @@ use uuid::Uuid;
 use super::{Drain, DrainSwitch};
 use crate::clock::{Clock, later};
 use crate::courier::settings::MailPlan;
-use crate::courier::{Courier, Leave, Sent, backoff};
+use crate::courier::{Courier, Ready, Sent, backoff};
 use crate::ids::Upn;
 use crate::ledger::{
-    Channel, Errand, Issued, Ledger, LedgerError, MailOptions, MailOutcome, MailRecord, Posted,
-    Reader, RowRecord, State,
+    Channel, Errand, Event, Issued, Ledger, LedgerError, MailOptions, MailOutcome, MailRecord,
+    Posted, Reader, RowRecord, State,
 };
 use crate::letter::{
     BadMailbox, Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Mode, NotComposed,
@@ -500,28 +502,11 @@ impl Mailroom {
         }
         let mut attempt = 1;
         loop {
-            // Before the intent: a kill while the rate is waited for leaves nothing unsettled.
-            let leave = tokio::select! {
-                biased;
-                () = self.drain.begun() => return Ok(Mailed::Drained),
-                leave = self.courier.admit() => leave,
+            let tried = self.attempt(&mut row, channel, ciphertext, key, &frozen).await?;
+            let sent = match tried {
+                ControlFlow::Continue(sent) => sent,
+                ControlFlow::Break(mailed) => return Ok(mailed),
             };
-            let leave = match leave {
-                Ok(leave) => leave,
-                Err(barred) => {
-                    let why = barred.to_string();
-                    return Ok(Mailed::Stopped(Stop { why, denied: false }));
-                }
-            };
-            // Written anew each time: while it waits, no code does.
-            let mail = match self.write(&row, channel, ciphertext, key, &frozen) {
-                Ok(mail) => mail,
-                Err(why) => return Ok(Mailed::NotWritten { why: why.to_string() }),
-            };
-            if frozen.digest.as_ref().is_some_and(|digest| digest != mail.digest()) {
-                return Ok(Mailed::Held);
-            }
-            let sent = self.send(&mut row, channel, mail, &frozen, leave).await?;
             let Sent::NotSent { why, again: true } = sent else { return Ok(ended(sent, row)) };
             if attempt >= limits::MAIL_ATTEMPTS {
                 return Ok(Mailed::NotSent { why });
@@ -539,6 +524,60 @@ impl Mailroom {
         }
     }
 
+    /// One attempt to send; what came of the mail, if it need not be sent.
+    async fn attempt(
+        &self,
+        row: &mut RowRecord,
+        channel: Channel,
+        ciphertext: Option<&[u8]>,
+        key: Key<'_>,
+        frozen: &Frozen,
+    ) -> Result<ControlFlow<Mailed, Sent>, LedgerError> {
+        // Before the intent: a kill while the rate or the relay is waited for leaves nothing
+        // unsettled.
+        let ready = tokio::select! {
+            biased;
+            () = self.drain.begun() => return Ok(ControlFlow::Break(Mailed::Drained)),
+            ready = self.courier.ready() => ready,
+        };
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(sent) => {
+                if let Sent::NotSent { why, .. } | Sent::Denied { why } = &sent {
+                    self.not_begun(row, channel, why).await?;
+                }
+                return Ok(ControlFlow::Continue(sent));
+            }
+        };
+        // Written anew each time: while it waits, no code does.
+        let unsent = match self.write(row, channel, ciphertext, key, frozen) {
+            Ok(mail) if frozen.digest.as_ref().is_none_or(|digest| digest == mail.digest()) => {
+                let sent = self.send(row, channel, mail, frozen, ready).await?;
+                return Ok(ControlFlow::Continue(sent));
+            }
+            Ok(_) => Mailed::Held,
+            Err(why) => Mailed::NotWritten { why: why.to_string() },
+        };
+        self.courier.spare(ready);
+        Ok(ControlFlow::Break(unsent))
+    }
+
+    /// Notes once why a row's mail was not begun.
+    async fn not_begun(
+        &self,
+        row: &mut RowRecord,
+        channel: Channel,
+        why: &str,
+    ) -> Result<(), LedgerError> {
+        let event = Event::MailNotBegun { channel, why: why.to_owned() };
+        let told = event.reason();
+        if row.reason != told {
+            self.ledger.record(row.line, event).await?;
+            row.reason = told;
+        }
+        Ok(())
+    }
+
     /// The intent, the mail, and what became of it, in that order.
     async fn send(
         &self,
@@ -546,7 +585,7 @@ impl Mailroom {
         channel: Channel,
         mail: Mail,
         frozen: &Frozen,
-        leave: Leave<'_>,
+        ready: Ready<'_>,
     ) -> Result<Sent, LedgerError> {
         let posted = Posted {
             message_id: frozen.id.to_string(),
@@ -557,7 +596,7 @@ impl Mailroom {
             digest: mail.digest().to_owned(),
         };
         let intent = self.ledger.intend_mail(row.line, channel, posted).await?;
-        let sent = self.courier.send(&mail, leave).await;
+        let sent = self.courier.send(&mail, ready).await;
         drop(mail);
         let outcome = match sent.clone() {
             Sent::Accepted { receipt } => MailOutcome::Taken { receipt },
@@ -566,6 +605,7 @@ impl Mailroom {
             Sent::Unsettled { why } => MailOutcome::Lost { why },
         };
         row.state = self.ledger.mailed(intent, outcome).await?;
+        row.reason = None;
         Ok(sent)
     }
 
