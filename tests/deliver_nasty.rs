@@ -53,6 +53,14 @@ async fn sealed(rows: u64, script: Script) -> (Office, Nasty) {
     (office, relay)
 }
 
+/// Writes into the latest run's ledger beside the program.
+fn change_ledger(office: &Office, sql: &str) {
+    let runs = std::fs::read_dir(office.path("home").join("runs")).expect("runs");
+    let run = runs.map(|run| run.expect("a run").path()).next().expect("one run");
+    let db = rusqlite::Connection::open(run.join("ledger.db")).expect("a ledger");
+    db.execute_batch(sql).expect("changed");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_became_of_a_mail_is_written_down_before_the_line_is_tidied() {
     let script: Script = Box::new(|word, _| match word {
@@ -106,4 +114,29 @@ async fn a_relay_that_lets_nobody_in_is_the_reason_of_its_rows() {
     let rows = office.rows().await;
     assert_eq!(rows[0]["reason"], "mail not sent: 554 5.7.1 not from there");
     assert_eq!((&rows[0]["state"], relay.whole().len()), (&"sealed".into(), 0));
+}
+
+/// A ledger that cannot be read any more ends a delivery; the mail that the relay is taking at
+/// that moment is heard to its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_in_the_ledger_drops_no_mail_that_is_under_way() {
+    let script: Script = Box::new(|word, nth| match (word, nth) {
+        (".", 1) => Act::Drip(b"250 ok\r\n".to_vec(), Duration::from_millis(500)),
+        (".", 2) => Act::Drip(b"250 ok\r\n".to_vec(), Duration::from_millis(200)),
+        (other, _) => kind(other),
+    });
+    let (office, relay) = sealed(4, script).await;
+    office.change_settings("max_connections = 1", "max_connections = 2");
+    let running = office.command(&DELIVER).spawn().expect("a process");
+    until("two are under way", async || relay.whole().len() == 2).await;
+    change_ledger(&office, "UPDATE rows SET cells_json = '?' || cells_json WHERE line > 3");
+    let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
+    let ended = ended.await.expect("a thread").expect("a process");
+    assert!(!ended.status.success());
+    change_ledger(&office, "UPDATE rows SET cells_json = substr(cells_json, 2) WHERE line > 3");
+    let rows = office.rows().await;
+    let states: Vec<_> = rows.iter().map(|row| row["state"].as_str().expect("text")).collect();
+    assert_eq!(states, ["delivered", "delivered", "sealed", "sealed"]);
+    office.run(&DELIVER).await.expect(0);
+    assert_eq!(relay.whole().len(), 4);
 }

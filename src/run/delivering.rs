@@ -126,7 +126,8 @@ impl<'a> Mails<'a> {
         !self.sending.is_empty()
     }
 
-    /// Nothing more is begun, so those that rest between two attempts are left for later.
+    /// Nothing more is begun, so those that rest between two attempts or wait for their turn at
+    /// the relay are left for later.
     pub(super) fn end_rests(&self) {
         self.post.room.resting.end();
     }
@@ -383,14 +384,21 @@ impl OpenMail {
     }
 }
 
+/// Mails until nothing waits. After a fault nothing more is begun; what is under way is heard
+/// to its end, for a mail that is dropped between its dot and its answer is held for ever.
 async fn work(mails: &mut Mails<'_>, session: &Session) -> Result<(), Halt> {
+    let mut halt = None;
     loop {
-        if !session.drain.is_on() {
+        if halt.is_none() && !session.drain.is_on() {
             mails.fill();
         }
         match mails.next().await {
-            Some(ended) => ended?,
-            None => return Ok(()),
+            Some(Ok(())) => {}
+            Some(Err(first)) => {
+                mails.end_rests();
+                halt.get_or_insert(first);
+            }
+            None => return halt.map_or(Ok(()), Err),
         }
     }
 }

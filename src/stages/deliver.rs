@@ -442,7 +442,7 @@ impl Resting {
         self.more.notified().await;
     }
 
-    /// Nothing more is mailed: whoever rests need not wait for another attempt.
+    /// Nothing more is mailed: whoever rests, or waits for leave, need not wait any longer.
     pub fn end(&self) {
         // Whether it had ended before makes no difference.
         let _ = self.over.0.begin();
@@ -461,9 +461,14 @@ impl Resting {
         self.more.notify_one();
         tokio::select! {
             biased;
-            () = self.over.1.begun() => false,
+            () = self.ended() => false,
             () = clock.sleep(wait) => true,
         }
+    }
+
+    /// Waits until nothing more is mailed.
+    async fn ended(&self) {
+        self.over.1.begun().await;
     }
 }
 
@@ -538,6 +543,7 @@ impl Mailroom {
         let ready = tokio::select! {
             biased;
             () = self.drain.begun() => return Ok(ControlFlow::Break(Mailed::Drained)),
+            () = self.resting.ended() => return Ok(ControlFlow::Break(Mailed::Drained)),
             ready = self.courier.ready() => ready,
         };
         let ready = match ready {
