@@ -77,9 +77,7 @@ impl Channel {
             Self::Notice => "notice",
         }
     }
-}
 
-impl Channel {
     /// What people call it.
     #[must_use]
     pub const fn noun(self) -> &'static str {
