@@ -47,7 +47,7 @@ fn cores(site: &Site) -> Vec<std::path::PathBuf> {
 
 /// A run that has passes in its hands and will not end while it is looked at.
 fn busy(site: &Site, wrap: impl Fn(&Command) -> Command) -> Started {
-    site.slow_down(Duration::from_millis(150));
+    site.slow_down(Duration::from_millis(400));
     let args = site.run_args(&["--max-in-flight", "8"]);
     let run = Started::of(wrap(&site.tapwave(&args)));
     site.until("passes are made", |site| site.live().len() > 16);

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use tapwave::rehearsal::options::{Call, Fault, Faults};
+
 use crate::site::{Site, Told, files};
 
 /// Steps over the part of a ledger that no two cuts are likely to differ in; a prime, so that
@@ -50,16 +52,21 @@ fn opened_or_refused(told: &Told, context: &str) {
     }
 }
 
+/// The run will not end while it is looked at, however slow this machine is.
+fn with_the_last_told_to_wait(people: usize) -> Site {
+    let wait = Fault::Throttled { retry_after: Some("600".into()) };
+    let faults = Faults::default().at(Call::Issue, people as u64, wait);
+    Site::with(people, |options| options.faults = faults)
+}
+
 #[test]
 fn a_ledger_cut_anywhere_is_read_or_refused_and_never_shows_a_wrong_pass() {
-    let site = Site::open(6);
-    site.slow_down(Duration::from_millis(30));
+    let site = with_the_last_told_to_wait(6);
     let run = site.start(&site.run_args(&["--max-in-flight", "2"]));
     site.until("most are sealed", |site| {
         site.folder().join("ledger.db").exists() && site.count("sealed") >= 4
     });
     run.kill();
-    site.slow_down(Duration::ZERO);
     let minted = site.minted();
     let mut read = 0;
     for name in ["ledger.db", "ledger.db-wal"] {
@@ -89,14 +96,12 @@ fn a_run_whose_log_is_cut_is_resumed_to_its_end() {
     // Each cut needs a tenant of its own, so these are few: the log's header, its first frame,
     // the middle, the last frame, the last byte.
     for part in [0, 3, 50, 95, 99] {
-        let site = Site::open(4);
-        site.slow_down(Duration::from_millis(30));
+        let site = with_the_last_told_to_wait(4);
         let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "100ms"]));
         site.until("some are sealed", |site| {
             site.folder().join("ledger.db").exists() && site.count("sealed") >= 2
         });
         run.kill();
-        site.slow_down(Duration::ZERO);
         let log = site.folder().join("ledger.db-wal");
         let whole = fs::read(&log).expect("there");
         fs::write(&log, &whole[..whole.len() * part / 100]).expect("cut");
@@ -119,7 +124,7 @@ fn a_run_whose_log_is_cut_is_resumed_to_its_end() {
 #[test]
 fn a_second_process_is_told_who_has_the_run() {
     let site = Site::open(6);
-    site.slow_down(Duration::from_millis(100));
+    site.slow_down(Duration::from_secs(1));
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
     site.until("it issues", |site| !site.live().is_empty());
     for args in [&["resume", "wave-run"][..], &["cleanup", "wave-run"]] {
@@ -134,8 +139,8 @@ fn a_second_process_is_told_who_has_the_run() {
 #[test]
 fn a_copy_taken_while_the_run_is_in_use_opens_or_is_refused() {
     let site = Site::open(30);
-    site.slow_down(Duration::from_millis(20));
-    let run = site.start(&site.run_args(&["--max-in-flight", "4"]));
+    site.slow_down(Duration::from_millis(100));
+    let run = site.start(&site.run_args(&["--max-in-flight", "2"]));
     site.until("it issues", |site| site.live().len() > 3);
     let mut copies = 0;
     while site.live().len() < 28 {
@@ -165,12 +170,14 @@ fn a_full_disk_is_told_and_the_run_goes_on_when_there_is_room() {
         return eprintln_skip("mounting a small disk needs root");
     };
     let folder = "disk/wave-run";
-    let mut args = site.run_args(&["--fence", "100ms"]);
+    let mut args = site.run_args(&["--fence", "100ms", "--max-in-flight", "4"]);
     *args.iter_mut().find(|arg| **arg == "wave-run").expect("the folder") = folder;
     // A run whose passes find no room: everything else is filled right after the ledger is made.
     site.slow_down(Duration::from_millis(20));
     let run = site.start(&args);
     site.until("it issues", |site| site.live().len() > 3);
+    // Those under way end soon; the others take longer than filling.
+    site.slow_down(Duration::from_secs(1));
     let filler = disk.join("filler");
     // An error is the aim.
     let _ = fs::write(&filler, vec![b'x'; 64 * 1024 * 1024]);

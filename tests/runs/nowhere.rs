@@ -258,7 +258,7 @@ fn stays_clean(more: &[&str]) {
 
 /// The last one is told to wait: by then all others are sealed, and mailed if that was asked.
 fn place() -> Mailed {
-    let wait = Fault::Throttled { retry_after: Some("4".into()) };
+    let wait = Fault::Throttled { retry_after: Some("8".into()) };
     Mailed::with(PEOPLE, |options| {
         options.faults = Faults::default().at(Call::Issue, PEOPLE as u64, wait);
     })
