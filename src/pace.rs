@@ -265,9 +265,9 @@ impl Pace {
         self.0.lane(budget).law().outlook(self.0.clock.instant())
     }
 
-    /// So many requests of a budget will still be asked for: the last ones are not risked for a
-    /// higher rate.
-    pub fn announce(&self, budget: Budget, left: u64) {
+    /// So many requests of a budget will still be asked for, `None` if nobody knows: the last ones
+    /// are not risked for a higher rate.
+    pub fn announce(&self, budget: Budget, left: Option<u64>) {
         self.0.lane(budget).law().announce(left);
     }
 

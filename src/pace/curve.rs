@@ -65,8 +65,9 @@ impl Curve {
     /// Starts at the rate itself.
     pub(super) fn at(plateau: f64, known_for: Duration, round_trip: Duration) -> Self {
         let below = Self::below(plateau, known_for, round_trip);
-        let share = below.margin / (below.margin + below.rest);
-        Self { probed: below.resting.mul_f64(share), ..below }
+        let mut at = Self { probed: below.resting, ..below };
+        at.settle();
+        at
     }
 
     /// Requests per second.
@@ -97,6 +98,12 @@ impl Curve {
     /// Time between two requests.
     pub(super) fn spacing(&self) -> Duration {
         Duration::from_secs_f64(1.0 / self.rate())
+    }
+
+    /// Comes back to the rate that was found, if it is above it.
+    pub(super) fn settle(&mut self) {
+        let share = self.margin / (self.margin + self.rest);
+        self.probed = self.probed.min(self.resting.mul_f64(share));
     }
 
     /// Counts time in which requests waited for this rate.

@@ -81,7 +81,7 @@ impl<S: FnMut(Duration) -> Ruling> Wave<S> {
             self.take(now, &ticket, ruling);
         }
         let mut next = None;
-        self.law.announce(self.waiting + self.under_way.len() as u64);
+        self.law.announce(Some(self.waiting + self.under_way.len() as u64));
         while self.waiting > 0 {
             match self.law.decide(now, 1) {
                 Decision::Admit(ticket) => {

@@ -215,9 +215,9 @@ impl Law {
         self.leave(now, ticket);
     }
 
-    /// So many requests will still be asked for.
-    pub(super) fn announce(&mut self, left: u64) {
-        self.left = Some(left);
+    /// So many requests will still be asked for; `None` if nobody knows.
+    pub(super) fn announce(&mut self, left: Option<u64>) {
+        self.left = left;
     }
 
     /// When a request was last accepted.
@@ -379,11 +379,14 @@ impl Law {
     /// nobody used is no part of the cycle.
     fn tell_use_from_silence(&mut self, now: Instant, count: u32) {
         let since = now.saturating_duration_since(self.last_admitted);
+        let ends = self.ends_soon();
         match (&mut self.curve, self.bound) {
             (Some(curve), bound) => {
                 // Whoever waited for the rate may have given up and left a long silence.
                 let at_most = curve.spacing().saturating_mul(count.saturating_add(1));
-                if bound {
+                if ends {
+                    curve.settle();
+                } else if bound {
                     curve.probe(since.min(at_most));
                 }
                 self.cycle.idle(since.saturating_sub(at_most));
@@ -490,7 +493,7 @@ impl Law {
 
     /// The rate to send at just now.
     fn pace(&self) -> Option<f64> {
-        self.allowed(self.arrears.speed())
+        self.allowed(if self.ends_soon() { 1.0 } else { self.arrears.speed() })
     }
 
     /// The rate in force.
@@ -498,23 +501,17 @@ impl Law {
         self.allowed(1.0)
     }
 
-    /// Whether what is left takes no longer than this, as far as anybody has said.
-    fn ends_within(&self, time: Duration, rate: f64) -> bool {
+    /// Whether little is left, as far as anybody has said.
+    fn ends_soon(&self) -> bool {
+        let Some((left, curve)) = self.left.zip(self.curve) else { return false };
         #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
-        self.left.is_some_and(|left| left as f64 <= rate * time.as_secs_f64())
+        let left = left as f64;
+        left <= curve.plateau() * limits::LAST_STRETCH.as_secs_f64()
     }
 
-    /// What was found, so much quicker unless little is left, and never more than the operator allows.
+    /// What was found, so much quicker, and never more than the operator allows.
     fn allowed(&self, quicker: f64) -> Option<f64> {
-        let found = self.curve.map(|curve| {
-            let known = curve.rate().min(curve.plateau());
-            if self.ends_within(limits::LAST_STRETCH, known) {
-                known
-            } else {
-                curve.rate() * quicker
-            }
-        });
-        match (found, self.max_rate) {
+        match (self.curve.map(|curve| curve.rate() * quicker), self.max_rate) {
             (Some(found), Some(most)) => Some(found.min(most)),
             (found, most) => found.or(most),
         }
@@ -671,12 +668,25 @@ mod tests {
             }
         }
         let known = law.outlook(now).per_second.expect("answered");
-        let probing = |law: &Law| law.snapshot(now).rate.is_some_and(|rate| rate > known * 1.01);
-        assert!(probing(&law), "nobody has said how much is left");
-        law.announce(1_000_000);
-        assert!(probing(&law), "much is left");
-        law.announce(2);
-        assert!(!probing(&law), "two are left at {known} a second");
+        let mut rate_with = |law: &mut Law, left| {
+            law.announce(left);
+            let ticket = (0..9).find_map(|_| match law.decide(now, 1) {
+                Decision::Admit(ticket) => Some(ticket),
+                Decision::WaitUntil(moment) => {
+                    now = moment;
+                    None
+                }
+                other => panic!("{other:?}"),
+            });
+            law.answered(now, &ticket.expect("a moment's wait"), 1, None, None);
+            law.snapshot(now).rate.expect("refused once")
+        };
+        assert!(rate_with(&mut law, None) > known * 1.01, "nobody has said how much is left");
+        assert!(rate_with(&mut law, Some(1_000_000)) > known * 1.01, "much is left");
+        let rate = rate_with(&mut law, Some(2));
+        assert!((0.99..1.001).contains(&(rate / known)), "two are left, and yet {rate}");
+        let before = rate_with(&mut law, Some(2));
+        assert!(before <= rate, "no probing meanwhile");
     }
 
     #[test]

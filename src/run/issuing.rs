@@ -226,6 +226,8 @@ impl<'a> Floor<'a> {
         }
         shift.pick_up_mail().await?;
         let ended = shift.run(mail).await;
+        // Whatever comes next on this budget is no part of this wave.
+        self.desk.graph.pace().announce(Budget::PassWrites, None);
         self.hear(News::Ended { doing: Doing::Issue });
         ended
     }
@@ -566,7 +568,7 @@ impl<'a> Shift<'a> {
         };
         if done {
             self.left = self.left.saturating_sub(1);
-            self.floor.desk.graph.pace().announce(Budget::PassWrites, self.left);
+            self.floor.desk.graph.pace().announce(Budget::PassWrites, Some(self.left));
             self.floor.hear(News::Did { doing: Doing::Issue, rows: 1 });
             self.foresee();
         }
