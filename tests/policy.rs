@@ -205,7 +205,11 @@ async fn cleanup_closes_the_policy_unless_another_run_needs_it() {
     let (one, two) = ("runs/one", "runs/two");
     program.run(&["cleanup", one, "--disable-policy"]).exits(2).says("--yes");
     assert_eq!(served.with(|tenant, _| tenant.passes().count()), 2, "asked before anything");
-    program.run(&["cleanup", one, "--disable-policy", "--yes"]).exits(8).says("two still needs it");
+    program
+        .run(&["cleanup", one, "--disable-policy", "--yes"])
+        .exits(8)
+        .says("two still needs it")
+        .says("next: tapwave cleanup ");
     assert!(policy(&served).enabled);
     program.run(&["cleanup", two, "--disable-policy", "--yes"]).exits(0);
     assert!(!policy(&served).enabled);

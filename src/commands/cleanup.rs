@@ -7,7 +7,7 @@ use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CleanupArgs, Common};
 use crate::exit::Exit;
-use crate::ledger::{Access, Ledger, Standing};
+use crate::ledger::{Access, Ledger, Listed, RunFolder, Standing};
 use crate::report::{count, shown};
 use crate::run::policy::{self, Scope, Wish};
 use crate::run::tidy::{self, Tidied};
@@ -174,10 +174,15 @@ impl Closing<'_> {
         }
         let others = others(ledger, world)?;
         if !others.is_empty() {
+            let names: Vec<&str> = others.iter().map(|run| run.name.as_str()).collect();
             world.report.complain(format_args!(
-                "the policy was left as it is: {} still needs it; clean that up first",
-                shown(&others.join(", "))
+                "the policy was left as it is: {} still {} it; clean that up first",
+                shown(&names.join(", ")),
+                if names.len() == 1 { "needs" } else { "need" }
             ));
+            let folders = others.iter().filter_map(|run| RunFolder::open(&run.path).ok());
+            let cleanups = folders.map(|run| (world.typed(&run).cleanup(), "removes its passes"));
+            world.report.next(&cleanups.collect::<Vec<_>>());
             return Ok(Exit::CleanupIncomplete);
         }
         let graph = &session.graph;
@@ -206,12 +211,12 @@ impl Closing<'_> {
 
 /// Other runs on this machine, of the same tenant as far as is known, with rows that have a
 /// pass or wait for one.
-fn others(ledger: Option<&Ledger>, world: &World) -> Result<Vec<String>, Failure> {
+fn others(ledger: Option<&Ledger>, world: &World) -> Result<Vec<Listed>, Failure> {
     let elsewhere = |one: Option<&String>, other: Option<&String>| {
         one.zip(other).is_some_and(|(one, other)| one != other)
     };
     let listed = world.registry()?.list();
-    let needs = listed.iter().filter(|run| {
+    let needs = |run: &Listed| {
         let Ok(summary) = &run.summary else { return false };
         let same = ledger.is_none_or(|ledger| {
             let (this, that) = (ledger.about(), &summary.about);
@@ -220,8 +225,8 @@ fn others(ledger: Option<&Ledger>, world: &World) -> Result<Vec<String>, Failure
                 && !elsewhere(this.tenant.as_ref(), that.tenant.as_ref())
         });
         same && ALIVE.iter().any(|standing| summary.counts.of(*standing) > 0)
-    });
-    Ok(needs.map(|run| run.name.clone()).collect())
+    };
+    Ok(listed.into_iter().filter(needs).collect())
 }
 
 /// The summary of a cleanup without a run.

@@ -242,13 +242,17 @@ impl Registry {
         issuers
     }
 
-    /// The same by the runs' names, for people.
+    /// The same for people: each run as [`Registry::word_for`] has it.
     #[must_use]
     pub fn issuers_by_name(&self, methods: &[MethodId]) -> HashMap<MethodId, String> {
-        self.find_issuers(methods)
-            .into_iter()
-            .map(|(method, issuer)| (method, issuer.run))
-            .collect()
+        let mut words: HashMap<PathBuf, String> = HashMap::new();
+        let mut word = |issuer: Issuer| {
+            let Issuer { run, path, .. } = issuer;
+            let found = || RunFolder::open(&path).map_or(run, |folder| self.word_for(&folder));
+            words.entry(path.clone()).or_insert_with(found).clone()
+        };
+        let issuers = self.find_issuers(methods);
+        issuers.into_iter().map(|(method, issuer)| (method, word(issuer))).collect()
     }
 
     /// One that cannot be read counts by its file's date: an older run in its place would be

@@ -121,10 +121,13 @@ pub(super) fn runs(runs: &[Listed]) -> Runs {
     Runs { schema: "tapwave.runs/1", runs: runs.iter().map(run).collect() }
 }
 
-/// The runs on this machine, for a terminal.
+/// The runs on this machine, for a terminal. Those that share a name are told by their path,
+/// since a command takes no other word for them.
 pub(super) fn runs_table(runs: &[Listed]) -> String {
     let mut table = plain(["RUN", "MADE (UTC)", "ROWS", "STATES"]);
     for run in runs {
+        let is_shared = runs.iter().filter(|other| other.name == run.name).count() > 1;
+        let name = if is_shared { run.path.display().to_string() } else { run.name.clone() };
         match &run.summary {
             Ok(summary) => {
                 let counted = TOLD.into_iter().filter_map(|standing| {
@@ -138,7 +141,7 @@ pub(super) fn runs_table(runs: &[Listed]) -> String {
                     states.push("closed".to_owned());
                 }
                 table.add_row([
-                    shown(&run.name),
+                    shown(&name),
                     summary.about.created.strftime("%Y-%m-%d %H:%M").to_string(),
                     summary.counts.rows().to_string(),
                     states.join(", "),
@@ -146,7 +149,7 @@ pub(super) fn runs_table(runs: &[Listed]) -> String {
             }
             Err(error) => {
                 let unreadable = format!("cannot be read: {}", shown(&error.to_string()));
-                table.add_row([shown(&run.name), String::new(), String::new(), unreadable]);
+                table.add_row([shown(&name), String::new(), String::new(), unreadable]);
             }
         }
     }

@@ -126,6 +126,10 @@ fn two_runs_of_one_name_are_told_apart() {
     let told = site.told(&["cleanup", "wave"]).exits(2).says("give the path");
     told.says(&site.resolved("one/wave")).says(&site.resolved("two/wave"));
     assert_eq!(site.live().len(), 1, "nobody chose for the operator");
+    let listed = site.told(&["runs"]).exits(0).out;
+    assert!(["one/wave", "two/wave"].iter().all(|run| listed.contains(&site.resolved(run))));
+    let told = site.told(&["check", "wave.csv", "-r", site.recipient()]).exits(3);
+    told.says(&format!("issued by run {};", site.resolved("one/wave")));
     for (cleanup, folder) in cleanups.iter().zip(["two/wave", "one/wave"]) {
         site.pasted(cleanup).exits(0).says(&format!("run folder: {}", site.resolved(folder)));
     }
