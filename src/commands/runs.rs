@@ -11,6 +11,7 @@ use crate::cli::{Common, ManifestArgs, ResumeArgs, StatusArgs};
 use crate::exit::Exit;
 use crate::ledger::{Access, Existing};
 use crate::report::TOLD;
+use crate::run::issuing::IssuingError;
 use crate::run::{self, RowStatus, issuing};
 use crate::settings::Settings;
 
@@ -26,6 +27,17 @@ pub(super) async fn resume(
     }
     super::note_run(&ledger);
     let run = world.work_on(ledger.folder(), Typed::resume);
+    // Said before anybody signs in.
+    if ledger.purged().await?.is_some() {
+        return Err(Failure::new(
+            Exit::Usage,
+            IssuingError::Closed,
+            &["a new run issues new passes"],
+        ));
+    }
+    if ledger.closed().await?.is_some() {
+        return Err(IssuingError::Closed.of(&run));
+    }
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
