@@ -43,8 +43,7 @@ struct Advice {
     does: &'static str,
 }
 
-const ACCESS_HINT: &str =
-    "check --tenant, --client-id, --auth and the secret's date; the sign-in log in Entra says more";
+const ACCESS_HINT: &str = "check --tenant, --client-id, --auth and whether the secret or token has expired; the sign-in log in Entra says more";
 const SIGN_IN_OUTAGE_HINT: &str =
     "check the network, the proxy, --tenant and --authority-url, or try again later";
 const ENABLE: Advice = Advice {
@@ -59,6 +58,8 @@ const SHOW: Advice = Advice { command: "policy show", does: "looks again" };
 /// What a wave is, for whoever gave none.
 pub(super) const WAVE: &str = "the wave's CSV file";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
+const NEVER_REACHED_HINT: &str =
+    "if it was never reached from here, check the network, the proxy and --graph-url";
 const UNREACHED_HINT: &str =
     "check the network, the proxy and --graph-url, or try again when Graph is back";
 /// What carries on with a cleanup, which may be of no run.
@@ -360,7 +361,7 @@ impl From<IntakeError> for Failure {
             IntakeError::Check(CheckError::Graph(error @ GraphError::Outage { .. })) => Self::new(
                 Exit::Outage,
                 error,
-                &["nothing was issued; try again when Graph is back"],
+                &["nothing was issued; try again when Graph is back", NEVER_REACHED_HINT],
             ),
             IntakeError::Check(error) => error.into(),
             IntakeError::Book(error) => error.into(),

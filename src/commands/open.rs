@@ -42,7 +42,7 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
         let ledger = world.ledger(&args.what, Access::Read).await;
         let ledger = ledger.map_err(|failure| match path.metadata() {
             Err(error) if looks_like_path(&args.what) => Failure::unread(path, &error, HANDOFF),
-            _ => failure,
+            _ => or_a_file_of_it(failure, path, args),
         })?;
         let rows = run(&ledger, opening, &identities, world).await?;
         (rows, world.typed(ledger.folder()).status())
@@ -58,6 +58,22 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
         }
         _ => Ok(Exit::Done),
     }
+}
+
+/// A folder that is no run may hold handoff files all the same.
+fn or_a_file_of_it(mut failure: Failure, folder: &Path, args: &OpenArgs) -> Failure {
+    let entries = folder.read_dir().into_iter().flatten().filter_map(Result::ok);
+    let files = entries.map(|entry| folder.join(entry.file_name()));
+    let handoff = files.filter(|path| path.extension().is_some_and(|it| it == "age")).min();
+    if let Some(file) = handoff {
+        let given = typed::identities(&args.identities);
+        let open = format!("tapwave open {}{given}", typed::file(&file));
+        failure
+            .told
+            .hints
+            .push(format!("a folder of handoff files is opened file by file: {open}"));
+    }
+    failure
 }
 
 /// `--json` promises JSON from every command; a format that was named wins.

@@ -90,6 +90,7 @@ pub(super) async fn rehearse(
     report.say(format_args!("made a throw-away identity, {}", identity.recipient));
     let extra = [identity.recipient.clone()];
     let mut wanted = Wanted::resolve(&stage.wave, &args.want, settings, &extra, world)?;
+    wanted.ends_with = Some("a real run would stop here too, before the first pass");
     // Whoever is invented has no file that could be mended.
     wanted.again = args.wave.is_some().then_some("rehearse");
     let (tenant, session) = stage.connect(args, settings, world);
@@ -103,7 +104,6 @@ pub(super) async fn rehearse(
     let nobody = |_: &[_]| std::collections::HashMap::new();
     let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &nobody).await?;
     let Some(ledger) = begun else {
-        report.say("a real run would stop here too, before the first pass");
         return Ok(Exit::Problems);
     };
     let sets = wanted.book.into_sets();
@@ -136,7 +136,7 @@ pub(super) async fn rehearse(
     let exit = clean_up(&ledger, &tenant, &session, world).await?;
     ledger.shut().await;
     if exit == Exit::Done {
-        teach(args, issued.sealed, world);
+        teach(args, issued.sealed, settings, world);
     }
     Ok(exit)
 }
@@ -196,7 +196,7 @@ impl Stage {
             lasting(limits::MAX_REHEARSAL)
         ));
         world.report.next(&[(
-            "tapwave rehearse".to_owned(),
+            format!("tapwave rehearse{}", typed::options(&world.common)),
             "goes through everything with a few people, from the check to the cleanup",
         )]);
         Ok(Exit::Done)
@@ -320,7 +320,7 @@ fn broken_off(world: &World) -> Exit {
 }
 
 /// What happened, in words for somebody who has never done it, and what to type for real.
-fn teach(args: &RehearseArgs, issued: u64, world: &World) {
+fn teach(args: &RehearseArgs, issued: u64, settings: &Settings, world: &World) {
     let report = &world.report;
     let people = count(issued, "person", "people");
     report.say("");
@@ -332,10 +332,7 @@ fn teach(args: &RehearseArgs, issued: u64, world: &World) {
     ));
     report.say("");
     let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv"));
-    let mut want = args.want.clone();
-    if want.recipients.is_empty() && want.recipient_files.is_empty() {
-        want.recipients.push("age1…".to_owned());
-    }
+    let want = typed::with_somebody(&args.want, settings);
     let over_wave = |verb| typed::over_wave(verb, wave, &want, None, &world.common);
     let options = typed::options(&world.common);
     report.say(

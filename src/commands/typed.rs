@@ -8,6 +8,7 @@ use clap::ValueEnum;
 
 use crate::cli::{Common, MailArgs, WaveArgs};
 use crate::ledger::{Registry, RunFolder};
+use crate::settings::Settings;
 use crate::shown::shell_word;
 
 /// A run as it is typed in commands.
@@ -107,6 +108,16 @@ pub(super) fn over_wave(
     words.value("--max-rate", common.max_rate.as_ref());
     words.value("--fence", common.fence.as_ref());
     words.0
+}
+
+/// These flags, and a place for a recipient where neither they nor the settings name one.
+pub(super) fn with_somebody(want: &WaveArgs, settings: &Settings) -> WaveArgs {
+    let mut want = want.clone();
+    let named = want.recipients.len() + want.recipient_files.len() + settings.recipients.len();
+    if named == 0 {
+        want.recipients.push("age1…".to_owned());
+    }
+    want
 }
 
 /// The options of this command without which another one would read other settings or sign in

@@ -35,6 +35,8 @@ pub(super) struct Wanted<'a> {
     mail: Option<&'a MailArgs>,
     /// The command that tries again, if anybody could mend what it is given.
     pub(super) again: Option<&'static str>,
+    /// What is said besides of a wave with problems.
+    pub(super) ends_with: Option<&'static str>,
     pub(super) options: Options,
     pub(super) book: RecipientBook,
     /// How the passes are mailed, if they are.
@@ -70,6 +72,7 @@ impl<'a> Wanted<'a> {
             want,
             mail: None,
             again: Some("check"),
+            ends_with: None,
             options,
             book,
             carrier: None,
@@ -249,7 +252,8 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
     }
     world.report.say("verdict: access is ready; nothing was changed");
     let wave = Path::new("WAVE.csv");
-    let check = typed::over_wave("check", wave, &args.want, Some(&args.mail), &world.common);
+    let want = typed::with_somebody(&args.want, settings);
+    let check = typed::over_wave("check", wave, &want, Some(&args.mail), &world.common);
     world.report.next(&[(check, "checks the people")]);
     Ok(Exit::Done)
 }
@@ -394,6 +398,9 @@ pub(super) async fn begin(
     if !go {
         draft.discard()?;
         world.report.say("verdict: problems; nothing was issued");
+        if let Some(words) = wanted.ends_with {
+            world.report.say(words);
+        }
         world.report.next(&wanted.what_to_mend(&verdict, world));
         return Ok(None);
     }

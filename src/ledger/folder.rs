@@ -55,8 +55,9 @@ pub enum FolderError {
     },
     /// Others may look into it.
     #[error(
-        "failed to use {}: others may enter it (mode {mode:03o}); run `chmod 700` on it",
-        path.display()
+        "failed to use {}: others may enter it (mode {mode:03o}); close it with `chmod 700 {}`",
+        path.display(),
+        shell_word(&path.display().to_string())
     )]
     TooOpen {
         /// The folder.

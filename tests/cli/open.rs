@@ -62,6 +62,21 @@ fn a_file_is_not_taken_for_the_name_of_a_run() {
     bench.tapwave(&["open", "nope", "-i", &it.file]).ends(2).says(["run called \"nope\""]);
 }
 
+// Case: a folder of handoff files, as somebody was sent it. It is no run, and they are told what
+// to type.
+#[cfg(unix)]
+#[test]
+fn a_folder_of_handoff_files_is_opened_file_by_file() {
+    let (bench, it) = finished(1);
+    fs::create_dir(bench.path("sent to us")).expect("made");
+    fs::copy(handoff(&bench), bench.path("sent to us/passes.age")).expect("copied");
+    let said = bench.tapwave(&["open", "sent to us", "-i", &it.file]).ends(2);
+    let hint = said.err.lines().find_map(|line| line.split_once("file by file: "));
+    let (_, open) = hint.expect("a hint");
+    let said = bench.pasted(&format!("{open} --format json")).ends(0);
+    assert_eq!(codes_in(&said.json()), bench.codes());
+}
+
 // Case: opening asks nothing of the tenant, needs no settings and no token.
 #[test]
 fn opening_needs_no_tenant_and_no_settings() {

@@ -77,6 +77,8 @@ fn problems_of_a_rehearsal_are_mended_in_a_rehearsal() {
     let said = alone(&bench, &["rehearse", "our wave.csv"]).ends(3);
     let why = "writes them to a file to mend; --skip-ineligible leaves them out";
     assert_eq!(said.command(why), "tapwave rehearse 'our wave.csv' --rejects rejects-2.csv");
+    let last = said.err.lines().last();
+    assert!(last.is_some_and(|line| line.starts_with("next: ")), "{}", said.err);
     let said = bench.pasted(&said.command(why)).ends(3);
     assert_eq!(said.command("once its rows are mended"), "tapwave rehearse rejects-2.csv");
     bench.write("rejects-2.csv", bench.read("rejects-2.csv").replace(",9", ",60"));
