@@ -337,13 +337,16 @@ async fn a_refused_mail_goes_to_another_address_when_one_is_given() {
     assert_eq!(relay.seen().taken.len(), 1);
     let deliver = ["deliver", "latest", "-i", "key.txt"];
     for (wish, says) in [
-        ("9=new@home.example", "the run has no row there"),
+        ("9=new@home.example", "the run has no row there\n  hint: tapwave status wave-"),
         ("2=nobody", "cannot be 2=nobody"),
         ("new@home.example", "such as 12=ada@home.example"),
     ] {
         let ended = office.run(&[&deliver[..], &["--readdress", wish]].concat()).await.expect(2);
         assert!(ended.err.contains(says), "{wish}: {}", ended.err);
     }
+    let ended = office.run(&["deliver", "latest"]).await.expect(2);
+    let says = "hint: tapwave deliver wave-";
+    assert!(ended.err.contains(says) && ended.err.contains(" -i IDENTITY"), "{}", ended.err);
     let twice = ["--readdress", "2=a@home.example", "--readdress", "2=b@home.example"];
     let ended = office.run(&[&deliver[..], &twice].concat()).await.expect(2);
     assert!(ended.err.contains("names line 2 twice"), "{}", ended.err);

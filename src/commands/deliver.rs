@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::failure::OfRun;
 use super::open::identities;
 use super::typed::Typed;
 use super::{Environment, Failure, World};
@@ -130,7 +131,9 @@ pub(super) async fn deliver(
     let locked = counts.of(Standing::Sealed) + counts.of(Standing::Mailing) > 0;
     if locked && !carrier.runs_ahead() {
         let what = "the mails carry the codes, and nothing is given to open the sealed copies with";
-        return Err(Failure::new(Exit::Usage, what, &["give -i IDENTITY, or --body sealed"]));
+        let opening = typed.deliver(" -i IDENTITY");
+        let hint = format!("{opening} opens them; --body sealed mails them as they are");
+        return Err(Failure::new(Exit::Usage, what, &[&hint]));
     }
     let mut needs: Vec<Need> = needs_of_mail(&carrier.desk.plan).into_iter().collect();
     if args.revoke_undelivered {
@@ -138,7 +141,8 @@ pub(super) async fn deliver(
     }
     let session = connected(needs, &ledger, settings, world).await?;
     let post = carrier.post(&ledger, &session, settings, world)?;
-    delivering::readdress(&ledger, &readdress).await?;
+    let readdressed = delivering::readdress(&ledger, &readdress).await;
+    readdressed.map_err(|error| error.of(&typed))?;
     let again = Again { unsettled: args.resend_unsettled, refused: args.retry_refused };
     let wish = Wish { due, again, revoke: args.revoke_undelivered };
     let delivered = delivering::deliver(&post, &session, wish).await;

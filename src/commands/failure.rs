@@ -319,15 +319,6 @@ impl From<LedgerError> for Failure {
     }
 }
 
-impl From<ReaddressError> for Failure {
-    fn from(error: ReaddressError) -> Self {
-        match error {
-            ReaddressError::Ledger(error) => error.into(),
-            error => Self::new(Exit::Usage, error, &[]),
-        }
-    }
-}
-
 impl From<CheckError> for Failure {
     fn from(error: CheckError) -> Self {
         let hint = match &error {
@@ -385,6 +376,19 @@ pub(super) trait OfRun: Sized {
 impl OfRun for Halt {
     fn of(self, run: &Typed) -> Failure {
         Failure::halted(self, &run.resume())
+    }
+}
+
+impl OfRun for ReaddressError {
+    fn of(self, run: &Typed) -> Failure {
+        match self {
+            Self::Ledger(error) => error.into(),
+            Self::Twice(_) => Failure::new(Exit::Usage, self, &[]),
+            Self::NoRow(_) | Self::NoMail { .. } => {
+                let hint = format!("{} shows every row and how far it is", run.status());
+                Failure::new(Exit::Usage, self, &[&hint])
+            }
+        }
     }
 }
 

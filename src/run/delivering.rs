@@ -239,16 +239,14 @@ pub enum ReaddressError {
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     /// No such row.
-    #[error(
-        "--readdress names line {0}, and the run has no row there; tapwave status lists the rows"
-    )]
+    #[error("--readdress names line {0}, and the run has no row there")]
     NoRow(Line),
     /// Two addresses for one mail.
     #[error("--readdress names line {0} twice; keep the address that is meant")]
     Twice(Line),
     /// Its mail has gone out, may have gone out, or cannot go out.
     #[error(
-        "--readdress names line {line}, which is {state}: only a mail that certainly did not go out can go elsewhere; tapwave status tells how far it is"
+        "--readdress names line {line}, which is {state}: only a mail that certainly did not go out can go elsewhere"
     )]
     NoMail {
         /// Its line in the wave.
