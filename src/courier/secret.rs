@@ -1,11 +1,13 @@
 //! Promises that a relay's password or token comes from the environment, a file or a command,
 //! anew for each connection. Must never come from the command line, nor appear in an error.
 
+use std::io;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
 use futures::future::BoxFuture;
 use secrecy::SecretString;
+use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
 use crate::limits;
@@ -91,21 +93,46 @@ async fn from_command(words: &[String]) -> Result<SecretString, NoSecret> {
         [] => (String::new(), &[][..]),
     };
     let broken = |why: String| NoSecret::Command { program: program.clone(), why };
-    let running = tokio::process::Command::new(&program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(limits::SECRET_COMMAND_TIMEOUT, running)
+    let running = printed(&program, arguments);
+    let (text, status) = tokio::time::timeout(limits::SECRET_COMMAND_TIMEOUT, running)
         .await
-        .map_err(|_| broken("did not end in time".to_owned()))?
+        .map_err(|_| {
+            broken(format!("did not end within {} s", limits::SECRET_COMMAND_TIMEOUT.as_secs()))
+        })?
         .map_err(|error| broken(format!("cannot be run: {error}")))?;
-    let text = Zeroizing::new(output.stdout);
-    if !output.status.success() {
-        return Err(broken(format!("failed ({})", output.status)));
+    let Some(status) = status else {
+        return Err(broken(format!("printed more than {} bytes", limits::MAX_SECRET_BYTES)));
+    };
+    if !status.success() {
+        return Err(broken(format!("failed ({status})")));
     }
     one_line(&text).ok_or(NoSecret::Shape(program))
+}
+
+/// What a command prints, and how it ended; no end, if it prints more than a secret and the end
+/// of its line. Whatever stops waiting for it, the command is ended.
+async fn printed(
+    program: &str,
+    arguments: &[String],
+) -> io::Result<(Zeroizing<Vec<u8>>, Option<ExitStatus>)> {
+    const MOST: usize = limits::MAX_SECRET_BYTES + "\r\n".len();
+    let mut command = tokio::process::Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut text = Zeroizing::new(Vec::with_capacity(MOST + 1));
+    if let Some(out) = command.stdout.take() {
+        out.take(MOST as u64 + 1).read_to_end(&mut text).await?;
+    }
+    if text.len() > MOST {
+        command.kill().await?;
+        return Ok((text, None));
+    }
+    let status = command.wait().await?;
+    Ok((text, Some(status)))
 }
 
 /// The first line, if it is one and there is nothing but blank lines after it.
@@ -150,6 +177,38 @@ mod tests {
         ] {
             let error = command(words).secret().await.unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    fn shell(script: &str) -> Source {
+        Source::Command(["sh", "-c", script].map(ToOwned::to_owned).to_vec())
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_command_that_prints_without_end_is_ended_and_told_so() {
+        for script in ["yes", "head -c 16385 /dev/zero | tr '\\0' x; echo; echo"] {
+            let error = shell(script).secret().await.unwrap_err().to_string();
+            assert!(error.contains("printed more than 16384 bytes"), "{script}: {error}");
+        }
+        let most = shell("head -c 16384 /dev/zero | tr '\\0' x; printf '\\r\\n'");
+        assert_eq!(most.secret().await.unwrap().expose_secret().len(), limits::MAX_SECRET_BYTES);
+        let more = shell("head -c 16385 /dev/zero | tr '\\0' x").secret().await;
+        assert!(matches!(more, Err(NoSecret::Shape(_))));
+    }
+
+    /// With time that stands still, the deadline comes when nothing but the command is left.
+    #[cfg(unix)]
+    #[tokio::test(start_paused = true)]
+    async fn a_command_that_hangs_is_left_in_time() {
+        for script in
+            ["exec sleep 1000", "echo secret; exec >&-; exec sleep 1000", "sleep 5 & echo secret"]
+        {
+            let began = tokio::time::Instant::now();
+            let error = shell(script).secret().await.unwrap_err().to_string();
+            assert!(error.contains("did not end within 60 s"), "{script}: {error}");
+            assert_eq!(began.elapsed().as_secs(), 60, "{script}");
         }
     }
 }
