@@ -339,7 +339,8 @@ pub struct DeliverArgs {
     /// Another address for the mail, or the notice, of this line that was refused or not sent
     #[arg(long, value_name = "LINE=ADDRESS")]
     pub readdress: Vec<String>,
-    /// Remove the passes of rows whose mail was refused for good; a refused notice removes none
+    /// Remove the passes of rows whose mail was refused for good or came too late; a notice removes
+    /// none
     #[arg(long)]
     pub revoke_undelivered: bool,
 }

@@ -136,6 +136,10 @@ pub const CLOCKS_APART: Duration = Duration::from_secs(10);
 /// Usable time that must be left for whoever reads a pass last.
 pub const LEAST_USABLE: Duration = Duration::from_mins(30);
 
+/// A pass that has no more than this left is not mailed: the mail takes its time to arrive, and
+/// somebody has to read it and type the code in.
+pub const LAST_MOMENTS: Duration = Duration::from_mins(1);
+
 /// Problems shown in full on the terminal; the rest are counted and go to `--rejects`.
 pub const PROBLEMS_SHOWN: usize = 50;
 /// Problems kept in memory while a wave is read.

@@ -97,6 +97,7 @@ impl Carrier {
             ledger: ledger.clone(),
             header,
             clock: session.clock.clone(),
+            graph: session.graph.clone(),
             drain: session.drain.clone(),
             resting: Resting::default(),
         };
@@ -272,6 +273,10 @@ pub(super) fn by_word(open: OpenMail, run: &Typed) -> Vec<(String, &'static str)
             retry,
             "tries refused mails anew; --readdress LINE=ADDRESS sends one elsewhere",
         ));
+    }
+    if open.lapsed > 0 {
+        let revoke = format!("tapwave deliver {name} -i IDENTITY --revoke-undelivered");
+        next.push((revoke, "removes passes that were over before they were mailed"));
     }
     next
 }

@@ -476,7 +476,7 @@ fn what_next(
 ) -> Vec<(String, &'static str)> {
     let mut next = Vec::new();
     // What only a person's word sends is sent by no resume.
-    let by_itself = open.rows > open.unsettled + open.refused;
+    let by_itself = open.rows > open.unsettled + open.refused + open.over;
     if exit != Exit::Done && (exit != Exit::DeliveryIncomplete || by_itself) {
         next.push((run.resume(), "carries on"));
     }

@@ -22,7 +22,7 @@ use crate::limits;
 use crate::progress::{Doing, News};
 use crate::stages::cleanup::{self, Cleaned, Owned};
 use crate::stages::deliver::{
-    Again, Key, Mailed, Mailroom, Outgoing, Stop, end_of, next_mail, readdressed, start_of,
+    Again, Key, Mailed, Mailroom, Outgoing, Stop, next_mail, over, readdressed, start_of,
 };
 use crate::stages::issue::Halt;
 use crate::vault::{Identities, Spool};
@@ -191,7 +191,9 @@ impl<'a> Mails<'a> {
                 News::Did { doing: Doing::Deliver, rows: 1 }
             }
             Some(Mailed::Refused { why }) => failed(format!("{word} refused: {why}")),
-            Some(Mailed::NotSent { why }) => failed(format!("{word} not sent: {why}")),
+            Some(Mailed::NotSent { why } | Mailed::TooLate { why }) => {
+                failed(format!("{word} not sent: {why}"))
+            }
             Some(Mailed::NotWritten { why }) => failed(format!("{word} not written: {why}")),
             Some(Mailed::Unsettled { why }) => {
                 let why = format!("nobody knows whether its {word} went out: {why}");
@@ -308,7 +310,7 @@ pub struct Delivery {
 }
 
 /// Rows whose mail, or the notice of it, nobody took. Those of unknown fate and those refused
-/// for good go out again only when a person says so.
+/// for good go out again only when a person says so, unless their pass is over.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct OpenMail {
     /// All of them.
@@ -317,6 +319,10 @@ pub struct OpenMail {
     pub unsettled: u64,
     /// Those refused for good.
     pub refused: u64,
+    /// Those whose pass is over: nothing sends them any more.
+    pub over: u64,
+    /// Those of them whose pass certainly reached nobody.
+    pub lapsed: u64,
 }
 
 /// Mails what is sealed and not yet delivered.
@@ -328,11 +334,12 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     mark_lost(ledger).await?;
     let mut mails = Mails::new(post, None, wish.again, session);
     let mut delivery = Delivery::default();
-    let horizon = wish.due.map(|due| later(session.clock.now(), due));
+    let now = session.graph.likely_time().await;
+    let horizon = wish.due.map(|due| later(now, due));
     let is_due =
         |row: &RowRecord| horizon.is_none_or(|end| start_of(row).is_none_or(|start| start <= end));
     let mut total = 0;
-    gather(ledger, session, |row| {
+    gather(ledger, |row| {
         if !is_due(row) {
             delivery.later += 1;
         } else if let Some(channel) = next_mail(row, wish.again) {
@@ -350,11 +357,12 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     if wish.revoke && !delivery.drained {
         delivery.revoked = revoke(ledger, session).await?;
     }
-    gather(ledger, session, |row| {
+    let now = session.graph.likely_time().await;
+    gather(ledger, |row| {
         if is_due(row) {
             let unproven = matches!(row.state, State::Sealed { proven: false, .. });
-            delivery.unproven += u64::from(unproven);
-            delivery.open.add(row);
+            delivery.unproven += u64::from(unproven && over(row, now).is_none());
+            delivery.open.add(row, now);
         }
     })
     .await?;
@@ -367,16 +375,22 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
 /// [`Halt`], from the ledger.
 pub async fn open_mail(ledger: &Ledger, session: &Session) -> Result<OpenMail, Halt> {
     let mut open = OpenMail::default();
-    gather(ledger, session, |row| open.add(row)).await?;
+    let now = session.graph.likely_time().await;
+    gather(ledger, |row| open.add(row, now)).await?;
     Ok(open)
 }
 
 impl OpenMail {
-    fn add(&mut self, row: &RowRecord) {
+    fn add(&mut self, row: &RowRecord, now: Timestamp) {
         let held_by = |again| {
             u64::from(next_mail(row, again).is_some() && next_mail(row, Again::default()).is_none())
         };
         self.rows += 1;
+        if over(row, now).is_some() {
+            self.over += 1;
+            self.lapsed += u64::from(has_lapsed(row, now));
+            return;
+        }
         self.unsettled += held_by(Again { unsettled: true, refused: false });
         self.refused += held_by(Again { unsettled: false, refused: true });
     }
@@ -432,51 +446,27 @@ pub(super) async fn mark_lost(ledger: &Ledger) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Visits rows that have a mail or a notice before them and whose pass is not over yet.
-async fn gather(
-    ledger: &Ledger,
-    session: &Session,
-    mut each: impl FnMut(&RowRecord),
-) -> Result<(), LedgerError> {
-    gather_passes(ledger, session, &[Standing::Sealed, Standing::Mailing], &mut each).await?;
-    gather_notices(ledger, session, each).await
+/// Visits rows that have a mail or a notice before them.
+async fn gather(ledger: &Ledger, mut each: impl FnMut(&RowRecord)) -> Result<(), LedgerError> {
+    gather_passes(ledger, &[Standing::Sealed, Standing::Mailing], &mut each).await?;
+    gather_notices(ledger, each).await
 }
 
-/// Visits rows in these states whose pass is not over yet.
+/// Visits rows in these states.
 pub(super) async fn gather_passes(
     ledger: &Ledger,
-    session: &Session,
     states: &[Standing],
-    mut each: impl FnMut(&RowRecord),
+    each: impl FnMut(&RowRecord),
 ) -> Result<(), LedgerError> {
-    let now = session.clock.now();
-    let page = async |after| ledger.rows(states, after, limits::ROWS_PER_READ).await;
-    visit(page, |row| {
-        if is_alive(row, now) {
-            each(row);
-        }
-    })
-    .await
+    visit(async |after| ledger.rows(states, after, limits::ROWS_PER_READ).await, each).await
 }
 
-/// Visits rows that owe a notice and whose pass is not over yet.
+/// Visits rows that owe a notice.
 pub(super) async fn gather_notices(
     ledger: &Ledger,
-    session: &Session,
-    mut each: impl FnMut(&RowRecord),
+    each: impl FnMut(&RowRecord),
 ) -> Result<(), LedgerError> {
-    let now = session.clock.now();
-    let page = async |after| ledger.rows_owing_notice(after, limits::ROWS_PER_READ).await;
-    visit(page, |row| {
-        if is_alive(row, now) {
-            each(row);
-        }
-    })
-    .await
-}
-
-fn is_alive(row: &RowRecord, now: Timestamp) -> bool {
-    end_of(row).is_none_or(|end| end > now)
+    visit(async |after| ledger.rows_owing_notice(after, limits::ROWS_PER_READ).await, each).await
 }
 
 /// Visits rows a page at a time.
@@ -493,8 +483,14 @@ async fn visit(
     }
 }
 
-/// Removes the passes of rows whose mail was refused for good. A notice that was refused took
-/// nothing from whoever has the pass.
+/// Whether a row's pass was over before it was mailed.
+fn has_lapsed(row: &RowRecord, now: Timestamp) -> bool {
+    let unsent = Again { unsettled: false, refused: true };
+    next_mail(row, unsent) == Some(Channel::Pass) && over(row, now).is_some()
+}
+
+/// Removes the passes of rows whose mail was refused for good, or came too late. A notice that
+/// was refused took nothing from whoever has the pass. Which pass is over, Graph's clock says.
 async fn revoke(ledger: &Ledger, session: &Session) -> Result<Vec<Cleaned>, Halt> {
     let mut cleaned = Vec::new();
     let mut after = None;
@@ -502,8 +498,13 @@ async fn revoke(ledger: &Ledger, session: &Session) -> Result<Vec<Cleaned>, Halt
         let rows = ledger.rows(&[Standing::Sealed], after, limits::ROWS_PER_CHECK).await?;
         let Some(last) = rows.last() else { return Ok(cleaned) };
         after = Some(last.line);
-        let refused = |row: &&RowRecord| row.mail.as_ref().is_some_and(MailRecord::is_refused);
-        let owned: Vec<Owned> = rows.iter().filter(refused).filter_map(Owned::sealed).collect();
+        let likely = session.graph.likely_time().await;
+        let some_lapsed = rows.iter().any(|row| has_lapsed(row, likely));
+        let now = if some_lapsed { session.graph.time().await? } else { likely };
+        let failed = |row: &&RowRecord| {
+            row.mail.as_ref().is_some_and(MailRecord::is_refused) || has_lapsed(row, now)
+        };
+        let owned: Vec<Owned> = rows.iter().filter(failed).filter_map(Owned::sealed).collect();
         if !owned.is_empty() {
             cleaned.extend(cleanup::remove_recorded(&session.graph, ledger, owned).await?);
         }

@@ -439,7 +439,7 @@ impl<'a> Shift<'a> {
     /// open it. A notice needs nothing to be opened.
     async fn pick_up_mail(&mut self) -> Result<(), Halt> {
         let (Some(mails), Some(post)) = (&mut self.mails, self.floor.post) else { return Ok(()) };
-        let (ledger, session) = (&self.floor.desk.ledger, self.floor.session);
+        let ledger = &self.floor.desk.ledger;
         delivering::mark_lost(ledger).await?;
         let mut pick = |row: &RowRecord| {
             if let Some(channel) = deliver::next_mail(row, Again::default()) {
@@ -447,9 +447,9 @@ impl<'a> Shift<'a> {
             }
         };
         if !post.holds_issuing_back() {
-            delivering::gather_passes(ledger, session, &[Standing::Sealed], &mut pick).await?;
+            delivering::gather_passes(ledger, &[Standing::Sealed], &mut pick).await?;
         }
-        delivering::gather_notices(ledger, session, pick).await?;
+        delivering::gather_notices(ledger, pick).await?;
         Ok(())
     }
 

@@ -21,6 +21,7 @@ use super::{Drain, DrainSwitch};
 use crate::clock::{Clock, later};
 use crate::courier::settings::MailPlan;
 use crate::courier::{Courier, Ready, Sent, backoff};
+use crate::graph::Graph;
 use crate::ids::Upn;
 use crate::ledger::{
     Channel, Errand, Event, Issued, Ledger, LedgerError, MailOptions, MailOutcome, MailRecord,
@@ -156,6 +157,11 @@ pub enum Mailed {
     /// It certainly did not go out, and was tried as often as may be.
     NotSent {
         /// What broke last.
+        why: String,
+    },
+    /// Its pass was over before its turn came: it did not go out, and never will.
+    TooLate {
+        /// For people.
         why: String,
     },
     /// It did not go out, and nor would any other now.
@@ -398,6 +404,20 @@ pub fn end_of(row: &RowRecord) -> Option<Timestamp> {
     Some(later(terms.start, lifetime))
 }
 
+/// It is too late to mail a pass, or to tell of one: nobody could use it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its pass is over at {}, before anybody could use it; issue another with a new run", end.strftime("%Y-%m-%d %H:%M:%S UTC"))]
+pub struct Over {
+    end: Timestamp,
+}
+
+/// Whether a row's pass is over at `now`, or will be within [`limits::LAST_MOMENTS`].
+#[must_use]
+pub fn over(row: &RowRecord, now: Timestamp) -> Option<Over> {
+    let last = later(now, limits::LAST_MOMENTS);
+    end_of(row).filter(|end| *end <= last).map(|end| Over { end })
+}
+
 /// Everything that mailing needs.
 pub struct Mailroom {
     /// Letters.
@@ -410,6 +430,8 @@ pub struct Mailroom {
     pub header: Header,
     /// Time.
     pub clock: Clock,
+    /// Graph's own time, if it has answered: by that, passes end.
+    pub graph: Graph,
     /// The wish to stop.
     pub drain: Drain,
     /// Mails between two attempts.
@@ -505,6 +527,9 @@ impl Mailroom {
         if let Err(why) = reader_of(&row, channel) {
             return Ok(Mailed::NotWritten { why: why.to_string() });
         }
+        if let Some(late) = self.too_late(&mut row, channel).await? {
+            return Ok(late);
+        }
         let mut attempt = 1;
         loop {
             let tried = self.attempt(&mut row, channel, ciphertext, key, &frozen).await?;
@@ -558,14 +583,32 @@ impl Mailroom {
         // Written anew each time: while it waits, no code does.
         let unsent = match self.write(row, channel, ciphertext, key, frozen) {
             Ok(mail) if frozen.digest.as_ref().is_none_or(|digest| digest == mail.digest()) => {
-                let sent = self.send(row, channel, mail, frozen, ready).await?;
-                return Ok(ControlFlow::Continue(sent));
+                match self.too_late(row, channel).await? {
+                    Some(late) => late,
+                    None => {
+                        let sent = self.send(row, channel, mail, frozen, ready).await?;
+                        return Ok(ControlFlow::Continue(sent));
+                    }
+                }
             }
             Ok(_) => Mailed::Held,
             Err(why) => Mailed::NotWritten { why: why.to_string() },
         };
         self.courier.spare(ready);
         Ok(ControlFlow::Break(unsent))
+    }
+
+    /// What becomes of a mail whose pass is over. Asked right before the intent, too: it may have
+    /// waited in line for hours.
+    async fn too_late(
+        &self,
+        row: &mut RowRecord,
+        channel: Channel,
+    ) -> Result<Option<Mailed>, LedgerError> {
+        let Some(over) = over(row, self.graph.likely_time().await) else { return Ok(None) };
+        let why = over.to_string();
+        self.not_begun(row, channel, &why).await?;
+        Ok(Some(Mailed::TooLate { why }))
     }
 
     /// Notes once why a row's mail was not begun.

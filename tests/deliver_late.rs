@@ -1,0 +1,99 @@
+//! Passes that are over before their mail's turn comes, through the built program: promises that
+//! none of them is mailed or told of, and that the way out which is named works. Judged by what
+//! relay and tenant saw.
+
+#[path = "support/certificates.rs"]
+mod certificates;
+#[path = "support/mailed.rs"]
+mod mailed;
+#[path = "support/server.rs"]
+mod server;
+#[expect(dead_code, reason = "other tests use more of the same servers")]
+#[path = "support/smtp.rs"]
+mod smtp;
+#[expect(dead_code, reason = "other tests ask for more of it")]
+#[path = "support/office.rs"]
+mod support_office;
+
+use std::collections::VecDeque;
+
+use jiff::{SignedDuration, Timestamp};
+use mailed::{count_state, taken, wave};
+use smtp::{Fault, Manner, Relay};
+use support_office::Office;
+use tapwave::limits;
+
+const DELIVER: [&str; 4] = ["deliver", "latest", "-i", "key.txt"];
+
+/// Makes the pass of a line end so long from now.
+fn ends_within(office: &Office, line: u64, seconds: i64) {
+    let runs = std::fs::read_dir(office.path("home").join("runs")).expect("runs");
+    let run = runs.map(|run| run.expect("a run").path()).next().expect("one run");
+    let db = rusqlite::Connection::open(run.join("ledger.db")).expect("a ledger");
+    let start = Timestamp::now() + SignedDuration::from_secs(seconds - 600);
+    let changed = db.execute(
+        "UPDATE rows SET pass_start = ?2, pass_lifetime_minutes = 10 WHERE line = ?1",
+        (line.cast_signed(), start.to_string()),
+    );
+    assert_eq!(changed.expect("changed"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_ends_while_its_mail_waits_in_line_is_not_mailed() {
+    let office = Office::open(3, &wave(3)).await;
+    let relay = Relay::start(Manner::default()).await;
+    // One at once, and the next after three seconds.
+    office.mail_through(&relay, 20);
+    let key = office.public_key.clone();
+    office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
+    let last = i64::try_from(limits::LAST_MOMENTS.as_secs()).expect("few");
+    ends_within(&office, 3, last + 2);
+    let ended = office.run(&DELIVER).await.expect(7);
+    let told = "line 3, user2@contoso.example: mail not sent: its pass is over at ";
+    assert!(ended.err.contains(told), "{}", ended.err);
+    assert!(ended.err.contains("with a new run"), "{}", ended.err);
+    assert!(ended.err.contains("-i IDENTITY --revoke-undelivered"), "{}", ended.err);
+    assert!(!taken(&relay).contains_key("reader2@home.example"));
+    assert_eq!(taken(&relay).len(), 2, "the others have theirs");
+    let rows = office.rows().await;
+    assert_eq!((count_state(&rows, "sealed"), count_state(&rows, "delivered")), (1, 2));
+    let reason = rows[1]["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with("mail not sent: its pass is over at "), "{reason}");
+
+    // It has failed for good: nothing sends it, and it is not forgotten either.
+    for more in [&["--due", "1h"][..], &["--retry-refused"], &["--resend-unsettled"]] {
+        let ended = office.run(&[&DELIVER[..], more].concat()).await.expect(7);
+        assert!(ended.err.contains(told), "{}", ended.err);
+        assert!(!ended.err.contains("tries refused mails anew"), "{}", ended.err);
+    }
+    assert_eq!(taken(&relay).len(), 2);
+
+    // What the words say works.
+    office.run(&[&DELIVER[..], &["--revoke-undelivered"]].concat()).await.expect(0);
+    assert_eq!(office.tenant.with(|tenant, _| tenant.passes().count()), 2);
+    let one = "userPrincipalName,deliverTo\nuser2@contoso.example,reader2@home.example\n";
+    std::fs::write(office.path("one.csv"), one).expect("a wave");
+    office.run(&["run", "one.csv", "-r", &key, "--deliver"]).await.expect(0);
+    assert!(taken(&relay).len() == 3 && taken(&relay).values().all(|times| *times == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_told_of_a_pass_that_is_over() {
+    let office = Office::open(1, &wave(1)).await;
+    let faults = VecDeque::from([Fault::None, Fault::Rcpt("550 5.1.1 nobody")]);
+    let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
+    office.mail_through(&relay, 60_000);
+    let key = office.public_key.clone();
+    let run = ["run", "wave.csv", "-r", &key, "--deliver", "--notice-to", "other-mail"];
+    office.run(&run).await.expect(7);
+    assert_eq!(taken(&relay).len(), 1);
+    ends_within(&office, 2, 10);
+    let again = office.run(&["deliver", "latest", "--retry-refused"]).await.expect(7);
+    assert!(again.err.contains("notice not sent: its pass is over at "), "{}", again.err);
+    assert!(!again.err.contains("--revoke-undelivered"), "the pass reached its reader");
+    assert_eq!(taken(&relay).len(), 1, "nobody else was told");
+    // A resume that mails knows it too.
+    let resumed = office.run(&["resume", "latest"]).await.expect(7);
+    assert!(!resumed.err.contains("tapwave resume"), "it would change nothing: {}", resumed.err);
+    assert_eq!(taken(&relay).len(), 1);
+}
