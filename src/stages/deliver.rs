@@ -583,12 +583,11 @@ impl Mailroom {
         // Written anew each time: while it waits, no code does.
         let unsent = match self.write(row, channel, ciphertext, key, frozen) {
             Ok(mail) if frozen.digest.as_ref().is_none_or(|digest| digest == mail.digest()) => {
-                match self.too_late(row, channel).await? {
-                    Some(late) => late,
-                    None => {
-                        let sent = self.send(row, channel, mail, frozen, ready).await?;
-                        return Ok(ControlFlow::Continue(sent));
-                    }
+                if let Some(late) = self.too_late(row, channel).await? {
+                    late
+                } else {
+                    let sent = self.send(row, channel, mail, frozen, ready).await?;
+                    return Ok(ControlFlow::Continue(sent));
                 }
             }
             Ok(_) => Mailed::Held,
