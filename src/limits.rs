@@ -286,6 +286,9 @@ pub const MAX_MAILS_PER_MINUTE: u32 = 60_000;
 pub const MAIL_CONNECTIONS: usize = 3;
 /// Most connections to a relay that may be asked for.
 pub const MAX_MAIL_CONNECTIONS: usize = 100;
+/// Passes that may wait for mail where nobody else could open them, as a multiple of the
+/// connections: one under way and one behind it.
+pub const WAITING_PER_CONNECTION: usize = 2;
 /// Most `sendMail` requests in flight for one mailbox (documented).
 pub const GRAPH_MAILS: usize = 4;
 /// Wait after the first sending that may be repeated; it doubles.

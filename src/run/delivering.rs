@@ -27,9 +27,6 @@ use crate::stages::deliver::{
 use crate::stages::issue::Halt;
 use crate::vault::{Identities, Spool};
 
-/// Passes that may wait for mail without an identity, as a multiple of the connections.
-const WAITING_PER_CONNECTION: usize = 2;
-
 /// How passes are mailed, and what opens them.
 pub struct Post {
     /// Letters and their carrier.
@@ -46,7 +43,7 @@ impl Post {
 
     /// Passes that may be under way or wait for mail, if [`Post::holds_issuing_back`].
     pub(super) fn most_waiting(&self) -> usize {
-        self.room.desk.plan.max_connections * WAITING_PER_CONNECTION
+        self.room.desk.plan.max_connections * limits::WAITING_PER_CONNECTION
     }
 
     fn key<'a>(&'a self, spool: Option<&'a Spool>) -> Key<'a> {
