@@ -97,3 +97,23 @@ async fn nobody_is_told_of_a_pass_that_is_over() {
     assert!(!resumed.err.contains("tapwave resume"), "it would change nothing: {}", resumed.err);
     assert_eq!(taken(&relay).len(), 1);
 }
+
+/// A machine whose clock is behind would go on for hours.
+#[tokio::test(flavor = "multi_thread")]
+async fn whether_a_pass_is_over_is_read_off_graphs_clock_where_it_is_known() {
+    let office = Office::open(1, &wave(1)).await;
+    let faults = VecDeque::from([Fault::Mail("530 5.7.0 sign in")]);
+    let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
+    office.mail_through(&relay, 60_000);
+    let key = office.public_key.clone();
+    let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt"];
+    office.run(&run).await.expect(5);
+    let control = office.tenant.url().replace("/v1.0", "/control/advance");
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let wish = serde_json::json!({ "seconds": 2 * 60 * 60 });
+    let advanced = client.post(control).json(&wish).send().await.expect("an answer");
+    assert_eq!(advanced.status(), 200);
+    let ended = office.run(&["resume", "latest", "-i", "key.txt"]).await.expect(7);
+    assert!(ended.err.contains("mail not sent: its pass is over at "), "{}", ended.err);
+    assert_eq!(taken(&relay).len(), 0);
+}

@@ -140,3 +140,21 @@ async fn a_fault_in_the_ledger_drops_no_mail_that_is_under_way() {
     office.run(&DELIVER).await.expect(0);
     assert_eq!(relay.whole().len(), 4);
 }
+
+/// A relay's words are kept and shown; they steer no terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_relay_says_steers_nobodys_terminal() {
+    let words = b"550-5.1.1 \x1b[2J\x07\0no\xff\xfe\r\n550 \xe2\x80\xaebody\r\n";
+    let script: Script = Box::new(|word, _| match word {
+        "RCPT" => Act::Say(words.to_vec()),
+        other => kind(other),
+    });
+    let (office, _relay) = sealed(1, script).await;
+    let ended = office.run(&DELIVER).await.expect(7);
+    let reason = office.rows().await[0]["reason"].as_str().expect("a reason").to_owned();
+    assert!(reason.starts_with("mail refused: 550 5.1.1 \\u{1b}[2J"), "{reason}");
+    for text in [&ended.err, &reason] {
+        let steering = |c: char| c != '\n' && tapwave::shown::steers(c);
+        assert!(!text.contains(steering), "{text:?}");
+    }
+}
