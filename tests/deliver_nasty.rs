@@ -121,8 +121,9 @@ async fn a_relay_that_lets_nobody_in_is_the_reason_of_its_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_in_the_ledger_drops_no_mail_that_is_under_way() {
     let script: Script = Box::new(|word, nth| match (word, nth) {
-        (".", 1) => Act::Drip(b"250 ok\r\n".to_vec(), Duration::from_millis(500)),
-        (".", 2) => Act::Drip(b"250 ok\r\n".to_vec(), Duration::from_millis(200)),
+        // Seconds, in which the ledger is changed, however busy this machine is.
+        (".", 1) => Act::Drip(b"250 ok\r\n".to_vec(), Duration::from_millis(1_200)),
+        (".", 2) => Act::Drip(b"250 ok\r\n".to_vec(), Duration::from_millis(800)),
         (other, _) => kind(other),
     });
     let (office, relay) = sealed(4, script).await;

@@ -18,19 +18,25 @@ use tapwave::courier::{Courier, Sent};
 use tapwave::graph::http::Network;
 use tapwave::letter::{Form, Mail};
 
-/// How long the courier waits for anything.
-const WAIT: Duration = Duration::from_millis(700);
-/// How long one mail may take then, on a busy machine: a connection and each answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the courier waits for anything: longer than a busy machine takes to answer.
+const WAIT: Duration = Duration::from_secs(20);
+/// The same where no whole answer will come.
+const SHORT: Duration = Duration::from_millis(700);
+/// How long one mail may take, on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn courier(relay: &Nasty, more: &str) -> Courier {
+    courier_that_waits(WAIT, relay, more)
+}
+
+fn courier_that_waits(wait: Duration, relay: &Nasty, more: &str) -> Courier {
     let settings = format!(
         "courier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\nhost = \"localhost\"\n\
          tls = \"none\"\nport = {}\nmax_per_minute = 60000\n{more}",
         relay.port
     );
     let plan = toml::from_str::<MailSettings>(&settings).expect("settings").validate();
-    let waits = Waits { connect: WAIT, answer: WAIT, last_answer: WAIT };
+    let waits = Waits { connect: wait, answer: wait, last_answer: wait };
     let secret = std::sync::Arc::new(Source::Variable("right".into()));
     let network = Network::default();
     let smtp = Smtp::new(&plan.expect("a plan"), Some(secret), &network, waits, Clock::system());
@@ -52,6 +58,13 @@ async fn at(word: &'static str, act: Act) -> Nasty {
 async fn sent_to(word: &'static str, act: Act) -> (Sent, Nasty) {
     let relay = at(word, act).await;
     let sent = sent_over(&courier(&relay, "")).await;
+    (sent, relay)
+}
+
+/// The same where the courier soon has enough of waiting.
+async fn sent_in_haste(word: &'static str, act: Act) -> (Sent, Nasty) {
+    let relay = at(word, act).await;
+    let sent = sent_over(&courier_that_waits(SHORT, &relay, "")).await;
     (sent, relay)
 }
 
@@ -140,12 +153,12 @@ async fn a_relay_without_end_is_left_in_time() {
         ("RCPT", bytes("250 no end")),
         ("DATA", Act::Flood(b"354-go\r\n".to_vec())),
     ] {
-        let (sent, relay) = sent_to(word, act).await;
+        let (sent, relay) = sent_in_haste(word, act).await;
         assert!(matches!(sent, Sent::NotSent { again: true, .. }), "{word}: {sent:?}");
         assert_eq!(relay.whole().len(), 0, "{word}");
     }
     for act in [Act::Drip(greeting, slow), Act::Flood(b"250-x\r\n".to_vec()), bytes("250 no end")] {
-        let (sent, relay) = sent_to(".", act).await;
+        let (sent, relay) = sent_in_haste(".", act).await;
         assert!(matches!(sent, Sent::Unsettled { .. }), "{sent:?}");
         assert_eq!(relay.whole().len(), 1);
     }
@@ -230,6 +243,23 @@ async fn an_answer_before_its_question_is_no_answer() {
     assert!(accepted(&sent_over(&courier).await));
     let sent = sent_over(&courier).await;
     assert!(refused(&sent, "550 no"), "{sent:?}");
+    assert_eq!(relay.words().iter().filter(|word| *word == "GREETING").count(), 2);
+}
+
+/// A relay that closes on whoever says nothing for a while, and a key that takes longer to open
+/// what is to be mailed: the mail goes out over another connection.
+#[tokio::test]
+async fn a_connection_that_ended_before_its_mail_was_written_is_replaced() {
+    let script: Script = Box::new(|word, nth| match (word, nth) {
+        ("EHLO", 1) => Act::HalfClose(b"250 nasty.example\r\n".to_vec()),
+        (other, _) => kind(other),
+    });
+    let relay = Nasty::start(script).await;
+    let courier = courier(&relay, "");
+    let ready = courier.ready().await.unwrap_or_else(|sent| panic!("{sent:?}"));
+    let sent = courier.send(&mail(), ready).await;
+    assert!(accepted(&sent), "{sent:?}");
+    assert_eq!(relay.whole().len(), 1);
     assert_eq!(relay.words().iter().filter(|word| *word == "GREETING").count(), 2);
 }
 

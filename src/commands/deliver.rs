@@ -275,7 +275,7 @@ pub(super) fn by_word(open: OpenMail, run: &Typed) -> Vec<(String, &'static str)
         ));
     }
     if open.lapsed > 0 {
-        let revoke = format!("tapwave deliver {name} -i IDENTITY --revoke-undelivered");
+        let revoke = run.deliver(" -i IDENTITY --revoke-undelivered");
         next.push((revoke, "removes passes that were over before they were mailed"));
     }
     next

@@ -54,7 +54,8 @@ impl Answer {
 
     /// Whether the code begins with the digits of `code`.
     pub(super) fn begins_with(&self, code: u16) -> bool {
-        self.code.to_string().starts_with(&code.to_string())
+        // With its zeros: 025 is no 25.
+        format!("{:03}", self.code).starts_with(&code.to_string())
     }
 
     pub(super) fn class(&self) -> Class {

@@ -144,7 +144,11 @@ impl Smtp {
     /// A connection that stands, for one mail.
     pub(super) async fn ready<'a>(&self, leave: Leave<'a>) -> Result<Ready<'a>, Sent> {
         match self.connection().await {
-            Ok(kept) => Ok(Ready { leave, over: Some(Box::new(kept)) }),
+            Ok(kept) => {
+                // A key may be slow to open what is to be mailed, and the relay not wait for it.
+                let kept = Kept { waited: true, ..kept };
+                Ok(Ready { leave, over: Some(Box::new(kept)) })
+            }
             Err(fault) => {
                 tell(leave.permit, &fault);
                 Err(fault.sent)
