@@ -152,6 +152,18 @@ impl Courier {
         }
     }
 
+    /// Makes sure that the connection still stands, after whatever took long since it was made,
+    /// or makes another.
+    ///
+    /// # Errors
+    /// As for [`Courier::ready`].
+    pub async fn refresh<'a>(&self, ready: Ready<'a>) -> Result<Ready<'a>, Sent> {
+        match self {
+            Self::Smtp(smtp) => smtp.refresh(ready).await,
+            Self::Graph(_) => Ok(ready),
+        }
+    }
+
     /// Takes back what no mail needs after all.
     pub fn spare(&self, ready: Ready<'_>) {
         if let (Self::Smtp(smtp), Some(kept)) = (self, ready.over) {

@@ -257,6 +257,7 @@ async fn a_connection_that_ended_before_its_mail_was_written_is_replaced() {
     let relay = Nasty::start(script).await;
     let courier = courier(&relay, "");
     let ready = courier.ready().await.unwrap_or_else(|sent| panic!("{sent:?}"));
+    let ready = courier.refresh(ready).await.unwrap_or_else(|sent| panic!("{sent:?}"));
     let sent = courier.send(&mail(), ready).await;
     assert!(accepted(&sent), "{sent:?}");
     assert_eq!(relay.whole().len(), 1);

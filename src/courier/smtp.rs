@@ -144,16 +144,23 @@ impl Smtp {
     /// A connection that stands, for one mail.
     pub(super) async fn ready<'a>(&self, leave: Leave<'a>) -> Result<Ready<'a>, Sent> {
         match self.connection().await {
-            Ok(kept) => {
-                // A key may be slow to open what is to be mailed, and the relay not wait for it.
-                let kept = Kept { waited: true, ..kept };
-                Ok(Ready { leave, over: Some(Box::new(kept)) })
-            }
+            Ok(kept) => Ok(Ready { leave, over: Some(Box::new(kept)) }),
             Err(fault) => {
                 tell(leave.permit, &fault);
                 Err(fault.sent)
             }
         }
+    }
+
+    /// The same connection, if the relay has not ended it, else another.
+    pub(super) async fn refresh<'a>(&self, ready: Ready<'a>) -> Result<Ready<'a>, Sent> {
+        // Whoever was busy meanwhile has not looked at the line.
+        tokio::task::yield_now().await;
+        let Ready { leave, mut over } = ready;
+        if over.as_mut().is_some_and(|kept| kept.line.is_quiet().is_ok()) {
+            return Ok(Ready { leave, over });
+        }
+        self.ready(leave).await
     }
 
     /// Sends one mail once.

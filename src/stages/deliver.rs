@@ -573,28 +573,30 @@ impl Mailroom {
         };
         let ready = match ready {
             Ok(ready) => ready,
-            Err(sent) => {
-                if let Sent::NotSent { why, .. } | Sent::Denied { why } = &sent {
-                    self.not_begun(row, channel, why).await?;
-                }
-                return Ok(ControlFlow::Continue(sent));
-            }
+            Err(sent) => return self.hindered(row, channel, sent).await,
         };
         // Written anew each time: while it waits, no code does.
-        let unsent = match self.write(row, channel, ciphertext, key, frozen) {
+        let written = match self.write(row, channel, ciphertext, key, frozen) {
             Ok(mail) if frozen.digest.as_ref().is_none_or(|digest| digest == mail.digest()) => {
-                if let Some(late) = self.too_late(row, channel).await? {
-                    late
-                } else {
-                    let sent = self.send(row, channel, mail, frozen, ready).await?;
-                    return Ok(ControlFlow::Continue(sent));
-                }
+                self.too_late(row, channel).await?.map_or(Ok(mail), Err)
             }
-            Ok(_) => Mailed::Held,
-            Err(why) => Mailed::NotWritten { why: why.to_string() },
+            Ok(_) => Err(Mailed::Held),
+            Err(why) => Err(Mailed::NotWritten { why: why.to_string() }),
         };
-        self.courier.spare(ready);
-        Ok(ControlFlow::Break(unsent))
+        let mail = match written {
+            Ok(mail) => mail,
+            Err(unsent) => {
+                self.courier.spare(ready);
+                return Ok(ControlFlow::Break(unsent));
+            }
+        };
+        // A key that is touched to open the pass may take longer than the relay waits.
+        match self.courier.refresh(ready).await {
+            Ok(ready) => {
+                Ok(ControlFlow::Continue(self.send(row, channel, mail, frozen, ready).await?))
+            }
+            Err(sent) => self.hindered(row, channel, sent).await,
+        }
     }
 
     /// What becomes of a mail whose pass is over. Asked right before the intent, too: it may have
@@ -608,6 +610,19 @@ impl Mailroom {
         let why = over.to_string();
         self.not_begun(row, channel, &why).await?;
         Ok(Some(Mailed::TooLate { why }))
+    }
+
+    /// What comes of a mail for which there is no connection.
+    async fn hindered(
+        &self,
+        row: &mut RowRecord,
+        channel: Channel,
+        sent: Sent,
+    ) -> Result<ControlFlow<Mailed, Sent>, LedgerError> {
+        if let Sent::NotSent { why, .. } | Sent::Denied { why } = &sent {
+            self.not_begun(row, channel, why).await?;
+        }
+        Ok(ControlFlow::Continue(sent))
     }
 
     /// Notes once why a row's mail was not begun.
