@@ -92,6 +92,11 @@ pub enum News {
     },
     /// Graph answers again.
     Reached,
+    /// A mail could not be sent and will be tried again. Told once until one goes out.
+    MailWaits {
+        /// What broke, for people.
+        why: String,
+    },
     /// No new work is begun; what is in flight is finished.
     Draining {
         /// Rows in flight.

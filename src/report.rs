@@ -411,6 +411,9 @@ impl Watcher for Report {
                 ));
             }
             News::Reached => self.say("Microsoft Graph answers again"),
+            News::MailWaits { why } => {
+                self.say(format_args!("mail does not go out ({}); trying again", shown(&why)));
+            }
             News::Draining { in_flight } => self.say(format_args!(
                 "no new requests are begun; {} under way or waiting for a turn",
                 count(in_flight, "row was", "rows were")

@@ -116,6 +116,20 @@ async fn a_relay_that_lets_nobody_in_is_the_reason_of_its_rows() {
     assert_eq!((&rows[0]["state"], relay.whole().len()), (&"sealed".into(), 0));
 }
 
+/// Whoever waits for a relay is told for what, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_is_busy_is_told_of_while_its_mails_wait() {
+    let script: Script = Box::new(|word, nth| match (word, nth) {
+        ("RCPT", 1 | 2) => say("450 4.2.1 busy"),
+        (other, _) => kind(other),
+    });
+    let (office, relay) = sealed(2, script).await;
+    let ended = office.run(&DELIVER).await.expect(0);
+    let told = "mail does not go out (450 4.2.1 busy); trying again";
+    assert_eq!(ended.err.matches(told).count(), 1, "{}", ended.err);
+    assert_eq!(relay.whole().len(), 2);
+}
+
 /// A ledger that cannot be read any more ends a delivery; the mail that the relay is taking at
 /// that moment is heard to its end.
 #[tokio::test(flavor = "multi_thread")]

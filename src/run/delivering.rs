@@ -68,6 +68,8 @@ pub(super) struct Mails<'a> {
     turn: Channel,
     sending: FuturesUnordered<LocalBoxFuture<'a, Result<Ended, LedgerError>>>,
     passes_under_way: usize,
+    /// It was told that mail waits, and none has gone out since.
+    told_of_rest: bool,
     /// Why nothing more is mailed, if nothing is.
     stopped: Option<Stop>,
 }
@@ -97,6 +99,7 @@ impl<'a> Mails<'a> {
             turn: Channel::Pass,
             sending: FuturesUnordered::new(),
             passes_under_way: 0,
+            told_of_rest: false,
             stopped: None,
         }
     }
@@ -169,7 +172,12 @@ impl<'a> Mails<'a> {
         let ended = tokio::select! {
             biased;
             ended = self.sending.next() => ended?,
-            () = self.post.room.resting.more() => return Some(Ok(())),
+            why = self.post.room.resting.more() => {
+                if !std::mem::replace(&mut self.told_of_rest, true) {
+                    self.session.watcher.hear(News::MailWaits { why });
+                }
+                return Some(Ok(()));
+            }
         };
         Some(ended.map(|ended| self.take(ended)).map_err(Halt::from))
     }
@@ -185,6 +193,7 @@ impl<'a> Mails<'a> {
                 if delivered.owes_notice() {
                     self.push(line, Channel::Notice);
                 }
+                self.told_of_rest = false;
                 News::Did { doing: Doing::Deliver, rows: 1 }
             }
             Some(Mailed::Refused { why }) => failed(format!("{word} refused: {why}")),

@@ -10,6 +10,7 @@
 use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -443,12 +444,19 @@ pub struct Mailroom {
 pub struct Resting {
     count: AtomicUsize,
     more: Notify,
+    /// Why the last one was not sent.
+    why: Mutex<String>,
     over: (DrainSwitch, Drain),
 }
 
 impl Default for Resting {
     fn default() -> Self {
-        Self { count: AtomicUsize::new(0), more: Notify::new(), over: Drain::new() }
+        Self {
+            count: AtomicUsize::new(0),
+            more: Notify::new(),
+            why: Mutex::default(),
+            over: Drain::new(),
+        }
     }
 }
 
@@ -459,9 +467,10 @@ impl Resting {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is one more.
-    pub async fn more(&self) {
+    /// Waits until there is one more, and tells why it was not sent.
+    pub async fn more(&self) -> String {
         self.more.notified().await;
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Nothing more is mailed: whoever rests, or waits for leave, need not wait any longer.
@@ -471,7 +480,7 @@ impl Resting {
     }
 
     /// True if another attempt may follow.
-    async fn rest(&self, clock: &Clock, wait: Duration) -> bool {
+    async fn rest(&self, clock: &Clock, wait: Duration, why: String) -> bool {
         struct Place<'a>(&'a AtomicUsize);
         impl Drop for Place<'_> {
             fn drop(&mut self) {
@@ -480,6 +489,7 @@ impl Resting {
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         let _place = Place(&self.count);
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
         self.more.notify_one();
         tokio::select! {
             biased;
@@ -544,7 +554,7 @@ impl Mailroom {
             tokio::select! {
                 biased;
                 () = self.drain.begun() => return Ok(Mailed::Drained),
-                again = self.resting.rest(&self.clock, backoff(attempt)) => {
+                again = self.resting.rest(&self.clock, backoff(attempt), why) => {
                     if !again {
                         return Ok(Mailed::Drained);
                     }
