@@ -96,9 +96,7 @@ pub use self::record::{
     About, Counts, Existing, IntentRecord, Issued, MailOptions, MailRecord, NewBadRow, NewRow,
     Options, Outcome, PolicyRecord, RecipientRecord, RowRecord, To, Unhanded, WaveAbout,
 };
-pub use self::registry::{
-    Issuer, Listed, Registry, RegistryError, Summary, default_home, looks_like_path,
-};
+pub use self::registry::{Issuer, Listed, Registry, RegistryError, Summary, default_home};
 pub use self::state::{Errand, IllegalMove, OpenMail, Standing, State};
 
 /// What a ledger is opened for.

@@ -13,7 +13,7 @@ use super::{Failure, World, typed};
 use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
 use crate::ids::Upn;
-use crate::ledger::{Access, Ledger, Standing, State, looks_like_path};
+use crate::ledger::{Access, Ledger, RegistryError, Standing, State};
 use crate::limits;
 use crate::report::{OpenFailure, Opening, Shape, count, private_file, shown};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
@@ -39,11 +39,7 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
         let all = format!("tapwave open {}{given}", typed::file(path));
         (file(path, opening, &identities)?, all)
     } else {
-        let ledger = world.ledger(&args.what, Access::Read).await;
-        let ledger = ledger.map_err(|failure| match path.metadata() {
-            Err(error) if looks_like_path(&args.what) => Failure::unread(path, &error, HANDOFF),
-            _ => or_a_file_of_it(failure, path, args),
-        })?;
+        let ledger = ledger(args, world).await?;
         let rows = run(&ledger, opening, &identities, world).await?;
         (rows, world.typed(ledger.folder()).status())
     };
@@ -58,6 +54,19 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
         }
         _ => Ok(Exit::Done),
     }
+}
+
+/// The run that is meant. Where nothing is, a file may have been meant as well.
+async fn ledger(args: &OpenArgs, world: &World) -> Result<Ledger, Failure> {
+    let path = Path::new(&args.what);
+    let folder = world.registry()?.locate(&args.what).map_err(|error| match error {
+        RegistryError::NothingThere(_) => {
+            Failure::unread(path, &io::ErrorKind::NotFound.into(), HANDOFF)
+        }
+        found => or_a_file_of_it(found.into(), path, args),
+    })?;
+    let ledger = Ledger::open(&folder, Access::Read, world.clock.clone()).await;
+    ledger.map_err(|error| or_a_file_of_it(error.into(), path, args))
 }
 
 /// A folder that is no run may hold handoff files all the same.

@@ -341,8 +341,7 @@ fn safe_stem(wave: &Path) -> String {
 
 /// Whether whoever typed this thinks of a file or a folder: it has a separator, or an ending
 /// with a letter in it. The names that [`Registry::propose`] gives have neither.
-#[must_use]
-pub fn looks_like_path(text: &str) -> bool {
+fn looks_like_path(text: &str) -> bool {
     let ending = Path::new(text).extension().and_then(|ending| ending.to_str());
     text.contains(std::path::is_separator)
         || ending.is_some_and(|ending| ending.contains(|c: char| c.is_ascii_alphabetic()))

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Stdio;
 
+use rusqlite::Connection;
 use tapwave::rehearsal::options::CodeStyle;
 
 use crate::bench::{Bench, Reader, Said, codes_in, person};
@@ -60,6 +61,32 @@ fn a_file_is_not_taken_for_the_name_of_a_run() {
     let said = bench.tapwave(&["cleanup", "wave.csv"]).ends(2);
     said.says(["hint: tapwave cleanup --csv wave.csv"]);
     bench.tapwave(&["open", "nope", "-i", &it.file]).ends(2).says(["run called \"nope\""]);
+}
+
+// Case: a run whose name looks like a file's, and which cannot be opened. The reason is told, and
+// not that nothing is there.
+#[test]
+fn why_a_run_cannot_be_opened_is_told_whatever_its_name_looks_like() {
+    let bench = Bench::of(1);
+    let it = bench.reader("key");
+    for folder in ["one/hr.wave", "two/hr.wave"] {
+        let run = ["run", "wave.csv", "-r", &it.key, "--run", folder, "--existing", "replace"];
+        bench.tapwave(&run).ends(0);
+    }
+    let open = |what| bench.tapwave(&["open", what, "-i", &it.file]).ends(2).hides("nothing is");
+    open("hr.wave").says(["two runs called \"hr.wave\"", "give the path"]);
+    fs::remove_dir_all(bench.path("one")).expect("removed");
+    assert_eq!(bench.opened("hr.wave", &it.file), bench.codes());
+    let version = |version: i64| {
+        let db = Connection::open(bench.path("two/hr.wave/ledger.db")).expect("a database");
+        db.pragma_update(None, "user_version", version).expect("changed");
+    };
+    version(99);
+    open("hr.wave").says(["version 99", "update tapwave"]);
+    version(1);
+    open("hr.wave").says(["version 1 ", "the tapwave that made it"]);
+    bench.write("two/hr.wave/ledger.db", "no database");
+    open("hr.wave").says(["the ledger is damaged"]);
 }
 
 // Case: a folder of handoff files, as somebody was sent it. It is no run, and they are told what
