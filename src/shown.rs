@@ -59,20 +59,63 @@ pub fn name(text: &str) -> String {
     name
 }
 
-/// The text as one word of this platform's shell: as it is where no shell reads anything into
-/// it, else quoted. What [`steers`] is written out there too.
-#[must_use]
-pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| {
-        c.is_alphanumeric()
-            || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '+' | '…')
-            || cfg!(windows) && c == '\\'
-    };
-    if !text.is_empty() && text.chars().all(plain) {
-        return text.to_owned();
+/// Whose rules a command that is told to people must suit when it is pasted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shell {
+    /// sh and its kin: nothing lives between single quotes.
+    Posix,
+    /// Both `PowerShell` and cmd, since nobody knows which: no quotes hold everything in both.
+    Windows,
+}
+
+impl Shell {
+    /// This platform's.
+    #[must_use]
+    pub const fn here() -> Self {
+        if cfg!(windows) { Self::Windows } else { Self::Posix }
     }
-    let text = escaped(text);
-    if cfg!(windows) { format!("\"{text}\"") } else { format!("'{}'", text.replace('\'', r"'\''")) }
+
+    /// The text as one word: as it is where no shell reads anything into it, else quoted, and
+    /// what [`steers`] written out. Where no quotes would keep a shell from obeying it,
+    /// `stand_in` takes its place for a person to replace: a file's name may come by mail.
+    #[must_use]
+    pub fn word(self, text: &str, stand_in: &str) -> String {
+        if self.reads_nothing_into(text) {
+            return text.to_owned();
+        }
+        let text = escaped(text);
+        match self {
+            Self::Posix => format!("'{}'", text.replace('\'', r"'\''")),
+            Self::Windows if text.contains(lives_in_double_quotes) => stand_in.to_owned(),
+            Self::Windows => {
+                // Programs there take a backslash before a quote for its escape.
+                let trailing = text.len() - text.trim_end_matches('\\').len();
+                format!("\"{text}{}\"", "\\".repeat(trailing))
+            }
+        }
+    }
+
+    fn reads_nothing_into(self, text: &str) -> bool {
+        let plain = |c: char| {
+            c.is_alphanumeric()
+                || matches!(c, '-' | '_' | '.' | '/' | ':' | '@' | '+' | '…')
+                || self == Self::Windows && c == '\\'
+        };
+        // `PowerShell` takes a leading @ for an array.
+        !text.is_empty() && !text.starts_with('@') && text.chars().all(plain)
+    }
+}
+
+/// Whether `PowerShell` or cmd obeys it between double quotes. `PowerShell` takes typographic
+/// quotes for plain ones.
+const fn lives_in_double_quotes(c: char) -> bool {
+    matches!(c, '"' | '$' | '`' | '%' | '\u{2018}'..='\u{201e}')
+}
+
+/// [`Shell::word`] for this platform.
+#[must_use]
+pub fn shell_word(text: &str, stand_in: &str) -> String {
+    Shell::here().word(text, stand_in)
 }
 
 fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
@@ -113,20 +156,51 @@ mod tests {
         assert_eq!(escaped("Zoë 🙂"), "Zoë 🙂");
     }
 
-    #[cfg(not(windows))]
     #[test]
-    fn a_word_is_one_word_to_a_shell() {
+    fn a_word_is_one_word_to_a_posix_shell() {
         for (text, word) in [
             ("wave-20260301T080000Z", "wave-20260301T080000Z"),
             ("/home/ada/März.csv", "/home/ada/März.csv"),
             ("", "''"),
+            ("@wave", "'@wave'"),
+            ("ada@contoso.example", "ada@contoso.example"),
             ("my wave", "'my wave'"),
             ("~/wave", "'~/wave'"),
+            (r"a\b", r"'a\b'"),
             ("$(date)", "'$(date)'"),
             ("it's", r"'it'\''s'"),
+            ("it’s “so”", "'it’s “so”'"),
             ("a\u{1b}b", r"'a\u{1b}b'"),
         ] {
-            assert_eq!(shell_word(text), word);
+            assert_eq!(Shell::Posix.word(text, "FILE"), word);
+        }
+    }
+
+    #[test]
+    fn a_word_is_one_word_to_both_shells_of_windows() {
+        for (text, word) in [
+            (r"C:\Users\ada\März.csv", r"C:\Users\ada\März.csv"),
+            (r"C:\waves\", r"C:\waves\"),
+            (r"C:\my waves\", r#""C:\my waves\\""#),
+            (r"C:\my waves\\", r#""C:\my waves\\\\""#),
+            (r"C:\my waves\a.csv", r#""C:\my waves\a.csv""#),
+            ("", r#""""#),
+            ("@wave", r#""@wave""#),
+            ("it's & that", r#""it's & that""#),
+            ("a;b", r#""a;b""#),
+            ("a\u{1b}b", r#""a\u{1b}b""#),
+        ] {
+            assert_eq!(Shell::Windows.word(text, "FILE"), word);
+        }
+    }
+
+    #[test]
+    fn what_the_shells_of_windows_obey_between_quotes_is_not_told() {
+        let obeyed = ['"', '$', '`', '%', '‘', '’', '‚', '‛', '“', '”', '„'];
+        for c in obeyed {
+            for text in [format!("wave{c}calc{c}.csv"), format!(" {c}"), c.to_string()] {
+                assert_eq!(Shell::Windows.word(&text, "WAVE.csv"), "WAVE.csv", "{text:?}");
+            }
         }
     }
 

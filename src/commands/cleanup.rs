@@ -50,7 +50,7 @@ async fn of_run(
     let ledger = world.ledger(run, Access::Write).await;
     let ledger = ledger.map_err(|mut failure| {
         if Path::new(run).is_file() {
-            let wave = typed::file(Path::new(run));
+            let wave = typed::wave(Path::new(run));
             let options = typed::options_of_no_run(&world.common);
             failure.told.hints.push(format!(
                 "tapwave cleanup --csv {wave}{options} removes what the people of a wave hold, whoever issued it"

@@ -25,7 +25,7 @@ impl Typed {
             || folder.path().display().to_string(),
             |registry| registry.word_for(folder),
         );
-        Self { run: shell_word(&run), options: options(common) }
+        Self { run: shell_word(&run, "RUN"), options: options(common) }
     }
 
     pub(super) fn resume(&self) -> String {
@@ -85,7 +85,7 @@ pub(super) fn over_wave(
         skip_ineligible,
         rejects,
     } = want;
-    let mut words = Words(format!("tapwave {verb} {}", file(wave)));
+    let mut words = Words(format!("tapwave {verb} {}", self::wave(wave)));
     words.each("-r", recipients);
     words.files("-R", recipient_files);
     words.each("--break-glass", break_glass);
@@ -150,10 +150,20 @@ pub(super) fn identities(paths: &[PathBuf]) -> String {
     words.0
 }
 
-/// A file as one word, which no command takes for an option.
+/// A wave as one word, which no command takes for an option.
+pub(super) fn wave(path: &Path) -> String {
+    path_word(path, "WAVE.csv")
+}
+
+/// The same for any other file.
 pub(super) fn file(path: &Path) -> String {
+    path_word(path, "FILE")
+}
+
+fn path_word(path: &Path, stand_in: &str) -> String {
     let text = path.display().to_string();
-    shell_word(&if text.starts_with('-') && text != "-" { format!("./{text}") } else { text })
+    let is_like_an_option = text.starts_with('-') && text != "-";
+    shell_word(&if is_like_an_option { format!("./{text}") } else { text }, stand_in)
 }
 
 /// Words of a command line, each with a blank before it.
@@ -167,8 +177,10 @@ impl Words {
     }
 
     fn value(&mut self, flag: &str, value: Option<&impl ToString>) {
-        if let Some(value) = value {
-            self.0.extend([" ", flag, " ", &shell_word(&value.to_string())]);
+        if let Some(value) = value.map(ToString::to_string) {
+            // Apart from its flag, it would be taken for one.
+            let between = if value.starts_with('-') { "=" } else { " " };
+            self.0.extend([" ", flag, between, &shell_word(&value, "VALUE")]);
         }
     }
 
@@ -203,7 +215,10 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::{Cli, Command};
 
     #[test]
     fn what_a_command_needs_is_said_again_and_nothing_else() {
@@ -216,11 +231,35 @@ mod tests {
             yes: true,
             ..Common::default()
         };
-        let quoted = shell_word("my settings.toml");
+        let quoted = shell_word("my settings.toml", "FILE");
         assert_eq!(options(&common), format!(" --config {quoted} --auth device-code"));
         let run = Typed { run: "wave".to_owned(), options: options(&common) };
         assert_eq!(run.status(), "tapwave status wave");
         let live = format!("tapwave status wave --live --config {quoted} --auth device-code");
         assert_eq!(run.live_status(), live);
+    }
+
+    #[test]
+    fn a_value_that_begins_with_a_dash_is_a_value_all_the_same() {
+        let want = WaveArgs {
+            recipients: vec!["-lead".to_owned()],
+            recipient_files: vec!["-team.txt".into()],
+            groups: vec!["-Contractors".to_owned(), "Starters".to_owned()],
+            ..WaveArgs::default()
+        };
+        let common = Common { tenant: Some("-t".to_owned()), ..Common::default() };
+        let told = over_wave("check", Path::new("-wave.csv"), &want, None, &common);
+        assert_eq!(
+            told,
+            "tapwave check ./-wave.csv -r=-lead -R ./-team.txt --group=-Contractors \
+             --group Starters --tenant=-t"
+        );
+        let cli = Cli::try_parse_from(told.split(' ')).expect("it is understood");
+        assert_eq!(cli.common.tenant, common.tenant);
+        let Command::Check(check) = cli.command else { panic!("another command") };
+        assert_eq!(check.wave, Some("./-wave.csv".into()));
+        assert_eq!(check.want.recipients, want.recipients);
+        assert_eq!(check.want.recipient_files, [PathBuf::from("./-team.txt")]);
+        assert_eq!(check.want.groups, want.groups);
     }
 }

@@ -242,7 +242,7 @@ fn by(holder: Option<&Holder>) -> String {
 
 /// The run's folder as a command takes it.
 fn typed(folder: &Path) -> String {
-    shell_word(&folder.display().to_string())
+    shell_word(&folder.display().to_string(), "RUN")
 }
 
 fn remedy(error: &rusqlite::Error) -> &'static str {

@@ -37,7 +37,7 @@ pub enum FolderError {
         "failed to make a run in {}: there is one already; carry on with `tapwave resume {}`, or \
          name another folder with `--run`",
         .0.display(),
-        shell_word(&.0.display().to_string())
+        shell_word(&.0.display().to_string(), "RUN")
     )]
     HoldsRun(PathBuf),
     /// Somebody else's things are in it.
@@ -57,7 +57,7 @@ pub enum FolderError {
     #[error(
         "failed to use {}: others may enter it (mode {mode:03o}); close it with `chmod 700 {}`",
         path.display(),
-        shell_word(&path.display().to_string())
+        shell_word(&path.display().to_string(), "FOLDER")
     )]
     TooOpen {
         /// The folder.
