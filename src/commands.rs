@@ -34,7 +34,7 @@ use crate::limits;
 use crate::pace::Pace;
 use crate::report::{Asking, AtWork, Log, Report, count, shown};
 use crate::run::Session;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::stages::Drain;
 
 /// Looks a variable up.
@@ -69,6 +69,7 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
 
 async fn dispatch(cli: &Cli, world: &World) -> Result<Exit, Failure> {
     let common = &cli.common;
+    settings::no_login_in(common)?;
     if let Some(path) = &common.log {
         world.log.add(
             Log::file(path).map_err(|error| Failure::unwritten("open the log", path, &error))?,

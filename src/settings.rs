@@ -200,10 +200,15 @@ pub enum SettingsError {
         "--notice-to tells somebody who has the pass, and with --body notice nobody gets it by mail; give --body pass or --body sealed, or leave --notice-to out"
     )]
     NoticeOfNotice,
-    /// A proxy's user and password on the command line, where others can read them and the
-    /// run's `ledger.holder` would keep them. Not quoted.
-    #[error("--proxy cannot hold a user or a password; set HTTPS_PROXY, or proxy in tapwave.toml")]
-    LoginInFlag,
+    /// A user or a password in an address on the command line, where others can read them, and
+    /// a command that is told would repeat them. Not quoted.
+    #[error("{flag} cannot hold a user or a password; {remedy}")]
+    LoginInFlag {
+        /// The flag.
+        flag: &'static str,
+        /// Where they go instead, if anywhere.
+        remedy: &'static str,
+    },
     /// A recipients file.
     #[error(transparent)]
     Recipients(#[from] crate::vault::BadRecipientFile),
@@ -271,6 +276,7 @@ impl Settings {
         flags: &Common,
         environment: &impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SettingsError> {
+        no_login_in(flags)?;
         let (path, file) = read_file(flags.config.as_deref())?;
         let mut joined = Joined { environment, known: Vec::new() };
         let tenant =
@@ -303,9 +309,6 @@ impl Settings {
             file.recipients.into_iter().map(|(label, keys)| (label, keys.into())).collect();
         joined.list("recipients", &labels.keys().cloned().collect::<Vec<_>>());
         joined.list("mail", &file.mail.keys());
-        if flags.proxy.as_ref().is_some_and(|url| url.contains('@')) {
-            return Err(SettingsError::LoginInFlag);
-        }
         Ok(Self {
             graph,
             authority,
@@ -802,6 +805,23 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
     }
 }
 
+/// Refuses a user or a password in an address that a flag gives. Commands that read no settings
+/// owe this too: what they tell people to type repeats these flags.
+///
+/// # Errors
+/// [`SettingsError::LoginInFlag`]
+pub fn no_login_in(flags: &Common) -> Result<(), SettingsError> {
+    let none_at_all = "leave them out, since nobody asks for them there";
+    let addresses = [
+        ("--proxy", &flags.proxy, "set HTTPS_PROXY, or proxy in tapwave.toml"),
+        ("--graph-url", &flags.graph_url, none_at_all),
+        ("--authority-url", &flags.authority_url, none_at_all),
+    ];
+    let has_login = |url: &Option<String>| url.as_ref().is_some_and(|url| url.contains('@'));
+    let refused = addresses.into_iter().find(|(_, url, _)| has_login(url));
+    refused.map_or(Ok(()), |(flag, _, remedy)| Err(SettingsError::LoginInFlag { flag, remedy }))
+}
+
 /// Azure's tools take the host alone too.
 fn with_scheme(host: String) -> String {
     if host.contains("://") { host } else { format!("https://{host}") }
@@ -928,10 +948,17 @@ mod tests {
 
     #[test]
     fn no_password_comes_from_the_command_line() {
-        let proxy = Some("http://ada:hunter2@proxy.contoso.example:8080".to_owned());
-        let flags = Common { proxy, ..Common::default() };
-        let told = Settings::load(&flags, &|_: &str| None).expect_err("a password").to_string();
-        assert!(told.contains("--proxy") && !told.contains("hunter2"), "{told}");
+        let url = Some("https://ada:hunter2@contoso.example:8080".to_owned());
+        let none = Common::default;
+        for (flag, flags) in [
+            ("--proxy", Common { proxy: url.clone(), ..none() }),
+            ("--graph-url", Common { graph_url: url.clone(), ..none() }),
+            ("--authority-url", Common { authority_url: url.clone(), ..none() }),
+        ] {
+            let told = Settings::load(&flags, &|_: &str| None).expect_err("a password");
+            let told = told.to_string();
+            assert!(told.contains(flag) && !told.contains("hunter2"), "{told}");
+        }
     }
 
     #[test]

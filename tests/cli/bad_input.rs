@@ -379,6 +379,35 @@ fn flags_out_of_their_bounds() {
     bench.is_untouched();
 }
 
+// Case: a password in an address, whatever the command: others read command lines. It is said
+// nowhere again, in no hint and in no file.
+#[test]
+fn a_password_on_the_command_line() {
+    let bench = Bench::of(1);
+    let it = bench.reader("key");
+    bench.tapwave(&["run", "wave.csv", "-r", &it.key]).ends(0);
+    let (before, requests) = (bench.everything(), bench.requests());
+    let url = "http://ada:hunter2@127.0.0.1:9";
+    for flag in ["--proxy", "--graph-url", "--authority-url"] {
+        for command in [
+            &["open", "latest", "-i", &it.file, "--user", "nobody@contoso.example"][..],
+            &["status", "latest"],
+            &["manifest", "latest"],
+            &["resume", "latest"],
+            &["cleanup", "wave.csv"],
+            &["check", "wave.csv", "-r", KEY],
+            &["rehearse", "wave.csv"],
+            &["policy", "show"],
+            &["runs"],
+        ] {
+            let arguments = [command, &[flag, url, "--log", "log.jsonl"]].concat();
+            let said = Said::of(&mut bench.command(&arguments)).ends(2);
+            said.says([&format!("{flag} cannot hold a user or a password")]).hides("hunter2");
+        }
+    }
+    assert_eq!((bench.everything(), bench.requests()), (before, requests));
+}
+
 // Case: a question, and nobody there to answer it.
 #[test]
 fn a_question_without_a_terminal() {
