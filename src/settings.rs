@@ -25,7 +25,7 @@ use crate::auth::certificate::Certificate;
 use crate::auth::person::Way;
 use crate::cli::{Auth, BodyArg, Cloud, Common, ExistingArg, MailArgs, WaveArgs};
 use crate::courier::settings::{MailPlan, MailSettings, MailSettingsError};
-use crate::graph::http::{BaseUrl, Network, NetworkError};
+use crate::graph::http::{BaseUrl, Network, NetworkError, without_login};
 use crate::ids::Line;
 use crate::ledger::{Existing, MailOptions, Options, To};
 use crate::letter::{Mailbox, Mode};
@@ -82,7 +82,8 @@ pub struct Settings {
 pub struct Known {
     /// As the file spells it.
     pub name: &'static str,
-    /// As it was given; `set` for a secret, nothing for what is not set.
+    /// As it was given, a login in an address left out; `set` for a secret, nothing for what is
+    /// not set.
     pub value: Option<String>,
     /// Where it came from.
     pub from: Origin,
@@ -291,7 +292,8 @@ impl Settings {
         let (graph, authority) = joined.places(flags, &file)?;
         let secrets = joined.secrets(&file)?;
         let ca_file = joined.value("ca_file", flags.ca_file.clone(), file.ca_file, display);
-        let proxy = joined.value("proxy", flags.proxy.clone(), file.proxy, Clone::clone);
+        let proxy =
+            joined.value("proxy", flags.proxy.clone(), file.proxy, |url| without_login(url));
         let no_proxy = environment("NO_PROXY").or_else(|| environment("no_proxy"));
         let in_flight =
             joined.value("max_in_flight", flags.max_in_flight, file.max_in_flight, number);
@@ -959,6 +961,19 @@ mod tests {
             let told = told.to_string();
             assert!(told.contains(flag) && !told.contains("hunter2"), "{told}");
         }
+    }
+
+    #[test]
+    fn the_password_of_a_proxy_is_used_and_not_shown() {
+        let place = tempfile::tempdir().expect("a folder");
+        let path = place.path().join("proxy.toml");
+        let url = "http://ada:hunter2@proxy.contoso.example:8080";
+        std::fs::write(&path, format!("proxy = \"{url}\"\n")).expect("written");
+        let flags = Common { config: Some(path), ..Common::default() };
+        let settings = Settings::load(&flags, &|_: &str| None).expect("settings");
+        assert_eq!(settings.network.proxy.as_deref(), Some(url));
+        let known = settings.known.iter().find(|known| known.name == "proxy").expect("known");
+        assert_eq!(known.value.as_deref(), Some("…@proxy.contoso.example:8080"));
     }
 
     #[test]
