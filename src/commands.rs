@@ -64,7 +64,7 @@ pub struct World {
 /// [`Failure`]
 pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
     let performed = dispatch(&cli, world).await;
-    performed.map_err(|failure| failure.advise(&cli.common))
+    performed.map_err(|failure| failure.advise(&cli.common, world.registry().ok().as_ref()))
 }
 
 async fn dispatch(cli: &Cli, world: &World) -> Result<Exit, Failure> {

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::typed::{Typed, options_of_no_run};
 use crate::auth::AuthError;
@@ -11,7 +11,7 @@ use crate::cli::Common;
 use crate::exit::Exit;
 use crate::graph::GraphError;
 use crate::graph::http::NetworkError;
-use crate::ledger::{FolderError, LedgerError, RegistryError};
+use crate::ledger::{FolderError, LedgerError, Registry, RegistryError, RunFolder};
 use crate::report::{OpenFailure, Told};
 use crate::run::StatusError;
 use crate::run::delivering::ReaddressError;
@@ -36,25 +36,27 @@ pub struct Failure {
     advice: Option<Advice>,
 }
 
-/// A command over no run, and what it does.
-#[derive(Debug, Clone, Copy)]
-struct Advice {
-    command: &'static str,
-    does: &'static str,
+/// A command, and what it does.
+#[derive(Debug)]
+enum Advice {
+    /// Over no run.
+    Tenant { command: &'static str, does: &'static str },
+    /// Of the run in this folder.
+    Run { folder: PathBuf, command: fn(&Typed) -> String, does: &'static str },
 }
 
 const ACCESS_HINT: &str = "check --tenant, --client-id, --auth and whether the secret or token has expired; the sign-in log in Entra says more";
 const SIGN_IN_OUTAGE_HINT: &str =
     "check the network, the proxy, --tenant and --authority-url, or try again later";
-const ENABLE: Advice = Advice {
+const ENABLE: Advice = Advice::Tenant {
     command: "policy enable",
     does: "turns it on, or Entra → Authentication methods → Temporary Access Pass",
 };
-const INCLUDE: Advice = Advice {
+const INCLUDE: Advice = Advice::Tenant {
     command: "policy include GROUP",
     does: "adds one, or Entra → Authentication methods → Temporary Access Pass",
 };
-const SHOW: Advice = Advice { command: "policy show", does: "looks again" };
+const SHOW: Advice = Advice::Tenant { command: "policy show", does: "looks again" };
 /// What a wave is, for whoever gave none.
 pub(super) const WAVE: &str = "the wave's CSV file";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
@@ -72,17 +74,23 @@ impl Failure {
         Self { exit, told: Told { what: what.to_string(), hints }, advice: None }
     }
 
-    /// A failure that a command over no run mends.
+    /// A failure that a command mends.
     fn mended_by(exit: Exit, what: impl std::fmt::Display, command: Advice) -> Self {
         Self { advice: Some(command), ..Self::new(exit, what, &[]) }
     }
 
     /// Tells the command that mends it, as it is typed where these options were.
-    pub(super) fn advise(mut self, common: &Common) -> Self {
-        if let Some(Advice { command, does }) = self.advice.take() {
-            let options = options_of_no_run(common);
-            self.told.hints.push(format!("tapwave {command}{options} {does}"));
-        }
+    pub(super) fn advise(mut self, common: &Common, registry: Option<&Registry>) -> Self {
+        let hint = match self.advice.take() {
+            Some(Advice::Tenant { command, does }) => {
+                Some(format!("tapwave {command}{} {does}", options_of_no_run(common)))
+            }
+            Some(Advice::Run { folder, command, does }) => RunFolder::open(&folder)
+                .map(|folder| format!("{} {does}", command(&Typed::new(&folder, registry, common))))
+                .ok(),
+            None => None,
+        };
+        self.told.hints.extend(hint);
         self
     }
 
@@ -189,6 +197,12 @@ impl Failure {
         failure
     }
 
+    /// This failure to begin a run, where another is in the folder.
+    fn of_a_run_there(self, folder: PathBuf) -> Self {
+        let does = "carries on with the run that is there";
+        Self { advice: Some(Advice::Run { folder, command: Typed::resume, does }), ..self }
+    }
+
     pub(super) fn nobody_to_ask(question: &str) -> Self {
         let what = format!("{question}, and there is no terminal to ask on");
         Self::new(Exit::Usage, what, &["say yes beforehand with --yes"])
@@ -225,7 +239,6 @@ macro_rules! usage {
 }
 
 usage! {
-    FolderError => [],
     RegistryError => [],
     BookError => ["tapwave keygen makes an identity and shows its public key, age1…"],
     BadIdentity => [],
@@ -302,6 +315,16 @@ impl From<GraphError> for Failure {
     }
 }
 
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        let told = Self::new(Exit::Usage, chain(&error), &[]);
+        match error {
+            FolderError::HoldsRun(folder) => told.of_a_run_there(folder),
+            _ => told,
+        }
+    }
+}
+
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
         let exit = match &error {
@@ -315,7 +338,18 @@ impl From<LedgerError> for Failure {
             LedgerError::PurgeHindered(_) => Exit::CleanupIncomplete,
             _ => Exit::Usage,
         };
-        Self::new(exit, chain(&error), &[])
+        let told = Self::new(exit, chain(&error), &[]);
+        match error {
+            LedgerError::Folder(error) => error.into(),
+            LedgerError::Exists(folder) => told.of_a_run_there(folder),
+            LedgerError::PurgeHindered(ledger) => {
+                let folder = ledger.parent().map_or_else(PathBuf::new, Path::to_owned);
+                let does = "goes on where it stopped";
+                let advice = Advice::Run { folder, command: Typed::cleanup, does };
+                Self { advice: Some(advice), ..told }
+            }
+            _ => told,
+        }
     }
 }
 
@@ -473,7 +507,6 @@ impl From<io::Error> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::RunFolder;
 
     #[test]
     fn a_cleanup_that_could_not_end_is_told_as_one() {
@@ -488,6 +521,27 @@ mod tests {
     #[test]
     fn a_defect_is_not_blamed_on_the_command_line() {
         assert_eq!(Failure::from(LedgerError::ScratchOnly).exit, Exit::Unexpected);
+    }
+
+    #[test]
+    fn what_carries_on_is_told_with_the_options_of_this_command() {
+        let place = tempfile::tempdir().expect("a folder");
+        let folder = RunFolder::open(place.path()).expect("a folder");
+        let tenant = Some("contoso.example".to_owned());
+        let common = Common { config: Some("my.toml".into()), tenant, ..Common::default() };
+        let run = Typed::new(&folder, None, &common);
+        let ledger = folder.path().join("ledger.db");
+        let path = || folder.path().to_owned();
+        for (error, command) in [
+            (LedgerError::Exists(path()), run.resume()),
+            (LedgerError::Folder(FolderError::HoldsRun(path())), run.resume()),
+            (LedgerError::PurgeHindered(ledger), run.cleanup()),
+        ] {
+            assert!(command.ends_with(" --config my.toml --tenant contoso.example"), "{command}");
+            let told = Failure::from(error).advise(&common, None).told;
+            assert_eq!(told.hints.len(), 1, "{told:?}");
+            assert!(told.hints[0].starts_with(&format!("{command} ")), "{told:?}");
+        }
     }
 
     #[test]

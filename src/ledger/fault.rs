@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::FolderError;
 use super::state::IllegalMove;
 use crate::ids::Line;
-use crate::shown::{escaped, shell_word};
+use crate::shown::escaped;
 
 /// Why the ledger could not do as it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -35,10 +35,9 @@ pub enum LedgerError {
     },
     /// A draft was asked for where a run already is.
     #[error(
-        "failed to make a run in {}: there is one already; carry on with `tapwave resume {}`, or \
-         name another folder with `--run`",
-        .0.display(),
-        typed(.0)
+        "failed to make a run in {}: there is one already; carry on with it, or name another \
+         folder with `--run`",
+        .0.display()
     )]
     Exists(PathBuf),
     /// Made by a later tapwave.
@@ -146,9 +145,8 @@ pub enum LedgerError {
     /// A reader keeps the purge from finishing; it may be asked for again.
     #[error(
         "failed to purge the sealed copies from {}: another process is reading the ledger; end \
-         it and run `tapwave cleanup {}` again",
-        .0.display(),
-        typed(.0.parent().unwrap_or(.0))
+         it and run the cleanup again",
+        .0.display()
     )]
     PurgeHindered(PathBuf),
     /// Something could not be made durable. Every later write fails with the same.
@@ -238,11 +236,6 @@ impl fmt::Display for Holder {
 
 fn by(holder: Option<&Holder>) -> String {
     holder.map_or_else(|| " by another process".to_owned(), |holder| format!(" by {holder}"))
-}
-
-/// The run's folder as a command takes it.
-fn typed(folder: &Path) -> String {
-    shell_word(&folder.display().to_string(), "RUN")
 }
 
 fn remedy(error: &rusqlite::Error) -> &'static str {

@@ -34,10 +34,9 @@ pub enum FolderError {
     Missing(PathBuf),
     /// A finished ledger is in it.
     #[error(
-        "failed to make a run in {}: there is one already; carry on with `tapwave resume {}`, or \
-         name another folder with `--run`",
-        .0.display(),
-        shell_word(&.0.display().to_string(), "RUN")
+        "failed to make a run in {}: there is one already; carry on with it, or name another \
+         folder with `--run`",
+        .0.display()
     )]
     HoldsRun(PathBuf),
     /// Somebody else's things are in it.

@@ -150,9 +150,11 @@ fn the_hint_of_a_closed_run_is_its_cleanup() {
 #[test]
 fn a_run_that_is_there_already_is_named_to_be_carried_on() {
     let site = Site::open(1);
-    let run = ["run", "wave.csv", "--run", "my run", "-r", site.recipient()];
+    fs::write(site.path("my.toml"), "").expect("written");
+    let run = ["run", "wave.csv", "--run", "my run", "-r", site.recipient(), "--config", "my.toml"];
     site.told(&run).exits(0);
     let told = site.told(&run).exits(2).says("there is one already");
-    let resume = told.command("carry on with `", "`");
-    site.pasted(&format!("{resume} --auth token")).exits(0);
+    let resume = told.command("hint: ", " carries on with the run that is there");
+    assert!(resume.ends_with(" --config my.toml --auth token"), "{resume}");
+    site.pasted(&resume).exits(0).says("settings: my.toml");
 }
