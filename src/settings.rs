@@ -374,7 +374,7 @@ impl Settings {
         let zone = self.zone(want)?;
         let groups =
             if want.groups.is_empty() { self.defaults.groups.clone() } else { want.groups.clone() };
-        Ok(Options {
+        let options = Options {
             lifetime_minutes: lifetime,
             start: want
                 .start
@@ -393,10 +393,10 @@ impl Settings {
             },
             groups,
             skip_ineligible: want.skip_ineligible,
-            fence_seconds: self.fence.unwrap_or(limits::DEFAULT_FENCE).as_secs(),
             fence_by_flag: self.fence_by_flag,
-            mail: None,
-        })
+            ..Options::default()
+        };
+        Ok(options.fenced(self.fence.unwrap_or(limits::DEFAULT_FENCE)))
     }
 
     /// The fence of a run that was begun with these options. A flag of this very command is
@@ -405,7 +405,7 @@ impl Settings {
     /// still, and lengthens it only where no flag had named it.
     #[must_use]
     pub fn fence_of(&self, begun: &Options) -> Duration {
-        let own = Duration::from_secs(begun.fence_seconds);
+        let own = begun.fence();
         match self.fence {
             Some(fence) if self.fence_by_flag => fence,
             Some(fence) if !begun.fence_by_flag => fence.max(own),
@@ -928,23 +928,24 @@ mod tests {
     fn a_setting_never_shortens_the_fence_of_a_run() {
         let settings = |told: Option<(u64, bool)>| {
             let none = Settings::load(&Common::default(), &|_: &str| None).expect("settings");
-            let fence = told.map(|(seconds, _)| Duration::from_secs(seconds));
+            let fence = told.map(|(millis, _)| Duration::from_millis(millis));
             let fence_by_flag = told.is_some_and(|(_, by_flag)| by_flag);
             Settings { fence, fence_by_flag, ..none }
         };
         for (begun, told, rules) in [
-            ((300, false), None, 300),
-            ((300, false), Some((10, false)), 300),
-            ((300, false), Some((900, false)), 900),
-            ((300, true), Some((10, false)), 300),
-            ((300, true), Some((900, false)), 300),
-            ((300, true), Some((10, true)), 10),
-            ((300, false), Some((900, true)), 900),
+            ((300_000, false), None, 300_000),
+            ((300_000, false), Some((10, false)), 300_000),
+            ((300_000, false), Some((900_000, false)), 900_000),
+            ((300_000, true), Some((10, false)), 300_000),
+            ((300_000, true), Some((900_000, false)), 300_000),
+            ((300_000, true), Some((10, true)), 10),
+            ((300_000, false), Some((900_000, true)), 900_000),
+            ((100, true), None, 100),
+            ((1_999, false), Some((1_500, false)), 1_999),
         ] {
-            let (fence_seconds, fence_by_flag) = begun;
-            let begun = Options { fence_seconds, fence_by_flag, ..Options::default() };
+            let begun = settings(Some(begun)).options(&WaveArgs::default()).expect("options");
             let fence = settings(told).fence_of(&begun);
-            assert_eq!(fence, Duration::from_secs(rules), "{begun:?}, {told:?}");
+            assert_eq!(fence, Duration::from_millis(rules), "{begun:?}, {told:?}");
         }
     }
 

@@ -3,6 +3,8 @@
 //! What upper rooms own (a wave's header, a row's wishes) travels as JSON text: the ledger
 //! keeps it and does not read it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -67,12 +69,36 @@ pub struct Options {
     pub groups: Vec<String>,
     /// `--skip-ineligible`.
     pub skip_ineligible: bool,
-    /// How long a lost request may still take effect, in seconds.
+    /// How long a lost request may still take effect, in whole seconds, rounded up.
+    /// [`Options::fence`] has it exactly.
     pub fence_seconds: u64,
+    /// The same in milliseconds, rounded up; an older ledger lacks it.
+    pub fence_millis: Option<u64>,
     /// Whether `--fence` said so; else tapwave.toml or nobody did.
     pub fence_by_flag: bool,
     /// How the passes are to be mailed, if that was asked for.
     pub mail: Option<MailOptions>,
+}
+
+impl Options {
+    /// Keeps this fence, never a shorter one.
+    #[must_use]
+    pub fn fenced(self, fence: Duration) -> Self {
+        let up = |unit: Duration| fence.as_nanos().div_ceil(unit.as_nanos());
+        let whole = |units: u128| u64::try_from(units).unwrap_or(u64::MAX);
+        Self {
+            fence_seconds: whole(up(Duration::from_secs(1))),
+            fence_millis: Some(whole(up(Duration::from_millis(1)))),
+            ..self
+        }
+    }
+
+    /// How long a lost request may still take effect, as exactly as this ledger has it.
+    #[must_use]
+    pub fn fence(&self) -> Duration {
+        let seconds = Duration::from_secs(self.fence_seconds);
+        self.fence_millis.map_or(seconds, Duration::from_millis)
+    }
 }
 
 /// How a run's passes are mailed.
@@ -338,4 +364,33 @@ pub struct Unhanded {
     pub line: Line,
     /// Index of its recipient set.
     pub set: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fence_is_kept_exactly_and_never_shortened() {
+        for (fence, seconds, kept) in [
+            (Duration::ZERO, 0, Duration::ZERO),
+            (Duration::from_micros(1), 1, Duration::from_millis(1)),
+            (Duration::from_millis(100), 1, Duration::from_millis(100)),
+            (Duration::from_millis(1_500), 2, Duration::from_millis(1_500)),
+            (Duration::from_mins(5), 300, Duration::from_mins(5)),
+        ] {
+            let options = Options::default().fenced(fence);
+            // What an earlier tapwave reads.
+            assert_eq!(options.fence_seconds, seconds, "{fence:?}");
+            let text = serde_json::to_string(&options).expect("JSON");
+            let read: Options = serde_json::from_str(&text).expect("options");
+            assert_eq!(read.fence(), kept, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_fence_of_an_older_ledger_is_read() {
+        let older: Options = serde_json::from_str(r#"{"fenceSeconds":300}"#).expect("options");
+        assert_eq!(older.fence(), Duration::from_mins(5));
+    }
 }

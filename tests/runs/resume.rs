@@ -343,6 +343,13 @@ fn a_setting_never_shortens_the_fence_that_a_run_was_begun_with() {
     assert!(begun.elapsed() >= fence, "resumed after {:?}", begun.elapsed());
     site.assert_whole("behind the run's own fence");
 
+    // A part of a second counts too.
+    let fence = Duration::from_millis(2_900);
+    let site = with_one_lost(&["--fence", "2900ms"]);
+    let begun = Instant::now();
+    site.resume().exits(0);
+    assert!(begun.elapsed() >= fence, "resumed after {:?}", begun.elapsed());
+
     // What a flag had named is no setting's to lengthen either: nobody waits an hour here.
     let site = with_one_lost(&["--fence", "2s"]);
     settings(&site, "1h");

@@ -89,8 +89,7 @@ impl Odds {
             groups: Vec::new(),
             skip_ineligible: true,
             fence_seconds: fence.as_secs(),
-            fence_by_flag: false,
-            mail: None,
+            ..Options::default()
         };
         let busy = rng.u8(..3) > 0;
         Self {
