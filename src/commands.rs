@@ -188,7 +188,6 @@ impl World {
         needs: &[Need],
     ) -> Result<(Session, Option<String>), Failure> {
         let (session, grants) = self.sign_in(settings, base, needs).await?;
-        self.warn_of_fence(settings.fence);
         let session = Session { fence: settings.fence, ..session };
         Ok((session, grants.claims().and_then(|claims| claims.tenant.clone())))
     }
@@ -235,7 +234,7 @@ impl World {
         Ok((Session { may_read_groups, ..self.session(graph) }, grants))
     }
 
-    /// Said before anything is risked.
+    /// Said before anything is risked, by commands that wait out the fence of a run.
     fn warn_of_fence(&self, fence: Option<Duration>) {
         if fence.is_some_and(|fence| fence < limits::SHORT_FENCE) {
             self.report.warn(SHORT_FENCE);

@@ -282,6 +282,7 @@ pub(super) async fn check(
     somebody_can_read(&wanted, world, false)?;
     let base = settings.graph_or_global();
     let (session, _) = world.connect(settings, &base, &wanted.needs()).await?;
+    world.warn_of_fence(session.fence);
     let mut draft = Draft::scratch(world.clock.clone())?;
     let registry = world.registry()?;
     let issuers = |methods: &[_]| registry.issuers_by_name(methods);
@@ -341,6 +342,7 @@ pub(super) async fn run(
             return Err(failure);
         }
     };
+    world.warn_of_fence(session.fence);
     let about = RunAbout {
         name: folder.name(),
         tenant: tenant.or_else(|| settings.tenant.clone()),

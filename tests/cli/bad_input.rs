@@ -408,6 +408,21 @@ fn a_password_on_the_command_line() {
     assert_eq!((bench.everything(), bench.requests()), (before, requests));
 }
 
+// Case: a fence that protects from little. Who waits for none is not told of it.
+#[test]
+fn a_fence_that_is_short() {
+    let bench = Bench::of(1);
+    let warning = "so short a fence protects from little";
+    let short = |command: &[&str]| bench.tapwave(&[command, &["--fence", "1s"]].concat()).ends(0);
+    short(&["check", "wave.csv", "-r", KEY]).says([warning]);
+    short(&["run", "wave.csv", "-r", KEY]).says([warning]);
+    short(&["resume", "latest"]).says([warning]);
+    short(&["cleanup", "latest"]).says([warning]);
+    for command in [&["policy", "show"][..], &["cleanup", "--csv", "wave.csv", "--yes"]] {
+        short(command).hides(warning);
+    }
+}
+
 // Case: a question, and nobody there to answer it.
 #[test]
 fn a_question_without_a_terminal() {
