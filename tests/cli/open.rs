@@ -20,6 +20,17 @@ fn finished(count: usize) -> (Bench, Reader) {
     (bench, it)
 }
 
+impl Bench {
+    /// Where the program says that something of this folder lies. It knows its folder as the
+    /// system has it, with links resolved, but for Windows.
+    pub(crate) fn place(&self, name: &str) -> String {
+        let folder = self.path("");
+        let folder = if cfg!(windows) { folder } else { folder.canonicalize().expect("there") };
+        let place = std::path::absolute(folder.join(name)).expect("a place");
+        place.display().to_string()
+    }
+}
+
 /// The one handoff file of the one run.
 fn handoff(bench: &Bench) -> String {
     bench.runs()[0].join("handoff/passes.age").to_str().expect("a path in UTF-8").to_owned()
@@ -44,19 +55,23 @@ fn a_run_is_named_by_name_path_file_or_latest() {
 #[test]
 fn a_file_is_not_taken_for_the_name_of_a_run() {
     let (bench, it) = finished(1);
-    for (what, says) in [
-        ("nope.age", "hint: nothing is at /"),
-        ("handoff/nope", "hint: nothing is at /"),
-        ("nope.csv", "the handoff file, or a run's name"),
-    ] {
+    for what in ["nope.age", "handoff/nope", "nope.csv"] {
         let said = bench.tapwave(&["open", what, "-i", &it.file]).ends(2);
-        said.says([&format!("failed to open {what}: "), says]).hides("run called");
+        let hint = format!("hint: nothing is at {}; ", bench.place(what));
+        said.says([
+            &format!("failed to open {what}: "),
+            &hint,
+            "the handoff file, or a run's name",
+        ])
+        .hides("run called");
     }
     for command in ["status", "resume", "cleanup"] {
         let said = bench.tapwave(&[command, "here/nope"]).ends(2);
-        said.says(["/here/nope: nothing is there", "tapwave runs"]).hides("run called");
+        let nothing = format!("{}: nothing is there", bench.place("here/nope"));
+        said.says([&nothing, "tapwave runs"]).hides("run called");
         let said = bench.tapwave(&[command, "wave.csv"]).ends(2);
-        said.says(["/wave.csv: it is a file", "tapwave runs"]).hides("--run");
+        let a_file = format!("{}: it is a file", bench.place("wave.csv"));
+        said.says([&a_file, "tapwave runs"]).hides("--run");
     }
     let said = bench.tapwave(&["cleanup", "wave.csv"]).ends(2);
     said.says(["hint: tapwave cleanup --csv wave.csv"]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tapwave::rehearsal::options::Call;
 
+use crate::resume::typed_resume;
 use crate::site::Site;
 
 #[test]
@@ -17,7 +18,7 @@ fn the_first_stops_new_work_and_finishes_what_is_in_flight() {
         run.signal(signal);
         let told = run.end().exits(130);
         let summary = told.summary();
-        told.says("stopping: what is in flight is finished").says("/wave-run --auth token");
+        told.says("stopping: what is in flight is finished").says(&typed_resume(&site));
         let live = site.live().len();
         assert!(live < 40, "stopped before the end");
         assert_eq!(summary["sealed"], live, "{summary}");
@@ -55,7 +56,7 @@ fn the_second_leaves_at_once_and_keeps_what_was_committed() {
     std::thread::yield_now();
     run.signal(Signal::TERM);
     let told = run.end().exits(130);
-    told.says("left at once").says("wave-run --auth token carries on");
+    told.says("left at once").says(&format!("{} carries on", typed_resume(&site)));
     assert_eq!(site.count("sealed"), before, "nothing committed is lost");
     site.slow_down(Duration::ZERO);
     site.resume().exits(0);

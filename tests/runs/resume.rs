@@ -6,8 +6,17 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use tapwave::rehearsal::options::{Call, Fault, Faults, SecondPost};
+use tapwave::shown::shell_word;
 
 use crate::site::{Site, TOKEN};
+
+/// What the program tells to type to carry on with [`Site::folder`].
+pub(crate) fn typed_resume(site: &Site) -> String {
+    let folder = site.folder();
+    // As the program has it: with links resolved, but for Windows.
+    let folder = if cfg!(windows) { folder } else { folder.canonicalize().expect("there") };
+    format!("tapwave resume {} --auth token", shell_word(&folder.display().to_string(), "RUN"))
+}
 
 #[test]
 fn a_killed_run_is_carried_on_without_its_wave() {
@@ -33,7 +42,7 @@ fn failed_rows_get_another_chance() {
     let site = Site::with(4, |options| options.faults = faults);
     let told = site.run(&["--json"]).exits(4);
     assert_eq!(told.summary()["failed"], 1);
-    told.says("/wave-run --auth token");
+    told.says(&typed_resume(&site));
     assert_eq!(site.count("failed"), 1);
     site.assert_true("with a failed row");
     site.resume().exits(0);
@@ -123,7 +132,7 @@ fn somebody_elses_pass_on_an_unsettled_person_is_held_and_not_deleted() {
         site.until("the others have theirs", |site| site.live().len() == 3);
         let person = site.people[0].clone();
         let theirs = site.issue_elsewhere(&person);
-        run.end().exits(4).says("held").says("delete it").says("/wave-run --auth token");
+        run.end().exits(4).says("held").says("delete it").says(&typed_resume(&site));
         assert_eq!(site.live()[&person].0, theirs, "not deleted");
         assert_eq!(site.status(&[])[&person]["state"], "held");
         site.resume().exits(4).says("held");
@@ -188,7 +197,7 @@ fn a_pass_that_nobody_vouches_for_is_not_read_out() {
     site.resume().exits(5);
     let told = site.told(&["open", "wave-run", "-i", "id.txt", "--format", "json"]).exits(0);
     assert_eq!(told.out.trim(), "[]");
-    told.says("2 passes are not shown").says("/wave-run --auth token");
+    told.says("2 passes are not shown").says(&typed_resume(&site));
     site.change_token(crate::site::TOKEN);
     site.resume().exits(0);
     site.assert_whole("after the resume");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tapwave::rehearsal::options::{Call, Fault, Faults};
 
+use crate::resume::typed_resume;
 use crate::site::Site;
 
 /// An hour is never waited for here: a test that hangs is one that failed.
@@ -24,7 +25,7 @@ fn an_hour_ends_the_run_and_the_rest_is_resumed() {
         assert!(began.elapsed() < AT_ONCE, "{in_flight}: {:?}", began.elapsed());
         told.says("it wants to be left alone until 20")
             .says("Retry-After of 1h")
-            .says("wave-run --auth token carries on");
+            .says(&format!("{} carries on", typed_resume(&site)));
         let posts = site.seen(Call::Issue);
         let under_way = if in_flight == "1" { 5 } else { 10 };
         assert!(posts <= under_way, "{posts} knocked, {in_flight} in flight");
