@@ -61,7 +61,9 @@ async fn ledger(args: &OpenArgs, world: &World) -> Result<Ledger, Failure> {
     let path = Path::new(&args.what);
     let folder = world.registry()?.locate(&args.what).map_err(|error| match error {
         RegistryError::NothingThere(_) => {
-            Failure::unread(path, &io::ErrorKind::NotFound.into(), HANDOFF)
+            // In the system's own words, if it still has them.
+            let gone = path.metadata().err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
+            Failure::unread(path, &gone, HANDOFF)
         }
         found => or_a_file_of_it(found.into(), path, args),
     })?;

@@ -635,7 +635,7 @@ pub(super) fn desk(ledger: &Ledger, session: &Session) -> Desk {
         clock: session.clock.clone(),
         min_lifetime: about.policy.min_lifetime_minutes,
         existing: about.options.existing,
-        fence: session.fence.unwrap_or(Duration::from_secs(about.options.fence_seconds)),
+        fence: session.fence.unwrap_or(about.options.fence()),
         drain: session.drain.clone(),
     }
 }
