@@ -42,6 +42,9 @@ use crate::run::tidy::Tidied;
 use crate::run::{NoticeState, Notices, RowStatus, Summary};
 pub use crate::shown::escaped as shown;
 
+/// Longest command beside which those of the others are lined up, in characters.
+const TABLE_COLUMN: usize = 60;
+
 /// How much to say, and in which form.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Manner {
@@ -168,11 +171,18 @@ impl Report {
 
     /// What to type next, each a line.
     pub fn next(&self, commands: &[(String, &str)]) {
-        let width = commands.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
+        self.table("next: ", commands);
+    }
+
+    /// Commands and what they do, side by side behind a lead on the first line. A long command
+    /// does not push away what the others do.
+    pub(crate) fn table(&self, lead: &str, commands: &[(String, &str)]) {
+        let lengths = commands.iter().map(|(command, _)| command.chars().count());
+        let width = lengths.filter(|length| *length <= TABLE_COLUMN).max().unwrap_or_default();
+        let indent = lead.chars().count();
         for (index, (command, why)) in commands.iter().enumerate() {
-            let lead = if index == 0 { "next: " } else { "      " };
-            let pad = width - command.chars().count();
-            self.say(format_args!("{lead}{command}{:pad$}   {why}", ""));
+            let lead = if index == 0 { lead } else { "" };
+            self.say(format_args!("{lead:indent$}{command:width$}   {why}"));
         }
     }
 

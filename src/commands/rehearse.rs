@@ -346,10 +346,7 @@ fn teach(args: &RehearseArgs, issued: u64, settings: &Settings, world: &World) {
         ("tapwave open latest -i key.txt".to_owned(), "reads the passes"),
         (format!("tapwave cleanup latest{options}"), "removes every pass when the wave is over"),
     ];
-    let width = steps.iter().map(|(command, _)| command.chars().count()).max().unwrap_or_default();
-    for (command, why) in steps {
-        report.say(format_args!("  {command:<width$}   {why}"));
-    }
+    report.table("  ", &steps);
 }
 
 fn invent(path: &Path, rows: u64) -> std::io::Result<()> {
