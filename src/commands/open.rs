@@ -35,8 +35,7 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     let path = Path::new(&args.what);
     let opening = Opening::begin(shape(args.format, world), only.clone(), output)?;
     let (rows, see) = if path.is_file() {
-        let given = typed::identities(&args.identities);
-        let all = format!("tapwave open {}{given}", typed::file(path));
+        let all = typed::open_file(path, &args.identities);
         (file(path, opening, &identities)?, all)
     } else {
         let ledger = ledger(args, world).await?;
@@ -77,8 +76,7 @@ fn or_a_file_of_it(mut failure: Failure, folder: &Path, args: &OpenArgs) -> Fail
     let files = entries.map(|entry| folder.join(entry.file_name()));
     let handoff = files.filter(|path| path.extension().is_some_and(|it| it == "age")).min();
     if let Some(file) = handoff {
-        let given = typed::identities(&args.identities);
-        let open = format!("tapwave open {}{given}", typed::file(&file));
+        let open = typed::open_file(&file, &args.identities);
         failure
             .told
             .hints

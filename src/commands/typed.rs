@@ -143,6 +143,11 @@ pub(super) fn options_of_no_run(common: &Common) -> String {
     words.0
 }
 
+/// The command that opens a file with these identities.
+pub(super) fn open_file(path: &Path, identities: &[PathBuf]) -> String {
+    format!("tapwave open {}{}", file(path), self::identities(identities))
+}
+
 /// Identity files as they are typed; each begins with a blank.
 pub(super) fn identities(paths: &[PathBuf]) -> String {
     let mut words = Words(String::new());
