@@ -56,7 +56,7 @@
 //! | 4 | [`ledger`], [`roster`], [`letter`] | the durable record; CSV to rows; a mail's bytes |
 //! | 3 | [`vault`], [`pace`] | plaintext; when to send |
 //! | 2 | [`progress`] | how the lower rooms tell how it goes |
-//! | 1 | [`ids`], [`clock`], [`exit`], [`shown`] | words of one kind; what may be shown |
+//! | 1 | [`ids`], [`clock`], [`effect`], [`exit`], [`shown`] | words of one kind; what may be shown |
 //! | 0 | [`limits`] | every bound, with its reason |
 //!
 //! `tests/tidy.rs` reads this table and holds the code to it.
@@ -66,6 +66,7 @@ pub mod cli;
 pub mod clock;
 pub mod commands;
 pub mod courier;
+pub mod effect;
 pub mod exit;
 pub mod graph;
 pub mod ids;
