@@ -52,6 +52,12 @@ struct Flags {
     /// Refuse a second pass instead of replacing the first
     #[arg(long)]
     reject_second: bool,
+    /// Lists show passes this long after they were made, and until this long after their end
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    list_lag: Option<Duration>,
+    /// Take every token for one of another tenant: nobody is known
+    #[arg(long)]
+    another_tenant: bool,
     /// Make codes that hurt careless readers
     #[arg(long)]
     nasty_codes: bool,
@@ -130,6 +136,11 @@ fn options(flags: &Flags) -> Result<Options, Failed> {
     if flags.reject_second {
         options.second_post = SecondPost::Rejected;
     }
+    if let Some(lag) = flags.list_lag.map(Latency::of) {
+        options.replication.unlisted_after_create = lag;
+        options.replication.listed_after_end = lag;
+    }
+    options.another_tenant |= flags.another_tenant;
     if flags.nasty_codes {
         options.code_style = CodeStyle::Nasty;
     }

@@ -20,9 +20,12 @@ mod memory;
 pub mod options;
 mod passes;
 mod policy;
+mod replica;
 mod serve;
 mod target;
 mod tenant;
+#[cfg(test)]
+mod tests;
 mod throttle;
 mod wave;
 

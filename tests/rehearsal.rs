@@ -12,7 +12,8 @@ use tapwave::clock::{Clock, later};
 use tapwave::graph::transport::{Broken, Method, Request, Response, Transport};
 use tapwave::ids::ClientRequestId;
 use tapwave::rehearsal::options::{
-    Call, CodeStyle, Fault, Faults, Latency, Limit, NextLink, RetryAfter, SecondPost, Throttle,
+    Act, Call, CodeStyle, Fault, Faults, Intervention, Latency, Limit, NextLink, Replication,
+    RetryAfter, SecondPost, Throttle,
 };
 use tapwave::rehearsal::{
     Event, InMemory, Options, Shown, Target, Tenant, Unusable, Usability, User,
@@ -64,7 +65,7 @@ fn replay(tenant: &Tenant) -> (BTreeMap<String, String>, HashMap<String, Shown>)
                 assert_eq!(before, None, "a second pass beside the first");
                 assert_eq!(codes.insert(code.clone(), *shown), None, "a code was made twice");
             }
-            Event::Replaced { method } | Event::Deleted { method } => {
+            Event::Replaced { method } | Event::Deleted { method, .. } => {
                 assert_eq!(live.remove(&user).as_ref(), Some(method), "what died did not live");
                 assert!(dead.insert(method.clone()), "it died twice");
             }
@@ -75,7 +76,7 @@ fn replay(tenant: &Tenant) -> (BTreeMap<String, String>, HashMap<String, Shown>)
 }
 
 fn any_fault(rng: &mut fastrand::Rng) -> Fault {
-    match rng.u8(..11) {
+    match rng.u8(..15) {
         0 => Fault::Unreachable,
         1 => Fault::LostBefore,
         2 => Fault::LostAfter,
@@ -86,6 +87,10 @@ fn any_fault(rng: &mut fastrand::Rng) -> Fault {
         7 => Fault::Throttled { retry_after: Some("2".into()) },
         8 => Fault::TokenExpired,
         9 => Fault::Forbidden,
+        10 => Fault::MethodUnknown,
+        11 => Fault::Unlisted,
+        12 => Fault::Twice { by: Duration::from_secs(rng.u64(..60)) },
+        13 => Fault::OtherId { deletable: rng.bool() },
         _ => Fault::UserUnknown,
     }
 }
@@ -99,6 +104,16 @@ fn any_options(seed: u64, rng: &mut fastrand::Rng) -> Options {
     options.code_style = if rng.bool() { CodeStyle::Plain } else { CodeStyle::Nasty };
     options.clock_offset = SignedDuration::from_secs(rng.i64(-90..90));
     options.throttles.pass_writes = Throttle::of(limit);
+    let mut lag = || Latency::up_to(Duration::from_secs(rng.u64(..60)));
+    options.replication = Replication {
+        unlisted_after_create: lag(),
+        listed_after_end: lag(),
+        unknown_after_create: lag(),
+        rejects_after_end: lag(),
+    };
+    options.interventions = [Act::Replace, Act::Delete]
+        .map(|act| Intervention { users: Vec::new(), probability: 0.1, after: lag().most, act })
+        .into();
     options
 }
 
@@ -208,6 +223,10 @@ fn each_fault_does_what_its_name_says() {
         (Fault::TokenExpired, Some(401), 0),
         (Fault::Forbidden, Some(403), 0),
         (Fault::UserUnknown, Some(404), 0),
+        (Fault::MethodUnknown, Some(201), 1),
+        (Fault::Unlisted, Some(201), 1),
+        (Fault::Twice { by: Duration::ZERO }, Some(201), 1),
+        (Fault::OtherId { deletable: true }, Some(201), 1),
     ] {
         let mut tenant = tenant_of(&[ADA], Faults::default().at(Call::Issue, 1, fault.clone()));
         let answer = tenant.handle(epoch(), &issue(ADA));

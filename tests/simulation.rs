@@ -1,7 +1,8 @@
 //! Promises that whatever breaks, no pass is lost, issued twice, or dead: thousands of short
 //! stories under virtual time, each from one seed, judged by the simulated tenant's own log.
 //!
-//! `TAPWAVE_SEED=n` tells one story again, `TAPWAVE_SEEDS=count` tells so many. All that is
+//! `TAPWAVE_SEED=n` tells one story again, `TAPWAVE_SEEDS=count` tells so many; with
+//! `TAPWAVE_LAGS=1`, in a tenant that also misleads about what there is. All that is
 //! drawn comes from the seed; how writes fall into groups is the machine's affair, so that a
 //! story killed at the n-th poll may end a moment earlier or later the next time.
 
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::future::{Future, poll_fn};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tapwave::graph::Graph;
 use tapwave::ledger::{Access, Draft, Faults, Ledger, LedgerError, RunFolder, Standing};
 use tapwave::pace::{Pace, PaceOptions};
 use tapwave::progress::Deaf;
-use tapwave::rehearsal::InMemory;
+use tapwave::rehearsal::{Entry, Event, InMemory};
 use tapwave::run::intake::{self, RunAbout};
 use tapwave::run::tidy::Tidied;
 use tapwave::run::{Session, issuing, tidy};
@@ -105,7 +106,6 @@ struct Story {
     witness: Witness,
     identity: NewIdentity,
     began: Timestamp,
-    foreign: Arc<Mutex<HashSet<String>>>,
     home: TempDir,
 }
 
@@ -138,7 +138,6 @@ impl Story {
             tenant,
             witness,
             identity: keygen(epoch()),
-            foreign: Arc::default(),
             home,
             odds,
         }
@@ -185,6 +184,7 @@ impl Story {
     fn calm(&self) {
         self.tenant.with(|tenant, _| {
             tenant.options_mut().faults = tapwave::rehearsal::options::Faults::default();
+            tenant.options_mut().interventions.clear();
         });
     }
 
@@ -300,8 +300,7 @@ impl Story {
             let upn = &self.odds.upns[rng.usize(..self.odds.upns.len())];
             match rng.u8(..4) {
                 0 => {
-                    let made = self.tenant.with(|tenant, now| tenant.issue_elsewhere(now, upn));
-                    self.foreign.lock().expect("whole").extend(made);
+                    self.tenant.with(|tenant, now| tenant.issue_elsewhere(now, upn));
                 }
                 1 => {
                     // Whether it works is their affair.
@@ -332,10 +331,19 @@ impl Story {
         wrong
     }
 
+    /// The passes that were made by somebody else.
+    fn foreign(&self) -> HashSet<String> {
+        let elsewhere = |entry: &Entry| match &entry.event {
+            Event::Minted { method, elsewhere: true, .. } => Some(method.clone()),
+            _ => None,
+        };
+        self.tenant.with(|tenant, _| tenant.log().iter().filter_map(elsewhere).collect())
+    }
+
     fn judge(&self) -> Judge<'_> {
         Judge {
             tenant: &self.tenant,
-            foreign: self.foreign.lock().expect("whole").clone(),
+            foreign: self.foreign(),
             existing: self.odds.options.existing,
             identity: &self.identity,
             began: self.began,

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::answer::{Refusal, precise};
 use super::passes::LivePass;
+use super::replica::Replica;
 use crate::ids::{GroupId, UserId};
 
 /// A user as the directory keeps one; its moments are in the tenant's time. Everything may
@@ -111,6 +112,8 @@ pub(super) struct Person {
     pub(super) id: UserId,
     pub(super) user: User,
     pub(super) pass: Option<LivePass>,
+    /// What reads show of it.
+    pub(super) replica: Replica,
     groups: Vec<Edge>,
 }
 
@@ -160,7 +163,8 @@ impl Directory {
         }
         self.by_upn.insert(key, self.people.len());
         self.by_id.insert(id, self.people.len());
-        self.people.push(Person { id, user, pass: None, groups: Vec::new() });
+        let replica = Replica::default();
+        self.people.push(Person { id, user, pass: None, replica, groups: Vec::new() });
         id
     }
 

@@ -24,6 +24,13 @@ pub struct Options {
     pub faults: Faults,
     /// How long a whole round trip takes.
     pub latency: Latency,
+    /// How far the replicas that answer for passes are behind.
+    pub replication: Replication,
+    /// What other people do with passes that were asked for.
+    pub interventions: Vec<Intervention>,
+    /// The caller's token is of another tenant, at the same address: of these users and groups
+    /// nobody is known.
+    pub another_tenant: bool,
     /// Leaves `isUsable` out of every pass, as some tenants do.
     pub omit_is_usable: bool,
     /// Users added through [`crate::rehearsal::Tenant::hire`] answer 404 for so long.
@@ -59,6 +66,9 @@ impl Default for Options {
             throttles: Throttles::default(),
             faults: Faults::default(),
             latency: Latency::default(),
+            replication: Replication::default(),
+            interventions: Vec::new(),
+            another_tenant: false,
             omit_is_usable: false,
             appear_delay: Duration::ZERO,
             membership_lag: Duration::ZERO,
@@ -115,7 +125,7 @@ pub enum NextLink {
     Elsewhere(String),
 }
 
-/// Bounds of a round trip; each is drawn evenly between them.
+/// Bounds of a round trip, or of a replica's delay; each is drawn evenly between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latency {
@@ -133,6 +143,68 @@ impl Latency {
     pub const fn of(time: Duration) -> Self {
         Self { least: time, most: time }
     }
+
+    /// Each takes another time, up to `most`.
+    #[must_use]
+    pub const fn up_to(most: Duration) -> Self {
+        Self { least: Duration::ZERO, most }
+    }
+
+    /// One of them. The dice stay where they are when nothing is left to chance.
+    pub(super) fn draw(&self, rng: &mut fastrand::Rng) -> Duration {
+        if self.most <= self.least {
+            return self.least;
+        }
+        self.least + (self.most - self.least).mul_f64(rng.f64())
+    }
+}
+
+/// How far the replicas that answer for passes are behind the truth, on the tenant's clock.
+/// Each delay is drawn once for each pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replication {
+    /// After it was made, a pass is missing from the list, and from GET by its id, for so long.
+    pub unlisted_after_create: Latency,
+    /// After it was deleted or replaced, it is listed for so long, unless a newer one is.
+    pub listed_after_end: Latency,
+    /// After it was made, DELETE by its id answers 404 for so long, naming the pass.
+    pub unknown_after_create: Latency,
+    /// After it was deleted, [`SecondPost::Rejected`] goes by it for so long.
+    pub rejects_after_end: Latency,
+}
+
+/// Somebody else, at the helpdesk or on another machine, who acts on passes made by POST.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Intervention {
+    /// Whose passes, by UPN or id; everybody's when empty.
+    #[serde(default)]
+    pub users: Vec<String>,
+    /// How many of them, from 0, none, to 1, all.
+    #[serde(default = "always")]
+    pub probability: f64,
+    /// How long after the pass was made.
+    #[serde(with = "spell::required")]
+    pub after: Duration,
+    /// What is done, if the pass is still there.
+    pub act: Act,
+}
+
+/// What is done to a pass by somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Act {
+    /// A pass of theirs takes its place.
+    Replace,
+    /// It is deleted.
+    Delete,
+    /// The policy excludes its user, so that it says `DisabledByPolicy`.
+    Disable,
+}
+
+fn always() -> f64 {
+    1.0
 }
 
 /// The limits, one for each budget that Graph is known or feared to keep apart.
@@ -297,9 +369,36 @@ pub struct Chance {
     #[serde(default)]
     pub on: Option<Call>,
     /// From 0, never, to 1, always.
+    #[serde(default = "always")]
     pub probability: f64,
     /// What happens.
     pub fault: Fault,
+    /// The users whose calls it may hit, by UPN or id; any when empty.
+    #[serde(default)]
+    pub users: Vec<String>,
+    /// It ends so long after the first call that it may hit; never when left out.
+    #[serde(default, with = "spell::optional")]
+    pub lasts: Option<Duration>,
+}
+
+impl Chance {
+    /// A fault that hits `on` with a probability; every call when `on` is none.
+    #[must_use]
+    pub fn new(on: impl Into<Option<Call>>, probability: f64, fault: Fault) -> Self {
+        Self { on: on.into(), probability, fault, users: Vec::new(), lasts: None }
+    }
+
+    /// It hits the calls about these users alone.
+    #[must_use]
+    pub fn about<U: Into<String>>(self, users: impl IntoIterator<Item = U>) -> Self {
+        Self { users: users.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// It ends so long after the first call that it may hit.
+    #[must_use]
+    pub fn lasting(self, lasts: Duration) -> Self {
+        Self { lasts: Some(lasts), ..self }
+    }
 }
 
 /// A fault for one request.
@@ -317,8 +416,14 @@ pub struct Aim {
 impl Faults {
     /// Adds a fault that hits `on` with a probability; every call when `on` is none.
     #[must_use]
-    pub fn with(mut self, on: impl Into<Option<Call>>, probability: f64, fault: Fault) -> Self {
-        self.chances.push(Chance { on: on.into(), probability, fault });
+    pub fn with(self, on: impl Into<Option<Call>>, probability: f64, fault: Fault) -> Self {
+        self.also(Chance::new(on, probability, fault))
+    }
+
+    /// Adds a fault by chance.
+    #[must_use]
+    pub fn also(mut self, chance: Chance) -> Self {
+        self.chances.push(chance);
         self
     }
 
@@ -370,6 +475,22 @@ pub enum Fault {
     TokenExpired,
     /// 403: the caller lacks the permission.
     Forbidden,
-    /// 404 for a user who exists.
+    /// 404 for a user who exists, from a replica that does not know the user.
     UserUnknown,
+    /// 404 for a pass that exists, from a replica that does not know the pass; of calls that
+    /// name one.
+    MethodUnknown,
+    /// An empty list, from a replica that knows none of the objects.
+    Unlisted,
+    /// A gateway executes it a second time, so long after the first; the answer is the first's.
+    Twice {
+        /// From the first execution to the second.
+        #[serde(with = "spell::required")]
+        by: Duration,
+    },
+    /// The 201 of a pass carries an id that no list will show.
+    OtherId {
+        /// DELETE by that id works all the same; else it answers 404.
+        deletable: bool,
+    },
 }

@@ -76,6 +76,11 @@ pub enum Event {
         start: Timestamp,
         /// Good for one sign-in.
         one_time: bool,
+        /// The id in the 201, if it is another than the one the pass has.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        told: Option<String>,
+        /// Somebody else made it.
+        elsewhere: bool,
     },
     /// A newer one took its place.
     Replaced {
@@ -86,6 +91,8 @@ pub enum Event {
     Deleted {
         /// Its id.
         method: String,
+        /// Somebody else did it.
+        elsewhere: bool,
     },
     /// Somebody signed in with it.
     Used {

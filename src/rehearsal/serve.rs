@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::answer::{Refusal, Reply};
 use super::listing::{Filter, Item};
-use super::passes::{Event, Usability, Wish, object};
+use super::passes::{Event, LivePass, Wish, object};
 use super::target::Target;
-use super::tenant::{Mail, Tenant, Visit, context};
+use super::tenant::{Mail, Origin, Tenant, Visit, context};
 use crate::clock::earlier;
 use crate::graph::transport::{Method, Request};
 use crate::limits;
@@ -20,6 +20,16 @@ const USER_CAST: &str = "microsoft.graph.user";
 
 impl Tenant {
     pub(super) fn serve(&mut self, visit: &Visit, request: &Request, target: &Target) -> Served {
+        if !self.options.another_tenant {
+            return self.serve_here(visit, request, target);
+        }
+        let home = std::mem::take(&mut self.directory);
+        let served = self.serve_here(visit, request, target);
+        self.directory = home;
+        served
+    }
+
+    fn serve_here(&mut self, visit: &Visit, request: &Request, target: &Target) -> Served {
         let body = request.body.as_deref();
         match (request.method, target.path().as_slice()) {
             (Method::Post, ["$batch"]) => self.batch(visit, request),
@@ -68,20 +78,29 @@ impl Tenant {
         let person = self.directory.find(user, visit.now)?;
         match (request.method, rest) {
             (Method::Get, []) => {
-                let pass: Vec<_> = self.show_pass(person, visit.now, false).into_iter().collect();
+                let pass = self.listed(person, visit.now);
+                let pass: Vec<_> = pass
+                    .map(|pass| self.show(pass, person, visit.now, false))
+                    .into_iter()
+                    .collect();
                 let what = format!("users('{user}')/authentication/temporaryAccessPassMethods");
                 let context = context(&self.options.base, &what);
                 Ok(Reply::json(200, json!({"@odata.context": context, "value": pass})))
             }
             (Method::Get, [method]) => {
-                self.held(person, method)?;
-                let pass = self.show_pass(person, visit.now, false);
-                Ok(Reply::json(200, self.entity(user, pass.unwrap_or_default())))
+                let listed = self.listed(person, visit.now).filter(|pass| pass.method == **method);
+                let shown = listed.map(|pass| self.show(pass, person, visit.now, false));
+                let shown = shown.ok_or_else(|| self.no_method(method))?;
+                Ok(Reply::json(200, self.entity(user, shown)))
             }
             (Method::Delete, [method]) => {
                 self.not_an_admin(person)?;
-                self.held(person, method)?;
-                self.drop_pass(visit.now, person, |method| Event::Deleted { method });
+                let holder = self.directory.person(person);
+                if !holder.replica.deletes(holder.pass.as_ref(), method, visit.now) {
+                    return Err(self.no_method(method));
+                }
+                let deleted = |method| Event::Deleted { method, elsewhere: false };
+                self.drop_pass(visit.now, person, deleted);
                 Ok(Reply::empty(204))
             }
             (Method::Post, []) => self.issue(visit, person, user, request.body.as_deref()),
@@ -105,15 +124,21 @@ impl Tenant {
             ));
         }
         let wish = wish?;
-        let held = self.directory.person(person).pass.is_some();
+        let holder = self.directory.person(person);
+        let held = holder.pass.is_some() || holder.replica.still_counts(visit.now);
         if held && self.options.second_post == super::options::SecondPost::Rejected {
             return Err(Refusal::method(
                 "A Temporary Access Pass already exists for this user. Delete the existing pass \
                  before adding another.",
             ));
         }
-        self.mint_pass(visit.now, person, wish, visit.shown);
-        let pass = self.show_pass(person, visit.now, true).unwrap_or_default();
+        self.mint_pass(visit.now, person, wish, &Origin::Asked(visit.clone()));
+        let holder = self.directory.person(person);
+        let pass = holder.pass.as_ref().map(|pass| self.show(pass, person, visit.now, true));
+        let mut pass = pass.unwrap_or_default();
+        if let Some(id) = holder.replica.other_id() {
+            pass.insert("id".into(), json!(id));
+        }
         Ok(Reply::json(201, self.entity(user, pass)))
     }
 
@@ -123,21 +148,28 @@ impl Tenant {
         Value::Object(pass)
     }
 
-    fn show_pass(&self, person: usize, now: Timestamp, code: bool) -> Option<Map<String, Value>> {
-        let pass = self.directory.person(person).pass.as_ref()?;
-        let usability: Usability = pass.usability(self.in_scope(person, now), now);
-        Some(pass.shown(usability, self.options.omit_is_usable, code))
+    /// The pass that reads show of a user.
+    fn listed(&self, person: usize, now: Timestamp) -> Option<&LivePass> {
+        let holder = self.directory.person(person);
+        holder.replica.listed(holder.pass.as_ref(), now)
     }
 
-    /// That the user's pass has this id.
-    fn held(&mut self, person: usize, method: &str) -> Result<(), Refusal> {
-        let pass = self.directory.person(person).pass.as_ref();
-        if pass.is_some_and(|pass| pass.method == method) {
-            return Ok(());
-        }
+    fn show(
+        &self,
+        pass: &LivePass,
+        person: usize,
+        now: Timestamp,
+        code: bool,
+    ) -> Map<String, Value> {
+        let usability = pass.usability(self.in_scope(person, now), now);
+        pass.shown(usability, self.options.omit_is_usable, code)
+    }
+
+    /// 404 for a pass.
+    fn no_method(&mut self, method: &str) -> Refusal {
         // Nobody has written down which of Graph's two codes this is.
         let code = if self.rng.bool() { "resourceNotFound" } else { "Request_ResourceNotFound" };
-        Err(Refusal { code, twice: true, ..Refusal::missing(method) })
+        Refusal { code, twice: true, ..Refusal::missing(method) }
     }
 
     fn not_an_admin(&self, person: usize) -> Result<(), Refusal> {

@@ -13,9 +13,9 @@ use uuid::Uuid;
 use super::answer::{Answer, Body, Refusal, Reply, response, shifted};
 use super::codes::Mint;
 use super::directory::{Directory, User};
-use super::faults::{Budget, Counter, classify, cost};
+use super::faults::{Budget, Called, Counter, classify, cost, is_named};
 use super::listing::Chains;
-use super::options::{Call, Fault, Options};
+use super::options::{Act, Call, Fault, Options};
 use super::passes::{Entry, Event, LivePass, Shown, Usability, Wish};
 use super::policy::{ALL_USERS, PassPolicy, Target as Scope, TargetKind};
 use super::target::Target;
@@ -38,8 +38,8 @@ pub struct Tenant {
     counter: Counter,
     log: Vec<Entry>,
     tally: Tally,
-    /// Requests that will have their effect later, by when and in which order.
-    pending: BTreeMap<(Timestamp, u64), Request>,
+    /// What will happen later, by when and in which order.
+    pending: BTreeMap<(Timestamp, u64), Due>,
     sequence: u64,
     /// The latest moment the tenant has seen; it never goes back.
     latest: Timestamp,
@@ -84,6 +84,22 @@ pub enum Unusable {
     Because(Usability),
 }
 
+/// What is to happen later.
+enum Due {
+    /// A request has its effect.
+    Request(Request),
+    /// Somebody acts on a user's pass, if it is still this one.
+    Act { person: usize, method: String, act: Act },
+}
+
+/// Who makes a pass.
+pub(super) enum Origin {
+    /// A POST.
+    Asked(Visit),
+    /// Somebody else.
+    Elsewhere,
+}
+
 /// The circumstances under which a request is served.
 #[derive(Debug, Clone)]
 pub(super) struct Visit {
@@ -93,6 +109,8 @@ pub(super) struct Visit {
     pub(super) back: Duration,
     /// How much of the answer the caller will see.
     pub(super) shown: Shown,
+    /// The 201 carries another id than the pass has, and whether DELETE takes it.
+    pub(super) other_id: Option<bool>,
     /// Told in the header and in errors.
     pub(super) request_id: String,
 }
@@ -134,7 +152,7 @@ impl Tenant {
         self.tally.requests += 1;
         let back = self.way();
         let request_id = self.fresh_id().to_string();
-        let visit = Visit { now, back, shown: Shown::Whole, request_id };
+        let visit = Visit { now, back, shown: Shown::Whole, other_id: None, request_id };
         let course = self.run(&visit, request);
         // The date is that of the answer's departure, within the second of the effect.
         let answered = |reply| response(reply, now, visit.request_id);
@@ -157,11 +175,7 @@ impl Tenant {
 
     /// How long a request is under way before it reaches the tenant: half a round trip.
     pub fn way(&mut self) -> Duration {
-        let (least, most) = (self.options.latency.least, self.options.latency.most);
-        if most.is_zero() && least.is_zero() {
-            return Duration::ZERO;
-        }
-        (least + most.saturating_sub(least).mul_f64(self.rng.f64())) / 2
+        self.options.latency.draw(&mut self.rng) / 2
     }
 
     /// Everything that happened to passes, oldest first.
@@ -252,7 +266,7 @@ impl Tenant {
         let now = self.arrive(now);
         let Some(index) = self.directory.index(upn) else { return false };
         self.directory.person_mut(index).user.appears_at = Timestamp::MAX;
-        self.drop_pass(now, index, |method| Event::Deleted { method });
+        self.drop_pass(now, index, |method| Event::Deleted { method, elsewhere: true });
         true
     }
 
@@ -290,13 +304,17 @@ impl Tenant {
     pub fn issue_elsewhere(&mut self, now: Timestamp, name: &str) -> Option<String> {
         let now = self.arrive(now);
         let index = self.directory.index(name)?;
+        self.replace(now, index);
+        self.directory.person(index).pass.as_ref().map(|pass| pass.method.clone())
+    }
+
+    fn replace(&mut self, now: Timestamp, person: usize) {
         let wish = Wish {
             start: now,
             lifetime_minutes: self.policy.default_lifetime,
             one_time: self.policy.one_time,
         };
-        self.mint_pass(now, index, wish, Shown::Never);
-        self.directory.person(index).pass.as_ref().map(|pass| pass.method.clone())
+        self.mint_pass(now, person, wish, &Origin::Elsewhere);
     }
 
     /// Somebody signs in with the user's pass.
@@ -343,7 +361,7 @@ impl Tenant {
     }
 
     /// Makes a pass in place of any that is there.
-    pub(super) fn mint_pass(&mut self, now: Timestamp, person: usize, wish: Wish, shown: Shown) {
+    pub(super) fn mint_pass(&mut self, now: Timestamp, person: usize, wish: Wish, origin: &Origin) {
         self.drop_pass(now, person, |method| Event::Replaced { method });
         let length = usize::try_from(self.policy.default_length).unwrap_or(8);
         let pass = LivePass {
@@ -355,6 +373,11 @@ impl Tenant {
             one_time: wish.one_time,
             used: false,
         };
+        let (shown, other_id) = match origin {
+            Origin::Asked(visit) => (visit.shown, visit.other_id),
+            Origin::Elsewhere => (Shown::Never, None),
+        };
+        let other_id = other_id.map(|deletable| (self.fresh_id().to_string(), deletable));
         let event = Event::Minted {
             method: pass.method.clone(),
             code: pass.code.clone(),
@@ -362,9 +385,52 @@ impl Tenant {
             lifetime_minutes: pass.lifetime_minutes,
             start: pass.start,
             one_time: pass.one_time,
+            told: other_id.as_ref().map(|(id, _)| id.clone()),
+            elsewhere: matches!(origin, Origin::Elsewhere),
         };
-        self.directory.person_mut(person).pass = Some(pass);
+        let lags = self.options.replication;
+        let method = pass.method.clone();
+        let holder = self.directory.person_mut(person);
+        holder.replica.begin(now, other_id, &lags, &mut self.rng);
+        holder.pass = Some(pass);
         self.write(now, person, event);
+        if matches!(origin, Origin::Asked(_)) {
+            self.expect_others(now, person, &method);
+        }
+    }
+
+    /// Notes what other people will do with a pass.
+    fn expect_others(&mut self, now: Timestamp, person: usize, method: &str) {
+        for index in 0..self.options.interventions.len() {
+            let plan = &self.options.interventions[index];
+            let holder = self.directory.person(person);
+            let (upn, id) = (&holder.user.upn, holder.id.to_string());
+            let meant =
+                plan.users.is_empty() || plan.users.iter().any(|name| is_named(name, upn, &id));
+            let (due, act) = (later(now, plan.after), plan.act);
+            if meant && (plan.probability >= 1.0 || self.rng.f64() < plan.probability) {
+                self.put_off(due, Due::Act { person, method: method.to_owned(), act });
+            }
+        }
+    }
+
+    fn intervene(&mut self, now: Timestamp, person: usize, method: &str, act: Act) {
+        let holder = self.directory.person(person);
+        if holder.pass.as_ref().is_none_or(|pass| pass.method != method) {
+            return;
+        }
+        match act {
+            Act::Replace => self.replace(now, person),
+            Act::Delete => {
+                self.drop_pass(now, person, |method| Event::Deleted { method, elsewhere: true });
+            }
+            Act::Disable => {
+                let scope = Scope::user(holder.id);
+                if !self.policy.exclude.contains(&scope) {
+                    self.policy.exclude.push(scope);
+                }
+            }
+        }
     }
 
     /// Ends a pass, if there is one.
@@ -374,8 +440,12 @@ impl Tenant {
         person: usize,
         event: impl FnOnce(String) -> Event,
     ) {
-        if let Some(pass) = self.directory.person_mut(person).pass.take() {
-            self.write(now, person, event(pass.method));
+        let lags = self.options.replication;
+        let holder = self.directory.person_mut(person);
+        if let Some(pass) = holder.pass.take() {
+            let method = pass.method.clone();
+            holder.replica.end(now, pass, &lags, &mut self.rng);
+            self.write(now, person, event(method));
         }
     }
 
@@ -389,7 +459,7 @@ impl Tenant {
             }
         };
         let call = classify(request.method, &target);
-        let fault = self.counter.draw(&self.options.faults, &mut self.rng, call);
+        let fault = self.draw_fault(visit.now, call, &target);
         if let Some(course) = self.forestall(fault.as_ref(), visit, request, &target) {
             return course;
         }
@@ -402,9 +472,18 @@ impl Tenant {
             Some(Fault::Truncated | Fault::Garbled) => Shown::Partly,
             _ => Shown::Whole,
         };
-        let visit = Visit { shown: visit.shown.min(seen), ..visit.clone() };
+        let other_id = match fault {
+            Some(Fault::OtherId { deletable }) => Some(deletable),
+            _ => None,
+        };
+        let visit = Visit { shown: visit.shown.min(seen), other_id, ..visit.clone() };
         let reply = Reply { load, ..self.act(&visit, request, &target) };
         match fault {
+            Some(Fault::Twice { by }) => {
+                self.put_off(later(visit.now, by), Due::Request(request.clone()));
+                Course::Whole(reply)
+            }
+            Some(Fault::Unlisted) => Course::Whole(emptied(reply)),
             Some(Fault::LostAfter) => Course::Lost,
             Some(Fault::Truncated) => Course::Cut(reply),
             Some(Fault::Garbled) => Course::Whole(garbled(reply)),
@@ -413,6 +492,22 @@ impl Tenant {
             }
             _ => Course::Whole(reply),
         }
+    }
+
+    fn draw_fault(&mut self, at: Timestamp, call: Call, target: &Target) -> Option<Fault> {
+        let name = match target.path().as_slice() {
+            ["users", name, ..] => Some(*name),
+            _ => None,
+        };
+        let person = name.and_then(|name| self.directory.index(name));
+        let person = person.map(|index| self.directory.person(index));
+        let id = person.map(|person| person.id.to_string());
+        // Whoever is not known goes by the name that was used.
+        let user = match (person, &id) {
+            (Some(person), Some(id)) => Some((person.user.upn.as_str(), id.as_str())),
+            _ => name.map(|name| (name, name)),
+        };
+        self.counter.draw(&self.options.faults, &mut self.rng, Called { call, at, user })
     }
 
     /// What comes of a request whose fault keeps it from having its effect now.
@@ -427,7 +522,8 @@ impl Tenant {
             Fault::Unreachable => return Some(Course::NotSent),
             Fault::LostBefore => return Some(Course::Lost),
             Fault::Late { by } => {
-                self.put_off(later(visit.now, visit.back.saturating_add(*by)), request);
+                let due = later(visit.now, visit.back.saturating_add(*by));
+                self.put_off(due, Due::Request(request.clone()));
                 return Some(Course::Lost);
             }
             Fault::TokenExpired => {
@@ -444,12 +540,24 @@ impl Tenant {
                 ["users", name, ..] => refused(visit, request, Refusal::missing(name)),
                 _ => return None,
             },
+            Fault::MethodUnknown => match target.path().as_slice() {
+                ["users", _, "authentication", _, method] => {
+                    let message = format!("Authentication method '{method}' could not be found.");
+                    refused(visit, request, Refusal::new(404, "resourceNotFound", message))
+                }
+                _ => return None,
+            },
             Fault::Failing { status, effect: false, retry_after } => {
                 failing(visit, request, *status, retry_after.clone())
             }
-            Fault::LostAfter | Fault::Truncated | Fault::Garbled | Fault::Failing { .. } => {
-                return None;
-            }
+            // These have their effect.
+            Fault::LostAfter
+            | Fault::Truncated
+            | Fault::Garbled
+            | Fault::Failing { .. }
+            | Fault::Unlisted
+            | Fault::Twice { .. }
+            | Fault::OtherId { .. } => return None,
         };
         Some(Course::Whole(reply))
     }
@@ -491,21 +599,29 @@ impl Tenant {
     fn arrive(&mut self, now: Timestamp) -> Timestamp {
         let now = shifted(now, self.options.clock_offset).max(self.latest);
         while let Some(due) = self.pending.first_entry().filter(|due| due.key().0 <= now) {
-            let ((at, _), request) = due.remove_entry();
-            let request_id = self.fresh_id().to_string();
-            let visit = Visit { now: at, back: Duration::ZERO, shown: Shown::Never, request_id };
-            if let Ok(target) = Target::parse(&request.target) {
-                // Nobody waits for this answer any more.
-                drop(self.act(&visit, &request, &target));
+            let ((at, _), due) = due.remove_entry();
+            match due {
+                Due::Request(request) => self.act_unseen(at, &request),
+                Due::Act { person, method, act } => self.intervene(at, person, &method, act),
             }
         }
         self.latest = now;
         now
     }
 
-    fn put_off(&mut self, due: Timestamp, request: &Request) {
+    /// Has the effect of a request whose answer nobody waits for.
+    fn act_unseen(&mut self, now: Timestamp, request: &Request) {
+        let request_id = self.fresh_id().to_string();
+        let (back, shown, other_id) = (Duration::ZERO, Shown::Never, None);
+        let visit = Visit { now, back, shown, other_id, request_id };
+        if let Ok(target) = Target::parse(&request.target) {
+            drop(self.act(&visit, request, &target));
+        }
+    }
+
+    fn put_off(&mut self, at: Timestamp, due: Due) {
         self.sequence += 1;
-        self.pending.insert((due, self.sequence), request.clone());
+        self.pending.insert((at, self.sequence), due);
     }
 
     fn write(&mut self, at: Timestamp, person: usize, event: Event) {
@@ -553,6 +669,16 @@ fn garbled(reply: Reply) -> Reply {
     };
     let half = text.floor_char_boundary(text.len() / 2);
     Reply { body: Body::Text(text[..half].to_owned()), ..reply }
+}
+
+/// A listing without its objects.
+fn emptied(mut reply: Reply) -> Reply {
+    if let Body::Json(Value::Object(body)) = &mut reply.body
+        && let Some(Value::Array(objects)) = body.get_mut("value")
+    {
+        objects.clear();
+    }
+    reply
 }
 
 /// The context that Graph puts into an entity.

@@ -12,7 +12,7 @@ use crate::site::{Site, files, holds};
 fn deleted(site: &Site) -> Vec<String> {
     site.served.with(|tenant, _| {
         let deleted = tenant.log().iter().filter_map(|entry| match &entry.event {
-            Event::Deleted { method } => Some(method.clone()),
+            Event::Deleted { method, .. } => Some(method.clone()),
             _ => None,
         });
         deleted.collect()

@@ -147,11 +147,13 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether the log shows that a foreign pass took this one's place.
+    /// Whether the log shows that somebody else deleted this pass, or put another in its place.
     fn ended_by_others(&self, method: &str, story: &Story) -> bool {
         story.log.windows(2).any(|pair| {
             matches!(&pair[0].event, Event::Replaced { method: ended } if ended == method)
                 && matches!(&pair[1].event, Event::Minted { method, .. } if self.foreign.contains(method))
+        }) || story.log.iter().any(|entry| {
+            matches!(&entry.event, Event::Deleted { method: ended, elsewhere: true } if ended == method)
         })
     }
 
@@ -195,7 +197,7 @@ impl Judge<'_> {
         for (at, entry) in story.log.iter().enumerate() {
             let Some(row) = rows.iter().find(|row| row.upn == entry.upn) else { continue };
             match &entry.event {
-                Event::Deleted { method } if self.foreign.contains(method) => {
+                Event::Deleted { method, .. } if self.foreign.contains(method) => {
                     let minted = story.minted[method];
                     let older = intents(ledger, row).await.iter().any(|intent| minted < *intent);
                     if !(replace && older || looks_like_ours(ledger, row).await) {

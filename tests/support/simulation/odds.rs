@@ -9,13 +9,16 @@ use jiff::{SignedDuration, Timestamp};
 use tapwave::clock::later;
 use tapwave::ledger::{self, Existing, Options};
 use tapwave::rehearsal::options::{
-    Call, CodeStyle, Fault, Faults, Latency, Limit, RetryAfter, SecondPost, Throttle,
+    Act, Call, Chance, CodeStyle, Fault, Faults, Intervention, Latency, Limit, Replication,
+    RetryAfter, SecondPost, Throttle,
 };
 use tapwave::rehearsal::{self, Tenant};
 
 /// The lifetime that the portal's passes get: no row asks for it, so that nobody's pass looks
 /// like another's.
 pub(crate) const ELSEWHERE_MINUTES: u32 = 45;
+/// The longest that a replica is behind.
+const FARTHEST_BEHIND: Duration = Duration::from_mins(4);
 /// The longest round trip.
 const SLOWEST: Duration = Duration::from_secs(2);
 
@@ -172,7 +175,54 @@ fn tenant(seed: u64, rng: &mut Rng, fence: Duration) -> rehearsal::Options {
     options.throttles.pass_writes = throttle(rng);
     options.throttles.pass_reads = throttle(rng);
     options.faults = faults(rng, fence);
+    if std::env::var_os("TAPWAVE_LAGS").is_some() {
+        mislead(&mut options, &mut Rng::with_seed(!seed));
+    }
     options
+}
+
+/// Replicas that are behind, gateways that repeat, and other people who act on our passes. Its
+/// dice are its own, so that the rest of a seed's story is the same without it.
+fn mislead(options: &mut rehearsal::Options, rng: &mut Rng) {
+    let lag = |rng: &mut Rng| {
+        let most = FARTHEST_BEHIND.mul_f64(rng.f64());
+        match rng.u8(..4) {
+            0 | 1 => Latency::default(),
+            2 => Latency::of(most),
+            _ => Latency::up_to(most),
+        }
+    };
+    options.replication = Replication {
+        unlisted_after_create: lag(rng),
+        listed_after_end: lag(rng),
+        unknown_after_create: lag(rng),
+        rejects_after_end: lag(rng),
+    };
+    for call in [Call::Look, Call::Remove] {
+        let fault = match rng.u8(..6) {
+            0 => Fault::UserUnknown,
+            1 if call == Call::Remove => Fault::MethodUnknown,
+            1 => Fault::Unlisted,
+            _ => continue,
+        };
+        let chance = Chance::new(call, 1.0, fault).lasting(FARTHEST_BEHIND.mul_f64(rng.f64()));
+        options.faults.chances.push(chance);
+    }
+    let fault = match rng.u8(..4) {
+        0 => Some(Fault::Twice { by: Duration::from_secs(rng.u64(..5)) }),
+        1 => Some(Fault::OtherId { deletable: rng.bool() }),
+        _ => None,
+    };
+    let odds = rng.f64() * 0.3;
+    options.faults.chances.extend(fault.map(|fault| Chance::new(Call::Issue, odds, fault)));
+    if rng.u8(..3) == 0 {
+        options.interventions.push(Intervention {
+            users: Vec::new(),
+            probability: rng.f64() * 0.5,
+            after: Duration::from_secs(rng.u64(..600)),
+            act: [Act::Replace, Act::Delete, Act::Disable][rng.usize(..3)],
+        });
+    }
 }
 
 fn throttle(rng: &mut Rng) -> Throttle {
