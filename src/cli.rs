@@ -299,6 +299,21 @@ pub struct RunArgs {
     /// The run folder [default: a new one in the local data folder]
     #[arg(long = "run", value_name = "DIR")]
     pub folder: Option<PathBuf>,
+    /// Whether every sealed pass is looked at once more before the end; auto leaves it out
+    /// where it would take longer than two minutes
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub final_look: FinalLookArg,
+}
+
+/// `--final-look`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FinalLookArg {
+    /// However long it takes
+    Always,
+    /// Unless the tenant's rate draws it out longer than two minutes
+    Auto,
+    /// Not at all
+    Never,
 }
 
 /// `resume`.
@@ -310,6 +325,10 @@ pub struct ResumeArgs {
     /// An identity that opens the sealed copies, to mail what an earlier process left
     #[arg(short, long = "identity", value_name = "FILE")]
     pub identities: Vec<PathBuf>,
+    /// Whether every sealed pass is looked at once more before the end; auto leaves it out
+    /// where it would take longer than two minutes
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
+    pub final_look: FinalLookArg,
 }
 
 /// `deliver`.

@@ -3,6 +3,7 @@
 //! Decides nothing that the rooms below could decide. A failure comes back as a [`Failure`],
 //! which says who must act; only `main.rs` exits.
 
+mod belonging;
 mod cleanup;
 mod deliver;
 mod failure;
@@ -128,9 +129,12 @@ fn note_who(grants: &Grants, method: &str, settings: &Settings, base: &BaseUrl) 
 const SHORT_FENCE: &str = "so short a fence protects from little: a request whose answer is lost may be carried out after it and replace the pass that was issued next";
 
 impl World {
+    fn home(&self) -> Result<PathBuf, Failure> {
+        Ok(default_home((self.environment)("TAPWAVE_HOME").map(PathBuf::from))?)
+    }
+
     fn registry(&self) -> Result<Registry, Failure> {
-        let chosen = (self.environment)("TAPWAVE_HOME").map(PathBuf::from);
-        Ok(Registry::new(default_home(chosen)?))
+        Ok(Registry::new(self.home()?))
     }
 
     /// Opens a run by path, name, or `latest`.

@@ -28,6 +28,7 @@ use self::verdict::{Refusal, RefusalKind, Verdict};
 use self::wire::Inner;
 pub use self::wire::{Boss, CreatedPass, FoundPass, Group, Policy, PolicyPatch, Target, User};
 use crate::clock::{Clock, later};
+use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
 use crate::limits;
@@ -101,31 +102,6 @@ pub enum GraphError {
     Endless,
 }
 
-/// What is known of the effect of one POST for a pass.
-pub enum Creation {
-    /// The pass is here.
-    Created(Box<CreatedPass>),
-    /// It certainly had no effect, and may be tried again on a new intent.
-    NotEffected {
-        /// What broke, for people.
-        why: String,
-        /// True if Graph throttled: the limiter already holds everyone.
-        throttled: bool,
-    },
-    /// A definite no.
-    Refused(Refusal),
-    /// The token was refused, without effect.
-    SignIn {
-        /// For people.
-        why: String,
-    },
-    /// Nobody knows.
-    Unsettled {
-        /// What broke, for people.
-        why: String,
-    },
-}
-
 /// What is known of the effect of one `sendMail`.
 pub enum Mailing {
     /// 202: Exchange answers for it from now on.
@@ -157,8 +133,10 @@ pub enum Mailing {
 pub enum Deletion {
     /// Graph deleted it now.
     Deleted,
-    /// It was gone before.
+    /// Graph does not find that pass of this user. It may be behind.
     Gone,
+    /// Graph does not find the user, which says nothing about the pass.
+    UserUnknown(Refusal),
     /// A definite no.
     Refused(Refusal),
 }
@@ -485,7 +463,12 @@ impl Graph {
 
     /// Asks for a pass, once. `permit` is the limiter's leave, taken before the intent was
     /// minted; the intent stays with the caller, who owes the ledger an outcome.
-    pub async fn create_pass(&self, intent: &Intent, mut permit: Permit) -> Creation {
+    pub async fn create_pass(
+        &self,
+        intent: &Intent,
+        mut permit: Permit,
+    ) -> Effect<Box<CreatedPass>, Refusal> {
+        let no_effect = |kind, why| Effect::NoEffect(Obstacle { kind, why });
         let mut request = Self::request(
             Method::Post,
             PassesOf(intent.user()).to_string(),
@@ -504,14 +487,14 @@ impl Graph {
             }
         };
         let Some(verdict) = verdict else {
-            return Creation::NotEffected { why: HELD_BACK.to_owned(), throttled: true };
+            return no_effect(ObstacleKind::Throttled, HELD_BACK.to_owned());
         };
         match verdict {
             Verdict::Done(response) => {
                 permit.answered(1, None, response.load);
                 match wire::created_pass(&response.body) {
-                    Some(created) if response.status == 201 => Creation::Created(Box::new(created)),
-                    _ => Creation::Unsettled {
+                    Some(created) if response.status == 201 => Effect::Done(Box::new(created)),
+                    _ => Effect::Unsettled {
                         why: format!(
                             "Graph's answer (HTTP {}) held no usable pass",
                             response.status
@@ -521,24 +504,24 @@ impl Graph {
             }
             Verdict::Refused(refusal) => {
                 permit.answered(1, None, None);
-                Creation::Refused(refusal)
+                Effect::Refused(refusal)
             }
             Verdict::RetryAfter { wait } => {
                 self.tally.throttled(1);
                 permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
-                Creation::NotEffected { why: "throttled (HTTP 429)".to_owned(), throttled: true }
+                no_effect(ObstacleKind::Throttled, "throttled (HTTP 429)".to_owned())
             }
             Verdict::NotSent { why } => {
                 permit.broken();
-                Creation::NotEffected { why, throttled: false }
+                no_effect(ObstacleKind::Unreachable, why)
             }
             Verdict::SignIn { why } => {
                 permit.broken();
-                Creation::SignIn { why }
+                no_effect(ObstacleKind::SignIn, why)
             }
             Verdict::Unsettled { why, .. } => {
                 permit.broken();
-                Creation::Unsettled { why }
+                Effect::Unsettled { why }
             }
         }
     }
@@ -599,6 +582,7 @@ impl Graph {
         let deletion = |(answer, (_, method)): (Answer, &(UserId, MethodId))| match answer {
             Ok(_) => Deletion::Deleted,
             Err(refusal) if names_the_pass(&refusal, method) => Deletion::Gone,
+            Err(refusal) if refusal.status == 404 => Deletion::UserUnknown(refusal),
             Err(refusal) => Deletion::Refused(refusal),
         };
         Ok(answers.into_iter().zip(passes).map(deletion).collect())

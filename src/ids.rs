@@ -157,6 +157,10 @@ object_id! {
     GroupId
 }
 object_id! {
+    /// Tells one run from every other, wherever its folder is copied to.
+    RunId
+}
+object_id! {
     /// Sent as `client-request-id`, for tracing alone: Graph has no idempotency key.
     ClientRequestId
 }

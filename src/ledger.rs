@@ -17,8 +17,8 @@
 //!
 //! ```
 //! # use tapwave::ledger::{Intent, Issued, Ledger};
-//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued) {
-//! let _ = ledger.sealed(intent, issued, 0, Vec::new()).await;
+//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued, now: jiff::Timestamp) {
+//! let _ = ledger.sealed(intent, issued, 0, Vec::new(), now).await;
 //! # }
 //! ```
 //!
@@ -26,8 +26,8 @@
 //!
 //! ```compile_fail,E0382
 //! # use tapwave::ledger::{Intent, Issued, Ledger, Outcome};
-//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued) {
-//! let _ = ledger.sealed(intent, issued, 0, Vec::new()).await;
+//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued, now: jiff::Timestamp) {
+//! let _ = ledger.sealed(intent, issued, 0, Vec::new(), now).await;
 //! let _ = ledger.record_outcome(intent, Outcome::Refused { why: "late".into() }).await;
 //! # }
 //! ```
@@ -56,7 +56,7 @@
 //! ```
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -67,11 +67,12 @@ use self::lock::Lock;
 use self::store::Halt;
 use self::writer::{Desk, Writer};
 use crate::clock::Clock;
-use crate::ids::{ClientRequestId, Line, MethodId, UserId};
+use crate::ids::{ClientRequestId, Line, UserId};
 
 pub mod events;
 pub mod state;
 
+mod claims;
 mod connection;
 mod draft;
 mod failpoint;
@@ -85,16 +86,20 @@ mod store;
 mod tests;
 mod writer;
 
+pub use self::claims::{Claims, ClaimsError, Known};
 pub use self::draft::Draft;
-pub use self::events::{Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted, Reader};
+pub use self::events::{
+    Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted, Proof, Reader,
+};
 #[doc(hidden)]
 pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
 pub use self::folder::{FolderError, RunFolder, check_place, sync_folder};
 pub(crate) use self::lock::host;
 pub use self::record::{
-    About, Counts, Existing, IntentRecord, Issued, MailOptions, MailRecord, NewBadRow, NewRow,
-    Options, Outcome, PolicyRecord, RecipientRecord, RowRecord, To, Unhanded, WaveAbout,
+    About, Counts, Existing, HandoffRecord, IntentRecord, Issued, MailOptions, MailRecord,
+    NewBadRow, NewRow, Options, Outcome, Person, PolicyRecord, RecipientRecord, Remains, RowRecord,
+    To, Unhanded, WaveAbout,
 };
 pub use self::registry::{Issuer, Listed, Registry, RegistryError, Summary, default_home};
 pub use self::state::{Errand, IllegalMove, OpenMail, Standing, State};
@@ -304,7 +309,8 @@ impl Ledger {
 
     /// Spends an intent on a pass: the event and the ciphertext become durable together.
     ///
-    /// `set` is the index of the recipients that the ciphertext is sealed to.
+    /// `set` is the index of the recipients that the ciphertext is sealed to, `graph_time`
+    /// Graph's clock when the pass was here.
     ///
     /// # Errors
     /// If it cannot be made durable. Then the pass must be deleted by its id while that is
@@ -315,10 +321,13 @@ impl Ledger {
         issued: Issued,
         set: u32,
         ciphertext: Vec<u8>,
+        graph_time: Timestamp,
     ) -> Result<State, LedgerError> {
         let at = self.0.clock.now();
-        self.write(move |db| store::seal(db, intent.line, intent.id, &issued, set, &ciphertext, at))
-            .await
+        self.write(move |db| {
+            store::seal(db, intent.line, intent.id, &issued, set, &ciphertext, graph_time, at)
+        })
+        .await
     }
 
     /// Spends an intent that brought no pass we hold.
@@ -379,6 +388,15 @@ impl Ledger {
         self.write(move |db| store::record(db, line, &event, at)).await
     }
 
+    /// From here on the run belongs into the folder where it lies.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub async fn settle_here(&self) -> Result<(), LedgerError> {
+        let place = self.here();
+        self.write(move |db| Ok(store::set_place(db, &place)?)).await
+    }
+
     /// Closes the run: [`Ledger::intend`] refuses for ever after.
     ///
     /// # Errors
@@ -404,13 +422,39 @@ impl Ledger {
         self.write(move |db| Ok(store::add_traffic(db, requests, throttled)?)).await
     }
 
-    /// Notes that a handoff file is finished, and whose passes it holds.
+    /// Takes a closing back: cleanup removed nothing.
     ///
     /// # Errors
     /// If it cannot be made durable.
-    pub async fn handed_off(&self, file: String, lines: Vec<Line>) -> Result<(), LedgerError> {
+    pub async fn reopen(&self) -> Result<(), LedgerError> {
+        self.write(move |db| Ok(store::reopen(db)?)).await
+    }
+
+    /// Notes that a handoff file is finished, the SHA-256 of its bytes, and whose passes it
+    /// holds.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub async fn handed_off(
+        &self,
+        file: String,
+        digest: String,
+        lines: Vec<Line>,
+    ) -> Result<(), LedgerError> {
         let at = self.0.clock.now();
-        self.write(move |db| Ok(store::handed_off(db, &file, &lines, at)?)).await
+        self.write(move |db| Ok(store::handed_off(db, &file, &digest, &lines, at)?)).await
+    }
+
+    /// Notes a second look at these rows' passes, by Graph's clock.
+    ///
+    /// # Errors
+    /// If it cannot be made durable.
+    pub async fn looked_at(
+        &self,
+        lines: Vec<Line>,
+        graph_time: Timestamp,
+    ) -> Result<(), LedgerError> {
+        self.write(move |db| Ok(store::looked_at(db, &lines, graph_time)?)).await
     }
 
     /// Destroys every ciphertext, so that no byte of them remains in the run's files; returns
@@ -477,6 +521,23 @@ impl Ledger {
         self.read(store::counts).await
     }
 
+    /// Where the run was made, or was last agreed to go on, if that is elsewhere.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn came_from(&self) -> Result<Option<PathBuf>, LedgerError> {
+        let place = self.read(store::place).await?;
+        Ok((place != self.here()).then(|| place.into()))
+    }
+
+    /// The number of the latest event. It only grows: a copy taken earlier has a smaller one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn latest_event(&self) -> Result<i64, LedgerError> {
+        self.read(store::latest_event).await
+    }
+
     /// When cleanup closed the run, if it did.
     ///
     /// # Errors
@@ -522,11 +583,70 @@ impl Ledger {
         self.read(move |db| store::unhanded(db, after, limit)).await
     }
 
-    /// Finished handoff files and when they were written.
+    /// At most `limit` rows behind `after`, by line, of which something may be alive.
     ///
     /// # Errors
     /// If they cannot be read.
-    pub async fn handoffs(&self) -> Result<Vec<(String, Timestamp)>, LedgerError> {
+    pub async fn remains(
+        &self,
+        after: Option<Line>,
+        limit: usize,
+    ) -> Result<Vec<Remains>, LedgerError> {
+        self.read(move |db| store::remains(db, after, limit)).await
+    }
+
+    /// What may be alive of these rows.
+    ///
+    /// # Errors
+    /// If it cannot be read, or there is no such row.
+    pub async fn remains_of(&self, lines: Vec<Line>) -> Result<Vec<Remains>, LedgerError> {
+        self.read(move |db| lines.into_iter().map(|line| store::remains_of(db, line)).collect())
+            .await
+    }
+
+    /// How many rows there are of which something may be alive.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn remaining(&self) -> Result<u64, LedgerError> {
+        self.read(store::remaining).await
+    }
+
+    /// At most `limit` sealed and proven rows behind `after`, by line, at whose pass nobody has
+    /// looked since it was sealed, at `before` or earlier by Graph's clock.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn rows_to_look_at(
+        &self,
+        before: Timestamp,
+        after: Option<Line>,
+        limit: usize,
+    ) -> Result<Vec<RowRecord>, LedgerError> {
+        self.read(move |db| store::rows_to_look_at(db, before, after, limit)).await
+    }
+
+    /// How many rows wait for a second look.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn waiting_for_look(&self) -> Result<u64, LedgerError> {
+        self.read(store::waiting_for_look).await
+    }
+
+    /// Whether a pass whose id nobody knows may be alive of any row.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn has_open_attempts(&self) -> Result<bool, LedgerError> {
+        self.read(store::has_open_attempts).await
+    }
+
+    /// Finished handoff files.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn handoffs(&self) -> Result<Vec<HandoffRecord>, LedgerError> {
         self.read(store::handoffs).await
     }
 
@@ -538,12 +658,8 @@ impl Ledger {
         self.read(move |db| store::history(db, line)).await
     }
 
-    /// The row that this run sealed a pass of that id for, now or before a settlement.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub async fn issued_here(&self, method: MethodId) -> Result<Option<Line>, LedgerError> {
-        self.read(move |db| store::sealed_by_us(db, &method)).await
+    fn here(&self) -> String {
+        self.0.folder.path().to_string_lossy().into_owned()
     }
 
     async fn write<T: Send + 'static>(

@@ -119,9 +119,23 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(30 * 24);
 pub const LOOKS: u32 = 4;
 /// First wait between two such looks; it doubles.
 pub const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
-/// For so long after it was asked for, a pass that Graph does not list may be there all the same:
-/// that cleanup did not delete it is then no sign that it was gone before.
-pub const FRESH_PASS: Duration = Duration::from_mins(1);
+/// How long cleanup looks again for a user whom Graph does not find: somebody new is known to all
+/// replicas soon, and somebody deleted is not worth a longer wait.
+pub const UNKNOWN_USER_PATIENCE: Duration = Duration::from_secs(14);
+/// Most looks at one row by one cleanup, in a tenant that shows something new each time.
+pub const MOST_LOOKS: u32 = 32;
+/// Graph's `Date` header tells whole seconds: a stretch of its time is known to one second.
+pub const DATE_ROUNDING: Duration = Duration::from_secs(1);
+/// How old a sealed pass is before it is looked at a second time while issuing goes on: younger
+/// ones may not be listed yet.
+pub const SECOND_LOOK_AGE: Duration = Duration::from_secs(30);
+/// How often a second look begins while issuing goes on.
+pub const BETWEEN_SECOND_LOOKS: Duration = Duration::from_secs(5);
+/// Most passes of one second look while issuing goes on: three calls.
+pub const SECOND_LOOK_ROWS: usize = 60;
+/// With `--final-look auto`, a second look that the tenant's read rate draws out longer than
+/// this is left out.
+pub const LONGEST_FINAL_LOOK: Duration = Duration::from_mins(2);
 /// A resume checks unissued rows again when the last check is older than this.
 pub const CHECK_GOOD_FOR: Duration = Duration::from_mins(15);
 /// How far two clocks inside Graph may differ when a pass's creation time is compared with
@@ -163,6 +177,9 @@ pub const MAX_SETTINGS_BYTES: u64 = 1024 * 1024;
 pub const LEDGER_CACHE_KIB: u32 = 2 * 1024;
 /// How long one connection to a ledger waits for another one's lock.
 pub const LEDGER_BUSY: Duration = Duration::from_secs(5);
+/// How long one process waits for another that claims people: a claim of a page of rows takes
+/// milliseconds, and looks into the ledgers of the runs that have some of them.
+pub const CLAIMS_BUSY: Duration = Duration::from_secs(30);
 /// Most bytes of write-ahead log that stay on disk after a checkpoint.
 pub const LEDGER_LOG_BYTES: u32 = 8 * 1024 * 1024;
 /// Most characters of a run's name that come from the wave's file name.

@@ -17,6 +17,8 @@ pub enum Doing {
     Issue,
     /// Waiting out the fence of lost answers and settling them.
     Settle,
+    /// Looking at sealed passes a second time.
+    Look,
     /// Writing the handoff.
     Handoff,
     /// Mailing.
@@ -84,6 +86,24 @@ pub enum News {
         upn: String,
         /// Why, for people.
         why: String,
+    },
+    /// A pass that was issued and sealed does not work any more.
+    RowLost {
+        /// Which.
+        line: Line,
+        /// Whom it is for.
+        upn: String,
+        /// Why, for people.
+        why: String,
+    },
+    /// Graph's lists may be behind: some rows are looked at again.
+    LooksAgain {
+        /// What for.
+        doing: Doing,
+        /// How many.
+        rows: u64,
+        /// Until when at the longest, by this machine's clock.
+        until: jiff::Timestamp,
     },
     /// Graph cannot be reached; nothing new is issued until it can.
     Outage {

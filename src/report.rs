@@ -36,7 +36,7 @@ use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::{Listed, Standing};
 use crate::limits;
-use crate::progress::{News, Watcher};
+use crate::progress::{Doing, News, Watcher};
 use crate::run::intake::{RowProblem, Verdict};
 use crate::run::tidy::Tidied;
 use crate::run::{NoticeState, Notices, RowStatus, Summary};
@@ -247,6 +247,7 @@ impl Report {
             (summary.failed, "failed"),
             (summary.unsettled, "unsettled"),
             (summary.held, "held"),
+            (summary.lost, "lost"),
             (summary.skipped, "skipped"),
             (summary.ineligible, "ineligible"),
         ] {
@@ -295,7 +296,12 @@ impl Report {
         self.bars.clear();
         let passes = count(tidied.removed, "pass", "passes");
         let is_idle = tidied.removed + tidied.already + tidied.left.len() as u64 == 0;
-        if is_idle && tidied.held == 0 && !tidied.drained {
+        if tidied.strangers {
+            self.complain(
+                "none of this run's people is in the tenant that you are signed in to: it is \
+                 probably another tenant; nothing was removed and nothing was purged",
+            );
+        } else if is_idle && !tidied.drained {
             self.say("there was no pass to remove");
         } else {
             self.say(format_args!("removed {passes}{}", some(tidied.already, "were gone before")));
@@ -314,10 +320,18 @@ impl Report {
                 shown(&left.why)
             ));
         }
-        // With nothing to remove there was nobody to look at.
-        let looked = tidied.removed + tidied.already > 0;
-        if looked && tidied.left.is_empty() && tidied.held == 0 && !tidied.drained {
+        let more = tidied.left.len().saturating_sub(limits::PROBLEMS_SHOWN);
+        if more > 0 {
+            self.complain(format_args!("and {}", count(more as u64, "row more", "rows more")));
+        }
+        if tidied.removed + tidied.already > 0 && tidied.is_proven() {
             self.say("looked again: none of these passes is left");
+        }
+        for path in &tidied.changed {
+            self.warn(format_args!(
+                "{} is not as this run wrote it, and was left alone; delete it by hand",
+                path.display()
+            ));
         }
         if let Some(purged) = tidied.purged.filter(|purged| purged + tidied.files > 0) {
             self.say(format_args!(
@@ -409,6 +423,10 @@ impl Watcher for Report {
             News::RowHeld { line, upn, why } => {
                 self.wrong(row(line, &upn, &format!("held: {why}")));
             }
+            News::RowLost { line, upn, why } => {
+                self.wrong(row(line, &upn, &format!("lost: {why}")));
+            }
+            News::LooksAgain { doing, rows, until } => self.say(looks_again(doing, rows, until)),
             News::AnswerLost { line, upn, why, fence } => self.warn(row(
                 line,
                 &upn,
@@ -430,6 +448,21 @@ impl Watcher for Report {
             )),
         }
     }
+}
+
+/// What is waited for, and until when, as a clock on the wall shows it.
+fn looks_again(doing: Doing, rows: u64, until: jiff::Timestamp) -> String {
+    let zone = jiff::tz::TimeZone::system();
+    let until = until.to_zoned(zone).strftime("%H:%M:%S").to_string();
+    let why = match doing {
+        Doing::Remove => "is not yet proven to be gone",
+        _ => "is not listed yet",
+    };
+    let passes = match rows {
+        1 => format!("1 pass {why} and is"),
+        _ => format!("{rows} passes {} and are", why.replacen("is", "are", 1)),
+    };
+    format!("{passes} looked at again until {until}: Microsoft's lists may lag")
 }
 
 /// A duration as people say it: `850 ms`, `12.3 s`, `4 min 10 s`, `2 h 5 min`.
@@ -464,7 +497,7 @@ fn row(line: Line, upn: &str, why: &str) -> String {
 }
 
 /// The states in which a run's counts are told.
-pub(crate) const TOLD: [Standing; 11] = [
+pub(crate) const TOLD: [Standing; 12] = [
     Standing::Checked,
     Standing::Intent,
     Standing::Unsettled,
@@ -472,6 +505,7 @@ pub(crate) const TOLD: [Standing; 11] = [
     Standing::Sealed,
     Standing::Mailing,
     Standing::Delivered,
+    Standing::Lost,
     Standing::Removed,
     Standing::Failed,
     Standing::Skipped,

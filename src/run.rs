@@ -10,6 +10,7 @@ pub mod intake;
 pub mod issuing;
 pub mod manifest;
 pub mod policy;
+pub mod second_look;
 mod source;
 pub mod tidy;
 
@@ -86,6 +87,8 @@ pub struct Summary {
     pub unsettled: u64,
     /// Wait for an operator.
     pub held: u64,
+    /// Were sealed, and their code does not work any more.
+    pub lost: u64,
     /// Carry somebody else's live pass, seen by cleanup.
     pub foreign: u64,
     /// HTTP calls of this command.
@@ -129,6 +132,7 @@ impl Summary {
             ineligible: of(Standing::Ineligible),
             skipped: of(Standing::Skipped),
             issued: Standing::LIVE.iter().map(|live| of(*live)).sum::<u64>()
+                + of(Standing::Lost)
                 + of(Standing::Removed),
             sealed: of(Standing::Sealed),
             delivered: of(Standing::Delivered),
@@ -138,6 +142,7 @@ impl Summary {
             failed: of(Standing::Failed),
             unsettled: of(Standing::Unsettled) + of(Standing::Intent) + of(Standing::Mailing),
             held: of(Standing::Held),
+            lost: of(Standing::Lost),
             foreign,
             ..Self::of_nothing(session)
         })
@@ -161,6 +166,7 @@ impl Summary {
             failed: 0,
             unsettled: 0,
             held: 0,
+            lost: 0,
             foreign: 0,
             requests: session.graph.requests(),
             throttled: session.graph.throttled(),
@@ -311,7 +317,7 @@ impl NoticeStatus {
                 Errand::Open(_) => NoticeState::Mailing,
                 Errand::Done => NoticeState::Sent,
             },
-            State::Removed { .. } => match mail {
+            State::Lost { .. } | State::Removed { .. } => match mail {
                 Some(mail) if mail.is_taken() => NoticeState::Sent,
                 Some(mail) if mail.is_lost() => NoticeState::Unsettled,
                 _ => NoticeState::Dropped,

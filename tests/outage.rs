@@ -18,7 +18,7 @@ use tapwave::run::issuing::{self, IssuingError};
 use tapwave::stages::issue::Halt;
 use tokio::time::Instant;
 
-use conducted::{Conducted, Stopped};
+use conducted::{Conducted, LOOKING, Stopped};
 
 const ROWS: u64 = 300;
 
@@ -52,7 +52,8 @@ async fn nothing_but_refusals_end_the_run_once_and_it_can_be_resumed() {
         assert_eq!(conducted.live(), 0);
 
         conducted.tenant.with(|tenant, _| tenant.options_mut().faults = Faults::default());
-        let issuance = issuing::resume(&ledger, None, &conducted.session).await.expect("resumed");
+        let issuance =
+            issuing::resume(&ledger, None, &conducted.session, LOOKING).await.expect("resumed");
         assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
         let counts = ledger.counts().await.expect("counted");
         assert_eq!(counts.of(Standing::Sealed), ROWS);

@@ -18,11 +18,13 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use tapwave::clock::Clock;
 use tapwave::graph::Graph;
+use tapwave::ids::RunId;
 use tapwave::ledger::{Access, Draft, Faults, Ledger, LedgerError, RunFolder, Standing};
 use tapwave::pace::{Pace, PaceOptions};
 use tapwave::progress::Deaf;
 use tapwave::rehearsal::{Entry, Event, InMemory};
-use tapwave::run::intake::{self, RunAbout};
+use tapwave::run::intake::{self, Others, RunAbout};
+use tapwave::run::second_look::{FinalLook, Looking};
 use tapwave::run::tidy::Tidied;
 use tapwave::run::{Session, issuing, tidy};
 use tapwave::stages::seal::RecipientBook;
@@ -94,6 +96,9 @@ fn tell(odds: Odds) -> Result<u64, Vec<String>> {
         let mut story = Story::begin(odds);
         let wrong = tokio::time::timeout(LONGEST_STORY, story.tell()).await;
         let wrong = wrong.unwrap_or_else(|_| vec!["it hung".to_owned()]);
+        if std::env::var_os("TAPWAVE_SEED").is_some() {
+            story.retell().await;
+        }
         if wrong.is_empty() { Ok(story.witness.posts()) } else { Err(wrong) }
     })
 }
@@ -180,6 +185,29 @@ impl Story {
         }
     }
 
+    /// Prints what the tenant did and what the ledger knows of it, for whoever looks for a cause.
+    #[expect(clippy::print_stdout, reason = "asked for by TAPWAVE_SEED")]
+    async fn retell(&self) {
+        println!("{:#?}", self.odds.options);
+        self.tenant.with(|tenant, _| {
+            println!("{:#?}\n{:#?}", tenant.options().replication, tenant.options().faults);
+            tenant
+                .log()
+                .iter()
+                .for_each(|entry| println!("{} {} {:?}", entry.at, entry.upn, entry.event));
+        });
+        let Ok(folder) = RunFolder::open(&self.folder()) else { return };
+        let Ok(ledger) = Ledger::open(&folder, Access::Read, self.clock.clone()).await else {
+            return;
+        };
+        for row in ledger.rows(&Standing::ALL, None, 1_000).await.unwrap_or_default() {
+            println!("{} {} {:?}", row.line, row.upn, row.state);
+            for (at, event) in ledger.history(row.line).await.unwrap_or_default() {
+                println!("    {at} {event:?}");
+            }
+        }
+    }
+
     /// From here on nothing goes wrong any more.
     fn calm(&self) {
         self.tenant.with(|tenant, _| {
@@ -238,9 +266,11 @@ impl Story {
         let ledger = self.reopen(&folder, faults).await;
         let reader = Ledger::open(&folder, Access::Read, self.clock.clone()).await;
         self.witness.watch(Some(reader.expect("readable")));
+        let nobody = |_: &[_]| HashMap::new();
+        let looking = Looking { when: FinalLook::Auto, issuers: &nobody };
         let issuance = match sets {
-            Some(sets) => issuing::run(&ledger, sets, None, session).await,
-            None => issuing::resume(&ledger, None, session).await,
+            Some(sets) => issuing::run(&ledger, sets, None, session, looking).await,
+            None => issuing::resume(&ledger, None, session, looking).await,
         };
         let went = match issuance {
             Ok(done) if done.halt.is_none() && !done.drained && done.handover.is_none() => {
@@ -260,13 +290,16 @@ impl Story {
         let wave = self.home.path().join("wave.csv");
         let read = intake::read(&wave, None, &mut book, &mut draft, session).ok()?;
         let nobody = |_: &[_]| HashMap::new();
+        let mut unclaimed = |_: &[_]| Ok(HashMap::new());
+        let others = Others { issuers: &nobody, claim: &mut unclaimed };
         let options = &self.odds.options;
-        let checked = intake::check(read, options, &mut book, &mut draft, session, &nobody, None);
+        let checked = intake::check(read, options, &mut book, &mut draft, session, others, None);
         let Ok(verdict) = checked.await else {
             draft.discard().expect("discarded");
             return None;
         };
         let about = RunAbout {
+            id: RunId::new(uuid::Uuid::nil()),
             name: folder.name(),
             tenant: None,
             graph_url: "https://graph.microsoft.com".to_owned(),

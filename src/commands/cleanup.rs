@@ -8,6 +8,7 @@ use crate::auth::permissions::Need;
 use crate::cli::{CleanupArgs, Common};
 use crate::exit::Exit;
 use crate::ledger::{Access, Ledger, Listed, RunFolder, Standing};
+use crate::limits;
 use crate::report::{count, shown};
 use crate::run::policy::{self, Scope, Wish};
 use crate::run::tidy::{self, Tidied};
@@ -16,7 +17,7 @@ use crate::settings::Settings;
 
 const NEEDS: [Need; 2] = [Need::WritePasses, Need::ReadPasses];
 /// Where a row of another run still needs the policy.
-const ALIVE: [Standing; 7] = [
+const ALIVE: [Standing; 8] = [
     Standing::Checked,
     Standing::Intent,
     Standing::Unsettled,
@@ -24,6 +25,7 @@ const ALIVE: [Standing; 7] = [
     Standing::Sealed,
     Standing::Mailing,
     Standing::Delivered,
+    Standing::Lost,
 ];
 
 pub(super) async fn cleanup(
@@ -70,6 +72,7 @@ async fn of_run(
     let mut exit = ended(&tidied);
     let summary = Summary::of(&ledger, &session, tidied.foreign.len() as u64).await?;
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
+    world.end_claims(&ledger).await;
     ledger.shut().await;
     world.report.tidied(&tidied);
     world.report.summary(&summary)?;
@@ -99,11 +102,7 @@ async fn of_wave(
     for fault in &holdings.bad {
         world.report.warn(fault);
     }
-    for missed in holdings.unknown.iter().chain(&holdings.unseen) {
-        let (line, upn, why) = (missed.line, shown(&missed.upn), shown(&missed.why));
-        world.report.warn(format_args!("line {line}, {upn}: {why}"));
-    }
-    let held = holdings.passes.len() as u64;
+    let held = holdings.passes() as u64;
     let question = format!(
         "remove {} of the {} in {}, whoever issued them",
         count(held, "pass", "passes"),
@@ -120,8 +119,12 @@ async fn of_wave(
             None => return Err(Failure::nobody_to_ask(&format!("this would {question}"))),
         }
     }
-    let mut tidied = tidy::remove_confirmed(holdings.passes, &session).await?;
+    let settle_after = session.fence.unwrap_or(limits::DEFAULT_FENCE);
+    world.warn_of_fence(session.fence);
+    let mut tidied = tidy::remove_confirmed(holdings.people, settle_after, &session).await?;
     tidied.left.extend(holdings.unseen);
+    tidied.left.extend(holdings.unknown);
+    tidied.left.sort_by_key(|left| left.line);
     world.report.tidied(&tidied);
     let incomplete = !holdings.bad.is_empty();
     summed(wave, holdings.rows, &tidied, &session, world)?;

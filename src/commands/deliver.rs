@@ -18,9 +18,9 @@ use crate::letter::Mode;
 use crate::report::{count, shown};
 use crate::roster::Header;
 use crate::run::delivering::{self, Delivery, OpenMail, Post, Wish};
+use crate::run::tidy::Left;
 use crate::run::{Session, Summary, issuing};
 use crate::settings::{self, Settings};
-use crate::stages::cleanup::Fate;
 use crate::stages::deliver::{Again, Desk, Mailroom, Resting, Stop};
 use crate::stages::issue::Halt;
 use crate::vault::Identities;
@@ -124,6 +124,10 @@ pub(super) async fn deliver(
     if ledger.closed().await?.is_some() {
         let what = "this run was closed by cleanup, so nothing more is mailed from it";
         return Err(Failure::new(Exit::Usage, what, &["a new run issues new passes"]));
+    }
+    let would = "delivering it may mail what has been mailed from the other folder";
+    if !world.belongs_here(&ledger, would).await? {
+        return Ok(Exit::Done);
     }
     let options = options(args, &ledger);
     let carrier = Carrier::load(&options, &args.identities, settings, world)?;
@@ -229,12 +233,11 @@ async fn finish(
         let rows = count(delivery.later, "row starts", "rows start");
         report.say(format_args!("{rows} later than --due and wait for another time"));
     }
-    for one in &delivery.revoked {
-        let (line, upn) = (one.owned.line(), shown(one.owned.upn()));
-        match &one.fate {
-            Fate::Left { why } => report.complain(format_args!("line {line}, {upn}: {why}")),
-            _ => report.say(format_args!("line {line}, {upn}: its pass was removed")),
-        }
+    for (line, upn) in &delivery.revoked {
+        report.say(format_args!("line {line}, {}: its pass was removed", shown(upn)));
+    }
+    for Left { line, upn, why } in &delivery.unrevoked {
+        report.complain(format_args!("line {line}, {}: {}", shown(upn), shown(why)));
     }
     let mut exit = Exit::Done;
     if delivery.open.rows > 0 {

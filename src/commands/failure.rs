@@ -11,7 +11,7 @@ use crate::cli::Common;
 use crate::exit::Exit;
 use crate::graph::GraphError;
 use crate::graph::http::NetworkError;
-use crate::ledger::{FolderError, LedgerError, Registry, RegistryError, RunFolder};
+use crate::ledger::{ClaimsError, FolderError, LedgerError, Registry, RegistryError, RunFolder};
 use crate::report::{OpenFailure, Told};
 use crate::run::StatusError;
 use crate::run::delivering::ReaddressError;
@@ -240,6 +240,7 @@ macro_rules! usage {
 
 usage! {
     RegistryError => [],
+    ClaimsError => [],
     BookError => ["tapwave keygen makes an identity and shows its public key, age1…"],
     BadIdentity => [],
 }
@@ -394,6 +395,8 @@ impl From<IntakeError> for Failure {
             IntakeError::Rejects { path, source } => {
                 Self::unwritten("write the rejected rows to", &path, &source)
             }
+            IntakeError::Claims(error) => error.into(),
+            IntakeError::Claimed { .. } => Self::new(Exit::Problems, error, &[]),
             IntakeError::Interrupted => Self::new(Exit::Interrupted, error, &[]),
             other @ IntakeError::Roster { .. } => Self::new(Exit::Usage, chain(&other), &[]),
         }

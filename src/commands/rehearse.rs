@@ -3,7 +3,7 @@
 //! Everything is real but Microsoft: the ledger, age, the handoff, the cleanup. The identity
 //! is made for the occasion and thrown away with the folder.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,13 +14,15 @@ use jiff::tz::TimeZone;
 use secrecy::ExposeSecret;
 use serde::Serialize;
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::failure::{OfRun, WAVE};
 use super::wave::{Wanted, begin};
 use super::{Failure, World, typed};
-use crate::cli::{Profile, RehearseArgs};
+use crate::cli::{FinalLookArg, Profile, RehearseArgs};
 use crate::exit::Exit;
 use crate::graph::Graph;
+use crate::ids::RunId;
 use crate::ledger::{Ledger, RunFolder};
 use crate::limits;
 use crate::pace::{Foretold, Pace, foretell};
@@ -28,7 +30,7 @@ use crate::rehearsal::options::{Latency, Limit, Throttle, Throttles};
 use crate::rehearsal::{Gate, InMemory, Options, Tenant};
 use crate::report::{count, lasting};
 use crate::roster::{Defaults, Found, Roster};
-use crate::run::intake::{IntakeError, RunAbout};
+use crate::run::intake::{IntakeError, Others, RunAbout};
 use crate::run::{Session, Summary, issuing, tidy};
 use crate::settings::Settings;
 use crate::vault::{Identities, NewIdentity, NoPrompts, Prompts, keygen, open};
@@ -96,19 +98,24 @@ pub(super) async fn rehearse(
     let (tenant, session) = stage.connect(args, settings, world);
     let folder = RunFolder::create(&stage.folder())?;
     let about = RunAbout {
+        id: RunId::new(Uuid::new_v4()),
         name: folder.name(),
         tenant: None,
         graph_url: "https://graph.microsoft.com".to_owned(),
         options: wanted.options.clone(),
     };
-    let nobody = |_: &[_]| std::collections::HashMap::new();
-    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &nobody).await?;
+    let nobody = |_: &[_]| HashMap::new();
+    // A throw-away tenant shares its people with no other run.
+    let mut unclaimed = |_: &[_]| Ok(HashMap::new());
+    let others = Others { issuers: &nobody, claim: &mut unclaimed };
+    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, others).await?;
     let Some(ledger) = begun else {
         return Ok(Exit::Problems);
     };
     let sets = wanted.book.into_sets();
     let run = world.typed(&folder);
-    let issuance = issuing::run(&ledger, sets, None, &session).await;
+    let looking = super::wave::looking(FinalLookArg::Auto, &nobody);
+    let issuance = issuing::run(&ledger, sets, None, &session, looking).await;
     let issuance = issuance.map_err(|error| over(error.of(&run)))?;
     if let Some(halt) = issuance.halt {
         return Err(over(halt.of(&run)));

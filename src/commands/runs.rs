@@ -2,6 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 
+use super::belonging;
 use super::deliver::{Carrier, needs_of_mail};
 use super::failure::OfRun;
 use super::typed::{self, Typed};
@@ -10,7 +11,7 @@ use crate::auth::permissions::Need;
 use crate::cli::{Common, ManifestArgs, ResumeArgs, StatusArgs};
 use crate::exit::Exit;
 use crate::ledger::{Access, Existing};
-use crate::report::TOLD;
+use crate::report::{TOLD, count};
 use crate::run::issuing::IssuingError;
 use crate::run::{self, RowStatus, issuing};
 use crate::settings::Settings;
@@ -38,6 +39,12 @@ pub(super) async fn resume(
     if ledger.closed().await?.is_some() {
         return Err(IssuingError::Closed.of(&run));
     }
+    let people = count(belonging::still_open(&ledger).await?, "person", "people");
+    let would =
+        format!("resuming it may issue a pass to {people}, and end one that they got meanwhile");
+    if !world.belongs_here(&ledger, &would).await? {
+        return Ok(Exit::Done);
+    }
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
@@ -59,7 +66,11 @@ pub(super) async fn resume(
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
         None => None,
     };
-    let issuance = issuing::resume(&ledger, post.as_ref(), &session).await;
+    world.claim_open(&ledger).await?;
+    let registry = world.registry()?;
+    let issuers = |methods: &[_]| registry.issuers_by_name(methods);
+    let looking = super::wave::looking(args.final_look, &issuers);
+    let issuance = issuing::resume(&ledger, post.as_ref(), &session, looking).await;
     if let Some(post) = &post {
         post.room.courier.close().await;
     }

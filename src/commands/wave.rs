@@ -1,24 +1,31 @@
 //! `check` and `run`: from a wave to a verdict, and on to a handoff.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
+use super::belonging::{self, Claimant};
 use super::deliver::{Carrier, needs_of_mail};
 use super::failure::{OfRun, WAVE};
 use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
-use crate::cli::{CheckArgs, MailArgs, RunArgs, WaveArgs};
+use crate::cli::{CheckArgs, FinalLookArg, MailArgs, RunArgs, WaveArgs};
 use crate::courier::settings::MailPlan;
 use crate::courier::{NEEDS_UTF8, Scripts};
 use crate::exit::Exit;
-use crate::ids::Line;
-use crate::ledger::{Draft, Existing, Ledger, Options, PolicyRecord, Reader, RunFolder, Standing};
+use crate::ids::{Line, RunId, UserId};
+use crate::ledger::{
+    Claims, Draft, Existing, Ledger, Options, PolicyRecord, Reader, RunFolder, Standing,
+};
 use crate::limits;
 use crate::report::{count, shown};
 use crate::run::delivering::{OpenMail, open_mail};
-use crate::run::intake::{self, Letters, RunAbout, Verdict};
+use crate::run::intake::{self, Letters, Others, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
+use crate::run::second_look::{FinalLook, Looking};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
 use crate::stages::check::{Check, Issuers, Problem};
@@ -117,7 +124,7 @@ impl<'a> Wanted<'a> {
         settings: &Settings,
         draft: &mut Draft,
         session: &Session,
-        issuers: Issuers<'_>,
+        others: Others<'_>,
         environment: &super::Environment,
     ) -> Result<Verdict, Failure> {
         let zone = settings.zone(self.want)?;
@@ -128,7 +135,7 @@ impl<'a> Wanted<'a> {
             allow_late: self.allow_late,
         });
         let (options, book) = (&self.options, &mut self.book);
-        let checked = intake::check(wave, options, book, draft, session, issuers, letters.as_ref());
+        let checked = intake::check(wave, options, book, draft, session, others, letters.as_ref());
         let mut verdict = checked.await?;
         if let Some(carrier) = &self.carrier {
             let courier = carrier.courier(session, settings, environment)?;
@@ -286,8 +293,17 @@ pub(super) async fn check(
     let mut draft = Draft::scratch(world.clock.clone())?;
     let registry = world.registry()?;
     let issuers = |methods: &[_]| registry.issuers_by_name(methods);
+    let mut claims = Claims::find(&world.home()?)?;
+    let mut claimed = |users: &[UserId]| match &mut claims {
+        Some(claims) => {
+            let taken = claims.claimed(None, base.as_str(), users)?;
+            Ok(belonging::named(taken, &registry))
+        }
+        None => Ok(HashMap::new()),
+    };
+    let others = Others { issuers: &issuers, claim: &mut claimed };
     let environment = &world.environment;
-    let taken = wanted.take_in(settings, &mut draft, &session, &issuers, environment);
+    let taken = wanted.take_in(settings, &mut draft, &session, others, environment);
     let verdict = taken.await?;
     if let Some(line) = args.preview {
         return preview(Line(line), &wanted, &draft, &verdict, world);
@@ -343,18 +359,25 @@ pub(super) async fn run(
         }
     };
     world.warn_of_fence(session.fence);
+    let id = RunId::new(Uuid::new_v4());
     let about = RunAbout {
+        id,
         name: folder.name(),
         tenant: tenant.or_else(|| settings.tenant.clone()),
         graph_url: base.as_str().to_owned(),
         options: wanted.options.clone(),
     };
     let issuers = |methods: &[_]| registry.issuers_by_name(methods);
-    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &issuers).await;
-    let Some(ledger) = begun.inspect_err(|_| folder.abandon(made))? else {
+    let (claims, graph) = (Claims::open(&world.home()?)?, base.as_str());
+    let mut claimant = Claimant { claims, run: id, folder: &folder, graph, registry: &registry };
+    let mut claim = |users: &[UserId]| claimant.claim(users);
+    let others = Others { issuers: &issuers, claim: &mut claim };
+    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, others).await;
+    if !matches!(begun, Ok(Some(_))) {
+        claimant.give_up()?;
         folder.abandon(made);
-        return Ok(Exit::Problems);
-    };
+    }
+    let Some(ledger) = begun? else { return Ok(Exit::Problems) };
     // A run elsewhere is found by its path even if this note cannot be made.
     if let Err(error) = registry.remember(&folder) {
         world.report.warn(error);
@@ -365,7 +388,8 @@ pub(super) async fn run(
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
         None => None,
     };
-    let issuance = issuing::run(&ledger, sets, post.as_ref(), &session).await;
+    let looking = looking(args.final_look, &issuers);
+    let issuance = issuing::run(&ledger, sets, post.as_ref(), &session, looking).await;
     if let Some(post) = &post {
         post.room.courier.close().await;
     }
@@ -382,11 +406,11 @@ pub(super) async fn begin(
     about: &RunAbout,
     session: &Session,
     world: &World,
-    issuers: Issuers<'_>,
+    others: Others<'_>,
 ) -> Result<Option<Ledger>, Failure> {
     let mut draft = Draft::create(folder, world.clock.clone())?;
     let environment = &world.environment;
-    let taken = wanted.take_in(settings, &mut draft, session, issuers, environment).await;
+    let taken = wanted.take_in(settings, &mut draft, session, others, environment).await;
     let verdict = match taken {
         Ok(verdict) => verdict,
         Err(failure) => {
@@ -424,6 +448,11 @@ pub(super) async fn finish(
     let summary = Summary::of(ledger, session, 0).await;
     let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
     let open = if mailed { open_mail(ledger, session).await } else { Ok(OpenMail::default()) };
+    world.end_claims(ledger).await;
+    let unknown = match &issuance.halt {
+        Some(halt) if halt.lost_ledger() => Some(belonging::alive(ledger).await?),
+        _ => None,
+    };
     ledger.shut().await;
     let report = &world.report;
     let summary = match summary {
@@ -446,7 +475,25 @@ pub(super) async fn finish(
         report.say(format_args!("handoff: {}", path.display()));
     }
     let mut exit = Exit::Done;
-    if summary.failed + (summary.unsettled - summary.mailing) + summary.held > 0 {
+    if let Some(why) = &issuance.looked.why {
+        let unseen = count(issuance.looked.unseen, "pass was", "passes were");
+        report.say(format_args!(
+            "the second look was left out ({}): {unseen} not looked at again since issued; \
+             {} --final-look always does it",
+            shown(why),
+            typed.resume(),
+        ));
+    }
+    if let Some(lines) = unknown.filter(|lines| !lines.is_empty()) {
+        let passes = count(lines.len() as u64, "pass is", "passes are");
+        report.complain(format_args!(
+            "{passes} alive, or may be, that no ledger on the disk knows of: lines {} of {}; \
+             tapwave cleanup --csv removes what its people hold",
+            belonging::ranges(&lines),
+            shown(&ledger.about().wave.path),
+        ));
+    }
+    if summary.failed + (summary.unsettled - summary.mailing) + summary.held + summary.lost > 0 {
         exit = exit.and(Exit::RowsFailed);
     }
     let locked = summary.sealed + summary.mailing > 0;
@@ -467,6 +514,16 @@ pub(super) async fn finish(
     }
     report.next(&what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed));
     Ok(exit)
+}
+
+/// How the sealed passes are looked at once more.
+pub(super) fn looking(when: FinalLookArg, issuers: Issuers<'_>) -> Looking<'_> {
+    let when = match when {
+        FinalLookArg::Always => FinalLook::Always,
+        FinalLookArg::Auto => FinalLook::Auto,
+        FinalLookArg::Never => FinalLook::Never,
+    };
+    Looking { when, issuers }
 }
 
 /// What to type after issuing.

@@ -78,6 +78,12 @@ impl FoundPass {
         }
     }
 
+    /// Whether the policy does not let it work.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.method_usability_reason.as_deref() == Some("DisabledByPolicy")
+    }
+
     /// Whether it has been used up.
     #[must_use]
     pub fn is_used(&self) -> bool {
@@ -89,11 +95,12 @@ impl FoundPass {
 pub struct CreatedPass {
     /// What a later read will say too.
     pub found: FoundPass,
-    /// The code.
-    pub pass: Pass,
+    /// The code, if the answer holds a usable one.
+    pub pass: Option<Pass>,
 }
 
-/// Reads a 201. `None` if it does not hold a usable id and code.
+/// Reads a 201. `None` if it does not even name the pass's id: one that is named is known for
+/// ever, whether or not its code can be used.
 pub(super) fn created_pass(body: &[u8]) -> Option<CreatedPass> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
@@ -102,9 +109,9 @@ pub(super) fn created_pass(body: &[u8]) -> Option<CreatedPass> {
     }
     // Two readings of one buffer: one shape that flattens the other would take the code
     // through serde's own buffers, which are plain strings.
-    let secret: Secret = serde_json::from_slice(body).ok()?;
+    let secret = serde_json::from_slice::<Secret>(body).ok();
     let found = serde_json::from_slice(body).ok()?;
-    Some(CreatedPass { found, pass: secret.temporary_access_pass })
+    Some(CreatedPass { found, pass: secret.map(|secret| secret.temporary_access_pass) })
 }
 
 /// The body of the POST. Times go out in UTC with `Z`: anything else is refused as past.
@@ -466,7 +473,8 @@ mod tests {
             r#"{"id":"m","temporaryAccessPass":"x""#,
             r#"{"id":"m","temporaryAccessPass":""}"#,
         ] {
-            assert!(created_pass(body.as_bytes()).is_none(), "{body}");
+            let created = created_pass(body.as_bytes());
+            assert!(created.is_none_or(|created| created.pass.is_none()), "{body}");
         }
         let body = r#"{"@odata.context":"x","id":"m","isUsable":null,"lifetimeInMinutes":60,"temporaryAccessPass":"+drkzqAD"}"#;
         let created = created_pass(body.as_bytes()).expect("usable");

@@ -13,8 +13,9 @@ use crate::limits;
 /// "tapw": how `file` and `SQLite` tell a ledger from other databases.
 const APPLICATION_ID: i64 = 0x7461_7077;
 /// The format. A change that an older tapwave would misread counts it up. 2: a row may have a
-/// second mail, the notice.
-const VERSION: i64 = 2;
+/// second mail, the notice. 3: every pass and attempt is kept until it is proven to be gone, a
+/// row may be lost, and a run has an id and a place.
+const VERSION: i64 = 3;
 const SCHEMA: &str = include_str!("schema.sql");
 /// Statements kept prepared; there are fewer.
 const STATEMENTS: usize = 64;

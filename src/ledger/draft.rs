@@ -156,7 +156,7 @@ impl Draft {
             drop(db);
             return Err(LedgerError::ScratchOnly);
         };
-        store::set_about(&db, about)
+        store::set_about(&db, about, &folder.path().to_string_lossy())
             .and_then(|()| db.execute_batch("COMMIT"))
             .and_then(|()| db.close().map_err(|(_, error)| error))
             .map_err(|error| not_written(&path, error))?;

@@ -150,6 +150,36 @@ impl MailOutcome {
     pub(super) const LOST: &str = "mail lost";
 }
 
+/// Why nothing that a run may have left on a user can be alive any more.
+///
+/// A user has one pass at most (documented). Directory and method reads may show the past by
+/// minutes, in both directions, so that one look proves nothing by what it does not show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Proof {
+    /// Graph answered our DELETE by id with 204: that was the one pass of the user.
+    Deleted,
+    /// A pass that was created after ours stands in its place.
+    Replaced,
+    /// By Graph's clock its time is over.
+    Over,
+    /// Two looks that lie at least the settling time apart did not show it.
+    Absent,
+}
+
+impl Proof {
+    /// The word for it in the ledger's tables.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::Replaced => "replaced",
+            Self::Over => "over",
+            Self::Absent => "absent",
+        }
+    }
+}
+
 /// One durable record about one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "event")]
@@ -200,6 +230,13 @@ pub enum Event {
         /// Graph's own words, shortened.
         why: String,
     },
+    /// Graph refused because a pass exists that nobody can tell from one of our own.
+    InTheWay {
+        /// The attempt.
+        intent: IntentId,
+        /// Graph's own words, shortened.
+        why: String,
+    },
     /// The outcome of the POST is unknown.
     #[serde(rename_all = "camelCase")]
     Lost {
@@ -209,16 +246,31 @@ pub enum Event {
         why: String,
         /// Graph's clock when the attempt was given up.
         given_up: Timestamp,
+        /// The pass's id, if an answer named one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        method: Option<MethodId>,
     },
-    /// A live pass was recognised as the lost attempt's; it is about to be deleted.
+    /// A pass was recognised as one of this row's own attempts; it is about to be deleted.
     OrphanFound {
         /// The pass.
         method: MethodId,
+        /// When it is over at the latest, by Graph's clock.
+        over: Timestamp,
     },
-    /// After the fence: nothing of ours is left on the user.
+    /// The settling time has passed and nothing of ours was seen on the user: the row may be
+    /// tried again.
     Settled {
         /// The orphan that was deleted, if there was one.
         found: Option<MethodId>,
+        /// Why nothing of ours can be alive, if that is proven. What is not proven is looked
+        /// at again by cleanup.
+        proof: Option<Proof>,
+    },
+    /// A look showed nothing of ours on the user, who is known to the tenant.
+    #[serde(rename_all = "camelCase")]
+    NotListed {
+        /// Graph's clock at the look.
+        graph_time: Timestamp,
     },
     /// An operator must look.
     Held {
@@ -240,6 +292,8 @@ pub enum Event {
         lifetime_minutes: u32,
         /// As Graph answered.
         one_time: bool,
+        /// Graph's clock when the answer was here.
+        graph_time: Timestamp,
     },
     /// Looked again: the live pass is the sealed one.
     Verified,
@@ -279,15 +333,22 @@ pub enum Event {
         /// Who gets it from now on.
         reader: Box<Reader>,
     },
+    /// A later look showed that the sealed code does not work.
+    Displaced {
+        /// A sentence for people.
+        why: String,
+        /// The pass that stands in its place, if one does.
+        found: Option<MethodId>,
+    },
     /// Cleanup is about to delete this pass.
     RemovalIntended {
         /// The pass.
         method: MethodId,
     },
-    /// Cleanup deleted the pass, or it was gone, and looked again.
+    /// Nothing that the row ever got, or may have got, is alive.
     Removed {
-        /// Whether it was gone before.
-        already: bool,
+        /// How that is known.
+        proof: Proof,
     },
     /// Somebody else's pass is on the user. Reported, never deleted unasked.
     ForeignSeen {
@@ -297,6 +358,11 @@ pub enum Event {
 }
 
 impl Event {
+    /// The word for an attempt whose answer never came.
+    pub(super) const LOST: &str = "lost";
+    /// The word for an attempt that met a pass.
+    pub(super) const IN_THE_WAY: &str = "in the way";
+
     /// One word for messages and logs.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -309,7 +375,10 @@ impl Event {
             Self::TooLate { .. } => "too late",
             Self::GivenUp { .. } => "given up",
             Self::Refused { .. } => "refused",
-            Self::Lost { .. } => "lost",
+            Self::InTheWay { .. } => Self::IN_THE_WAY,
+            Self::Lost { .. } => Self::LOST,
+            Self::NotListed { .. } => "not listed",
+            Self::Displaced { .. } => "displaced",
             Self::OrphanFound { .. } => "orphan found",
             Self::Settled { .. } => "settled",
             Self::Held { .. } => "held",
@@ -346,7 +415,9 @@ impl Event {
             | Self::TooLate { why }
             | Self::GivenUp { why }
             | Self::Refused { why, .. }
+            | Self::InTheWay { why, .. }
             | Self::Lost { why, .. }
+            | Self::Displaced { why, .. }
             | Self::Held { why, .. } => Some(why.clone()),
             Self::MailNotBegun { channel, why } => {
                 Some(format!("{} not sent: {why}", channel.noun()))

@@ -142,6 +142,20 @@ pub enum LedgerError {
          report this as a defect"
     )]
     OtherUser(Line),
+    /// The record of one row lacks what its state needs, so that nothing can be done for it.
+    #[error(
+        "failed to use the record of line {line} ({}): {lacks}; the ledger is damaged: copy the \
+         folder back from a backup, and look at this person in Entra",
+        escaped(upn)
+    )]
+    BrokenRow {
+        /// The row.
+        line: Line,
+        /// Whose it is.
+        upn: String,
+        /// What is missing or cannot be read, as a sentence.
+        lacks: &'static str,
+    },
     /// A reader keeps the purge from finishing; it may be asked for again.
     #[error(
         "failed to purge the sealed copies from {}: another process is reading the ledger; end \
@@ -183,31 +197,65 @@ pub enum LedgerError {
 #[derive(Debug)]
 pub struct WriteFault {
     path: PathBuf,
-    source: rusqlite::Error,
+    cause: Cause,
+}
+
+/// What kept a write from becoming durable.
+#[derive(Debug)]
+pub(super) enum Cause {
+    /// `SQLite` says why.
+    Database(rusqlite::Error),
+    /// The file is no longer where it was opened: whatever is written is lost when it is closed.
+    Vanished,
+}
+
+impl From<rusqlite::Error> for Cause {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
 }
 
 impl WriteFault {
-    pub(super) fn new(path: &Path, source: rusqlite::Error) -> Self {
-        Self { path: path.to_owned(), source }
+    pub(super) fn new(path: &Path, cause: impl Into<Cause>) -> Self {
+        Self { path: path.to_owned(), cause: cause.into() }
     }
 
     /// Whether the disk is full, which an operator can mend.
     #[must_use]
     pub fn disk_full(&self) -> bool {
-        self.source.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        matches!(&self.cause, Cause::Database(error)
+            if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+
+    /// Whether the ledger was removed, replaced or moved away while it was being written.
+    #[must_use]
+    pub const fn vanished(&self) -> bool {
+        matches!(self.cause, Cause::Vanished)
     }
 }
 
 impl fmt::Display for WriteFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { path, source } = self;
-        write!(f, "failed to write {}: {source}; {}", path.display(), remedy(source))
+        let path = self.path.display();
+        match &self.cause {
+            Cause::Database(error) => {
+                write!(f, "failed to write {path}: {error}; {}", remedy(error))
+            }
+            Cause::Vanished => write!(
+                f,
+                "failed to write {path}: it was removed, replaced or moved while this run was \
+                 under way, so that nothing more is issued; put it back if it was moved"
+            ),
+        }
     }
 }
 
 impl std::error::Error for WriteFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
+        match &self.cause {
+            Cause::Database(error) => Some(error),
+            Cause::Vanished => None,
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::lock;
+use super::{connection, lock, store};
+use crate::ids::RunId;
 use crate::shown::{escaped, shell_word};
 
 /// The database.
@@ -170,6 +171,13 @@ impl RunFolder {
     #[must_use]
     pub fn holds_run(&self) -> bool {
         std::fs::symlink_metadata(self.join(LEDGER)).is_ok_and(|found| found.is_file())
+    }
+
+    /// The id of the run that is there, if one is and can be read.
+    #[must_use]
+    pub fn run_id(&self) -> Option<RunId> {
+        let db = connection::open_reader(&self.join(LEDGER)).ok()?;
+        store::about(&db).ok().map(|about| about.id)
     }
 
     /// Where the handoff files go; made if it is not there.
@@ -344,6 +352,43 @@ pub fn sync_folder(path: &Path) -> Result<(), FolderError> {
 #[cfg(not(unix))]
 pub fn sync_folder(_: &Path) -> Result<(), FolderError> {
     Ok(())
+}
+
+/// Tells whether a path still leads to the file that was opened there. Must not open that file
+/// itself: on Unix, closing it would give `SQLite`'s locks on it back.
+#[derive(Debug)]
+pub(super) struct Watch {
+    path: PathBuf,
+    #[cfg(unix)]
+    was: Option<(u64, u64)>,
+}
+
+impl Watch {
+    pub(super) fn on(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            #[cfg(unix)]
+            was: identity(path),
+        }
+    }
+
+    #[cfg(unix)]
+    pub(super) fn is_there(&self) -> bool {
+        self.was.is_some() && identity(&self.path) == self.was
+    }
+
+    /// Windows lets nobody replace or move a database that is open.
+    #[cfg(not(unix))]
+    pub(super) fn is_there(&self) -> bool {
+        self.path.exists()
+    }
+}
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 /// Options under which a file is made for its owner alone and no symbolic link is followed.

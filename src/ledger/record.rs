@@ -9,13 +9,16 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::events::{Asked, IntentId, MailOutcome, Posted, Reader};
+use super::fault::LedgerError;
 use super::state::{Standing, State};
-use crate::ids::{Line, MethodId, UserId};
+use crate::ids::{Line, MethodId, RunId, UserId};
 
 /// What a run is about; written once, when its ledger is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
+    /// Tells this run from every other one. A copy of it has the same.
+    pub id: RunId,
     /// The run's name, which is its folder's.
     pub name: String,
     /// When the ledger was made.
@@ -244,6 +247,50 @@ pub struct RowRecord {
     pub handoff: Option<String>,
 }
 
+/// Who a row is about, as the check found them.
+#[derive(Debug, Clone, Copy)]
+pub struct Person<'a> {
+    /// The object id.
+    pub user: UserId,
+    /// For people to read.
+    pub display_name: Option<&'a str>,
+    /// What the pass shall be.
+    pub asked: &'a Asked,
+    /// Index of the recipient set.
+    pub set: u32,
+}
+
+impl RowRecord {
+    /// Who it is about. Only a row that nobody checked has nobody.
+    ///
+    /// # Errors
+    /// [`LedgerError::BrokenRow`]: nothing may be done for this row, and nothing be proven of it.
+    pub fn person(&self) -> Result<Person<'_>, LedgerError> {
+        Ok(Person {
+            user: self.user.ok_or_else(|| self.lacks("it names no user"))?,
+            display_name: self.display_name.as_deref(),
+            asked: self
+                .asked
+                .as_ref()
+                .ok_or_else(|| self.lacks("it does not say what its pass shall be"))?,
+            set: self.set.ok_or_else(|| self.lacks("it names no recipients"))?,
+        })
+    }
+
+    /// Its latest attempt, for a row whose state speaks of one.
+    ///
+    /// # Errors
+    /// [`LedgerError::BrokenRow`]
+    pub fn attempt(&self) -> Result<&IntentRecord, LedgerError> {
+        self.intent.as_ref().ok_or_else(|| self.lacks("its attempt is missing"))
+    }
+
+    /// Why nothing can be done for it.
+    pub(crate) fn lacks(&self, lacks: &'static str) -> LedgerError {
+        LedgerError::BrokenRow { line: self.line, upn: self.upn.clone(), lacks }
+    }
+}
+
 /// A pass as Graph answered it, without its code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issued {
@@ -272,6 +319,43 @@ pub struct IntentRecord {
     pub given_up: Option<Timestamp>,
     /// The name of the event that ended it; `None` while its outcome is unknown.
     pub outcome: Option<String>,
+    /// Whether a pass of it may be alive whose id nobody knows.
+    pub may_live: bool,
+}
+
+/// What may be alive of one row: every pass whose id this run ever saw, and every attempt that
+/// may have created one, whatever became of the row afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remains {
+    /// The row.
+    pub line: Line,
+    /// Whose it is.
+    pub upn: String,
+    /// The object id. A row without one had no attempt: else the ledger is damaged.
+    pub user: Option<UserId>,
+    /// Where the row stands.
+    pub state: State,
+    /// Passes that may be alive, and when each is over at the latest by Graph's clock.
+    pub alive: Vec<(MethodId, Timestamp)>,
+    /// Passes that are known to be gone: a list that shows one is behind.
+    pub gone: Vec<MethodId>,
+    /// Attempts that created a pass, or may have; those that may still have one of unknown id
+    /// say so.
+    pub attempts: Vec<IntentRecord>,
+    /// Graph's clock at the first look that showed nothing of the row's, since something of it
+    /// was last seen or asked for.
+    pub absent_since: Option<Timestamp>,
+}
+
+/// A finished handoff file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandoffRecord {
+    /// Its name in the handoff folder.
+    pub file: String,
+    /// When it was finished.
+    pub written: Timestamp,
+    /// SHA-256 of its bytes, in hex.
+    pub digest: String,
 }
 
 /// A mail as the ledger remembers it; never its text.
@@ -320,12 +404,19 @@ pub enum Outcome {
         /// Graph's own words, shortened.
         why: String,
     },
+    /// Graph refused because a pass exists that may be one of our own.
+    InTheWay {
+        /// Graph's own words, shortened.
+        why: String,
+    },
     /// Nobody knows.
     Lost {
         /// What broke.
         why: String,
         /// Graph's clock when the attempt was given up.
         given_up: Timestamp,
+        /// The pass's id, if an answer named one.
+        method: Option<MethodId>,
     },
 }
 

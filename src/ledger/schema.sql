@@ -1,9 +1,10 @@
--- A tapwave run, version 2. It holds no pass in the clear and no token.
+-- A tapwave run, version 3. It holds no pass in the clear and no token.
 -- Times are RFC 3339 in UTC. Columns that end in _json hold JSON.
 
 CREATE TABLE about (
     only_row   INTEGER PRIMARY KEY CHECK (only_row = 1),
-    about_json TEXT NOT NULL,               -- options, recipients, policy, wave
+    about_json TEXT NOT NULL,               -- id, options, recipients, policy, wave
+    place      TEXT NOT NULL,               -- the folder it was made in, or was last agreed to go on in
     checked_at TEXT NOT NULL,               -- the latest check
     closed_at  TEXT,                        -- cleanup began: no pass is issued after this
     purged_at  TEXT,                        -- the sealed copies were destroyed
@@ -34,9 +35,13 @@ CREATE TABLE rows (
     notice_reader_json      TEXT,                 -- who is told that the reader has it
     notice                  TEXT,                 -- due, open or done, once that mail was taken
     foreign_method_id       TEXT,                 -- somebody else's pass that was seen
+    absent_since            TEXT,                 -- Graph's clock at the first look that showed nothing of ours
+    looked_at               TEXT,                 -- Graph's clock at the second look at a sealed pass
+    sealed_at               INTEGER,              -- Graph's clock when it was sealed, in seconds
     handoff_file            TEXT
 ) STRICT;
 CREATE INDEX rows_by_state ON rows (state, line);
+CREATE INDEX rows_to_look_at ON rows (line) WHERE looked_at IS NULL AND sealed_at IS NOT NULL;
 CREATE INDEX rows_by_notice ON rows (notice, line) WHERE notice IS NOT NULL;
 
 -- The encrypted passes: each is a complete age file. Empty once cleanup has purged them.
@@ -45,13 +50,16 @@ CREATE TABLE sealed (
     ciphertext BLOB NOT NULL
 ) STRICT;
 
--- Every pass this run ever sealed; it outlives the purge.
+-- Every pass of which an answer of Graph's ever named the id to this run; never forgotten.
 CREATE TABLE passes (
     method_id TEXT NOT NULL,
     line      INTEGER NOT NULL,
-    intent    INTEGER NOT NULL,
+    over_at   TEXT NOT NULL,  -- Graph's clock when its time is over at the latest
+    ended     TEXT,           -- deleted, replaced, over or absent: how it is known to be gone
     PRIMARY KEY (method_id, line)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX passes_by_line ON passes (line);
+CREATE INDEX passes_alive ON passes (line) WHERE ended IS NULL;
 
 -- One for each request that was about to be sent.
 CREATE TABLE intents (
@@ -61,9 +69,12 @@ CREATE TABLE intents (
     asked_json TEXT NOT NULL,
     graph_time TEXT NOT NULL,  -- Graph's clock when it was minted
     minted_at  TEXT NOT NULL,  -- this machine's clock then
-    given_up   TEXT,           -- Graph's clock when its answer was lost
-    outcome    TEXT            -- NULL: unknown
+    given_up   TEXT,           -- Graph's clock when its answer came, or was given up
+    outcome    TEXT,           -- NULL: unknown
+    may_live   INTEGER NOT NULL DEFAULT 1  -- 0 once no pass of it can be alive but one that `passes` names
 ) STRICT;
+CREATE INDEX intents_by_line ON intents (line);
+CREATE INDEX intents_open ON intents (line) WHERE may_live;
 
 -- Everything that ever happened to a row, in order.
 CREATE TABLE events (
@@ -94,5 +105,6 @@ CREATE TABLE mails (
 -- Finished handoff files.
 CREATE TABLE handoffs (
     file       TEXT PRIMARY KEY,
-    written_at TEXT NOT NULL
+    written_at TEXT NOT NULL,
+    digest     TEXT NOT NULL   -- SHA-256 of its bytes: cleanup deletes nothing else
 ) STRICT, WITHOUT ROWID;

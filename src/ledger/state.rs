@@ -64,7 +64,13 @@ pub enum State {
         /// How far the notice to somebody else is, if one was asked for.
         notice: Option<Errand>,
     },
-    /// Cleanup deleted the pass and looked again.
+    /// The pass was sealed, and a later look showed that its code does not work: another pass
+    /// stands in its place, none does, or the policy disables it. Its copy is not handed off.
+    Lost {
+        /// The pass's id.
+        method: MethodId,
+    },
+    /// The pass is proven to be gone.
     Removed {
         /// The pass's id.
         method: MethodId,
@@ -126,6 +132,7 @@ pub enum Standing {
     Sealed,
     Mailing,
     Delivered,
+    Lost,
     Removed,
     Failed,
     Skipped,
@@ -134,7 +141,7 @@ pub enum Standing {
 
 impl Standing {
     /// All of them, in the order of a row's way.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Listed,
         Self::Checked,
         Self::Intent,
@@ -143,6 +150,7 @@ impl Standing {
         Self::Sealed,
         Self::Mailing,
         Self::Delivered,
+        Self::Lost,
         Self::Removed,
         Self::Failed,
         Self::Skipped,
@@ -164,6 +172,7 @@ impl Standing {
             Self::Sealed => "sealed",
             Self::Mailing => "mailing",
             Self::Delivered => "delivered",
+            Self::Lost => "lost",
             Self::Removed => "removed",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
@@ -187,6 +196,7 @@ impl State {
             Self::Sealed { .. } => Standing::Sealed,
             Self::Mailing { .. } => Standing::Mailing,
             Self::Delivered { .. } => Standing::Delivered,
+            Self::Lost { .. } => Standing::Lost,
             Self::Removed { .. } => Standing::Removed,
             Self::Failed { .. } => Standing::Failed,
         }
@@ -205,6 +215,7 @@ impl State {
             Self::Sealed { method, .. }
             | Self::Mailing { method, .. }
             | Self::Delivered { method, .. }
+            | Self::Lost { method }
             | Self::Removed { method }
             | Self::Held { sealed: Some(method) } => Some(method),
             _ => None,
@@ -236,7 +247,9 @@ pub struct IllegalMove {
 /// intent than the open one.
 #[expect(clippy::match_same_arms, reason = "arms stand in the order of a row's way")]
 pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
-    use State::{Checked, Failed, Held, Ineligible, Intent, Listed, Sealed, Skipped, Unsettled};
+    use State::{
+        Checked, Failed, Held, Ineligible, Intent, Listed, Lost, Sealed, Skipped, Unsettled,
+    };
     Ok(match (state, event) {
         (Listed, Event::Checked(_)) => Checked { after_loss: false },
         // A resume looks again at rows that wait.
@@ -259,36 +272,43 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Intent { intent, .. }, Event::Lost { intent: of, .. }) if intent == of => {
             Unsettled { intent: *intent, orphan: None }
         }
+        // The pass that is in the way may be this attempt's own, executed twice, or an earlier
+        // one's whose answer was lost.
+        (Intent { intent, .. }, Event::InTheWay { intent: of, .. }) if intent == of => {
+            Unsettled { intent: *intent, orphan: None }
+        }
         (Intent { intent, after_loss }, Event::Sealed { intent: of, method, .. })
             if intent == of =>
         {
             Sealed { method: method.clone(), proven: !after_loss }
         }
 
-        (Unsettled { intent, .. }, Event::OrphanFound { method }) => {
+        (Unsettled { intent, .. }, Event::OrphanFound { method, .. }) => {
             Unsettled { intent: *intent, orphan: Some(method.clone()) }
         }
-        // One that could not be read or deleted before.
-        (Held { sealed: None }, Event::OrphanFound { .. }) => state.clone(),
-        (Unsettled { .. } | Held { .. } | Sealed { proven: false, .. }, Event::Settled { .. }) => {
-            Checked { after_loss: true }
-        }
+        (
+            Unsettled { .. } | Held { .. } | Lost { .. } | Sealed { proven: false, .. },
+            Event::Settled { .. },
+        ) => Checked { after_loss: true },
         (Unsettled { .. }, Event::Held { .. }) => Held { sealed: None },
         (Sealed { method, proven: false }, Event::Held { .. }) => {
             Held { sealed: Some(method.clone()) }
         }
         (Held { .. }, Event::Held { .. }) => state.clone(),
         // A pass that took its time to show up is found by a later look.
-        (Sealed { method, proven: false } | Held { sealed: Some(method) }, Event::Verified) => {
-            Sealed { method: method.clone(), proven: true }
-        }
+        (
+            Sealed { method, proven: false } | Held { sealed: Some(method) } | Lost { method },
+            Event::Verified,
+        ) => Sealed { method: method.clone(), proven: true },
 
         (Sealed { method, .. }, Event::Doubted) => Sealed { method: method.clone(), proven: false },
 
         (Failed { after_loss }, Event::Retried) => Checked { after_loss: *after_loss },
 
         _ => {
-            let later = mailed(state, event).or_else(|| removed(state, event));
+            let later = mailed(state, event)
+                .or_else(|| removed(state, event))
+                .or_else(|| seen(state, event));
             return later.ok_or(IllegalMove { state: state.name(), event: event.name() });
         }
     })
@@ -354,36 +374,55 @@ fn carried(errand: &Errand, event: &Event, which: Channel) -> Option<Errand> {
     }
 }
 
-/// [`next`], for a pass that is removed.
-#[expect(clippy::match_same_arms, reason = "arms stand in the order of a row's way")]
+/// [`next`], for a pass that is lost or removed.
 fn removed(state: &State, event: &Event) -> Option<State> {
-    use State::{Delivered, Held, Mailing, Removed, Sealed};
+    use State::{Delivered, Held, Lost, Mailing, Removed, Sealed};
     Some(match (state, event) {
+        // A mail under way is heard to its end first.
         (
-            Sealed { .. } | Mailing { .. } | Delivered { .. } | Held { sealed: Some(_) },
-            Event::RemovalIntended { .. },
-        ) => state.clone(),
+            Sealed { method, proven: true }
+            | Mailing { method, mail: OpenMail { lost: true, .. } }
+            | Delivered { method, .. },
+            Event::Displaced { .. },
+        ) => Lost { method: method.clone() },
         (
             Sealed { method, .. }
             | Mailing { method, .. }
             | Delivered { method, .. }
+            | Lost { method }
             | Held { sealed: Some(method) },
             Event::Removed { .. },
         ) => Removed { method: method.clone() },
-        // Cleanup looks again as often as it is asked to, and may find somebody else's pass.
-        (
-            Sealed { .. } | Mailing { .. } | Delivered { .. } | Removed { .. } | Held { .. },
-            Event::ForeignSeen { .. },
-        ) => state.clone(),
-
         _ => return None,
     })
+}
+
+/// [`next`], for what was seen of a user, or is about to be deleted there. It moves no row: a
+/// run may have left passes behind whatever its row became afterwards.
+fn seen(state: &State, event: &Event) -> Option<State> {
+    use State::{Checked, Failed, Ineligible, Listed, Skipped};
+    match (state, event) {
+        (Listed, _) => None,
+        (
+            _,
+            Event::OrphanFound { .. }
+            | Event::ForeignSeen { .. }
+            | Event::RemovalIntended { .. }
+            | Event::NotListed { .. },
+        ) => Some(state.clone()),
+        // What an earlier attempt left is gone; where the row stands has another reason.
+        (
+            Checked { .. } | Failed { .. } | Ineligible | Skipped,
+            Event::Settled { proof: Some(_), .. },
+        ) => Some(state.clone()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::events::Asked;
+    use crate::ledger::events::{Asked, Proof};
 
     fn asked() -> Asked {
         Asked { start: None, lifetime_minutes: 60, one_time: false }
@@ -407,11 +446,13 @@ mod tests {
             intent: IntentId(1),
             why: "reset".into(),
             given_up: jiff::Timestamp::UNIX_EPOCH,
+            method: None,
         };
         let intent = next(&State::Checked { after_loss: false }, &intended(1)).expect("legal");
         let unsettled = next(&intent, &lost).expect("legal");
         assert!(next(&unsettled, &intended(2)).is_err(), "re-POST at once kills a pass");
-        let settled = next(&unsettled, &Event::Settled { found: None }).expect("legal");
+        let settled =
+            next(&unsettled, &Event::Settled { found: None, proof: None }).expect("legal");
         assert_eq!(settled, State::Checked { after_loss: true });
     }
 
@@ -424,6 +465,7 @@ mod tests {
             start: None,
             lifetime_minutes: 60,
             one_time: false,
+            graph_time: jiff::Timestamp::UNIX_EPOCH,
         };
         let state = next(&intent, &sealed).expect("legal");
         assert_eq!(state, State::Sealed { method: method("m"), proven: false });
@@ -442,7 +484,7 @@ mod tests {
 
     #[test]
     fn a_proven_pass_is_not_given_up_before_it_is_doubted() {
-        let settled = Event::Settled { found: None };
+        let settled = Event::Settled { found: None, proof: None };
         let sealed = State::Sealed { method: method("m"), proven: true };
         assert!(next(&sealed, &settled).is_err());
         let doubted = next(&sealed, &Event::Doubted).expect("legal");
@@ -551,7 +593,7 @@ mod tests {
         assert_eq!(done, with(Some(Errand::Done)));
         assert!(next(&done, &notice("n")).is_err(), "twice");
         for state in [&open, &lost, &done] {
-            let removed = next(state, &Event::Removed { already: false });
+            let removed = next(state, &Event::Removed { proof: Proof::Deleted });
             assert_eq!(removed, Ok(State::Removed { method: method("m") }));
         }
     }

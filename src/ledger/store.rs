@@ -6,19 +6,24 @@
 //! refusal ([`Halt::Refused`]) has written nothing and the moves beside it in the same
 //! transaction stand; a broken write ([`Halt::Broken`]) ends the whole transaction.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::events::{Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted, Reader};
+use super::events::{
+    Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted, Proof, Reader,
+};
 use super::fault::LedgerError;
 use super::record::{
-    About, Counts, IntentRecord, Issued, MailRecord, NewBadRow, NewRow, Outcome, RowRecord,
-    Unhanded,
+    About, Counts, HandoffRecord, IntentRecord, Issued, MailRecord, NewBadRow, NewRow, Outcome,
+    Remains, RowRecord, Unhanded,
 };
 use super::state::{self, Errand, Standing, State};
+use crate::clock::later;
 use crate::ids::{Line, MethodId, UserId};
 use crate::limits;
 
@@ -74,12 +79,32 @@ pub(super) fn insert_bad(db: &Connection, row: NewBadRow, at: Timestamp) -> Resu
 }
 
 /// Writes what the run is about.
-pub(super) fn set_about(db: &Connection, about: &About) -> Result<(), rusqlite::Error> {
+pub(super) fn set_about(
+    db: &Connection,
+    about: &About,
+    place: &str,
+) -> Result<(), rusqlite::Error> {
     db.execute(
-        "INSERT INTO about (only_row, about_json, checked_at) VALUES (1, ?1, ?2)",
-        params![json(about)?, about.checked_at.to_string()],
+        "INSERT INTO about (only_row, about_json, place, checked_at) VALUES (1, ?1, ?2, ?3)",
+        params![json(about)?, place, about.checked_at.to_string()],
     )?;
     Ok(())
+}
+
+/// Where the run was made, or was last agreed to go on.
+pub(super) fn place(db: &Connection) -> Result<String, rusqlite::Error> {
+    db.query_row("SELECT place FROM about", [], |row| row.get(0))
+}
+
+/// From here on the run belongs there.
+pub(super) fn set_place(db: &Connection, place: &str) -> Result<(), rusqlite::Error> {
+    db.execute("UPDATE about SET place = ?1", [place])?;
+    Ok(())
+}
+
+/// The number of the latest event: a copy that was taken earlier has a smaller one.
+pub(super) fn latest_event(db: &Connection) -> Result<i64, rusqlite::Error> {
+    db.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0))
 }
 
 /// Records an event that no intent is needed for.
@@ -95,6 +120,7 @@ pub(super) fn record(
         Event::Intended { .. }
             | Event::NotEffected { .. }
             | Event::Refused { .. }
+            | Event::InTheWay { .. }
             | Event::Sealed { .. }
             | Event::MailIntended { .. }
             | Event::NoticeDue
@@ -155,7 +181,8 @@ pub(super) fn conclude(
     let event = match outcome {
         Outcome::NotEffected { why } => Event::NotEffected { intent, why },
         Outcome::Refused { why } => Event::Refused { intent, why },
-        Outcome::Lost { why, given_up } => Event::Lost { intent, why, given_up },
+        Outcome::InTheWay { why } => Event::InTheWay { intent, why },
+        Outcome::Lost { why, given_up, method } => Event::Lost { intent, why, given_up, method },
     };
     apply(db, line, &event, at)
 }
@@ -168,6 +195,7 @@ pub(super) fn seal(
     issued: &Issued,
     set: u32,
     ciphertext: &[u8],
+    graph_time: Timestamp,
     at: Timestamp,
 ) -> Result<State, Halt> {
     let event = Event::Sealed {
@@ -176,6 +204,7 @@ pub(super) fn seal(
         start: issued.start,
         lifetime_minutes: issued.lifetime_minutes,
         one_time: issued.one_time,
+        graph_time,
     };
     let state = apply(db, line, &event, at)?;
     db.prepare_cached("UPDATE rows SET recipient_set = ?2 WHERE line = ?1")?
@@ -226,6 +255,12 @@ pub(super) fn close(db: &Connection, at: Timestamp) -> Result<(), rusqlite::Erro
     Ok(())
 }
 
+/// Takes a closing back.
+pub(super) fn reopen(db: &Connection) -> Result<(), rusqlite::Error> {
+    db.execute("UPDATE about SET closed_at = NULL", [])?;
+    Ok(())
+}
+
 /// Notes a later check.
 pub(super) fn set_checked_at(db: &Connection, at: Timestamp) -> Result<(), rusqlite::Error> {
     db.execute("UPDATE about SET checked_at = ?1", [at.to_string()])?;
@@ -250,12 +285,13 @@ pub(super) fn add_traffic(
 pub(super) fn handed_off(
     db: &Connection,
     file: &str,
+    digest: &str,
     lines: &[Line],
     at: Timestamp,
 ) -> Result<(), rusqlite::Error> {
     db.execute(
-        "INSERT OR REPLACE INTO handoffs (file, written_at) VALUES (?1, ?2)",
-        params![file, at.to_string()],
+        "INSERT OR REPLACE INTO handoffs (file, written_at, digest) VALUES (?1, ?2, ?3)",
+        params![file, at.to_string(), digest],
     )?;
     let mut mark = db.prepare_cached("UPDATE rows SET handoff_file = ?2 WHERE line = ?1")?;
     for line in lines {
@@ -295,9 +331,11 @@ fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<St
         .execute(params![key(line), at.to_string(), event.name(), json(event)?])?;
     // These tell of something beside the state; what explains the state stays.
     let aside = match event {
-        Event::OrphanFound { .. } | Event::ForeignSeen { .. } | Event::RemovalIntended { .. } => {
-            true
-        }
+        Event::OrphanFound { .. }
+        | Event::ForeignSeen { .. }
+        | Event::NotListed { .. }
+        | Event::RemovalIntended { .. } => true,
+        Event::Settled { .. } => before == after,
         // Why nobody knows the fate of a mail outlives that it could not be repeated.
         Event::MailNotBegun { .. } => {
             matches!(before, State::Mailing { .. })
@@ -317,7 +355,7 @@ fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<St
         aside,
         after.notice().map(Errand::name),
     ])?;
-    keep_evidence(db, line, &before, event, at)?;
+    keep_evidence(db, line, &before, &after, event, at)?;
     Ok(after)
 }
 
@@ -326,28 +364,39 @@ fn keep_evidence(
     db: &Connection,
     line: Line,
     before: &State,
+    after: &State,
     event: &Event,
     at: Timestamp,
 ) -> Result<(), rusqlite::Error> {
     match event {
         Event::Checked(eligible) => keep_eligible(db, line, eligible)?,
         Event::Intended { intent, .. } => {
-            db.prepare_cached("UPDATE rows SET latest_intent = ?2 WHERE line = ?1")?
-                .execute(params![key(line), intent.0])?;
+            db.prepare_cached(
+                "UPDATE rows SET latest_intent = ?2, absent_since = NULL WHERE line = ?1",
+            )?
+            .execute(params![key(line), intent.0])?;
         }
         Event::NotEffected { intent, .. } | Event::Refused { intent, .. } => {
             end_intent(db, *intent, event, None)?;
+            leaves_nothing(db, *intent)?;
         }
-        Event::Lost { intent, given_up, .. } => {
+        Event::InTheWay { intent, .. } => end_intent(db, *intent, event, None)?,
+        Event::Lost { intent, given_up, method, .. } => {
             end_intent(db, *intent, event, Some(*given_up))?;
             db.prepare_cached("UPDATE rows SET attempts = attempts + 1 WHERE line = ?1")?
                 .execute([key(line)])?;
+            if let Some(method) = method {
+                know(db, line, method, last_moment(db, *intent, *given_up)?)?;
+            }
         }
-        Event::Sealed { intent, method, start, lifetime_minutes, one_time } => {
-            end_intent(db, *intent, event, None)?;
+        Event::Sealed { intent, method, start, lifetime_minutes, one_time, graph_time } => {
+            end_intent(db, *intent, event, Some(*graph_time))?;
+            // Its pass is known by its id from here on.
+            leaves_nothing(db, *intent)?;
             db.prepare_cached(
                 "UPDATE rows SET method_id = ?2, pass_start = ?3, pass_lifetime_minutes = ?4,
-                                 pass_one_time = ?5, handoff_file = NULL WHERE line = ?1",
+                                 pass_one_time = ?5, handoff_file = NULL, looked_at = NULL,
+                                 sealed_at = ?6 WHERE line = ?1",
             )?
             .execute(params![
                 key(line),
@@ -355,14 +404,32 @@ fn keep_evidence(
                 start.map(|start| start.to_string()),
                 lifetime_minutes,
                 one_time,
+                graph_time.as_second(),
             ])?;
-            db.prepare_cached(
-                "INSERT OR REPLACE INTO passes (method_id, line, intent) VALUES (?1, ?2, ?3)",
-            )?
-            .execute(params![method.as_str(), key(line), intent.0])?;
+            let begins = start.map_or(*graph_time, |start| start.max(*graph_time));
+            know(db, line, method, over(begins, *lifetime_minutes))?;
         }
-        Event::Settled { .. } => {
-            forget_pass(db, line)?;
+        Event::OrphanFound { method, over } => {
+            know(db, line, method, *over)?;
+            db.prepare_cached("UPDATE rows SET absent_since = NULL WHERE line = ?1")?
+                .execute([key(line)])?;
+        }
+        Event::NotListed { graph_time } => {
+            db.prepare_cached(
+                "UPDATE rows SET absent_since = coalesce(absent_since, ?2) WHERE line = ?1",
+            )?
+            .execute(params![key(line), graph_time.to_string()])?;
+        }
+        // The one pass of the user is the sealed one: whatever came before it is replaced.
+        Event::Verified => prove_gone(db, line, Proof::Replaced, before.method())?,
+        Event::Removed { proof } => prove_gone(db, line, *proof, None)?,
+        Event::Settled { proof, .. } => {
+            if let Some(proof) = proof {
+                prove_gone(db, line, *proof, None)?;
+            }
+            if before != after {
+                forget_sealed(db, line)?;
+            }
             if matches!(before, State::Held { .. }) {
                 restart_attempts(db, line)?;
             }
@@ -371,22 +438,22 @@ fn keep_evidence(
         Event::MailIntended { channel, posted } => post(db, line, *channel, posted)?,
         Event::MailEnded { channel, outcome } => end_mail(db, line, *channel, outcome, at)?,
         Event::Readdressed { channel, reader } => readdress(db, line, *channel, reader)?,
-        Event::Held { found: Some(method), .. } | Event::ForeignSeen { method } => {
+        Event::Held { found: Some(method), .. }
+        | Event::Displaced { found: Some(method), .. }
+        | Event::ForeignSeen { method } => {
             db.prepare_cached("UPDATE rows SET foreign_method_id = ?2 WHERE line = ?1")?
                 .execute(params![key(line), method.as_str()])?;
         }
         Event::Held { found: None, .. }
+        | Event::Displaced { found: None, .. }
         | Event::Ineligible { .. }
         | Event::Skipped { .. }
         | Event::TooLate { .. }
         | Event::GivenUp { .. }
-        | Event::OrphanFound { .. }
-        | Event::Verified
         | Event::Doubted
         | Event::NoticeDue
         | Event::MailNotBegun { .. }
-        | Event::RemovalIntended { .. }
-        | Event::Removed { .. } => {}
+        | Event::RemovalIntended { .. } => {}
     }
     Ok(())
 }
@@ -480,11 +547,69 @@ fn end_intent(
     Ok(())
 }
 
-/// A settled row owns no pass any more; `passes` and `events` still tell of it.
-fn forget_pass(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
+/// No pass of this attempt can be alive but one that is known by its id.
+fn leaves_nothing(db: &Connection, intent: IntentId) -> Result<(), rusqlite::Error> {
+    db.prepare_cached("UPDATE intents SET may_live = 0 WHERE intent = ?1")?.execute([intent.0])?;
+    Ok(())
+}
+
+/// Notes a pass of the row's by its id, for ever.
+fn know(
+    db: &Connection,
+    line: Line,
+    method: &MethodId,
+    over: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    db.prepare_cached(
+        "INSERT INTO passes (method_id, line, over_at) VALUES (?1, ?2, ?3)
+         ON CONFLICT DO UPDATE SET ended = NULL",
+    )?
+    .execute(params![method.as_str(), key(line), over.to_string()])?;
+    Ok(())
+}
+
+/// When the pass of an attempt that ended at `ended` is over at the latest.
+fn last_moment(
+    db: &Connection,
+    intent: IntentId,
+    ended: Timestamp,
+) -> Result<Timestamp, rusqlite::Error> {
+    let asked: Asked = db
+        .prepare_cached("SELECT asked_json FROM intents WHERE intent = ?1")?
+        .query_row([intent.0], |row| from_json(row, 0))?;
+    let begins = asked.start.map_or(ended, |start| start.max(ended));
+    Ok(over(begins, asked.lifetime_minutes))
+}
+
+/// When a pass that begins then is over, with the slack that clocks need.
+fn over(begins: Timestamp, lifetime_minutes: u32) -> Timestamp {
+    let lifetime = Duration::from_secs(u64::from(lifetime_minutes) * 60);
+    later(begins, lifetime + limits::CLOCK_SLACK)
+}
+
+/// Nothing that the row got, or may have got, can be alive but `spared`.
+fn prove_gone(
+    db: &Connection,
+    line: Line,
+    proof: Proof,
+    spared: Option<&MethodId>,
+) -> Result<(), rusqlite::Error> {
+    db.prepare_cached(
+        "UPDATE passes SET ended = ?2 WHERE line = ?1 AND ended IS NULL AND method_id IS NOT ?3",
+    )?
+    .execute(params![key(line), proof.name(), spared.map(MethodId::as_str)])?;
+    db.prepare_cached("UPDATE intents SET may_live = 0 WHERE line = ?1")?.execute([key(line)])?;
+    db.prepare_cached("UPDATE rows SET absent_since = NULL WHERE line = ?1")?
+        .execute([key(line)])?;
+    Ok(())
+}
+
+/// A settled row owns no sealed pass any more; `passes` and `events` still tell of it.
+fn forget_sealed(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
     db.prepare_cached(
         "UPDATE rows SET method_id = NULL, pass_start = NULL, pass_lifetime_minutes = NULL,
-                         pass_one_time = NULL, handoff_file = NULL WHERE line = ?1",
+                         pass_one_time = NULL, handoff_file = NULL, looked_at = NULL,
+                         sealed_at = NULL WHERE line = ?1",
     )?
     .execute([key(line)])?;
     db.prepare_cached("DELETE FROM sealed WHERE line = ?1")?.execute([key(line)])?;
@@ -512,7 +637,7 @@ const ROW: &str = "SELECT r.line, r.user_principal_name, r.cells_json, r.wanted_
     r.state_json, r.user_id, r.display_name, r.asked_json, r.recipient_set, r.method_id,
     r.pass_start, r.pass_lifetime_minutes, r.pass_one_time, r.reason, r.foreign_method_id,
     r.attempts, r.handoff_file, i.intent, i.asked_json, i.graph_time, i.minted_at, i.given_up,
-    i.outcome, r.reader_json, r.notice_reader_json,
+    i.outcome, i.may_live, r.reader_json, r.notice_reader_json,
     m.message_id, m.mail_date, m.recipient, m.courier, m.body, m.digest, m.outcome, m.receipt,
     m.ended_at,
     n.message_id, n.mail_date, n.recipient, n.courier, n.body, n.digest, n.outcome, n.receipt,
@@ -520,9 +645,11 @@ const ROW: &str = "SELECT r.line, r.user_principal_name, r.cells_json, r.wanted_
     FROM rows r LEFT JOIN intents i ON i.intent = r.latest_intent
     LEFT JOIN mails m ON m.line = r.line AND m.channel = 'pass'
     LEFT JOIN mails n ON n.line = r.line AND n.channel = 'notice'";
-/// Where in [`ROW`] the columns of the two mails begin.
-const MAIL_COLUMN: usize = 25;
-const NOTICE_COLUMN: usize = 34;
+/// Where in [`ROW`] the columns of the attempt, the readers and the two mails begin.
+const INTENT_COLUMN: usize = 17;
+const READER_COLUMN: usize = 24;
+const MAIL_COLUMN: usize = 26;
+const NOTICE_COLUMN: usize = 35;
 
 /// At most `limit` rows in these states behind `after`, by line.
 ///
@@ -672,11 +799,132 @@ pub(super) fn unhanded(
     .collect()
 }
 
-/// Finished handoff files and when they were written.
-pub(super) fn handoffs(db: &Connection) -> Result<Vec<(String, Timestamp)>, rusqlite::Error> {
-    db.prepare("SELECT file, written_at FROM handoffs ORDER BY written_at, file")?
-        .query_map([], |row| Ok((row.get(0)?, needed(row, 1)?)))?
+/// Finished handoff files.
+pub(super) fn handoffs(db: &Connection) -> Result<Vec<HandoffRecord>, rusqlite::Error> {
+    db.prepare("SELECT file, written_at, digest FROM handoffs ORDER BY written_at, file")?
+        .query_map([], |row| {
+            Ok(HandoffRecord { file: row.get(0)?, written: needed(row, 1)?, digest: row.get(2)? })
+        })?
         .collect()
+}
+
+/// At most `limit` rows behind `after` of which something may be alive.
+pub(super) fn remains(
+    db: &Connection,
+    after: Option<Line>,
+    limit: usize,
+) -> Result<Vec<Remains>, rusqlite::Error> {
+    let mut found = db.prepare_cached(
+        "SELECT line FROM (SELECT DISTINCT line FROM passes WHERE ended IS NULL AND line > ?1
+                           ORDER BY line LIMIT ?2)
+         UNION SELECT line FROM (SELECT DISTINCT line FROM intents WHERE may_live AND line > ?1
+                                 ORDER BY line LIMIT ?2)
+         ORDER BY line LIMIT ?2",
+    )?;
+    let lines = found
+        .query_map(params![after.map_or(-1, key), at_most(limit)], |row| line_of(row, 0))?
+        .collect::<Result<Vec<Line>, _>>()?;
+    lines.into_iter().map(|line| remains_of(db, line)).collect()
+}
+
+/// What may be alive of one row.
+pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlite::Error> {
+    let passes = db
+        .prepare_cached(
+            "SELECT method_id, over_at, ended FROM passes WHERE line = ?1 ORDER BY method_id",
+        )?
+        .query_map([key(line)], |row| {
+            let ended: Option<String> = row.get(2)?;
+            Ok((needed(row, 0)?, needed(row, 1)?, ended.is_some()))
+        })?
+        .collect::<Result<Vec<(MethodId, Timestamp, bool)>, _>>()?;
+    let (alive, gone): (Vec<_>, Vec<_>) = passes.into_iter().partition(|(_, _, ended)| !ended);
+    let attempts = attempts(db, line)?;
+    db.prepare_cached(
+        "SELECT user_principal_name, user_id, state_json, absent_since FROM rows WHERE line = ?1",
+    )?
+    .query_row([key(line)], |row| {
+        Ok(Remains {
+            line,
+            upn: row.get(0)?,
+            user: parsed(row, 1)?,
+            state: from_json(row, 2)?,
+            alive: alive.into_iter().map(|(method, over, _)| (method, over)).collect(),
+            gone: gone.into_iter().map(|(method, ..)| method).collect(),
+            attempts,
+            absent_since: parsed(row, 3)?,
+        })
+    })
+}
+
+/// Every attempt of a row that may have created a pass, the oldest first.
+fn attempts(db: &Connection, line: Line) -> Result<Vec<IntentRecord>, rusqlite::Error> {
+    db.prepare_cached(
+        "SELECT intent, asked_json, graph_time, minted_at, given_up, outcome, may_live
+         FROM intents WHERE line = ?1 AND coalesce(outcome, '') NOT IN ('not effected', 'refused')
+         ORDER BY intent",
+    )?
+    .query_map([key(line)], |row| attempt(row, 0))?
+    .collect()
+}
+
+/// How many rows there are of which something may be alive.
+pub(super) fn remaining(db: &Connection) -> Result<u64, rusqlite::Error> {
+    db.query_row(
+        "SELECT count(*) FROM (SELECT line FROM passes WHERE ended IS NULL
+                               UNION SELECT line FROM intents WHERE may_live)",
+        [],
+        |row| unsigned(row, 0),
+    )
+}
+
+/// The rows of a second look that is due: sealed and proven at `?3` or earlier, in Graph's time.
+const TO_LOOK_AT: &str = "looked_at IS NULL AND sealed_at IS NOT NULL AND sealed_at <= ?3
+    AND (state IN ('mailing', 'delivered')
+         OR (state = 'sealed' AND json_extract(state_json, '$.proven')))";
+
+/// At most `limit` rows behind `after`, by line, whose second look is due.
+pub(super) fn rows_to_look_at(
+    db: &Connection,
+    before: Timestamp,
+    after: Option<Line>,
+    limit: usize,
+) -> Result<Vec<RowRecord>, rusqlite::Error> {
+    let sql = format!(
+        "{ROW} WHERE r.line IN (SELECT line FROM rows WHERE line > ?1 AND {TO_LOOK_AT}
+                                ORDER BY line LIMIT ?2) ORDER BY r.line"
+    );
+    let mut page = Vec::with_capacity(limit.min(limits::ROWS_PER_CHECK));
+    let mut statement = db.prepare_cached(&sql)?;
+    let of = params![after.map_or(-1, key), at_most(limit), before.as_second()];
+    for row in statement.query_map(of, row_record)? {
+        page.push(row?);
+    }
+    Ok(page)
+}
+
+/// How many rows wait for a second look.
+pub(super) fn waiting_for_look(db: &Connection) -> Result<u64, rusqlite::Error> {
+    let sql = format!("SELECT count(*) FROM rows WHERE line > ?1 AND ?2 = 0 AND {TO_LOOK_AT}");
+    db.query_row(&sql, params![-1, 0, i64::MAX], |row| unsigned(row, 0))
+}
+
+/// Whether a pass of unknown id may be alive of any row.
+pub(super) fn has_open_attempts(db: &Connection) -> Result<bool, rusqlite::Error> {
+    db.query_row("SELECT EXISTS (SELECT 1 FROM intents WHERE may_live)", [], |row| row.get(0))
+}
+
+/// Notes a second look at these rows' passes.
+pub(super) fn looked_at(
+    db: &Connection,
+    lines: &[Line],
+    graph_time: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    let mut mark = db.prepare_cached("UPDATE rows SET looked_at = ?2 WHERE line = ?1")?;
+    for line in lines {
+        mark.execute(params![key(*line), graph_time.to_string()])?;
+    }
+    Ok(())
 }
 
 /// Everything that happened to a row.
@@ -708,15 +956,15 @@ fn row_record(row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
         state: from_json(row, 4)?,
         user: parsed(row, 5)?,
         display_name: row.get(6)?,
-        asked: row.get::<_, Option<String>>(7)?.map(|_| from_json(row, 7)).transpose()?,
+        asked: json_or_null(row, 7)?,
         set: row.get(8)?,
         issued: issued(row)?,
         reason: row.get(13)?,
         foreign: parsed(row, 14)?,
-        intent: intent_record(row)?,
-        reader: row.get::<_, Option<String>>(23)?.map(|_| from_json(row, 23)).transpose()?,
+        intent: latest_attempt(row)?,
+        reader: json_or_null(row, READER_COLUMN)?,
         mail: mail_record(row, MAIL_COLUMN)?,
-        notice_reader: row.get::<_, Option<String>>(24)?.map(|_| from_json(row, 24)).transpose()?,
+        notice_reader: json_or_null(row, READER_COLUMN + 1)?,
         notice: mail_record(row, NOTICE_COLUMN)?,
         attempts: row.get(15)?,
         handoff: row.get(16)?,
@@ -733,16 +981,21 @@ fn issued(row: &Row<'_>) -> Result<Option<Issued>, rusqlite::Error> {
     }))
 }
 
-fn intent_record(row: &Row<'_>) -> Result<Option<IntentRecord>, rusqlite::Error> {
-    let Some(id) = row.get::<_, Option<i64>>(17)? else { return Ok(None) };
-    Ok(Some(IntentRecord {
-        id: IntentId(id),
-        asked: from_json(row, 18)?,
-        graph_time: needed(row, 19)?,
-        minted: needed(row, 20)?,
-        given_up: parsed(row, 21)?,
-        outcome: row.get(22)?,
-    }))
+fn latest_attempt(row: &Row<'_>) -> Result<Option<IntentRecord>, rusqlite::Error> {
+    let number: Option<i64> = row.get(INTENT_COLUMN)?;
+    number.map(|_| attempt(row, INTENT_COLUMN)).transpose()
+}
+
+fn attempt(row: &Row<'_>, at: usize) -> Result<IntentRecord, rusqlite::Error> {
+    Ok(IntentRecord {
+        id: IntentId(row.get(at)?),
+        asked: from_json(row, at + 1)?,
+        graph_time: needed(row, at + 2)?,
+        minted: needed(row, at + 3)?,
+        given_up: parsed(row, at + 4)?,
+        outcome: row.get(at + 5)?,
+        may_live: row.get(at + 6)?,
+    })
 }
 
 fn mail_record(row: &Row<'_>, at: usize) -> Result<Option<MailRecord>, rusqlite::Error> {
@@ -788,6 +1041,13 @@ fn json(value: &impl Serialize) -> Result<String, rusqlite::Error> {
 fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error> {
     let text: String = row.get(column)?;
     serde_json::from_str(&text).map_err(|error| unreadable(column, error))
+}
+
+fn json_or_null<T: DeserializeOwned>(
+    row: &Row<'_>,
+    column: usize,
+) -> Result<Option<T>, rusqlite::Error> {
+    row.get::<_, Option<String>>(column)?.map(|_| from_json(row, column)).transpose()
 }
 
 fn parsed<T>(row: &Row<'_>, column: usize) -> Result<Option<T>, rusqlite::Error>

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::events::Eligible;
 use super::*;
 use crate::clock;
+use crate::ids::MethodId;
 
 const SOME: usize = 100;
 
@@ -58,6 +59,7 @@ fn refused(why: &str) -> Outcome {
 
 pub(super) fn about() -> About {
     About {
+        id: crate::ids::RunId::new(uuid::Uuid::from_u128(1)),
         name: "wave".into(),
         created: time("2026-03-01T08:00:00Z"),
         tapwave_version: "0.1.0".into(),
@@ -224,12 +226,15 @@ async fn a_row_goes_its_way_and_the_next_process_knows_all_of_it() {
         .await
         .expect("recorded");
     let two = intent(&ledger, 2).await;
-    ledger.sealed(two, issued("m-2"), 0, b"ciphertext".to_vec()).await.expect("recorded");
+    ledger
+        .sealed(two, issued("m-2"), 0, b"ciphertext".to_vec(), Timestamp::UNIX_EPOCH)
+        .await
+        .expect("recorded");
     let three = intent(&ledger, 3).await;
     ledger.record_outcome(three, refused("external guest")).await.expect("recorded");
     let lost = intent(&ledger, 4).await;
     let given_up = time("2026-03-01T08:05:00Z");
-    let outcome = Outcome::Lost { why: "reset".into(), given_up };
+    let outcome = Outcome::Lost { why: "reset".into(), given_up, method: Some(method("named")) };
     ledger.record_outcome(lost, outcome).await.expect("recorded");
     ledger.add_traffic(7, 2).await.expect("recorded");
     ledger.shut().await;
@@ -242,8 +247,9 @@ async fn a_row_goes_its_way_and_the_next_process_knows_all_of_it() {
     assert_eq!(row.intent.expect("the latest").outcome.as_deref(), Some("sealed"));
     let sealed = ledger.ciphertext(Line(2)).await.expect("read");
     assert_eq!(sealed.as_deref(), Some(&b"ciphertext"[..]));
-    assert_eq!(ledger.issued_here(method("m-2")).await.expect("read"), Some(Line(2)));
-    assert_eq!(ledger.issued_here(method("m-3")).await.expect("read"), None);
+    assert_eq!(alive(&ledger, 2).await, ["m-2"]);
+    assert_eq!(alive(&ledger, 4).await, ["named"], "an unusable answer named it");
+    assert_eq!(ledger.remaining().await.expect("counted"), 2, "a refusal leaves nothing");
     let row = ledger.row(Line(3)).await.expect("read").expect("there");
     assert_eq!(
         (row.state, row.reason.as_deref()),
@@ -274,7 +280,9 @@ async fn what_needs_an_intent_is_refused_without_one_and_leaves_no_trace() {
             start: None,
             lifetime_minutes: 60,
             one_time: false,
+            graph_time: Timestamp::UNIX_EPOCH,
         },
+        Event::InTheWay { intent: held.id(), why: "no".into() },
     ] {
         let error = ledger.record(Line(2), event).await.expect_err("needs its intent");
         assert!(matches!(error, LedgerError::NeedsIntent { line: Line(2), .. }), "{error}");
@@ -297,8 +305,11 @@ async fn a_closed_run_issues_no_more_but_can_still_settle_and_remove() {
     ledger.close().await.expect("closed");
     let refused = ledger.intend(Line(3), user(3), asked(), Timestamp::UNIX_EPOCH).await;
     assert!(matches!(refused, Err(LedgerError::Closed)));
-    ledger.sealed(open_one, issued("m"), 0, vec![1]).await.expect("was under way");
-    ledger.record(Line(2), Event::Removed { already: false }).await.expect("recorded");
+    ledger
+        .sealed(open_one, issued("m"), 0, vec![1], Timestamp::UNIX_EPOCH)
+        .await
+        .expect("was under way");
+    ledger.record(Line(2), Event::Removed { proof: Proof::Deleted }).await.expect("recorded");
     ledger.shut().await;
     let ledger = open(&place, Access::Write).await.expect("opened");
     assert_eq!(ledger.closed().await.expect("read"), Some(time("2026-03-01T08:00:00Z")));
@@ -314,24 +325,39 @@ async fn a_settled_row_owns_no_pass_but_the_run_remembers_it() {
         intent: IntentId(1),
         why: why.into(),
         given_up: Timestamp::UNIX_EPOCH,
+        method: None,
     };
     let died_with_its_process = intent(&ledger, 2).await;
     drop(died_with_its_process);
     ledger.record(Line(2), lose("the run was killed")).await.expect("recorded");
-    ledger.record(Line(2), Event::Settled { found: None }).await.expect("recorded");
+    ledger.record(Line(2), Event::Settled { found: None, proof: None }).await.expect("recorded");
     let second = intent(&ledger, 2).await;
-    ledger.sealed(second, issued("unproven"), 0, vec![1, 2]).await.expect("recorded");
-    ledger.handed_off("one.age".into(), vec![Line(2)]).await.expect("recorded");
+    ledger
+        .sealed(second, issued("unproven"), 0, vec![1, 2], Timestamp::UNIX_EPOCH)
+        .await
+        .expect("recorded");
+    ledger.handed_off("one.age".into(), "00".into(), vec![Line(2)]).await.expect("recorded");
     let held = Event::Held { why: "another pass".into(), found: Some(method("theirs")) };
     ledger.record(Line(2), held).await.expect("recorded");
     let row = ledger.row(Line(2)).await.expect("read").expect("there");
     assert_eq!(row.foreign, Some(method("theirs")));
     assert_eq!(row.issued.expect("still ours to remove").method, method("unproven"));
-    ledger.record(Line(2), Event::Settled { found: None }).await.expect("recorded");
+    ledger.record(Line(2), Event::Settled { found: None, proof: None }).await.expect("recorded");
     let row = ledger.row(Line(2)).await.expect("read").expect("there");
     assert_eq!((row.issued, row.attempts, row.handoff), (None, 0, None));
     assert_eq!(ledger.ciphertext(Line(2)).await.expect("read"), None);
-    assert_eq!(ledger.issued_here(method("unproven")).await.expect("read"), Some(Line(2)));
+    assert_eq!(alive(&ledger, 2).await, ["unproven"], "cleanup looks for it");
+    let gone = Event::Settled { found: None, proof: Some(Proof::Absent) };
+    ledger.record(Line(2), gone).await.expect("recorded");
+    let remains = ledger.remains_of(vec![Line(2)]).await.expect("read").pop().expect("there");
+    assert_eq!((remains.alive, remains.gone), (Vec::new(), vec![method("unproven")]));
+    assert_eq!(ledger.remaining().await.expect("counted"), 0);
+}
+
+/// The passes of a row that may be alive.
+async fn alive(ledger: &Ledger, line: u64) -> Vec<String> {
+    let remains = ledger.remains_of(vec![Line(line)]).await.expect("read").pop().expect("there");
+    remains.alive.iter().map(|(method, _)| method.to_string()).collect()
 }
 
 #[tokio::test]
@@ -366,13 +392,20 @@ async fn handoff_lists_what_no_finished_file_holds() {
     let ledger = run_of(&place, 4);
     for line in 2..5 {
         let intent = intent(&ledger, line).await;
-        ledger.sealed(intent, issued(&format!("m-{line}")), 1, vec![7]).await.expect("recorded");
+        ledger
+            .sealed(intent, issued(&format!("m-{line}")), 1, vec![7], Timestamp::UNIX_EPOCH)
+            .await
+            .expect("recorded");
     }
-    ledger.handed_off("all.age".into(), vec![Line(2), Line(4)]).await.expect("recorded");
+    ledger
+        .handed_off("all.age".into(), "00".into(), vec![Line(2), Line(4)])
+        .await
+        .expect("recorded");
     let left = ledger.rows_without_handoff(None, SOME).await.expect("read");
     assert_eq!(left, [Unhanded { line: Line(3), set: 1 }]);
     let files = ledger.handoffs().await.expect("read");
-    assert_eq!(files, [("all.age".to_owned(), time("2026-03-01T08:00:00Z"))]);
+    let written = time("2026-03-01T08:00:00Z");
+    assert_eq!(files, [HandoffRecord { file: "all.age".into(), written, digest: "00".into() }]);
     let row = ledger.row(Line(2)).await.expect("read").expect("there");
     assert_eq!(row.handoff.as_deref(), Some("all.age"));
 }
@@ -381,12 +414,15 @@ async fn handoff_lists_what_no_finished_file_holds() {
 async fn what_is_not_proven_is_not_handed_off() {
     let place = place();
     let ledger = run_of(&place, 1);
-    let lost = Outcome::Lost { why: "reset".into(), given_up: Timestamp::UNIX_EPOCH };
+    let lost = Outcome::Lost { why: "reset".into(), given_up: Timestamp::UNIX_EPOCH, method: None };
     let first = intent(&ledger, 2).await;
     ledger.record_outcome(first, lost).await.expect("recorded");
-    ledger.record(Line(2), Event::Settled { found: None }).await.expect("recorded");
+    ledger.record(Line(2), Event::Settled { found: None, proof: None }).await.expect("recorded");
     let second = intent(&ledger, 2).await;
-    ledger.sealed(second, issued("m-2"), 0, vec![7]).await.expect("recorded");
+    ledger
+        .sealed(second, issued("m-2"), 0, vec![7], Timestamp::UNIX_EPOCH)
+        .await
+        .expect("recorded");
     assert_eq!(ledger.rows_without_handoff(None, SOME).await.expect("read"), []);
     ledger.record(Line(2), Event::Verified).await.expect("recorded");
     assert_eq!(ledger.rows_without_handoff(None, SOME).await.expect("read").len(), 1);
@@ -397,7 +433,7 @@ async fn a_mail_is_about_one_pass_and_takes_nothing_from_the_handoff() {
     let place = place();
     let ledger = run_of(&place, 1);
     let first = intent(&ledger, 2).await;
-    ledger.sealed(first, issued("m-2"), 0, vec![7]).await.expect("recorded");
+    ledger.sealed(first, issued("m-2"), 0, vec![7], Timestamp::UNIX_EPOCH).await.expect("recorded");
     let posted = Posted {
         message_id: "<1@contoso.example>".into(),
         date: time("2026-03-01T08:00:02Z"),
@@ -413,7 +449,7 @@ async fn a_mail_is_about_one_pass_and_takes_nothing_from_the_handoff() {
     let row = ledger.row(Line(2)).await.expect("read").expect("there");
     assert!(row.mail.is_some_and(|mail| mail.is_refused()));
     ledger.record(Line(2), Event::Doubted).await.expect("recorded");
-    ledger.record(Line(2), Event::Settled { found: None }).await.expect("recorded");
+    ledger.record(Line(2), Event::Settled { found: None, proof: None }).await.expect("recorded");
     let row = ledger.row(Line(2)).await.expect("read").expect("there");
     assert_eq!(row.mail, None, "the next pass may be mailed");
 }
@@ -443,7 +479,10 @@ async fn a_notice_is_owed_from_the_moment_its_pass_was_taken() {
     let taken = || MailOutcome::Taken { receipt: "250".into() };
     for number in 2..5 {
         let minted = intent(&ledger, number).await;
-        ledger.sealed(minted, issued(&format!("m-{number}")), 0, vec![7]).await.expect("sealed");
+        ledger
+            .sealed(minted, issued(&format!("m-{number}")), 0, vec![7], Timestamp::UNIX_EPOCH)
+            .await
+            .expect("sealed");
         let early = ledger.intend_mail(Line(number), Channel::Notice, posted("early")).await;
         assert!(matches!(early, Err(LedgerError::Illegal { .. })), "before its pass");
         let mail = ledger.intend_mail(Line(number), Channel::Pass, posted("pass")).await;
@@ -467,7 +506,7 @@ async fn a_notice_is_owed_from_the_moment_its_pass_was_taken() {
     let digest = |mail: &Option<MailRecord>| mail.as_ref().map(|mail| mail.posted.digest.clone());
     assert_eq!(digest(&row.mail).as_deref(), Some("pass"), "each keeps its own record");
     assert_eq!(digest(&row.notice).as_deref(), Some("n-2"));
-    ledger.record(Line(2), Event::Removed { already: false }).await.expect("recorded");
+    ledger.record(Line(2), Event::Removed { proof: Proof::Deleted }).await.expect("recorded");
     assert_eq!(owing().await, [0_u64; 0], "a pass that is gone is nobody's");
 }
 
@@ -527,7 +566,10 @@ async fn after_a_failed_commit_every_write_fails_with_the_same_fault() {
         let ledger =
             Ledger::open_with(&place.folder, Access::Write, clock(), faults).await.expect("opened");
         let minted = intent(&ledger, 2).await;
-        let lost = ledger.sealed(minted, issued("m"), 0, vec![1]).await.expect_err("by request");
+        let lost = ledger
+            .sealed(minted, issued("m"), 0, vec![1], Timestamp::UNIX_EPOCH)
+            .await
+            .expect_err("by request");
         let LedgerError::Write(first) = lost else { panic!("{lost}") };
         assert_eq!(first.disk_full(), full, "{first}");
         assert_eq!(first.to_string().contains("free space"), full, "{first}");
@@ -601,7 +643,10 @@ fn a_handle_dropped_with_its_runtime_loses_nothing_that_was_answered() {
                 }
             };
             let intent = intent(&ledger, line).await;
-            ledger.sealed(intent, issued(&format!("m-{line}")), 0, vec![1]).await.expect("sealed");
+            ledger
+                .sealed(intent, issued(&format!("m-{line}")), 0, vec![1], Timestamp::UNIX_EPOCH)
+                .await
+                .expect("sealed");
         });
         drop(runtime);
     }
@@ -624,7 +669,10 @@ async fn no_byte_of_a_purged_ciphertext_remains_in_any_file() {
         // From small ones to such that overflow several pages.
         let text: String = (0..line * 2).map(|part| mark(line, part)).collect();
         let issued = issued(&format!("m-{line}"));
-        ledger.sealed(intent, issued, 0, text.into_bytes()).await.expect("sealed");
+        ledger
+            .sealed(intent, issued, 0, text.into_bytes(), Timestamp::UNIX_EPOCH)
+            .await
+            .expect("sealed");
     }
     let everywhere = |part: &[u8]| files(&place).iter().any(|(_, bytes)| holds(bytes, part));
     assert!(everywhere(mark(2, 0).as_bytes()), "the search finds what is there");
@@ -653,13 +701,13 @@ async fn a_newer_ledger_and_a_foreign_one_are_refused_by_name() {
     set("PRAGMA user_version = 7");
     for access in [Access::Read, Access::Write] {
         let newer = open(&place, access).await.expect_err("newer").to_string();
-        assert!(newer.contains("version 7") && newer.contains("knows version 2"), "{newer}");
+        assert!(newer.contains("version 7") && newer.contains("knows version 3"), "{newer}");
         assert!(newer.ends_with("update tapwave"), "{newer}");
     }
     set("PRAGMA user_version = 1");
     for access in [Access::Read, Access::Write] {
         let older = open(&place, access).await.expect_err("older").to_string();
-        assert!(older.contains("version 1") && older.contains("works on version 2"), "{older}");
+        assert!(older.contains("version 1") && older.contains("works on version 3"), "{older}");
         assert!(older.ends_with("with the tapwave that made it"), "{older}");
     }
     set("PRAGMA user_version = 2; PRAGMA application_id = 1");
@@ -675,7 +723,10 @@ async fn a_cut_or_overwritten_ledger_is_an_error_and_never_a_panic() {
     let ledger = run_of(&place, 200);
     for line in 2..50 {
         let intent = intent(&ledger, line).await;
-        ledger.sealed(intent, issued(&format!("m-{line}")), 0, vec![9; 900]).await.expect("sealed");
+        ledger
+            .sealed(intent, issued(&format!("m-{line}")), 0, vec![9; 900], Timestamp::UNIX_EPOCH)
+            .await
+            .expect("sealed");
     }
     ledger.shut().await;
     drop(ledger);
@@ -790,19 +841,22 @@ fn tries() -> impl Strategy<Value = Try> {
     let outcome = prop_oneof![
         Just(Outcome::NotEffected { why: "throttled".into() }),
         Just(refused("no")),
-        Just(Outcome::Lost { why: "reset".into(), given_up: Timestamp::UNIX_EPOCH }),
+        Just(Outcome::Lost { why: "reset".into(), given_up: Timestamp::UNIX_EPOCH, method: None }),
     ];
     let event = prop_oneof![
         Just(checked(2)),
         Just(Event::Ineligible { problems: vec!["guest".into()] }),
         Just(Event::Skipped { why: "has one".into() }),
-        Just(Event::OrphanFound { method: method("orphan") }),
-        Just(Event::Settled { found: None }),
+        Just(Event::OrphanFound { method: method("orphan"), over: Timestamp::UNIX_EPOCH }),
+        Just(Event::Settled { found: None, proof: None }),
+        Just(Event::Settled { found: None, proof: Some(Proof::Absent) }),
+        Just(Event::NotListed { graph_time: Timestamp::UNIX_EPOCH }),
+        Just(Event::Displaced { why: "replaced".into(), found: Some(method("theirs")) }),
         Just(Event::Held { why: "foreign".into(), found: Some(method("theirs")) }),
         Just(Event::Verified),
         Just(Event::Retried),
         Just(Event::RemovalIntended { method: method("m") }),
-        Just(Event::Removed { already: false }),
+        Just(Event::Removed { proof: Proof::Deleted }),
         Just(Event::ForeignSeen { method: method("theirs") }),
     ];
     prop_oneof![
@@ -821,7 +875,10 @@ async fn attempt(ledger: &Ledger, held: &mut Option<Intent>, what: Try) -> Optio
             minted.map(|intent| *held = Some(intent))
         }
         Try::Spend(outcome) => ledger.record_outcome(held.take()?, outcome).await.map(drop),
-        Try::Seal => ledger.sealed(held.take()?, issued("m"), 0, vec![1]).await.map(drop),
+        Try::Seal => ledger
+            .sealed(held.take()?, issued("m"), 0, vec![1], Timestamp::UNIX_EPOCH)
+            .await
+            .map(drop),
         Try::Record(event) => ledger.record(Line(2), event).await.map(drop),
     };
     match done {
@@ -895,7 +952,10 @@ async fn killed_process() {
     let ledger = draft_with_rows(&folder, 2).publish(&about()).expect("published");
     for line in 2..4 {
         let intent = intent(&ledger, line).await;
-        ledger.sealed(intent, issued(&format!("m-{line}")), 0, vec![1]).await.expect("sealed");
+        ledger
+            .sealed(intent, issued(&format!("m-{line}")), 0, vec![1], Timestamp::UNIX_EPOCH)
+            .await
+            .expect("sealed");
     }
     ledger.close().await.expect("closed");
     ledger.purge_sealed().await.expect("purged");
@@ -959,7 +1019,10 @@ async fn files_in_use(rows: u64) -> (BTreeMap<&'static str, Vec<u8>>, BTreeMap<S
         let intent = intent(&ledger, line).await;
         let method = format!("pass-{line}");
         let ciphertext = format!("sealed {line} {}", "x".repeat(200)).into_bytes();
-        ledger.sealed(intent, issued(&method), 0, ciphertext.clone()).await.expect("sealed");
+        ledger
+            .sealed(intent, issued(&method), 0, ciphertext.clone(), Timestamp::UNIX_EPOCH)
+            .await
+            .expect("sealed");
         sealed.insert(method, ciphertext);
     }
     let read = |name: &'static str| (name, std::fs::read(place.folder.path().join(name)));

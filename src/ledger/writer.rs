@@ -15,7 +15,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::connection;
 use super::failpoint::{self, Faults, Moment};
-use super::fault::{LedgerError, WriteFault};
+use super::fault::{Cause, LedgerError, WriteFault};
+use super::folder::Watch;
 use super::lock::Lock;
 use super::store::{self, Halt};
 use crate::limits;
@@ -122,6 +123,7 @@ impl Desk {
 pub(super) struct Writer {
     db: Connection,
     path: PathBuf,
+    watch: Watch,
     faults: Faults,
     commits: Arc<AtomicU64>,
     broken: Option<Arc<WriteFault>>,
@@ -130,7 +132,8 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(db: Connection, path: PathBuf, lock: Lock, faults: Faults) -> Self {
-        Self { db, path, faults, commits: Arc::default(), broken: None, _lock: lock }
+        let watch = Watch::on(&path);
+        Self { db, path, watch, faults, commits: Arc::default(), broken: None, _lock: lock }
     }
 
     /// After a process that did not end in order: its last seals must be looked at again.
@@ -198,6 +201,11 @@ impl Writer {
         if let Some(fault) = &self.broken {
             return Err(Arc::clone(fault));
         }
+        // What is committed to a file without a name is lost with the process. Looked at before
+        // each group, so that no request leaves on an intent that nobody will find.
+        if !self.watch.is_there() {
+            return Err(self.give_up(Cause::Vanished));
+        }
         self.try_transact(work).map_err(|error| self.give_up(error))
     }
 
@@ -217,11 +225,11 @@ impl Writer {
         Ok(done)
     }
 
-    fn give_up(&mut self, error: rusqlite::Error) -> Arc<WriteFault> {
+    fn give_up(&mut self, cause: impl Into<Cause>) -> Arc<WriteFault> {
         // That the log is not empty tells the next process that this one did not end in order.
         // Should this fail too, the failed commit is not in what would be kept.
         let _ = connection::leave_log(&self.db);
-        let fault = Arc::new(WriteFault::new(&self.path, error));
+        let fault = Arc::new(WriteFault::new(&self.path, cause));
         self.broken = Some(Arc::clone(&fault));
         fault
     }

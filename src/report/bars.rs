@@ -127,6 +127,7 @@ const fn word(doing: Doing) -> &'static str {
         Doing::Check => "checking",
         Doing::Issue => "issuing",
         Doing::Settle => "settling",
+        Doing::Look => "checking",
         Doing::Handoff => "handoff",
         Doing::Deliver => "mailing",
         Doing::Remove => "removing",

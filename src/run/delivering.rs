@@ -11,6 +11,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 
 use super::Session;
+use super::issuing::desk;
+use super::tidy::{Clearing, Left};
 use crate::clock::later;
 use crate::ids::Line;
 use crate::ledger::{
@@ -20,7 +22,6 @@ use crate::ledger::{
 use crate::letter::{Mailbox, Mode};
 use crate::limits;
 use crate::progress::{Doing, News};
-use crate::stages::cleanup::{self, Cleaned, Owned};
 use crate::stages::deliver::{
     Again, Key, Mailed, Mailroom, Outgoing, Stop, next_mail, over, readdressed, start_of,
 };
@@ -309,8 +310,10 @@ pub struct Delivery {
     pub unproven: u64,
     /// Rows that start later than `due`.
     pub later: u64,
-    /// Passes that were removed because their mail was refused.
-    pub revoked: Vec<Cleaned>,
+    /// Rows whose passes were removed because their mail was refused, or came too late.
+    pub revoked: Vec<(Line, String)>,
+    /// Those whose passes could not be removed.
+    pub unrevoked: Vec<Left>,
     /// Whether somebody wished to stop.
     pub drained: bool,
 }
@@ -361,7 +364,7 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     delivery.stopped = mails.stopped().cloned();
     delivery.drained = session.drain.is_on();
     if wish.revoke && !delivery.drained {
-        delivery.revoked = revoke(ledger, session).await?;
+        revoke(ledger, session, &mut delivery).await?;
     }
     let now = session.graph.likely_time().await;
     gather(ledger, |row| {
@@ -497,12 +500,12 @@ fn has_lapsed(row: &RowRecord, now: Timestamp) -> bool {
 
 /// Removes the passes of rows whose mail was refused for good, or came too late. A notice that
 /// was refused took nothing from whoever has the pass. Which pass is over, Graph's clock says.
-async fn revoke(ledger: &Ledger, session: &Session) -> Result<Vec<Cleaned>, Halt> {
-    let mut cleaned = Vec::new();
+async fn revoke(ledger: &Ledger, session: &Session, delivery: &mut Delivery) -> Result<(), Halt> {
+    let mut clearing = Clearing::new(Some(ledger), session, desk(ledger, session).settle_after);
     let mut after = None;
     loop {
         let rows = ledger.rows(&[Standing::Sealed], after, limits::ROWS_PER_CHECK).await?;
-        let Some(last) = rows.last() else { return Ok(cleaned) };
+        let Some(last) = rows.last() else { break };
         after = Some(last.line);
         let likely = session.graph.likely_time().await;
         let some_lapsed = rows.iter().any(|row| has_lapsed(row, likely));
@@ -510,9 +513,14 @@ async fn revoke(ledger: &Ledger, session: &Session) -> Result<Vec<Cleaned>, Halt
         let failed = |row: &&RowRecord| {
             row.mail.as_ref().is_some_and(MailRecord::is_refused) || has_lapsed(row, now)
         };
-        let owned: Vec<Owned> = rows.iter().filter(failed).filter_map(Owned::sealed).collect();
-        if !owned.is_empty() {
-            cleaned.extend(cleanup::remove_recorded(&session.graph, ledger, owned).await?);
-        }
+        let failed: Vec<&RowRecord> = rows.iter().filter(failed).collect();
+        delivery.revoked.extend(failed.iter().map(|row| (row.line, row.upn.clone())));
+        let lines = failed.iter().map(|row| row.line).collect();
+        clearing.look(ledger.remains_of(lines).await?).await?;
     }
+    clearing.look_again().await?;
+    delivery.unrevoked = clearing.end().left;
+    let left = &delivery.unrevoked;
+    delivery.revoked.retain(|(line, _)| left.iter().all(|left| left.line != *line));
+    Ok(())
 }

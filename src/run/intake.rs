@@ -15,10 +15,10 @@ use zeroize::Zeroize;
 
 use super::Session;
 use crate::clock::{later, span};
-use crate::ids::{Line, Upn};
+use crate::ids::{Line, RunId, Upn, UserId};
 use crate::ledger::{
-    About, Channel, Draft, Event, Ledger, LedgerError, NewBadRow, NewRow, Options, PolicyRecord,
-    RowRecord, Standing, WaveAbout,
+    About, Channel, ClaimsError, Draft, Event, Existing, Ledger, LedgerError, NewBadRow, NewRow,
+    Options, PolicyRecord, RowRecord, Standing, WaveAbout,
 };
 use crate::limits;
 use crate::progress::{Doing, News};
@@ -67,6 +67,19 @@ pub enum IntakeError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// What other runs of this machine may issue.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+    /// Another open run has claimed people of this one since.
+    #[error(
+        "{people} of this run's people are claimed by run {run}, which is still open; finish that run with resume, or close it with cleanup"
+    )]
+    Claimed {
+        /// How many.
+        people: usize,
+        /// One of the runs.
+        run: String,
     },
     /// The wish to stop came before anything was issued.
     #[error("interrupted while checking; nothing was changed")]
@@ -159,6 +172,44 @@ pub struct Letters<'a> {
     pub allow_late: bool,
 }
 
+/// What this machine knows of other runs.
+pub struct Others<'a> {
+    /// Which of them issued these passes.
+    pub issuers: Issuers<'a>,
+    /// Which of these people another open run has claimed: its name by person. Whoever is not
+    /// among them is this run's from here on, if the caller means to issue.
+    pub claim: &'a mut Claim<'a>,
+}
+
+/// See [`Others::claim`].
+pub type Claim<'a> = dyn FnMut(&[UserId]) -> Result<HashMap<UserId, String>, ClaimsError> + 'a;
+
+/// Keeps out people whom another open run may issue a pass to.
+fn without_claimed(
+    mut findings: Vec<(Line, Finding)>,
+    claim: &mut Claim<'_>,
+    existing: Existing,
+) -> Result<Vec<(Line, Finding)>, IntakeError> {
+    let user = |finding: &Finding| match finding {
+        Finding::Eligible(eligible) => Some(eligible.user),
+        _ => None,
+    };
+    let users: Vec<UserId> = findings.iter().filter_map(|(_, finding)| user(finding)).collect();
+    let claimed = claim(&users)?;
+    for (_, finding) in &mut findings {
+        if let Some(run) = user(finding).and_then(|user| claimed.get(&user)) {
+            let run = run.clone();
+            *finding = match existing {
+                Existing::Skip => Finding::Claimed { run },
+                Existing::Fail | Existing::Replace => {
+                    Finding::Ineligible(vec![Problem::Claimed { run }])
+                }
+            };
+        }
+    }
+    Ok(findings)
+}
+
 /// Asks Graph about every row of a draft and records what it says; given `letters`, also
 /// writes each row's letter with a dummy code.
 ///
@@ -170,9 +221,10 @@ pub async fn check(
     book: &mut RecipientBook,
     draft: &mut Draft,
     session: &Session,
-    issuers: Issuers<'_>,
+    registry: Others<'_>,
     letters: Option<&Letters<'_>>,
 ) -> Result<Verdict, IntakeError> {
+    let Others { issuers, claim } = registry;
     let listed = draft.counts()?.of(Standing::Listed);
     let mut check =
         Check::prepare(&session.graph, options, listed, session.may_read_groups).await?;
@@ -186,7 +238,7 @@ pub async fn check(
         after = Some(last.line);
         let mut subjects = Vec::with_capacity(rows.len());
         for row in &rows {
-            subjects.extend(subject(row, book)?);
+            subjects.push(subject(row, book)?);
         }
         let findings = tokio::select! {
             biased;
@@ -194,7 +246,7 @@ pub async fn check(
             findings = check.look(&session.graph, &subjects, issuers) => findings?,
         };
         session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
-        for (line, finding) in findings {
+        for (line, finding) in without_claimed(findings, claim, options.existing)? {
             draft.record(line, &event(finding))?;
         }
         if let Some(proof) = &mut proof {
@@ -219,6 +271,7 @@ pub fn publish(
     now: Timestamp,
 ) -> Result<Ledger, LedgerError> {
     let about = About {
+        id: run.id,
         name: run.name.clone(),
         created: now,
         tapwave_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -241,6 +294,8 @@ pub fn publish(
 /// What a ledger says of its run besides the wave.
 #[derive(Debug, Clone)]
 pub struct RunAbout {
+    /// Tells it from every other.
+    pub id: RunId,
     /// The folder's name.
     pub name: String,
     /// The tenant, if known.
@@ -270,7 +325,7 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
         let rows = ledger.rows(&[Standing::Checked], after, limits::ROWS_PER_CHECK).await?;
         let Some(last) = rows.last() else { break };
         after = Some(last.line);
-        let subjects: Vec<Subject> = rows.iter().filter_map(again).collect();
+        let subjects = rows.iter().map(again).collect::<Result<Vec<Subject>, _>>()?;
         let findings = tokio::select! {
             biased;
             () = session.drain.begun() => return Err(IntakeError::Interrupted),
@@ -355,26 +410,31 @@ fn without_secrets(mut cells: Vec<String>) -> Vec<String> {
     cells
 }
 
-/// A draft's row as the check takes it. `None` cannot happen for a row that was listed.
-fn subject(row: &RowRecord, book: &mut RecipientBook) -> Result<Option<Subject>, BookError> {
-    let (Ok(upn), Ok(wanted)) = (row.upn.parse::<Upn>(), wanted(row)) else { return Ok(None) };
+/// A draft's row as the check takes it.
+fn subject(row: &RowRecord, book: &mut RecipientBook) -> Result<Subject, IntakeError> {
+    let wanted = wanted(row)?;
     let set = book.set_for(wanted.recipient.as_deref())?;
-    Ok(Some(Subject { line: row.line, upn, wanted, set, untried: true }))
+    Ok(Subject { line: row.line, upn: upn(row)?, wanted, set, untried: true })
 }
 
 /// A ledger's waiting row as the check takes it.
-fn again(row: &RowRecord) -> Option<Subject> {
-    Some(Subject {
+fn again(row: &RowRecord) -> Result<Subject, LedgerError> {
+    Ok(Subject {
         line: row.line,
-        upn: row.upn.parse().ok()?,
-        wanted: wanted(row).ok()?,
-        set: row.set?,
+        upn: upn(row)?,
+        wanted: wanted(row)?,
+        set: row.person()?.set,
         untried: row.intent.is_none(),
     })
 }
 
-fn wanted(row: &RowRecord) -> Result<Wanted, serde_json::Error> {
+fn upn(row: &RowRecord) -> Result<Upn, LedgerError> {
+    row.upn.parse().map_err(|_| row.lacks("its userPrincipalName cannot be read"))
+}
+
+fn wanted(row: &RowRecord) -> Result<Wanted, LedgerError> {
     serde_json::from_str(&row.wanted_json)
+        .map_err(|_| row.lacks("what the row asks for cannot be read"))
 }
 
 fn event(finding: Finding) -> Event {
@@ -383,6 +443,7 @@ fn event(finding: Finding) -> Event {
         Finding::Ineligible(problems) => {
             Event::Ineligible { problems: problems.iter().map(ToString::to_string).collect() }
         }
+        Finding::Claimed { run } => Event::Skipped { why: Problem::Claimed { run }.to_string() },
         Finding::HasPass(method) => {
             Event::Skipped { why: format!("has a live pass already (method {method})") }
         }

@@ -12,23 +12,25 @@ use std::time::Duration;
 
 use futures::future::{LocalBoxFuture, try_join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Session;
 use super::delivering::{self, Mails, Post};
 use super::intake::{self, IntakeError};
+use super::second_look::{Looked, Looking, SecondLook};
 use super::source::Source;
+use crate::clock::{later, span};
+use crate::effect::{Obstacle, ObstacleKind};
 use crate::ids::{Line, Upn};
-use crate::ledger::{
-    Channel, Event, IntentRecord, Ledger, LedgerError, RowRecord, Standing, State,
-};
+use crate::ledger::{Channel, Event, Ledger, LedgerError, RowRecord, Standing, State};
 use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
 use crate::stages::deliver::{self, Again, Stop};
 use crate::stages::issue::settle::Settled;
-use crate::stages::issue::{Attempt, Desk, Halt, Hindrance, waiting};
+use crate::stages::issue::{Attempt, Desk, Halt, waiting};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
 use crate::stages::{Drain, DrainSwitch};
 use crate::vault::{self, Ciphertext, RecipientSet, Spool};
@@ -44,6 +46,8 @@ pub struct Issuance {
     pub mail: Option<Stop>,
     /// The handoff files written now.
     pub handoffs: Vec<PathBuf>,
+    /// How the second look at the sealed passes ended.
+    pub looked: Looked,
     /// Why the handoff is not whole, if it is not. The ledger has every pass all the same.
     pub handover: Option<HandoverError>,
 }
@@ -80,8 +84,9 @@ pub async fn run(
     sets: Vec<Arc<RecipientSet>>,
     post: Option<&Post>,
     session: &Session,
+    looking: Looking<'_>,
 ) -> Result<Issuance, IssuingError> {
-    let floor = Floor::open(ledger, sets, post, session)?;
+    let floor = Floor::open(ledger, sets, post, session, looking)?;
     Ok(floor.work(Vec::new()).await)
 }
 
@@ -94,6 +99,7 @@ pub async fn resume(
     ledger: &Ledger,
     post: Option<&Post>,
     session: &Session,
+    looking: Looking<'_>,
 ) -> Result<Issuance, IssuingError> {
     if ledger.closed().await?.is_some() {
         return Err(IssuingError::Closed);
@@ -102,7 +108,7 @@ pub async fn resume(
     // The first answer also tells Graph's clock, by which old intents are judged.
     session.graph.policy().await.map_err(Halt::from)?;
     let started = session.clock.instant();
-    let floor = Floor::open(ledger, sets, post, session)?;
+    let floor = Floor::open(ledger, sets, post, session, looking)?;
     let fences = floor.pick_up(started).await?;
     intake::check_again(ledger, session).await?;
     Ok(floor.work(fences).await)
@@ -117,20 +123,113 @@ pub async fn is_doubted(ledger: &Ledger) -> Result<bool, LedgerError> {
     Ok(!all_rows(ledger, &[Standing::Sealed]).await?.is_empty())
 }
 
-/// Looks again at those passes and at nothing else: what is live is vouched for, a row without
-/// any is free for another attempt.
+/// Looks again at those passes and at nothing else: what is live is vouched for, a row that has
+/// none is free for another attempt.
 ///
 /// # Errors
 /// [`Halt`]
 pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), Halt> {
-    verify_inherited(&desk(ledger, session), session).await
+    let desk = desk(ledger, session);
+    let mut unseen = Patience::default();
+    let mut lines = verify_inherited(&desk, session).await?;
+    while !lines.is_empty() {
+        let mut next: Option<Instant> = None;
+        for line in &lines {
+            let due = unseen.another_look(*line, true, &desk);
+            next = Some(next.map_or(due, |next| next.min(due)));
+        }
+        unseen.tell(session);
+        let Some(next) = next else { return Ok(()) };
+        tokio::select! {
+            biased;
+            () = session.drain.begun() => return Ok(()),
+            () = session.clock.sleep_until(next) => {}
+        }
+        let waiting = std::mem::take(&mut lines);
+        for line in waiting {
+            if unseen.is_over(line, &desk) {
+                desk.give_up_on(line, true).await?;
+            } else if look_at_inherited(&desk, session, line).await? == Settled::Behind {
+                lines.push(line);
+            }
+        }
+    }
+    Ok(())
 }
 
-/// A lost row and when it may be settled.
+/// A row that waits to be looked at, and when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fence {
     pub(super) line: Line,
     pub(super) until: Instant,
+    pub(super) what: Look,
+}
+
+/// What a row is looked at for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// A lost attempt, or what held the row.
+    Settle,
+    /// A sealed pass that followed a lost attempt.
+    Verify,
+    /// A sealed pass that an earlier process could not vouch for.
+    Inherited,
+}
+
+/// Rows whose lists are behind: since when, and how often they were looked at.
+#[derive(Default)]
+struct Patience {
+    rows: HashMap<Line, Unseen>,
+    told: Option<Timestamp>,
+}
+
+struct Unseen {
+    since: Instant,
+    looks: u32,
+    inherited: bool,
+}
+
+impl Patience {
+    /// When a row is looked at again: soon at first, then at twice the wait, and once more when
+    /// the settling time has passed since it was first missed.
+    fn another_look(&mut self, line: Line, inherited: bool, desk: &Desk) -> Instant {
+        let now = desk.clock.instant();
+        let new = Unseen { since: now, looks: 0, inherited };
+        let unseen = self.rows.entry(line).or_insert(new);
+        let wait = limits::BETWEEN_LOOKS.saturating_mul(1 << unseen.looks.min(16));
+        unseen.looks += 1;
+        (now + wait).min(unseen.since + settled(desk))
+    }
+
+    /// Whether the latest look was the last one.
+    fn is_over(&self, line: Line, desk: &Desk) -> bool {
+        let since = self.rows.get(&line).map(|unseen| unseen.since + settled(desk));
+        since.is_some_and(|end| end <= desk.clock.instant())
+    }
+
+    fn end(&mut self, line: Line) {
+        self.rows.remove(&line);
+    }
+
+    /// Told once the first looks have brought nothing, and when it takes longer than was told.
+    fn tell(&mut self, session: &Session) {
+        let patient = self.rows.values().filter(|unseen| unseen.looks >= limits::LOOKS);
+        let Some(last) = patient.clone().map(|unseen| unseen.since).max() else { return };
+        let end = last + session.fence.unwrap_or(limits::DEFAULT_FENCE);
+        let left = end.saturating_duration_since(session.clock.instant());
+        let until = later(session.clock.now(), left);
+        let is_new = |told: Timestamp| span(told, until) > limits::BETWEEN_LOOKS;
+        if self.told.is_none_or(is_new) {
+            let rows = patient.count() as u64;
+            session.watcher.hear(News::LooksAgain { doing: Doing::Settle, rows, until });
+            self.told = Some(until);
+        }
+    }
+}
+
+/// The settling time as Graph's clock counts it, in whole seconds.
+fn settled(desk: &Desk) -> Duration {
+    desk.settle_after + limits::DATE_ROUNDING
 }
 
 /// Everything a row's task needs.
@@ -139,6 +238,7 @@ pub(super) struct Floor<'a> {
     vault: Vault,
     post: Option<&'a Post>,
     session: &'a Session,
+    looking: Looking<'a>,
     /// Since when no request of any row has got through, if none has.
     unreached_since: Cell<Option<Instant>>,
     /// Stops the desk: a halt must reach the rows that wait for the limiter's leave as the
@@ -151,8 +251,12 @@ enum Reached {
     Sealed(Line),
     Failed,
     Held,
-    /// Nobody knows; settle after the fence.
+    /// Nobody knows; settle after the settling time.
     Lost(Line),
+    /// Graph says that a pass exists, which may be one of ours; settle soon.
+    InTheWay(Line),
+    /// A list may be behind: look again.
+    Behind(Line, Look),
     /// Settled; the row may be tried again.
     Free(Line),
     /// Left as it was, because somebody wished to stop.
@@ -165,20 +269,21 @@ impl<'a> Floor<'a> {
         sets: Vec<Arc<RecipientSet>>,
         post: Option<&'a Post>,
         session: &'a Session,
+        looking: Looking<'a>,
     ) -> Result<Self, IssuingError> {
         let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
         let spool = Spool::create(&folder).map_err(HandoverError::from)?;
         let (stop, drain) = Drain::new();
         let desk = Desk { drain, ..desk(ledger, session) };
         let vault = Vault::new(sets, spool);
-        Ok(Self { desk, vault, post, session, unreached_since: Cell::default(), stop })
+        Ok(Self { desk, vault, post, session, looking, unreached_since: Cell::default(), stop })
     }
 
     /// Sorts out what an earlier process left: which rows must be settled, and when.
     async fn pick_up(&self, started: Instant) -> Result<Vec<Fence>, IssuingError> {
         let mut fences = pick_up_lost(&self.desk, started).await?;
-        for row in all_rows(&self.desk.ledger, &[Standing::Held]).await? {
-            fences.push(Fence { line: row.line, until: started });
+        for row in all_rows(&self.desk.ledger, &[Standing::Held, Standing::Lost]).await? {
+            fences.push(Fence { line: row.line, until: started, what: Look::Settle });
         }
         self.retry_failed().await?;
         Ok(fences)
@@ -197,32 +302,60 @@ impl<'a> Floor<'a> {
         }
     }
 
-    /// Works until there is nothing left to do, and writes the handoff.
+    /// Works until there is nothing left to do, looks at the sealed passes once more, and writes
+    /// the handoff.
     async fn work(self, fences: Vec<Fence>) -> Issuance {
         let mut mail = None;
-        let halt = self.issue_all(fences, &mut mail).await.err();
+        let mut halt = self.issue_all(fences, &mut mail).await.err();
+        let looked = match self.look_again(halt.is_some()).await {
+            Ok(looked) => looked,
+            Err(stopped) => {
+                let why = stopped.to_string();
+                halt.get_or_insert(stopped);
+                let unseen = self.desk.ledger.waiting_for_look().await.unwrap_or_default();
+                Looked { unseen, why: Some(why), ..Looked::default() }
+            }
+        };
         let drained = self.session.drain.is_on();
         let Self { desk, vault, session, .. } = self;
         if halt.is_some() && desk.ledger.add_traffic(0, 0).await.is_err() {
             // A ledger that takes no more cannot say which file holds what, and the next process
             // doubts its last seals: it hands over what it has looked at.
-            return Issuance { halt, drained, mail, handoffs: Vec::new(), handover: None };
+            let handoffs = Vec::new();
+            return Issuance { halt, drained, mail, handoffs, looked, handover: None };
         }
         session.watcher.hear(News::Began { doing: Doing::Handoff, total: None });
         let mut handoffs = Vec::new();
-        let handover = hand_over(&desk.ledger, vault, &mut handoffs).await.err();
+        looked.missed.iter().for_each(|line| vault.forget(*line));
+        let kept_out = looked.missed.iter().copied().collect();
+        let handover = hand_over(&desk.ledger, vault, &kept_out, &mut handoffs).await.err();
         session.watcher.hear(News::Ended { doing: Doing::Handoff });
-        Issuance { halt, drained, mail, handoffs, handover }
+        Issuance { halt, drained, mail, handoffs, looked, handover }
+    }
+
+    /// The second look. After a halt nothing can be asked of Graph or told to the ledger, and a
+    /// later process does it.
+    async fn look_again(&self, halted: bool) -> Result<Looked, Halt> {
+        if halted {
+            let unseen = self.desk.ledger.waiting_for_look().await.unwrap_or_default();
+            let why = (unseen > 0).then(|| "the run stopped before".to_owned());
+            return Ok(Looked { unseen, why, ..Looked::default() });
+        }
+        let mut look = SecondLook::new(&self.desk, self.session, self.looking);
+        look.finish(|line| self.vault.forget(line)).await
     }
 
     async fn issue_all(&self, fences: Vec<Fence>, mail: &mut Option<Stop>) -> Result<(), Halt> {
-        verify_inherited(&self.desk, self.session).await?;
+        let unseen = verify_inherited(&self.desk, self.session).await?;
         let counts = self.desk.ledger.counts().await?;
-        let total = counts.of(Standing::Checked) + fences.len() as u64;
+        let total = counts.of(Standing::Checked) + (fences.len() + unseen.len()) as u64;
         self.hear(News::Began { doing: Doing::Issue, total: Some(total) });
         let mut shift = Shift::new(self, &fences, total);
         for fence in fences {
             shift.wait_for(fence);
+        }
+        for line in unseen {
+            shift.look_later(line, Look::Inherited);
         }
         shift.pick_up_mail().await?;
         let ended = shift.run(mail).await;
@@ -238,7 +371,7 @@ impl<'a> Floor<'a> {
         let (mut refused, mut unreached) = (0, 0);
         loop {
             let attempt = self.desk.attempt(candidate.clone(), refused).await?;
-            let hindrance = match attempt {
+            let kind = match attempt {
                 Attempt::NotBegun => return Ok(Reached::Stopped),
                 Attempt::Issued(issued) => {
                     self.reached();
@@ -250,20 +383,24 @@ impl<'a> Floor<'a> {
                     return Ok(self.failed(line, upn, why));
                 }
                 Attempt::TooLate { why } => return Ok(self.failed(line, upn, why)),
+                Attempt::InTheWay { .. } => {
+                    self.reached();
+                    return Ok(Reached::InTheWay(line));
+                }
                 Attempt::Unsettled { why } => {
-                    let fence = self.desk.fence;
+                    let fence = self.desk.settle_after;
                     self.hear(News::AnswerLost { line, upn, why, fence });
                     return Ok(Reached::Lost(line));
                 }
-                Attempt::Again { hindrance, why } => {
-                    self.endure(hindrance, why)?;
-                    hindrance
+                Attempt::Again(Obstacle { kind, why }) => {
+                    self.endure(kind, why)?;
+                    kind
                 }
             };
-            let wait = match hindrance {
-                Hindrance::Throttled => Duration::ZERO,
-                Hindrance::Unreachable => counted(&mut unreached),
-                Hindrance::Refused => counted(&mut refused),
+            let wait = match kind {
+                ObstacleKind::Throttled => Duration::ZERO,
+                ObstacleKind::Unreachable => counted(&mut unreached),
+                ObstacleKind::Temporary | ObstacleKind::SignIn => counted(&mut refused),
             };
             if self.stops_within(wait).await {
                 return Ok(Reached::Stopped);
@@ -272,17 +409,17 @@ impl<'a> Floor<'a> {
     }
 
     /// Ends the run when nothing has got through for [`limits::MAX_OUTAGE`].
-    fn endure(&self, hindrance: Hindrance, why: String) -> Result<(), Halt> {
-        let out = match (hindrance, self.unreached_since.get()) {
-            (Hindrance::Unreachable, Some(since)) => {
+    fn endure(&self, kind: ObstacleKind, why: String) -> Result<(), Halt> {
+        let out = match (kind, self.unreached_since.get()) {
+            (ObstacleKind::Unreachable, Some(since)) => {
                 self.desk.clock.instant().saturating_duration_since(since) > limits::MAX_OUTAGE
             }
-            (Hindrance::Unreachable, None) => {
+            (ObstacleKind::Unreachable, None) => {
                 self.unreached_since.set(Some(self.desk.clock.instant()));
                 self.hear(News::Outage { why: why.clone() });
                 false
             }
-            (Hindrance::Throttled | Hindrance::Refused, _) => {
+            (ObstacleKind::Throttled | ObstacleKind::Temporary | ObstacleKind::SignIn, _) => {
                 self.reached();
                 self.desk.graph.pace().is_out(Budget::PassWrites)
             }
@@ -308,7 +445,7 @@ impl<'a> Floor<'a> {
         loop {
             match look().await {
                 Err(Halt::Outage { why }) if !self.desk.is_refused() => {
-                    self.endure(Hindrance::Unreachable, why)?;
+                    self.endure(ObstacleKind::Unreachable, why)?;
                 }
                 looked => {
                     if looked.is_ok() {
@@ -339,17 +476,46 @@ impl<'a> Floor<'a> {
         if sealed.is_proven() {
             return Ok(Reached::Sealed(sealed.line()));
         }
-        let line = sealed.line();
-        let look = || self.desk.verify(line, sealed.user(), sealed.method());
-        let looked = self.through_outage(look).await;
-        // What is not proven is not handed over, also when nobody could look.
-        if !matches!(looked, Ok(Some(Settled::Sealed))) {
+        self.verify(sealed.line(), upn, Look::Verify).await
+    }
+
+    /// Looks at a sealed pass that nobody vouches for. What is not proven is not handed over,
+    /// also when nobody could look.
+    async fn verify(&self, line: Line, upn: String, what: Look) -> Result<Reached, Halt> {
+        let looked = self.through_outage(|| self.desk.verify(line)).await;
+        if !matches!(looked, Ok(Some(Settled::Sealed | Settled::Behind))) {
             self.vault.forget(line);
         }
-        Ok(match looked? {
+        self.concluded(looked?, line, upn, what)
+    }
+
+    async fn look(&self, line: Line, what: Look, last: bool) -> Result<Reached, Halt> {
+        let row = self.desk.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        if what == Look::Settle {
+            let settled = self.through_outage(|| self.desk.settle(line)).await?;
+            return self.concluded(settled, line, row.upn, what);
+        }
+        let reached = self.verify(line, row.upn.clone(), what).await?;
+        if !(last && matches!(reached, Reached::Behind(..))) {
+            return Ok(reached);
+        }
+        self.vault.forget(line);
+        let settled = self.desk.give_up_on(line, what == Look::Inherited).await?;
+        self.concluded(Some(settled), line, row.upn, what)
+    }
+
+    fn concluded(
+        &self,
+        settled: Option<Settled>,
+        line: Line,
+        upn: String,
+        what: Look,
+    ) -> Result<Reached, Halt> {
+        Ok(match settled {
             None => Reached::Stopped,
-            Some(Settled::Sealed) => Reached::Sealed(line),
             Some(Settled::Free) => Reached::Free(line),
+            Some(Settled::Sealed) => Reached::Sealed(line),
+            Some(Settled::Behind) => Reached::Behind(line, what),
             Some(Settled::Held { why }) => {
                 self.hear(News::RowHeld { line, upn, why });
                 Reached::Held
@@ -357,18 +523,10 @@ impl<'a> Floor<'a> {
         })
     }
 
-    async fn settle(&self, line: Line) -> Result<Reached, Halt> {
-        match self.through_outage(|| self.desk.settle(line)).await? {
-            None => Ok(Reached::Stopped),
-            Some(Settled::Free) => Ok(Reached::Free(line)),
-            Some(Settled::Sealed) => Ok(Reached::Sealed(line)),
-            Some(Settled::Held { why }) => {
-                let row = self.desk.ledger.row(line).await?;
-                let upn = row.map(|row| row.upn).unwrap_or_default();
-                self.hear(News::RowHeld { line, upn, why });
-                Ok(Reached::Held)
-            }
-        }
+    /// Graph has refused a row a pass too often without showing what is in its way.
+    async fn hold_unseen(&self, line: Line, upn: String) -> Result<Reached, Halt> {
+        let settled = self.desk.hold_unseen(line).await?;
+        self.concluded(Some(settled), line, upn, Look::Settle)
     }
 
     /// Waits; true if the drain began first.
@@ -385,12 +543,21 @@ impl<'a> Floor<'a> {
     }
 }
 
-/// The rows in hand: those being worked on, and those behind a fence.
+/// The rows that a second look found lost, and whether there may be more to look at.
+type Looks = Result<(Vec<Line>, bool), Halt>;
+
+/// The rows in hand: those being worked on, and those that wait to be looked at.
 struct Shift<'a> {
     floor: &'a Floor<'a>,
     source: Source,
     working: FuturesUnordered<LocalBoxFuture<'a, Result<Reached, Halt>>>,
-    fenced: FuturesUnordered<LocalBoxFuture<'a, Line>>,
+    fenced: FuturesUnordered<LocalBoxFuture<'a, (Line, Look)>>,
+    /// Rows whose lists are behind.
+    unseen: Patience,
+    /// How often Graph said of each row that a pass exists.
+    in_the_way: HashMap<Line, u32>,
+    /// The second look that goes along: one at a time.
+    looking: FuturesUnordered<LocalBoxFuture<'a, (SecondLook<'a>, Looks)>>,
     mails: Option<Mails<'a>>,
     lost_in_a_row: u32,
     /// How often each row's answer was lost: refusals for throttling are no attempts.
@@ -413,6 +580,9 @@ impl<'a> Shift<'a> {
             source: Source::new(floor.desk.ledger.clone(), taken),
             working: FuturesUnordered::new(),
             fenced: FuturesUnordered::new(),
+            unseen: Patience::default(),
+            in_the_way: HashMap::new(),
+            looking: FuturesUnordered::new(),
             mails: floor.post.map(|post| {
                 let spool = Some(floor.vault.spool());
                 Mails::new(post, spool, Again::default(), floor.session)
@@ -431,8 +601,16 @@ impl<'a> Shift<'a> {
         let clock = &self.floor.desk.clock;
         self.fenced.push(Box::pin(async move {
             clock.sleep_until(fence.until).await;
-            fence.line
+            (fence.line, fence.what)
         }));
+    }
+
+    /// A row whose list is behind is looked at again.
+    fn look_later(&mut self, line: Line, what: Look) {
+        let inherited = what == Look::Inherited;
+        let until = self.unseen.another_look(line, inherited, &self.floor.desk);
+        self.unseen.tell(self.floor.session);
+        self.wait_for(Fence { line, until, what });
     }
 
     /// What an earlier process sealed and did not mail; without an identity nobody here can
@@ -457,6 +635,10 @@ impl<'a> Shift<'a> {
         let floor = self.floor;
         let drain = &floor.session.drain;
         let mut told = false;
+        let look = SecondLook::new(&floor.desk, floor.session, floor.looking);
+        if look.is_wanted() {
+            self.look_along(look, false);
+        }
         loop {
             let stopping = self.is_stopping();
             if !stopping {
@@ -470,6 +652,12 @@ impl<'a> Shift<'a> {
                 floor.hear(News::Draining { in_flight: self.working.len() as u64 });
             }
             if self.is_done(stopping) {
+                // A pass that nobody could look at in time is not relied on.
+                for (line, unseen) in &self.unseen.rows {
+                    if !unseen.inherited {
+                        floor.vault.forget(*line);
+                    }
+                }
                 *mail = self.mails.and_then(|mails| mails.stopped().cloned());
                 return self.halt.map_or(Ok(()), Err);
             }
@@ -480,8 +668,12 @@ impl<'a> Shift<'a> {
                         self.halt.get_or_insert(Halt::Ledger(error));
                     }
                 }
-                Some(line) = self.fenced.next(), if !stopping => {
-                    self.working.push(Box::pin(floor.settle(line)));
+                Some((line, what)) = self.fenced.next(), if !stopping => {
+                    let last = self.unseen.is_over(line, &floor.desk);
+                    self.working.push(Box::pin(floor.look(line, what, last)));
+                }
+                Some((look, looked)) = self.looking.next(), if !stopping => {
+                    self.looked_again(look, looked);
                 }
                 Some(ended) = next_mail(&mut self.mails) => {
                     if let Err(halt) = ended {
@@ -489,6 +681,29 @@ impl<'a> Shift<'a> {
                     }
                 }
                 () = drain.begun(), if !stopping => {}
+            }
+        }
+    }
+
+    /// Begins the next second look, at once if there is more to look at.
+    fn look_along(&mut self, mut look: SecondLook<'a>, more: bool) {
+        let clock = &self.floor.desk.clock;
+        let wait = if more { Duration::ZERO } else { limits::BETWEEN_SECOND_LOOKS };
+        self.looking.push(Box::pin(async move {
+            clock.sleep(wait).await;
+            let looked = look.go_along().await;
+            (look, looked)
+        }));
+    }
+
+    fn looked_again(&mut self, look: SecondLook<'a>, looked: Looks) {
+        match looked {
+            Ok((lost, more)) => {
+                lost.into_iter().for_each(|line| self.floor.vault.forget(line));
+                self.look_along(look, more);
+            }
+            Err(halt) => {
+                self.halt.get_or_insert(halt);
             }
         }
     }
@@ -543,6 +758,7 @@ impl<'a> Shift<'a> {
     async fn take(&mut self, reached: Result<Reached, Halt>) {
         let done = match reached {
             Ok(Reached::Sealed(line)) => {
+                self.unseen.end(line);
                 if let Some(mails) = &mut self.mails {
                     mails.push(line, Channel::Pass);
                 }
@@ -557,7 +773,16 @@ impl<'a> Shift<'a> {
                 self.lose(line);
                 false
             }
+            Ok(Reached::InTheWay(line)) => {
+                self.meet(line).await;
+                false
+            }
+            Ok(Reached::Behind(line, what)) => {
+                self.look_later(line, what);
+                false
+            }
             Ok(Reached::Free(line)) => {
+                self.unseen.end(line);
                 self.try_again(line).await;
                 false
             }
@@ -585,13 +810,34 @@ impl<'a> Shift<'a> {
         let now = self.floor.desk.clock.instant();
         self.lost_in_a_row += 1;
         *self.losses.entry(line).or_default() += 1;
-        self.wait_for(Fence { line, until: now + self.floor.desk.fence });
-        let fence = self.floor.desk.fence;
+        let fence = self.floor.desk.settle_after;
+        self.wait_for(Fence { line, until: now + fence, what: Look::Settle });
         self.lost_since.insert(line);
         let since = now.saturating_duration_since(self.last_success);
         if since > limits::MAX_OUTAGE + fence && self.lost_since.len() > 1 {
             let why = "no pass was issued for too long, and answers were lost".to_owned();
             self.halt.get_or_insert(Halt::Outage { why });
+        }
+    }
+
+    /// A pass exists that may be ours: a list that is behind shows it in a while.
+    async fn meet(&mut self, line: Line) {
+        let met = self.in_the_way.entry(line).or_default();
+        let wait = waiting(*met);
+        *met += 1;
+        if *met < limits::MAX_ATTEMPTS {
+            let until = self.floor.desk.clock.instant() + wait;
+            self.wait_for(Fence { line, until, what: Look::Settle });
+            return;
+        }
+        match self.floor.desk.ledger.row(line).await {
+            Ok(row) => {
+                let upn = row.map(|row| row.upn).unwrap_or_default();
+                self.working.push(Box::pin(self.floor.hold_unseen(line, upn)));
+            }
+            Err(error) => {
+                self.halt.get_or_insert(Halt::Ledger(error));
+            }
         }
     }
 
@@ -603,10 +849,17 @@ impl<'a> Shift<'a> {
                 if losses >= limits::MAX_ATTEMPTS {
                     self.working.push(Box::pin(floor.give_up(line, row.upn, losses)));
                 } else {
-                    self.freed.extend(Candidate::restore(&row));
+                    match Candidate::restore(&row) {
+                        Ok(candidate) => self.freed.push_back(candidate),
+                        Err(error) => {
+                            self.halt.get_or_insert(Halt::Ledger(error));
+                        }
+                    }
                 }
             }
-            Ok(None) => {}
+            Ok(None) => {
+                self.halt.get_or_insert(Halt::Ledger(LedgerError::UnknownLine(line)));
+            }
             Err(error) => {
                 self.halt.get_or_insert(Halt::Ledger(error));
             }
@@ -635,32 +888,36 @@ pub(super) fn desk(ledger: &Ledger, session: &Session) -> Desk {
         clock: session.clock.clone(),
         min_lifetime: about.policy.min_lifetime_minutes,
         existing: about.options.existing,
-        fence: session.fence.unwrap_or(about.options.fence()),
+        settle_after: session.fence.unwrap_or(about.options.fence()),
         drain: session.drain.clone(),
     }
 }
 
-/// Passes sealed by a process that ended before it could vouch for them: each is looked at
-/// again, and a row without any is free for another attempt.
-async fn verify_inherited(desk: &Desk, session: &Session) -> Result<(), Halt> {
+/// Looks once at the passes sealed by a process that ended before it could vouch for them; gives
+/// those that are not listed, and may be there all the same.
+async fn verify_inherited(desk: &Desk, session: &Session) -> Result<Vec<Line>, Halt> {
     let mut looks = FuturesUnordered::new();
     for row in all_rows(&desk.ledger, &[Standing::Sealed]).await? {
-        let (State::Sealed { method, .. }, Some(user)) = (row.state, row.user) else {
-            continue;
-        };
-        let (line, upn) = (row.line, row.upn);
-        looks.push(async move {
-            let settled = desk.verify_inherited(line, user, &method).await?;
-            if let Settled::Held { why } = settled {
-                session.watcher.hear(News::RowHeld { line, upn, why });
-            }
-            Ok::<(), Halt>(())
-        });
+        let line = row.line;
+        looks.push(async move { Ok((line, look_at_inherited(desk, session, line).await?)) });
     }
+    let mut unseen = Vec::new();
     while let Some(looked) = looks.next().await {
-        looked?;
+        let (line, settled): (Line, Settled) = looked.map_err(|halt: Halt| halt)?;
+        if settled == Settled::Behind {
+            unseen.push(line);
+        }
     }
-    Ok(())
+    Ok(unseen)
+}
+
+async fn look_at_inherited(desk: &Desk, session: &Session, line: Line) -> Result<Settled, Halt> {
+    let settled = desk.verify(line).await?;
+    if let Settled::Held { why } = &settled {
+        let row = desk.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        session.watcher.hear(News::RowHeld { line, upn: row.upn, why: why.clone() });
+    }
+    Ok(settled)
 }
 
 /// Which rows an earlier process left without an outcome, and when they may be settled.
@@ -668,10 +925,8 @@ pub(super) async fn pick_up_lost(desk: &Desk, started: Instant) -> Result<Vec<Fe
     let mut fences = Vec::new();
     for row in all_rows(&desk.ledger, &[Standing::Intent, Standing::Unsettled]).await? {
         desk.mark_lost(&row).await?;
-        let until = row.intent.as_ref().map_or(started + desk.fence, |attempt: &IntentRecord| {
-            desk.fence_from_start(attempt, started)
-        });
-        fences.push(Fence { line: row.line, until });
+        let until = desk.settled_from(row.attempt()?, started);
+        fences.push(Fence { line: row.line, until, what: Look::Settle });
     }
     Ok(fences)
 }
@@ -699,6 +954,7 @@ pub(super) async fn all_rows(
 async fn hand_over(
     ledger: &Ledger,
     vault: Vault,
+    kept_out: &HashSet<Line>,
     handoffs: &mut Vec<PathBuf>,
 ) -> Result<(), HandoverError> {
     let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
@@ -717,7 +973,7 @@ async fn hand_over(
     };
     for file in files {
         let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        ledger.handed_off(name, file.lines).await?;
+        ledger.handed_off(name, digest_of(&file.path).await?, file.lines).await?;
         handoffs.push(file.path);
     }
     ended?;
@@ -726,10 +982,22 @@ async fn hand_over(
         let rows = ledger.rows_without_handoff(after, limits::ROWS_PER_READ).await?;
         let Some(last) = rows.last() else { return Ok(()) };
         after = Some(last.line);
-        for unhanded in rows {
+        for unhanded in rows.into_iter().filter(|row| !kept_out.contains(&row.line)) {
             let label = labels.get(unhanded.set as usize).map_or("passes", String::as_str);
             handoffs.extend(lay_beside(ledger, &folder, label, unhanded.line).await?);
         }
+    }
+}
+
+/// What cleanup knows the file by.
+async fn digest_of(path: &std::path::Path) -> Result<String, HandoverError> {
+    let (read, place) = (path.to_owned(), path.to_owned());
+    let digest = tokio::task::spawn_blocking(move || super::tidy::digest(&read)).await;
+    match digest {
+        Ok(digest) => {
+            digest.map_err(|source| LedgerError::Io { doing: "read", path: place, source }.into())
+        }
+        Err(died) => std::panic::resume_unwind(died.into_panic()),
     }
 }
 
@@ -746,6 +1014,6 @@ async fn lay_beside(
     let sealed = Ciphertext::restored(bytes)?;
     let path = vault::lay_single(folder, label, line, &upn, &sealed)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    ledger.handed_off(name, vec![line]).await?;
+    ledger.handed_off(name, digest_of(&path).await?, vec![line]).await?;
     Ok(Some(path))
 }

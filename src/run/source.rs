@@ -53,13 +53,16 @@ impl Source {
         });
         let page = reading.await;
         self.reading = None;
-        Some(page.map(|rows| self.keep(&rows)))
+        Some(page.and_then(|rows| self.keep(&rows)))
     }
 
-    fn keep(&mut self, rows: &[RowRecord]) {
+    fn keep(&mut self, rows: &[RowRecord]) -> Result<(), LedgerError> {
         self.is_read = rows.is_empty();
         self.after = rows.last().map(|row| row.line).or(self.after);
         let free = rows.iter().filter(|row| !self.taken.contains(&row.line));
-        self.at_hand.extend(free.filter_map(Candidate::restore));
+        for row in free {
+            self.at_hand.push_back(Candidate::restore(row)?);
+        }
+        Ok(())
     }
 }

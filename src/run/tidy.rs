@@ -1,35 +1,45 @@
 //! Promises that cleanup closes the run first, removes exactly what it issued, proves it,
 //! and only then destroys the sealed copies.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use tokio::time::Instant;
 
 use super::Session;
 use super::intake::IntakeError;
-use super::issuing::{all_rows, desk, pick_up_lost};
+use super::issuing::{all_rows, desk};
+use crate::clock::later;
 use crate::graph::{Graph, GraphError};
 use crate::ids::{Line, Upn};
-use crate::ledger::{Ledger, LedgerError, Standing};
+use crate::ledger::{HandoffRecord, Ledger, LedgerError, Proof, Remains, Standing};
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::roster::{self, Found, Roster};
-use crate::stages::cleanup::{self, Cleaned, Fate, Owned};
+use crate::stages::cleanup::{self, Cleaned, Doubt, Fate};
 use crate::stages::issue::Halt;
-use crate::stages::issue::settle::Settled;
+use crate::stages::issue::settle::quiet_from;
 
 /// What a cleanup came to.
 #[derive(Debug, Default)]
 pub struct Tidied {
     /// Passes deleted now.
     pub removed: u64,
-    /// Passes that were gone before.
+    /// Rows of which nothing is alive, proven otherwise than by our own deleting.
     pub already: u64,
-    /// Passes still there, or of which it cannot be told.
+    /// Rows of which something may be alive.
     pub left: Vec<Left>,
-    /// Rows held for an operator.
-    pub held: u64,
+    /// Those of them whose user Graph does not find.
+    pub unknown: u64,
+    /// Whether Graph finds none of the run's people: it is probably another tenant.
+    pub strangers: bool,
+    /// Rows of the run's ledger of which something may be alive.
+    pub remaining: u64,
     /// People with somebody else's live pass.
     pub foreign: Vec<(Line, String)>,
     /// Whether somebody wished to stop before the end.
@@ -38,9 +48,11 @@ pub struct Tidied {
     pub purged: Option<u64>,
     /// Handoff files deleted.
     pub files: u64,
+    /// Handoff files that are not as they were written, and stay.
+    pub changed: Vec<PathBuf>,
 }
 
-/// A pass that cleanup could not see gone.
+/// A row of which cleanup could not prove that nothing is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
     /// The row.
@@ -52,10 +64,10 @@ pub struct Left {
 }
 
 impl Tidied {
-    /// Whether nothing of the run is left, as far as anybody can tell.
+    /// Whether it is proven that nothing of the run is left.
     #[must_use]
     pub fn is_proven(&self) -> bool {
-        self.left.is_empty() && self.held == 0 && !self.drained
+        self.left.is_empty() && self.remaining == 0 && !self.drained
     }
 }
 
@@ -96,157 +108,349 @@ pub async fn run(
     session: &Session,
     keep_sealed: bool,
 ) -> Result<Tidied, TidyError> {
+    let was_closed = ledger.closed().await?.is_some();
     ledger.close().await?;
-    let mut tidied = Tidied::default();
-    settle_all(ledger, session, &mut tidied).await?;
-    remove_all(ledger, session, &mut tidied).await?;
-    tidied.held = ledger.counts().await?.of(Standing::Held);
-    tidied.drained = session.drain.is_on();
+    let desk = desk(ledger, session);
+    for row in all_rows(ledger, &[Standing::Intent]).await? {
+        desk.mark_lost(&row).await?;
+    }
+    if ledger.has_open_attempts().await? {
+        // The first answer tells Graph's clock, by which old attempts are judged. So does a
+        // refusal: cleanup needs no leave to read the policy.
+        match session.graph.policy().await {
+            Ok(_) | Err(GraphError::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let total = ledger.remaining().await?;
+    session.watcher.hear(News::Began { doing: Doing::Remove, total: Some(total) });
+    let mut clearing = Clearing::new(Some(ledger), session, desk.settle_after);
+    let cleared = clearing.whole_run(ledger).await;
+    session.watcher.hear(News::Ended { doing: Doing::Remove });
+    cleared?;
+    let mut tidied = clearing.end();
+    tidied.remaining = ledger.remaining().await?;
+    tidied.drained = session.drain.is_on() && tidied.remaining > 0;
+    tidied.strangers = tidied.unknown > 0 && tidied.unknown == tidied.remaining;
+    if tidied.strangers && !was_closed {
+        // Nothing was removed, and perhaps nothing of this run is in this tenant.
+        ledger.reopen().await?;
+    }
     if tidied.is_proven() && !keep_sealed {
-        tidied.files = delete_handoffs(ledger)?;
+        delete_handoffs(ledger, &mut tidied).await?;
         tidied.purged = Some(ledger.purge_sealed().await?);
     }
     Ok(tidied)
 }
 
-/// What was lost is settled through the fence, so that its orphan is found and deleted.
-async fn settle_all(
-    ledger: &Ledger,
-    session: &Session,
-    tidied: &mut Tidied,
-) -> Result<(), TidyError> {
-    let counts = ledger.counts().await?;
-    let lost = counts.of(Standing::Intent) + counts.of(Standing::Unsettled);
-    let all = lost + counts.of(Standing::Held);
-    if all == 0 {
-        return Ok(());
-    }
-    // The first answer tells Graph's clock, by which old intents are judged. So does a refusal:
-    // cleanup needs no leave to read the policy.
-    match session.graph.policy().await {
-        Ok(_) | Err(GraphError::Refused { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let desk = desk(ledger, session);
-    // Those held already; a row that is held below has been looked at then. One that owns a
-    // sealed pass is left to the removal, which deletes that pass by its id, seen or not.
-    let mut held = all_rows(ledger, &[Standing::Held]).await?;
-    held.retain(|row| row.state.method().is_none());
-    let mut fences = pick_up_lost(&desk, session.clock.instant()).await?;
-    fences.sort_by_key(|fence| fence.until);
-    session.watcher.hear(News::Began { doing: Doing::Settle, total: Some(all) });
-    for fence in fences {
-        tokio::select! {
-            biased;
-            () = session.drain.begun() => break,
-            () = session.clock.sleep_until(fence.until) => {}
-        }
-        settle(&desk, session, fence.line, tidied).await?;
-    }
-    for row in held {
-        if session.drain.is_on() {
-            break;
-        }
-        settle(&desk, session, row.line, tidied).await?;
-    }
-    session.watcher.hear(News::Ended { doing: Doing::Settle });
-    for row in all_rows(ledger, &[Standing::Intent, Standing::Unsettled]).await? {
-        let why = "its outcome is not settled yet; run cleanup again".to_owned();
-        tidied.left.push(Left { line: row.line, upn: row.upn, why });
-    }
-    Ok(())
+/// Clears rows, a page at a time, and looks again at what one look does not prove.
+pub(super) struct Clearing<'a> {
+    ledger: Option<&'a Ledger>,
+    session: &'a Session,
+    settle_after: Duration,
+    began: Instant,
+    waiting: BTreeMap<Line, Waiting>,
+    tidied: Tidied,
 }
 
-async fn settle(
-    desk: &crate::stages::issue::Desk,
-    session: &Session,
-    line: Line,
-    tidied: &mut Tidied,
-) -> Result<(), TidyError> {
-    let settled = desk.settle(line).await?;
-    session.watcher.hear(News::Did { doing: Doing::Settle, rows: 1 });
-    if let Settled::Held { why } = settled {
-        let Some(row) = desk.ledger.row(line).await? else { return Ok(()) };
-        session.watcher.hear(News::RowHeld { line, upn: row.upn.clone(), why });
-        if row.foreign.is_some() {
-            tidied.foreign.push((line, row.upn));
+/// A row that is looked at again.
+struct Waiting {
+    due: Instant,
+    /// Looks so far.
+    looks: u32,
+    /// When the patience with it ends; not known while attempts of the row are still feared.
+    until: Option<Instant>,
+    /// Whether that is over, and the last look brought nothing.
+    exhausted: bool,
+    doubt: Option<Doubt>,
+    upn: String,
+    /// What is known of a row that no ledger has.
+    remains: Option<Remains>,
+}
+
+impl<'a> Clearing<'a> {
+    pub(super) fn new(
+        ledger: Option<&'a Ledger>,
+        session: &'a Session,
+        settle_after: Duration,
+    ) -> Self {
+        Self {
+            ledger,
+            session,
+            settle_after,
+            began: session.clock.instant(),
+            waiting: BTreeMap::new(),
+            tidied: Tidied::default(),
         }
     }
-    Ok(())
-}
 
-async fn remove_all(
-    ledger: &Ledger,
-    session: &Session,
-    tidied: &mut Tidied,
-) -> Result<(), TidyError> {
-    // A held row may own a pass that was sealed and then not seen.
-    let [sealed, mailing, delivered] = Standing::LIVE;
-    let states = [sealed, mailing, delivered, Standing::Held];
-    let counts = ledger.counts().await?;
-    let total = Standing::LIVE.iter().map(|standing| counts.of(*standing)).sum();
-    session.watcher.hear(News::Began { doing: Doing::Remove, total: Some(total) });
-    let mut after = None;
-    while !session.drain.is_on() {
-        let rows = ledger.rows(&states, after, limits::ROWS_PER_CHECK).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.line);
-        let owned: Vec<Owned> = rows.iter().filter_map(Owned::sealed).collect();
-        let count = owned.len() as u64;
-        let cleaned = cleanup::remove_recorded(&session.graph, ledger, owned).await?;
-        session.watcher.hear(News::Did { doing: Doing::Remove, rows: count });
-        tidied.count(cleaned);
+    async fn whole_run(&mut self, ledger: &Ledger) -> Result<(), Halt> {
+        let mut after = None;
+        while !self.session.drain.is_on() {
+            let rows = ledger.remains(after, limits::ROWS_PER_CHECK).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.line);
+            self.look(rows).await?;
+        }
+        self.look_again().await
     }
-    session.watcher.hear(News::Ended { doing: Doing::Remove });
-    Ok(())
-}
 
-impl Tidied {
-    fn count(&mut self, cleaned: Vec<Cleaned>) {
-        for Cleaned { owned, fate, foreign } in cleaned {
-            let (line, upn) = (owned.line(), owned.upn().to_owned());
-            if foreign.is_some() {
-                self.foreign.push((line, upn.clone()));
-            }
-            match fate {
-                Fate::Removed => self.removed += 1,
-                Fate::Already => self.already += 1,
-                Fate::Left { why } => self.left.push(Left { line, upn, why }),
+    /// Looks at these rows once, and remembers those that must be looked at again.
+    pub(super) async fn look(&mut self, rows: Vec<Remains>) -> Result<(), Halt> {
+        let (quiet, feared): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| self.quiet_at(row) <= self.session.clock.instant());
+        for row in feared {
+            let due = self.quiet_at(&row);
+            let (line, upn) = (row.line, row.upn.clone());
+            let remains = self.ledger.is_none().then_some(row);
+            let (until, exhausted, doubt) = (None, false, None);
+            let waiting = Waiting { due, looks: 0, until, exhausted, doubt, upn, remains };
+            self.waiting.insert(line, waiting);
+        }
+        let graph = &self.session.graph;
+        let cleaned = cleanup::clear(graph, self.ledger, quiet, self.settle_after).await?;
+        for one in cleaned {
+            self.take(one);
+        }
+        Ok(())
+    }
+
+    /// When none of a row's attempts is feared to be carried out any more: at once if Graph's
+    /// clock says so, at the latest a settling time after this process began.
+    fn quiet_at(&self, row: &Remains) -> Instant {
+        match quiet_from(row, self.settle_after) {
+            Some(from) if from > self.session.graph.now() => self.began + self.settle_after,
+            _ => self.session.clock.instant(),
+        }
+    }
+
+    fn take(&mut self, cleaned: Cleaned) {
+        let Cleaned { remains, fate, foreign } = cleaned;
+        let (line, upn) = (remains.line, remains.upn.clone());
+        let before = self.waiting.remove(&line);
+        if foreign.is_some() && !self.tidied.foreign.iter().any(|(known, _)| *known == line) {
+            self.tidied.foreign.push((line, upn.clone()));
+        }
+        match fate {
+            Fate::Gone(Proof::Deleted) => self.tidied.removed += 1,
+            Fate::Gone(_) => self.tidied.already += 1,
+            Fate::Left { why } => self.tidied.left.push(Left { line, upn, why }),
+            Fate::Doubtful(doubt) => {
+                let waiting = self.again(doubt, before, remains);
+                self.waiting.insert(line, waiting);
+                return;
             }
         }
+        self.session.watcher.hear(News::Did { doing: Doing::Remove, rows: 1 });
+    }
+
+    /// When a row is looked at again: soon at first, then at twice the wait, and once more when
+    /// its patience ends.
+    fn again(&self, doubt: Doubt, before: Option<Waiting>, remains: Remains) -> Waiting {
+        let now = self.session.clock.instant();
+        let looks = before.as_ref().map_or(0, |before| before.looks) + 1;
+        let until = self.patience(doubt, before.as_ref(), &remains);
+        let wait = limits::BETWEEN_LOOKS.saturating_mul(1 << (looks - 1).min(16));
+        let (due, exhausted) = match doubt {
+            Doubt::Found => (now, looks >= limits::MOST_LOOKS),
+            _ => ((now + wait).min(until), now >= until || looks >= limits::MOST_LOOKS),
+        };
+        let upn = remains.upn.clone();
+        let remains = self.ledger.is_none().then_some(remains);
+        Waiting { due, looks, until: Some(until), exhausted, doubt: Some(doubt), upn, remains }
+    }
+
+    /// When another look is the last one.
+    fn patience(&self, doubt: Doubt, before: Option<&Waiting>, remains: &Remains) -> Instant {
+        let now = self.session.clock.instant();
+        // Graph's clock is read in whole seconds.
+        let settled = self.settle_after + limits::DATE_ROUNDING;
+        let since = |doubt| {
+            let same = before.filter(|before| before.doubt == Some(doubt));
+            same.and_then(|before| before.until)
+        };
+        match (doubt, remains.absent_since) {
+            (Doubt::NotListed, Some(since)) => {
+                let graph_now = self.session.graph.now();
+                now + crate::clock::span(graph_now, later(since, settled))
+            }
+            // Whoever is deleted does not come back; whoever is new is known soon.
+            (Doubt::UserUnknown, _) => since(doubt).unwrap_or(now + limits::UNKNOWN_USER_PATIENCE),
+            _ => since(doubt).unwrap_or(now + settled),
+        }
+    }
+
+    /// Looks again at what waits, until nothing does, patience ends, or somebody wishes to stop.
+    pub(super) async fn look_again(&mut self) -> Result<(), Halt> {
+        let mut told = None;
+        loop {
+            self.give_up();
+            let Some(due) = self.waiting.values().map(|waiting| waiting.due).min() else {
+                return Ok(());
+            };
+            self.tell_patience(&mut told);
+            tokio::select! {
+                biased;
+                () = self.session.drain.begun() => return Ok(()),
+                () = self.session.clock.sleep_until(due) => {}
+            }
+            // Those that are nearly due go along.
+            let horizon = self.session.clock.instant() + limits::BETWEEN_LOOKS / 2;
+            let lines: Vec<Line> = self
+                .waiting
+                .iter()
+                .filter(|(_, waiting)| waiting.due <= horizon)
+                .map(|(line, _)| *line)
+                .collect();
+            for some in lines.chunks(limits::ROWS_PER_CHECK) {
+                if self.session.drain.is_on() {
+                    return Ok(());
+                }
+                let rows = self.known(some).await?;
+                self.look(rows).await?;
+            }
+        }
+    }
+
+    async fn known(&self, lines: &[Line]) -> Result<Vec<Remains>, LedgerError> {
+        match self.ledger {
+            Some(ledger) => ledger.remains_of(lines.to_vec()).await,
+            None => {
+                let waiting = lines.iter().map(|line| self.waiting.get(line));
+                let kept = waiting.map(|waiting| waiting.and_then(|one| one.remains.clone()));
+                let none = |line: &Line| LedgerError::UnknownLine(*line);
+                kept.zip(lines).map(|(kept, line)| kept.ok_or_else(|| none(line))).collect()
+            }
+        }
+    }
+
+    /// Leaves what has been looked at for long enough.
+    fn give_up(&mut self) {
+        let exhausted = self.waiting.iter().filter(|(_, waiting)| waiting.exhausted);
+        let lines: Vec<Line> = exhausted.map(|(line, _)| *line).collect();
+        for line in lines {
+            if let Some(waiting) = self.waiting.remove(&line) {
+                self.leave(line, waiting);
+            }
+        }
+    }
+
+    fn leave(&mut self, line: Line, waiting: Waiting) {
+        let Waiting { doubt, upn, .. } = waiting;
+        self.tidied.unknown += u64::from(doubt == Some(Doubt::UserUnknown));
+        let why = match doubt {
+            None => "an attempt of it may still be carried out; run cleanup again later",
+            Some(Doubt::NotListed) => {
+                "its pass is not listed, and may be there all the same: lists may lag; run cleanup again"
+            }
+            Some(Doubt::Behind | Doubt::Found) => "the pass is still listed; run cleanup again",
+            Some(Doubt::UserUnknown) => {
+                "the user is no longer in this tenant, or not yet known to all of it, so that nothing can be said of the pass; a deleted user can be restored for 30 days, perhaps with the pass: run cleanup again then"
+            }
+        };
+        self.tidied.left.push(Left { line, upn, why: why.to_owned() });
+    }
+
+    /// What is waited for and until when, told when that changes.
+    fn tell_patience(&self, told: &mut Option<Timestamp>) {
+        let now = self.session.clock.instant();
+        let patient = |waiting: &&Waiting| {
+            // The first looks follow each other within seconds.
+            waiting.looks == 0 || waiting.looks >= limits::LOOKS
+        };
+        let ends = self.waiting.values().filter(patient);
+        let Some(last) = ends.clone().map(|waiting| waiting.until.unwrap_or(waiting.due)).max()
+        else {
+            return;
+        };
+        let until = later(self.session.clock.now(), last.saturating_duration_since(now));
+        let is_new =
+            told.is_none_or(|told| crate::clock::span(told, until) > limits::BETWEEN_LOOKS);
+        if is_new {
+            let rows = ends.count() as u64;
+            self.session.watcher.hear(News::LooksAgain { doing: Doing::Remove, rows, until });
+            *told = Some(until);
+        }
+    }
+
+    /// What it came to; whatever still waits is left.
+    pub(super) fn end(mut self) -> Tidied {
+        let waiting = std::mem::take(&mut self.waiting);
+        for (line, waiting) in waiting {
+            self.leave(line, waiting);
+        }
+        self.tidied.left.sort_by_key(|left| left.line);
+        self.tidied
     }
 }
 
-fn delete_handoffs(ledger: &Ledger) -> Result<u64, TidyError> {
+async fn delete_handoffs(ledger: &Ledger, tidied: &mut Tidied) -> Result<(), TidyError> {
     let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| TidyError::Handoff { path, source }
+    let files = ledger.handoffs().await?;
+    let deleting = tokio::task::spawn_blocking(move || delete_recorded(&folder, &files));
+    let (deleted, changed) = match deleting.await {
+        Ok(deleted) => deleted?,
+        Err(died) => std::panic::resume_unwind(died.into_panic()),
     };
-    let mut files = 0;
-    for entry in std::fs::read_dir(&folder).map_err(failed(&folder))? {
-        let path = entry.map_err(failed(&folder))?.path();
-        if !is_ours(&path) {
-            continue;
-        }
-        std::fs::remove_file(&path).map_err(failed(&path))?;
-        files += 1;
-    }
-    Ok(files)
+    tidied.files = deleted;
+    tidied.changed = changed;
+    Ok(())
 }
 
-/// A handoff file, or one that a killed process left unfinished. What somebody else laid
-/// there stays.
-fn is_ours(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.is_file() && (name.ends_with(".age") || name.starts_with(".unfinished-"))
+/// Deletes what this run wrote, and nothing that is not what it wrote.
+fn delete_recorded(
+    folder: &Path,
+    files: &[HandoffRecord],
+) -> Result<(u64, Vec<PathBuf>), TidyError> {
+    let (mut deleted, mut changed) = (0, Vec::new());
+    for record in files {
+        let path = folder.join(&record.file);
+        let failed = |source| TidyError::Handoff { path: path.clone(), source };
+        match digest(&path) {
+            Ok(found) if found == record.digest => {
+                std::fs::remove_file(&path).map_err(failed)?;
+                deleted += 1;
+            }
+            Ok(_) => changed.push(path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok((deleted, changed))
 }
+
+/// SHA-256 of a file's bytes, in hex. Follows no link.
+pub(super) fn digest(path: &Path) -> io::Result<String> {
+    use sha2::{Digest, Sha256};
+    if !path.symlink_metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+struct HashWriter<'a>(&'a mut sha2::Sha256);
+
+impl io::Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        sha2::Digest::update(self.0, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Why nothing can be said of a person whom Graph does not find by name.
+const NO_SUCH_USER: &str = "no such user in the tenant, or not yet known to all of it: nothing can be said of a pass; correct the name, or run cleanup again later";
 
 /// What the people of a wave hold now, whoever issued it.
 #[derive(Debug, Default)]
 pub struct Holdings {
-    /// The passes.
-    pub passes: Vec<Owned>,
+    /// The people, each with the pass that is listed, if one is.
+    pub people: Vec<Remains>,
     /// Rows of the wave.
     pub rows: u64,
     /// People who are not in the tenant.
@@ -304,17 +508,17 @@ impl Holdings {
                 None => self.unknown.push(Left {
                     line: *line,
                     upn: upn.to_string(),
-                    why: "no such user in the tenant".to_owned(),
+                    why: NO_SUCH_USER.to_owned(),
                 }),
             }
         }
         let ids: Vec<_> = known.iter().map(|(_, _, id)| *id).collect();
         for ((line, upn, user), pass) in known.into_iter().zip(graph.passes(&ids).await?) {
             match pass {
-                Ok(Some(pass)) => {
-                    self.passes.push(Owned::confirmed(line, upn.to_string(), user, pass.id));
+                Ok(pass) => {
+                    let (upn, now) = (upn.to_string(), graph.now());
+                    self.people.push(cleanup::confirmed(line, upn, user, pass.as_ref(), now));
                 }
-                Ok(None) => {}
                 Err(refusal) => {
                     let why = format!("the passes cannot be read: {refusal}");
                     self.unseen.push(Left { line, upn: upn.to_string(), why });
@@ -325,23 +529,43 @@ impl Holdings {
     }
 }
 
-/// Removes passes that the operator has confirmed.
+impl Holdings {
+    /// Passes that are listed.
+    #[must_use]
+    pub fn passes(&self) -> usize {
+        self.people.iter().filter(|person| !person.alive.is_empty()).count()
+    }
+}
+
+/// Removes passes that the operator has confirmed. Whoever has none listed is looked at again: a
+/// list may not show a pass that was made in the last minutes.
 ///
 /// # Errors
 /// [`TidyError`]
-pub async fn remove_confirmed(passes: Vec<Owned>, session: &Session) -> Result<Tidied, TidyError> {
-    let mut tidied = Tidied::default();
-    let total = passes.len() as u64;
+pub async fn remove_confirmed(
+    people: Vec<Remains>,
+    settle_after: Duration,
+    session: &Session,
+) -> Result<Tidied, TidyError> {
+    let total = people.len() as u64;
     session.watcher.hear(News::Began { doing: Doing::Remove, total: Some(total) });
-    for some in passes.chunks(limits::ROWS_PER_CHECK) {
-        if session.drain.is_on() {
-            tidied.drained = true;
-            break;
-        }
-        let cleaned = cleanup::remove(&session.graph, some.to_vec()).await?;
-        session.watcher.hear(News::Did { doing: Doing::Remove, rows: some.len() as u64 });
-        tidied.count(cleaned);
-    }
+    let mut clearing = Clearing::new(None, session, settle_after);
+    let cleared = clearing.confirmed(people).await;
     session.watcher.hear(News::Ended { doing: Doing::Remove });
-    Ok(tidied)
+    cleared?;
+    let tidied = clearing.end();
+    let drained = session.drain.is_on() && tidied.removed + tidied.already < total;
+    Ok(Tidied { drained, ..tidied })
+}
+
+impl Clearing<'_> {
+    async fn confirmed(&mut self, people: Vec<Remains>) -> Result<(), Halt> {
+        for some in people.chunks(limits::ROWS_PER_CHECK) {
+            if self.session.drain.is_on() {
+                break;
+            }
+            self.look(some.to_vec()).await?;
+        }
+        self.look_again().await
+    }
 }

@@ -13,7 +13,8 @@ use crate::clock::{later, span};
 use crate::graph::{Boss, FoundPass, Graph, GraphError, Policy, Target, User};
 use crate::ids::{GroupId, Line, MethodId, Upn, UserId};
 use crate::ledger::{
-    Asked, Eligible, Existing, Options, PolicyRecord, Reader, RowRecord, State, To,
+    Asked, Eligible, Existing, LedgerError, Options, Person, PolicyRecord, Reader, RowRecord,
+    State, To,
 };
 use crate::letter::{BadMailbox, Mailbox, Mode};
 use crate::limits;
@@ -42,19 +43,22 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// From a ledger record, if that says checked.
-    #[must_use]
-    pub fn restore(record: &RowRecord) -> Option<Self> {
+    /// From the ledger's record of a row that is checked.
+    ///
+    /// # Errors
+    /// [`LedgerError::BrokenRow`], also if it is not checked.
+    pub fn restore(record: &RowRecord) -> Result<Self, LedgerError> {
         if !matches!(record.state, State::Checked { .. }) {
-            return None;
+            return Err(record.lacks("it does not wait for a pass"));
         }
-        Some(Self {
+        let Person { user, display_name, asked, set } = record.person()?;
+        Ok(Self {
             line: record.line,
             upn: record.upn.clone(),
-            display_name: record.display_name.clone(),
-            user: record.user?,
-            asked: record.asked.clone()?,
-            set: record.set?,
+            display_name: display_name.map(ToOwned::to_owned),
+            user,
+            asked: asked.clone(),
+            set,
         })
     }
 
@@ -141,6 +145,11 @@ pub enum Finding {
     Ineligible(Vec<Problem>),
     /// It has a live pass and `--existing skip` leaves that alone.
     HasPass(MethodId),
+    /// Another open run has claimed the person, and `--existing skip` leaves them to it.
+    Claimed {
+        /// That run.
+        run: String,
+    },
 }
 
 /// Why a row must not get a pass.
@@ -199,6 +208,14 @@ pub enum Problem {
     HasPass {
         /// The run on this machine that issued it, if one did.
         issuer: Option<String>,
+    },
+    /// Another run of this machine may issue a pass to the same person.
+    #[error(
+        "is claimed by run {run}, which is still open; finish that run with resume, or close it with cleanup"
+    )]
+    Claimed {
+        /// That run.
+        run: String,
     },
     /// The same person as another row, under another name.
     #[error("is the same user as line {first}; remove one of the two")]

@@ -1,237 +1,341 @@
-//! Promises that every pass the run owns is deleted by its id, and that somebody looked
-//! again before it is called removed.
+//! Promises that a pass counts as removed only by proof: Graph's 204 to our DELETE by its id, a
+//! newer pass in its place, its end by Graph's clock, or two looks that lie at least the settling
+//! time apart and do not show it. Works from everything the ledger ever knew of a row.
 //!
-//! Deletes only an [`Owned`]: a pass that a ledger says this run issued, or one that an
-//! operator named a person for and confirmed. Somebody else's pass is reported and stays.
+//! Deletes only what a ledger says a run issued, or what an operator named a person for and
+//! confirmed. Somebody else's pass is reported and stays. A 404 about a *user* proves nothing.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use jiff::Timestamp;
 
 use super::issue::Halt;
+use super::issue::settle::{Sighting, over, over_from, sight};
 use crate::clock::later;
 use crate::graph::verdict::Refusal;
 use crate::graph::{Deletion, FoundPass, Graph};
 use crate::ids::{Line, MethodId, UserId};
-use crate::ledger::{Event, Ledger, RowRecord, State};
-use crate::limits;
+use crate::ledger::{Event, Ledger, LedgerError, Proof, Remains, State};
 
-/// A pass that may be deleted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Owned {
-    line: Line,
-    upn: String,
-    user: UserId,
-    method: MethodId,
-    /// When it was asked for, in Graph's time; not known of a pass that was found.
-    asked: Option<Timestamp>,
-}
-
-impl Owned {
-    /// A pass that the ledger says this run sealed.
-    #[must_use]
-    pub fn sealed(row: &RowRecord) -> Option<Self> {
-        match &row.state {
-            State::Sealed { method, .. }
-            | State::Mailing { method, .. }
-            | State::Delivered { method, .. }
-            | State::Held { sealed: Some(method) } => Some(Self {
-                line: row.line,
-                upn: row.upn.clone(),
-                user: row.user?,
-                method: method.clone(),
-                asked: row.intent.as_ref().map(|intent| intent.graph_time),
-            }),
-            _ => None,
-        }
-    }
-
-    /// A pass found on a person whom the operator named, to be deleted on their word.
-    #[must_use]
-    pub const fn confirmed(line: Line, upn: String, user: UserId, method: MethodId) -> Self {
-        Self { line, upn, user, method, asked: None }
-    }
-
-    /// The row.
-    #[must_use]
-    pub const fn line(&self) -> Line {
-        self.line
-    }
-
-    /// Whose it is.
-    #[must_use]
-    pub fn upn(&self) -> &str {
-        &self.upn
-    }
-}
-
-/// What became of one pass.
+/// What one look at one row came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// Deleted now, and seen to be gone.
-    Removed,
-    /// Gone before, and seen to be gone.
-    Already,
-    /// Still there, or it cannot be told.
+    /// Nothing of the row's can be alive.
+    Gone(Proof),
+    /// What was seen proves nothing yet.
+    Doubtful(Doubt),
+    /// Something is left, or may be, and another look now would not help.
     Left {
         /// For people.
         why: String,
     },
 }
 
-/// What cleanup found for one pass.
+/// Why another look is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing of ours is listed: it counts once it is seen again after the settling time.
+    NotListed,
+    /// A list, or a DELETE, shows the past: what it says does not go with what is known.
+    Behind,
+    /// A pass of ours was found under an id that nobody knew, and can be deleted now.
+    Found,
+    /// Graph does not find the user.
+    UserUnknown,
+}
+
+/// What was found out about one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cleaned {
-    /// Which.
-    pub owned: Owned,
-    /// What became of it.
+    /// The row as it was, with what the look added to it.
+    pub remains: Remains,
+    /// What the look came to.
     pub fate: Fate,
     /// Somebody else's live pass, seen on the way.
     pub foreign: Option<MethodId>,
 }
 
-/// Deletes passes by id, then lists what each user has and so proves them gone. At most
-/// [`crate::limits::ROWS_PER_READ`] at a time keeps memory flat.
+/// A pass found on a person whom the operator named, to be deleted on their word.
+#[must_use]
+pub fn confirmed(
+    line: Line,
+    upn: String,
+    user: UserId,
+    pass: Option<&FoundPass>,
+    graph_now: Timestamp,
+) -> Remains {
+    Remains {
+        line,
+        upn,
+        user: Some(user),
+        state: State::Checked { after_loss: false },
+        alive: pass.map(|pass| (pass.id.clone(), over(pass, graph_now))).into_iter().collect(),
+        gone: Vec::new(),
+        attempts: Vec::new(),
+        absent_since: None,
+    }
+}
+
+/// Deletes every pass of these rows by its id, looks at what each user has, and records both,
+/// given a `ledger`. At most [`crate::limits::ROWS_PER_CHECK`] rows at a time keep memory flat.
+///
+/// The caller must have waited until no attempt of theirs is feared to be carried out late.
 ///
 /// # Errors
 /// [`Halt`], if Graph is out of reach.
-pub async fn remove(graph: &Graph, owned: Vec<Owned>) -> Result<Vec<Cleaned>, Halt> {
-    let passes: Vec<(UserId, MethodId)> =
-        owned.iter().map(|one| (one.user, one.method.clone())).collect();
-    let deletions = graph.delete_passes(&passes).await?;
-    let found = looked_at(graph, &owned, &deletions).await?;
+pub async fn clear(
+    graph: &Graph,
+    ledger: Option<&Ledger>,
+    rows: Vec<Remains>,
+    settle_after: Duration,
+) -> Result<Vec<Cleaned>, Halt> {
+    let mut cleaned = Vec::with_capacity(rows.len());
+    let mut known = Vec::with_capacity(rows.len());
+    for row in rows {
+        match row.user {
+            Some(user) => known.push((user, row)),
+            None => cleaned.push(broken(row)),
+        }
+    }
+    let passes: Vec<(UserId, MethodId)> = known
+        .iter()
+        .flat_map(|(user, row)| row.alive.iter().map(|(method, _)| (*user, method.clone())))
+        .collect();
+    if let Some(ledger) = ledger {
+        let intents = known.iter().flat_map(|(_, row)| {
+            row.alive.iter().map(|(method, _)| {
+                ledger.record(row.line, Event::RemovalIntended { method: method.clone() })
+            })
+        });
+        try_join_all(intents).await?;
+    }
+    let mut deletions = graph.delete_passes(&passes).await?.into_iter();
+    let users: Vec<UserId> = known.iter().map(|(user, _)| *user).collect();
+    let looks = graph.passes(&users).await?;
     let now = graph.now();
-    let clean = |(owned, deletion): (Owned, Deletion)| {
-        let look = found.get(&owned.user);
-        let foreign = match look {
-            Some(Ok(Some(pass))) if pass.id != owned.method && pass.is_live(now) => {
-                Some(pass.id.clone())
+    for ((_, mut row), look) in known.into_iter().zip(looks) {
+        let answers: Vec<Deletion> = deletions.by_ref().take(row.alive.len()).collect();
+        let (fate, sighting) = judge(&row, &answers, &look, settle_after, now);
+        let foreign = match &sighting {
+            Some(Sighting::Older(method) | Sighting::Newer(method) | Sighting::Foreign(method)) => {
+                Some(method.clone())
             }
             _ => None,
         };
-        let fate = fate(&owned, deletion, look);
-        Cleaned { owned, fate, foreign }
-    };
-    Ok(owned.into_iter().zip(deletions).map(clean).collect())
-}
-
-type Looks = HashMap<UserId, Result<Option<FoundPass>, Refusal>>;
-
-/// What each user has. A replica that has not heard of a user yet says 404 for a while to
-/// everything about them, and one that has not heard of a pass lists none: nobody counts as
-/// clean at the first such answer.
-async fn looked_at(graph: &Graph, owned: &[Owned], deletions: &[Deletion]) -> Result<Looks, Halt> {
-    let mut users: Vec<UserId> = owned.iter().map(|one| one.user).collect();
-    let mut found = Looks::new();
-    let mut wait = limits::BETWEEN_LOOKS;
-    for look in 1.. {
-        found.extend(users.iter().copied().zip(graph.passes(&users).await?));
-        let now = graph.now();
-        users = owned
-            .iter()
-            .zip(deletions)
-            .filter(|(one, deletion)| is_doubtful(one, deletion, found.get(&one.user), now))
-            .map(|(one, _)| one.user)
-            .collect();
-        if users.is_empty() || look == limits::LOOKS {
-            break;
+        let events = events(&row, &fate, sighting.as_ref(), foreign.as_ref(), &look, now);
+        note(&mut row, &events);
+        if let Some(ledger) = ledger {
+            for event in events {
+                ledger.record(row.line, event).await?;
+            }
         }
-        graph.pause(wait).await;
-        wait *= 2;
+        cleaned.push(Cleaned { remains: row, fate, foreign });
     }
-    Ok(found)
-}
-
-/// Whether another look may show what this one did not.
-fn is_doubtful(
-    owned: &Owned,
-    deletion: &Deletion,
-    look: Option<&Result<Option<FoundPass>, Refusal>>,
-    now: Timestamp,
-) -> bool {
-    let fresh = owned.asked.is_some_and(|asked| now < later(asked, limits::FRESH_PASS));
-    let unseen = fresh && *deletion != Deletion::Deleted && matches!(look, Some(Ok(None)));
-    unseen || is_unknown(look)
-}
-
-fn is_unknown(look: Option<&Result<Option<FoundPass>, Refusal>>) -> bool {
-    matches!(look, Some(Err(refusal)) if refusal.status == 404)
-}
-
-/// The look decides; the DELETE's own answer only says who did it.
-fn fate(
-    owned: &Owned,
-    deletion: Deletion,
-    look: Option<&Result<Option<FoundPass>, Refusal>>,
-) -> Fate {
-    match (deletion, look) {
-        (_, Some(Ok(Some(pass)))) if pass.id == owned.method => {
-            Fate::Left { why: "the pass is still listed; run cleanup again".to_owned() }
-        }
-        (Deletion::Deleted, Some(Ok(_))) => Fate::Removed,
-        // A person has one pass at most: whatever is listed, ours is not.
-        (Deletion::Gone | Deletion::Refused(_), Some(Ok(_))) => Fate::Already,
-        // The user is gone, and every pass with them.
-        (_, look) if is_unknown(look) => Fate::Already,
-        (Deletion::Refused(refusal), _) => Fate::Left { why: refusal.to_string() },
-        (_, Some(Err(refusal))) => Fate::Left { why: refusal.to_string() },
-        (_, None) => Fate::Left { why: "nobody looked".to_owned() },
-    }
-}
-
-/// Deletes a run's passes and records each step: the intent before, what became of it after.
-///
-/// # Errors
-/// [`Halt`]
-pub async fn remove_recorded(
-    graph: &Graph,
-    ledger: &Ledger,
-    owned: Vec<Owned>,
-) -> Result<Vec<Cleaned>, Halt> {
-    let intents = owned
-        .iter()
-        .map(|one| ledger.record(one.line, Event::RemovalIntended { method: one.method.clone() }));
-    try_join_all(intents).await?;
-    let cleaned = remove(graph, owned).await?;
-    let records = cleaned.iter().flat_map(|one| {
-        let seen = one.foreign.clone().map(|method| Event::ForeignSeen { method });
-        let removed = match one.fate {
-            Fate::Removed => Some(Event::Removed { already: false }),
-            Fate::Already => Some(Event::Removed { already: true }),
-            Fate::Left { .. } => None,
-        };
-        seen.into_iter().chain(removed).map(|event| ledger.record(one.owned.line, event))
-    });
-    try_join_all(records).await?;
     Ok(cleaned)
+}
+
+fn broken(row: Remains) -> Cleaned {
+    let lacks = "it names no user";
+    let error = LedgerError::BrokenRow { line: row.line, upn: row.upn.clone(), lacks };
+    Cleaned { remains: row, fate: Fate::Left { why: error.to_string() }, foreign: None }
+}
+
+/// What the answers to our DELETEs and one look prove of a row.
+fn judge(
+    row: &Remains,
+    deletions: &[Deletion],
+    look: &Result<Option<FoundPass>, Refusal>,
+    settle_after: Duration,
+    now: Timestamp,
+) -> (Fate, Option<Sighting>) {
+    let deleted = deletions.contains(&Deletion::Deleted);
+    let sighting = look.as_ref().ok().map(|found| {
+        // A user has one pass at most: with one deleted, none of the row's others was there.
+        let all_gone = deleted.then(|| Remains {
+            alive: Vec::new(),
+            gone: row.gone.iter().chain(row.alive.iter().map(|(id, _)| id)).cloned().collect(),
+            ..row.clone()
+        });
+        sight(found.as_ref(), all_gone.as_ref().unwrap_or(row), settle_after, now)
+    });
+    let refused = deletions.iter().find_map(|deletion| match deletion {
+        Deletion::Refused(refusal) => Some(refusal.to_string()),
+        _ => None,
+    });
+    let fate = match &sighting {
+        Some(Sighting::Orphan(_) | Sighting::Used(_)) => Fate::Doubtful(Doubt::Found),
+        Some(Sighting::Stale(_)) => Fate::Doubtful(Doubt::Behind),
+        _ if deleted => Fate::Gone(Proof::Deleted),
+        _ if over_from(row, settle_after).is_some_and(|over| over <= now) => {
+            Fate::Gone(Proof::Over)
+        }
+        Some(Sighting::Newer(_)) => Fate::Gone(Proof::Replaced),
+        Some(Sighting::Ours(_)) => match refused {
+            Some(why) => Fate::Left { why },
+            None => Fate::Doubtful(Doubt::Behind),
+        },
+        Some(Sighting::Nothing | Sighting::Older(_) | Sighting::Foreign(_)) => {
+            match row.absent_since {
+                Some(since) if later(since, settle_after) <= now => Fate::Gone(Proof::Absent),
+                _ => Fate::Doubtful(Doubt::NotListed),
+            }
+        }
+        None => match look {
+            Err(refusal) if refusal.status == 404 => Fate::Doubtful(Doubt::UserUnknown),
+            Err(refusal) => Fate::Left { why: refused.unwrap_or_else(|| refusal.to_string()) },
+            Ok(_) => Fate::Doubtful(Doubt::Behind),
+        },
+    };
+    (fate, sighting)
+}
+
+/// What the ledger is told of a look.
+fn events(
+    row: &Remains,
+    fate: &Fate,
+    sighting: Option<&Sighting>,
+    foreign: Option<&MethodId>,
+    look: &Result<Option<FoundPass>, Refusal>,
+    now: Timestamp,
+) -> Vec<Event> {
+    let mut events: Vec<Event> =
+        foreign.map(|method| Event::ForeignSeen { method: method.clone() }).into_iter().collect();
+    if let (Some(Sighting::Orphan(method) | Sighting::Used(method)), Ok(Some(pass))) =
+        (sighting, look)
+    {
+        events.push(Event::OrphanFound { method: method.clone(), over: over(pass, now) });
+    }
+    match fate {
+        Fate::Gone(proof) if row.state.method().is_some() => {
+            events.push(Event::Removed { proof: *proof });
+        }
+        Fate::Gone(proof) => events.push(Event::Settled { found: None, proof: Some(*proof) }),
+        Fate::Doubtful(Doubt::NotListed) => events.push(Event::NotListed { graph_time: now }),
+        Fate::Doubtful(_) | Fate::Left { .. } => {}
+    }
+    events
+}
+
+/// Keeps the same in memory, for rows that no ledger has.
+fn note(row: &mut Remains, events: &[Event]) {
+    for event in events {
+        match event {
+            Event::OrphanFound { method, over } => {
+                row.alive.push((method.clone(), *over));
+                row.absent_since = None;
+            }
+            Event::NotListed { graph_time } => {
+                row.absent_since.get_or_insert(*graph_time);
+            }
+            _ => {}
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::verdict::RefusalKind;
 
-    // Case: a run is broken off and cleaned up at once, through a replica that has heard of the
-    // people and not yet of their passes. It says 404 to the DELETE and lists nothing.
-    #[test]
-    fn a_fresh_pass_that_was_neither_deleted_nor_seen_is_looked_for_again() {
-        let asked: Timestamp = "2026-03-01T08:00:00Z".parse().expect("a time");
-        let owned = |asked| Owned {
+    const SETTLE_AFTER: Duration = Duration::from_mins(5);
+
+    fn moment(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn id(text: &str) -> MethodId {
+        text.parse().expect("an id")
+    }
+
+    fn row() -> Remains {
+        Remains {
             line: Line(2),
             upn: "ada@contoso.example".into(),
-            user: UserId::new(uuid::Uuid::nil()),
-            method: "ours".parse().expect("an id"),
-            asked,
-        };
-        let (fresh, found) = (owned(Some(asked)), owned(None));
-        let soon = later(asked, limits::FRESH_PASS / 2);
-        let late = later(asked, limits::FRESH_PASS);
-        let nothing = Ok(None);
-        let doubtful =
-            |one: &Owned, deletion: &Deletion, now| is_doubtful(one, deletion, Some(&nothing), now);
-        assert!(doubtful(&fresh, &Deletion::Gone, soon));
-        assert!(!doubtful(&fresh, &Deletion::Deleted, soon), "Graph deleted it itself");
-        assert!(!doubtful(&fresh, &Deletion::Gone, late), "every replica has heard of it");
-        assert!(!doubtful(&found, &Deletion::Gone, soon), "seen a moment ago, and gone now");
+            user: Some(UserId::new(uuid::Uuid::nil())),
+            state: State::Sealed { method: id("ours"), proven: true },
+            alive: vec![(id("ours"), moment("2026-03-01T09:00:00Z"))],
+            gone: Vec::new(),
+            attempts: Vec::new(),
+            absent_since: None,
+        }
+    }
+
+    fn now() -> Timestamp {
+        moment("2026-03-01T08:10:00Z")
+    }
+
+    fn listed(name: &str) -> Result<Option<FoundPass>, Refusal> {
+        Ok(Some(FoundPass {
+            id: id(name),
+            created_date_time: Some(moment("2026-03-01T08:00:00Z")),
+            start_date_time: None,
+            lifetime_in_minutes: Some(60),
+            is_usable_once: Some(false),
+            is_usable: Some(true),
+            method_usability_reason: Some("EnabledByPolicy".into()),
+        }))
+    }
+
+    fn refusal(status: u16) -> Refusal {
+        Refusal {
+            status,
+            code: "x".into(),
+            message: "no".into(),
+            kind: RefusalKind::Other,
+            request_id: None,
+        }
+    }
+
+    fn fate(row: &Remains, deletion: Deletion, look: &Result<Option<FoundPass>, Refusal>) -> Fate {
+        judge(row, &[deletion], look, SETTLE_AFTER, now()).0
+    }
+
+    #[test]
+    fn our_own_204_is_proof_and_a_list_that_is_behind_is_waited_for() {
+        assert_eq!(fate(&row(), Deletion::Deleted, &Ok(None)), Fate::Gone(Proof::Deleted));
+        let unread = Err(refusal(403));
+        assert_eq!(fate(&row(), Deletion::Deleted, &unread), Fate::Gone(Proof::Deleted));
+        let behind = fate(&row(), Deletion::Deleted, &listed("ours"));
+        assert_eq!(behind, Fate::Doubtful(Doubt::Behind));
+    }
+
+    #[test]
+    fn an_absence_counts_once_it_is_seen_again_after_the_settling_time() {
+        let first = fate(&row(), Deletion::Gone, &Ok(None));
+        assert_eq!(first, Fate::Doubtful(Doubt::NotListed));
+        for (since, counts) in [("2026-03-01T08:05:01Z", false), ("2026-03-01T08:05:00Z", true)] {
+            let seen = Remains { absent_since: Some(moment(since)), ..row() };
+            let again = fate(&seen, Deletion::Gone, &Ok(None));
+            assert_eq!(again == Fate::Gone(Proof::Absent), counts, "{since}: {again:?}");
+        }
+        // Somebody else's may have been there before ours, and the list be behind.
+        assert_eq!(
+            fate(&row(), Deletion::Gone, &listed("theirs")),
+            Fate::Doubtful(Doubt::NotListed)
+        );
+    }
+
+    #[test]
+    fn a_404_about_the_user_proves_nothing_until_the_pass_is_over() {
+        let unknown = Err(refusal(404));
+        let deletion = || Deletion::UserUnknown(refusal(404));
+        let absent = Remains { absent_since: Some(moment("2026-03-01T07:00:00Z")), ..row() };
+        for one in [row(), absent] {
+            assert_eq!(fate(&one, deletion(), &unknown), Fate::Doubtful(Doubt::UserUnknown));
+        }
+        let over = Remains { alive: vec![(id("ours"), now())], ..row() };
+        assert_eq!(fate(&over, deletion(), &unknown), Fate::Gone(Proof::Over));
+    }
+
+    #[test]
+    fn what_is_listed_and_cannot_be_deleted_is_left() {
+        let refused = fate(&row(), Deletion::Refused(refusal(403)), &listed("ours"));
+        assert!(matches!(refused, Fate::Left { .. }), "{refused:?}");
+        assert_eq!(
+            fate(&row(), Deletion::Gone, &listed("ours")),
+            Fate::Doubtful(Doubt::Behind),
+            "one of the two answers is behind"
+        );
     }
 }

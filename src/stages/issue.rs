@@ -11,12 +11,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use self::settle::{Sighting, sight};
 use super::Drain;
 use super::check::Candidate;
 use crate::clock::Clock;
+use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::graph::transport::Broken;
 use crate::graph::verdict::{Refusal, RefusalKind};
-use crate::graph::{CreatedPass, Creation, Deletion, Graph, GraphError};
+use crate::graph::{Deletion, FoundPass, Graph, GraphError};
 use crate::ids::{Line, MethodId, UserId};
 use crate::ledger::{Event, Existing, Intent, Ledger, LedgerError, Outcome};
 use crate::limits;
@@ -41,8 +43,9 @@ pub struct Desk {
     pub min_lifetime: u32,
     /// What to do about a pass that is there already.
     pub existing: Existing,
-    /// How long a lost POST may still execute.
-    pub fence: Duration,
+    /// How long a lost POST may still execute, and how far apart two looks must lie that are to
+    /// prove by what they do not show.
+    pub settle_after: Duration,
     /// The wish to stop.
     pub drain: Drain,
 }
@@ -52,7 +55,9 @@ pub struct Desk {
 pub struct Issued {
     candidate: Candidate,
     intent: Intent,
-    created: Box<CreatedPass>,
+    found: FoundPass,
+    pass: Pass,
+    arrived: Timestamp,
 }
 
 impl Issued {
@@ -65,31 +70,36 @@ impl Issued {
     /// Its id.
     #[must_use]
     pub const fn method(&self) -> &MethodId {
-        &self.created.found.id
+        &self.found.id
     }
 
     /// When it begins to work: as Graph answered, else as asked.
     #[must_use]
     pub fn start(&self) -> Option<Timestamp> {
-        self.created.found.start_date_time.or(self.intent.asked().start)
+        self.found.start_date_time.or(self.intent.asked().start)
     }
 
     /// Minutes from the start: as Graph answered, else as asked.
     #[must_use]
     pub fn lifetime_minutes(&self) -> u32 {
-        self.created.found.lifetime_in_minutes.unwrap_or(self.intent.asked().lifetime_minutes)
+        self.found.lifetime_in_minutes.unwrap_or(self.intent.asked().lifetime_minutes)
     }
 
     /// Whether it works once only: as Graph answered, else as asked.
     #[must_use]
     pub fn one_time(&self) -> bool {
-        self.created.found.is_usable_once.unwrap_or(self.intent.asked().one_time)
+        self.found.is_usable_once.unwrap_or(self.intent.asked().one_time)
     }
 
     /// Takes it apart for sealing.
     pub(super) fn into_parts(self) -> (Candidate, Intent, MethodId, Pass) {
-        let CreatedPass { found, pass } = *self.created;
-        (self.candidate, self.intent, found.id, pass)
+        (self.candidate, self.intent, self.found.id, self.pass)
+    }
+
+    /// Graph's clock when it arrived.
+    #[must_use]
+    pub const fn arrived(&self) -> Timestamp {
+        self.arrived
     }
 }
 
@@ -98,10 +108,10 @@ pub enum Attempt {
     /// The pass is here and must be sealed now.
     Issued(Box<Issued>),
     /// Without effect; the row waits for another attempt.
-    Again {
-        /// What the wait depends on.
-        hindrance: Hindrance,
-        /// What broke, for people.
+    Again(Obstacle),
+    /// Refused because a pass exists that may be one of our own: to be looked at again soon.
+    InTheWay {
+        /// Graph's words.
         why: String,
     },
     /// Nobody knows; to be settled after the fence.
@@ -121,17 +131,6 @@ pub enum Attempt {
     },
     /// The drain began first; nothing was tried.
     NotBegun,
-}
-
-/// Why an attempt was without effect though another may have one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hindrance {
-    /// Graph throttled; the limiter holds everyone already.
-    Throttled,
-    /// Graph, or the sign-in address, was out of reach.
-    Unreachable,
-    /// Graph refused in a way that may pass.
-    Refused,
 }
 
 /// Why the whole run must stop.
@@ -167,6 +166,14 @@ pub enum Halt {
     },
 }
 
+impl Halt {
+    /// Whether the ledger was removed, replaced or moved away while the run was under way.
+    #[must_use]
+    pub fn lost_ledger(&self) -> bool {
+        matches!(self, Self::Ledger(LedgerError::Write(fault)) if fault.vanished())
+    }
+}
+
 impl From<GraphError> for Halt {
     fn from(error: GraphError) -> Self {
         match error {
@@ -195,13 +202,13 @@ impl Desk {
             Ok(()) => {}
             Err(Broken::SignIn(why)) => return Err(Halt::SignIn { why }),
             Err(Broken::NotSent(why) | Broken::Lost(why)) => {
-                return Ok(Attempt::Again { hindrance: Hindrance::Unreachable, why });
+                return Ok(Attempt::Again(Obstacle { kind: ObstacleKind::Unreachable, why }));
             }
         }
         let now = match self.graph.time().await {
             // Nothing was asked for yet: a machine that has just woken waits for its network.
             Err(GraphError::Outage { why }) if !self.is_refused() => {
-                return Ok(Attempt::Again { hindrance: Hindrance::Unreachable, why });
+                return Ok(Attempt::Again(Obstacle { kind: ObstacleKind::Unreachable, why }));
             }
             told => told?,
         };
@@ -215,25 +222,32 @@ impl Desk {
         };
         let intent = self.ledger.intend(candidate.line(), candidate.user(), asked, now).await?;
         match self.graph.create_pass(&intent, permit).await {
-            Creation::Created(created) => {
-                Ok(Attempt::Issued(Box::new(Issued { candidate, intent, created })))
-            }
-            Creation::NotEffected { why, throttled } => {
-                let hindrance =
-                    if throttled { Hindrance::Throttled } else { Hindrance::Unreachable };
-                self.not_effected(intent, why.clone()).await?;
-                Ok(Attempt::Again { hindrance, why })
-            }
-            Creation::Refused(refusal) => self.refused(intent, refusal, refused).await,
-            Creation::SignIn { why } => {
-                self.not_effected(intent, why.clone()).await?;
+            Effect::Done(created) => match created.pass {
+                Some(pass) => {
+                    let (found, arrived) = (created.found, self.graph.now());
+                    Ok(Attempt::Issued(Box::new(Issued {
+                        candidate,
+                        intent,
+                        found,
+                        pass,
+                        arrived,
+                    })))
+                }
+                None => {
+                    let why = "Graph's answer held no usable pass".to_owned();
+                    self.lost(intent, why, Some(created.found.id)).await
+                }
+            },
+            Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
+                self.no_effect(intent, why.clone()).await?;
                 Err(Halt::SignIn { why })
             }
-            Creation::Unsettled { why } => {
-                let lost = Outcome::Lost { why: why.clone(), given_up: self.graph.now() };
-                self.ledger.record_outcome(intent, lost).await?;
-                Ok(Attempt::Unsettled { why })
+            Effect::NoEffect(obstacle) => {
+                self.no_effect(intent, obstacle.why.clone()).await?;
+                Ok(Attempt::Again(obstacle))
             }
+            Effect::Refused(refusal) => self.refused(intent, refusal, refused).await,
+            Effect::Unsettled { why } => self.lost(intent, why, None).await,
         }
     }
 
@@ -254,8 +268,19 @@ impl Desk {
         }
     }
 
-    async fn not_effected(&self, intent: Intent, why: String) -> Result<(), LedgerError> {
+    async fn no_effect(&self, intent: Intent, why: String) -> Result<(), LedgerError> {
         self.ledger.record_outcome(intent, Outcome::NotEffected { why }).await.map(drop)
+    }
+
+    async fn lost(
+        &self,
+        intent: Intent,
+        why: String,
+        method: Option<MethodId>,
+    ) -> Result<Attempt, Halt> {
+        let lost = Outcome::Lost { why: why.clone(), given_up: self.graph.now(), method };
+        self.ledger.record_outcome(intent, lost).await?;
+        Ok(Attempt::Unsettled { why })
     }
 
     async fn refused(
@@ -265,40 +290,75 @@ impl Desk {
         refused: u32,
     ) -> Result<Attempt, Halt> {
         let why = refusal.to_string();
-        // A tenant may contradict itself for ever: it lists nothing and says that it is there.
-        let again = refused + 1 < limits::MAX_ATTEMPTS
-            && match refusal.kind {
-                // Seen on the check a moment ago: a replica that does not know the user yet.
-                RefusalKind::UserGone => true,
-                // It passed on the way to Graph, whose Date header tells whole seconds only; the
-                // next attempt leaves it out.
-                RefusalKind::StartPast => intent.asked().start.is_some(),
-                RefusalKind::AlreadyThere if self.existing == Existing::Replace => {
-                    self.make_room(&intent).await?
+        let again = match refusal.kind {
+            RefusalKind::AlreadyThere => match self.in_the_way(&intent).await? {
+                InTheWay::Doubtful => {
+                    let outcome = Outcome::InTheWay { why: why.clone() };
+                    self.ledger.record_outcome(intent, outcome).await?;
+                    return Ok(Attempt::InTheWay { why });
                 }
-                _ => false,
-            };
-        if again {
-            self.not_effected(intent, why.clone()).await?;
-            return Ok(Attempt::Again { hindrance: Hindrance::Refused, why });
+                InTheWay::Cleared => true,
+                InTheWay::Theirs => false,
+            },
+            // Seen on the check a moment ago: a replica that does not know the user yet.
+            RefusalKind::UserGone => true,
+            // It passed on the way to Graph, whose Date header tells whole seconds only; the
+            // next attempt leaves it out.
+            RefusalKind::StartPast => intent.asked().start.is_some(),
+            _ => false,
+        };
+        // A tenant may contradict itself for ever.
+        if again && refused + 1 < limits::MAX_ATTEMPTS {
+            self.no_effect(intent, why.clone()).await?;
+            return Ok(Attempt::Again(Obstacle { kind: ObstacleKind::Temporary, why }));
         }
         self.ledger.record_outcome(intent, Outcome::Refused { why: why.clone() }).await?;
         Ok(Attempt::Failed { why })
     }
 
-    /// In a tenant that rejects a second pass, deletes one that is older than our intent, or
-    /// that is over: that is what `--existing replace` allows. True if there is room now.
-    async fn make_room(&self, intent: &Intent) -> Result<bool, Halt> {
-        let found = self.graph.passes(&[intent.user()]).await?.pop();
-        let Some(Ok(Some(pass))) = found else { return Ok(true) };
-        let older = pass.created_date_time.is_some_and(|created| created < intent.graph_time());
-        let over = !pass.is_live(self.graph.now());
-        if !(older || over) {
-            return Ok(false);
+    /// What a refusal speaks of that says that a pass exists. A list may not show it yet, and it
+    /// may be our own: an earlier attempt's whose answer was lost, or this one's, carried out
+    /// twice by a gateway.
+    async fn in_the_way(&self, intent: &Intent) -> Result<InTheWay, Halt> {
+        let Some(Ok(found)) = self.graph.passes(&[intent.user()]).await?.pop() else {
+            return Ok(InTheWay::Doubtful);
+        };
+        let remains = self.ledger.remains_of(vec![intent.line()]).await?;
+        let now = self.graph.now();
+        let sighting =
+            remains.first().map(|remains| sight(found.as_ref(), remains, self.settle_after, now));
+        let replaces = self.existing == Existing::Replace;
+        let over = found.as_ref().is_some_and(|pass| !pass.is_live(now));
+        match (sighting, found) {
+            // What `--existing replace` allows in a tenant that rejects a second pass.
+            (Some(Sighting::Older(_)), Some(pass)) if replaces => {
+                self.make_room(intent, pass).await
+            }
+            (Some(Sighting::Nothing), Some(pass)) if replaces && over => {
+                self.make_room(intent, pass).await
+            }
+            (Some(Sighting::Older(_) | Sighting::Newer(_)), _) => Ok(InTheWay::Theirs),
+            _ => Ok(InTheWay::Doubtful),
         }
-        let deleted = self.graph.delete_passes(&[(intent.user(), pass.id)]).await?;
-        Ok(matches!(deleted[..], [Deletion::Deleted | Deletion::Gone]))
     }
+
+    async fn make_room(&self, intent: &Intent, pass: FoundPass) -> Result<InTheWay, Halt> {
+        let deleted = self.graph.delete_passes(&[(intent.user(), pass.id)]).await?;
+        Ok(match deleted[..] {
+            [Deletion::Deleted | Deletion::Gone] => InTheWay::Cleared,
+            _ => InTheWay::Theirs,
+        })
+    }
+}
+
+/// Whose pass a refusal speaks of.
+enum InTheWay {
+    /// It was deleted, as the operator allows.
+    Cleared,
+    /// Somebody else's.
+    Theirs,
+    /// It may be ours.
+    Doubtful,
 }
 
 /// How long to wait after `tried` attempts of one kind: two seconds, doubling to about a minute.

@@ -96,6 +96,7 @@ pub async fn seal(desk: &Desk, vault: &Vault, issued: Issued) -> Result<Sealed, 
         lifetime_minutes: issued.lifetime_minutes(),
         one_time: issued.one_time(),
     };
+    let arrived = issued.arrived();
     let (candidate, intent, method, pass) = issued.into_parts();
     let (line, user, set) = (candidate.line(), candidate.user(), candidate.set());
     let entry = candidate.upn().parse::<Upn>().map(|upn| Entry {
@@ -115,13 +116,14 @@ pub async fn seal(desk: &Desk, vault: &Vault, issued: Issued) -> Result<Sealed, 
     let (ciphertext, spooled) = match sealed {
         Ok(sealed) => sealed,
         Err(why) => {
-            let fate = desk.undo(user, method).await;
-            let outcome = Outcome::Lost { why: why.clone(), given_up: desk.graph.now() };
+            let fate = desk.undo(user, method.clone()).await;
+            let given_up = desk.graph.now();
+            let outcome = Outcome::Lost { why: why.clone(), given_up, method: Some(method) };
             desk.ledger.record_outcome(intent, outcome).await?;
             return Err(Halt::Seal { line, why, fate });
         }
     };
-    let committed = desk.ledger.sealed(intent, about, set, ciphertext).await;
+    let committed = desk.ledger.sealed(intent, about, set, ciphertext, arrived).await;
     let state = match committed {
         Ok(state) => state,
         Err(error) => {

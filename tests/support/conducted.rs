@@ -9,17 +9,26 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tapwave::clock::Clock;
 use tapwave::graph::Graph;
+use tapwave::ids::{MethodId, RunId};
 use tapwave::ledger::{Draft, Existing, Ledger, Options, RunFolder};
 use tapwave::pace::{Pace, PaceOptions};
 use tapwave::progress::Deaf;
 use tapwave::rehearsal::{InMemory, Tenant};
 use tapwave::run::Session;
-use tapwave::run::intake::{self, IntakeError, RunAbout};
+use tapwave::run::intake::{self, IntakeError, Others, RunAbout};
 use tapwave::run::issuing::{self, Issuance, IssuingError};
+use tapwave::run::second_look::{FinalLook, Looking};
 use tapwave::stages::seal::RecipientBook;
 use tapwave::stages::{Drain, DrainSwitch};
 use tapwave::vault::{NoPrompts, Prompts, RecipientSet, keygen};
 use tempfile::TempDir;
+
+/// The second look of a machine that knows no other run.
+pub(crate) const LOOKING: Looking<'static> = Looking { when: FinalLook::Auto, issuers: &nobody };
+
+fn nobody(_: &[MethodId]) -> HashMap<MethodId, String> {
+    HashMap::new()
+}
 
 /// Why a wave was not conducted to its end.
 #[derive(Debug, thiserror::Error)]
@@ -89,9 +98,10 @@ impl Conducted {
         let session = &self.session;
         let mut draft = Draft::create(&folder, session.clock.clone()).expect("a draft");
         let wave = intake::read(&self.wave, None, &mut self.book, &mut draft, session)?;
-        let nobody = |_: &[_]| HashMap::new();
+        let mut unclaimed = |_: &[_]| Ok(HashMap::new());
+        let others = Others { issuers: &nobody, claim: &mut unclaimed };
         let (book, options) = (&mut self.book, &self.options);
-        let checked = intake::check(wave, options, book, &mut draft, session, &nobody, None).await;
+        let checked = intake::check(wave, options, book, &mut draft, session, others, None).await;
         let verdict = match checked {
             Ok(verdict) => verdict,
             Err(error) => {
@@ -100,6 +110,7 @@ impl Conducted {
             }
         };
         let about = RunAbout {
+            id: RunId::new(uuid::Uuid::nil()),
             name: folder.name(),
             tenant: None,
             graph_url: "https://graph.microsoft.com".to_owned(),
@@ -115,7 +126,7 @@ impl Conducted {
         let sets: Vec<Arc<RecipientSet>> =
             RecipientBook::restore(&ledger.about().recipients, &self.session.prompts)
                 .expect("the same recipients");
-        Ok(issuing::run(ledger, sets, None, &self.session).await?)
+        Ok(issuing::run(ledger, sets, None, &self.session, LOOKING).await?)
     }
 
     /// Passes that live in the tenant.

@@ -1,8 +1,10 @@
-//! Promises that after the fence nothing of a lost attempt is left on the user, or that the
-//! row is held for an operator.
+//! Promises that after the settling time nothing of a lost attempt is left on the user, or that
+//! the row is held for an operator.
 //!
-//! Fence → list → delete our orphan by its id → (POST again, by `issue`) → list and compare.
-//! Deletes only what it recognises as that attempt's; whatever else is found stays.
+//! Wait → list → delete our orphan by its id → (POST again, by `issue`) → list and compare.
+//! Deletes only what it recognises as this row's; whatever else is found stays. Graph's lists may
+//! show the past: a pass known to be gone that is listed, or a sealed one that is not, is looked
+//! at again before anything is concluded from it.
 
 use std::time::Duration;
 
@@ -13,84 +15,145 @@ use super::{Desk, Halt};
 use crate::clock::{earlier, later};
 use crate::graph::{Deletion, FoundPass};
 use crate::ids::{Line, MethodId, UserId};
-use crate::ledger::{Event, IntentRecord, RowRecord, State};
+use crate::ledger::{Event, Existing, IntentRecord, LedgerError, Proof, Remains, RowRecord, State};
 use crate::limits;
 
 /// Why a row is held whose sealed pass is not on the user.
 const NOT_THERE: &str =
     "the pass that was sealed is not the one on the user; delete what is there, then resume";
-
-/// Whether a sealed pass is the one on its user.
-enum Proof {
-    Live,
-    /// Nothing is there, however often one looks.
-    Absent,
-    /// Another one is there, or it cannot be told.
-    Doubtful {
-        why: String,
-        found: Option<MethodId>,
-    },
-}
+/// Why a row is held after an attempt was lost.
+const IN_THE_WAY: &str =
+    "there is a pass that this run did not issue; delete it, or leave the person out, then resume";
+/// The same, at a later look.
+const STILL_IN_THE_WAY: &str = "a pass that this run did not issue is still there; delete it, or leave the person out, then resume";
+/// Why a row is held whose lost pass has been used.
+const USED: &str =
+    "the pass of an attempt whose answer was lost has been used; nobody of yours holds its code";
+/// Why a row is held that Graph refuses a pass without showing what is in its way.
+const UNSEEN: &str = "Graph refuses another pass because one exists, and lists none; look at this person in Entra, then resume";
 
 /// What settling came to; the ledger has it already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
-    /// Nothing of ours is left; the row may be tried again.
+    /// Nothing of ours was seen; the row may be tried again.
     Free,
-    /// The sealed pass has shown up after all.
+    /// The sealed pass is the one on the user.
     Sealed,
     /// An operator must look.
     Held {
         /// For people.
         why: String,
     },
+    /// The list may be behind: nothing was concluded, and another look may tell.
+    Behind,
 }
 
-/// What stands on the user, seen with one attempt in mind.
+/// What stands on the user, seen with one row's passes and attempts in mind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sighting {
     /// Nothing, or a pass that is over.
     Nothing,
-    /// The lost attempt's pass, unused.
+    /// A pass that is known to be gone: the list is behind.
+    Stale(MethodId),
+    /// A pass of this row whose id is known.
+    Ours(MethodId),
+    /// The pass of one of this row's attempts, unused, under an id that nobody knew.
     Orphan(MethodId),
-    /// The lost attempt's pass, but somebody has used it.
+    /// The same, but somebody has used it.
     Used(MethodId),
-    /// A pass from before the attempt, so that the attempt had no effect.
+    /// Somebody else's, from before all attempts.
     Older(MethodId),
-    /// Somebody else's.
+    /// Somebody else's, from after all attempts: it stands in the place of whatever was ours.
+    Newer(MethodId),
+    /// Not ours as far as can be told, and made while it could be.
     Foreign(MethodId),
 }
 
-/// Judges a found pass against a lost attempt. `known`: the ledger knows its id as one it
-/// sealed.
+/// Judges a found pass by what the ledger knows of the row.
 ///
-/// Ours is a pass created, in Graph's time, between a minute before the intent and the last
-/// moment the attempt could have run, with the lifetime, one-time flag and start it asked for.
+/// Ours is a pass whose id the ledger ever knew, and one that was created, in Graph's time,
+/// between a minute before an intent and the last moment its attempt could have run, with the
+/// lifetime, one-time flag and start it asked for: also after an answered attempt, which a gateway
+/// may carry out twice, or Graph list under another id.
 #[must_use]
 pub fn sight(
     found: Option<&FoundPass>,
-    attempt: &IntentRecord,
-    fence: Duration,
-    known: bool,
+    remains: &Remains,
+    settle_after: Duration,
     graph_now: Timestamp,
 ) -> Sighting {
     let Some(pass) = found else { return Sighting::Nothing };
-    let id = || pass.id.clone();
-    let first = earlier(attempt.graph_time, limits::CLOCK_SLACK);
-    let given_up =
-        attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT));
-    let last = later(given_up, fence + limits::CLOCK_SLACK);
-    let in_time = pass.created_date_time.is_some_and(|at| first <= at && at <= last);
-    if in_time && !known && answers(pass, attempt) {
-        return if pass.is_used() { Sighting::Used(id()) } else { Sighting::Orphan(id()) };
+    let id = pass.id.clone();
+    if remains.gone.contains(&id) {
+        return Sighting::Stale(id);
+    }
+    if remains.alive.iter().any(|(known, _)| *known == id) {
+        return Sighting::Ours(id);
+    }
+    let windows: Vec<(Timestamp, Timestamp, &IntentRecord)> =
+        remains.attempts.iter().map(|one| window(one, settle_after)).collect();
+    let is_of = |(first, last, attempt): &(Timestamp, Timestamp, &IntentRecord)| {
+        pass.created_date_time.is_some_and(|at| *first <= at && at <= *last)
+            && answers(pass, attempt)
+    };
+    if windows.iter().any(is_of) {
+        return if pass.is_used() { Sighting::Used(id) } else { Sighting::Orphan(id) };
     }
     if !pass.is_live(graph_now) {
         return Sighting::Nothing;
     }
-    if pass.created_date_time.is_some_and(|at| at < first) {
-        return Sighting::Older(id());
+    let Some(created) = pass.created_date_time.filter(|_| !windows.is_empty()) else {
+        return Sighting::Foreign(id);
+    };
+    if windows.iter().all(|(first, ..)| created < *first) {
+        Sighting::Older(id)
+    } else if windows.iter().all(|(_, last, _)| created > *last) {
+        Sighting::Newer(id)
+    } else {
+        Sighting::Foreign(id)
     }
-    Sighting::Foreign(id())
+}
+
+/// When the pass of an attempt may have been created.
+fn window(attempt: &IntentRecord, settle_after: Duration) -> (Timestamp, Timestamp, &IntentRecord) {
+    let first = earlier(attempt.graph_time, limits::CLOCK_SLACK);
+    let wait = if attempt.may_live { settle_after } else { Duration::ZERO };
+    (first, later(ended(attempt), wait + limits::CLOCK_SLACK), attempt)
+}
+
+/// Graph's clock when the answer came or was given up, or must have been.
+fn ended(attempt: &IntentRecord) -> Timestamp {
+    attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT))
+}
+
+/// Graph's clock from which on no attempt of the row is feared to be carried out any more.
+#[must_use]
+pub fn quiet_from(remains: &Remains, settle_after: Duration) -> Option<Timestamp> {
+    let open = remains.attempts.iter().filter(|attempt| attempt.may_live);
+    open.map(|attempt| later(ended(attempt), settle_after + limits::CLOCK_SLACK)).max()
+}
+
+/// Graph's clock from which on whatever the row got, or may have got, is over.
+#[must_use]
+pub fn over_from(remains: &Remains, settle_after: Duration) -> Option<Timestamp> {
+    let of_attempt = |attempt: &IntentRecord| {
+        let last = later(ended(attempt), settle_after);
+        let begins = attempt.asked.start.map_or(last, |start| start.max(last));
+        let lifetime = Duration::from_secs(u64::from(attempt.asked.lifetime_minutes) * 60);
+        later(begins, lifetime + limits::CLOCK_SLACK)
+    };
+    let open = remains.attempts.iter().filter(|attempt| attempt.may_live).map(of_attempt);
+    remains.alive.iter().map(|(_, over)| *over).chain(open).max()
+}
+
+/// When a found pass is over at the latest, by Graph's clock.
+#[must_use]
+pub fn over(pass: &FoundPass, graph_now: Timestamp) -> Timestamp {
+    let longest = Duration::from_secs(u64::from(*limits::LIFETIME_MINUTES.end()) * 60);
+    let end = pass.end().unwrap_or_else(|| {
+        later(pass.start_date_time.map_or(graph_now, |start| start.max(graph_now)), longest)
+    });
+    later(end, limits::CLOCK_SLACK)
 }
 
 /// Whether a pass is what the attempt asked for. What Graph leaves out contradicts nothing.
@@ -112,13 +175,11 @@ fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
 impl Desk {
     /// When a row found unsettled at the start of a resume may be settled: at once if, by
     /// Graph's own clock, its attempt was given up, or must have been, longer ago than the
-    /// fence.
+    /// settling time.
     #[must_use]
-    pub fn fence_from_start(&self, attempt: &IntentRecord, started: Instant) -> Instant {
-        let given_up =
-            attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT));
-        let over = later(given_up, self.fence + limits::CLOCK_SLACK);
-        if self.graph.now() > over { started } else { started + self.fence }
+    pub fn settled_from(&self, attempt: &IntentRecord, started: Instant) -> Instant {
+        let over = later(ended(attempt), self.settle_after + limits::CLOCK_SLACK);
+        if self.graph.now() > over { started } else { started + self.settle_after }
     }
 
     /// Records that an attempt left without an outcome, by a killed run, is unsettled.
@@ -126,174 +187,175 @@ impl Desk {
     /// # Errors
     /// [`Halt::Ledger`]
     pub async fn mark_lost(&self, row: &RowRecord) -> Result<(), Halt> {
-        if let (State::Intent { intent, .. }, Some(attempt)) = (&row.state, &row.intent) {
+        if let State::Intent { intent, .. } = &row.state {
+            let attempt = row.attempt()?;
             let given_up = later(attempt.graph_time, limits::ATTEMPT_TIMEOUT);
             let why = "the program ended before the answer came".to_owned();
-            let lost = Event::Lost { intent: *intent, why, given_up };
+            let lost = Event::Lost { intent: *intent, why, given_up, method: None };
             self.ledger.record(row.line, lost).await?;
         }
         Ok(())
     }
 
-    /// Settles one unsettled or held row. The fence must have passed.
+    /// Settles one unsettled, held or lost row. The settling time must have passed.
     ///
     /// # Errors
     /// [`Halt`]
     pub async fn settle(&self, line: Line) -> Result<Settled, Halt> {
-        let Some(row) = self.ledger.row(line).await? else { return Ok(Settled::Free) };
-        let (Some(user), Some(attempt)) = (row.user, row.intent.as_ref()) else {
-            return self.hold(line, "the ledger lacks its last attempt".to_owned(), None).await;
-        };
+        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let (user, remains) = (row.person()?.user, self.remains(line).await?);
         let found = match self.look(user).await? {
             Ok(found) => found,
             Err(why) => {
-                return self.hold(line, format!("its passes cannot be read: {why}"), None).await;
+                return self.hold(&row, format!("its passes cannot be read: {why}"), None).await;
             }
         };
-        let known = match &found {
-            Some(pass) => self.ledger.issued_here(pass.id.clone()).await?.is_some(),
-            None => false,
-        };
-        let sighting = sight(found.as_ref(), attempt, self.fence, known, self.graph.now());
+        let sighting = sight(found.as_ref(), &remains, self.settle_after, self.graph.now());
         match (&row.state, sighting) {
-            // Also one that could not be read or deleted when its row was held.
-            (State::Unsettled { .. } | State::Held { sealed: None }, Sighting::Orphan(method)) => {
-                self.remove_orphan(line, user, method).await
+            (_, Sighting::Stale(_)) => Ok(Settled::Behind),
+            (
+                State::Held { sealed: Some(sealed) } | State::Lost { method: sealed },
+                Sighting::Ours(method),
+            ) if *sealed == method => self.own_again(&row, found.as_ref()).await,
+            (_, Sighting::Ours(method) | Sighting::Orphan(method)) => {
+                let over = found.as_ref().map(|pass| over(pass, self.graph.now()));
+                self.remove_orphan(&row, user, method, over.unwrap_or(Timestamp::MAX)).await
             }
-            (State::Held { sealed }, _) => {
-                self.look_at_held(line, sealed.as_ref(), found.as_ref()).await
+            (_, Sighting::Nothing) => self.settled(line, None, None).await,
+            (State::Unsettled { .. }, Sighting::Older(_)) if self.existing == Existing::Replace => {
+                self.settled(line, None, None).await
             }
-            (_, Sighting::Nothing) => self.settled(line, None).await,
-            (_, Sighting::Older(_)) if self.existing == crate::ledger::Existing::Replace => {
-                self.settled(line, None).await
-            }
-            (_, Sighting::Used(method)) => {
-                let why = "the pass of an attempt whose answer was lost has been used; nobody of yours holds its code".to_owned();
-                self.hold(line, why, Some(method)).await
-            }
-            (_, Sighting::Orphan(method) | Sighting::Older(method) | Sighting::Foreign(method)) => {
-                let why = "there is a pass that this run did not issue; delete it, or leave the person out, then resume".to_owned();
-                self.hold(line, why, Some(method)).await
+            (_, Sighting::Used(method)) => self.hold(&row, USED.to_owned(), Some(method)).await,
+            (
+                state,
+                Sighting::Older(method) | Sighting::Newer(method) | Sighting::Foreign(method),
+            ) => {
+                let first = matches!(state, State::Unsettled { .. });
+                let why = if first { IN_THE_WAY } else { STILL_IN_THE_WAY };
+                self.hold(&row, why.to_owned(), Some(method)).await
             }
         }
     }
 
-    /// Looks again at a pass that followed a lost attempt: it must be the one that is sealed,
-    /// else the row is held.
+    /// Holds a row that Graph refuses a pass again and again without showing why.
+    ///
+    /// # Errors
+    /// [`Halt::Ledger`]
+    pub async fn hold_unseen(&self, line: Line) -> Result<Settled, Halt> {
+        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        self.hold(&row, UNSEEN.to_owned(), None).await
+    }
+
+    /// Looks again at a sealed pass that nobody can vouch for: it followed a lost attempt, or the
+    /// process that sealed it did not end in order. [`Settled::Behind`] if it is not listed yet.
     ///
     /// # Errors
     /// [`Halt`]
-    pub async fn verify(
-        &self,
-        line: Line,
-        user: UserId,
-        method: &MethodId,
-    ) -> Result<Settled, Halt> {
-        match self.look_for(user, method).await? {
-            Proof::Live => self.proven(line).await,
-            Proof::Absent => self.hold(line, NOT_THERE.to_owned(), None).await,
-            Proof::Doubtful { why, found } => self.hold(line, why, found).await,
+    pub async fn verify(&self, line: Line) -> Result<Settled, Halt> {
+        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let State::Sealed { method: sealed, proven: false } = &row.state else {
+            return Ok(Settled::Sealed);
+        };
+        let found = match self.look(row.person()?.user).await? {
+            Ok(found) => found,
+            Err(why) => return self.hold(&row, why, None).await,
+        };
+        let remains = self.remains(line).await?;
+        match sight(found.as_ref(), &remains, self.settle_after, self.graph.now()) {
+            Sighting::Ours(method) if method == *sealed => {
+                self.ledger.record(line, Event::Verified).await?;
+                Ok(Settled::Sealed)
+            }
+            Sighting::Nothing | Sighting::Stale(_) => Ok(Settled::Behind),
+            // What was to be replaced may be listed for a while too.
+            Sighting::Older(_) if self.existing == Existing::Replace => Ok(Settled::Behind),
+            Sighting::Ours(method)
+            | Sighting::Orphan(method)
+            | Sighting::Used(method)
+            | Sighting::Older(method)
+            | Sighting::Newer(method)
+            | Sighting::Foreign(method) => {
+                self.hold(&row, NOT_THERE.to_owned(), Some(method)).await
+            }
         }
     }
 
-    /// Looks again at a pass that an earlier process sealed and could not vouch for. Where
-    /// nothing is, nobody loses anything by another attempt: its POST had been answered, so that
-    /// nothing is left to execute late.
+    /// Ends the patience with a sealed pass that was not listed in looks that lie the settling
+    /// time apart. An answered POST leaves nothing to execute late, so that a row whose pass was
+    /// only `inherited` from an earlier process may be tried again; else it is held.
     ///
     /// # Errors
     /// [`Halt`]
-    pub async fn verify_inherited(
-        &self,
-        line: Line,
-        user: UserId,
-        method: &MethodId,
-    ) -> Result<Settled, Halt> {
-        match self.look_for(user, method).await? {
-            Proof::Live => self.proven(line).await,
-            Proof::Absent => self.settled(line, None).await,
-            Proof::Doubtful { why, found } => self.hold(line, why, found).await,
+    pub async fn give_up_on(&self, line: Line, inherited: bool) -> Result<Settled, Halt> {
+        if inherited {
+            return self.settled(line, None, Some(Proof::Absent)).await;
         }
+        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        self.hold(&row, NOT_THERE.to_owned(), None).await
     }
 
-    async fn look_for(&self, user: UserId, method: &MethodId) -> Result<Proof, Halt> {
-        let mut wait = limits::BETWEEN_LOOKS;
-        for look in 1.. {
-            match self.look(user).await? {
-                Ok(Some(found)) if found.id == *method => return Ok(Proof::Live),
-                Ok(Some(found)) => {
-                    return Ok(Proof::Doubtful {
-                        why: NOT_THERE.to_owned(),
-                        found: Some(found.id),
-                    });
-                }
-                Err(why) => return Ok(Proof::Doubtful { why, found: None }),
-                Ok(None) if look == limits::LOOKS => break,
-                // A replica may not show a pass that is seconds old.
-                Ok(None) => self.clock.sleep(wait).await,
-            }
-            wait *= 2;
+    /// A held or lost row's own pass is there after all; whether it works is another matter.
+    async fn own_again(&self, row: &RowRecord, found: Option<&FoundPass>) -> Result<Settled, Halt> {
+        if let (State::Lost { .. }, Some(true)) = (&row.state, found.map(FoundPass::is_disabled)) {
+            let why = row.reason.clone().unwrap_or_default();
+            return Ok(Settled::Held { why });
         }
-        Ok(Proof::Absent)
-    }
-
-    async fn proven(&self, line: Line) -> Result<Settled, Halt> {
-        self.ledger.record(line, Event::Verified).await?;
+        self.ledger.record(row.line, Event::Verified).await?;
         Ok(Settled::Sealed)
-    }
-
-    /// An operator's resume: a held row is free again once nothing live is in its way, and
-    /// sealed after all if its own pass has shown up.
-    async fn look_at_held(
-        &self,
-        line: Line,
-        sealed: Option<&MethodId>,
-        found: Option<&FoundPass>,
-    ) -> Result<Settled, Halt> {
-        match found.filter(|pass| pass.is_live(self.graph.now())) {
-            None => self.settled(line, None).await,
-            Some(pass) if sealed == Some(&pass.id) => self.proven(line).await,
-            Some(pass) => {
-                let why = "a pass that this run did not issue is still there; delete it, or leave the person out, then resume".to_owned();
-                self.hold(line, why, Some(pass.id.clone())).await
-            }
-        }
     }
 
     async fn remove_orphan(
         &self,
-        line: Line,
+        row: &RowRecord,
         user: UserId,
         method: MethodId,
+        over: Timestamp,
     ) -> Result<Settled, Halt> {
-        self.ledger.record(line, Event::OrphanFound { method: method.clone() }).await?;
+        let line = row.line;
+        self.ledger.record(line, Event::OrphanFound { method: method.clone(), over }).await?;
         match self.graph.delete_passes(&[(user, method.clone())]).await?.pop() {
-            Some(Deletion::Deleted | Deletion::Gone) => self.settled(line, Some(method)).await,
-            Some(Deletion::Refused(refusal)) => {
+            Some(Deletion::Deleted) => self.settled(line, Some(method), Some(Proof::Deleted)).await,
+            // Listed a moment ago, and not there: one of the two answers is behind.
+            Some(Deletion::Gone) | None => Ok(Settled::Behind),
+            Some(Deletion::UserUnknown(refusal) | Deletion::Refused(refusal)) => {
                 // It is nobody else's: not told as a foreign one.
                 let why = format!("the pass of a lost attempt cannot be deleted: {refusal}");
-                self.hold(line, why, None).await
+                self.hold(row, why, None).await
             }
-            None => self.settled(line, None).await,
         }
     }
 
+    async fn remains(&self, line: Line) -> Result<Remains, Halt> {
+        let remains = self.ledger.remains_of(vec![line]).await?.pop();
+        Ok(remains.ok_or(LedgerError::UnknownLine(line))?)
+    }
+
     async fn look(&self, user: UserId) -> Result<Result<Option<FoundPass>, String>, Halt> {
-        let found = self.graph.passes(&[user]).await?.pop().unwrap_or(Ok(None));
+        let found = self.graph.passes(&[user]).await?.pop();
+        let found = found.ok_or(crate::graph::GraphError::Shape { doing: "list passes" })?;
         Ok(found.map_err(|refusal| refusal.to_string()))
     }
 
-    async fn settled(&self, line: Line, found: Option<MethodId>) -> Result<Settled, Halt> {
-        self.ledger.record(line, Event::Settled { found }).await?;
+    async fn settled(
+        &self,
+        line: Line,
+        found: Option<MethodId>,
+        proof: Option<Proof>,
+    ) -> Result<Settled, Halt> {
+        self.ledger.record(line, Event::Settled { found, proof }).await?;
         Ok(Settled::Free)
     }
 
+    /// A lost row stays lost: there is nothing to hold back from it.
     async fn hold(
         &self,
-        line: Line,
+        row: &RowRecord,
         why: String,
         found: Option<MethodId>,
     ) -> Result<Settled, Halt> {
-        self.ledger.record(line, Event::Held { why: why.clone(), found }).await?;
+        if !matches!(row.state, State::Lost { .. }) {
+            self.ledger.record(row.line, Event::Held { why: why.clone(), found }).await?;
+        }
         Ok(Settled::Held { why })
     }
 }
@@ -303,7 +365,7 @@ mod tests {
     use super::*;
     use crate::ledger::{Asked, IntentId};
 
-    const FENCE: Duration = Duration::from_mins(5);
+    const SETTLE_AFTER: Duration = Duration::from_mins(5);
 
     fn moment(text: &str) -> Timestamp {
         text.parse().expect("a time")
@@ -317,6 +379,20 @@ mod tests {
             minted: moment("2026-03-01T08:00:00Z"),
             given_up: Some(moment("2026-03-01T08:01:40Z")),
             outcome: None,
+            may_live: true,
+        }
+    }
+
+    fn remains() -> Remains {
+        Remains {
+            line: Line(2),
+            upn: "ada@contoso.example".into(),
+            user: None,
+            state: State::Unsettled { intent: IntentId(1), orphan: None },
+            alive: Vec::new(),
+            gone: Vec::new(),
+            attempts: vec![attempt()],
+            absent_since: None,
         }
     }
 
@@ -333,7 +409,11 @@ mod tests {
     }
 
     fn seen(pass: &FoundPass) -> Sighting {
-        sight(Some(pass), &attempt(), FENCE, false, moment("2026-03-01T08:10:00Z"))
+        among(pass, &remains())
+    }
+
+    fn among(pass: &FoundPass, remains: &Remains) -> Sighting {
+        sight(Some(pass), remains, SETTLE_AFTER, moment("2026-03-01T08:10:00Z"))
     }
 
     fn id() -> MethodId {
@@ -350,7 +430,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_not_touched() {
         assert_eq!(seen(&pass("2026-03-01T07:58:00Z")), Sighting::Older(id()));
-        assert_eq!(seen(&pass("2026-03-01T08:08:00Z")), Sighting::Foreign(id()), "after the fence");
+        assert_eq!(seen(&pass("2026-03-01T08:08:00Z")), Sighting::Newer(id()), "too late");
         let longer = FoundPass { lifetime_in_minutes: Some(480), ..pass("2026-03-01T08:00:01Z") };
         assert_eq!(seen(&longer), Sighting::Foreign(id()));
         let once = FoundPass { is_usable_once: Some(true), ..pass("2026-03-01T08:00:01Z") };
@@ -360,14 +440,6 @@ mod tests {
             ..pass("2026-03-01T08:00:01Z")
         };
         assert_eq!(seen(&later), Sighting::Foreign(id()));
-        let known = sight(
-            Some(&pass("2026-03-01T08:00:01Z")),
-            &attempt(),
-            FENCE,
-            true,
-            moment("2026-03-01T08:10:00Z"),
-        );
-        assert_eq!(known, Sighting::Foreign(id()), "another row's sealed pass");
         let undated = FoundPass { created_date_time: None, ..pass("2026-03-01T08:00:01Z") };
         assert_eq!(seen(&undated), Sighting::Foreign(id()), "in doubt, hold");
     }
@@ -388,5 +460,37 @@ mod tests {
             ..pass("2026-03-01T06:00:00Z")
         };
         assert_eq!(seen(&over), Sighting::Nothing);
+    }
+
+    #[test]
+    fn what_the_ledger_knows_by_its_id_is_ours_or_gone_whatever_the_list_says() {
+        let known = pass("2026-03-01T07:00:00Z");
+        let alive = Remains { alive: vec![(id(), Timestamp::MAX)], ..remains() };
+        assert_eq!(among(&known, &alive), Sighting::Ours(id()));
+        let gone = Remains { gone: vec![id()], ..remains() };
+        assert_eq!(among(&known, &gone), Sighting::Stale(id()), "we deleted it ourselves");
+    }
+
+    #[test]
+    fn an_answered_attempt_may_stand_there_under_another_id_for_a_minute() {
+        let sealed = IntentRecord { may_live: false, outcome: Some("sealed".into()), ..attempt() };
+        let answered = Remains { attempts: vec![sealed], ..remains() };
+        let orphan = among(&pass("2026-03-01T08:02:00Z"), &answered);
+        assert_eq!(orphan, Sighting::Orphan(id()));
+        let helpdesk = among(&pass("2026-03-01T08:06:00Z"), &answered);
+        assert_eq!(helpdesk, Sighting::Newer(id()), "nothing of ours executes after its answer");
+    }
+
+    #[test]
+    fn what_may_be_alive_is_over_when_the_longest_of_it_is() {
+        let known = moment("2026-03-01T10:00:00Z");
+        let both = Remains { alive: vec![(id(), known)], ..remains() };
+        // Given up 08:01:40, five minutes of settling, an hour of life, a minute of slack.
+        let attempt = moment("2026-03-01T09:07:40Z");
+        assert_eq!(over_from(&remains(), SETTLE_AFTER), Some(attempt));
+        assert_eq!(over_from(&both, SETTLE_AFTER), Some(known));
+        assert_eq!(quiet_from(&both, SETTLE_AFTER), Some(moment("2026-03-01T08:07:40Z")));
+        let nothing = Remains { attempts: Vec::new(), ..remains() };
+        assert_eq!(over_from(&nothing, SETTLE_AFTER), None);
     }
 }

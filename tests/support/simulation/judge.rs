@@ -11,7 +11,9 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tapwave::clock::later;
+use tapwave::ids::Line;
 use tapwave::ledger::{Event as Move, Existing, Ledger, RowRecord, Standing, State};
+use tapwave::rehearsal::options::Latency;
 use tapwave::rehearsal::{Entry, Event, InMemory, Tenant};
 use tapwave::vault::{Format, Identities, NewIdentity, NoPrompts, Prompts, RowWriter, open};
 
@@ -53,13 +55,25 @@ impl Judge<'_> {
         let rows = ledger.rows(&Standing::ALL, None, 1_000).await.expect("readable");
         let story = self.story();
         let mut wrong = Vec::new();
+        // Nothing has been said yet of passes that wait for their second look.
+        let unseen = ledger.rows_to_look_at(Timestamp::MAX, None, 1_000).await.expect("readable");
+        let unseen: HashSet<Line> = unseen.into_iter().map(|row| row.line).collect();
         for row in &rows {
+            let proven = matches!(row.state, State::Sealed { proven: true, .. });
+            let waits = !done && (unseen.contains(&row.line) || !proven);
+            // A list that still shows what was replaced a moment ago hides that from every look.
+            if (waits || self.hides_ends()) && self.misled(row, ledger, &story).await {
+                continue;
+            }
+            if self.is_accounted(row, ledger).await {
+                continue;
+            }
             self.row(row, &story, done, &mut wrong);
             self.ciphertext(row, ledger, &story, &mut wrong).await;
             throttled(row, ledger, &mut wrong).await;
         }
         self.others(&rows, ledger, &story, &mut wrong).await;
-        self.handoff(&rows, ledger, &story, done, &mut wrong);
+        self.handoff(&rows, ledger, &story, done, &mut wrong).await;
         wrong
     }
 
@@ -84,6 +98,44 @@ impl Judge<'_> {
         }
         self.others(&rows, ledger, &story, &mut wrong).await;
         wrong
+    }
+
+    fn hides_ends(&self) -> bool {
+        self.tenant
+            .with(|tenant, _| tenant.options().replication.listed_after_end != Latency::default())
+    }
+
+    /// Whether the ledger knows that a pass of the row may be alive, whatever became of the row.
+    async fn is_accounted(&self, row: &RowRecord, ledger: &Ledger) -> bool {
+        let waits = matches!(
+            row.state,
+            State::Checked { after_loss: true } | State::Failed { .. } | State::Ineligible
+        );
+        let remains = ledger.remains_of(vec![row.line]).await.expect("readable").remove(0);
+        let open = remains.attempts.iter().any(|attempt| attempt.may_live);
+        waits && (open || !remains.alive.is_empty())
+    }
+
+    /// Whether a gateway carried one of the row's requests out twice, or named an id that no list
+    /// shows: only a second look can tell.
+    async fn misled(&self, row: &RowRecord, ledger: &Ledger, story: &Story) -> bool {
+        let sealed = row.state.method();
+        if sealed.is_some_and(|sealed| !story.codes.contains_key(sealed.as_str())) {
+            return true;
+        }
+        let ours: Vec<Timestamp> = story
+            .log
+            .iter()
+            .filter(|entry| entry.upn == row.upn)
+            .filter(|entry| matches!(entry.event, Event::Minted { elsewhere: false, .. }))
+            .map(|entry| entry.at)
+            .collect();
+        for pair in ours.windows(2) {
+            if !asked_between(ledger, row, pair[0], pair[1]).await {
+                return true;
+            }
+        }
+        false
     }
 
     fn story(&self) -> Story {
@@ -122,7 +174,10 @@ impl Judge<'_> {
         };
         let accounted = matches!(
             row.state,
-            State::Intent { .. } | State::Unsettled { .. } | State::Held { .. }
+            State::Intent { .. }
+                | State::Unsettled { .. }
+                | State::Held { .. }
+                | State::Lost { .. }
         );
         let what = |word: &str| format!("{word}: {} is {:?}, there {there:?}", row.upn, row.state);
         if let Some(ours) = there.filter(|there| !self.foreign.contains(*there))
@@ -211,7 +266,13 @@ impl Judge<'_> {
                         continue;
                     }
                     if !self.foreign.contains(method) {
-                        if !story.is_good(method, entry.at) {
+                        let (first, second) = (story.minted[method], story.minted[by]);
+                        // An orphan that no list showed is replaced unseen, and nobody had its
+                        // code.
+                        if !story.is_good(method, entry.at)
+                            || !was_sealed(ledger, row, method).await
+                            || !asked_between(ledger, row, first, second).await
+                        {
                             continue;
                         }
                         wrong.push(format!("{}: our {by} replaced our own {method}", row.upn));
@@ -225,7 +286,7 @@ impl Judge<'_> {
     }
 
     /// Each proven pass is in the file that the ledger names, and no file holds another.
-    fn handoff(
+    async fn handoff(
         &self,
         rows: &[RowRecord],
         ledger: &Ledger,
@@ -249,6 +310,8 @@ impl Judge<'_> {
                 State::Sealed { method, proven: true } => Some(method.as_str()),
                 _ => None,
             };
+            // Handed off by a process that was stopped before it could look again.
+            let displaced = displaced(ledger, row).await;
             for (file, passes) in &held {
                 for (_, method) in passes.iter().filter(|(upn, _)| *upn == row.upn) {
                     // Handed off when it was proven; the next process doubts the last seals of
@@ -256,7 +319,9 @@ impl Judge<'_> {
                     // has replaced since then stays in its file, whatever became of the row.
                     let ours = row.state.method().is_some_and(|sealed| sealed.as_str() == method);
                     let there = story.there.get(&row.upn).is_some_and(|there| there == method);
-                    let excused = ours && there || self.ended_by_others(method, story);
+                    let excused = displaced.contains(method)
+                        || ours && there
+                        || self.ended_by_others(method, story);
                     if Some(method.as_str()) != proven && !excused {
                         wrong.push(format!(
                             "{file} holds {method}, but {} is {:?}",
@@ -302,6 +367,39 @@ async fn intents(ledger: &Ledger, row: &RowRecord) -> Vec<Timestamp> {
         _ => None,
     };
     history.into_iter().filter_map(intent).collect()
+}
+
+async fn was_sealed(ledger: &Ledger, row: &RowRecord, pass: &str) -> bool {
+    let history = ledger.history(row.line).await.expect("readable");
+    history
+        .iter()
+        .any(|(_, event)| matches!(event, Move::Sealed { method, .. } if method.as_str() == pass))
+}
+
+/// The passes of a row that a second look found lost.
+async fn displaced(ledger: &Ledger, row: &RowRecord) -> HashSet<String> {
+    let (mut sealed, mut displaced) = (None, HashSet::new());
+    for (_, event) in ledger.history(row.line).await.expect("readable") {
+        match event {
+            Move::Sealed { method, .. } => sealed = Some(method.to_string()),
+            Move::Displaced { .. } => displaced.extend(sealed.clone()),
+            _ => {}
+        }
+    }
+    displaced
+}
+
+/// Whether the row was asked for again after the first of two passes was made; if not, a gateway
+/// carried one request out twice. Graph's clock is read in whole seconds.
+async fn asked_between(
+    ledger: &Ledger,
+    row: &RowRecord,
+    first: Timestamp,
+    second: Timestamp,
+) -> bool {
+    let rounding = Duration::from_secs(1);
+    let after = |intent: &Timestamp| later(first, rounding) < *intent && *intent <= second;
+    intents(ledger, row).await.iter().any(after)
 }
 
 /// Whether a lifetime cut to the planned end made our passes like those of the portal.

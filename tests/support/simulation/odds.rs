@@ -175,17 +175,17 @@ fn tenant(seed: u64, rng: &mut Rng, fence: Duration) -> rehearsal::Options {
     options.throttles.pass_writes = throttle(rng);
     options.throttles.pass_reads = throttle(rng);
     options.faults = faults(rng, fence);
-    if std::env::var_os("TAPWAVE_LAGS").is_some() {
-        mislead(&mut options, &mut Rng::with_seed(!seed));
-    }
+    mislead(&mut options, &mut Rng::with_seed(!seed), fence);
     options
 }
 
 /// Replicas that are behind, gateways that repeat, and other people who act on our passes. Its
 /// dice are its own, so that the rest of a seed's story is the same without it.
-fn mislead(options: &mut rehearsal::Options, rng: &mut Rng) {
+fn mislead(options: &mut rehearsal::Options, rng: &mut Rng, fence: Duration) {
+    // What is behind for longer than the settling time is beyond what anybody can promise.
+    let farthest = FARTHEST_BEHIND.min(fence.mul_f64(0.8));
     let lag = |rng: &mut Rng| {
-        let most = FARTHEST_BEHIND.mul_f64(rng.f64());
+        let most = farthest.mul_f64(rng.f64());
         match rng.u8(..4) {
             0 | 1 => Latency::default(),
             2 => Latency::of(most),
@@ -205,11 +205,12 @@ fn mislead(options: &mut rehearsal::Options, rng: &mut Rng) {
             1 => Fault::Unlisted,
             _ => continue,
         };
-        let chance = Chance::new(call, 1.0, fault).lasting(FARTHEST_BEHIND.mul_f64(rng.f64()));
+        let chance = Chance::new(call, 1.0, fault).lasting(farthest.mul_f64(rng.f64()));
         options.faults.chances.push(chance);
     }
     let fault = match rng.u8(..4) {
-        0 => Some(Fault::Twice { by: Duration::from_secs(rng.u64(..5)) }),
+        // One that comes after the second look is beyond it.
+        0 => Some(Fault::Twice { by: Duration::ZERO }),
         1 => Some(Fault::OtherId { deletable: rng.bool() }),
         _ => None,
     };

@@ -1,0 +1,202 @@
+//! Promises that a run acts on people whom no other open run of this machine has, and in the
+//! folder where it belongs. Must never let a copy of a run issue or mail anything unasked.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::{Failure, World};
+use crate::ids::{Line, RunId, UserId};
+use crate::ledger::{Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
+use crate::limits;
+use crate::report::count;
+use crate::run::intake::IntakeError;
+
+/// Where a row may still be issued a pass, or another one.
+const OPEN: [Standing; 6] = [
+    Standing::Checked,
+    Standing::Intent,
+    Standing::Unsettled,
+    Standing::Held,
+    Standing::Lost,
+    Standing::Failed,
+];
+
+/// A run's claims on its people, from its check on.
+pub(super) struct Claimant<'a> {
+    pub(super) claims: Claims,
+    pub(super) run: RunId,
+    pub(super) folder: &'a RunFolder,
+    pub(super) graph: &'a str,
+    pub(super) registry: &'a Registry,
+}
+
+impl Claimant<'_> {
+    /// Claims these people; returns those whom another open run has, with its name.
+    pub(super) fn claim(
+        &mut self,
+        users: &[UserId],
+    ) -> Result<HashMap<UserId, String>, ClaimsError> {
+        let taken = self.claims.claim(self.run, self.folder, self.graph, users)?;
+        Ok(named(taken, self.registry))
+    }
+
+    /// Nothing will be issued.
+    pub(super) fn give_up(&mut self) -> Result<(), ClaimsError> {
+        self.claims.release(self.run, self.folder, self.graph, &[])
+    }
+}
+
+/// Each run as it is typed.
+pub(super) fn named(
+    taken: HashMap<UserId, std::path::PathBuf>,
+    registry: &Registry,
+) -> HashMap<UserId, String> {
+    let mut words: HashMap<std::path::PathBuf, String> = HashMap::new();
+    let mut word = |path: std::path::PathBuf| {
+        words
+            .entry(path)
+            .or_insert_with_key(|path| match RunFolder::open(path) {
+                Ok(folder) => registry.word_for(&folder),
+                Err(_) => path.display().to_string(),
+            })
+            .clone()
+    };
+    taken.into_iter().map(|(user, path)| (user, word(path))).collect()
+}
+
+impl World {
+    /// Asks before a run is carried on in a folder that is not where it belongs: a copy may know
+    /// nothing of what the run has done since. `would` says what could come of it.
+    /// False if somebody says no.
+    pub(super) async fn belongs_here(&self, ledger: &Ledger, would: &str) -> Result<bool, Failure> {
+        let (about, folder) = (ledger.about(), ledger.folder());
+        let mut claims = Claims::open(&self.home()?)?;
+        let known = claims.known(about.id)?;
+        let latest = ledger.latest_event().await?;
+        let here = folder.path().display();
+        let moved = ledger.came_from().await?;
+        let elsewhere = known.as_ref().map(|known| &known.path).filter(|at| *at != folder.path());
+        let why = match (moved.as_deref().or(elsewhere.map(std::path::PathBuf::as_path)), &known) {
+            (Some(place), _) => format!(
+                "this run belongs in {} and lies in {here} now{}",
+                place.display(),
+                still_there(place, about.id)
+            ),
+            (None, Some(known)) if known.latest_event > latest => format!(
+                "{here} holds an older state of this run: {} recorded since are missing",
+                count(known.latest_event.abs_diff(latest), "event", "events")
+            ),
+            _ => String::new(),
+        };
+        if !why.is_empty() {
+            self.report.warn(&why);
+            if !self.common.yes {
+                match self.asking.yes_or_no(&format!("{would}; carry on here?")) {
+                    Some(true) => {}
+                    Some(false) => {
+                        self.report.say("nothing was done");
+                        return Ok(false);
+                    }
+                    None => return Err(Failure::nobody_to_ask(&format!("{why}; {would}"))),
+                }
+            }
+            ledger.settle_here().await?;
+        }
+        claims.note(about.id, folder, ledger.latest_event().await?)?;
+        Ok(true)
+    }
+
+    /// Claims the people whom a run may still issue to.
+    pub(super) async fn claim_open(&self, ledger: &Ledger) -> Result<(), Failure> {
+        let about = ledger.about();
+        let mut claims = Claims::open(&self.home()?)?;
+        let users = open_people(ledger).await?;
+        let taken = claims.claim(about.id, ledger.folder(), &about.graph_url, &users)?;
+        let people = taken.len();
+        match named(taken, &self.registry()?).into_values().min() {
+            Some(run) => Err(IntakeError::Claimed { people, run }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the claims on people to whom this run issues nothing more, and notes how far it is.
+    /// What fails here costs a question later, and no pass.
+    pub(super) async fn end_claims(&self, ledger: &Ledger) {
+        if let Err(failure) = self.try_end_claims(ledger).await {
+            self.report.warn(&failure.told.what);
+        }
+    }
+
+    async fn try_end_claims(&self, ledger: &Ledger) -> Result<(), Failure> {
+        let about = ledger.about();
+        let mut claims = Claims::open(&self.home()?)?;
+        let open = match ledger.closed().await? {
+            Some(_) => Vec::new(),
+            None => open_people(ledger).await?,
+        };
+        claims.release(about.id, ledger.folder(), &about.graph_url, &open)?;
+        Ok(claims.note(about.id, ledger.folder(), ledger.latest_event().await?)?)
+    }
+}
+
+fn still_there(place: &Path, run: RunId) -> &'static str {
+    let there = RunFolder::open(place).is_ok_and(|folder| folder.run_id() == Some(run));
+    if there { ", and is still there: this is a copy" } else { "" }
+}
+
+async fn open_people(ledger: &Ledger) -> Result<Vec<UserId>, Failure> {
+    let (mut users, mut after) = (Vec::new(), None);
+    loop {
+        let rows = ledger.rows(&OPEN, after, limits::ROWS_PER_READ).await?;
+        let Some(last) = rows.last() else { return Ok(users) };
+        after = Some(last.line);
+        for row in &rows {
+            users.push(row.person()?.user);
+        }
+    }
+}
+
+/// People whom a run may still issue to.
+pub(super) async fn still_open(ledger: &Ledger) -> Result<u64, Failure> {
+    let counts = ledger.counts().await?;
+    Ok(OPEN.iter().map(|standing| counts.of(*standing)).sum())
+}
+
+/// Lines as people name them: `2-31, 33`.
+pub(super) fn ranges(lines: &[Line]) -> String {
+    let mut spans: Vec<(u64, u64)> = Vec::new();
+    for line in lines {
+        match spans.last_mut() {
+            Some((_, last)) if line.0 == *last + 1 => *last = line.0,
+            _ => spans.push((line.0, line.0)),
+        }
+    }
+    let span = |(first, last): &(u64, u64)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    spans.iter().map(span).collect::<Vec<_>>().join(", ")
+}
+
+/// The lines of which something may be alive.
+pub(super) async fn alive(ledger: &Ledger) -> Result<Vec<Line>, Failure> {
+    let (mut lines, mut after) = (Vec::new(), None);
+    loop {
+        let rows = ledger.remains(after, limits::ROWS_PER_CHECK).await?;
+        let Some(last) = rows.last() else { return Ok(lines) };
+        after = Some(last.line);
+        lines.extend(rows.iter().map(|row| row.line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_named_by_their_ranges() {
+        let lines: Vec<Line> = [2, 3, 4, 6, 8, 9].into_iter().map(Line).collect();
+        assert_eq!(ranges(&lines), "2-4, 6, 8-9");
+        assert_eq!(ranges(&[]), "");
+    }
+}

@@ -1,0 +1,335 @@
+//! Promises that two open runs of one machine never ask for the same person's pass, and that a
+//! copy of a run is told from the run itself. Must never keep a claim of a run that is gone.
+//!
+//! One small database in the data folder. Its write lock is what makes "nobody has them" and
+//! "they are mine" one act.
+
+use std::collections::HashMap;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+
+use super::connection;
+use super::folder::{self, FolderError, RunFolder, private_file};
+use super::{lock, store};
+use crate::ids::{RunId, UserId};
+use crate::limits;
+
+/// The database, in the data folder.
+const CLAIMS: &str = "claims.db";
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS claims (
+        graph   TEXT NOT NULL,  -- where the tenant is reached: object ids are unique there
+        user_id TEXT NOT NULL,
+        run     TEXT NOT NULL,
+        path    TEXT NOT NULL,  -- the run's folder
+        PRIMARY KEY (graph, user_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS claims_by_run ON claims (run);
+    CREATE TABLE IF NOT EXISTS runs (
+        run          TEXT PRIMARY KEY,
+        path         TEXT NOT NULL,    -- where it was last acted on
+        latest_event INTEGER NOT NULL  -- the number of its latest event then
+    ) STRICT, WITHOUT ROWID;";
+
+/// Why nobody could be claimed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimsError {
+    /// The data folder.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The database.
+    #[error(
+        "failed to use {}: {source}; it says which run may issue to whom; move it away if no \
+         other run is under way",
+        path.display()
+    )]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// `SQLite`'s reason.
+        source: rusqlite::Error,
+    },
+}
+
+/// Where this machine last acted on a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Its folder.
+    pub path: PathBuf,
+    /// The number of its latest event.
+    pub latest_event: i64,
+}
+
+/// Who may issue to whom on this machine. Synchronous: each call is one short transaction.
+#[derive(Debug)]
+pub struct Claims {
+    db: Connection,
+    path: PathBuf,
+}
+
+impl Claims {
+    /// Opens the claims of a home if there are any, for whoever only looks.
+    ///
+    /// # Errors
+    /// [`ClaimsError`]
+    pub fn find(home: &Path) -> Result<Option<Self>, ClaimsError> {
+        if home.join(CLAIMS).symlink_metadata().is_ok() {
+            Self::open(home).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Opens the claims of a home, as [`default_home`](super::default_home) gives it; makes
+    /// them if they are not there.
+    ///
+    /// # Errors
+    /// [`ClaimsError`]
+    pub fn open(home: &Path) -> Result<Self, ClaimsError> {
+        let io = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |source| FolderError::Io { doing, path, source }
+        };
+        folder::private_dir_builder(true).create(home).map_err(io("make", home))?;
+        // SQLite follows no link to the database, but may meet one on the way to it.
+        let home = home.canonicalize().map_err(io("resolve", home))?;
+        let path = home.join(CLAIMS);
+        // Made by ourselves, for its owner alone.
+        private_file(OpenOptions::new().append(true).create(true))
+            .open(&path)
+            .map_err(io("open", &path))?;
+        let open = || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+                | OpenFlags::SQLITE_OPEN_NO_MUTEX
+                | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+            let db = Connection::open_with_flags(&path, flags)?;
+            db.busy_timeout(limits::CLAIMS_BUSY)?;
+            db.execute_batch(SCHEMA)?;
+            Ok(db)
+        };
+        match open() {
+            Ok(db) => Ok(Self { db, path }),
+            Err(source) => Err(ClaimsError::Database { path, source }),
+        }
+    }
+
+    /// Which of `users` another open run has claimed: its folder by user.
+    ///
+    /// # Errors
+    /// [`ClaimsError`]
+    pub fn claimed(
+        &mut self,
+        run: Option<RunId>,
+        graph: &str,
+        users: &[UserId],
+    ) -> Result<HashMap<UserId, PathBuf>, ClaimsError> {
+        self.transact(|db| others(db, run, graph, users))
+    }
+
+    /// Claims those of `users` that no other open run has; returns the others as
+    /// [`Claims::claimed`] does.
+    ///
+    /// # Errors
+    /// [`ClaimsError`]
+    pub fn claim(
+        &mut self,
+        run: RunId,
+        folder: &RunFolder,
+        graph: &str,
+        users: &[UserId],
+    ) -> Result<HashMap<UserId, PathBuf>, ClaimsError> {
+        let path = folder.path().to_string_lossy().into_owned();
+        self.transact(|db| {
+            let taken = others(db, Some(run), graph, users)?;
+            let mut claim = db.prepare_cached(
+                "INSERT OR REPLACE INTO claims (graph, user_id, run, path) VALUES (?1, ?2, ?3, ?4)",
+            )?;
+            for user in users.iter().filter(|user| !taken.contains_key(user)) {
+                claim.execute(params![graph, user.to_string(), run.to_string(), path])?;
+            }
+            Ok(taken)
+        })
+    }
+
+    /// Ends a run's claims on all but `kept`.
+    ///
+    /// # Errors
+    /// [`ClaimsError`]
+    pub fn release(
+        &mut self,
+        run: RunId,
+        folder: &RunFolder,
+        graph: &str,
+        kept: &[UserId],
+    ) -> Result<(), ClaimsError> {
+        let path = folder.path().to_string_lossy().into_owned();
+        self.transact(|db| {
+            db.execute("DELETE FROM claims WHERE run = ?1", [run.to_string()])?;
+            let mut keep = db.prepare_cached(
+                "INSERT OR IGNORE INTO claims (graph, user_id, run, path) VALUES (?1, ?2, ?3, ?4)",
+            )?;
+            for user in kept {
+                keep.execute(params![graph, user.to_string(), run.to_string(), path])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Where this machine last acted on a run, if it did.
+    ///
+    /// # Errors
+    /// [`ClaimsError`]
+    pub fn known(&mut self, run: RunId) -> Result<Option<Known>, ClaimsError> {
+        self.transact(|db| {
+            db.query_row(
+                "SELECT path, latest_event FROM runs WHERE run = ?1",
+                [run.to_string()],
+                |row| {
+                    let path: String = row.get(0)?;
+                    Ok(Known { path: path.into(), latest_event: row.get(1)? })
+                },
+            )
+            .optional()
+        })
+    }
+
+    /// Notes where a run is acted on, and how far it is.
+    ///
+    /// # Errors
+    /// [`ClaimsError`]
+    pub fn note(
+        &mut self,
+        run: RunId,
+        folder: &RunFolder,
+        latest_event: i64,
+    ) -> Result<(), ClaimsError> {
+        let path = folder.path().to_string_lossy().into_owned();
+        self.transact(|db| {
+            db.execute(
+                "INSERT OR REPLACE INTO runs (run, path, latest_event) VALUES (?1, ?2, ?3)",
+                params![run.to_string(), path, latest_event],
+            )
+            .map(drop)
+        })
+    }
+
+    fn transact<T>(
+        &mut self,
+        work: impl FnOnce(&Connection) -> Result<T, rusqlite::Error>,
+    ) -> Result<T, ClaimsError> {
+        let act = || {
+            let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        };
+        let done: Result<T, rusqlite::Error> = act();
+        done.map_err(|source| ClaimsError::Database { path: self.path.clone(), source })
+    }
+}
+
+/// The claims of other runs that are still open.
+fn others(
+    db: &Connection,
+    run: Option<RunId>,
+    graph: &str,
+    users: &[UserId],
+) -> Result<HashMap<UserId, PathBuf>, rusqlite::Error> {
+    let own = run.map(|run| run.to_string());
+    let mut find =
+        db.prepare_cached("SELECT run, path FROM claims WHERE graph = ?1 AND user_id = ?2")?;
+    let (mut taken, mut open) = (HashMap::new(), HashMap::<(String, PathBuf), bool>::new());
+    for user in users {
+        let claim = find
+            .query_row(params![graph, user.to_string()], |row| {
+                Ok((row.get::<_, String>(0)?, PathBuf::from(row.get::<_, String>(1)?)))
+            })
+            .optional()?;
+        let Some((run, path)) = claim.filter(|(run, _)| own.as_ref() != Some(run)) else {
+            continue;
+        };
+        let key = (run, path);
+        let is_open = match open.get(&key) {
+            Some(known) => *known,
+            None => is_open(&key.0, &key.1),
+        };
+        if is_open {
+            taken.insert(*user, key.1.clone());
+        }
+        open.insert(key, is_open);
+    }
+    Ok(taken)
+}
+
+/// Whether a run may still issue: its folder is there, and it was not closed. One that cannot be
+/// read may.
+fn is_open(run: &str, path: &Path) -> bool {
+    let Ok(folder) = RunFolder::open(path) else { return false };
+    // It may be in the middle of its check, and have no ledger yet.
+    if lock::is_held(&folder) {
+        return true;
+    }
+    if !folder.holds_run() {
+        return false;
+    }
+    let Ok(db) = connection::open_reader(&folder.join(folder::LEDGER)) else { return true };
+    let is_this = store::about(&db).is_ok_and(|about| about.id.to_string() == run);
+    is_this && !store::closed(&db).is_ok_and(|closed| closed.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::ledger::tests::{about, draft_with_rows};
+
+    const GRAPH: &str = "https://graph.microsoft.com";
+
+    fn user(number: u128) -> UserId {
+        UserId::new(Uuid::from_u128(number))
+    }
+
+    async fn run(home: &Path, name: &str, number: u128) -> (RunId, RunFolder) {
+        let folder = RunFolder::create(&home.join(name)).expect("made");
+        let id = RunId::new(Uuid::from_u128(number));
+        let about = crate::ledger::About { id, ..about() };
+        draft_with_rows(&folder, 1).publish(&about).expect("published").shut().await;
+        (id, folder)
+    }
+
+    #[tokio::test]
+    async fn a_person_belongs_to_one_open_run() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let (one, first) = run(home.path(), "one", 1).await;
+        let (other, second) = run(home.path(), "other", 2).await;
+        let mut claims = Claims::open(home.path()).expect("opened");
+        assert!(claims.claim(one, &first, GRAPH, &[user(7), user(8)]).expect("asked").is_empty());
+        let taken = claims.claim(other, &second, GRAPH, &[user(8), user(9)]).expect("asked");
+        assert_eq!(taken, HashMap::from([(user(8), first.path().to_owned())]));
+        let elsewhere = claims.claimed(None, "https://graph.microsoft.us", &[user(8)]);
+        assert!(elsewhere.expect("asked").is_empty(), "another tenant's");
+        claims.release(one, &first, GRAPH, &[user(7)]).expect("released");
+        assert!(claims.claim(other, &second, GRAPH, &[user(8)]).expect("asked").is_empty());
+        assert_eq!(claims.claimed(None, GRAPH, &[user(7), user(9)]).expect("asked").len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_claim_ends_with_its_run() {
+        let home = tempfile::tempdir().expect("a temporary folder");
+        let (closed, first) = run(home.path(), "closed", 1).await;
+        let (gone, second) = run(home.path(), "gone", 2).await;
+        let mut claims = Claims::open(home.path()).expect("opened");
+        claims.claim(closed, &first, GRAPH, &[user(7)]).expect("claimed");
+        claims.claim(gone, &second, GRAPH, &[user(8)]).expect("claimed");
+        let clock = crate::clock::Clock::system();
+        let ledger = crate::ledger::Ledger::open(&first, crate::ledger::Access::Write, clock).await;
+        let ledger = ledger.expect("opened");
+        ledger.close().await.expect("closed");
+        ledger.shut().await;
+        std::fs::remove_dir_all(second.path()).expect("removed");
+        assert!(claims.claimed(None, GRAPH, &[user(7), user(8)]).expect("asked").is_empty());
+    }
+}
