@@ -268,7 +268,7 @@ async fn a_row_that_was_often_refused_has_all_its_attempts_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pass_in_the_way_that_nobody_can_see_fails_its_row_and_holds_up_nothing() {
+async fn a_pass_in_the_way_that_nobody_can_see_holds_its_row_and_nothing_else() {
     let mut conducted = Conducted::new(2, slow);
     let ledger = conducted.check().await.expect("ready");
     conducted.tenant.with(|tenant, now| {
@@ -281,9 +281,9 @@ async fn a_pass_in_the_way_that_nobody_can_see_fails_its_row_and_holds_up_nothin
     let issuance = issuing.await.expect("an end").expect("begun");
     assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
     let counts = ledger.counts().await.expect("counted");
-    assert_eq!((counts.of(Standing::Failed), counts.of(Standing::Sealed)), (1, 1), "{counts:?}");
+    assert_eq!((counts.of(Standing::Held), counts.of(Standing::Sealed)), (1, 1), "{counts:?}");
     let asked = conducted.tenant.with(|tenant, _| tenant.seen(Call::Issue));
-    assert_eq!(asked, u64::from(limits::MAX_ATTEMPTS) + 1);
+    assert_eq!(asked, 2, "it may be ours: nobody asks again before it could be looked at");
     ledger.shut().await;
 }
 

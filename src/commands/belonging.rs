@@ -2,7 +2,7 @@
 //! folder where it belongs. Must never let a copy of a run issue or mail anything unasked.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{Failure, World};
 use crate::ids::{Line, RunId, UserId};
@@ -23,36 +23,53 @@ const OPEN: [Standing; 6] = [
 
 /// A run's claims on its people, from its check on.
 pub(super) struct Claimant<'a> {
-    pub(super) claims: Claims,
-    pub(super) run: RunId,
-    pub(super) folder: &'a RunFolder,
-    pub(super) graph: &'a str,
-    pub(super) registry: &'a Registry,
+    home: PathBuf,
+    /// Opened when the first are claimed: a wave that is refused leaves nothing behind.
+    claims: Option<Claims>,
+    run: RunId,
+    folder: &'a RunFolder,
+    graph: &'a str,
+    registry: &'a Registry,
 }
 
-impl Claimant<'_> {
+impl<'a> Claimant<'a> {
+    pub(super) const fn new(
+        home: PathBuf,
+        run: RunId,
+        folder: &'a RunFolder,
+        graph: &'a str,
+        registry: &'a Registry,
+    ) -> Self {
+        Self { home, claims: None, run, folder, graph, registry }
+    }
+
     /// Claims these people; returns those whom another open run has, with its name.
     pub(super) fn claim(
         &mut self,
         users: &[UserId],
     ) -> Result<HashMap<UserId, String>, ClaimsError> {
-        let taken = self.claims.claim(self.run, self.folder, self.graph, users)?;
+        let claims = match &mut self.claims {
+            Some(claims) => claims,
+            None => self.claims.insert(Claims::open(&self.home)?),
+        };
+        let taken = claims.claim(self.run, self.folder, self.graph, users)?;
         Ok(named(taken, self.registry))
     }
 
     /// Nothing will be issued.
     pub(super) fn give_up(&mut self) -> Result<(), ClaimsError> {
-        self.claims.release(self.run, self.folder, self.graph, &[])
+        let Some(claims) = &mut self.claims else { return Ok(()) };
+        claims.release(self.run, self.folder, self.graph, &[])
     }
 }
 
 /// Each run as it is typed.
 pub(super) fn named(
-    taken: HashMap<UserId, std::path::PathBuf>,
+    taken: HashMap<UserId, PathBuf>,
     registry: &Registry,
 ) -> HashMap<UserId, String> {
-    let mut words: HashMap<std::path::PathBuf, String> = HashMap::new();
-    let mut word = |path: std::path::PathBuf| {
+    let mut words: HashMap<PathBuf, String> = HashMap::new();
+    let mut word = |path: PathBuf| {
         words
             .entry(path)
             .or_insert_with_key(|path| match RunFolder::open(path) {
@@ -76,7 +93,7 @@ impl World {
         let here = folder.path().display();
         let moved = ledger.came_from().await?;
         let elsewhere = known.as_ref().map(|known| &known.path).filter(|at| *at != folder.path());
-        let why = match (moved.as_deref().or(elsewhere.map(std::path::PathBuf::as_path)), &known) {
+        let why = match (moved.as_deref().or(elsewhere.map(PathBuf::as_path)), &known) {
             (Some(place), _) => format!(
                 "this run belongs in {} and lies in {here} now{}",
                 place.display(),

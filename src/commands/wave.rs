@@ -368,8 +368,7 @@ pub(super) async fn run(
         options: wanted.options.clone(),
     };
     let issuers = |methods: &[_]| registry.issuers_by_name(methods);
-    let (claims, graph) = (Claims::open(&world.home()?)?, base.as_str());
-    let mut claimant = Claimant { claims, run: id, folder: &folder, graph, registry: &registry };
+    let mut claimant = Claimant::new(world.home()?, id, &folder, base.as_str(), &registry);
     let mut claim = |users: &[UserId]| claimant.claim(users);
     let others = Others { issuers: &issuers, claim: &mut claim };
     let begun = begin(&mut wanted, settings, &folder, &about, &session, world, others).await;

@@ -149,7 +149,7 @@ pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), Halt> {
         for line in waiting {
             if unseen.is_over(line, &desk) {
                 desk.give_up_on(line, true).await?;
-            } else if look_at_inherited(&desk, session, line).await? == Settled::Behind {
+            } else if is_behind(&look_at_inherited(&desk, session, line).await?) {
                 lines.push(line);
             }
         }
@@ -483,7 +483,7 @@ impl<'a> Floor<'a> {
     /// also when nobody could look.
     async fn verify(&self, line: Line, upn: String, what: Look) -> Result<Reached, Halt> {
         let looked = self.through_outage(|| self.desk.verify(line)).await;
-        if !matches!(looked, Ok(Some(Settled::Sealed | Settled::Behind))) {
+        if !matches!(looked, Ok(Some(Settled::Sealed | Settled::Behind { .. }))) {
             self.vault.forget(line);
         }
         self.concluded(looked?, line, upn, what)
@@ -493,6 +493,10 @@ impl<'a> Floor<'a> {
         let row = self.desk.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
         if what == Look::Settle {
             let settled = self.through_outage(|| self.desk.settle(line)).await?;
+            let settled = match settled {
+                Some(Settled::Behind { why }) if last => Some(self.desk.hold_for(line, why).await?),
+                settled => settled,
+            };
             return self.concluded(settled, line, row.upn, what);
         }
         let reached = self.verify(line, row.upn.clone(), what).await?;
@@ -515,7 +519,7 @@ impl<'a> Floor<'a> {
             None => Reached::Stopped,
             Some(Settled::Free) => Reached::Free(line),
             Some(Settled::Sealed) => Reached::Sealed(line),
-            Some(Settled::Behind) => Reached::Behind(line, what),
+            Some(Settled::Behind { .. }) => Reached::Behind(line, what),
             Some(Settled::Held { why }) => {
                 self.hear(News::RowHeld { line, upn, why });
                 Reached::Held
@@ -904,11 +908,15 @@ async fn verify_inherited(desk: &Desk, session: &Session) -> Result<Vec<Line>, H
     let mut unseen = Vec::new();
     while let Some(looked) = looks.next().await {
         let (line, settled): (Line, Settled) = looked.map_err(|halt: Halt| halt)?;
-        if settled == Settled::Behind {
+        if is_behind(&settled) {
             unseen.push(line);
         }
     }
     Ok(unseen)
+}
+
+const fn is_behind(settled: &Settled) -> bool {
+    matches!(settled, Settled::Behind { .. })
 }
 
 async fn look_at_inherited(desk: &Desk, session: &Session, line: Line) -> Result<Settled, Halt> {

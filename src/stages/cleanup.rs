@@ -141,8 +141,10 @@ fn broken(row: Remains) -> Cleaned {
     Cleaned { remains: row, fate: Fate::Left { why: error.to_string() }, foreign: None }
 }
 
-/// What the answers to our DELETEs and one look prove of a row.
-fn judge(
+/// What the answers to our DELETEs and one look prove of a row, and what the look showed. The
+/// answers come in the order of [`Remains::alive`]; pure, so that a model checker can walk it.
+#[must_use]
+pub fn judge(
     row: &Remains,
     deletions: &[Deletion],
     look: &Result<Option<FoundPass>, Refusal>,

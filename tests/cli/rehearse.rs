@@ -126,7 +126,7 @@ fn a_rehearsal_ends_with_one_summary() {
     assert_eq!(said.err, "");
     let summary = said.json();
     assert_eq!(summary["schema"], "tapwave.summary/1");
-    assert_eq!(keys(&summary).len(), 16);
+    assert_eq!(keys(&summary).len(), 17);
     for (name, value) in [("rows", 3), ("issued", 3), ("removed", 3), ("sealed", 0)] {
         assert_eq!(summary[name], value, "{name}");
     }

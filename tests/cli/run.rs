@@ -17,7 +17,7 @@ use crate::bench::{Bench, codes_in, keys, people, person};
 use crate::others::{PYRAGE_OPENS, age_is_present, pyrage_is_present, run};
 
 /// The summary's names, as the design lists them, sorted.
-const SUMMARY: [&str; 16] = [
+const SUMMARY: [&str; 17] = [
     "delivered",
     "elapsed_seconds",
     "failed",
@@ -25,6 +25,7 @@ const SUMMARY: [&str; 16] = [
     "held",
     "ineligible",
     "issued",
+    "lost",
     "removed",
     "requests",
     "rows",

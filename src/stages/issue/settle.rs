@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::{Desk, Halt};
 use crate::clock::{earlier, later};
-use crate::graph::{Deletion, FoundPass};
+use crate::graph::verdict::Refusal;
+use crate::graph::{Deletion, FoundPass, GraphError};
 use crate::ids::{Line, MethodId, UserId};
 use crate::ledger::{Event, Existing, IntentRecord, LedgerError, Proof, Remains, RowRecord, State};
 use crate::limits;
@@ -32,6 +33,15 @@ const USED: &str =
 /// Why a row is held that Graph refuses a pass without showing what is in its way.
 const UNSEEN: &str = "Graph refuses another pass because one exists, and lists none; look at this person in Entra, then resume";
 
+/// What is odd about a pass that is listed after its end.
+const STALE: &str = "Graph still lists a pass that is gone; resume looks again";
+/// What is odd about a pass that is not listed.
+const NOT_LISTED: &str = "Graph does not list the pass that was sealed; resume looks again";
+
+fn behind(why: &str) -> Settled {
+    Settled::Behind { why: why.to_owned() }
+}
+
 /// What settling came to; the ledger has it already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
@@ -44,8 +54,11 @@ pub enum Settled {
         /// For people.
         why: String,
     },
-    /// The list may be behind: nothing was concluded, and another look may tell.
-    Behind,
+    /// A replica may be behind: nothing was concluded, and another look may tell.
+    Behind {
+        /// What is odd, for people.
+        why: String,
+    },
 }
 
 /// What stands on the user, seen with one row's passes and attempts in mind.
@@ -206,13 +219,11 @@ impl Desk {
         let (user, remains) = (row.person()?.user, self.remains(line).await?);
         let found = match self.look(user).await? {
             Ok(found) => found,
-            Err(why) => {
-                return self.hold(&row, format!("its passes cannot be read: {why}"), None).await;
-            }
+            Err(refusal) => return self.unread(&row, &refusal).await,
         };
         let sighting = sight(found.as_ref(), &remains, self.settle_after, self.graph.now());
         match (&row.state, sighting) {
-            (_, Sighting::Stale(_)) => Ok(Settled::Behind),
+            (_, Sighting::Stale(_)) => Ok(behind(STALE)),
             (
                 State::Held { sealed: Some(sealed) } | State::Lost { method: sealed },
                 Sighting::Ours(method),
@@ -220,6 +231,10 @@ impl Desk {
             (_, Sighting::Ours(method) | Sighting::Orphan(method)) => {
                 let over = found.as_ref().map(|pass| over(pass, self.graph.now()));
                 self.remove_orphan(&row, user, method, over.unwrap_or(Timestamp::MAX)).await
+            }
+            // Somebody may have it: it is not given up because a list does not show it.
+            (State::Held { sealed: Some(_) } | State::Lost { .. }, Sighting::Nothing) => {
+                self.missed(line, &remains).await
             }
             (_, Sighting::Nothing) => self.settled(line, None, None).await,
             (State::Unsettled { .. }, Sighting::Older(_)) if self.existing == Existing::Replace => {
@@ -242,8 +257,43 @@ impl Desk {
     /// # Errors
     /// [`Halt::Ledger`]
     pub async fn hold_unseen(&self, line: Line) -> Result<Settled, Halt> {
+        self.hold_for(line, UNSEEN.to_owned()).await
+    }
+
+    /// Holds a row for an operator.
+    ///
+    /// # Errors
+    /// [`Halt::Ledger`]
+    pub async fn hold_for(&self, line: Line, why: String) -> Result<Settled, Halt> {
         let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
-        self.hold(&row, UNSEEN.to_owned(), None).await
+        self.hold(&row, why, None).await
+    }
+
+    /// A sealed pass that is not listed is given up once it is over, or was missed before, at
+    /// least the settling time ago.
+    async fn missed(&self, line: Line, remains: &Remains) -> Result<Settled, Halt> {
+        let now = self.graph.now();
+        if over_from(remains, self.settle_after).is_some_and(|over| over <= now) {
+            return self.settled(line, None, Some(Proof::Over)).await;
+        }
+        match remains.absent_since {
+            Some(since) if later(since, self.settle_after) <= now => {
+                self.settled(line, None, Some(Proof::Absent)).await
+            }
+            _ => {
+                self.ledger.record(line, Event::NotListed { graph_time: now }).await?;
+                Ok(behind(NOT_LISTED))
+            }
+        }
+    }
+
+    /// A 404 is about the user, and proves nothing about a pass.
+    async fn unread(&self, row: &RowRecord, refusal: &Refusal) -> Result<Settled, Halt> {
+        let why = format!("its passes cannot be read: {refusal}");
+        if refusal.status == 404 {
+            return Ok(Settled::Behind { why });
+        }
+        self.hold(row, why, None).await
     }
 
     /// Looks again at a sealed pass that nobody can vouch for: it followed a lost attempt, or the
@@ -258,7 +308,7 @@ impl Desk {
         };
         let found = match self.look(row.person()?.user).await? {
             Ok(found) => found,
-            Err(why) => return self.hold(&row, why, None).await,
+            Err(refusal) => return self.unread(&row, &refusal).await,
         };
         let remains = self.remains(line).await?;
         match sight(found.as_ref(), &remains, self.settle_after, self.graph.now()) {
@@ -266,9 +316,9 @@ impl Desk {
                 self.ledger.record(line, Event::Verified).await?;
                 Ok(Settled::Sealed)
             }
-            Sighting::Nothing | Sighting::Stale(_) => Ok(Settled::Behind),
+            Sighting::Nothing | Sighting::Stale(_) => Ok(behind(NOT_LISTED)),
             // What was to be replaced may be listed for a while too.
-            Sighting::Older(_) if self.existing == Existing::Replace => Ok(Settled::Behind),
+            Sighting::Older(_) if self.existing == Existing::Replace => Ok(behind(NOT_LISTED)),
             Sighting::Ours(method)
             | Sighting::Orphan(method)
             | Sighting::Used(method)
@@ -316,7 +366,7 @@ impl Desk {
         match self.graph.delete_passes(&[(user, method.clone())]).await?.pop() {
             Some(Deletion::Deleted) => self.settled(line, Some(method), Some(Proof::Deleted)).await,
             // Listed a moment ago, and not there: one of the two answers is behind.
-            Some(Deletion::Gone) | None => Ok(Settled::Behind),
+            Some(Deletion::Gone) | None => Ok(behind(STALE)),
             Some(Deletion::UserUnknown(refusal) | Deletion::Refused(refusal)) => {
                 // It is nobody else's: not told as a foreign one.
                 let why = format!("the pass of a lost attempt cannot be deleted: {refusal}");
@@ -330,10 +380,9 @@ impl Desk {
         Ok(remains.ok_or(LedgerError::UnknownLine(line))?)
     }
 
-    async fn look(&self, user: UserId) -> Result<Result<Option<FoundPass>, String>, Halt> {
+    async fn look(&self, user: UserId) -> Result<Result<Option<FoundPass>, Refusal>, Halt> {
         let found = self.graph.passes(&[user]).await?.pop();
-        let found = found.ok_or(crate::graph::GraphError::Shape { doing: "list passes" })?;
-        Ok(found.map_err(|refusal| refusal.to_string()))
+        Ok(found.ok_or(GraphError::Shape { doing: "list passes" })?)
     }
 
     async fn settled(
