@@ -302,6 +302,11 @@ pub enum RetryAfter {
     Fraction,
     /// An HTTP date on the tenant's clock.
     Date,
+    /// Always the same, however short the limit's own wait is.
+    Always {
+        /// Whole seconds.
+        seconds: u32,
+    },
     /// Not at all.
     Absent,
 }

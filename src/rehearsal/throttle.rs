@@ -248,6 +248,7 @@ fn spell(style: RetryAfter, now: Timestamp, wait: Duration) -> Option<String> {
             let date = later(now, Duration::from_secs(whole.saturating_add(1)));
             Some(httpdate::fmt_http_date(date.into()))
         }
+        RetryAfter::Always { seconds } => Some(seconds.to_string()),
         RetryAfter::Absent => None,
     }
 }
@@ -339,6 +340,8 @@ mod tests {
             httpdate::parse_http_date(&date).expect("a date").try_into().expect("a time");
         assert!(told >= later(at(900), wait));
         assert_eq!(spell(RetryAfter::Absent, at(0), wait), None);
+        let always = spell(RetryAfter::Always { seconds: 10 }, at(0), wait);
+        assert_eq!(always.as_deref(), Some("10"));
     }
 
     #[test]
