@@ -717,6 +717,7 @@ impl Graph {
 }
 
 /// How often and how long a repeatable request is repeated.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Patience {
     attempts: u32,
 }

@@ -203,6 +203,12 @@ pub const VOLLEYS_BELOW: u32 = 32;
 /// What is left of a wave is not worth a probe when it takes no longer than this: a refusal
 /// would cost more than the higher rate wins.
 pub const LAST_STRETCH: Duration = Duration::from_secs(10);
+/// A batch holds no more than what may leave in so long: a larger one would wait for its last
+/// request with all the others, and then leave as one burst.
+pub const BATCH_SPAN: Duration = Duration::from_millis(500);
+/// So many batches of the size that was once let through at once, none of them refused, make
+/// the size grow by a quarter.
+pub const BATCHES_TO_GROW: u32 = 100;
 /// Lateness of a timer that does not slow the flow down. Windows ticks every 15.6 ms.
 pub const TIMER_LATENESS: Duration = Duration::from_millis(50);
 /// Shortest hold after a refusal that named one, `Retry-After: 0` included.

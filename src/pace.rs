@@ -28,6 +28,10 @@
 //!    quicker, for as long as the tenant proves to honour it. What is left for the last ten
 //!    seconds keeps to the rate that is known: a refusal would cost more than a higher one wins.
 //!
+//! A batch is no larger than what the rate lets out in half a second, nor than what the tenant has
+//! let through at once when it refused the rest of one: it leaves in good time instead of
+//! gathering, and is not refused again.
+//!
 //! Only time in which requests waited for the rate makes it grow, and idle time does not
 //! make it look slow. A high `x-ms-throttle-limit-percentage` lowers the rate without a hold.
 //!
@@ -39,6 +43,7 @@
 //! requests count against the quota too, which is why knocking during a hold is forbidden.
 
 mod arrears;
+mod batches;
 mod curve;
 mod cycle;
 mod foretell;
@@ -226,25 +231,59 @@ impl Pace {
         let _turn = lane.gate.lock().await;
         loop {
             let decision = lane.law().decide(self.0.clock.instant(), count);
-            match decision {
-                Decision::Admit(ticket) => {
-                    let lanes = Arc::clone(&self.0);
-                    return Ok(Permit { lanes, budget, count, ticket: Some(ticket), place: None });
-                }
-                Decision::Barred(moment) => {
-                    let clock = &self.0.clock;
-                    let wait = moment.saturating_duration_since(clock.instant());
-                    return Err(Barred::within(clock, wait));
-                }
-                Decision::WaitForAnswer => lane.answered.notified().await,
-                Decision::WaitUntil(moment) => {
-                    tokio::select! {
-                        () = self.0.clock.sleep_until(moment) => {}
-                        () = lane.answered.notified() => {}
-                    }
+            if let Some(permit) = self.heed(budget, decision).await? {
+                return Ok(permit);
+            }
+        }
+    }
+
+    /// Waits for leave to send one batch of as many requests as are `waiting` and fit into it;
+    /// [`Permit::count`] says how many. None if nothing is waiting any more.
+    ///
+    /// # Errors
+    /// [`Barred`], as of [`Pace::admit`].
+    pub async fn admit_batch(
+        &self,
+        budget: Budget,
+        waiting: impl Fn() -> u32,
+    ) -> Result<Option<Permit>, Barred> {
+        let lane = self.0.lane(budget);
+        let _turn = lane.gate.lock().await;
+        loop {
+            let most = waiting();
+            if most == 0 {
+                return Ok(None);
+            }
+            let decision = lane.law().decide_batch(self.0.clock.instant(), most);
+            if let Some(permit) = self.heed(budget, decision).await? {
+                return Ok(Some(permit));
+            }
+        }
+    }
+
+    /// The leave that was given, or the wait until it is worth asking again.
+    async fn heed(&self, budget: Budget, decision: Decision) -> Result<Option<Permit>, Barred> {
+        let lane = self.0.lane(budget);
+        match decision {
+            Decision::Admit(ticket) => {
+                let lanes = Arc::clone(&self.0);
+                let (count, ticket) = (ticket.count(), Some(ticket));
+                return Ok(Some(Permit { lanes, budget, count, ticket, place: None }));
+            }
+            Decision::Barred(moment) => {
+                let clock = &self.0.clock;
+                let wait = moment.saturating_duration_since(clock.instant());
+                return Err(Barred::within(clock, wait));
+            }
+            Decision::WaitForAnswer => lane.answered.notified().await,
+            Decision::WaitUntil(moment) => {
+                tokio::select! {
+                    () = self.0.clock.sleep_until(moment) => {}
+                    () = lane.answered.notified() => {}
                 }
             }
         }
+        Ok(None)
     }
 
     /// Most requests of one budget in flight, as asked for.
@@ -332,6 +371,12 @@ impl Permit {
     #[must_use]
     pub fn budget(&self) -> Budget {
         self.budget
+    }
+
+    /// How many requests may leave with it.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.count
     }
 
     /// Waits for a place on the wire: never more than `--max-in-flight` requests are under way,

@@ -1,21 +1,23 @@
 //! Promises that many idempotent requests become few HTTP calls, and that each is answered.
 //!
-//! Twenty go into one `$batch`; answers come in any order; each inner request is throttled
-//! on its own inside an outer 200 and only those are sent again. Never used for issuing
-//! passes: one lost answer would be twenty lost secrets.
+//! Up to twenty go into one `$batch`, as many as the limiter lets leave at once; answers come
+//! in any order; each inner request is throttled on its own inside an outer 200 and only those
+//! are sent again. Never used for issuing passes: one lost answer would be twenty lost secrets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use zeroize::Zeroizing;
 
 use super::transport::{Method, Response};
 use super::verdict::{self, Refusal, Verdict};
 use super::wire::Inner;
-use super::{Graph, GraphError, Patience, wire};
+use super::{Graph, GraphError, Patience, outage, wire};
 use crate::limits;
-use crate::pace::{Budget, Throttled};
+use crate::pace::{Budget, Permit, Throttled};
 
 /// Batches under way at once; the limiter's window rules beneath this.
 const BATCHES_AT_ONCE: usize = 8;
@@ -23,9 +25,48 @@ const BATCHES_AT_ONCE: usize = 8;
 /// What one inner request came to: the body of a success, or a definite no.
 pub type Answer = Result<Zeroizing<Vec<u8>>, Refusal>;
 
+/// A request that has no answer yet.
+struct Open {
+    index: usize,
+    patience: Patience,
+}
+
+/// The requests that wait for a batch, in the order in which they go.
+struct Queue(Mutex<VecDeque<Open>>);
+
+impl Queue {
+    fn of(count: usize) -> Self {
+        let open = |index| Open { index, patience: Patience::new() };
+        Self(Mutex::new((0..count).map(open).collect()))
+    }
+
+    /// How many would go into one batch.
+    fn waiting(&self) -> u32 {
+        let most = self.open().len().min(limits::REQUESTS_PER_BATCH);
+        u32::try_from(most).unwrap_or(u32::MAX)
+    }
+
+    fn take(&self, most: u32) -> Vec<Open> {
+        let mut open = self.open();
+        let count = open.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        open.drain(..count).collect()
+    }
+
+    /// What was sent goes before what was not.
+    fn put_back(&self, unanswered: Vec<Open>) {
+        let mut open = self.open();
+        unanswered.into_iter().rev().for_each(|one| open.push_front(one));
+    }
+
+    /// Each step leaves it whole, so a panic elsewhere does not spoil it.
+    fn open(&self) -> MutexGuard<'_, VecDeque<Open>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Graph {
-    /// Sends every request, twenty to a call, and repeats what was throttled or lost until
-    /// each has its answer, in the order of the requests.
+    /// Sends every request, up to twenty to a call, and repeats what was throttled or lost
+    /// until each has its answer, in the order of the requests.
     ///
     /// # Errors
     /// [`GraphError::SignIn`], or [`GraphError::Outage`] when patience ends: with losses, or
@@ -35,120 +76,173 @@ impl Graph {
         budget: Budget,
         requests: Vec<Inner>,
     ) -> Result<Vec<Answer>, GraphError> {
-        let chunks: Vec<&[Inner]> = requests.chunks(limits::REQUESTS_PER_BATCH).collect();
-        let answers: Vec<Vec<Answer>> = stream::iter(chunks)
-            .map(|chunk| self.whole_batch(budget, chunk))
-            .buffered(BATCHES_AT_ONCE)
-            .try_collect()
-            .await?;
-        Ok(answers.into_iter().flatten().collect())
-    }
-
-    async fn whole_batch(
-        &self,
-        budget: Budget,
-        requests: &[Inner],
-    ) -> Result<Vec<Answer>, GraphError> {
+        let queue = Queue::of(requests.len());
         let mut answers: Vec<Option<Answer>> = requests.iter().map(|_| None).collect();
-        let mut patience = Patience::new();
+        let mut under_way = FuturesUnordered::new();
         loop {
-            let waiting: Vec<(String, &Inner)> = (0..requests.len())
-                .filter(|index| answers[*index].is_none())
-                .map(|index| (index.to_string(), &requests[index]))
-                .collect();
-            if waiting.is_empty() {
-                return Ok(answers.into_iter().flatten().collect());
+            while under_way.len() < BATCHES_AT_ONCE && queue.waiting() > 0 {
+                under_way.push(self.one_batch(budget, &requests, &queue));
             }
-            let found = self.one_batch(budget, &waiting, &mut patience).await?;
-            for (index, answer) in found {
+            let Some(found) = under_way.next().await else { break };
+            for (index, answer) in found? {
                 if let Some(slot) = answers.get_mut(index) {
                     slot.get_or_insert(answer);
                 }
             }
         }
+        Ok(answers.into_iter().flatten().collect())
     }
 
-    /// One HTTP call. Gives the answers that are final; the others are left for the next.
+    /// One HTTP call with as many of the waiting requests as may leave. Gives the answers that
+    /// are final; the others wait again.
     async fn one_batch(
         &self,
         budget: Budget,
-        waiting: &[(String, &Inner)],
-        patience: &mut Patience,
+        requests: &[Inner],
+        queue: &Queue,
     ) -> Result<Vec<(usize, Answer)>, GraphError> {
-        let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
-        let permit = self.leave(budget, count).await?;
+        let Some(permit) = self.leave_for_batch(budget, queue).await? else {
+            return Ok(Vec::new());
+        };
+        let sent = queue.take(permit.count());
+        if sent.is_empty() {
+            return Ok(Vec::new());
+        }
+        let named: Vec<(String, &Inner)> = sent
+            .iter()
+            .filter_map(|one| Some((one.index.to_string(), requests.get(one.index)?)))
+            .collect();
         let request =
-            Self::request(Method::Post, "/$batch".to_owned(), Some(wire::batch_body(waiting)));
-        let response = match self.exchange(&request).await {
-            Verdict::Done(response) => response,
+            Self::request(Method::Post, "/$batch".to_owned(), Some(wire::batch_body(&named)));
+        let count = u32::try_from(sent.len()).unwrap_or(u32::MAX);
+        match self.exchange(&request).await {
+            Verdict::Done(response) => {
+                let sorted = Sorted::from(&response, sent, &self.clock.now());
+                self.sorted(budget, permit, queue, sorted, response.load).await
+            }
             Verdict::RetryAfter { wait } => {
+                queue.put_back(sent);
                 self.tally.throttled(u64::from(count));
                 permit.answered(0, Some(Throttled { count, retry_after: wait }), None);
                 self.still_hopeful(budget)?;
-                return Ok(Vec::new());
+                Ok(Vec::new())
             }
             Verdict::Refused(refusal) => {
                 permit.answered(count, None, None);
-                return Err(GraphError::Refused { doing: "send a batch of requests", refusal });
+                Err(GraphError::Refused { doing: "send a batch of requests", refusal })
             }
             other => {
                 permit.broken();
-                patience.spend(self, other).await?;
-                return Ok(Vec::new());
+                self.repeat_later(queue, sent, other).await?;
+                Ok(Vec::new())
             }
-        };
-        let sorted = Sorted::from(&response, waiting, &self.clock.now());
-        let throttled = sorted.throttled;
+        }
+    }
+
+    /// Tells the limiter what came back, and lets wait again what has no answer.
+    async fn sorted(
+        &self,
+        budget: Budget,
+        permit: Permit,
+        queue: &Queue,
+        sorted: Sorted,
+        load: Option<f64>,
+    ) -> Result<Vec<(usize, Answer)>, GraphError> {
+        let throttled = u32::try_from(sorted.throttled.len()).unwrap_or(u32::MAX);
+        let others = u32::try_from(sorted.finals.len() + sorted.lost.len()).unwrap_or(u32::MAX);
         self.tally.throttled(u64::from(throttled));
+        queue.put_back(sorted.throttled);
         permit.answered(
-            count.saturating_sub(throttled),
+            others,
             (throttled > 0).then_some(Throttled { count: throttled, retry_after: sorted.wait }),
-            response.load,
+            load,
         );
         if let Some(why) = sorted.sign_in {
             return Err(GraphError::SignIn { why });
         }
         self.still_hopeful(budget)?;
-        if let Some(lost) = sorted.lost {
-            patience.spend(self, Verdict::Unsettled { why: lost, wait: None }).await?;
+        if let Some(why) = sorted.why_lost {
+            self.repeat_later(queue, sorted.lost, Verdict::Unsettled { why, wait: None }).await?;
         }
         Ok(sorted.finals)
+    }
+
+    /// Waits as long as the most often lost of these requests deserves, and lets them wait
+    /// for a batch again.
+    async fn repeat_later(
+        &self,
+        queue: &Queue,
+        mut lost: Vec<Open>,
+        verdict: Verdict,
+    ) -> Result<(), GraphError> {
+        let spent = lost.iter().map(|one| one.patience).max().unwrap_or(Patience::new());
+        let mut patience = spent;
+        patience.spend(self, verdict).await?;
+        for one in &mut lost {
+            one.patience = patience;
+        }
+        queue.put_back(lost);
+        Ok(())
+    }
+
+    /// Leave to send at once; none when nothing is waiting any more.
+    ///
+    /// # Errors
+    /// [`GraphError::Outage`], if Graph wants to be left alone for too long.
+    async fn leave_for_batch(
+        &self,
+        budget: Budget,
+        queue: &Queue,
+    ) -> Result<Option<Permit>, GraphError> {
+        loop {
+            let permit = self.pace.admit_batch(budget, || queue.waiting()).await;
+            let Some(mut permit) = permit.map_err(outage)? else { return Ok(None) };
+            if permit.depart().await {
+                return Ok(Some(permit));
+            }
+        }
     }
 }
 
 /// One outer answer, taken apart.
 struct Sorted {
     finals: Vec<(usize, Answer)>,
-    throttled: u32,
+    throttled: Vec<Open>,
     wait: Option<Duration>,
     sign_in: Option<String>,
-    lost: Option<String>,
+    lost: Vec<Open>,
+    why_lost: Option<String>,
 }
 
 impl Sorted {
-    fn from(response: &Response, waiting: &[(String, &Inner)], now: &jiff::Timestamp) -> Self {
-        let mut sorted =
-            Self { finals: Vec::new(), throttled: 0, wait: None, sign_in: None, lost: None };
+    fn from(response: &Response, sent: Vec<Open>, now: &jiff::Timestamp) -> Self {
+        let mut sorted = Self {
+            finals: Vec::new(),
+            throttled: Vec::new(),
+            wait: None,
+            sign_in: None,
+            lost: Vec::new(),
+            why_lost: None,
+        };
         let Ok(outer) = serde_json::from_slice::<wire::BatchAnswers<'_>>(&response.body) else {
-            sorted.lost = Some("the answer to a batch could not be read".to_owned());
+            sorted.lost = sent;
+            sorted.why_lost = Some("the answer to a batch could not be read".to_owned());
             return sorted;
         };
         let mut by_id: HashMap<&str, &wire::BatchAnswer<'_>> =
             outer.responses.iter().map(|answer| (answer.id.as_ref(), answer)).collect();
-        for (id, _) in waiting {
-            let Some(answer) = by_id.remove(id.as_str()) else {
-                sorted.lost = Some("a batch left a request unanswered".to_owned());
-                continue;
-            };
-            let index = id.parse().unwrap_or(usize::MAX);
-            sorted.sort(index, answer, response, now);
+        for one in sent {
+            match by_id.remove(one.index.to_string().as_str()) {
+                Some(answer) => sorted.sort(one, answer, response, now),
+                None => sorted.lose(one, "a batch left a request unanswered".to_owned()),
+            }
         }
         sorted
     }
 
     fn sort(
         &mut self,
-        index: usize,
+        one: Open,
         answer: &wire::BatchAnswer<'_>,
         outer: &Response,
         now: &jiff::Timestamp,
@@ -163,14 +257,22 @@ impl Sorted {
             body: Zeroizing::new(body),
         };
         match verdict::judge(Ok(inner), *now) {
-            Verdict::Done(inner) => self.finals.push((index, Ok(inner.body))),
-            Verdict::Refused(refusal) => self.finals.push((index, Err(refusal))),
+            Verdict::Done(inner) => self.finals.push((one.index, Ok(inner.body))),
+            Verdict::Refused(refusal) => self.finals.push((one.index, Err(refusal))),
             Verdict::RetryAfter { wait } => {
-                self.throttled += 1;
+                self.throttled.push(one);
                 self.wait = self.wait.max(wait);
             }
-            Verdict::SignIn { why } => self.sign_in = Some(why),
-            Verdict::NotSent { why } | Verdict::Unsettled { why, .. } => self.lost = Some(why),
+            Verdict::SignIn { why } => {
+                self.lost.push(one);
+                self.sign_in = Some(why);
+            }
+            Verdict::NotSent { why } | Verdict::Unsettled { why, .. } => self.lose(one, why),
         }
+    }
+
+    fn lose(&mut self, one: Open, why: String) {
+        self.lost.push(one);
+        self.why_lost = Some(why);
     }
 }

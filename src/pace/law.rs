@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::arrears::Arrears;
+use super::batches::Batches;
 use super::curve::Curve;
 use super::cycle::Cycle;
 use super::lesson::{self, Event, Found, Shape};
@@ -18,8 +19,17 @@ use crate::limits;
 #[must_use = "a place in the window is only given back through its ticket"]
 pub(super) struct Ticket {
     count: u32,
+    /// Nothing else was in flight.
+    alone: bool,
     cycle: u64,
     sent: Instant,
+}
+
+impl Ticket {
+    /// How many requests may leave with it.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
 }
 
 /// Whether requests may leave now.
@@ -57,6 +67,7 @@ pub(super) struct Law {
     fruitless: u32,
     arrears: Arrears,
     shape: Shape,
+    batches: Batches,
     /// The last refusal was put down to catching up. Not two in a row: then the rate is wrong.
     excused: bool,
     eased_at: Option<Instant>,
@@ -139,6 +150,7 @@ impl Law {
             fruitless: 0,
             arrears: Arrears::none(),
             shape: Shape::unknown(),
+            batches: Batches::unknown(),
             excused: false,
             eased_at: None,
             narrowed_at: None,
@@ -179,6 +191,14 @@ impl Law {
         Decision::Admit(self.admit(now, count))
     }
 
+    /// The same for one batch of up to `most` requests; the ticket says how many it may hold.
+    pub(super) fn decide_batch(&mut self, now: Instant, most: u32) -> Decision {
+        // What a hold that is over has taught counts already.
+        self.held_until(now);
+        let count = self.batches.fit(most, self.pace());
+        self.decide(now, count)
+    }
+
     /// What came back: `accepted` requests were answered by anything but a refusal.
     pub(super) fn answered(
         &mut self,
@@ -191,6 +211,12 @@ impl Law {
         self.leave(now, ticket);
         if accepted > 0 {
             self.accepted(now, ticket, accepted);
+        }
+        if ticket.alone {
+            let since = now.checked_sub(limits::BATCH_SPAN).unwrap_or(now);
+            let lately = self.cycle.part(since, now).accepted();
+            let refused = throttled.map_or(0, |throttled| throttled.count);
+            self.batches.answered(accepted, refused, lately);
         }
         if let Some(throttled) = throttled.filter(|throttled| throttled.count > 0) {
             self.refused(now, ticket, throttled);
@@ -367,12 +393,13 @@ impl Law {
         self.bound = false;
         self.last_admitted = now;
         self.arrears.pay(count);
+        let alone = self.in_flight == 0;
         self.in_flight += count;
         self.told.admitted += u64::from(count);
         if let Some(volley) = &mut self.window.volley {
             volley.left = volley.left.saturating_sub(count);
         }
-        Ticket { count, cycle: self.cycle.number(), sent: now }
+        Ticket { count, alone, cycle: self.cycle.number(), sent: now }
     }
 
     /// Books the time since the last admission: waiting for the rate makes it grow, and what

@@ -61,3 +61,22 @@ fn a_wait_that_can_be_borne_is_waited_for_whole() {
     assert_eq!(site.seen(Call::Issue), 13);
     site.assert_whole("after a short wait");
 }
+
+// Case: five of a batch are let through and the others told to wait. Sent again as one batch of
+// fifteen, they would be refused once more, and again.
+#[test]
+fn a_batch_whose_rest_is_refused_becomes_smaller() {
+    let refuse = |faults: Faults, nth| {
+        let retry_after = Some("0.1".to_owned());
+        faults.at(Call::Remove, nth, Fault::Throttled { retry_after })
+    };
+    let site = Site::with(20, |options| options.faults = (6..=20).fold(Faults::default(), refuse));
+    site.run(&[]).exits(0);
+    let before = site.seen(Call::Batch);
+    site.cleanup(&[]).exits(0);
+    assert_eq!(site.live().len(), 0);
+    assert_eq!(site.seen(Call::Remove), 20 + 15, "what was deleted is not deleted again");
+    let (first, by_fives, listed) = (1, 3, 1);
+    let batches = site.seen(Call::Batch) - before;
+    assert!(batches >= first + by_fives + listed, "{batches} batches");
+}
