@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tapwave::clock::Clock;
-use tapwave::graph::{Deletion, Graph};
+use tapwave::graph::{Deletion, Graph, GraphError};
 use tapwave::ids::{MethodId, UserId};
+use tapwave::limits;
 use tapwave::pace::{Pace, PaceOptions};
-use tapwave::rehearsal::options::{Call, Latency, Limit, RetryAfter, Throttle};
+use tapwave::rehearsal::options::{
+    Call, Chance, Fault, Faults, Latency, Limit, RetryAfter, Throttle,
+};
 use tapwave::rehearsal::{InMemory, Tenant};
 
 /// What a throttled job came to.
@@ -46,6 +49,7 @@ impl Bench {
         options.latency = Latency::of(Duration::from_millis(50));
         options.throttles.pass_writes = throttle.clone();
         options.throttles.pass_reads = throttle.clone();
+        options.throttles.directory = throttle.clone();
         let clock = Clock::starting_at(epoch);
         let tenant = InMemory::new(tenant, clock.clone());
         let pace = Pace::new(PaceOptions::default(), clock.clone());
@@ -73,6 +77,16 @@ impl Bench {
         }
         let asked = self.tenant.with(|tenant, _| tenant.seen(Call::Look));
         assert_eq!(asked, self.count() + self.graph.throttled(), "what was done is not repeated");
+        self.came(began)
+    }
+
+    async fn managers(&self) -> Came {
+        let began = self.clock.instant();
+        let users: Vec<UserId> = self.passes.iter().map(|(user, _)| *user).collect();
+        let found = self.graph.managers(&users).await.expect("patience");
+        // The first of each ten manages the others.
+        let without = found.iter().filter(|manager| manager.is_none()).count();
+        assert_eq!(without, users.len().div_ceil(10));
         self.came(began)
     }
 
@@ -104,6 +118,28 @@ async fn a_refused_batch_of_reads_becomes_smaller() {
     let came = Bench::new(20, &five_a_second()).list().await;
     assert!(came.took <= Duration::from_secs(45), "{came:?}");
     assert!(came.refused <= 15, "the first batch's, and no other's: {came:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_batch_of_look_ups_becomes_smaller() {
+    let came = Bench::new(20, &five_a_second()).managers().await;
+    assert!(came.took <= Duration::from_secs(45), "{came:?}");
+    assert!(came.refused <= 15, "the first batch's, and no other's: {came:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_that_is_never_answered_ends_the_patience_of_all() {
+    let bench = Bench::new(100, &Throttle::default());
+    let failing = Fault::Failing { status: 503, effect: false, retry_after: None };
+    let always = Chance::new(Call::Look, 1.0, failing).about(["user7@contoso.example"]);
+    bench.tenant.with(|tenant, _| {
+        tenant.options_mut().faults = Faults::default().also(always);
+    });
+    let users: Vec<UserId> = bench.passes.iter().map(|(user, _)| *user).collect();
+    let ended = bench.graph.passes(&users).await;
+    assert!(matches!(ended, Err(GraphError::Outage { .. })), "{:?}", ended.err());
+    let asked = bench.tenant.with(|tenant, _| tenant.seen(Call::Look));
+    assert_eq!(asked, 99 + u64::from(limits::MAX_READ_ATTEMPTS));
 }
 
 /// One limit, and how a job of many deletes fares under it.
