@@ -9,6 +9,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact as spell;
 use serde::{Deserialize, Serialize};
 
 /// How a simulated tenant behaves. The default is kind: no limit, no fault, no latency.
+#[expect(clippy::struct_excessive_bools, reason = "each switches a behaviour of its own")]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -152,10 +153,11 @@ impl Latency {
 
     /// One of them. The dice stay where they are when nothing is left to chance.
     pub(super) fn draw(&self, rng: &mut fastrand::Rng) -> Duration {
-        if self.most <= self.least {
+        let spread = self.most.saturating_sub(self.least);
+        if spread.is_zero() {
             return self.least;
         }
-        self.least + (self.most - self.least).mul_f64(rng.f64())
+        self.least + spread.mul_f64(rng.f64())
     }
 }
 

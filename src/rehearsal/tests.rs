@@ -124,7 +124,7 @@ fn a_list_shows_one_pass_while_another_takes_its_place() {
 
 #[test]
 fn a_lag_left_to_chance_stays_within_its_bounds() {
-    let lag = Latency::up_to(Duration::from_secs(60));
+    let lag = Latency::up_to(Duration::from_mins(1));
     let replication = Replication { unlisted_after_create: lag, ..Replication::default() };
     let mut tenant = tenant(|options| options.replication = replication);
     let mut lags = Vec::new();
