@@ -386,9 +386,9 @@ pub struct ManifestArgs {
 /// `open`.
 #[derive(Debug, Args)]
 pub struct OpenArgs {
-    /// A run's name, its folder, `latest`, or a handoff file
-    #[arg(value_name = "RUN|FILE.age")]
-    pub what: String,
+    /// Handoff files (.age or .tar), folders of them, or runs: a name, a folder, `latest`. Several are merged into one list
+    #[arg(value_name = "RUN|FOLDER|FILE", required = true)]
+    pub what: Vec<String>,
     /// A file with your age identity; - reads it from stdin
     #[arg(short, long = "identity", value_name = "FILE", required = true)]
     pub identities: Vec<PathBuf>,

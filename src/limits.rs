@@ -167,6 +167,11 @@ pub const MAX_RECIPIENTS: usize = 64;
 pub const MAX_RECIPIENT_SETS: usize = 1_000;
 /// Largest age file `open` reads: a million rows of about 200 bytes.
 pub const MAX_HANDOFF_BYTES: u64 = 1024 * 1024 * 1024;
+/// Most entries of a container that `open` reads: as many rows as a wave may have.
+pub const MAX_CONTAINER_ENTRIES: u64 = MAX_ROWS;
+/// Largest container `open` reads: a million rows of 16 KiB, which is a row sealed to the most
+/// recipients. It is read as a stream, so that this bounds time alone.
+pub const MAX_CONTAINER_BYTES: u64 = 16 * 1024 * 1024 * 1024;
 /// How far an unknown key of the settings file may be from a known one to be taken for a
 /// slip of the hand, in edits.
 pub const NEAR_KEY: usize = 3;

@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::ids::Upn;
 use crate::ledger::{Access, Ledger, RegistryError, Standing, State};
 use crate::limits;
-use crate::report::{OpenFailure, Opening, Shape, count, private_file, shown};
+use crate::report::{Doubled, OpenFailure, Opened, Opening, Shape, count, private_file, shown};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
 
 /// Rows whose sealed copy is in the ledger until it is purged.
@@ -26,22 +26,42 @@ const READABLE: [Standing; 4] =
 const IDENTITY: &str = "the identity file that tapwave keygen or age-keygen wrote";
 
 /// What can be opened, for whoever gave what is not there.
-const HANDOFF: &str = "the handoff file, or a run's name as tapwave runs lists it";
+const HANDOFF: &str =
+    "the handoff file, the folder it is in, or a run's name as tapwave runs lists it";
+
+/// What one argument means.
+enum Source {
+    /// An age file or a container.
+    File(PathBuf),
+    Run(Ledger),
+}
 
 pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure> {
     let identities = identities(&args.identities, world)?;
     let only = args.user.as_deref().map(wanted_user).transpose()?;
     let output = args.output.as_deref();
-    let path = Path::new(&args.what);
-    let opening = Opening::begin(shape(args.format, world), only.clone(), output)?;
-    let (rows, see) = if path.is_file() {
-        let all = typed::open_file(path, &args.identities);
-        (file(path, opening, &identities)?, all)
-    } else {
-        let ledger = ledger(args, world).await?;
-        let rows = run(&ledger, opening, &identities, world).await?;
-        (rows, world.typed(ledger.folder()).status())
-    };
+    let mut opening = Opening::begin(shape(args.format, world), only.clone(), output)?;
+    // Before anything is printed: a name that was mistyped must not follow half a table.
+    let mut sources = Vec::new();
+    for what in &args.what {
+        sources.extend(sources_of(what, world).await?);
+    }
+    if sources.len() > 1 {
+        opening = opening.merging();
+    }
+    for source in &sources {
+        match source {
+            Source::File(path) => file(path, &mut opening, &identities)?,
+            Source::Run(ledger) => run(ledger, &mut opening, &identities, world).await?,
+        }
+    }
+    let Opened { rows, doubled } = opening.finish()?;
+    if let Some(Doubled { first, people }) = doubled {
+        let who = count(people, "person has", "people have");
+        world.report.warn(format_args!(
+            "{who} more than one pass here ({first} is the first): of each, the one issued last is the one that works"
+        ));
+    }
     if let Some(path) = output {
         let rows = count(rows, "pass", "passes");
         world.report.say(format_args!("{rows} written to {}, for you alone", path.display()));
@@ -49,40 +69,56 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     match only {
         Some(upn) if rows == 0 => {
             let what = format!("there is no pass for {upn} that this identity opens");
+            let see = match &sources[..] {
+                [Source::Run(ledger)] => world.typed(ledger.folder()).status(),
+                _ => typed::open_files(&args.what, &args.identities),
+            };
             Err(Failure::new(Exit::Usage, what, &[&format!("{see} shows every row")]))
         }
         _ => Ok(Exit::Done),
     }
 }
 
-/// The run that is meant. Where nothing is, a file may have been meant as well.
-async fn ledger(args: &OpenArgs, world: &World) -> Result<Ledger, Failure> {
-    let path = Path::new(&args.what);
-    let folder = world.registry()?.locate(&args.what).map_err(|error| match error {
+/// What an argument names: a file, a run, or a folder with files.
+async fn sources_of(what: &str, world: &World) -> Result<Vec<Source>, Failure> {
+    let path = Path::new(what);
+    if path.is_file() {
+        return Ok(vec![Source::File(path.to_owned())]);
+    }
+    let folder = world.registry()?.locate(what).map_err(|error| match error {
         RegistryError::NothingThere(_) => {
             // In the system's own words, if it still has them.
             let gone = path.metadata().err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
             Failure::unread(path, &gone, HANDOFF)
         }
-        found => or_a_file_of_it(found.into(), path, args),
+        found => found.into(),
     })?;
-    let ledger = Ledger::open(&folder, Access::Read, world.clock.clone()).await;
-    ledger.map_err(|error| or_a_file_of_it(error.into(), path, args))
+    if !folder.holds_run() {
+        // By the name that was typed where that leads there, since errors tell it.
+        let folder = if path.is_dir() { path } else { folder.path() };
+        let files = files_in(folder)?;
+        if !files.is_empty() {
+            return Ok(files.into_iter().map(Source::File).collect());
+        }
+    }
+    let ledger = Ledger::open(&folder, Access::Read, world.clock.clone()).await?;
+    Ok(vec![Source::Run(ledger)])
 }
 
-/// A folder that is no run may hold handoff files all the same.
-fn or_a_file_of_it(mut failure: Failure, folder: &Path, args: &OpenArgs) -> Failure {
-    let entries = folder.read_dir().into_iter().flatten().filter_map(Result::ok);
-    let files = entries.map(|entry| folder.join(entry.file_name()));
-    let handoff = files.filter(|path| path.extension().is_some_and(|it| it == "age")).min();
-    if let Some(file) = handoff {
-        let open = typed::open_file(&file, &args.identities);
-        failure
-            .told
-            .hints
-            .push(format!("a folder of handoff files is opened file by file: {open}"));
+/// The age files and containers of a folder, by name. What of that name is no file is an error
+/// when its turn comes.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let unread = |error: io::Error| Failure::unread(folder, &error, "a folder of handoff files");
+    let mut files = Vec::new();
+    for entry in folder.read_dir().map_err(unread)? {
+        let path = entry.map_err(unread)?.path();
+        let extension = path.extension().map(|it| it.to_string_lossy().to_lowercase());
+        if extension.is_some_and(|it| it == "age" || it == "tar") {
+            files.push(path);
+        }
     }
-    failure
+    files.sort();
+    Ok(files)
 }
 
 /// `--json` promises JSON from every command; a format that was named wins.
@@ -100,11 +136,13 @@ fn wanted_user(text: &str) -> Result<Upn, Failure> {
     })
 }
 
-fn file(path: &Path, mut opening: Opening, identities: &Identities) -> Result<u64, Failure> {
-    let file =
-        File::open(path).map_err(|error| Failure::unread(path, &error, "the handoff file"))?;
-    opening.file(path, file, identities)?;
-    Ok(opening.finish()?)
+fn file(path: &Path, opening: &mut Opening, identities: &Identities) -> Result<(), Failure> {
+    let unread = |error| Failure::unread(path, &error, "the handoff file");
+    // A pipe would be waited for, and a folder is not read.
+    if !path.metadata().map_err(unread)?.is_file() {
+        return Err(unread(io::Error::other("it is no file")));
+    }
+    Ok(opening.file(path, File::open(path).map_err(unread)?, identities)?)
 }
 
 /// Every sealed row of a run that the identities open. A row for somebody else is passed
@@ -112,10 +150,10 @@ fn file(path: &Path, mut opening: Opening, identities: &Identities) -> Result<u6
 /// is in no handoff: its pass may be dead.
 async fn run(
     ledger: &Ledger,
-    mut opening: Opening,
+    opening: &mut Opening,
     identities: &Identities,
     world: &World,
-) -> Result<u64, Failure> {
+) -> Result<(), Failure> {
     if ledger.purged().await?.is_some() {
         let what = "the sealed copies of this run were purged by its cleanup";
         return Err(Failure::new(
@@ -162,7 +200,7 @@ async fn run(
         let status = world.typed(ledger.folder()).status();
         world.report.say(format_args!("no pass of this run is sealed; {status} shows every row"));
     }
-    Ok(opening.finish()?)
+    Ok(())
 }
 
 pub(super) fn identities(paths: &[PathBuf], world: &World) -> Result<Identities, Failure> {

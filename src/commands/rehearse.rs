@@ -33,7 +33,7 @@ use crate::roster::{Defaults, Found, Roster};
 use crate::run::intake::{IntakeError, Others, RunAbout};
 use crate::run::{Session, Summary, issuing, tidy};
 use crate::settings::Settings;
-use crate::vault::{Identities, NewIdentity, NoPrompts, Prompts, keygen, open};
+use crate::vault::{Handoff, Identities, NewIdentity, NoPrompts, Prompts, keygen};
 
 /// What a call to Graph takes, near enough.
 const LATENCY: Latency =
@@ -269,11 +269,11 @@ fn prove_readable(
     for path in handoffs {
         let file =
             File::open(path).map_err(|error| Failure::unread(path, &error, "the handoff file"))?;
-        let opened = open(file, &identities, |row| {
+        let opened = Handoff::of(file)?.open(&identities, |row| {
             read.insert(row.method_id().to_owned());
             Ok::<(), std::convert::Infallible>(())
         });
-        opened.map_err(|error| Failure::new(Exit::Unexpected, error, &[]))?;
+        opened.map_err(|error| Failure::new(Exit::Unexpected, error.why, &[]))?;
     }
     let live: HashSet<String> =
         tenant.with(|tenant, _| tenant.passes().map(|(_, _, pass)| pass.method.clone()).collect());

@@ -143,9 +143,10 @@ pub(super) fn options_of_no_run(common: &Common) -> String {
     words.0
 }
 
-/// The command that opens a file with these identities.
-pub(super) fn open_file(path: &Path, identities: &[PathBuf]) -> String {
-    format!("tapwave open {}{}", file(path), self::identities(identities))
+/// The command that opens these files, folders and runs with these identities.
+pub(super) fn open_files(what: &[String], identities: &[PathBuf]) -> String {
+    let words: Vec<String> = what.iter().map(|one| file(Path::new(one))).collect();
+    format!("tapwave open {}{}", words.join(" "), self::identities(identities))
 }
 
 /// Identity files as they are typed; each begins with a blank.

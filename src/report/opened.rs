@@ -2,6 +2,8 @@
 //!
 //! The only place that prints codes, and only what somebody's identity opened.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,7 +14,10 @@ use jiff::Timestamp;
 use super::tables::printed;
 use crate::cli::OpenFormat;
 use crate::ids::Upn;
-use crate::vault::{Format, Identities, OpenError, OpenedRow, RowWriter, Separator, open};
+use crate::shown::escaped;
+use crate::vault::{
+    Format, Handoff, Identities, OpenError, OpenedRow, RowWriter, Separator, Unopened,
+};
 
 /// How opened rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +58,10 @@ pub enum OpenFailure {
     #[error("failed to write to stdout: {0}")]
     Stdout(#[source] io::Error),
     /// The file to open.
-    #[error("{path}: {source}")]
+    #[error("{file}: {source}")]
     Open {
-        /// The file.
-        path: PathBuf,
+        /// The file, and what in it if it is a container.
+        file: String,
         /// What is wrong.
         source: OpenError<io::Error>,
     },
@@ -70,6 +75,8 @@ pub struct Opening {
     only: Option<Upn>,
     output: Option<PathBuf>,
     sink: Option<Sink>,
+    /// What was listed so far, once there may be something twice.
+    merged: Option<Merged>,
     /// The output is ours and not whole.
     begun: bool,
     rows: u64,
@@ -98,12 +105,20 @@ impl Opening {
             only,
             output: output.map(Path::to_owned),
             sink: None,
+            merged: None,
             begun: false,
             rows: 0,
         })
     }
 
-    /// Opens one age file and prints its rows.
+    /// Lists once what several files hold alike.
+    #[must_use]
+    pub fn merging(mut self) -> Self {
+        self.merged = Some(Merged::default());
+        self
+    }
+
+    /// Opens one age file or container and prints its rows.
     ///
     /// # Errors
     /// [`OpenFailure`]
@@ -113,10 +128,20 @@ impl Opening {
         reader: impl io::Read,
         identities: &Identities,
     ) -> Result<(), OpenFailure> {
-        open(reader, identities, |row| self.row(row)).map_err(|source| match source {
+        let file = |entry: Option<String>| match entry {
+            Some(entry) => format!("{}: {entry}", name.display()),
+            None => name.display().to_string(),
+        };
+        let unread = |error| OpenFailure::Open { file: file(None), source: OpenError::Read(error) };
+        let handoff = Handoff::of(reader).map_err(unread)?;
+        if handoff.is_container() {
+            self.merged.get_or_insert_default();
+        }
+        let opened = handoff.open(identities, |row| self.row(row));
+        opened.map_err(|Unopened { entry, why }| match why {
             // It is not this file that cannot be used, but the one that is written.
             OpenError::Stopped(source) => unwritten(self.output.as_deref(), source),
-            source => OpenFailure::Open { path: name.to_owned(), source },
+            source => OpenFailure::Open { file: file(entry), source },
         })
     }
 
@@ -125,14 +150,15 @@ impl Opening {
     ///
     /// # Errors
     /// [`OpenFailure`]
-    pub fn finish(mut self) -> Result<u64, OpenFailure> {
+    pub fn finish(mut self) -> Result<Opened, OpenFailure> {
+        let doubled = self.merged.take().and_then(Merged::doubled);
         if self.only.is_some() && self.rows == 0 {
-            return Ok(0);
+            return Ok(Opened { rows: 0, doubled });
         }
         let ended = self.end();
         ended.map_err(|error| unwritten(self.output.as_deref(), error))?;
         self.begun = false;
-        Ok(self.rows)
+        Ok(Opened { rows: self.rows, doubled })
     }
 
     fn end(&mut self) -> io::Result<()> {
@@ -159,6 +185,9 @@ impl Opening {
         if self.only.as_ref().is_some_and(|upn| !row.is_for(upn)) {
             return Ok(());
         }
+        if self.merged.as_mut().is_some_and(|merged| !merged.is_new(row)) {
+            return Ok(());
+        }
         self.rows += 1;
         match self.sink()? {
             Sink::Table(table, _) => {
@@ -171,6 +200,63 @@ impl Opening {
             }
             Sink::Format(writer) => writer.row(row),
         }
+    }
+}
+
+/// What was printed.
+#[derive(Debug)]
+pub struct Opened {
+    /// Rows.
+    pub rows: u64,
+    /// People with several rows that differ.
+    pub doubled: Option<Doubled>,
+}
+
+/// People who have more than one pass in what was opened: one of them was issued in place of the
+/// others.
+#[derive(Debug)]
+pub struct Doubled {
+    /// The first of them, as may be shown.
+    pub first: String,
+    /// How many they are.
+    pub people: u64,
+}
+
+/// What several files hold together. It knows rows by their fingerprints alone.
+#[derive(Default)]
+struct Merged {
+    /// Each person's first row.
+    first: HashMap<[u8; 16], [u8; 16]>,
+    /// All other rows, which are few.
+    more: HashSet<[u8; 16]>,
+    /// Whose those are.
+    people: HashSet<[u8; 16]>,
+    /// The first of them.
+    named: Option<String>,
+}
+
+impl Merged {
+    /// Whether no row like this was seen; it counts as seen now.
+    fn is_new(&mut self, row: &OpenedRow) -> bool {
+        let print = row.fingerprint();
+        match self.first.entry(print.person) {
+            Entry::Vacant(place) => {
+                place.insert(print.row);
+                return true;
+            }
+            Entry::Occupied(first) if *first.get() == print.row => return false,
+            Entry::Occupied(_) => {}
+        }
+        let is_new = self.more.insert(print.row);
+        if is_new && self.people.insert(print.person) {
+            self.named.get_or_insert_with(|| escaped(row.user_principal_name()));
+        }
+        is_new
+    }
+
+    fn doubled(self) -> Option<Doubled> {
+        let people = self.people.len() as u64;
+        self.named.map(|first| Doubled { first, people })
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use super::second_look::{Looked, Looking, SecondLook};
 use super::source::Source;
 use crate::clock::{later, span};
 use crate::effect::{Obstacle, ObstacleKind};
-use crate::ids::{Line, Upn};
-use crate::ledger::{Channel, Event, Ledger, LedgerError, RowRecord, Standing, State};
+use crate::ids::Line;
+use crate::ledger::{Channel, Event, Ledger, LedgerError, RowRecord, Standing, State, Unhanded};
 use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
@@ -33,7 +33,7 @@ use crate::stages::issue::settle::Settled;
 use crate::stages::issue::{Attempt, Desk, Halt, waiting};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
 use crate::stages::{Drain, DrainSwitch};
-use crate::vault::{self, Ciphertext, RecipientSet, Spool};
+use crate::vault::{self, Ciphertext, Container, HandoffError, RecipientSet, Spool};
 
 /// How issuing ended.
 #[derive(Debug)]
@@ -272,6 +272,8 @@ impl<'a> Floor<'a> {
         looking: Looking<'a>,
     ) -> Result<Self, IssuingError> {
         let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
+        // We hold the lock: what is unfinished there is of a process that died.
+        vault::remove_unfinished(&folder).map_err(HandoverError::from)?;
         let spool = Spool::create(&folder).map_err(HandoverError::from)?;
         let (stop, drain) = Drain::new();
         let desk = Desk { drain, ..desk(ledger, session) };
@@ -957,8 +959,8 @@ pub(super) async fn all_rows(
     }
 }
 
-/// Writes the handoff files of this process, and lays rows that no finished handoff holds
-/// beside them.
+/// Writes the handoff files of this process, and containers of the rows that no finished
+/// handoff holds.
 async fn hand_over(
     ledger: &Ledger,
     vault: Vault,
@@ -969,59 +971,77 @@ async fn hand_over(
     let (sets, spool) = vault.into_parts();
     let labels: Vec<String> = sets.iter().map(|set| set.label().to_owned()).collect();
     let target = folder.clone();
-    let writing = tokio::task::spawn_blocking(move || {
+    let (files, ended) = blocking(move || {
         let mut files = Vec::new();
         let ended = spool.finish(&sets, &target, |file| files.push(file));
         (files, ended)
-    });
-    let (files, ended) = match writing.await {
-        Ok(written) => written,
-        // A defect that left no handoff must not end as if there were one.
-        Err(died) => std::panic::resume_unwind(died.into_panic()),
-    };
+    })
+    .await;
     for file in files {
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        ledger.handed_off(name, digest_of(&file.path).await?, file.lines).await?;
+        ledger.handed_off(name_of(&file.path), digest_of(&file.path).await?, file.lines).await?;
         handoffs.push(file.path);
     }
     ended?;
-    let mut after = None;
-    loop {
-        let rows = ledger.rows_without_handoff(after, limits::ROWS_PER_READ).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = Some(last.line);
-        for unhanded in rows.into_iter().filter(|row| !kept_out.contains(&row.line)) {
-            let label = labels.get(unhanded.set as usize).map_or("passes", String::as_str);
-            handoffs.extend(lay_beside(ledger, &folder, label, unhanded.line).await?);
+    hand_over_rest(ledger, &folder, &labels, kept_out, handoffs).await
+}
+
+/// Writes what only the ledger holds, because an earlier process sealed it, into one container
+/// for each set of recipients.
+async fn hand_over_rest(
+    ledger: &Ledger,
+    folder: &Path,
+    labels: &[String],
+    kept_out: &HashSet<Line>,
+    handoffs: &mut Vec<PathBuf>,
+) -> Result<(), HandoverError> {
+    let mut rest = all_unhanded(ledger).await?;
+    rest.retain(|row| !kept_out.contains(&row.line));
+    rest.sort_unstable_by_key(|row| (row.set, row.line));
+    for rows in rest.chunk_by(|one, two| one.set == two.set) {
+        let set = rows[0].set;
+        let label = labels.get(set as usize).ok_or(HandoffError::NoSet { set })?.clone();
+        let mut container = Container::create(folder)?;
+        for Unhanded { line, .. } in rows.iter().copied() {
+            let sealed = ledger.ciphertext(line).await?.ok_or(HandoffError::Gone { line })?;
+            container.add(line, &Ciphertext::restored(sealed)?)?;
         }
+        let path = blocking(move || container.finish(&label)).await?;
+        let lines = rows.iter().map(|row| row.line).collect();
+        ledger.handed_off(name_of(&path), digest_of(&path).await?, lines).await?;
+        handoffs.push(path);
+    }
+    Ok(())
+}
+
+/// Which rows no finished handoff holds: 16 bytes for each, as the spool has 24.
+async fn all_unhanded(ledger: &Ledger) -> Result<Vec<Unhanded>, LedgerError> {
+    let mut all: Vec<Unhanded> = Vec::new();
+    loop {
+        let after = all.last().map(|row| row.line);
+        let rows = ledger.rows_without_handoff(after, limits::ROWS_PER_READ).await?;
+        if rows.is_empty() {
+            return Ok(all);
+        }
+        all.extend(rows);
     }
 }
 
 /// What cleanup knows the file by.
-async fn digest_of(path: &std::path::Path) -> Result<String, HandoverError> {
+async fn digest_of(path: &Path) -> Result<String, HandoverError> {
     let (read, place) = (path.to_owned(), path.to_owned());
-    let digest = tokio::task::spawn_blocking(move || super::tidy::digest(&read)).await;
-    match digest {
-        Ok(digest) => {
-            digest.map_err(|source| LedgerError::Io { doing: "read", path: place, source }.into())
-        }
+    let digest = blocking(move || super::tidy::digest(&read)).await;
+    digest.map_err(|source| LedgerError::Io { doing: "read", path: place, source }.into())
+}
+
+/// Does what waits for the disk beside the other tasks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // A defect that left no handoff must not end as if there were one.
         Err(died) => std::panic::resume_unwind(died.into_panic()),
     }
 }
 
-async fn lay_beside(
-    ledger: &Ledger,
-    folder: &std::path::Path,
-    label: &str,
-    line: Line,
-) -> Result<Option<PathBuf>, HandoverError> {
-    let (Some(row), Some(bytes)) = (ledger.row(line).await?, ledger.ciphertext(line).await?) else {
-        return Ok(None);
-    };
-    let Ok(upn) = row.upn.parse::<Upn>() else { return Ok(None) };
-    let sealed = Ciphertext::restored(bytes)?;
-    let path = vault::lay_single(folder, label, line, &upn, &sealed)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    ledger.handed_off(name, digest_of(&path).await?, vec![line]).await?;
-    Ok(Some(path))
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

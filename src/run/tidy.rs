@@ -24,6 +24,7 @@ use crate::roster::{self, Found, Roster};
 use crate::stages::cleanup::{self, Cleaned, Doubt, Fate};
 use crate::stages::issue::Halt;
 use crate::stages::issue::settle::quiet_from;
+use crate::vault;
 
 /// What a cleanup came to.
 #[derive(Debug, Default)]
@@ -110,6 +111,10 @@ pub async fn run(
 ) -> Result<Tidied, TidyError> {
     let was_closed = ledger.closed().await?.is_some();
     ledger.close().await?;
+    if let Ok(folder) = ledger.folder().handoff() {
+        // Nobody waits for it; that it cannot be removed must not keep a pass alive.
+        let _ = vault::remove_unfinished(&folder);
+    }
     let desk = desk(ledger, session);
     for row in all_rows(ledger, &[Standing::Intent]).await? {
         desk.mark_lost(&row).await?;

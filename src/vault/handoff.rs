@@ -10,12 +10,17 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::entry::{Ciphertext, Spooled, header};
+use super::entry::{Spooled, header};
 use super::fleeting::FleetingKey;
 use super::opened::{OpenedRow, first_row};
 use super::recipients::{self, RecipientSet, one_line};
-use crate::ids::{Line, Upn};
+use crate::ids::Line;
 use crate::limits;
+
+/// How the name of a file that is not whole yet begins and ends.
+const UNFINISHED: &str = ".unfinished-";
+/// See [`UNFINISHED`].
+const UNFINISHED_END: &str = ".tmp";
 
 /// Gathers this process's rows for the handoff files.
 ///
@@ -74,6 +79,12 @@ pub enum HandoffError {
         "failed to read line {line} back from the handoff's spool, which has changed on disk; resume the run to lay the row down from the ledger"
     )]
     Spoiled {
+        /// The row's line.
+        line: Line,
+    },
+    /// A row that is to be laid down is gone from the ledger.
+    #[error("failed to write line {line} to the handoff: its sealed copy is gone from the ledger")]
+    Gone {
         /// The row's line.
         line: Line,
     },
@@ -193,7 +204,7 @@ impl Spool {
             let to = sets.get(set as usize).ok_or(HandoffError::NoSet { set })?.borrow();
             let draft = Draft::new(folder)?;
             write_rows(draft.file(), &mut kept.file, &self.key, to, rows, folder)?;
-            let path = draft.publish(&safe_name(to.label()), &mut names)?;
+            let path = draft.publish(&safe_name(to.label()), "age", &mut names)?;
             let lines = rows.iter().map(|place| Line(place.line)).collect();
             written(HandoffFile { path, set, lines });
         }
@@ -207,29 +218,22 @@ impl Spool {
     }
 }
 
-/// Lays one row's ciphertext from the ledger beside the handoff files, as
-/// `LABEL-row-LINE-UPN.age`. Doing so again with the same bytes gives the same file.
+/// Removes what a process that died while it wrote a handoff file left of it. Only for whoever
+/// holds the run's lock: what another process is writing looks the same.
 ///
 /// # Errors
-/// The file cannot be written.
-pub fn lay_single(
-    folder: &Path,
-    label: &str,
-    line: Line,
-    upn: &Upn,
-    sealed: &Ciphertext,
-) -> Result<PathBuf, HandoffError> {
-    let stem = format!("{}-row-{line}-{}", safe_name(label), safe_name(upn.as_str()));
-    let first = folder.join(format!("{stem}.age"));
-    if fs::read(&first).is_ok_and(|there| there == sealed.as_bytes()) {
-        return Ok(first);
+/// The folder cannot be read, or a file not removed.
+pub fn remove_unfinished(folder: &Path) -> Result<(), HandoffError> {
+    for entry in fs::read_dir(folder).map_err(unwritten(folder))? {
+        let entry = entry.map_err(unwritten(folder))?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && name.starts_with(UNFINISHED) && name.ends_with(UNFINISHED_END) {
+            fs::remove_file(entry.path()).map_err(unwritten(folder))?;
+        }
     }
-    // Single rows can be many; a listing of the folder for each would be slow, and the line
-    // keeps their names apart.
-    let mut names = Names::default();
-    let draft = Draft::new(folder)?;
-    draft.file().write_all(sealed.as_bytes()).map_err(unwritten(folder))?;
-    draft.publish(&stem, &mut names)
+    Ok(())
 }
 
 /// By set and line; of two passes for one line, the later.
@@ -294,44 +298,53 @@ fn copy_wiping(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
 }
 
 /// A file under a temporary name, which goes away unless it is published.
-struct Draft<'a> {
+pub(super) struct Draft {
     file: tempfile::NamedTempFile,
-    folder: &'a Path,
+    folder: PathBuf,
 }
 
-impl<'a> Draft<'a> {
-    fn new(folder: &'a Path) -> Result<Self, HandoffError> {
+impl Draft {
+    pub(super) fn new(folder: &Path) -> Result<Self, HandoffError> {
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".unfinished-").suffix(".tmp");
+        builder.prefix(UNFINISHED).suffix(UNFINISHED_END);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             builder.permissions(fs::Permissions::from_mode(0o600));
         }
         let file = builder.tempfile_in(folder).map_err(unwritten(folder))?;
-        Ok(Self { file, folder })
+        Ok(Self { file, folder: folder.to_owned() })
     }
 
-    fn file(&self) -> &File {
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn file(&self) -> &File {
         self.file.as_file()
     }
 
     /// Makes the file durable, then gives it the first name that is free.
-    fn publish(self, stem: &str, names: &mut Names) -> Result<PathBuf, HandoffError> {
+    pub(super) fn publish(
+        self,
+        stem: &str,
+        extension: &str,
+        names: &mut Names,
+    ) -> Result<PathBuf, HandoffError> {
         let Self { mut file, folder } = self;
-        file.as_file().sync_all().map_err(unwritten(folder))?;
+        file.as_file().sync_all().map_err(unwritten(&folder))?;
         loop {
-            let name = names.free(stem);
+            let name = names.free(stem, extension);
             let path = folder.join(&name);
             match file.persist_noclobber(&path) {
                 Ok(_) => {
-                    sync_folder(folder).map_err(unwritten(folder))?;
+                    sync_folder(&folder).map_err(unwritten(&folder))?;
                     return Ok(path);
                 }
                 Err(refused) if refused.error.kind() == io::ErrorKind::AlreadyExists => {
                     file = refused.file;
                 }
-                Err(refused) => return Err(unwritten(folder)(refused.error)),
+                Err(refused) => return Err(unwritten(&folder)(refused.error)),
             }
         }
     }
@@ -339,11 +352,10 @@ impl<'a> Draft<'a> {
 
 /// The names in a folder, folded to lower case: a folder copied to Windows must not have two
 /// files become one.
-#[derive(Default)]
-struct Names(HashSet<String>);
+pub(super) struct Names(HashSet<String>);
 
 impl Names {
-    fn of(folder: &Path) -> Result<Self, HandoffError> {
+    pub(super) fn of(folder: &Path) -> Result<Self, HandoffError> {
         let mut names = HashSet::new();
         for entry in fs::read_dir(folder).map_err(unwritten(folder))? {
             let entry = entry.map_err(unwritten(folder))?;
@@ -352,15 +364,27 @@ impl Names {
         Ok(Self(names))
     }
 
-    /// The first of `STEM.age`, `STEM-2.age`, … that was not seen yet; it counts as seen now.
-    fn free(&mut self, stem: &str) -> String {
-        let mut name = format!("{stem}.age");
-        let mut part = 2_u64;
-        while !self.0.insert(name.to_lowercase()) {
-            name = format!("{stem}-{part}.age");
+    /// The first of `STEM.age`, `STEM-2.age`, … that was not seen yet, for the extension `age`;
+    /// it counts as seen now.
+    fn free(&mut self, stem: &str, extension: &str) -> String {
+        let mut part = 1;
+        while !self.0.insert(numbered(stem, part, extension).to_lowercase()) {
             part += 1;
         }
-        name
+        numbered(stem, part, extension)
+    }
+
+    /// Those of the same names that were seen, up to the first that was not.
+    pub(super) fn taken(&self, stem: &str, extension: &str) -> impl Iterator<Item = String> {
+        let names = (1..).map(move |part| numbered(stem, part, extension));
+        names.take_while(|name| self.0.contains(&name.to_lowercase()))
+    }
+}
+
+fn numbered(stem: &str, part: u64, extension: &str) -> String {
+    match part {
+        1 => format!("{stem}.{extension}"),
+        _ => format!("{stem}-{part}.{extension}"),
     }
 }
 
@@ -368,7 +392,7 @@ impl Names {
 ///
 /// Windows refuses `<>:"/\|?*`, a dot or a space at the end, and the names of its old
 /// devices, with any extension (learn.microsoft.com, "Naming Files, Paths, and Namespaces").
-fn safe_name(label: &str) -> String {
+pub(super) fn safe_name(label: &str) -> String {
     let mut name = String::with_capacity(label.len());
     for c in label.chars() {
         let safe = c.is_alphanumeric() || matches!(c, '_' | '.' | '@' | '+' | '-');
@@ -408,7 +432,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn unwritten(folder: &Path) -> impl Fn(io::Error) -> HandoffError + '_ {
+pub(super) fn unwritten(folder: &Path) -> impl Fn(io::Error) -> HandoffError + '_ {
     move |source| HandoffError::Write { folder: folder.to_owned(), source }
 }
 
@@ -542,24 +566,6 @@ mod tests {
         let files = finished(spool, &[all], folder.path());
         let mode = fs::metadata(&files[0].path).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-    }
-
-    #[test]
-    fn a_single_row_is_laid_down_once() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (all, identity) = set("all");
-        let upn: Upn = "ada@contoso.example".parse().expect("a UPN");
-        let sealed = all.seal(entry(upn.as_str(), None, "code")).expect("sealed");
-        let other = all.seal(entry(upn.as_str(), None, "other")).expect("sealed");
-        let lay = |sealed| lay_single(folder.path(), "all", Line(7), &upn, sealed).expect("laid");
-        let path = lay(&sealed);
-        assert_eq!(path, lay(&sealed));
-        assert_eq!(codes(&path, &identity), ["code"]);
-        assert_eq!(codes(&lay(&other), &identity), ["other"]);
-        assert_eq!(
-            listing(folder.path()),
-            ["all-row-7-ada@contoso.example-2.age", "all-row-7-ada@contoso.example.age"]
-        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 
 use jiff::Timestamp;
+use sha2::{Digest, Sha256};
 
 use super::COLUMNS;
 use super::identities::Identities;
@@ -25,6 +26,20 @@ pub(super) const ARMOR_START: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE-----";
 pub struct OpenedRow {
     text: Wiped,
     ends: Vec<usize>,
+}
+
+/// See [`OpenedRow::fingerprint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    /// Equal for the same person, in whatever case the name is written.
+    pub(crate) person: [u8; 16],
+    /// Equal for rows that are equal in every field.
+    pub(crate) row: [u8; 16],
+}
+
+/// Half of a digest: enough that nobody finds two alike.
+fn half(digest: &[u8; 32]) -> [u8; 16] {
+    std::array::from_fn(|at| digest[at])
 }
 
 /// Why a file could not be opened, or not to its end.
@@ -57,6 +72,18 @@ pub enum OpenError<E> {
     /// A plugin failed.
     #[error("failed to open the file: {0}; check the identity and its plugin")]
     Plugin(String),
+    /// An entry of a container is none that tapwave writes.
+    #[error(
+        "failed to open the container: this is {kind} and no age file; unpack it with tar to see what it is"
+    )]
+    NotAFile {
+        /// With its article.
+        kind: &'static str,
+    },
+    /// It is over [`limits::MAX_CONTAINER_ENTRIES`] or [`limits::MAX_CONTAINER_BYTES`], or a
+    /// file in it over [`limits::MAX_HANDOFF_BYTES`].
+    #[error("failed to open the container: it has more than {entries} files or is larger than {bytes} bytes, which none of tapwave is; unpack it with tar and open its files", entries = limits::MAX_CONTAINER_ENTRIES, bytes = limits::MAX_CONTAINER_BYTES)]
+    ContainerTooLarge,
     /// It was decrypted and holds something else.
     #[error(
         "failed to open the file: it was decrypted, but it is no handoff of tapwave (line {line} is not as a handoff has it); decrypt it with age to see what it is"
@@ -83,7 +110,7 @@ pub fn open<E>(
     identities: &Identities,
     mut each: impl FnMut(&OpenedRow) -> Result<(), E>,
 ) -> Result<(), OpenError<E>> {
-    let mut input = BufReader::new(Bounded { inner: reader, left: limits::MAX_HANDOFF_BYTES });
+    let mut input = BufReader::new(Bounded::new(reader, limits::MAX_HANDOFF_BYTES));
     if !looks_like_age(&mut input).map_err(unread)? {
         return Err(OpenError::NotAge);
     }
@@ -156,6 +183,18 @@ impl OpenedRow {
     #[must_use]
     pub fn is_for(&self, upn: &Upn) -> bool {
         self.user_principal_name().to_lowercase() == upn.key()
+    }
+
+    /// What tells this row from others, without what it says.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        let mut whole = Sha256::new();
+        for column in 0..COLUMNS.len() {
+            let field = self.at(column);
+            whole.update((field.len() as u64).to_le_bytes());
+            whole.update(field);
+        }
+        let person = Sha256::digest(self.user_principal_name().to_lowercase());
+        Fingerprint { person: half(&person.into()), row: half(&whole.finalize().into()) }
     }
 
     /// The code, for this room alone.
@@ -302,9 +341,15 @@ impl<R: Read> Rows<R> {
 }
 
 /// Fails with [`io::ErrorKind::FileTooLarge`] when more is there than may be.
-struct Bounded<R> {
+pub(super) struct Bounded<R> {
     inner: R,
     left: u64,
+}
+
+impl<R> Bounded<R> {
+    pub(super) const fn new(inner: R, most: u64) -> Self {
+        Self { inner, left: most }
+    }
 }
 
 impl<R: Read> Read for Bounded<R> {
@@ -316,7 +361,11 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 fn looks_like_age(input: &mut impl BufRead) -> io::Result<bool> {
-    let start = input.fill_buf()?;
+    Ok(is_age(input.fill_buf()?))
+}
+
+/// Whether a file that begins so is an age file, of whatever kind and version.
+pub(super) fn is_age(start: &[u8]) -> bool {
     // A first read of fewer bytes than this happens with a pipe alone, and rarely.
     let seen = |whole: &[u8]| {
         start.len() >= whole.len().min(8) && {
@@ -324,7 +373,7 @@ fn looks_like_age(input: &mut impl BufRead) -> io::Result<bool> {
             start[..length] == whole[..length]
         }
     };
-    Ok(seen(BINARY_START) || seen(ARMOR_START))
+    seen(BINARY_START) || seen(ARMOR_START)
 }
 
 fn unread<E>(error: io::Error) -> OpenError<E> {

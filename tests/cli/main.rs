@@ -10,6 +10,7 @@ mod server;
 
 mod bad_input;
 mod check;
+mod handoffs;
 mod open;
 mod rehearse;
 mod run;

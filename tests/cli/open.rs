@@ -61,7 +61,7 @@ fn a_file_is_not_taken_for_the_name_of_a_run() {
         said.says([
             &format!("failed to open {what}: "),
             &hint,
-            "the handoff file, or a run's name",
+            "the handoff file, the folder it is in, or a run's name",
         ])
         .hides("run called");
     }
@@ -102,21 +102,6 @@ fn why_a_run_cannot_be_opened_is_told_whatever_its_name_looks_like() {
     open("hr.wave").says(["version 1 ", "the tapwave that made it"]);
     bench.write("two/hr.wave/ledger.db", "no database");
     open("hr.wave").says(["the ledger is damaged"]);
-}
-
-// Case: a folder of handoff files, as somebody was sent it. It is no run, and they are told what
-// to type.
-#[cfg(unix)]
-#[test]
-fn a_folder_of_handoff_files_is_opened_file_by_file() {
-    let (bench, it) = finished(1);
-    fs::create_dir(bench.path("sent to us")).expect("made");
-    fs::copy(handoff(&bench), bench.path("sent to us/passes.age")).expect("copied");
-    let said = bench.tapwave(&["open", "sent to us", "-i", &it.file]).ends(2);
-    let hint = said.err.lines().find_map(|line| line.split_once("file by file: "));
-    let (_, open) = hint.expect("a hint");
-    let said = bench.pasted(&format!("{open} --format json")).ends(0);
-    assert_eq!(codes_in(&said.json()), bench.codes());
 }
 
 // Case: opening asks nothing of the tenant, needs no settings and no token.

@@ -7,6 +7,8 @@
 mod certificates;
 #[path = "../support/mailed_site.rs"]
 mod mailed;
+#[path = "../support/others.rs"]
+mod others;
 #[path = "../support/server.rs"]
 mod server;
 #[path = "../support/site.rs"]
@@ -19,6 +21,8 @@ mod cleanup;
 #[cfg(target_os = "linux")]
 mod core;
 mod damaged;
+#[cfg(unix)]
+mod handed_over;
 #[cfg(unix)]
 mod interrupted;
 #[cfg(feature = "failpoints")]

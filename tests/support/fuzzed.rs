@@ -1,4 +1,4 @@
-//! What is fuzzed: promises that four doors to the outside take any bytes at all without a
+//! What is fuzzed: promises that five doors to the outside take any bytes at all without a
 //! panic, and that what they let in keeps the promises of its type.
 //!
 //! Shared by `fuzz/`, which looks for new bytes, and `tests/fuzz_corpus.rs`, which tries the
@@ -25,14 +25,20 @@ use tapwave::limits;
 use tapwave::pace::{Budget, Pace, PaceOptions};
 use tapwave::roster::{Defaults, Found, Roster};
 use tapwave::settings::Settings;
+use tapwave::vault::{Handoff, Identities, NoPrompts, Prompts};
 use zeroize::Zeroizing;
 
 /// One door: its name, which is its corpus's, and what to do with bytes.
 pub(crate) type Door = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub(crate) const DOORS: [Door; 4] =
-    [("roster", roster), ("answer", answer), ("ledger", ledger), ("settings", settings)];
+pub(crate) const DOORS: [Door; 5] = [
+    ("roster", roster),
+    ("answer", answer),
+    ("ledger", ledger),
+    ("settings", settings),
+    ("handoff", handoff),
+];
 
 /// How often the canned tenant answers before it refuses the token, which ends every retry.
 const ANSWERS: u32 = 3;
@@ -151,6 +157,34 @@ pub(crate) fn settings(bytes: &[u8]) {
         assert!(lifetime.is_none_or(|minutes| limits::LIFETIME_MINUTES.contains(&minutes)));
     }
 }
+
+/// A handoff: an age file or a container of them. Whatever opens gives the same rows again, and
+/// a container that opens is no longer one when it is cut.
+pub(crate) fn handoff(bytes: &[u8]) {
+    let quiet: Arc<dyn Prompts> = Arc::new(NoPrompts);
+    let mut identities = Identities::new();
+    identities.add_file("the reader", READER.as_bytes(), &quiet).expect("an identity");
+    let read = |bytes: &[u8]| -> Option<Vec<String>> {
+        let mut rows = Vec::new();
+        let handoff = Handoff::of(bytes).expect("bytes can be read");
+        let opened = handoff.open(&identities, |row| {
+            rows.push(format!("{} {}", row.user_principal_name(), row.method_id()));
+            Ok::<(), std::convert::Infallible>(())
+        });
+        opened.is_ok().then_some(rows)
+    };
+    let Some(rows) = read(bytes) else { return };
+    assert!(rows.iter().all(|row| !row.starts_with(' ')), "a row of nobody: {rows:?}");
+    assert_eq!(read(bytes).as_ref(), Some(&rows), "reading is a function of the bytes");
+    let is_container = Handoff::of(bytes).expect("bytes can be read").is_container();
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    if is_container {
+        assert_eq!(read(&bytes[..end]), None, "the end of a container was not missed");
+    }
+}
+
+/// The identity that the corpus of `handoff` is sealed to. It guards nothing.
+const READER: &str = "AGE-SECRET-KEY-1PZ0CTMRSWGQQHWCLQZ7JCWUCSLG4HLY5NJQD2NZKPMVNEKU7CTCSYQ76H3";
 
 /// Says the same thing a few times.
 struct Canned {

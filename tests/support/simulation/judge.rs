@@ -15,7 +15,7 @@ use tapwave::ids::Line;
 use tapwave::ledger::{Event as Move, Existing, Ledger, RowRecord, Standing, State};
 use tapwave::rehearsal::options::Latency;
 use tapwave::rehearsal::{Entry, Event, InMemory, Tenant};
-use tapwave::vault::{Format, Identities, NewIdentity, NoPrompts, Prompts, RowWriter, open};
+use tapwave::vault::{Format, Handoff, Identities, NewIdentity, NoPrompts, Prompts, RowWriter};
 
 use super::odds::ELSEWHERE_MINUTES;
 
@@ -345,7 +345,8 @@ impl Judge<'_> {
         let secret = self.identity.file.expose_secret().as_bytes();
         identities.add_file("the judge's", secret, &prompts).expect("an identity");
         let mut rows = RowWriter::new(Format::Json, Vec::new()).expect("memory");
-        open(file, &identities, |row| rows.row(row)).expect("a sealed file");
+        let handoff = Handoff::of(file).expect("readable");
+        handoff.open(&identities, |row| rows.row(row)).expect("a sealed file");
         let json: Value = serde_json::from_slice(&rows.finish().expect("memory")).expect("JSON");
         let text = |row: &Value, name: &str| row[name].as_str().unwrap_or_default().to_owned();
         let read = |row: &Value| {
