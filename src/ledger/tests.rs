@@ -411,6 +411,18 @@ async fn handoff_lists_what_no_finished_file_holds() {
 }
 
 #[tokio::test]
+async fn a_page_of_what_is_to_be_handed_off_costs_no_look_at_all_the_rest() {
+    let place = place();
+    run_of(&place, 1).shut().await;
+    let db = Connection::open(place.folder.path().join(folder::LEDGER)).expect("opened");
+    let mut plan = db.prepare(&format!("EXPLAIN QUERY PLAN {}", store::UNHANDED)).expect("a plan");
+    let steps = plan.query_map([2, 64], |row| row.get::<_, String>(3)).expect("steps");
+    let steps: Vec<String> = steps.map(|step| step.expect("text")).collect();
+    assert!(steps.iter().all(|step| !step.contains("TEMP B-TREE")), "{steps:?}");
+    assert!(steps[0].contains("r USING INTEGER PRIMARY KEY (rowid>?)"), "{steps:?}");
+}
+
+#[tokio::test]
 async fn what_is_not_proven_is_not_handed_off() {
     let place = place();
     let ledger = run_of(&place, 1);
