@@ -2,7 +2,9 @@
 //! or unknown. Must never send one twice by itself, nor a code over a line that others read.
 //!
 //! A [`Courier`] takes one [`Mail`] at a time from each caller and keeps its own limits. It
-//! never repeats what may have arrived; whoever holds the ledger decides about that.
+//! never repeats what may have arrived; whoever holds the ledger decides about that. A mail is
+//! done when the relay, or Graph, took it and answers for it from now on, with its own words or
+//! its request id; it is unsettled when the final dot may have arrived and no answer came.
 
 mod answer;
 pub mod graph;
@@ -16,61 +18,13 @@ use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
 
+use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::letter::{Form, Mail};
 use crate::limits;
 use crate::pace::{Barred, Pace, Permit};
 
 pub use graph::GraphMail;
 pub use smtp::Smtp;
-
-/// What became of one mail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sent {
-    /// The relay, or Graph, took it and answers for it from now on.
-    Accepted {
-        /// Its own words, or its request id. No code, one line.
-        receipt: String,
-    },
-    /// It certainly did not go out.
-    NotSent {
-        /// For people.
-        why: String,
-        /// True if the same may work later, after [`backoff`]. False if somebody has to mend
-        /// something that concerns every mail, such as an address of the relay.
-        again: bool,
-    },
-    /// It certainly did not go out, and nor would any other: somebody was not let in, or not
-    /// believed. A password, a certificate or a permission has to be mended.
-    Denied {
-        /// For people.
-        why: String,
-    },
-    /// A definite no to this mail.
-    Refused {
-        /// The other side's own words.
-        why: String,
-    },
-    /// The final dot may have arrived and no answer came. Nobody knows.
-    Unsettled {
-        /// What broke, for people.
-        why: String,
-    },
-}
-
-impl Sent {
-    /// The same in words that go into the ledger and before people: whoever refuses a mail may
-    /// quote it.
-    fn unquoted(self, mail: &Mail) -> Self {
-        let clean = |words: String| mail.unquoted(&words);
-        match self {
-            Self::Accepted { receipt } => Self::Accepted { receipt: clean(receipt) },
-            Self::NotSent { why, again } => Self::NotSent { why: clean(why), again },
-            Self::Denied { why } => Self::Denied { why: clean(why) },
-            Self::Refused { why } => Self::Refused { why: clean(why) },
-            Self::Unsettled { why } => Self::Unsettled { why: clean(why) },
-        }
-    }
-}
 
 /// Which letters may stand before the `@` of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,11 +95,10 @@ impl Courier {
     /// a mail is sent, none can have gone out. Dropping the future does no harm.
     ///
     /// # Errors
-    /// Why no mail can go out now: [`Sent::NotSent`] or [`Sent::Denied`].
-    pub async fn ready(&self) -> Result<Ready<'_>, Sent> {
-        let leave = self.admit().await;
-        let leave =
-            leave.map_err(|barred| Sent::NotSent { why: barred.to_string(), again: false })?;
+    /// Why no mail can go out now.
+    pub async fn ready(&self) -> Result<Ready<'_>, Obstacle> {
+        let barred = |barred: Barred| Obstacle::new(ObstacleKind::Lasting, barred.to_string());
+        let leave = self.admit().await.map_err(barred)?;
         match self {
             Self::Smtp(smtp) => smtp.ready(leave).await,
             Self::Graph(_) => Ok(Ready { leave, over: None }),
@@ -157,7 +110,7 @@ impl Courier {
     ///
     /// # Errors
     /// As for [`Courier::ready`].
-    pub async fn refresh<'a>(&self, ready: Ready<'a>) -> Result<Ready<'a>, Sent> {
+    pub async fn refresh<'a>(&self, ready: Ready<'a>) -> Result<Ready<'a>, Obstacle> {
         match self {
             Self::Smtp(smtp) => smtp.refresh(ready).await,
             Self::Graph(_) => Ok(ready),
@@ -172,17 +125,18 @@ impl Courier {
     }
 
     /// Sends one mail once. Dropping the future before it is done leaves it unknown whether the
-    /// mail went out.
-    pub async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Sent {
+    /// mail went out. Whoever refuses a mail may quote it, so what is told here is without any
+    /// piece of its code.
+    pub async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Effect<String> {
         if mail.form() != self.form() {
-            let why = "the mail was composed for another courier; compose it anew".to_owned();
-            return Sent::NotSent { why, again: false };
+            let why = "the mail was composed for another courier; compose it anew";
+            return Obstacle::new(ObstacleKind::Lasting, why).into();
         }
         let sent = match self {
             Self::Smtp(smtp) => smtp.send(mail, ready).await,
             Self::Graph(graph) => graph.send(mail, ready.leave).await,
         };
-        sent.unquoted(mail)
+        sent.reworded(|words| mail.unquoted(words))
     }
 
     /// Connects to the relay and signs in, sending nothing, so that a wrong password is found

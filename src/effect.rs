@@ -23,6 +23,40 @@ pub enum Effect<T, R = String> {
     },
 }
 
+impl<T, R> Effect<T, R> {
+    /// What follows from what it brought, if it took effect.
+    pub fn and_then<U>(self, then: impl FnOnce(T) -> Effect<U, R>) -> Effect<U, R> {
+        match self {
+            Self::Done(brought) => then(brought),
+            Self::Refused(no) => Effect::Refused(no),
+            Self::NoEffect(obstacle) => Effect::NoEffect(obstacle),
+            Self::Unsettled { why } => Effect::Unsettled { why },
+        }
+    }
+
+    /// What a definite no means, if it is one.
+    pub fn or_else<Q>(self, meant: impl FnOnce(R) -> Effect<T, Q>) -> Effect<T, Q> {
+        match self {
+            Self::Done(brought) => Effect::Done(brought),
+            Self::Refused(no) => meant(no),
+            Self::NoEffect(obstacle) => Effect::NoEffect(obstacle),
+            Self::Unsettled { why } => Effect::Unsettled { why },
+        }
+    }
+}
+
+impl Effect<String> {
+    /// The same with its words changed.
+    pub fn reworded(self, change: impl Fn(&str) -> String) -> Self {
+        match self {
+            Self::Done(words) => Self::Done(change(&words)),
+            Self::Refused(words) => Self::Refused(change(&words)),
+            Self::NoEffect(Obstacle { kind, why }) => Obstacle::new(kind, change(&why)).into(),
+            Self::Unsettled { why } => Self::Unsettled { why: change(&why) },
+        }
+    }
+}
+
 /// What kept an act from having an effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
@@ -30,6 +64,26 @@ pub struct Obstacle {
     pub kind: ObstacleKind,
     /// What broke, for people.
     pub why: String,
+}
+
+impl Obstacle {
+    /// One of this kind.
+    #[must_use]
+    pub fn new(kind: ObstacleKind, why: impl Into<String>) -> Self {
+        Self { kind, why: why.into() }
+    }
+
+    /// Whether it may pass by itself, soon. What does not is in the way of every act alike.
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        !matches!(self.kind, ObstacleKind::SignIn | ObstacleKind::Lasting)
+    }
+}
+
+impl<T, R> From<Obstacle> for Effect<T, R> {
+    fn from(obstacle: Obstacle) -> Self {
+        Self::NoEffect(obstacle)
+    }
 }
 
 /// What a repetition depends on.
@@ -43,4 +97,6 @@ pub enum ObstacleKind {
     Temporary,
     /// Nobody is signed in: the token or the password was refused, or could not be had.
     SignIn,
+    /// Something else that somebody has to mend first, or that lasts longer than anybody waits.
+    Lasting,
 }

@@ -102,32 +102,6 @@ pub enum GraphError {
     Endless,
 }
 
-/// What is known of the effect of one `sendMail`.
-pub enum Mailing {
-    /// 202: Exchange answers for it from now on.
-    Accepted {
-        /// For Microsoft's support.
-        request_id: Option<String>,
-    },
-    /// It certainly had no effect, and may be tried again.
-    NotEffected {
-        /// What broke, for people.
-        why: String,
-    },
-    /// A definite no.
-    Refused(Refusal),
-    /// The token was refused, without effect.
-    SignIn {
-        /// For people.
-        why: String,
-    },
-    /// Nobody knows.
-    Unsettled {
-        /// What broke, for people.
-        why: String,
-    },
-}
-
 /// What came of a DELETE by id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deletion {
@@ -468,7 +442,6 @@ impl Graph {
         intent: &Intent,
         mut permit: Permit,
     ) -> Effect<Box<CreatedPass>, Refusal> {
-        let no_effect = |kind, why| Effect::NoEffect(Obstacle { kind, why });
         let mut request = Self::request(
             Method::Post,
             PassesOf(intent.user()).to_string(),
@@ -487,20 +460,47 @@ impl Graph {
             }
         };
         let Some(verdict) = verdict else {
-            return no_effect(ObstacleKind::Throttled, HELD_BACK.to_owned());
+            return Obstacle::new(ObstacleKind::Throttled, HELD_BACK).into();
         };
+        self.effect(verdict, permit).and_then(|response| match wire::created_pass(&response.body) {
+            Some(created) if response.status == 201 => Effect::Done(Box::new(created)),
+            _ => {
+                let status = response.status;
+                let why = format!("Graph's answer (HTTP {status}) held no usable pass");
+                Effect::Unsettled { why }
+            }
+        })
+    }
+
+    /// Sends a mail as a mailbox, once; done is a 202, with its request id for Microsoft's support.
+    /// `body` is the whole JSON of `sendMail`, `permit` the leave of the mailbox's own limiter.
+    pub async fn send_mail(
+        &self,
+        mailbox: &str,
+        body: &[u8],
+        permit: Permit,
+    ) -> Effect<String, Refusal> {
+        let target = format!("/users/{}/sendMail", utf8_percent_encode(mailbox, ESCAPED));
+        let request = Self::request(Method::Post, target, Some(body.to_vec()));
+        let verdict = self.exchange(&request).await;
+        self.effect(verdict, permit).and_then(|response| match response.status {
+            202 => {
+                let id = response.request_id.as_deref().map(shown::plain);
+                Effect::Done(id.map_or_else(|| "202".to_owned(), |id| format!("202 {id}")))
+            }
+            status => {
+                let why = format!("Graph answered with HTTP {status} and not 202");
+                Effect::Unsettled { why }
+            }
+        })
+    }
+
+    /// What one POST came to, which its limiter hears too.
+    fn effect(&self, verdict: Verdict, permit: Permit) -> Effect<Response, Refusal> {
         match verdict {
             Verdict::Done(response) => {
                 permit.answered(1, None, response.load);
-                match wire::created_pass(&response.body) {
-                    Some(created) if response.status == 201 => Effect::Done(Box::new(created)),
-                    _ => Effect::Unsettled {
-                        why: format!(
-                            "Graph's answer (HTTP {}) held no usable pass",
-                            response.status
-                        ),
-                    },
-                }
+                Effect::Done(response)
             }
             Verdict::Refused(refusal) => {
                 permit.answered(1, None, None);
@@ -509,59 +509,19 @@ impl Graph {
             Verdict::RetryAfter { wait } => {
                 self.tally.throttled(1);
                 permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
-                no_effect(ObstacleKind::Throttled, "throttled (HTTP 429)".to_owned())
+                Obstacle::new(ObstacleKind::Throttled, "throttled (HTTP 429)").into()
             }
             Verdict::NotSent { why } => {
                 permit.broken();
-                no_effect(ObstacleKind::Unreachable, why)
+                Obstacle::new(ObstacleKind::Unreachable, why).into()
             }
             Verdict::SignIn { why } => {
                 permit.broken();
-                no_effect(ObstacleKind::SignIn, why)
+                Obstacle::new(ObstacleKind::SignIn, why).into()
             }
             Verdict::Unsettled { why, .. } => {
                 permit.broken();
                 Effect::Unsettled { why }
-            }
-        }
-    }
-
-    /// Sends a mail as a mailbox, once. `body` is the whole JSON of `sendMail`, `permit` the
-    /// leave of the mailbox's own limiter.
-    pub async fn send_mail(&self, mailbox: &str, body: &[u8], permit: Permit) -> Mailing {
-        let target = format!("/users/{}/sendMail", utf8_percent_encode(mailbox, ESCAPED));
-        let request = Self::request(Method::Post, target, Some(body.to_vec()));
-        match self.exchange(&request).await {
-            Verdict::Done(response) if response.status == 202 => {
-                permit.answered(1, None, response.load);
-                let request_id = response.request_id.as_deref().map(shown::plain);
-                Mailing::Accepted { request_id }
-            }
-            Verdict::Done(response) => {
-                permit.answered(1, None, response.load);
-                let why = format!("Graph answered with HTTP {} and not 202", response.status);
-                Mailing::Unsettled { why }
-            }
-            Verdict::Refused(refusal) => {
-                permit.answered(1, None, None);
-                Mailing::Refused(refusal)
-            }
-            Verdict::RetryAfter { wait } => {
-                self.tally.throttled(1);
-                permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
-                Mailing::NotEffected { why: "throttled (HTTP 429)".to_owned() }
-            }
-            Verdict::NotSent { why } => {
-                permit.broken();
-                Mailing::NotEffected { why }
-            }
-            Verdict::SignIn { why } => {
-                permit.broken();
-                Mailing::SignIn { why }
-            }
-            Verdict::Unsettled { why, .. } => {
-                permit.broken();
-                Mailing::Unsettled { why }
             }
         }
     }

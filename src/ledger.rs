@@ -67,6 +67,7 @@ use self::lock::Lock;
 use self::store::Halt;
 use self::writer::{Desk, Writer};
 use crate::clock::Clock;
+use crate::effect::Effect;
 use crate::ids::{ClientRequestId, Line, UserId};
 
 pub mod events;
@@ -88,9 +89,7 @@ mod writer;
 
 pub use self::claims::{Claims, ClaimsError, Known};
 pub use self::draft::Draft;
-pub use self::events::{
-    Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted, Proof, Reader,
-};
+pub use self::events::{Asked, Channel, Eligible, Event, IntentId, Posted, Proof, Reader};
 #[doc(hidden)]
 pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
@@ -370,14 +369,14 @@ impl Ledger {
     pub async fn mailed(
         &self,
         intent: MailIntent,
-        outcome: MailOutcome,
+        outcome: Effect<String>,
     ) -> Result<State, LedgerError> {
         let at = self.0.clock.now();
         self.write(move |db| store::conclude_mail(db, intent.line, intent.channel, outcome, at))
             .await
     }
 
-    /// Records any other event. [`Event::Lost`] and [`MailOutcome::Lost`] are taken too, for
+    /// Records any other event. [`Event::Lost`] and an unsettled mail are taken too, for
     /// attempts whose intent died with an earlier process.
     ///
     /// # Errors

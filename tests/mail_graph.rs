@@ -14,7 +14,8 @@ use judge::{Judge, Judged};
 use letters::{CODE, coded, letter, mail_to, post};
 use tapwave::clock::Clock;
 use tapwave::courier::settings::MailSettings;
-use tapwave::courier::{Courier, GraphMail, Sent};
+use tapwave::courier::{Courier, GraphMail};
+use tapwave::effect::Effect;
 use tapwave::graph::Graph;
 use tapwave::letter::{Content, Form, Mail};
 use tapwave::pace::{Pace, PaceOptions};
@@ -55,10 +56,10 @@ fn mail() -> Mail {
 async fn a_mail_is_taken_as_microsoft_describes_it() {
     let office = office(|_| {});
     let sent = post(&office.courier, &mail()).await;
-    assert!(matches!(&sent, Sent::Accepted { receipt } if receipt.starts_with("202")), "{sent:?}");
+    assert!(matches!(&sent, Effect::Done(receipt) if receipt.starts_with("202")), "{sent:?}");
     let to = "ada@personal.example".parse().expect("a mailbox");
     let sealed = mail_to(&letter(&Content::Sealed(b"age"), "Ada"), &to, Form::GraphJson);
-    assert!(matches!(post(&office.courier, &sealed).await, Sent::Accepted { .. }));
+    assert!(matches!(post(&office.courier, &sealed).await, Effect::Done(_)));
     assert_eq!(office.judged.objections(), Vec::<String>::new());
     let mails = office.judged.inner().with(|tenant, _| tenant.mails().to_vec());
     let to = &mails[0].message["toRecipients"];
@@ -89,15 +90,15 @@ async fn each_fault_is_reported_as_what_it_is() {
         });
         let sent = post(&office.courier, &mail()).await;
         let seen = match &sent {
-            Sent::NotSent { again: true, .. } => "again",
-            Sent::NotSent { again: false, .. } | Sent::Denied { .. } => "mend",
-            Sent::Unsettled { .. } => "unsettled",
-            Sent::Accepted { .. } | Sent::Refused { .. } => "other",
+            Effect::NoEffect(no) if no.may_pass() => "again",
+            Effect::NoEffect(_) => "mend",
+            Effect::Unsettled { .. } => "unsettled",
+            Effect::Done(_) | Effect::Refused(_) => "other",
         };
         assert_eq!((seen, office.taken()), (right, taken), "{fault:?}: {sent:?}");
         assert!(!format!("{sent:?}").contains("drk"), "{sent:?}");
         assert_eq!(office.judged.objections(), Vec::<String>::new());
-        assert!(matches!(post(&office.courier, &mail()).await, Sent::Accepted { .. }), "{fault:?}");
+        assert!(matches!(post(&office.courier, &mail()).await, Effect::Done(_)), "{fault:?}");
     }
 }
 
@@ -109,7 +110,7 @@ async fn a_mailbox_gets_thirty_a_minute_and_four_at_once() {
     let mails: Vec<Mail> = (0..61).map(|_| mail()).collect();
     let started = Instant::now();
     let sent = join_all(mails.iter().map(|mail| post(&office.courier, mail))).await;
-    assert!(sent.iter().all(|sent| matches!(sent, Sent::Accepted { .. })));
+    assert!(sent.iter().all(|sent| matches!(sent, Effect::Done(_))));
     assert_eq!(office.taken(), 61);
     // Four at once, twenty seconds each: sixteen rounds.
     let took = started.elapsed().as_secs();
@@ -137,6 +138,6 @@ async fn thirty_a_minute_is_kept_from_the_first_mail_on() {
 async fn a_mail_for_the_other_courier_is_not_sent() {
     let office = office(|_| {});
     let mime = coded("Ada", "ada@personal.example", Form::Mime);
-    assert!(matches!(post(&office.courier, &mime).await, Sent::NotSent { again: false, .. }));
+    assert!(matches!(post(&office.courier, &mime).await, Effect::NoEffect(no) if !no.may_pass()));
     assert_eq!(office.taken(), 0);
 }

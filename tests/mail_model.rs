@@ -5,8 +5,9 @@
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 use jiff::Timestamp;
+use tapwave::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave::ledger::state::next;
-use tapwave::ledger::{Channel, Errand, Event, MailOutcome, OpenMail, Posted, State};
+use tapwave::ledger::{Channel, Errand, Event, OpenMail, Posted, State};
 
 /// Answers lost, processes killed and mails refused along one way, each at most so often.
 const MOST: u8 = 2;
@@ -38,9 +39,9 @@ fn right(state: &State, event: &Event) -> Option<State> {
 /// As if a mail of unknown fate had certainly not gone out.
 fn careless(state: &State, event: &Event) -> Option<State> {
     let event = match event {
-        Event::MailEnded { channel, outcome: MailOutcome::Lost { why } } => &Event::MailEnded {
+        Event::MailEnded { channel, outcome: Effect::Unsettled { why } } => &Event::MailEnded {
             channel: *channel,
-            outcome: MailOutcome::NotSent { why: why.clone() },
+            outcome: Obstacle::new(ObstacleKind::Temporary, why).into(),
         },
         event => event,
     };
@@ -59,12 +60,12 @@ fn intended(channel: Channel, text: &str) -> Event {
     Event::MailIntended { channel, posted: Box::new(posted) }
 }
 
-fn ended(channel: Channel, outcome: MailOutcome) -> Event {
+fn ended(channel: Channel, outcome: Effect<String>) -> Event {
     Event::MailEnded { channel, outcome }
 }
 
-fn lost() -> MailOutcome {
-    MailOutcome::Lost { why: "cut".into() }
+fn lost() -> Effect<String> {
+    Effect::Unsettled { why: "cut".into() }
 }
 
 /// The mail that may have gone out.
@@ -118,10 +119,10 @@ impl World {
             }
             found.push(world);
         };
-        end(MailOutcome::Taken { receipt: "250".into() }, &|world| world.taken = took());
+        end(Effect::Done("250".into()), &|world| world.taken = took());
         if self.refused < MOST {
-            end(MailOutcome::Refused { why: "550".into() }, &|world| world.refused += 1);
-            end(MailOutcome::NotSent { why: "450".into() }, &|world| world.refused += 1);
+            end(Effect::Refused("550".into()), &|world| world.refused += 1);
+            end(Obstacle::new(ObstacleKind::Temporary, "450").into(), &|world| world.refused += 1);
         }
         for arrived in [true, false] {
             let taken = if arrived { took() } else { self.taken.clone() };

@@ -11,10 +11,11 @@ use std::time::Duration;
 use letters::{CODE, coded, post};
 use nasty::{Act, Nasty, Script, kind, say};
 use tapwave::clock::Clock;
+use tapwave::courier::Courier;
 use tapwave::courier::secret::Source;
 use tapwave::courier::settings::MailSettings;
 use tapwave::courier::smtp::{Smtp, Waits};
-use tapwave::courier::{Courier, Sent};
+use tapwave::effect::Effect;
 use tapwave::graph::http::Network;
 use tapwave::letter::{Form, Mail};
 
@@ -55,20 +56,20 @@ async fn at(word: &'static str, act: Act) -> Nasty {
 }
 
 /// One mail to a relay that does this at that word: what became of it, and what was seen.
-async fn sent_to(word: &'static str, act: Act) -> (Sent, Nasty) {
+async fn sent_to(word: &'static str, act: Act) -> (Effect<String>, Nasty) {
     let relay = at(word, act).await;
     let sent = sent_over(&courier(&relay, "")).await;
     (sent, relay)
 }
 
 /// The same where the courier soon has enough of waiting.
-async fn sent_in_haste(word: &'static str, act: Act) -> (Sent, Nasty) {
+async fn sent_in_haste(word: &'static str, act: Act) -> (Effect<String>, Nasty) {
     let relay = at(word, act).await;
     let sent = sent_over(&courier_that_waits(SHORT, &relay, "")).await;
     (sent, relay)
 }
 
-async fn sent_over(courier: &Courier) -> Sent {
+async fn sent_over(courier: &Courier) -> Effect<String> {
     let mail = mail();
     let sent = tokio::time::timeout(PATIENCE, post(courier, &mail)).await.expect("it hangs");
     let said = format!("{sent:?}");
@@ -76,16 +77,16 @@ async fn sent_over(courier: &Courier) -> Sent {
     sent
 }
 
-fn accepted(sent: &Sent) -> bool {
-    matches!(sent, Sent::Accepted { .. })
+fn accepted(sent: &Effect<String>) -> bool {
+    matches!(sent, Effect::Done(_))
 }
 
-fn not_sent(sent: &Sent, says: &str) -> bool {
-    matches!(sent, Sent::NotSent { why, again: true } if why.contains(says))
+fn not_sent(sent: &Effect<String>, says: &str) -> bool {
+    matches!(sent, Effect::NoEffect(no) if no.may_pass() && no.why.contains(says))
 }
 
-fn refused(sent: &Sent, says: &str) -> bool {
-    matches!(sent, Sent::Refused { why } if why.contains(says))
+fn refused(sent: &Effect<String>, says: &str) -> bool {
+    matches!(sent, Effect::Refused(why) if why.contains(says))
 }
 
 fn bytes(text: &str) -> Act {
@@ -154,12 +155,12 @@ async fn a_relay_without_end_is_left_in_time() {
         ("DATA", Act::Flood(b"354-go\r\n".to_vec())),
     ] {
         let (sent, relay) = sent_in_haste(word, act).await;
-        assert!(matches!(sent, Sent::NotSent { again: true, .. }), "{word}: {sent:?}");
+        assert!(matches!(&sent, Effect::NoEffect(no) if no.may_pass()), "{word}: {sent:?}");
         assert_eq!(relay.whole().len(), 0, "{word}");
     }
     for act in [Act::Drip(greeting, slow), Act::Flood(b"250-x\r\n".to_vec()), bytes("250 no end")] {
         let (sent, relay) = sent_in_haste(".", act).await;
-        assert!(matches!(sent, Sent::Unsettled { .. }), "{sent:?}");
+        assert!(matches!(sent, Effect::Unsettled { .. }), "{sent:?}");
         assert_eq!(relay.whole().len(), 1);
     }
 }
@@ -182,7 +183,7 @@ async fn a_sign_in_without_end_is_left_and_the_password_is_not_shown() {
         let relay = Nasty::start(script).await;
         let more = format!("username = \"user\"\npassword_env = \"P\"\nauth = \"{auth}\"");
         let sent = sent_over(&courier(&relay, &more)).await;
-        assert!(matches!(sent, Sent::NotSent { .. } | Sent::Denied { .. }), "{question}: {sent:?}");
+        assert!(matches!(sent, Effect::NoEffect(_)), "{question}: {sent:?}");
         assert!(!format!("{sent:?}").contains("right"), "{sent:?}");
         assert!(relay.words().len() < 12, "{:?}", relay.words());
         assert!(!relay.words().contains(&"MAIL".to_owned()));
@@ -202,12 +203,12 @@ async fn an_answer_of_the_wrong_kind_is_no_yes() {
         ("MAIL", "hello"),
     ] {
         let (sent, relay) = sent_to(word, say(said)).await;
-        assert!(matches!(sent, Sent::NotSent { again: true, .. }), "{word} {said}: {sent:?}");
+        assert!(matches!(&sent, Effect::NoEffect(no) if no.may_pass()), "{word} {said}: {sent:?}");
         assert_eq!(relay.whole().len(), 0, "{word} {said}");
     }
     for said in ["354 go on", "150 ok", "650 ok", "251 ok", "ok", "25", "220 ok"] {
         let (sent, relay) = sent_to(".", say(said)).await;
-        assert!(matches!(sent, Sent::Unsettled { .. }), "{said}: {sent:?}");
+        assert!(matches!(sent, Effect::Unsettled { .. }), "{said}: {sent:?}");
         assert_eq!(relay.whole().len(), 1, "{said}");
     }
 }
@@ -279,7 +280,7 @@ async fn a_line_closed_by_half_or_whole_is_told_by_when() {
         assert_eq!(relay.whole().len(), 0, "{word}");
     }
     let (sent, relay) = sent_to(".", Act::Close).await;
-    assert!(matches!(sent, Sent::Unsettled { .. }), "{sent:?}");
+    assert!(matches!(sent, Effect::Unsettled { .. }), "{sent:?}");
     assert_eq!(relay.whole().len(), 1);
     // The answer was said before; that the relay then goes changes nothing.
     let (sent, relay) = sent_to(".", Act::HalfClose(b"250 queued\r\n".to_vec())).await;

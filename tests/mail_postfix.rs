@@ -19,9 +19,10 @@ use letters::{CODE, coded, post};
 use postfix::Postfix;
 use python::read_by_python;
 use tapwave::clock::Clock;
+use tapwave::courier::Courier;
 use tapwave::courier::settings::{MailSettings, SecretPlace};
 use tapwave::courier::smtp::{Smtp, Waits};
-use tapwave::courier::{Courier, Sent};
+use tapwave::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave::graph::http::Network;
 use tapwave::letter::Form;
 
@@ -56,20 +57,20 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
     // A wrong password, and one address that is refused now or for ever.
     let wrong = post(&courier(server.submission, "", &ca, "wrong"), &ada("Ada")).await;
     assert!(
-        matches!(&wrong, Sent::Denied { why } if why.contains("535")),
+        matches!(&wrong, Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) if why.contains("535")),
         "{wrong:?}: {}",
         server.log()
     );
     let submission = courier(server.submission, "", &ca, "right");
     let later = post(&submission, &coded("L", "later@contoso.test", Form::Mime)).await;
     assert!(
-        matches!(&later, Sent::NotSent { again: true, why } if why.contains("450")),
+        matches!(&later, Effect::NoEffect(no) if no.may_pass() && no.why.contains("450")),
         "{later:?}"
     );
     let nobody = post(&submission, &coded("N", "nobody@contoso.test", Form::Mime)).await;
-    assert!(matches!(&nobody, Sent::Refused { why } if why.contains("5.1.1")), "{nobody:?}");
+    assert!(matches!(&nobody, Effect::Refused(why) if why.contains("5.1.1")), "{nobody:?}");
     let unwelcome = post(&submission, &ada("Unwelcome")).await;
-    assert!(matches!(&unwelcome, Sent::Refused { why } if why.contains("5.7.1")), "{unwelcome:?}");
+    assert!(matches!(&unwelcome, Effect::Refused(why) if why.contains("5.7.1")), "{unwelcome:?}");
 
     // Both kinds of line, and names that break what can be broken.
     let names =
@@ -77,12 +78,12 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
     for name in names {
         let sent = post(&submission, &ada(name)).await;
         assert!(
-            matches!(&sent, Sent::Accepted { receipt } if receipt.contains("queued as")),
+            matches!(&sent, Effect::Done(receipt) if receipt.contains("queued as")),
             "{sent:?}"
         );
     }
     let implicit = courier(server.implicit, "tls = \"implicit\"\nauth = \"login\"", &ca, "right");
-    assert!(matches!(post(&implicit, &ada("Implicit")).await, Sent::Accepted { .. }));
+    assert!(matches!(post(&implicit, &ada("Implicit")).await, Effect::Done(_)));
     let (arrived, mut subjects) = (server.arrived(6), Vec::new());
     assert_eq!(arrived.len(), 6);
     for mail in &arrived {
@@ -105,9 +106,9 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
     let many = Arc::new(courier(server.submission, "max_connections = 3", &ca, "right"));
     let mails: Vec<_> = (0..MANY).map(|row| ada(&format!("Row {row}"))).collect();
     let sent = join_all(mails.iter().map(|mail| post(&many, mail))).await;
-    let taken = sent.iter().filter(|sent| matches!(sent, Sent::Accepted { .. })).count();
+    let taken = sent.iter().filter(|sent| matches!(sent, Effect::Done(_))).count();
     let turned =
-        sent.iter().filter(|sent| matches!(sent, Sent::NotSent { again: true, .. })).count();
+        sent.iter().filter(|sent| matches!(&sent, Effect::NoEffect(no) if no.may_pass())).count();
     assert!(turned > 0 && taken + turned == MANY, "the relay's limit was met: {sent:?}");
     assert_eq!(server.arrived(6 + taken).len(), 6 + taken);
     assert!(!server.log().contains("too many connections"), "{}", server.log());

@@ -26,10 +26,11 @@ use python::read_by_python;
 use secrecy::SecretString;
 use smtp::{Fault, Manner, Relay};
 use tapwave::clock::Clock;
+use tapwave::courier::Courier;
 use tapwave::courier::secret::{Credentials, NoSecret};
 use tapwave::courier::settings::MailSettings;
 use tapwave::courier::smtp::{Smtp, Waits};
-use tapwave::courier::{Courier, Sent};
+use tapwave::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave::graph::http::Network;
 use tapwave::letter::{Content, Form, Mail, Mailbox};
 use tapwave::pace::Budget;
@@ -109,16 +110,16 @@ async fn relay_with(faults: &[Fault]) -> Relay {
     Relay::start(Manner { faults: faults.iter().copied().collect(), ..Manner::default() }).await
 }
 
-fn accepted(sent: &Sent) -> bool {
-    matches!(sent, Sent::Accepted { receipt } if receipt.starts_with("250 2.0.0 Ok: queued as"))
+fn accepted(sent: &Effect<String>) -> bool {
+    matches!(sent, Effect::Done(receipt) if receipt.starts_with("250 2.0.0 Ok: queued as"))
 }
 
-fn denied(sent: &Sent, says: &str) -> bool {
-    matches!(sent, Sent::Denied { why } if why.contains(says))
+fn denied(sent: &Effect<String>, says: &str) -> bool {
+    matches!(sent, Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) if why.contains(says))
 }
 
-fn not_sent(sent: &Sent, again: bool, says: &str) -> bool {
-    matches!(sent, Sent::NotSent { why, again: seen } if *seen == again && why.contains(says))
+fn not_sent(sent: &Effect<String>, again: bool, says: &str) -> bool {
+    matches!(sent, Effect::NoEffect(no) if no.may_pass() == again && no.why.contains(says))
 }
 
 #[tokio::test]
@@ -272,7 +273,7 @@ async fn an_address_of_another_script_goes_where_it_is_taken() {
     let relay = relay_with(&[]).await;
     let line = courier(&relay);
     let sent = post(&line, &jorg).await;
-    assert!(matches!(&sent, Sent::Refused { why } if why.contains("lacks SMTPUTF8")), "{sent:?}");
+    assert!(matches!(&sent, Effect::Refused(why) if why.contains("lacks SMTPUTF8")), "{sent:?}");
     assert!(!relay.seen().commands.iter().any(|word| word == "MAIL"));
     assert!(accepted(&post(&line, &mail()).await));
     // The domain alone is everybody's business.
@@ -436,7 +437,7 @@ async fn an_answer_of_no_is_told_apart_by_its_first_digit() {
         match again {
             Some(again) => assert!(not_sent(&sent, again, "4"), "{fault:?}: {sent:?}"),
             None => assert!(
-                matches!(&sent, Sent::Refused { why } if why.starts_with("55")),
+                matches!(&sent, Effect::Refused(why) if why.starts_with("55")),
                 "{fault:?}: {sent:?}"
             ),
         }
@@ -474,7 +475,7 @@ async fn a_line_cut_or_silent_after_the_dot_means_unsettled() {
         let courier = courier_with(&relay, "", Changing::new("right"), short);
         let mail = mail();
         let sent = post(&courier, &mail).await;
-        assert!(matches!(sent, Sent::Unsettled { .. }), "{fault:?}: {sent:?}");
+        assert!(matches!(sent, Effect::Unsettled { .. }), "{fault:?}: {sent:?}");
         // It was taken, and nothing was sent a second time.
         assert_eq!(relay.seen().taken.len(), 1, "{fault:?}");
         // Asked for, the identical bytes go again.
@@ -490,7 +491,8 @@ async fn a_small_text_cut_short_is_never_reported_as_taken() {
     let relay = relay_with(&[Fault::CutInText]).await;
     let sent = post(&courier(&relay), &mail()).await;
     // The dot was written into a line that nobody read any more: that cannot be known here.
-    assert!(matches!(sent, Sent::Unsettled { .. } | Sent::NotSent { again: true, .. }), "{sent:?}");
+    let repeatable = matches!(&sent, Effect::NoEffect(no) if no.may_pass());
+    assert!(repeatable || matches!(sent, Effect::Unsettled { .. }), "{sent:?}");
     assert!(relay.seen().taken.is_empty());
 }
 
@@ -604,10 +606,10 @@ async fn an_attached_age_file_comes_out_as_it_went_in() {
 }
 
 /// Sends until the relay has said yes or nobody knows. Both at most once.
-async fn insist(courier: &Courier, mail: &Mail) -> Sent {
+async fn insist(courier: &Courier, mail: &Mail) -> Effect<String> {
     loop {
         match post(courier, mail).await {
-            Sent::NotSent { again: true, .. } => {}
+            Effect::NoEffect(no) if no.may_pass() => {}
             settled => return settled,
         }
     }
@@ -645,17 +647,17 @@ async fn two_thousand_mails_under_every_fault_are_neither_doubled_nor_lost() {
     let (mut unsettled, mut refused) = (0, 0);
     for (outcome, taken) in outcomes.iter().zip(taken) {
         match outcome {
-            Sent::Accepted { .. } => assert_eq!(taken, 1),
+            Effect::Done(_) => assert_eq!(taken, 1),
             // Taken or not, but never twice.
-            Sent::Unsettled { .. } => {
+            Effect::Unsettled { .. } => {
                 unsettled += 1;
                 assert!(taken <= 1);
             }
-            Sent::Refused { .. } => {
+            Effect::Refused(_) => {
                 refused += 1;
                 assert_eq!(taken, 0);
             }
-            Sent::NotSent { .. } | Sent::Denied { .. } => panic!("{outcome:?}"),
+            Effect::NoEffect(_) => panic!("{outcome:?}"),
         }
     }
     assert!(unsettled > 20 && refused > 20, "{unsettled} {refused}");

@@ -2,12 +2,13 @@
 //! that only Graph's 202 counts as taken.
 
 use crate::clock::Clock;
-use crate::graph::{Graph, Mailing};
+use crate::effect::{Effect, Obstacle, ObstacleKind};
+use crate::graph::Graph;
 use crate::letter::Mail;
 use crate::pace::{Barred, Budget, Pace, PaceOptions};
 
+use super::Leave;
 use super::settings::MailPlan;
-use super::{Leave, Sent};
 
 /// A courier that sends through Graph, as the mailbox in the mail's `from`.
 pub struct GraphMail {
@@ -42,23 +43,17 @@ impl GraphMail {
     }
 
     /// Sends one mail once.
-    pub(super) async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Sent {
-        match self.graph.send_mail(mail.from(), mail.bytes(), leave.permit).await {
-            Mailing::Accepted { request_id } => {
-                let receipt = request_id.map_or_else(|| "202".to_owned(), |id| format!("202 {id}"));
-                Sent::Accepted { receipt }
+    pub(super) async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Effect<String> {
+        let sent = self.graph.send_mail(mail.from(), mail.bytes(), leave.permit).await;
+        sent.or_else(|refusal| {
+            let why = refusal.to_string();
+            match refusal.status {
+                // Both concern the sender, thus every mail: a permission, a mailbox that is not
+                // there.
+                403 => Obstacle::new(ObstacleKind::SignIn, why).into(),
+                404 => Obstacle::new(ObstacleKind::Lasting, why).into(),
+                _ => Effect::Refused(why),
             }
-            Mailing::NotEffected { why } => Sent::NotSent { why, again: true },
-            Mailing::SignIn { why } => Sent::Denied { why },
-            // Both concern the sender, thus every mail: a permission, a mailbox that is not there.
-            Mailing::Refused(refusal) if refusal.status == 403 => {
-                Sent::Denied { why: refusal.to_string() }
-            }
-            Mailing::Refused(refusal) if refusal.status == 404 => {
-                Sent::NotSent { why: refusal.to_string(), again: false }
-            }
-            Mailing::Refused(refusal) => Sent::Refused { why: refusal.to_string() },
-            Mailing::Unsettled { why } => Sent::Unsettled { why },
-        }
+        })
     }
 }

@@ -28,8 +28,9 @@ use super::line::Line;
 use super::route::{NoRoute, Route, Wire, is_about_certificates, tls_error};
 use super::secret::Credentials;
 use super::settings::{MailPlan, Mechanism, Relay, SignIn, Tls};
-use super::{Leave, NEEDS_UTF8, Ready, Scripts, Sent};
+use super::{Leave, NEEDS_UTF8, Ready, Scripts};
 use crate::clock::Clock;
+use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::graph::http::Network;
 use crate::letter::Mail;
 use crate::limits;
@@ -86,9 +87,7 @@ pub(super) struct Kept {
 
 /// What went wrong at one step, and what that means.
 struct Fault {
-    sent: Sent,
-    /// The relay asked for less.
-    throttled: bool,
+    effect: Effect<String>,
     /// The connection can be used again after RSET.
     usable: bool,
     /// The other side had closed the connection before it took anything of this mail.
@@ -142,18 +141,18 @@ impl Smtp {
     }
 
     /// A connection that stands, for one mail.
-    pub(super) async fn ready<'a>(&self, leave: Leave<'a>) -> Result<Ready<'a>, Sent> {
+    pub(super) async fn ready<'a>(&self, leave: Leave<'a>) -> Result<Ready<'a>, Obstacle> {
         match self.connection().await {
             Ok(kept) => Ok(Ready { leave, over: Some(Box::new(kept)) }),
-            Err(fault) => {
-                tell(leave.permit, &fault);
-                Err(fault.sent)
+            Err(obstacle) => {
+                tell(leave.permit, &obstacle.clone().into());
+                Err(obstacle)
             }
         }
     }
 
     /// The same connection, if the relay has not ended it, else another.
-    pub(super) async fn refresh<'a>(&self, ready: Ready<'a>) -> Result<Ready<'a>, Sent> {
+    pub(super) async fn refresh<'a>(&self, ready: Ready<'a>) -> Result<Ready<'a>, Obstacle> {
         // Whoever was busy meanwhile has not looked at the line.
         tokio::task::yield_now().await;
         let Ready { leave, mut over } = ready;
@@ -164,20 +163,20 @@ impl Smtp {
     }
 
     /// Sends one mail once.
-    pub(super) async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Sent {
+    pub(super) async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Effect<String> {
         let Ready { leave: Leave { permit, place }, over } = ready;
         let _place: Option<SemaphorePermit<'_>> = place;
         let (Ok(from), Ok(to)) = (mail.from().parse(), mail.to().parse()) else {
-            return Sent::Refused { why: "an address is malformed".to_owned() };
+            return Effect::Refused("an address is malformed".to_owned());
         };
         match self.deliver(mail, &from, &to, over.map(|kept| *kept)).await {
             Ok(receipt) => {
                 permit.answered(1, None, None);
-                Sent::Accepted { receipt }
+                Effect::Done(receipt)
             }
             Err(fault) => {
                 tell(permit, &fault);
-                fault.sent
+                fault.effect
             }
         }
     }
@@ -193,8 +192,7 @@ impl Smtp {
                 self.keep(kept);
                 Ok(if any { Scripts::Any } else { Scripts::Ascii })
             }
-            Err(Fault { sent: Sent::NotSent { why, .. } | Sent::Denied { why }, .. }) => Err(why),
-            Err(Fault { sent, .. }) => Err(format!("{sent:?}")),
+            Err(obstacle) => Err(obstacle.why),
         }
     }
 
@@ -228,7 +226,7 @@ impl Smtp {
     }
 
     /// A connection that stands: one that was kept, else a new one.
-    async fn connection(&self) -> Result<Kept, Fault> {
+    async fn connection(&self) -> Result<Kept, Obstacle> {
         while let Some(mut kept) = self.kept() {
             if self.is_worn(&kept) {
                 // One at a time, so that there are never more than there are places.
@@ -283,10 +281,8 @@ impl Smtp {
         self.command(line, Data, 354).await?;
         match timeout(self.waits.answer, line.text(mail.bytes())).await {
             Ok(Ok(())) => self.undisturbed(line).await?,
-            Ok(Err(error)) => return Err(silent(&error)),
-            Err(_) => {
-                return Err(broken("the relay did not take the mail in time".to_owned(), true));
-            }
+            Ok(Err(error)) => return Err(silent(&error).into()),
+            Err(_) => return Err(passing("the relay did not take the mail in time").into()),
         }
         let ended = async {
             line.dot().await?;
@@ -294,7 +290,7 @@ impl Smtp {
         };
         match timeout(self.waits.last_answer, ended).await {
             Ok(Ok(answer)) if answer.has_code(250) => Ok(answer.told()),
-            Ok(Ok(answer)) if answer.is_refusal() => Err(refused(&answer, true)),
+            Ok(Ok(answer)) if answer.is_refusal() => Err(refused(&answer)),
             Ok(Ok(answer)) => Err(lost(format!("the relay answered {}", answer.told()))),
             Ok(Err(error)) => Err(lost(plain(&error.to_string()))),
             Err(_) => Err(lost("no answer in time to the end of the mail".to_owned())),
@@ -307,15 +303,16 @@ impl Smtp {
         let Err(disturbed) = line.is_quiet() else { return Ok(()) };
         match timeout(self.waits.answer, line.hear()).await {
             Ok(Ok(answer)) if answer.is_refusal() => {
-                Err(Fault { usable: false, ..refused(&answer, true) })
+                Err(Fault { usable: false, ..refused(&answer) })
             }
-            _ => Err(silent(&disturbed)),
+            _ => Err(silent(&disturbed).into()),
         }
     }
 
-    async fn connect(&self) -> Result<Kept, Fault> {
+    async fn connect(&self) -> Result<Kept, Obstacle> {
         let Ok(opened) = timeout(self.waits.connect, self.open()).await else {
-            return Err(broken("no connection to the relay in time".to_owned(), true));
+            let why = "no connection to the relay in time";
+            return Err(Obstacle::new(ObstacleKind::Unreachable, why));
         };
         let (mut line, can) = opened?;
         if let Some(sign_in) = &self.relay.sign_in {
@@ -326,7 +323,7 @@ impl Smtp {
     }
 
     /// Connects, and protects the line as the settings demand.
-    async fn open(&self) -> Result<(Line, Offers), Fault> {
+    async fn open(&self) -> Result<(Line, Offers), Obstacle> {
         let reached = self.route.connect().await.map_err(|error| no_route(&error))?;
         let hello = Ehlo::new(self.hello(reached.own));
         let mut wire = reached.wire;
@@ -335,7 +332,7 @@ impl Smtp {
         }
         let mut line = Line::new(wire);
         let greeting = line.hear().await.map_err(|error| silent(&error))?;
-        expect(greeting, 220, false)?;
+        expect(greeting, 220).map_err(of_the_line)?;
         let can = self.greet(&mut line, &hello).await?;
         if self.relay.tls != Tls::Starttls {
             return Ok((line, can));
@@ -343,13 +340,13 @@ impl Smtp {
         if !can.starttls {
             let why = "the relay does not offer STARTTLS, so somebody could read along; use \
                        a relay or a port that does, or tls = \"implicit\"";
-            return Err(broken(why.to_owned(), false));
+            return Err(lasting(why));
         }
         self.command(&mut line, Starttls, 220).await.map_err(of_the_line)?;
         let Some(wire) = line.into_wire() else {
             let why = "something came behind the relay's answer to STARTTLS, before TLS began: \
                        somebody may be writing into the line";
-            return Err(broken(why.to_owned(), false));
+            return Err(lasting(why));
         };
         let mut line = Line::new(self.protect(wire).await?);
         // What was offered in the clear may have been anybody's offer.
@@ -357,11 +354,11 @@ impl Smtp {
         Ok((line, can))
     }
 
-    async fn protect(&self, wire: Wire) -> Result<Wire, Fault> {
+    async fn protect(&self, wire: Wire) -> Result<Wire, Obstacle> {
         self.route.protect(wire).await.map_err(|error| no_route(&error))
     }
 
-    async fn greet(&self, line: &mut Line, hello: &Ehlo) -> Result<Offers, Fault> {
+    async fn greet(&self, line: &mut Line, hello: &Ehlo) -> Result<Offers, Obstacle> {
         let answer = self.command(line, hello, 250).await.map_err(of_the_line)?;
         Ok(Offers::of(&answer))
     }
@@ -377,26 +374,31 @@ impl Smtp {
         }
     }
 
-    async fn sign_in(&self, line: &mut Line, can: &Offers, sign_in: &SignIn) -> Result<(), Fault> {
+    async fn sign_in(
+        &self,
+        line: &mut Line,
+        can: &Offers,
+        sign_in: &SignIn,
+    ) -> Result<(), Obstacle> {
         let credentials = self.credentials.as_ref();
-        let credentials = credentials.ok_or_else(|| denied("no password was given".to_owned()))?;
+        let credentials = credentials.ok_or_else(|| denied("no password was given"))?;
         let secret = credentials.secret().await.map_err(|why| denied(why.to_string()))?;
         let Some(mechanism) = can.mechanism(&sign_in.mechanisms).map(mechanism) else {
             let why = "the relay does not offer the way to sign in that auth in tapwave.toml \
                        names; ask its operator which one it has";
-            return Err(broken(why.to_owned(), false));
+            return Err(lasting(why));
         };
         let login = Login::new(sign_in.username.clone(), secret.expose_secret().to_owned());
         let answering = sign_in_over(line, mechanism, &login);
         let answer = match timeout(self.waits.answer, answering).await {
             Ok(answer) => answer.map_err(|error| silent(&error))?,
-            Err(_) => return Err(broken("no answer in time to the sign-in".to_owned(), true)),
+            Err(_) => return Err(passing("no answer in time to the sign-in")),
         };
         if answer.has_code(235) {
             return Ok(());
         }
         if answer.class() == Class::Transient {
-            return Err(refused(&answer, false));
+            return Err(of_the_line(refused(&answer)));
         }
         Err(denied(format!(
             "the relay refused the sign-in of {}: {}; check username and password",
@@ -413,9 +415,9 @@ impl Smtp {
         code: u16,
     ) -> Result<Answer, Fault> {
         match timeout(self.waits.answer, line.ask(command)).await {
-            Ok(Ok(answer)) => expect(answer, code, true),
-            Ok(Err(error)) => Err(silent(&error)),
-            Err(_) => Err(broken("no answer in time from the relay".to_owned(), true)),
+            Ok(Ok(answer)) => expect(answer, code),
+            Ok(Err(error)) => Err(silent(&error).into()),
+            Err(_) => Err(passing("no answer in time from the relay").into()),
         }
     }
 
@@ -514,80 +516,89 @@ fn fits(mail: &Mail, can: &Offers) -> Result<(), Fault> {
 
 /// This mail cannot go through this relay; the line is as it was.
 fn not_for_this_relay(why: &str) -> Fault {
-    let sent = Sent::Refused { why: format!("not sent: {why}") };
-    Fault { sent, throttled: false, usable: true, stale: false }
-}
-
-fn not_sent(why: String, again: bool) -> Sent {
-    Sent::NotSent { why, again }
+    Fault { effect: Effect::Refused(format!("not sent: {why}")), usable: true, stale: false }
 }
 
 /// The line broke, or was never there.
-fn broken(why: String, again: bool) -> Fault {
-    Fault { sent: not_sent(why, again), throttled: false, usable: false, stale: false }
+impl From<Obstacle> for Fault {
+    fn from(obstacle: Obstacle) -> Self {
+        Self { effect: obstacle.into(), usable: false, stale: false }
+    }
+}
+
+/// The same may work later.
+fn passing(why: impl Into<String>) -> Obstacle {
+    Obstacle::new(ObstacleKind::Temporary, why)
+}
+
+/// Somebody has to mend something that concerns every mail.
+fn lasting(why: impl Into<String>) -> Obstacle {
+    Obstacle::new(ObstacleKind::Lasting, why)
 }
 
 /// Somebody was not let in, or not believed.
-fn denied(why: String) -> Fault {
-    Fault { sent: Sent::Denied { why }, ..broken(String::new(), false) }
+fn denied(why: impl Into<String>) -> Obstacle {
+    Obstacle::new(ObstacleKind::SignIn, why)
 }
 
 fn lost(why: String) -> Fault {
-    Fault { sent: Sent::Unsettled { why }, ..broken(String::new(), false) }
+    Fault { effect: Effect::Unsettled { why }, usable: false, stale: false }
 }
 
 /// No answer. In TLS 1.3 the word about a client's certificate comes this late.
-fn silent(error: &io::Error) -> Fault {
+fn silent(error: &io::Error) -> Obstacle {
     let why = plain(&error.to_string());
     match tls_error(error) {
         Some(tls) if is_about_certificates(tls) => {
             denied(format!("{why}; check client_certificate in tapwave.toml"))
         }
-        _ => broken(why, true),
+        _ => passing(why),
     }
 }
 
 /// No line at all. A certificate that is not good will not be better in a minute.
-fn no_route(error: &NoRoute) -> Fault {
-    if error.is_denial() {
-        return denied(error.to_string());
-    }
-    broken(error.to_string(), error.may_pass())
+fn no_route(error: &NoRoute) -> Obstacle {
+    let kind = match error {
+        denial if denial.is_denial() => ObstacleKind::SignIn,
+        passing if passing.may_pass() => ObstacleKind::Unreachable,
+        _ => ObstacleKind::Lasting,
+    };
+    Obstacle::new(kind, error.to_string())
 }
 
 /// An answer that must have this code, or begin with these digits.
-fn expect(answer: Answer, code: u16, mail: bool) -> Result<Answer, Fault> {
+fn expect(answer: Answer, code: u16) -> Result<Answer, Fault> {
     if answer.begins_with(code) {
         return Ok(answer);
     }
     if answer.is_refusal() {
-        return Err(refused(&answer, mail));
+        return Err(refused(&answer));
     }
-    Err(broken(format!("the relay answered out of turn: {}", answer.told()), true))
+    Err(passing(format!("the relay answered out of turn: {}", answer.told())).into())
 }
 
-/// The relay said no, in so many digits. `mail`: to this mail, and not to all.
-fn refused(answer: &Answer, mail: bool) -> Fault {
+/// The relay said no to a mail, in so many digits.
+fn refused(answer: &Answer) -> Fault {
     let why = answer.told();
     let closing = answer.has_code(421);
-    let transient = answer.class() == Class::Transient;
-    let sent = if answer.has_code(530) {
+    let effect = if answer.has_code(530) {
         // Whoever does not sign in gets nowhere, with no mail.
-        Sent::Denied { why: why.clone() }
-    } else if mail && !transient {
-        Sent::Refused { why: why.clone() }
+        denied(why).into()
+    } else if answer.class() != Class::Transient {
+        Effect::Refused(why)
+    } else if asks_for_less(closing, &why) {
+        Obstacle::new(ObstacleKind::Throttled, why).into()
     } else {
-        not_sent(why.clone(), transient)
+        passing(why).into()
     };
-    let throttled = transient && asks_for_less(closing, &why);
-    Fault { sent, throttled, usable: mail && !closing, stale: false }
+    Fault { effect, usable: !closing, stale: false }
 }
 
 /// A refusal before the first mail concerns the line, thus every mail.
-fn of_the_line(fault: Fault) -> Fault {
-    match fault.sent {
-        Sent::Refused { why } => broken(why, false),
-        sent => Fault { sent, usable: false, ..fault },
+fn of_the_line(fault: Fault) -> Obstacle {
+    match fault.effect {
+        Effect::NoEffect(obstacle) => obstacle,
+        Effect::Done(why) | Effect::Refused(why) | Effect::Unsettled { why } => lasting(why),
     }
 }
 
@@ -601,11 +612,11 @@ fn asks_for_less(closing: bool, why: &str) -> bool {
 }
 
 fn tell(permit: Permit, fault: &Fault) {
-    match (&fault.sent, fault.throttled) {
-        (_, true) => {
+    match &fault.effect {
+        Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
             permit.answered(0, Some(Throttled { count: 1, retry_after: None }), None);
         }
-        (Sent::Refused { .. }, false) => permit.answered(1, None, None),
+        Effect::Refused(_) => permit.answered(1, None, None),
         _ if fault.usable => permit.answered(1, None, None),
         _ => permit.broken(),
     }

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::effect::{Effect, Obstacle};
 use crate::ids::{MethodId, UserId};
 
 /// Numbers the attempts of one run, from 1.
@@ -106,48 +107,60 @@ pub struct Posted {
     pub digest: String,
 }
 
-/// What became of one mail.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", tag = "outcome")]
-pub enum MailOutcome {
-    /// The other side took it and answers for it.
-    Taken {
-        /// Its own words.
-        receipt: String,
-    },
-    /// It certainly did not go out and may be sent again.
-    NotSent {
-        /// What broke.
-        why: String,
-    },
-    /// The other side refused it for good.
-    Refused {
-        /// Its own words.
-        why: String,
-    },
-    /// Nobody knows whether it went out.
-    Lost {
-        /// What broke.
-        why: String,
-    },
-}
+/// How ledgers write what became of one mail.
+mod outcome {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-impl MailOutcome {
-    /// The word for it, whichever of a row's mails it is.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Taken { .. } => "delivered",
-            Self::NotSent { .. } => "mail not sent",
-            Self::Refused { .. } => Self::REFUSED,
-            Self::Lost { .. } => Self::LOST,
-        }
+    use crate::effect::{Effect, Obstacle, ObstacleKind};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase", tag = "outcome")]
+    enum Written {
+        Taken { receipt: String },
+        NotSent { why: String },
+        Refused { why: String },
+        Lost { why: String },
     }
 
-    /// The word for a refusal.
-    pub(super) const REFUSED: &str = "mail refused";
-    /// The word for an answer that never came.
-    pub(super) const LOST: &str = "mail lost";
+    pub(super) fn serialize<S: Serializer>(
+        effect: &Effect<String>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let written = match effect.clone() {
+            Effect::Done(receipt) => Written::Taken { receipt },
+            Effect::NoEffect(Obstacle { why, .. }) => Written::NotSent { why },
+            Effect::Refused(why) => Written::Refused { why },
+            Effect::Unsettled { why } => Written::Lost { why },
+        };
+        written.serialize(to)
+    }
+
+    /// Of which kind an obstacle was is not written down.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Effect<String>, D::Error> {
+        Ok(match Written::deserialize(from)? {
+            Written::Taken { receipt } => Effect::Done(receipt),
+            Written::NotSent { why } => Obstacle::new(ObstacleKind::Temporary, why).into(),
+            Written::Refused { why } => Effect::Refused(why),
+            Written::Lost { why } => Effect::Unsettled { why },
+        })
+    }
+}
+
+/// The words that the table of mails has for what became of one, whichever of a row's it is.
+pub(super) const TAKEN: &str = "delivered";
+pub(super) const NOT_SENT: &str = "mail not sent";
+pub(super) const REFUSED: &str = "mail refused";
+pub(super) const LOST: &str = "mail lost";
+
+pub(super) const fn mail_outcome(outcome: &Effect<String>) -> &'static str {
+    match outcome {
+        Effect::Done(_) => TAKEN,
+        Effect::NoEffect(_) => NOT_SENT,
+        Effect::Refused(_) => REFUSED,
+        Effect::Unsettled { .. } => LOST,
+    }
 }
 
 /// Why nothing that a run may have left on a user can be alive any more.
@@ -316,13 +329,13 @@ pub enum Event {
         /// A sentence for people.
         why: String,
     },
-    /// What became of a mail.
+    /// What became of a mail. Done: the other side took it, said so, and answers for it.
     MailEnded {
         /// Which of the row's.
         channel: Channel,
-        /// Taken, not sent, refused, or lost.
-        #[serde(flatten)]
-        outcome: MailOutcome,
+        /// With the other side's words, or what broke.
+        #[serde(flatten, with = "outcome")]
+        outcome: Effect<String>,
     },
     /// Somebody else than the reader is to be told who has the pass now.
     NoticeDue,
@@ -390,12 +403,12 @@ impl Event {
             Self::MailIntended { channel: Channel::Notice, .. } => "notice intended",
             Self::MailNotBegun { channel: Channel::Pass, .. } => "mail not begun",
             Self::MailNotBegun { channel: Channel::Notice, .. } => "notice not begun",
-            Self::MailEnded { channel: Channel::Pass, outcome } => outcome.name(),
+            Self::MailEnded { channel: Channel::Pass, outcome } => mail_outcome(outcome),
             Self::MailEnded { channel: Channel::Notice, outcome } => match outcome {
-                MailOutcome::Taken { .. } => "notice sent",
-                MailOutcome::NotSent { .. } => "notice not sent",
-                MailOutcome::Refused { .. } => "notice refused",
-                MailOutcome::Lost { .. } => "notice lost",
+                Effect::Done(_) => "notice sent",
+                Effect::NoEffect(_) => "notice not sent",
+                Effect::Refused(_) => "notice refused",
+                Effect::Unsettled { .. } => "notice lost",
             },
             Self::NoticeDue => "notice due",
             Self::Readdressed { .. } => "readdressed",
@@ -425,13 +438,39 @@ impl Event {
             Self::MailEnded { channel, outcome } => {
                 let mail = channel.noun();
                 match outcome {
-                    MailOutcome::Taken { .. } => None,
-                    MailOutcome::NotSent { why } => Some(format!("{mail} not sent: {why}")),
-                    MailOutcome::Refused { why } => Some(format!("{mail} refused: {why}")),
-                    MailOutcome::Lost { why } => Some(format!("{mail} of unknown fate: {why}")),
+                    Effect::Done(_) => None,
+                    Effect::NoEffect(Obstacle { why, .. }) => {
+                        Some(format!("{mail} not sent: {why}"))
+                    }
+                    Effect::Refused(why) => Some(format!("{mail} refused: {why}")),
+                    Effect::Unsettled { why } => Some(format!("{mail} of unknown fate: {why}")),
                 }
             }
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::ObstacleKind;
+
+    #[test]
+    fn what_became_of_a_mail_is_written_in_the_words_of_every_ledger() {
+        let temporary = |why| Obstacle::new(ObstacleKind::Temporary, why).into();
+        for (outcome, words) in [
+            (Effect::Done("250".to_owned()), r#""outcome":"taken","receipt":"250""#),
+            (temporary("450"), r#""outcome":"notSent","why":"450""#),
+            (Effect::Refused("550".to_owned()), r#""outcome":"refused","why":"550""#),
+            (Effect::Unsettled { why: "cut".to_owned() }, r#""outcome":"lost","why":"cut""#),
+        ] {
+            let event = Event::MailEnded { channel: Channel::Notice, outcome };
+            let text = serde_json::to_string(&event).expect("JSON");
+            assert_eq!(text, format!(r#"{{"event":"mailEnded","channel":"notice",{words}}}"#));
+            assert_eq!(serde_json::from_str::<Event>(&text).expect("an event"), event);
+            let unknown = text.replace(r#""outcome":""#, r#""outcome":"un"#);
+            assert!(serde_json::from_str::<Event>(&unknown).is_err(), "{unknown}");
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::events::{Asked, IntentId, MailOutcome, Posted, Reader};
+use super::events::{self, Asked, IntentId, Posted, Reader};
 use super::fault::LedgerError;
 use super::state::{Standing, State};
 use crate::ids::{Line, MethodId, RunId, UserId};
@@ -381,13 +381,13 @@ impl MailRecord {
     /// Whether nobody knows if it went out.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        self.outcome.as_deref().is_none_or(|outcome| outcome == MailOutcome::LOST)
+        self.outcome.as_deref().is_none_or(|outcome| outcome == events::LOST)
     }
 
     /// Whether the other side refused it for good.
     #[must_use]
     pub fn is_refused(&self) -> bool {
-        self.outcome.as_deref() == Some(MailOutcome::REFUSED)
+        self.outcome.as_deref() == Some(events::REFUSED)
     }
 }
 

@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::events::{Channel, Event, IntentId, MailOutcome};
+use super::events::{Channel, Event, IntentId};
+use crate::effect::Effect;
 use crate::ids::MethodId;
 
 /// Where a row stands.
@@ -364,10 +365,8 @@ fn carried(errand: &Errand, event: &Event, which: Channel) -> Option<Errand> {
             open(&mail.digest, false, true)
         }
         (Errand::Open(mail), Event::MailEnded { outcome, .. }) if !mail.lost => match outcome {
-            MailOutcome::Taken { .. } => Some(Errand::Done),
-            MailOutcome::NotSent { .. } | MailOutcome::Refused { .. } if !mail.again => {
-                Some(Errand::Due)
-            }
+            Effect::Done(_) => Some(Errand::Done),
+            Effect::NoEffect(_) | Effect::Refused(_) if !mail.again => Some(Errand::Due),
             _ => open(&mail.digest, true, mail.again),
         },
         _ => None,
@@ -422,6 +421,7 @@ fn seen(state: &State, event: &Event) -> Option<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::effect::{Obstacle, ObstacleKind};
     use crate::ledger::events::{Asked, Proof};
 
     fn asked() -> Asked {
@@ -515,24 +515,24 @@ mod tests {
         mail_of(Channel::Pass, digest)
     }
 
-    fn ended(outcome: MailOutcome) -> Event {
+    fn ended(outcome: Effect<String>) -> Event {
         Event::MailEnded { channel: Channel::Pass, outcome }
     }
 
-    fn not_sent() -> MailOutcome {
-        MailOutcome::NotSent { why: "450".into() }
+    fn not_sent() -> Effect<String> {
+        Obstacle::new(ObstacleKind::Temporary, "450").into()
     }
 
-    fn refused() -> MailOutcome {
-        MailOutcome::Refused { why: "550".into() }
+    fn refused() -> Effect<String> {
+        Effect::Refused("550".into())
     }
 
-    fn lost() -> MailOutcome {
-        MailOutcome::Lost { why: "cut".into() }
+    fn lost() -> Effect<String> {
+        Effect::Unsettled { why: "cut".into() }
     }
 
-    fn taken() -> MailOutcome {
-        MailOutcome::Taken { receipt: "250".into() }
+    fn taken() -> Effect<String> {
+        Effect::Done("250".into())
     }
 
     #[test]

@@ -14,9 +14,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::events::{
-    Asked, Channel, Eligible, Event, IntentId, MailOutcome, Posted, Proof, Reader,
-};
+use super::events::{self, Asked, Channel, Eligible, Event, IntentId, Posted, Proof, Reader};
 use super::fault::LedgerError;
 use super::record::{
     About, Counts, HandoffRecord, IntentRecord, Issued, MailRecord, NewBadRow, NewRow, Outcome,
@@ -24,6 +22,7 @@ use super::record::{
 };
 use super::state::{self, Errand, Standing, State};
 use crate::clock::later;
+use crate::effect::Effect;
 use crate::ids::{Line, MethodId, UserId};
 use crate::limits;
 
@@ -126,7 +125,7 @@ pub(super) fn record(
             | Event::NoticeDue
     ) || matches!(
         event,
-        Event::MailEnded { outcome, .. } if !matches!(outcome, MailOutcome::Lost { .. })
+        Event::MailEnded { outcome, .. } if !matches!(outcome, Effect::Unsettled { .. })
     );
     if needs_intent {
         return Err(LedgerError::NeedsIntent { line, event: event.name() }.into());
@@ -235,7 +234,7 @@ pub(super) fn conclude_mail(
     db: &Connection,
     line: Line,
     channel: Channel,
-    outcome: MailOutcome,
+    outcome: Effect<String>,
     at: Timestamp,
 ) -> Result<State, Halt> {
     let state = apply(db, line, &Event::MailEnded { channel, outcome }, at)?;
@@ -504,18 +503,24 @@ fn end_mail(
     db: &Connection,
     line: Line,
     channel: Channel,
-    outcome: &MailOutcome,
+    outcome: &Effect<String>,
     at: Timestamp,
 ) -> Result<(), rusqlite::Error> {
     let receipt = match outcome {
-        MailOutcome::Taken { receipt } => Some(receipt),
+        Effect::Done(receipt) => Some(receipt),
         _ => None,
     };
     db.prepare_cached(
         "UPDATE mails SET outcome = ?3, receipt = ?4, ended_at = ?5
          WHERE line = ?1 AND channel = ?2",
     )?
-    .execute(params![key(line), channel.name(), outcome.name(), receipt, at.to_string()])?;
+    .execute(params![
+        key(line),
+        channel.name(),
+        events::mail_outcome(outcome),
+        receipt,
+        at.to_string()
+    ])?;
     Ok(())
 }
 

@@ -456,7 +456,7 @@ async fn a_mail_is_about_one_pass_and_takes_nothing_from_the_handoff() {
     };
     let mail = ledger.intend_mail(Line(2), Channel::Pass, posted).await.expect("recorded");
     assert_eq!(ledger.rows_without_handoff(None, SOME).await.expect("read").len(), 1);
-    let refused = MailOutcome::Refused { why: "550".into() };
+    let refused = Effect::Refused("550".into());
     ledger.mailed(mail, refused).await.expect("recorded");
     let row = ledger.row(Line(2)).await.expect("read").expect("there");
     assert!(row.mail.is_some_and(|mail| mail.is_refused()));
@@ -488,7 +488,7 @@ async fn a_notice_is_owed_from_the_moment_its_pass_was_taken() {
         body: "pass".into(),
         digest: id.into(),
     };
-    let taken = || MailOutcome::Taken { receipt: "250".into() };
+    let taken = || Effect::Done("250".into());
     for number in 2..5 {
         let minted = intent(&ledger, number).await;
         ledger
@@ -506,7 +506,7 @@ async fn a_notice_is_owed_from_the_moment_its_pass_was_taken() {
     };
     assert_eq!(owing().await, [2, 3], "the third has nobody to tell");
     let notice = ledger.intend_mail(Line(2), Channel::Notice, posted("n-2")).await;
-    let lost = MailOutcome::Lost { why: "cut".into() };
+    let lost = Effect::Unsettled { why: "cut".into() };
     ledger.mailed(notice.expect("intended"), lost).await.expect("recorded");
     let notice = ledger.intend_mail(Line(3), Channel::Notice, posted("n-3")).await;
     ledger.mailed(notice.expect("intended"), taken()).await.expect("recorded");

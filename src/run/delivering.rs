@@ -14,16 +14,16 @@ use super::Session;
 use super::issuing::desk;
 use super::tidy::{Clearing, Left};
 use crate::clock::later;
+use crate::effect::{Effect, ObstacleKind};
 use crate::ids::Line;
 use crate::ledger::{
-    Channel, Errand, Event, Ledger, LedgerError, MailOutcome, MailRecord, RowRecord, Standing,
-    State,
+    Channel, Errand, Event, Ledger, LedgerError, MailRecord, RowRecord, Standing, State,
 };
 use crate::letter::{Mailbox, Mode};
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::stages::deliver::{
-    Again, Key, Mailed, Mailroom, Outgoing, Stop, next_mail, over, readdressed, start_of,
+    Again, Delivered, Key, Mailroom, Outgoing, Stop, Unsent, next_mail, over, readdressed, start_of,
 };
 use crate::stages::issue::Halt;
 use crate::vault::{Identities, Spool};
@@ -80,7 +80,7 @@ struct Ended {
     line: Line,
     upn: String,
     channel: Channel,
-    mailed: Option<Mailed>,
+    mailed: Option<Result<Effect<Delivered>, Unsent>>,
 }
 
 impl<'a> Mails<'a> {
@@ -187,37 +187,39 @@ impl<'a> Mails<'a> {
         let Ended { line, upn, channel, mailed } = ended;
         self.passes_under_way -= usize::from(channel == Channel::Pass);
         let word = channel.noun();
-        let failed = |why: String| News::RowFailed { line, upn: upn.clone(), why };
+        let failed = |how: &str, why: &dyn std::fmt::Display| {
+            let why = format!("{word} {how}: {why}");
+            News::RowFailed { line, upn: upn.clone(), why }
+        };
+        let Some(mailed) = mailed else { return };
         let news = match mailed {
-            None | Some(Mailed::Drained) => return,
-            Some(Mailed::Delivered(delivered)) => {
+            Ok(Effect::Done(delivered)) => {
                 if delivered.owes_notice() {
                     self.push(line, Channel::Notice);
                 }
                 self.told_of_rest = false;
                 News::Did { doing: Doing::Deliver, rows: 1 }
             }
-            Some(Mailed::Refused { why }) => failed(format!("{word} refused: {why}")),
-            Some(Mailed::NotSent { why } | Mailed::TooLate { why }) => {
-                failed(format!("{word} not sent: {why}"))
+            Ok(Effect::Refused(why)) => failed("refused", &why),
+            Ok(Effect::NoEffect(obstacle)) if obstacle.may_pass() => {
+                failed("not sent", &obstacle.why)
             }
-            Some(Mailed::NotWritten { why }) => failed(format!("{word} not written: {why}")),
-            Some(Mailed::Unsettled { why }) => {
-                let why = format!("nobody knows whether its {word} went out: {why}");
-                News::RowHeld { line, upn, why }
-            }
-            Some(Mailed::Held) => {
-                let why = format!(
-                    "its {word} cannot be repeated with the same bytes: sender, template, body or \
-                     mail settings have changed; set them back, or ask its reader"
-                );
-                News::RowHeld { line, upn, why }
-            }
-            Some(Mailed::Stopped(stop)) => {
-                self.stopped.get_or_insert(stop);
+            Ok(Effect::NoEffect(obstacle)) => {
+                let denied = obstacle.kind == ObstacleKind::SignIn;
+                self.stopped.get_or_insert(Stop { why: obstacle.why, denied });
                 self.end_rests();
                 return;
             }
+            Ok(Effect::Unsettled { why }) => {
+                let why = format!("nobody knows whether its {word} went out: {why}");
+                News::RowHeld { line, upn, why }
+            }
+            Err(Unsent::TooLate(over)) => failed("not sent", &over),
+            Err(Unsent::NotWritten(why)) => failed("not written", &why),
+            Err(held @ Unsent::Held) => {
+                News::RowHeld { line, upn, why: format!("its {word} {held}") }
+            }
+            Err(Unsent::Drained | Unsent::Ledger(_)) => return,
         };
         self.session.watcher.hear(news);
     }
@@ -234,11 +236,14 @@ async fn send(
     let row = post.room.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
     let upn = row.upn.clone();
     let mailed = match Outgoing::restore(row, again) {
-        Some(Outgoing::Pass(addressed)) => Some(post.room.deliver(*addressed, key).await?),
-        Some(Outgoing::Notice(delivered)) => Some(post.room.notify(*delivered).await?),
+        Some(Outgoing::Pass(addressed)) => Some(post.room.deliver(*addressed, key).await),
+        Some(Outgoing::Notice(delivered)) => Some(post.room.notify(*delivered).await),
         None => None,
     };
-    Ok(Ended { line, upn, channel, mailed })
+    match mailed {
+        Some(Err(Unsent::Ledger(error))) => Err(error),
+        mailed => Ok(Ended { line, upn, channel, mailed }),
+    }
 }
 
 /// Why mails cannot be sent elsewhere. Nothing was changed.
@@ -449,7 +454,7 @@ pub(super) async fn mark_lost(ledger: &Ledger) -> Result<(), LedgerError> {
     // A few, since a process has no more under way than it has connections.
     for (line, channel) in lost {
         let why = "the program ended before the answer came".to_owned();
-        let outcome = MailOutcome::Lost { why };
+        let outcome = Effect::Unsettled { why };
         ledger.record(line, Event::MailEnded { channel, outcome }).await?;
     }
     Ok(())

@@ -402,7 +402,9 @@ impl<'a> Floor<'a> {
             let wait = match kind {
                 ObstacleKind::Throttled => Duration::ZERO,
                 ObstacleKind::Unreachable => counted(&mut unreached),
-                ObstacleKind::Temporary | ObstacleKind::SignIn => counted(&mut refused),
+                ObstacleKind::Temporary | ObstacleKind::SignIn | ObstacleKind::Lasting => {
+                    counted(&mut refused)
+                }
             };
             if self.stops_within(wait).await {
                 return Ok(Reached::Stopped);
@@ -421,7 +423,13 @@ impl<'a> Floor<'a> {
                 self.hear(News::Outage { why: why.clone() });
                 false
             }
-            (ObstacleKind::Throttled | ObstacleKind::Temporary | ObstacleKind::SignIn, _) => {
+            (
+                ObstacleKind::Throttled
+                | ObstacleKind::Temporary
+                | ObstacleKind::SignIn
+                | ObstacleKind::Lasting,
+                _,
+            ) => {
                 self.reached();
                 self.desk.graph.pace().is_out(Budget::PassWrites)
             }

@@ -7,7 +7,6 @@
 //! is rendered, and gone when the courier has answered. Whoever is told that somebody has the
 //! pass is told it only of a [`Delivered`] one.
 
-use std::ops::ControlFlow;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -21,12 +20,13 @@ use uuid::Uuid;
 use super::{Drain, DrainSwitch};
 use crate::clock::{Clock, later};
 use crate::courier::settings::MailPlan;
-use crate::courier::{Courier, Ready, Sent, backoff};
+use crate::courier::{Courier, Ready, backoff};
+use crate::effect::{Effect, Obstacle};
 use crate::graph::Graph;
 use crate::ids::Upn;
 use crate::ledger::{
-    Channel, Errand, Event, Issued, Ledger, LedgerError, MailOptions, MailOutcome, MailRecord,
-    Posted, Reader, RowRecord, State,
+    Channel, Errand, Event, Issued, Ledger, LedgerError, MailOptions, MailRecord, Posted, Reader,
+    RowRecord, State,
 };
 use crate::letter::{
     BadMailbox, Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Mode, NotComposed,
@@ -140,42 +140,27 @@ pub fn readdressed(row: &RowRecord, to: &Mailbox) -> Option<(Channel, Reader)> {
     Some((channel, Reader { address: to.address().to_owned(), name, locale, manager }))
 }
 
-/// What came of one row's mail. Except for `NotWritten` and `Held`, the ledger has it.
-#[derive(Debug)]
-pub enum Mailed {
-    /// A courier took it.
-    Delivered(Box<Delivered>),
-    /// A definite no to this mail.
-    Refused {
-        /// The other side's own words.
-        why: String,
-    },
-    /// Nobody knows whether it went out.
-    Unsettled {
-        /// What broke.
-        why: String,
-    },
-    /// It certainly did not go out, and was tried as often as may be.
-    NotSent {
-        /// What broke last.
-        why: String,
-    },
+/// Why a mail was not tried to its end. Except for `NotWritten` and `Held`, the ledger has it.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsent {
     /// Its pass was over before its turn came: it did not go out, and never will.
-    TooLate {
-        /// For people.
-        why: String,
-    },
-    /// It did not go out, and nor would any other now.
-    Stopped(Stop),
+    #[error(transparent)]
+    TooLate(Over),
     /// It could not be written: nothing was sent.
-    NotWritten {
-        /// For people.
-        why: String,
-    },
+    #[error(transparent)]
+    NotWritten(#[from] Unwritten),
     /// The mail of unknown fate cannot be made again with the same bytes.
+    #[error(
+        "cannot be repeated with the same bytes: sender, template, body or mail settings have \
+         changed; set them back, or ask its reader"
+    )]
     Held,
     /// The wish to stop came before it was sent.
+    #[error("it waits")]
     Drained,
+    /// The ledger; the mail's fate may be unknown.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 /// Why nothing more is mailed.
@@ -505,11 +490,16 @@ impl Resting {
 }
 
 impl Mailroom {
-    /// Mails one pass; one whose mail is of unknown fate, with the identical bytes.
+    /// Mails one pass; one whose mail is of unknown fate, with the identical bytes. A mail that
+    /// had no effect was tried as often as may be.
     ///
     /// # Errors
-    /// [`LedgerError`]; then the mail's fate may be unknown.
-    pub async fn deliver(&self, addressed: Addressed, key: Key<'_>) -> Result<Mailed, LedgerError> {
+    /// [`Unsent`]
+    pub async fn deliver(
+        &self,
+        addressed: Addressed,
+        key: Key<'_>,
+    ) -> Result<Effect<Delivered>, Unsent> {
         let ciphertext = self.ledger.ciphertext(addressed.0.line).await?;
         self.carry(addressed.0, Channel::Pass, ciphertext.as_deref(), key).await
     }
@@ -517,8 +507,8 @@ impl Mailroom {
     /// Tells somebody who has a pass that was delivered.
     ///
     /// # Errors
-    /// [`LedgerError`]; then the notice's fate may be unknown.
-    pub async fn notify(&self, delivered: Delivered) -> Result<Mailed, LedgerError> {
+    /// [`Unsent`]
+    pub async fn notify(&self, delivered: Delivered) -> Result<Effect<Delivered>, Unsent> {
         self.carry(delivered.0, Channel::Notice, None, Key::None).await
     }
 
@@ -528,43 +518,34 @@ impl Mailroom {
         channel: Channel,
         ciphertext: Option<&[u8]>,
         key: Key<'_>,
-    ) -> Result<Mailed, LedgerError> {
-        let frozen = match self.frozen(&row) {
-            Ok(frozen) => frozen,
-            Err(why) => return Ok(Mailed::NotWritten { why: why.to_string() }),
-        };
+    ) -> Result<Effect<Delivered>, Unsent> {
+        let frozen = self.frozen(&row)?;
         // Asked before the rate is waited for: nothing is sent for it.
-        if let Err(why) = reader_of(&row, channel) {
-            return Ok(Mailed::NotWritten { why: why.to_string() });
-        }
-        if let Some(late) = self.too_late(&mut row, channel).await? {
-            return Ok(late);
-        }
+        reader_of(&row, channel)?;
+        self.in_time(&mut row, channel).await?;
         let mut attempt = 1;
         loop {
-            let tried = self.attempt(&mut row, channel, ciphertext, key, &frozen).await?;
-            let sent = match tried {
-                ControlFlow::Continue(sent) => sent,
-                ControlFlow::Break(mailed) => return Ok(mailed),
-            };
-            let Sent::NotSent { why, again: true } = sent else { return Ok(ended(sent, row)) };
-            if attempt >= limits::MAIL_ATTEMPTS {
-                return Ok(Mailed::NotSent { why });
-            }
-            tokio::select! {
-                biased;
-                () = self.drain.begun() => return Ok(Mailed::Drained),
-                again = self.resting.rest(&self.clock, backoff(attempt), why) => {
-                    if !again {
-                        return Ok(Mailed::Drained);
-                    }
-                    attempt += 1;
+            let why = match self.attempt(&mut row, channel, ciphertext, key, &frozen).await? {
+                Effect::NoEffect(obstacle)
+                    if obstacle.may_pass() && attempt < limits::MAIL_ATTEMPTS =>
+                {
+                    obstacle.why
                 }
+                effect => return Ok(effect.and_then(|_| Effect::Done(Delivered(row)))),
+            };
+            let again = tokio::select! {
+                biased;
+                () = self.drain.begun() => false,
+                again = self.resting.rest(&self.clock, backoff(attempt), why) => again,
+            };
+            if !again {
+                return Err(Unsent::Drained);
             }
+            attempt += 1;
         }
     }
 
-    /// One attempt to send; what came of the mail, if it need not be sent.
+    /// One attempt to send.
     async fn attempt(
         &self,
         row: &mut RowRecord,
@@ -572,54 +553,56 @@ impl Mailroom {
         ciphertext: Option<&[u8]>,
         key: Key<'_>,
         frozen: &Frozen,
-    ) -> Result<ControlFlow<Mailed, Sent>, LedgerError> {
+    ) -> Result<Effect<String>, Unsent> {
         // Before the intent: a kill while the rate or the relay is waited for leaves nothing
         // unsettled.
         let ready = tokio::select! {
             biased;
-            () = self.drain.begun() => return Ok(ControlFlow::Break(Mailed::Drained)),
-            () = self.resting.ended() => return Ok(ControlFlow::Break(Mailed::Drained)),
+            () = self.drain.begun() => return Err(Unsent::Drained),
+            () = self.resting.ended() => return Err(Unsent::Drained),
             ready = self.courier.ready() => ready,
         };
         let ready = match ready {
             Ok(ready) => ready,
-            Err(sent) => return self.hindered(row, channel, sent).await,
+            Err(obstacle) => return Ok(self.hindered(row, channel, obstacle).await?),
         };
-        // Written anew each time: while it waits, no code does.
-        let written = match self.write(row, channel, ciphertext, key, frozen) {
-            Ok(mail) if frozen.digest.as_ref().is_none_or(|digest| digest == mail.digest()) => {
-                self.too_late(row, channel).await?.map_or(Ok(mail), Err)
-            }
-            Ok(_) => Err(Mailed::Held),
-            Err(why) => Err(Mailed::NotWritten { why: why.to_string() }),
-        };
-        let mail = match written {
+        let mail = match self.in_time_and_written(row, channel, ciphertext, key, frozen).await {
             Ok(mail) => mail,
             Err(unsent) => {
                 self.courier.spare(ready);
-                return Ok(ControlFlow::Break(unsent));
+                return Err(unsent);
             }
         };
         // A key that is touched to open the pass may take longer than the relay waits.
-        match self.courier.refresh(ready).await {
-            Ok(ready) => {
-                Ok(ControlFlow::Continue(self.send(row, channel, mail, frozen, ready).await?))
-            }
-            Err(sent) => self.hindered(row, channel, sent).await,
-        }
+        Ok(match self.courier.refresh(ready).await {
+            Ok(ready) => self.send(row, channel, mail, frozen, ready).await?,
+            Err(obstacle) => self.hindered(row, channel, obstacle).await?,
+        })
     }
 
-    /// What becomes of a mail whose pass is over. Asked right before the intent, too: it may have
-    /// waited in line for hours.
-    async fn too_late(
+    /// The mail, written anew each time: while it waits, no code does.
+    async fn in_time_and_written(
         &self,
         row: &mut RowRecord,
         channel: Channel,
-    ) -> Result<Option<Mailed>, LedgerError> {
-        let Some(over) = over(row, self.graph.likely_time().await) else { return Ok(None) };
-        let why = over.to_string();
-        self.not_begun(row, channel, &why).await?;
-        Ok(Some(Mailed::TooLate { why }))
+        ciphertext: Option<&[u8]>,
+        key: Key<'_>,
+        frozen: &Frozen,
+    ) -> Result<Mail, Unsent> {
+        let mail = self.write(row, channel, ciphertext, key, frozen)?;
+        if frozen.digest.as_ref().is_some_and(|digest| digest != mail.digest()) {
+            return Err(Unsent::Held);
+        }
+        self.in_time(row, channel).await?;
+        Ok(mail)
+    }
+
+    /// Makes sure that the pass is not over. Asked right before the intent, too: it may have waited
+    /// in line for hours.
+    async fn in_time(&self, row: &mut RowRecord, channel: Channel) -> Result<(), Unsent> {
+        let Some(over) = over(row, self.graph.likely_time().await) else { return Ok(()) };
+        self.not_begun(row, channel, &over.to_string()).await?;
+        Err(Unsent::TooLate(over))
     }
 
     /// What comes of a mail for which there is no connection.
@@ -627,12 +610,10 @@ impl Mailroom {
         &self,
         row: &mut RowRecord,
         channel: Channel,
-        sent: Sent,
-    ) -> Result<ControlFlow<Mailed, Sent>, LedgerError> {
-        if let Sent::NotSent { why, .. } | Sent::Denied { why } = &sent {
-            self.not_begun(row, channel, why).await?;
-        }
-        Ok(ControlFlow::Continue(sent))
+        obstacle: Obstacle,
+    ) -> Result<Effect<String>, LedgerError> {
+        self.not_begun(row, channel, &obstacle.why).await?;
+        Ok(obstacle.into())
     }
 
     /// Notes once why a row's mail was not begun.
@@ -659,7 +640,7 @@ impl Mailroom {
         mail: Mail,
         frozen: &Frozen,
         ready: Ready<'_>,
-    ) -> Result<Sent, LedgerError> {
+    ) -> Result<Effect<String>, LedgerError> {
         let posted = Posted {
             message_id: frozen.id.to_string(),
             date: frozen.date,
@@ -669,17 +650,11 @@ impl Mailroom {
             digest: mail.digest().to_owned(),
         };
         let intent = self.ledger.intend_mail(row.line, channel, posted).await?;
-        let sent = self.courier.send(&mail, ready).await;
+        let effect = self.courier.send(&mail, ready).await;
         drop(mail);
-        let outcome = match sent.clone() {
-            Sent::Accepted { receipt } => MailOutcome::Taken { receipt },
-            Sent::NotSent { why, .. } | Sent::Denied { why } => MailOutcome::NotSent { why },
-            Sent::Refused { why } => MailOutcome::Refused { why },
-            Sent::Unsettled { why } => MailOutcome::Lost { why },
-        };
-        row.state = self.ledger.mailed(intent, outcome).await?;
+        row.state = self.ledger.mailed(intent, effect.clone()).await?;
         row.reason = None;
-        Ok(sent)
+        Ok(effect)
     }
 
     /// What stays the same however often the mail is sent.
@@ -758,16 +733,6 @@ struct Frozen {
     date: Timestamp,
     /// Of the bytes that may have arrived.
     digest: Option<String>,
-}
-
-fn ended(sent: Sent, row: RowRecord) -> Mailed {
-    match sent {
-        Sent::Accepted { .. } => Mailed::Delivered(Box::new(Delivered(row))),
-        Sent::Refused { why } => Mailed::Refused { why },
-        Sent::Unsettled { why } => Mailed::Unsettled { why },
-        Sent::NotSent { why, .. } => Mailed::Stopped(Stop { why, denied: false }),
-        Sent::Denied { why } => Mailed::Stopped(Stop { why, denied: true }),
-    }
 }
 
 /// The mails that a row is to have.

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
-use tapwave::courier::{Courier, Sent};
+use tapwave::courier::Courier;
+use tapwave::effect::Effect;
 use tapwave::letter::{
     Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Templates, compose,
 };
@@ -51,9 +52,9 @@ pub(crate) fn mail_to(letter: &Letter, to: &Mailbox, form: Form) -> Mail {
 }
 
 /// Sends a mail once, when the courier lets it.
-pub(crate) async fn post(courier: &Courier, mail: &Mail) -> Sent {
+pub(crate) async fn post(courier: &Courier, mail: &Mail) -> Effect<String> {
     match courier.ready().await {
         Ok(ready) => courier.send(mail, ready).await,
-        Err(sent) => sent,
+        Err(obstacle) => obstacle.into(),
     }
 }
