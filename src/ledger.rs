@@ -69,6 +69,7 @@ use self::writer::{Desk, Writer};
 use crate::clock::Clock;
 use crate::effect::Effect;
 use crate::ids::{ClientRequestId, Line, UserId};
+use crate::shown::plain;
 
 pub mod events;
 pub mod state;
@@ -273,6 +274,13 @@ impl Ledger {
     #[must_use]
     pub fn about(&self) -> &About {
         &self.0.about
+    }
+
+    /// What its records say cannot be true or cannot be read.
+    #[must_use]
+    pub fn damaged(&self, detail: impl fmt::Display) -> LedgerError {
+        let (path, detail) = (self.0.folder.join(folder::LEDGER), plain(&detail.to_string()));
+        LedgerError::Damaged { path, detail }
     }
 
     /// Transactions committed through this handle: how well writes were grouped.

@@ -21,7 +21,7 @@ use crate::run::delivering::{self, Delivery, OpenMail, Post, Wish};
 use crate::run::tidy::Left;
 use crate::run::{Session, Summary, issuing};
 use crate::settings::{self, Settings};
-use crate::stages::deliver::{Again, Desk, Mailroom, Resting, Stop};
+use crate::stages::deliver::{Again, Desk, Mailroom, NoDesk, Resting, Stop};
 use crate::stages::issue::Halt;
 use crate::vault::Identities;
 
@@ -38,11 +38,13 @@ pub(super) struct Carrier {
 }
 
 impl Carrier {
-    /// Validates `[mail]`, reads the templates and the identities.
+    /// Validates `[mail]`, reads the templates and the identities. `run` is whose ledger has the
+    /// options, if they come from one.
     pub(super) fn load(
         options: &MailOptions,
         paths: &[PathBuf],
         settings: &Settings,
+        run: Option<&Ledger>,
         world: &World,
     ) -> Result<Self, Failure> {
         if let Some(folder) = &options.templates
@@ -51,8 +53,11 @@ impl Carrier {
             let what = format!("failed to open the template folder {}: {error}", folder.display());
             return Err(Failure::new(Exit::Usage, what, &[TEMPLATES]));
         }
-        let desk = Desk::new(settings.mail_plan()?, options)
-            .map_err(|error| Failure::new(Exit::Problems, error, &[]))?;
+        let desk =
+            Desk::new(settings.mail_plan()?, options).map_err(|error| match (error, run) {
+                (error @ NoDesk::Unknown { .. }, Some(run)) => run.damaged(error).into(),
+                (error, _) => Failure::new(Exit::Problems, error, &[]),
+            })?;
         let identities = if paths.is_empty() { None } else { Some(identities(paths, world)?) };
         Ok(Self { desk, identities })
     }
@@ -90,7 +95,7 @@ impl Carrier {
     ) -> Result<Post, Failure> {
         let courier = self.courier(session, settings, &world.environment)?;
         let header: Header = serde_json::from_str(&ledger.about().wave.header_json)
-            .map_err(|_| Failure::new(Exit::Unexpected, "the ledger's header is damaged", &[]))?;
+            .map_err(|_| ledger.damaged("the wave's header cannot be read"))?;
         let room = Mailroom {
             desk: self.desk,
             courier,
@@ -130,7 +135,7 @@ pub(super) async fn deliver(
         return Ok(Exit::Done);
     }
     let options = options(args, &ledger);
-    let carrier = Carrier::load(&options, &args.identities, settings, world)?;
+    let carrier = Carrier::load(&options, &args.identities, settings, Some(&ledger), world)?;
     settings::news_of_a_pass(carrier.desk.mode, &options.notice_to)?;
     let counts = ledger.counts().await?;
     let locked = counts.of(Standing::Sealed) + counts.of(Standing::Mailing) > 0;
@@ -199,8 +204,10 @@ async fn connected(
 
 /// The run's own options for mail, the flags over them.
 fn options(args: &DeliverArgs, ledger: &Ledger) -> MailOptions {
-    let mut options = ledger.about().options.mail.clone().unwrap_or_default();
-    if args.body.is_some() || options.body.is_empty() {
+    let recorded = ledger.about().options.mail.clone();
+    let named = args.body.is_some() || recorded.is_none();
+    let mut options = recorded.unwrap_or_default();
+    if named {
         settings::mode(args.body).as_str().clone_into(&mut options.body);
     }
     if let Some(path) = &args.template {

@@ -420,7 +420,7 @@ impl OfRun for ReaddressError {
     fn of(self, run: &Typed) -> Failure {
         match self {
             Self::Ledger(error) => error.into(),
-            Self::Twice(_) => Failure::new(Exit::Usage, self, &[]),
+            Self::Twice(_) | Self::Damaged { .. } => Failure::new(Exit::Usage, self, &[]),
             Self::NoRow(_) | Self::NoMail { .. } => {
                 let hint = format!("{} shows every row and how far it is", run.status());
                 Failure::new(Exit::Usage, self, &[&hint])

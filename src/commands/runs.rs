@@ -50,7 +50,7 @@ pub(super) async fn resume(
         needs.push(Need::ReadPasses);
     }
     let carrier = match ledger.about().options.mail.clone().filter(|mail| mail.at_once) {
-        Some(mail) => Some(Carrier::load(&mail, &args.identities, settings, world)?),
+        Some(mail) => Some(Carrier::load(&mail, &args.identities, settings, Some(&ledger), world)?),
         None if args.identities.is_empty() => None,
         None => {
             let what = "this run mails nothing by itself, so resume needs no identity";

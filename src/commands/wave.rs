@@ -97,7 +97,7 @@ impl<'a> Wanted<'a> {
         self.mail = Some(mail);
         let mut options = settings.mail_options(mail, self.want)?;
         if let Some(options) = &mut options {
-            let carrier = Carrier::load(options, &mail.identities, settings, world)?;
+            let carrier = Carrier::load(options, &mail.identities, settings, None, world)?;
             options.names_manager = carrier.desk.names_manager(options);
             if !carrier.desk.names_support() {
                 world

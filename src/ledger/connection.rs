@@ -9,6 +9,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::fault::LedgerError;
 use crate::limits;
+use crate::shown::plain;
 
 /// "tapw": how `file` and `SQLite` tell a ledger from other databases.
 const APPLICATION_ID: i64 = 0x7461_7077;
@@ -154,13 +155,15 @@ fn needs_writable_folder(error: &rusqlite::Error) -> bool {
 
 /// Names what `SQLite`'s reason means for the person who wants to read the run.
 pub(super) fn explained(path: &Path, error: rusqlite::Error) -> LedgerError {
+    if let rusqlite::Error::FromSqlConversionFailure(_, _, why) = &error {
+        return LedgerError::Damaged { path: path.to_owned(), detail: plain(&why.to_string()) };
+    }
     let damaged = matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
     ) || matches!(
         error,
-        rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..)
+        rusqlite::Error::IntegralValueOutOfRange(..)
             | rusqlite::Error::InvalidColumnType(..)
             | rusqlite::Error::QueryReturnedNoRows
     ) || matches!(&error, rusqlite::Error::SqliteFailure(_, Some(text)) if text.starts_with("no such "));

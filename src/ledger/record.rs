@@ -384,6 +384,15 @@ impl MailRecord {
         self.outcome.as_deref().is_none_or(|outcome| outcome == events::LOST)
     }
 
+    /// Whether its outcome, if it has one, is one that ledgers write, and agrees with the receipt.
+    #[must_use]
+    pub fn is_outcome_known(&self) -> bool {
+        let known = [events::TAKEN, events::NOT_SENT, events::REFUSED, events::LOST];
+        let outcome = self.outcome.as_deref();
+        outcome.is_none_or(|outcome| known.contains(&outcome))
+            && self.is_taken() == (outcome == Some(events::TAKEN))
+    }
+
     /// Whether the other side refused it for good.
     #[must_use]
     pub fn is_refused(&self) -> bool {

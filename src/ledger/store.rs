@@ -722,11 +722,34 @@ fn page(
     for row in statement.query_map(params![after.map_or(-1, key), at_most(limit)], row_record)? {
         page.push(row?);
     }
+    if let (Some(first), Some(last)) = (page.first(), page.last()) {
+        no_other_channels(db, first.line, last.line)?;
+    }
     Ok(page)
+}
+
+/// Makes sure that [`ROW`] passes over no mail of these rows: what is not seen there would count
+/// as never tried.
+fn no_other_channels(db: &Connection, first: Line, last: Line) -> Result<(), rusqlite::Error> {
+    let other = db
+        .prepare_cached(
+            "SELECT line, channel FROM mails
+             WHERE line BETWEEN ?1 AND ?2 AND channel NOT IN ('pass', 'notice') LIMIT 1",
+        )?
+        .query_row([key(first), key(last)], |row| Ok((line_of(row, 0)?, row.get(1)?)))
+        .optional()?;
+    match other {
+        None => Ok(()),
+        Some((line, channel)) => {
+            let channel: String = channel;
+            Err(unreadable(1, format!("row {line} has a mail \"{channel}\", which is no mail")))
+        }
+    }
 }
 
 /// One row.
 pub(super) fn row(db: &Connection, line: Line) -> Result<Option<RowRecord>, rusqlite::Error> {
+    no_other_channels(db, line, line)?;
     db.prepare_cached(&format!("{ROW} WHERE r.line = ?1"))?
         .query_row([key(line)], row_record)
         .optional()
@@ -743,13 +766,18 @@ pub(super) fn counts(db: &Connection) -> Result<Counts, rusqlite::Error> {
         let standing = standing.ok_or_else(|| unreadable(0, format!("no state is \"{name}\"")))?;
         counts.by_standing[standing as usize] = unsigned(row, 1)?;
     }
-    let notices = |row: &Row<'_>| Ok((unsigned(row, 0)?, unsigned(row, 1)?));
-    (counts.notices_sent, counts.notices_open) = db
-        .prepare_cached(
-            "SELECT count(*) FILTER (WHERE notice = 'done'),
-                    count(*) FILTER (WHERE notice <> 'done') FROM rows WHERE notice IS NOT NULL",
-        )?
-        .query_row([], notices)?;
+    let mut by_notice = db.prepare_cached(
+        "SELECT notice, count(*) FROM rows WHERE notice IS NOT NULL GROUP BY notice",
+    )?;
+    let mut found = by_notice.query([])?;
+    while let Some(row) = found.next()? {
+        match row.get_ref(0)?.as_str()? {
+            "done" => counts.notices_sent = unsigned(row, 1)?,
+            "due" | "open" => counts.notices_open += unsigned(row, 1)?,
+            // No listing of open notices would find it.
+            name => return Err(unreadable(0, format!("no notice is \"{name}\""))),
+        }
+    }
     let traffic = |row: &Row<'_>| Ok((unsigned(row, 0)?, unsigned(row, 1)?));
     (counts.requests, counts.throttled) = db
         .query_row("SELECT requests, throttled FROM about", [], traffic)
@@ -955,9 +983,25 @@ pub(super) fn sealed_by_us(
         .optional()
 }
 
+/// A whole row, or an error that names it.
 fn row_record(row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
+    use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType};
+    let line = line_of(row, 0)?;
+    restored(line, row).map_err(|error| match error {
+        FromSqlConversionFailure(column, _, why) => {
+            let name = row.as_ref().column_name(column).unwrap_or("a column");
+            unreadable(column, format!("row {line}, {name}: {why}"))
+        }
+        InvalidColumnType(column, name, found) => {
+            unreadable(column, format!("row {line}, {name}: it is {found}"))
+        }
+        other => other,
+    })
+}
+
+fn restored(line: Line, row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
     Ok(RowRecord {
-        line: line_of(row, 0)?,
+        line,
         upn: row.get(1)?,
         cells: from_json(row, 2)?,
         wanted_json: row.get(3)?,

@@ -23,7 +23,8 @@ use crate::letter::{Mailbox, Mode};
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::stages::deliver::{
-    Again, Delivered, Key, Mailroom, Outgoing, Stop, Unsent, next_mail, over, readdressed, start_of,
+    Again, Delivered, Key, Mailroom, Outgoing, Stop, Unsent, Unwritten, next_mail, over,
+    readdressed, start_of,
 };
 use crate::stages::issue::Halt;
 use crate::vault::{Identities, Spool};
@@ -236,9 +237,10 @@ async fn send(
     let row = post.room.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
     let upn = row.upn.clone();
     let mailed = match Outgoing::restore(row, again) {
-        Some(Outgoing::Pass(addressed)) => Some(post.room.deliver(*addressed, key).await),
-        Some(Outgoing::Notice(delivered)) => Some(post.room.notify(*delivered).await),
-        None => None,
+        Ok(Some(Outgoing::Pass(addressed))) => Some(post.room.deliver(*addressed, key).await),
+        Ok(Some(Outgoing::Notice(delivered))) => Some(post.room.notify(*delivered).await),
+        Ok(None) => None,
+        Err(damaged) => Some(Err(damaged.into())),
     };
     match mailed {
         Some(Err(Unsent::Ledger(error))) => Err(error),
@@ -258,6 +260,14 @@ pub enum ReaddressError {
     /// Two addresses for one mail.
     #[error("--readdress names line {0} twice; keep the address that is meant")]
     Twice(Line),
+    /// Its record cannot be read.
+    #[error("--readdress names line {line}: {source}")]
+    Damaged {
+        /// Its line in the wave.
+        line: Line,
+        /// What cannot be read.
+        source: Unwritten,
+    },
     /// Its mail has gone out, may have gone out, or cannot go out.
     #[error(
         "--readdress names line {line}, which is {state}: only a mail that certainly did not go out can go elsewhere"
@@ -282,8 +292,10 @@ pub async fn readdress(ledger: &Ledger, readers: &[(Line, Mailbox)]) -> Result<(
         }
         let row = ledger.row(*line).await?.ok_or(ReaddressError::NoRow(*line))?;
         let state = row.state.name();
-        let (channel, reader) =
-            readdressed(&row, to).ok_or(ReaddressError::NoMail { line: *line, state })?;
+        let damaged = |source| ReaddressError::Damaged { line: *line, source };
+        let (channel, reader) = readdressed(&row, to)
+            .map_err(damaged)?
+            .ok_or(ReaddressError::NoMail { line: *line, state })?;
         events.push((*line, Event::Readdressed { channel, reader: Box::new(reader) }));
     }
     for (line, event) in events {
@@ -350,13 +362,15 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     let mut delivery = Delivery::default();
     let now = session.graph.likely_time().await;
     let horizon = wish.due.map(|due| later(now, due));
-    let is_due =
-        |row: &RowRecord| horizon.is_none_or(|end| start_of(row).is_none_or(|start| start <= end));
+    // Of a row that cannot be read it is told why, when its turn comes.
+    let is_due = |row: &RowRecord| {
+        horizon.is_none_or(|end| start_of(row).map_or(true, |start| start <= end))
+    };
     let mut total = 0;
     gather(ledger, |row| {
         if !is_due(row) {
             delivery.later += 1;
-        } else if let Some(channel) = next_mail(row, wish.again) {
+        } else if let Some(channel) = next_turn(row, wish.again) {
             mails.push(row.line, channel);
             total += 1 + u64::from(channel == Channel::Pass && row.notice_reader.is_some());
         }
@@ -375,7 +389,7 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     gather(ledger, |row| {
         if is_due(row) {
             let unproven = matches!(row.state, State::Sealed { proven: false, .. });
-            delivery.unproven += u64::from(unproven && over(row, now).is_none());
+            delivery.unproven += u64::from(unproven && !is_over(row, now));
             delivery.open.add(row, now);
         }
     })
@@ -397,10 +411,11 @@ pub async fn open_mail(ledger: &Ledger, session: &Session) -> Result<OpenMail, H
 impl OpenMail {
     fn add(&mut self, row: &RowRecord, now: Timestamp) {
         let held_by = |again| {
-            u64::from(next_mail(row, again).is_some() && next_mail(row, Again::default()).is_none())
+            let may = |again| matches!(next_mail(row, again), Ok(Some(_)));
+            u64::from(may(again) && !may(Again::default()))
         };
         self.rows += 1;
-        if over(row, now).is_some() {
+        if is_over(row, now) {
             self.over += 1;
             self.lapsed += u64::from(has_lapsed(row, now));
             return;
@@ -497,10 +512,21 @@ async fn visit(
     }
 }
 
+/// The mail of a row that is to have its turn: the one that may go out, or, of a row that cannot
+/// be read, the one that it is then told of.
+pub(super) fn next_turn(row: &RowRecord, again: Again) -> Option<Channel> {
+    next_mail(row, again).unwrap_or(Some(Channel::Pass))
+}
+
+/// Whether a row's pass is certainly over.
+fn is_over(row: &RowRecord, now: Timestamp) -> bool {
+    matches!(over(row, now), Ok(Some(_)))
+}
+
 /// Whether a row's pass was over before it was mailed.
 fn has_lapsed(row: &RowRecord, now: Timestamp) -> bool {
     let unsent = Again { unsettled: false, refused: true };
-    next_mail(row, unsent) == Some(Channel::Pass) && over(row, now).is_some()
+    matches!(next_mail(row, unsent), Ok(Some(Channel::Pass))) && is_over(row, now)
 }
 
 /// Removes the passes of rows whose mail was refused for good, or came too late. A notice that

@@ -28,7 +28,7 @@ use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
-use crate::stages::deliver::{self, Again, Stop};
+use crate::stages::deliver::{Again, Stop};
 use crate::stages::issue::settle::Settled;
 use crate::stages::issue::{Attempt, Desk, Halt, waiting};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
@@ -634,7 +634,7 @@ impl<'a> Shift<'a> {
         let ledger = &self.floor.desk.ledger;
         delivering::mark_lost(ledger).await?;
         let mut pick = |row: &RowRecord| {
-            if let Some(channel) = deliver::next_mail(row, Again::default()) {
+            if let Some(channel) = delivering::next_turn(row, Again::default()) {
                 mails.push(row.line, channel);
             }
         };

@@ -34,6 +34,7 @@ use crate::letter::{
 };
 use crate::limits;
 use crate::roster::{Header, Wanted};
+use crate::shown::plain;
 use crate::vault::{HandoffError, Identities, OpenError, OpenedRow, Spool, open};
 
 /// The language of readers of whom none is known.
@@ -61,22 +62,55 @@ pub struct Again {
 }
 
 /// The mail of a row that may go out now, if one may.
-#[must_use]
-pub fn next_mail(row: &RowRecord, again: Again) -> Option<Channel> {
+///
+/// # Errors
+/// [`Unwritten::Damaged`], if what has become of it so far cannot be read.
+pub fn next_mail(row: &RowRecord, again: Again) -> Result<Option<Channel>, Unwritten> {
     let (channel, errand, tried) = match &row.state {
         State::Sealed { proven: true, .. } => (Channel::Pass, Errand::Due, &row.mail),
         State::Mailing { mail, .. } => (Channel::Pass, Errand::Open(mail.clone()), &row.mail),
         State::Delivered { notice: Some(notice), .. } => {
             (Channel::Notice, notice.clone(), &row.notice)
         }
-        _ => return None,
+        _ => return Ok(None),
     };
+    let tried = tried.as_ref();
+    tried.map_or(Ok(()), known)?;
     let may = match errand {
-        Errand::Due => again.refused || !tried.as_ref().is_some_and(MailRecord::is_refused),
-        Errand::Open(mail) => mail.lost && again.unsettled,
+        Errand::Due => again.refused || !tried.is_some_and(MailRecord::is_refused),
+        Errand::Open(mail) => {
+            if tried.is_none_or(|tried| tried.posted.digest != mail.digest) {
+                let what = "its latest mail is not the one that may have gone out";
+                return Err(damaged(what));
+            }
+            mail.lost && again.unsettled
+        }
         Errand::Done => false,
     };
-    may.then_some(channel)
+    Ok(may.then_some(channel))
+}
+
+/// Makes sure that a mail's record says nothing that no tapwave of this version writes.
+fn known(mail: &MailRecord) -> Result<(), Unwritten> {
+    let Posted { courier, body, .. } = &mail.posted;
+    let (what, word) = if mode_named(body).is_none() {
+        ("what its latest mail carried", body)
+    } else if ![Form::Mime, Form::GraphJson].map(courier_name).contains(&courier.as_str()) {
+        ("what its latest mail was sent by", courier)
+    } else if let Some(outcome) = mail.outcome.as_ref().filter(|_| !mail.is_outcome_known()) {
+        ("what became of its latest mail", outcome)
+    } else {
+        return Ok(());
+    };
+    Err(damaged(format!("\"{word}\" is not a known word for {what}")))
+}
+
+fn mode_named(word: &str) -> Option<Mode> {
+    Mode::ALL.into_iter().find(|mode| mode.as_str() == word)
+}
+
+fn damaged(what: impl Into<String>) -> Unwritten {
+    Unwritten::Damaged(plain(&what.into()))
 }
 
 /// A sealed pass whose mail may go out. Made out of the ledger's record alone.
@@ -114,30 +148,36 @@ pub enum Outgoing {
 
 impl Outgoing {
     /// From a ledger record, if [`next_mail`] finds one.
-    #[must_use]
-    pub fn restore(row: RowRecord, again: Again) -> Option<Self> {
-        Some(match next_mail(&row, again)? {
+    ///
+    /// # Errors
+    /// [`Unwritten::Damaged`]
+    pub fn restore(row: RowRecord, again: Again) -> Result<Option<Self>, Unwritten> {
+        Ok(next_mail(&row, again)?.map(|channel| match channel {
             Channel::Pass => Self::Pass(Box::new(Addressed(row))),
             Channel::Notice => Self::Notice(Box::new(Delivered(row))),
-        })
+        }))
     }
 }
 
 /// The mail of a row that an operator may send elsewhere, because it certainly did not go out,
 /// and its reader with this address.
-#[must_use]
-pub fn readdressed(row: &RowRecord, to: &Mailbox) -> Option<(Channel, Reader)> {
-    let channel = next_mail(row, Again { unsettled: false, refused: true })?;
+///
+/// # Errors
+/// [`Unwritten::Damaged`]
+pub fn readdressed(row: &RowRecord, to: &Mailbox) -> Result<Option<(Channel, Reader)>, Unwritten> {
+    let Some(channel) = next_mail(row, Again { unsettled: false, refused: true })? else {
+        return Ok(None);
+    };
     let before = match channel {
         Channel::Pass => row.reader.clone(),
         Channel::Notice => row.notice_reader.clone(),
     };
     let (locale, manager) = match before {
         Some(reader) => (reader.locale, reader.manager),
-        None => (wanted(row).ok()?.locale, None),
+        None => (wanted(row)?.locale, None),
     };
     let name = to.name().map(ToOwned::to_owned);
-    Some((channel, Reader { address: to.address().to_owned(), name, locale, manager }))
+    Ok(Some((channel, Reader { address: to.address().to_owned(), name, locale, manager })))
 }
 
 /// Why a mail was not tried to its end. Except for `NotWritten` and `Held`, the ledger has it.
@@ -184,8 +224,11 @@ pub enum Unwritten {
     #[error("its mail address {0}")]
     Address(#[from] BadMailbox),
     /// What the ledger holds of the row cannot be read.
-    #[error("the ledger lacks what its letter needs; start a new run for it")]
-    Incomplete,
+    #[error(
+        "the ledger is damaged: {0}; copy the run's folder back from a backup, or start a new run \
+         for it"
+    )]
+    Damaged(String),
     /// The sealed copy cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError<std::convert::Infallible>),
@@ -224,22 +267,73 @@ pub struct Desk {
     pub mode: Mode,
     /// The zone of readers whose row names none.
     pub zone: TimeZone,
+    /// Whom the check found a reader for, and must have one.
+    checked: Vec<Channel>,
+}
+
+/// Why no letters can be written at all.
+#[derive(Debug, thiserror::Error)]
+pub enum NoDesk {
+    /// The templates.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The options say what no tapwave of this version does: those of a damaged ledger.
+    #[error("\"{word}\" is not a known {what} of mails")]
+    Unknown {
+        /// The kind of word.
+        what: &'static str,
+        /// The word.
+        word: String,
+    },
 }
 
 impl Desk {
     /// Reads the templates.
     ///
     /// # Errors
-    /// [`TemplateError`]
-    pub fn new(plan: MailPlan, options: &MailOptions) -> Result<Self, TemplateError> {
-        let mode = Mode::ALL.into_iter().find(|mode| mode.as_str() == options.body);
-        let zone = options.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
+    /// [`NoDesk`]
+    pub fn new(plan: MailPlan, options: &MailOptions) -> Result<Self, NoDesk> {
+        let unknown = |what, word: &str| NoDesk::Unknown { what, word: word.to_owned() };
+        let zone = |name: &str| TimeZone::get(name).map_err(|_| unknown("time zone", name));
+        let places = [(Channel::Pass, &options.to), (Channel::Notice, &options.notice_to)];
         Ok(Self {
             plan,
+            mode: mode_named(&options.body).ok_or_else(|| unknown("body", &options.body))?,
+            zone: options.time_zone.as_deref().map_or(Ok(TimeZone::UTC), zone)?,
             templates: Templates::load(options.templates.as_deref())?,
-            mode: mode.unwrap_or(Mode::Pass),
-            zone: zone.unwrap_or(TimeZone::UTC),
+            checked: places.iter().filter(|(_, to)| !to.is_empty()).map(|one| one.0).collect(),
         })
+    }
+
+    /// The reader whom the check found; a run that was checked without mail has the column.
+    fn reader(&self, row: &RowRecord, channel: Channel) -> Result<Reader, Unwritten> {
+        let found = match channel {
+            Channel::Pass => &row.reader,
+            Channel::Notice => &row.notice_reader,
+        };
+        if let Some(reader) = found {
+            return Ok(reader.clone());
+        }
+        if self.checked.contains(&channel) {
+            return Err(damaged(format!("who gets its {} is not there", channel.noun())));
+        }
+        if channel == Channel::Notice {
+            return Err(Unwritten::NoAddress);
+        }
+        let wanted = wanted(row)?;
+        let mailbox: Mailbox = wanted.deliver_to.ok_or(Unwritten::NoAddress)?.parse()?;
+        let name = mailbox.name().map(ToOwned::to_owned);
+        let address = mailbox.address().to_owned();
+        Ok(Reader { address, name, locale: wanted.locale, manager: None })
+    }
+
+    /// Makes sure that all who are to be mailed about a row are known.
+    fn readers(&self, row: &RowRecord) -> Result<(), Unwritten> {
+        self.reader(row, Channel::Pass)?;
+        if self.checked.contains(&Channel::Notice) {
+            self.reader(row, Channel::Notice)?;
+        }
+        Ok(())
     }
 
     /// A checked row's letters with a dummy code, its mail's and its notice's: what is wrong
@@ -256,7 +350,7 @@ impl Desk {
         let pass = Terms::planned(row, now)?;
         let mut previews = Vec::new();
         for channel in channels(row) {
-            let (mode, reader) = (self.mode_of(channel), reader_of(row, channel)?);
+            let (mode, reader) = (self.mode_of(channel), self.reader(row, channel)?);
             let facts = self.facts(row, header, channel, &pass)?;
             let letter = self.templates.preview(mode, locale(&reader), &facts)?;
             previews.push(Preview { channel, to: reader.address, letter });
@@ -316,24 +410,29 @@ impl Desk {
         pass: &Terms,
     ) -> Result<Facts, Unwritten> {
         let wanted = wanted(row)?;
-        let zone = wanted.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
-        let reader = reader_of(row, channel)?;
+        let zone = match wanted.time_zone.as_deref() {
+            None => self.zone.clone(),
+            Some(name) => TimeZone::get(name).map_err(|_| {
+                damaged(format!("\"{name}\" is not a known time zone of whoever has the pass"))
+            })?,
+        };
+        let reader = self.reader(row, channel)?;
         let holder = match channel {
             Channel::Pass => None,
             Channel::Notice => {
-                let Reader { name, address, .. } = reader_of(row, Channel::Pass)?;
+                let Reader { name, address, .. } = self.reader(row, Channel::Pass)?;
                 Some(Person { name: name.unwrap_or_default(), mail: address })
             }
         };
         Ok(Facts {
-            upn: row.upn.parse::<Upn>().map_err(|_| Unwritten::Incomplete)?,
+            upn: row.upn.parse::<Upn>().map_err(|_| damaged("whose it is cannot be read"))?,
             name: row.display_name.clone().unwrap_or_default(),
             manager: reader.manager.map(|(name, mail)| Person { name, mail }),
             columns: header.names().iter().cloned().zip(row.cells.iter().cloned()).collect(),
             start: pass.start,
             lifetime_minutes: pass.lifetime_minutes,
             one_time: pass.one_time,
-            zone: zone.unwrap_or_else(|| self.zone.clone()),
+            zone,
             support: self.support(),
             holder,
         })
@@ -359,15 +458,20 @@ struct Terms {
 
 impl Terms {
     /// Frozen: without a start from Graph, the moment of the intent stands for it.
-    fn of(row: &RowRecord) -> Option<Self> {
-        let Issued { start, lifetime_minutes, one_time, .. } = row.issued.clone()?;
-        let start = start.or_else(|| Some(row.intent.as_ref()?.graph_time))?;
-        Some(Self { start, lifetime_minutes, one_time })
+    fn of(row: &RowRecord) -> Result<Self, Unwritten> {
+        let issued = row.issued.as_ref();
+        let issued = issued.ok_or_else(|| damaged("the pass that Graph answered is not there"))?;
+        let intended = || row.intent.as_ref().map(|intent| intent.graph_time);
+        let start = issued.start.or_else(intended);
+        let start = start.ok_or_else(|| damaged("when its pass begins to work is not there"))?;
+        let Issued { lifetime_minutes, one_time, .. } = *issued;
+        Ok(Self { start, lifetime_minutes, one_time })
     }
 
     /// What a checked row's pass shall be.
     fn planned(row: &RowRecord, now: Timestamp) -> Result<Self, Unwritten> {
-        let asked = row.asked.as_ref().ok_or(Unwritten::Incomplete)?;
+        let asked =
+            row.asked.as_ref().ok_or_else(|| damaged("what its pass shall be is not there"))?;
         Ok(Self {
             start: asked.start.unwrap_or(now),
             lifetime_minutes: asked.lifetime_minutes,
@@ -377,17 +481,11 @@ impl Terms {
 }
 
 /// When a row's pass begins to work, once it is sealed.
-#[must_use]
-pub fn start_of(row: &RowRecord) -> Option<Timestamp> {
+///
+/// # Errors
+/// [`Unwritten::Damaged`]
+pub fn start_of(row: &RowRecord) -> Result<Timestamp, Unwritten> {
     Terms::of(row).map(|terms| terms.start)
-}
-
-/// When a row's pass ends, once it is sealed.
-#[must_use]
-pub fn end_of(row: &RowRecord) -> Option<Timestamp> {
-    let terms = Terms::of(row)?;
-    let lifetime = Duration::from_secs(u64::from(terms.lifetime_minutes) * 60);
-    Some(later(terms.start, lifetime))
 }
 
 /// It is too late to mail a pass, or to tell of one: nobody could use it any more.
@@ -398,10 +496,14 @@ pub struct Over {
 }
 
 /// Whether a row's pass is over at `now`, or will be within [`limits::LAST_MOMENTS`].
-#[must_use]
-pub fn over(row: &RowRecord, now: Timestamp) -> Option<Over> {
-    let last = later(now, limits::LAST_MOMENTS);
-    end_of(row).filter(|end| *end <= last).map(|end| Over { end })
+///
+/// # Errors
+/// [`Unwritten::Damaged`]
+pub fn over(row: &RowRecord, now: Timestamp) -> Result<Option<Over>, Unwritten> {
+    let terms = Terms::of(row)?;
+    let lifetime = Duration::from_secs(u64::from(terms.lifetime_minutes) * 60);
+    let end = later(terms.start, lifetime);
+    Ok((end <= later(now, limits::LAST_MOMENTS)).then_some(Over { end }))
 }
 
 /// Everything that mailing needs.
@@ -521,7 +623,7 @@ impl Mailroom {
     ) -> Result<Effect<Delivered>, Unsent> {
         let frozen = self.frozen(&row)?;
         // Asked before the rate is waited for: nothing is sent for it.
-        reader_of(&row, channel)?;
+        self.desk.readers(&row)?;
         self.in_time(&mut row, channel).await?;
         let mut attempt = 1;
         loop {
@@ -600,7 +702,7 @@ impl Mailroom {
     /// Makes sure that the pass is not over. Asked right before the intent, too: it may have waited
     /// in line for hours.
     async fn in_time(&self, row: &mut RowRecord, channel: Channel) -> Result<(), Unsent> {
-        let Some(over) = over(row, self.graph.likely_time().await) else { return Ok(()) };
+        let Some(over) = over(row, self.graph.likely_time().await)? else { return Ok(()) };
         self.not_begun(row, channel, &over.to_string()).await?;
         Err(Unsent::TooLate(over))
     }
@@ -645,7 +747,7 @@ impl Mailroom {
             message_id: frozen.id.to_string(),
             date: frozen.date,
             to: mail.to().to_owned(),
-            courier: courier_name(&self.courier).to_owned(),
+            courier: courier_name(self.courier.form()).to_owned(),
             body: self.desk.mode_of(channel).to_string(),
             digest: mail.digest().to_owned(),
         };
@@ -685,8 +787,8 @@ impl Mailroom {
         key: Key<'_>,
         frozen: &Frozen,
     ) -> Result<Mail, Unwritten> {
-        let terms = Terms::of(row).ok_or(Unwritten::Incomplete)?;
-        let reader = reader_of(row, channel)?;
+        let terms = Terms::of(row)?;
+        let reader = self.desk.reader(row, channel)?;
         let facts = self.desk.facts(row, &self.header, channel, &terms)?;
         let fill =
             |content: &Content<'_>| self.desk.templates.render(content, locale(&reader), &facts);
@@ -741,23 +843,9 @@ fn channels(row: &RowRecord) -> impl Iterator<Item = Channel> {
     std::iter::once(Channel::Pass).chain(notice)
 }
 
-/// The reader whom the check found; a run that was checked without mail has the column.
-fn reader_of(row: &RowRecord, channel: Channel) -> Result<Reader, Unwritten> {
-    if channel == Channel::Notice {
-        return row.notice_reader.clone().ok_or(Unwritten::NoAddress);
-    }
-    if let Some(reader) = &row.reader {
-        return Ok(reader.clone());
-    }
-    let wanted = wanted(row)?;
-    let mailbox: Mailbox = wanted.deliver_to.ok_or(Unwritten::NoAddress)?.parse()?;
-    let name = mailbox.name().map(ToOwned::to_owned);
-    let address = mailbox.address().to_owned();
-    Ok(Reader { address, name, locale: wanted.locale, manager: None })
-}
-
 fn wanted(row: &RowRecord) -> Result<Wanted, Unwritten> {
-    serde_json::from_str(&row.wanted_json).map_err(|_| Unwritten::Incomplete)
+    let read = serde_json::from_str(&row.wanted_json);
+    read.map_err(|_| damaged("what the wave asked for it cannot be read"))
 }
 
 fn locale(reader: &Reader) -> &str {
@@ -765,8 +853,8 @@ fn locale(reader: &Reader) -> &str {
 }
 
 /// The courier's name, as the ledger and the settings have it.
-fn courier_name(courier: &Courier) -> &'static str {
-    match courier.form() {
+const fn courier_name(form: Form) -> &'static str {
+    match form {
         Form::Mime => "smtp",
         Form::GraphJson => "graph",
     }
