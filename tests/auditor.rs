@@ -142,3 +142,20 @@ async fn the_manifest_names_every_pass_and_the_post_that_made_it() {
     let removed = table.lines().filter(|line| line.ends_with(",removed")).count();
     assert_eq!(removed, 3, "{table}");
 }
+
+// Case: the ledger has lost whose pass it is, or the intent it was asked for on. A list without
+// it would tell an auditor that nobody has that pass.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_leaves_nothing_out_that_it_cannot_read() {
+    let (_served, program, home) = issued().await;
+    let db = rusqlite::Connection::open(home.join("runs/one/ledger.db")).expect("a ledger");
+    for (column, says) in
+        [("user_id", "it names no user"), ("latest_intent", "its attempt is missing")]
+    {
+        let change = |to: &str| format!("UPDATE rows SET {column} = {to} WHERE line = 3");
+        let of_another = format!("(SELECT {column} FROM rows WHERE line = 2)");
+        assert_eq!(db.execute(&change("NULL"), []).expect("changed"), 1);
+        program.run(&["manifest", "runs/one"]).exits(2).says("line 3").says(says);
+        db.execute(&change(&of_another), []).expect("changed");
+    }
+}

@@ -59,26 +59,28 @@ pub async fn manifest<E: From<LedgerError>>(
         let rows = ledger.rows(&MAY_HAVE, after, limits::ROWS_PER_READ).await?;
         let Some(last) = rows.last() else { return Ok(()) };
         after = Some(last.line);
-        for row in rows.iter().filter_map(expected) {
-            visit(row)?;
+        for row in &rows {
+            if let Some(expected) = expected(row)? {
+                visit(expected)?;
+            }
         }
     }
 }
 
-/// `None` for a row that has no intent, or whose intent is known to have made nothing.
-fn expected(row: &RowRecord) -> Option<Expected> {
-    let intent = row.intent.as_ref()?;
-    let user_id = row.user?;
+/// `None` for a row whose intent is known to have made nothing, or that failed before it had one.
+fn expected(row: &RowRecord) -> Result<Option<Expected>, LedgerError> {
     if row.issued.is_none() && row.state.standing() == Standing::Failed {
-        return None;
+        return Ok(None);
     }
+    let intent = row.attempt()?;
+    let user_id = row.person()?.user;
     let issued = row.issued.as_ref();
     let asked = &intent.asked;
     let start = issued.and_then(|issued| issued.start).or(asked.start);
     let window_start = start.unwrap_or(intent.graph_time);
     let lifetime = issued.map_or(asked.lifetime_minutes, |issued| issued.lifetime_minutes);
     let lifetime = std::time::Duration::from_secs(u64::from(lifetime) * 60);
-    Some(Expected {
+    Ok(Some(Expected {
         row: row.line,
         user_id,
         user_principal_name: row.upn.clone(),
@@ -88,5 +90,5 @@ fn expected(row: &RowRecord) -> Option<Expected> {
         is_usable_once: issued.map_or(asked.one_time, |issued| issued.one_time),
         client_request_id: ClientRequestId::of_intent(user_id, intent.id.0, intent.graph_time),
         state: row.state.name(),
-    })
+    }))
 }
