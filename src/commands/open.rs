@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use super::{Failure, World, typed};
 use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
-use crate::ids::Upn;
+use crate::ids::{Line, Upn};
 use crate::ledger::{Access, Ledger, RegistryError, Standing, State};
 use crate::limits;
 use crate::report::{Doubled, OpenFailure, Opened, Opening, Shape, count, private_file, shown};
@@ -163,6 +163,7 @@ async fn run(
         ));
     }
     let (mut sealed, mut closed, mut unproven) = (0_u64, 0_u64, 0_u64);
+    let mut missing: Option<(Line, u64)> = None;
     let mut after = None;
     loop {
         let rows = ledger.rows(&READABLE, after, limits::ROWS_PER_READ).await?;
@@ -173,7 +174,12 @@ async fn run(
                 unproven += 1;
                 continue;
             }
-            let Some(bytes) = ledger.ciphertext(row.line).await? else { continue };
+            let Some(bytes) = ledger.ciphertext(row.line).await? else {
+                if row.state.standing() != Standing::Removed {
+                    missing.get_or_insert((row.line, 0)).1 += 1;
+                }
+                continue;
+            };
             sealed += 1;
             let name = PathBuf::from(format!("{} line {}", ledger.folder().name(), row.line));
             match opening.file(&name, &bytes[..], identities) {
@@ -189,6 +195,13 @@ async fn run(
             count(unproven, "pass is", "passes are"),
             world.typed(ledger.folder()).resume()
         ));
+    }
+    if let Some((first, copies)) = missing {
+        opening.finish()?;
+        let copies = count(copies, "sealed copy is", "sealed copies are");
+        return Err(ledger
+            .damaged(format!("{copies} not there, first that of row {first}"))
+            .into());
     }
     if sealed > 0 && sealed == closed {
         let what = "none of the run's passes is sealed to this identity";

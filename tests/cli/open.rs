@@ -50,6 +50,19 @@ fn a_run_is_named_by_name_path_file_or_latest() {
     said.says(["wave-nope", "`tapwave runs` lists them"]);
 }
 
+// Case: the ledger has lost a sealed copy. The others are shown, and it is not passed over.
+#[test]
+fn a_sealed_copy_that_is_not_there_is_named() {
+    let (bench, it) = finished(3);
+    let db = Connection::open(bench.runs()[0].join("ledger.db")).expect("a database");
+    assert_eq!(db.execute("DELETE FROM sealed WHERE line = 3", []).expect("changed"), 1);
+    drop(db);
+    let open = ["open", "latest", "-i", &it.file, "--format", "csv"];
+    let said = bench.tapwave(&open).ends(2);
+    assert_eq!(said.out.lines().count(), 3, "a header and the other two: {}", said.out);
+    said.says(["ledger is damaged", "1 sealed copy is not there, first that of row 3"]);
+}
+
 // Case: a file that is not there is spoken of as a file, and a name as a run; so is a file where
 // a run is wanted.
 #[test]
