@@ -225,6 +225,27 @@ async fn cleanup_closes_the_policy_unless_another_run_needs_it() {
     assert_eq!(policy(&served).include, [Target::everyone()]);
 }
 
+// Case: the other run's ledger is damaged, so nobody knows whether its people still need the policy.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_cannot_be_read_may_need_the_policy() {
+    let (served, program) = serve(|_| {}).await;
+    let key = program.run(&["keygen"]).exits(0).out;
+    let key = key.lines().find_map(|line| line.split("public key: ").nth(1)).expect("a key");
+    let mut folders = Vec::new();
+    for (name, upn) in [("one", ADA), ("two", "b@contoso.example")] {
+        let wave = program.write(&format!("{name}.csv"), format!("userPrincipalName\n{upn}\n"));
+        folders.push(std::path::Path::new(&wave).with_file_name("runs").join(name));
+        program.run(&["run", &wave, "-r", key, "--run", &format!("runs/{name}")]).exits(0);
+    }
+    std::fs::write(folders[1].join("ledger.db"), "no database").expect("damaged");
+    let close = ["cleanup", "runs/one", "--disable-policy", "--yes"];
+    program.run(&close).exits(8).says("two may still need it, as not every ledger can be read");
+    assert!(policy(&served).enabled);
+    std::fs::remove_dir_all(&folders[1]).expect("removed");
+    program.run(&close).exits(0);
+    assert!(!policy(&served).enabled);
+}
+
 #[tokio::test(start_paused = true)]
 async fn microsofts_metadata_approves_of_every_change() {
     let clock = Clock::starting_at("2026-03-01T08:00:00Z".parse().expect("a time"));

@@ -178,10 +178,14 @@ impl Closing<'_> {
         let others = others(ledger, world)?;
         if !others.is_empty() {
             let names: Vec<&str> = others.iter().map(|run| run.name.as_str()).collect();
+            let need = match (others.iter().any(|run| run.summary.is_err()), names.len()) {
+                (true, _) => "may still need it, as not every ledger can be read",
+                (false, 1) => "still needs it",
+                (false, _) => "still need it",
+            };
             world.report.complain(format_args!(
-                "the policy was left as it is: {} still {} it; clean that up first",
+                "the policy was left as it is: {} {need}; clean that up first",
                 shown(&names.join(", ")),
-                if names.len() == 1 { "needs" } else { "need" }
             ));
             let folders = others.iter().filter_map(|run| RunFolder::open(&run.path).ok());
             let cleanups = folders.map(|run| (world.typed(&run).cleanup(), "removes its passes"));
@@ -213,14 +217,16 @@ impl Closing<'_> {
 }
 
 /// Other runs on this machine, of the same tenant as far as is known, with rows that have a
-/// pass or wait for one.
+/// pass or wait for one. One that cannot be read may have some.
 fn others(ledger: Option<&Ledger>, world: &World) -> Result<Vec<Listed>, Failure> {
     let elsewhere = |one: Option<&String>, other: Option<&String>| {
         one.zip(other).is_some_and(|(one, other)| one != other)
     };
     let listed = world.registry()?.list();
     let needs = |run: &Listed| {
-        let Ok(summary) = &run.summary else { return false };
+        let Ok(summary) = &run.summary else {
+            return ledger.is_none_or(|ledger| run.path != ledger.folder().path());
+        };
         let same = ledger.is_none_or(|ledger| {
             let (this, that) = (ledger.about(), &summary.about);
             run.path != ledger.folder().path()
