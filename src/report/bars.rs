@@ -4,16 +4,22 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
+use dialoguer::console::Term;
+use indicatif::{
+    MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, TermLike,
+};
 
 use super::lasting;
 use super::left::TimeLeft;
 use crate::progress::Doing;
 use crate::shown::lines;
+
+/// How often a bar is drawn at most.
+const DRAWS_PER_SECOND: u8 = 20;
 
 /// The bars of one command.
 pub struct Bars {
@@ -21,7 +27,12 @@ pub struct Bars {
     bars: Mutex<HashMap<Doing, Shown>>,
 }
 
-/// A bar, and what is known of the time left.
+/// A bar, and what is known of the time left. Cheap to clone.
+///
+/// While indicatif draws, it holds the bar's state and calls our keys, which take a lock of
+/// ours. So no lock of ours is held while anything of indicatif's is called: a thread that held
+/// one and waited for the bar's state would keep both for ever.
+#[derive(Clone)]
 struct Shown {
     bar: ProgressBar,
     left: Arc<Mutex<TimeLeft>>,
@@ -29,7 +40,12 @@ struct Shown {
 
 impl Bars {
     pub(super) fn new(wanted: bool) -> Self {
-        Self { screen: wanted.then(MultiProgress::new), bars: Mutex::default() }
+        let screen = || {
+            let screen = Box::new(Screen(Term::buffered_stderr()));
+            let target = ProgressDrawTarget::term_like_with_hz(screen, DRAWS_PER_SECOND);
+            MultiProgress::with_draw_target(target)
+        };
+        Self { screen: wanted.then(screen), bars: Mutex::default() }
     }
 
     /// Words on stderr, above the bars. Whatever they were made of, nothing in them but ends
@@ -38,7 +54,7 @@ impl Bars {
         let line = lines(words);
         let print = || {
             // Nobody is left to tell if stderr is gone.
-            let _ = writeln!(std::io::stderr().lock(), "{line}");
+            let _ = writeln!(io::stderr().lock(), "{line}");
         };
         match &self.screen {
             Some(screen) => screen.suspend(print),
@@ -55,40 +71,103 @@ impl Bars {
         };
         let bar = screen.add(bar.with_prefix(word(doing)));
         bar.enable_steady_tick(Duration::from_millis(200));
-        if let Some(old) = self.all().insert(doing, Shown { bar, left }) {
+        let old = self.all().insert(doing, Shown { bar, left });
+        if let Some(old) = old {
             old.bar.finish_and_clear();
         }
     }
 
     pub(super) fn advance(&self, doing: Doing, rows: u64) {
-        if let Some(Shown { bar, left }) = self.all().get(&doing) {
+        if let Some(Shown { bar, left }) = self.of(doing) {
             bar.inc(rows);
-            known(left).did(bar.elapsed(), rows);
+            let elapsed = bar.elapsed();
+            known(&left).did(elapsed, rows);
         }
     }
 
     pub(super) fn foresee(&self, doing: Doing, per_second: f64, holding: Duration) {
-        if let Some(Shown { bar, left }) = self.all().get(&doing) {
-            known(left).foresee(bar.elapsed(), per_second, holding);
+        if let Some(Shown { bar, left }) = self.of(doing) {
+            let elapsed = bar.elapsed();
+            known(&left).foresee(elapsed, per_second, holding);
         }
     }
 
     pub(super) fn end(&self, doing: Doing) {
-        if let Some(Shown { bar, .. }) = self.all().remove(&doing) {
+        let ended = self.all().remove(&doing);
+        if let Some(Shown { bar, .. }) = ended {
             bar.finish_and_clear();
         }
     }
 
     /// Takes all bars off the screen.
     pub(super) fn clear(&self) {
-        for (_, Shown { bar, .. }) in self.all().drain() {
+        let all = std::mem::take(&mut *self.all());
+        for Shown { bar, .. } in all.into_values() {
             bar.finish_and_clear();
         }
+    }
+
+    fn of(&self, doing: Doing) -> Option<Shown> {
+        self.all().get(&doing).cloned()
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<Doing, Shown>> {
         self.bars.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The terminal on stderr, which may be gone: the run goes on to its end all the same, where
+/// indicatif would panic over what cannot be written.
+#[derive(Debug)]
+struct Screen(Term);
+
+impl TermLike for Screen {
+    fn width(&self) -> u16 {
+        TermLike::width(&self.0)
+    }
+
+    fn height(&self) -> u16 {
+        TermLike::height(&self.0)
+    }
+
+    fn move_cursor_up(&self, lines: usize) -> io::Result<()> {
+        unless_gone(self.0.move_cursor_up(lines))
+    }
+
+    fn move_cursor_down(&self, lines: usize) -> io::Result<()> {
+        unless_gone(self.0.move_cursor_down(lines))
+    }
+
+    fn move_cursor_right(&self, columns: usize) -> io::Result<()> {
+        unless_gone(self.0.move_cursor_right(columns))
+    }
+
+    fn move_cursor_left(&self, columns: usize) -> io::Result<()> {
+        unless_gone(self.0.move_cursor_left(columns))
+    }
+
+    fn write_line(&self, line: &str) -> io::Result<()> {
+        unless_gone(self.0.write_line(line))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        unless_gone(self.0.write_str(text))
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        unless_gone(self.0.clear_line())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        unless_gone(self.0.flush())
+    }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "what the trait asks for")]
+fn unless_gone(written: io::Result<()>) -> io::Result<()> {
+    // Nobody is left to tell.
+    drop(written);
+    Ok(())
 }
 
 fn known(left: &Mutex<TimeLeft>) -> MutexGuard<'_, TimeLeft> {
@@ -131,5 +210,98 @@ const fn word(doing: Doing) -> &'static str {
         Doing::Handoff => "handoff",
         Doing::Deliver => "mailing",
         Doing::Remove => "removing",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    /// How often each thing is done; a lock that is held too long froze within the first hundred.
+    const TIMES: u64 = 20_000;
+    /// After this, nothing will come any more.
+    const PATIENCE: Duration = Duration::from_mins(1);
+
+    /// A terminal that shows nothing.
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl TermLike for Nowhere {
+        fn width(&self) -> u16 {
+            120
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_line(&self, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn write_str(&self, _: &str) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What indicatif's ticker does a few times a second, as fast as it goes.
+    fn draw_until(over: &AtomicBool, bar: &ProgressBar) {
+        while !over.load(Ordering::Relaxed) {
+            bar.force_draw();
+        }
+    }
+
+    #[test]
+    fn news_that_come_while_a_bar_is_drawn_hold_nothing_up() {
+        let screen =
+            MultiProgress::with_draw_target(ProgressDrawTarget::term_like(Box::new(Nowhere)));
+        let bars = Arc::new(Bars { screen: Some(screen), bars: Mutex::default() });
+        let (ended, all) = mpsc::channel();
+        let working = Arc::clone(&bars);
+        // Not joined: a test that fails must not hang itself.
+        thread::spawn(move || {
+            working.begin(Doing::Issue, Some(TIMES));
+            let bar = working.all().get(&Doing::Issue).map(|shown| shown.bar.clone());
+            let over = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| draw_until(&over, &bar.expect("begun")));
+                for time in 0..TIMES {
+                    working.advance(Doing::Issue, 1);
+                    working.foresee(Doing::Issue, 20.0, Duration::ZERO);
+                    if time % 1_000 == 0 {
+                        working.begin(Doing::Deliver, None);
+                        working.end(Doing::Deliver);
+                    }
+                }
+                over.store(true, Ordering::Relaxed);
+            });
+            working.clear();
+            ended.send(()).expect("waited for");
+        });
+        all.recv_timeout(PATIENCE).expect("the bars and the news wait for each other");
     }
 }
