@@ -64,7 +64,16 @@ pub struct World {
 /// # Errors
 /// [`Failure`]
 pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
-    let performed = dispatch(&cli, world).await;
+    let performed = tokio::select! {
+        biased;
+        performed = dispatch(&cli, world) => performed,
+        () = world.drain.given_up() => Err(world.given_up()),
+    };
+    // Whatever a command says of a question that was broken off, this is why.
+    let performed = performed.map_err(|failure| {
+        let told = failure.exit == Exit::Interrupted;
+        if world.drain.is_given_up() && !told { world.given_up() } else { failure }
+    });
     performed.map_err(|failure| failure.advise(&cli.common, world.registry().ok().as_ref()))
 }
 
@@ -163,7 +172,7 @@ impl World {
             clock: self.clock.clone(),
             watcher: Arc::clone(&self.report) as _,
             drain: self.drain.clone(),
-            prompts: Arc::new(self.asking),
+            prompts: Arc::new(self.asking.clone()),
             may_read_groups: true,
             fence: None,
             began: self.clock.instant(),
@@ -221,7 +230,7 @@ impl World {
             tell: Arc::new(move |words| report.bid(words)),
         };
         let sign_in = SignIn::new(method, &places, &client, self.clock.clone())?;
-        let grants = sign_in.grants().await?;
+        let grants = self.unless_given_up(sign_in.grants()).await??;
         self.explain(&grants, name);
         note_who(&grants, name, settings, base);
         let lacking = grants.lacking(needs);
@@ -236,6 +245,23 @@ impl World {
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();
         Ok((Session { may_read_groups, ..self.session(graph) }, grants))
+    }
+
+    /// Waits for something, unless all is given up before it comes.
+    async fn unless_given_up<T>(&self, coming: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::select! {
+            biased;
+            came = coming => Ok(came),
+            () = self.drain.given_up() => Err(self.given_up()),
+        }
+    }
+
+    /// Somebody wished to stop while nothing was at stake.
+    fn given_up(&self) -> Failure {
+        let changed = if self.drain.has_worked() { "" } else { "; nothing was changed" };
+        let hint = self.report.give_up().map(|go_on| format!("{go_on} carries on"));
+        let hints: Vec<&str> = hint.iter().map(String::as_str).collect();
+        Failure::new(Exit::Interrupted, format!("interrupted{changed}"), &hints)
     }
 
     /// Said before anything is risked, by commands that wait out the fence of a run.

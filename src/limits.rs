@@ -357,3 +357,16 @@ pub const MAX_SECRET_BYTES: usize = 16 * 1024;
 pub const SECRET_COMMAND_TIMEOUT: Duration = Duration::from_mins(1);
 /// Largest certificate file.
 pub const MAX_CERTIFICATE_BYTES: u64 = 1024 * 1024;
+
+/// How long a program that was asked to stop, and has nothing to finish, may take to give up
+/// what it waits for. Longer than its temporary folders take to be removed on a busy machine,
+/// short for whoever pressed the keys.
+pub const STOP_GRACE: Duration = Duration::from_millis(500);
+/// How often a question, or the wait for an age plugin, looks whether it is to be given up.
+pub const STOP_GLANCE: Duration = Duration::from_millis(50);
+/// How long the last words of a program that leaves at once may wait for a terminal that takes
+/// nothing.
+pub const LAST_WORDS: Duration = Duration::from_millis(250);
+/// How long the end of the program waits for what its threads still do. Nothing that counts:
+/// what was acknowledged is on disk.
+pub const WIND_UP: Duration = Duration::from_secs(5);

@@ -3,6 +3,9 @@
 //! Also what must hold for the whole process before anything else happens: freed memory is
 //! wiped, no core is dumped, nobody traces it.
 
+#[path = "main/stopping.rs"]
+mod stopping;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -11,8 +14,9 @@ use tapwave::cli::Cli;
 use tapwave::clock::Clock;
 use tapwave::commands::{World, perform};
 use tapwave::exit::Exit;
+use tapwave::limits;
 use tapwave::report::{Asking, Log, Manner, Report};
-use tapwave::stages::{Drain, DrainSwitch};
+use tapwave::stages::Drain;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes memory when it is freed, so that no buffer of a library keeps a pass.
@@ -30,13 +34,14 @@ fn main() -> ExitCode {
     };
     let report = Arc::new(Report::new(manner));
     let (switch, drain) = Drain::new();
+    stopping::listen(switch, drain.clone(), &report);
     let world = World {
         environment: Box::new(|name| std::env::var(name).ok()),
         clock: Clock::system(),
-        drain,
+        drain: drain.clone(),
         report: Arc::clone(&report),
         log: Log::begin(manner.verbose > 1),
-        asking: Asking::on_terminal(),
+        asking: Asking::on_terminal(drain),
         common: cli.common.clone(),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -46,7 +51,6 @@ fn main() -> ExitCode {
             return Exit::Unexpected.into();
         }
     };
-    runtime.spawn(heed_signals(switch, Arc::clone(&report)));
     let exit = match runtime.block_on(perform(cli, &world)) {
         Ok(exit) => exit,
         Err(failure) => {
@@ -54,65 +58,9 @@ fn main() -> ExitCode {
             failure.exit
         }
     };
+    // What is stuck by now, such as the look-up of a name, is not waited for.
+    runtime.shutdown_timeout(limits::WIND_UP);
     exit.into()
-}
-
-/// The first Ctrl-C stops new work; the second leaves at once. What was committed stays.
-async fn heed_signals(switch: DrainSwitch, report: Arc<Report>) {
-    // Listened for without a gap: the second may come while the first is being answered.
-    let Ok(mut signals) = StopSignals::listen() else {
-        report.warn("Ctrl-C cannot be listened for: it will leave at once");
-        return;
-    };
-    loop {
-        signals.next().await;
-        if switch.begin() {
-            report.say("stopping: what is in flight is finished; once more to leave at once");
-        } else {
-            report.leave();
-            std::process::exit(Exit::Interrupted as i32);
-        }
-    }
-}
-
-/// The signals that ask the program to stop.
-#[cfg(unix)]
-struct StopSignals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl StopSignals {
-    fn listen() -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
-/// The signals that ask the program to stop.
-#[cfg(windows)]
-struct StopSignals(tokio::signal::windows::CtrlC);
-
-#[cfg(windows)]
-impl StopSignals {
-    fn listen() -> std::io::Result<Self> {
-        tokio::signal::windows::ctrl_c().map(Self)
-    }
-
-    async fn next(&mut self) {
-        self.0.recv().await;
-    }
 }
 
 /// A core file or a debugger would see the passes that are in flight. Best effort: a system

@@ -15,12 +15,13 @@ mod policy;
 mod prompts;
 mod settings;
 mod tables;
+mod terminal;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -32,6 +33,7 @@ pub(crate) use self::opened::private_file;
 pub use self::opened::{Doubled, OpenFailure, Opened, Opening, Shape};
 pub use self::policy::Names;
 pub use self::prompts::Asking;
+use self::terminal::Terminal;
 use crate::exit::Exit;
 use crate::ids::Line;
 use crate::ledger::{Listed, Standing};
@@ -41,6 +43,7 @@ use crate::run::intake::{RowProblem, Verdict};
 use crate::run::tidy::Tidied;
 use crate::run::{NoticeState, Notices, RowStatus, Summary};
 pub use crate::shown::escaped as shown;
+use crate::shown::lines;
 
 /// Longest command beside which those of the others are lined up, in characters.
 const TABLE_COLUMN: usize = 60;
@@ -66,6 +69,9 @@ pub struct Report {
     wrong: AtomicUsize,
     /// The run that the command works on, once there is one.
     at_work: OnceLock<AtWork>,
+    terminal: Terminal,
+    /// Nobody is left who reads.
+    hung_up: AtomicBool,
 }
 
 /// What to type about the run that a command works on.
@@ -96,6 +102,8 @@ impl Report {
             bars: Bars::new(wanted && io::stderr().is_terminal()),
             wrong: AtomicUsize::new(0),
             at_work: OnceLock::new(),
+            terminal: Terminal::found(),
+            hung_up: AtomicBool::new(false),
         }
     }
 
@@ -145,14 +153,29 @@ impl Report {
         let _ = self.at_work.set(run);
     }
 
-    /// The program ends at once, because it was asked twice.
+    /// The program ends at once, because it was asked twice. Takes no lock and waits for
+    /// nobody: whatever is stuck may hold the screen.
     pub fn leave(&self) {
-        match self.at_work.get() {
-            Some(AtWork { go_on, .. }) => self.complain(format_args!(
-                "left at once; everything committed is kept, {go_on} carries on"
-            )),
-            None => self.complain("left at once"),
-        }
+        let words = match self.at_work.get() {
+            Some(AtWork { go_on, .. }) => {
+                format!("error: left at once; everything committed is kept, {go_on} carries on")
+            }
+            None => "error: left at once".to_owned(),
+        };
+        self.terminal.last_words(&lines(&words), self.bars.are_drawn());
+    }
+
+    /// The command is given up: the terminal is as it was found, whatever was being asked.
+    /// Tells what carries on.
+    pub fn give_up(&self) -> Option<&str> {
+        self.bars.clear();
+        self.terminal.restore();
+        self.at_work.get().map(|run| run.go_on.as_str())
+    }
+
+    /// The terminal is gone: what cannot be written from now on is no failure.
+    pub fn hang_up(&self) {
+        self.hung_up.store(true, Ordering::Relaxed);
     }
 
     /// What a person must do now; said even when quiet, because all waits for it.
@@ -192,9 +215,9 @@ impl Report {
     /// If stdout takes no more.
     pub fn json(&self, value: &impl Serialize) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
-        out.write_all(b"\n")?;
-        out.flush()
+        let written = serde_json::to_writer(&mut out, value).map_err(io::Error::from);
+        let written = written.and_then(|()| out.write_all(b"\n")).and_then(|()| out.flush());
+        if self.hung_up.load(Ordering::Relaxed) { Ok(()) } else { written }
     }
 
     /// What the check found: the problems as a table, the warnings, the verdict.

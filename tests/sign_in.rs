@@ -304,6 +304,37 @@ async fn a_browser_comes_back_with_a_code_that_fits() {
     assert_eq!(asked["grant_type"], "authorization_code");
 }
 
+/// Nobody comes: neither to the browser nor with the code.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wish_to_stop_ends_the_wait_for_a_person() {
+    use rustix::process::{Pid, Signal, kill_process};
+    for (auth, signal) in [
+        ("interactive", Signal::INT),
+        ("device-code", Signal::INT),
+        ("device-code", Signal::TERM),
+        ("interactive", Signal::HUP),
+    ] {
+        let (_served, authority, program) = office(1).await;
+        authority.answers((0..1_000).map(|_| Instead::Pending("authorization_pending")));
+        let program = program.always(&["--auth", auth]);
+        let mut command = program.command(&ACCESS);
+        command.env("PATH", "").stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program runs");
+        let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
+        let (code, rest) = tokio::task::block_in_place(|| {
+            let mut told = lines.by_ref().map_while(Result::ok);
+            told.find(|line| line.starts_with("to sign in")).expect("an invitation");
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+            kill_process(pid.expect("a pid"), signal).expect("sent");
+            let rest: Vec<String> = told.collect();
+            (child.wait().expect("an end").code(), rest.join("\n"))
+        });
+        assert_eq!(code, Some(130), "{auth}: {rest}");
+        assert!(rest.contains("interrupted; nothing was changed"), "{auth}: {rest}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_renews_its_token_once_for_all_its_tasks() {
     for (auth, secret) in [("client-secret", SECRET), ("device-code", "")] {

@@ -175,6 +175,8 @@ impl Closing<'_> {
         if !self.is_wanted() {
             return Ok(Exit::Done);
         }
+        // The passes are removed; what comes now is a matter of its own.
+        session.drain.end_work();
         let others = others(ledger, world)?;
         if !others.is_empty() {
             let names: Vec<&str> = others.iter().map(|run| run.name.as_str()).collect();

@@ -186,7 +186,7 @@ async fn connected(
     }
     needs.push(Need::ReadPasses);
     let session = match world.reconnect(settings, ledger, &needs).await {
-        Err(failure) if by_relay_alone => {
+        Err(failure) if by_relay_alone && failure.exit != Exit::Interrupted => {
             world.report.warn(wait(&failure.told.what));
             return Ok(world.without_graph(settings));
         }

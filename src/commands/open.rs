@@ -40,7 +40,12 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     let identities = identities(&args.identities, world)?;
     let only = args.user.as_deref().map(wanted_user).transpose()?;
     let output = args.output.as_deref();
-    let mut opening = Opening::begin(shape(args.format, world), only.clone(), output)?;
+    let mut opening = Opening::begin(
+        shape(args.format, world),
+        only.clone(),
+        output,
+        world.drain.clone(),
+    )?;
     // Before anything is printed: a name that was mistyped must not follow half a table.
     let mut sources = Vec::new();
     for what in &args.what {
@@ -49,13 +54,21 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     if sources.len() > 1 {
         opening = opening.merging();
     }
+    // Told after everything else that can be shown.
+    let mut incomplete = None;
     for source in &sources {
         match source {
             Source::File(path) => file(path, &mut opening, &identities)?,
-            Source::Run(ledger) => run(ledger, &mut opening, &identities, world).await?,
+            Source::Run(ledger) => {
+                let lacks = run(ledger, &mut opening, &identities, world).await?;
+                incomplete = incomplete.or(lacks);
+            }
         }
     }
     let Opened { rows, doubled } = opening.finish()?;
+    if let Some(failure) = incomplete {
+        return Err(failure);
+    }
     if let Some(Doubled { first, people }) = doubled {
         let who = count(people, "person has", "people have");
         world.report.warn(format_args!(
@@ -153,7 +166,7 @@ async fn run(
     opening: &mut Opening,
     identities: &Identities,
     world: &World,
-) -> Result<(), Failure> {
+) -> Result<Option<Failure>, Failure> {
     if ledger.purged().await?.is_some() {
         let what = "the sealed copies of this run were purged by its cleanup";
         return Err(Failure::new(
@@ -197,11 +210,9 @@ async fn run(
         ));
     }
     if let Some((first, copies)) = missing {
-        opening.finish()?;
         let copies = count(copies, "sealed copy is", "sealed copies are");
-        return Err(ledger
-            .damaged(format!("{copies} not there, first that of row {first}"))
-            .into());
+        let lacks = ledger.damaged(format!("{copies} not there, first that of row {first}"));
+        return Ok(Some(lacks.into()));
     }
     if sealed > 0 && sealed == closed {
         let what = "none of the run's passes is sealed to this identity";
@@ -213,11 +224,11 @@ async fn run(
         let status = world.typed(ledger.folder()).status();
         world.report.say(format_args!("no pass of this run is sealed; {status} shows every row"));
     }
-    Ok(())
+    Ok(None)
 }
 
 pub(super) fn identities(paths: &[PathBuf], world: &World) -> Result<Identities, Failure> {
-    let prompts: Arc<dyn Prompts> = Arc::new(world.asking);
+    let prompts: Arc<dyn Prompts> = Arc::new(world.asking.clone());
     let mut identities = Identities::new();
     for path in paths {
         if path.as_os_str() == "-" {

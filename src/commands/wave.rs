@@ -23,7 +23,7 @@ use crate::ledger::{
 use crate::limits;
 use crate::report::{count, shown};
 use crate::run::delivering::{OpenMail, open_mail};
-use crate::run::intake::{self, Letters, Others, RunAbout, Verdict};
+use crate::run::intake::{self, IntakeError, Letters, Others, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
 use crate::run::second_look::{FinalLook, Looking};
 use crate::run::{Session, Summary};
@@ -72,7 +72,7 @@ impl<'a> Wanted<'a> {
         break_glass.extend(want.break_glass.iter().cloned());
         break_glass.extend(extra.iter().cloned());
         let default = settings.default_recipients(want)?;
-        let prompts = std::sync::Arc::new(world.asking);
+        let prompts = std::sync::Arc::new(world.asking.clone());
         let book = RecipientBook::new(settings.labels.clone(), default, &break_glass, prompts)?;
         Ok(Self {
             wave,
@@ -139,7 +139,11 @@ impl<'a> Wanted<'a> {
         let mut verdict = checked.await?;
         if let Some(carrier) = &self.carrier {
             let courier = carrier.courier(session, settings, environment)?;
-            let tried = courier.try_out().await;
+            let tried = tokio::select! {
+                biased;
+                tried = courier.try_out() => tried,
+                () = session.drain.given_up() => return Err(IntakeError::Interrupted.into()),
+            };
             courier.close().await;
             match tried {
                 Err(why) => verdict.mail.push(why),

@@ -107,6 +107,11 @@ impl Bars {
         }
     }
 
+    /// Whether bars are drawn at all.
+    pub(super) const fn are_drawn(&self) -> bool {
+        self.screen.is_some()
+    }
+
     fn of(&self, doing: Doing) -> Option<Shown> {
         self.all().get(&doing).cloned()
     }

@@ -15,6 +15,7 @@ use super::tables::printed;
 use crate::cli::OpenFormat;
 use crate::ids::Upn;
 use crate::shown::escaped;
+use crate::stages::Drain;
 use crate::vault::{
     Format, Handoff, Identities, OpenError, OpenedRow, RowWriter, Separator, Unopened,
 };
@@ -80,6 +81,7 @@ pub struct Opening {
     /// The output is ours and not whole.
     begun: bool,
     rows: u64,
+    drain: Drain,
 }
 
 enum Sink {
@@ -88,7 +90,8 @@ enum Sink {
 }
 
 impl Opening {
-    /// Prints to stdout, or to `output`, which must be new and is readable by its owner alone.
+    /// Prints to stdout, or to `output`, which must be new and is readable by its owner alone,
+    /// until it is given up.
     ///
     /// # Errors
     /// [`OpenFailure`]
@@ -96,6 +99,7 @@ impl Opening {
         shape: Shape,
         only: Option<Upn>,
         output: Option<&Path>,
+        drain: Drain,
     ) -> Result<Self, OpenFailure> {
         if let Some(path) = output.filter(|path| path.symlink_metadata().is_ok()) {
             return Err(OpenFailure::Exists(path.to_owned()));
@@ -108,6 +112,7 @@ impl Opening {
             merged: None,
             begun: false,
             rows: 0,
+            drain,
         })
     }
 
@@ -184,6 +189,9 @@ impl Opening {
     fn row(&mut self, row: &OpenedRow) -> io::Result<()> {
         if self.only.as_ref().is_some_and(|upn| !row.is_for(upn)) {
             return Ok(());
+        }
+        if self.drain.is_given_up() {
+            return Err(io::ErrorKind::Interrupted.into());
         }
         if self.merged.as_mut().is_some_and(|merged| !merged.is_new(row)) {
             return Ok(());

@@ -356,6 +356,7 @@ pub struct OpenMail {
 /// # Errors
 /// [`Halt`], from the ledger or, when passes are removed, from Graph.
 pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Delivery, Halt> {
+    session.drain.begin_work();
     let ledger = &post.room.ledger;
     mark_lost(ledger).await?;
     let mut mails = Mails::new(post, None, wish.again, session);

@@ -86,6 +86,7 @@ pub async fn run(
     session: &Session,
     looking: Looking<'_>,
 ) -> Result<Issuance, IssuingError> {
+    session.drain.begin_work();
     let floor = Floor::open(ledger, sets, post, session, looking)?;
     Ok(floor.work(Vec::new()).await)
 }
@@ -101,6 +102,7 @@ pub async fn resume(
     session: &Session,
     looking: Looking<'_>,
 ) -> Result<Issuance, IssuingError> {
+    session.drain.begin_work();
     if ledger.closed().await?.is_some() {
         return Err(IssuingError::Closed);
     }

@@ -303,6 +303,7 @@ impl Plan {
 /// # Errors
 /// [`PolicyError::Graph`], [`PolicyError::NotTaken`]
 pub async fn apply(plan: &Plan, session: &Session) -> Result<Policy, PolicyError> {
+    session.drain.begin_work();
     session.graph.patch_policy(&plan.patch).await?;
     for difference in &plan.differences {
         tracing::info!(

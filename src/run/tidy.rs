@@ -109,6 +109,7 @@ pub async fn run(
     session: &Session,
     keep_sealed: bool,
 ) -> Result<Tidied, TidyError> {
+    session.drain.begin_work();
     let was_closed = ledger.closed().await?.is_some();
     ledger.close().await?;
     if let Ok(folder) = ledger.folder().handoff() {
@@ -552,6 +553,7 @@ pub async fn remove_confirmed(
     settle_after: Duration,
     session: &Session,
 ) -> Result<Tidied, TidyError> {
+    session.drain.begin_work();
     let total = people.len() as u64;
     session.watcher.hear(News::Began { doing: Doing::Remove, total: Some(total) });
     let mut clearing = Clearing::new(None, session, settle_after);

@@ -79,6 +79,12 @@ pub(super) enum PluginFailed {
         /// For how long.
         patience: Duration,
     },
+    /// It was waited for, and the wait was given up.
+    #[error("age-plugin-{plugin} was ended, because the wait for it was interrupted")]
+    GivenUp {
+        /// The plugin's name.
+        plugin: String,
+    },
     /// It does not keep to the protocol.
     #[error("age-plugin-{plugin} does not keep to age's plugin protocol ({what}); update it")]
     Protocol {
@@ -348,6 +354,9 @@ impl<'a> Talk<'a> {
             Ok(Err(Unread::Io(_))) | Err(RecvTimeoutError::Disconnected) => {
                 Err(plugin.ended().into())
             }
+            Err(RecvTimeoutError::Timeout) if plugin.prompts.is_given_up() => {
+                Err(PluginFailed::GivenUp { plugin: plugin.name.clone() }.into())
+            }
             Err(RecvTimeoutError::Timeout) => {
                 let (plugin, patience) = (plugin.name.clone(), plugin.patience);
                 Err(PluginFailed::Silent { plugin, patience }.into())
@@ -358,7 +367,10 @@ impl<'a> Talk<'a> {
     /// Waits for the next message, and tells a person of a wait that they may have to end.
     fn wait(&mut self) -> Result<Result<Said, Unread>, RecvTimeoutError> {
         let first = self.plugin.patience.min(limits::PLUGIN_WAIT_TOLD);
-        match self.from.recv_timeout(first) {
+        match self.within(first) {
+            Err(RecvTimeoutError::Timeout) if self.plugin.prompts.is_given_up() => {
+                return Err(RecvTimeoutError::Timeout);
+            }
             Err(RecvTimeoutError::Timeout) if !self.told => {
                 self.told = true;
                 self.plugin.prompts.show(&format!("waiting for age-plugin-{}", self.plugin.name));
@@ -366,7 +378,20 @@ impl<'a> Talk<'a> {
             Err(RecvTimeoutError::Timeout) => {}
             heard => return heard,
         }
-        self.from.recv_timeout(self.plugin.patience.saturating_sub(first))
+        self.within(self.plugin.patience.saturating_sub(first))
+    }
+
+    /// Waits for the next message for so long, or until the wait is given up.
+    fn within(&self, mut left: Duration) -> Result<Result<Said, Unread>, RecvTimeoutError> {
+        loop {
+            let glance = left.min(limits::STOP_GLANCE);
+            left -= glance;
+            match self.from.recv_timeout(glance) {
+                Err(RecvTimeoutError::Timeout)
+                    if !left.is_zero() && !self.plugin.prompts.is_given_up() => {}
+                heard => return heard,
+            }
+        }
     }
 }
 

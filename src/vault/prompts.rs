@@ -15,6 +15,10 @@ pub trait Prompts: Send + Sync + 'static {
     fn public_text(&self, question: &str) -> Option<String>;
     /// Asks for a PIN or a passphrase.
     fn passphrase(&self, question: &str) -> Option<SecretString>;
+    /// Whether whoever waits, for a plugin or its key, is to give up.
+    fn is_given_up(&self) -> bool {
+        false
+    }
 }
 
 /// Refuses every question: for runs without a terminal.

@@ -1,16 +1,18 @@
 //! Promises that Ctrl-C ends a run without losing anything, and says how to go on.
 
+use std::fs;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tapwave::rehearsal::options::Call;
 
+use crate::mailed::Mailed;
 use crate::resume::typed_resume;
-use crate::site::Site;
+use crate::site::{Site, Started, through};
 
 #[test]
 fn the_first_stops_new_work_and_finishes_what_is_in_flight() {
-    for signal in [Signal::INT, Signal::TERM] {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let site = Site::open(40);
         site.slow_down(Duration::from_millis(150));
         let run = site.start(&site.run_args(&["--max-in-flight", "3", "--json"]));
@@ -47,13 +49,7 @@ fn the_second_leaves_at_once_and_keeps_what_was_committed() {
         live == sealed && site.count("intent") == 2
     });
     run.signal(Signal::INT);
-    // A signal that has not been taken yet would swallow the next of its kind.
-    site.until("it has heard the first", |site| {
-        let state = std::fs::read_to_string(format!("/proc/{}/status", run.id()));
-        let _ = site;
-        state.is_ok_and(|state| state.contains("SigPnd:\t0000000000000000"))
-    });
-    std::thread::yield_now();
+    taken(&site, &run);
     run.signal(Signal::TERM);
     let told = run.end().exits(130);
     told.says("left at once").says(&format!("{} carries on", typed_resume(&site)));
@@ -61,4 +57,62 @@ fn the_second_leaves_at_once_and_keeps_what_was_committed() {
     site.slow_down(Duration::ZERO);
     site.resume().exits(0);
     site.assert_whole("after the resume");
+}
+
+/// A window that is closed sends several: the shell's, and the system's own.
+#[test]
+fn hanging_up_again_never_leaves_at_once() {
+    let site = Site::open(20);
+    site.slow_down(Duration::from_millis(150));
+    let run = site.start(&site.run_args(&["--max-in-flight", "3"]));
+    site.until("some passes are made", |site| site.live().len() >= 4);
+    for _ in 0..3 {
+        run.signal(Signal::HUP);
+        taken(&site, &run);
+    }
+    run.end().exits(130).says("stopping: what is in flight is finished");
+    assert_eq!(site.seen(Call::Issue), site.live().len() as u64, "nothing was given up");
+    site.assert_true("after the signals");
+}
+
+/// As `nohup` starts it.
+#[test]
+fn who_is_to_outlive_the_terminal_does() {
+    let site = Site::open(20);
+    site.slow_down(Duration::from_millis(50));
+    let inner = site.tapwave(&site.run_args(&["--max-in-flight", "2"]));
+    let run = Started::of(through(&["sh", "-c", r#"trap "" HUP; exec "$0" "$@""#], &inner));
+    site.until("some passes are made", |site| site.live().len() >= 4);
+    run.signal(Signal::HUP);
+    run.end().exits(0);
+    site.assert_whole("after the signal");
+}
+
+/// Before a pass is asked for, there is nothing to finish: whatever is waited for is given up.
+#[test]
+fn a_wait_before_the_run_is_given_up_at_once() {
+    let mailed = Mailed::with(3, |_| {});
+    let site = &mailed.site;
+    let settings = fs::read_to_string(site.path("tapwave.toml")).expect("there");
+    let command = r#"password_command = ["sh", "-c", ": >asked; exec sleep 600"]"#;
+    let settings = settings.replace(r#"password_env = "SMTP_PASSWORD""#, command);
+    fs::write(site.path("tapwave.toml"), settings).expect("written");
+    let mail = ["--deliver", "--to", "column:deliverTo"];
+    let run = site.start(&site.run_args(&mail));
+    site.until("the password is asked for", |site| site.path("asked").exists());
+    run.signal(Signal::INT);
+    run.end().exits(130).says("interrupted while checking; nothing was changed");
+    assert!(!site.folder().exists(), "no folder of a run that never was");
+    assert_eq!(site.seen(Call::Issue), 0);
+}
+
+/// A signal that has not been taken yet would swallow the next of its kind.
+fn taken(site: &Site, run: &Started) {
+    site.until("it has heard the signal", |_| {
+        let state = fs::read_to_string(format!("/proc/{}/status", run.id()));
+        state.map_or(true, |state| {
+            let pending = |name| state.contains(&format!("{name}:\t0000000000000000"));
+            pending("SigPnd") && pending("ShdPnd")
+        })
+    });
 }

@@ -9,6 +9,9 @@ mod certificates;
 mod mailed;
 #[path = "../support/others.rs"]
 mod others;
+#[cfg(target_os = "linux")]
+#[path = "../support/pty.rs"]
+mod pty;
 #[path = "../support/server.rs"]
 mod server;
 #[path = "../support/site.rs"]
@@ -32,5 +35,7 @@ mod nowhere;
 mod one_post;
 mod resume;
 mod told_to_wait;
+#[cfg(target_os = "linux")]
+mod window;
 #[cfg(unix)]
 mod words;

@@ -449,6 +449,16 @@ pub(crate) fn through(prefix: &[&str], inner: &Command) -> Command {
     outer
 }
 
+/// Whether a process takes SIGINT by now, which ends one that does not.
+#[cfg(target_os = "linux")]
+pub(crate) fn listens(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let taken = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let taken = taken.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let interrupt = rustix::process::Signal::INT.as_raw();
+    taken.is_some_and(|mask| mask >> (interrupt - 1) & 1 == 1)
+}
+
 /// Every file below a folder.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

@@ -1,0 +1,162 @@
+//! Promises that a wish to stop is heard whatever the rest of the program is doing, also when
+//! all of it is stuck: on threads of their own, of which the one that listens waits for nothing
+//! but the next wish.
+//!
+//! The first Ctrl-C stops new work and lets what is in flight be finished; before there is any
+//! work, it ends the program. The second leaves at once; what was committed stays. A terminal
+//! that is closed, a logoff and a shutdown are a first wish, and never a second: systems say so
+//! several times.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+
+use tapwave::exit::Exit;
+use tapwave::limits;
+use tapwave::report::Report;
+use tapwave::stages::{Drain, DrainSwitch};
+
+/// Who wishes to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// Somebody, who may wish it again.
+    Asked,
+    /// The system: the terminal or the console is gone, or about to go.
+    HungUp,
+}
+
+/// Listens from here on.
+pub(super) fn listen(switch: DrainSwitch, drain: Drain, report: &Arc<Report>) {
+    let listening = Signals::listen().and_then(|signals| {
+        let (tell, told) = mpsc::channel();
+        let speaker = Arc::clone(report);
+        named("stopping").spawn(move || stop(&told, &switch, &drain, &speaker))?;
+        let leaver = Arc::clone(report);
+        named("signals").spawn(move || hear(signals, &tell, &leaver)).map(drop)
+    });
+    if let Err(error) = listening {
+        report.warn(format_args!("Ctrl-C cannot be listened for ({error}): it leaves at once"));
+    }
+}
+
+fn named(name: &str) -> thread::Builder {
+    thread::Builder::new().name(name.to_owned())
+}
+
+/// Waits for nothing but wishes: what takes a lock is done by [`stop`].
+fn hear(signals: Signals, tell: &Sender<Wish>, report: &Report) {
+    let mut was_asked = false;
+    signals.each(|wish| {
+        if wish == Wish::Asked && std::mem::replace(&mut was_asked, true) {
+            leave(report);
+        }
+        // Nobody hears any more when the program is about to end.
+        let _ = tell.send(wish);
+    });
+}
+
+/// Begins the drain, or ends a program that has nothing to finish. What it waits for may be
+/// stuck.
+fn stop(told: &Receiver<Wish>, switch: &DrainSwitch, drain: &Drain, report: &Report) {
+    for wish in told {
+        if wish == Wish::HungUp {
+            report.hang_up();
+        }
+        let first = switch.begin();
+        if !drain.is_at_work() {
+            // It gives up by itself, unless it is held up: by a pipe that nobody writes to, say.
+            thread::sleep(limits::STOP_GRACE);
+            if !drain.is_at_work() {
+                leave(report);
+            }
+        }
+        if first || wish == Wish::Asked {
+            report.say("stopping: what is in flight is finished; once more to leave at once");
+        }
+    }
+}
+
+/// Runs nothing on its way out that could wait for a stuck thread: no destructor, no exit
+/// handler.
+fn leave(report: &Report) -> ! {
+    report.leave();
+    signal_hook::low_level::exit(Exit::Interrupted as i32)
+}
+
+/// The signals that ask the program to stop.
+#[cfg(unix)]
+struct Signals(signal_hook::iterator::Signals);
+
+#[cfg(unix)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        let mut signals = vec![SIGINT, SIGTERM];
+        // `nohup` wishes that the program outlives its terminal.
+        if !is_ignored(SIGHUP) {
+            signals.push(SIGHUP);
+        }
+        signal_hook::iterator::Signals::new(signals).map(Self)
+    }
+
+    fn each(mut self, mut heard: impl FnMut(Wish)) {
+        for signal in self.0.forever() {
+            heard(match signal {
+                signal_hook::consts::SIGHUP => Wish::HungUp,
+                _ => Wish::Asked,
+            });
+        }
+    }
+}
+
+/// Whether whoever started the program had it ignore a signal. Known on Linux alone.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+/// The console events that ask the program to stop. That of a console which is closed, of a
+/// logoff or a shutdown ends the process when it has been handled, so it never is: the program
+/// has until its own end, or as long as the system lets it.
+#[cfg(windows)]
+struct Signals {
+    interrupt: tokio::signal::windows::CtrlC,
+    interrupt_harder: tokio::signal::windows::CtrlBreak,
+    close: tokio::signal::windows::CtrlClose,
+    logoff: tokio::signal::windows::CtrlLogoff,
+    shutdown: tokio::signal::windows::CtrlShutdown,
+}
+
+#[cfg(windows)]
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::windows;
+        Ok(Self {
+            interrupt: windows::ctrl_c()?,
+            interrupt_harder: windows::ctrl_break()?,
+            close: windows::ctrl_close()?,
+            logoff: windows::ctrl_logoff()?,
+            shutdown: windows::ctrl_shutdown()?,
+        })
+    }
+
+    fn each(mut self, mut heard: impl FnMut(Wish)) {
+        // Not on the program's runtime, all of whose threads may be stuck.
+        futures::executor::block_on(async {
+            loop {
+                let wish = tokio::select! {
+                    _ = self.interrupt.recv() => Wish::Asked,
+                    _ = self.interrupt_harder.recv() => Wish::Asked,
+                    _ = self.close.recv() => Wish::HungUp,
+                    _ = self.logoff.recv() => Wish::HungUp,
+                    _ = self.shutdown.recv() => Wish::HungUp,
+                };
+                heard(wish);
+            }
+        });
+    }
+}
