@@ -25,6 +25,7 @@ static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 
 fn main() -> ExitCode {
     keep_out_of_dumps();
+    take_full_files_as_errors();
     let cli = Cli::parse();
     let manner = Manner {
         quiet: cli.common.quiet,
@@ -62,6 +63,19 @@ fn main() -> ExitCode {
     runtime.shutdown_timeout(limits::WIND_UP);
     exit.into()
 }
+
+/// A limit on the size of files kills whoever reaches it, unless the signal that says so is
+/// taken: then the write fails, as on a full disk.
+#[cfg(unix)]
+fn take_full_files_as_errors() {
+    // Taken and not ignored, which would be handed on to every program that is started here.
+    let taken = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+    // A system that refuses is no worse off than without.
+    drop(taken);
+}
+
+#[cfg(not(unix))]
+fn take_full_files_as_errors() {}
 
 /// A core file or a debugger would see the passes that are in flight. Best effort: a system
 /// that refuses is no worse off than without.

@@ -106,6 +106,18 @@ fn a_wait_before_the_run_is_given_up_at_once() {
     assert_eq!(site.seen(Call::Issue), 0);
 }
 
+/// The file-size limit of whoever starts it: the first file that reaches it fails to be written.
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_like_any_other() {
+    let site = Site::open(300);
+    let inner = site.tapwave(&site.run_args(&[]));
+    let limited = through(&["sh", "-c", r#"ulimit -f 800; exec "$0" "$@""#], &inner);
+    let told = Started::of(limited).end();
+    assert_eq!(told.code, Some(1), "not ended by a signal: {told:?}");
+    site.resume().exits(0);
+    site.assert_whole("after the resume");
+}
+
 /// A signal that has not been taken yet would swallow the next of its kind.
 fn taken(site: &Site, run: &Started) {
     site.until("it has heard the signal", |_| {
