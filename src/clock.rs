@@ -2,6 +2,13 @@
 //!
 //! One [`Clock`] goes in at the top. Its monotonic side is tokio's, so a paused runtime
 //! moves it; its wall side is the system's or, in a rehearsal, derived from the monotonic.
+//!
+//! Builds with debug assertions, which are those of `cargo test`, also know a clock that is
+//! ahead of the machine's by what a file says, so that a test can move the time of the built
+//! program. Must never exist in a build for users: `cfg(debug_assertions)` guards all of it.
+
+#[cfg(debug_assertions)]
+mod moved;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,6 +24,8 @@ pub struct Clock(Arc<Wall>);
 #[derive(Debug)]
 enum Wall {
     System,
+    #[cfg(debug_assertions)]
+    Moved(moved::Moved),
     /// Starts at `epoch` when `origin` was; `skew` milliseconds can be added under way.
     Derived {
         epoch: Timestamp,
@@ -32,6 +41,17 @@ impl Clock {
         Self(Arc::new(Wall::System))
     }
 
+    /// The clock of this process: the machine's. A build with debug assertions takes one that a
+    /// test moves instead, if the variable `TAPWAVE_TEST_CLOCK` names its file.
+    #[must_use]
+    pub fn of_the_process() -> Self {
+        #[cfg(debug_assertions)]
+        if let Some(moved) = moved::Moved::asked_for() {
+            return Self(Arc::new(Wall::Moved(moved)));
+        }
+        Self::system()
+    }
+
     /// A clock that shows `epoch` now and runs with tokio's time.
     #[must_use]
     pub fn starting_at(epoch: Timestamp) -> Self {
@@ -43,6 +63,8 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &*self.0 {
             Wall::System => Timestamp::now(),
+            #[cfg(debug_assertions)]
+            Wall::Moved(moved) => later(Timestamp::now(), moved.ahead()),
             Wall::Derived { epoch, origin, skew } => later(*epoch, origin.elapsed())
                 .saturating_add(SignedDuration::from_millis(skew.load(Ordering::Relaxed)))
                 .unwrap_or(Timestamp::MAX),
@@ -52,6 +74,10 @@ impl Clock {
     /// The monotonic time, which no clock change moves.
     #[must_use]
     pub fn instant(&self) -> Instant {
+        #[cfg(debug_assertions)]
+        if let Wall::Moved(moved) = &*self.0 {
+            return Instant::now() + moved.ahead();
+        }
         Instant::now()
     }
 
@@ -66,11 +92,19 @@ impl Clock {
 
     /// Waits on the monotonic side.
     pub async fn sleep(&self, wait: Duration) {
+        #[cfg(debug_assertions)]
+        if let Wall::Moved(moved) = &*self.0 {
+            return moved.sleep(wait).await;
+        }
         tokio::time::sleep(wait).await;
     }
 
     /// Waits until a moment of the monotonic side.
     pub async fn sleep_until(&self, moment: Instant) {
+        #[cfg(debug_assertions)]
+        if let Wall::Moved(moved) = &*self.0 {
+            return moved.sleep(moment.saturating_duration_since(self.instant())).await;
+        }
         tokio::time::sleep_until(moment).await;
     }
 }

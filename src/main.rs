@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     stopping::listen(switch, drain.clone(), &report);
     let world = World {
         environment: Box::new(|name| std::env::var(name).ok()),
-        clock: Clock::system(),
+        clock: Clock::of_the_process(),
         drain: drain.clone(),
         report: Arc::clone(&report),
         log: Log::begin(manner.verbose > 1),

@@ -1,12 +1,12 @@
 //! Mails through the built program, judged by what the relay, or the tenant's mailboxes, took.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
 
 use mailed::{count_state, taken, wave};
 use smtp::{Fault, Manner, Relay};
 use support::{Office, rate};
 use tapwave::rehearsal::options::Call;
+use until::until;
 
 #[path = "support/certificates.rs"]
 mod certificates;
@@ -19,6 +19,8 @@ mod server;
 mod smtp;
 #[path = "support/office.rs"]
 mod support_office;
+#[path = "support/until.rs"]
+mod until;
 
 mod support {
     pub(crate) use super::support_office::Office;
@@ -142,20 +144,22 @@ async fn a_kill_never_mails_twice_and_issuing_waits_for_mail() {
     const ROWS: u64 = 40;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     let relay = Relay::start(Manner::default()).await;
-    office.mail_through(&relay, 600);
+    office.mail_through(&relay, rate());
+    // Five are acknowledged, and three more are under way from then on.
+    relay.hold(6);
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver", "--fence", "1s", "--quiet"];
     let mut running = office.command(&run).spawn().expect("a process");
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while relay.seen().taken.len() < 8 {
-        assert!(Instant::now() < deadline, "no mail came");
-        let passes = office.tenant.with(|tenant, _| tenant.passes().count());
-        let mailed = relay.seen().taken.len();
-        assert!(passes <= mailed + 2 * 3, "{passes} passes and {mailed} mails: it ran ahead");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let passes = || office.tenant.with(|tenant, _| tenant.passes().count());
+    until("mails are under way, and passes wait behind them", async || {
+        relay.seen().taken.len() == 8 && passes() >= 5 + 2 * 3
+    })
+    .await;
+    assert_eq!(passes(), 5 + 2 * 3, "it ran ahead");
     running.kill().expect("killed");
     running.wait().expect("gone");
+    relay.let_go();
+    until("the relay has seen that", async || relay.seen().open == 0).await;
 
     // Without an identity, what the dead process sealed waits for one; the rest goes on.
     office.run(&["resume", "latest"]).await;

@@ -11,17 +11,20 @@ mod server;
 #[expect(dead_code, reason = "other tests use more of the same servers")]
 #[path = "support/smtp.rs"]
 mod smtp;
-#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/office.rs"]
 mod support_office;
+#[path = "support/until.rs"]
+mod until;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use mailed::{count_state, taken, wave};
 use smtp::{Fault, Manner, Relay};
 use support_office::Office;
 use tapwave::limits;
+use until::until;
 
 const DELIVER: [&str; 4] = ["deliver", "latest", "-i", "key.txt"];
 
@@ -30,7 +33,8 @@ fn ends_within(office: &Office, line: u64, seconds: i64) {
     let runs = std::fs::read_dir(office.path("home").join("runs")).expect("runs");
     let run = runs.map(|run| run.expect("a run").path()).next().expect("one run");
     let db = rusqlite::Connection::open(run.join("ledger.db")).expect("a ledger");
-    let start = Timestamp::now() + SignedDuration::from_secs(seconds - 600);
+    let now = office.tenant.with(|_, now| now);
+    let start = now + SignedDuration::from_secs(seconds - 600);
     let changed = db.execute(
         "UPDATE rows SET pass_start = ?2, pass_lifetime_minutes = 10 WHERE line = ?1",
         (line.cast_signed(), start.to_string()),
@@ -42,13 +46,22 @@ fn ends_within(office: &Office, line: u64, seconds: i64) {
 async fn a_pass_that_ends_while_its_mail_waits_in_line_is_not_mailed() {
     let office = Office::open(3, &wave(3)).await;
     let relay = Relay::start(Manner::default()).await;
-    // One at once, and the next after three seconds.
-    office.mail_through(&relay, 20);
+    office.mail_through(&relay, 60_000);
+    office.change_settings("max_connections = 3", "max_connections = 1");
     let key = office.public_key.clone();
     office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
     let last = i64::try_from(limits::LAST_MOMENTS.as_secs()).expect("few");
-    ends_within(&office, 3, last + 2);
-    let ended = office.run(&DELIVER).await.expect(7);
+    ends_within(&office, 3, last + 60);
+    // The first mail is not acknowledged before the second one's pass is over.
+    relay.hold(1);
+    let delivering = office.run(&DELIVER);
+    let passing = async {
+        until("the first mail is taken", async || relay.seen().taken.len() == 1).await;
+        office.tenant.pass(Duration::from_mins(1));
+        relay.let_go();
+    };
+    let (ended, ()) = tokio::join!(delivering, passing);
+    let ended = ended.expect(7);
     let told = "line 3, user2@contoso.example: mail not sent: its pass is over at ";
     assert!(ended.err.contains(told), "{}", ended.err);
     assert!(ended.err.contains("with a new run"), "{}", ended.err);

@@ -18,25 +18,18 @@ mod smtp;
 #[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/office.rs"]
 mod support_office;
+#[path = "support/until.rs"]
+mod until;
 
-use std::time::{Duration, Instant};
 
 use mailed::wave;
 use nasty::{Act, Nasty, Script, kind, say};
 use support_office::Office;
+use tapwave::limits;
+use tokio::sync::watch;
+use until::until;
 
-/// How long a process may take to get anywhere: less than it waits for a relay's answer.
-const PATIENCE: Duration = Duration::from_mins(1);
 const DELIVER: [&str; 4] = ["deliver", "latest", "-i", "key.txt"];
-
-/// Waits for something that a process brings about.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < PATIENCE, "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 /// A run with sealed passes whose mail goes to this relay, over one connection.
 async fn sealed(rows: u64, script: Script) -> (Office, Nasty) {
@@ -59,6 +52,15 @@ fn change_ledger(office: &Office, sql: &str) {
     let run = runs.map(|run| run.expect("a run").path()).next().expect("one run");
     let db = rusqlite::Connection::open(run.join("ledger.db")).expect("a ledger");
     db.execute_batch(sql).expect("changed");
+}
+
+/// How many rows the latest run's ledger has as delivered, whatever else it holds.
+fn delivered(office: &Office) -> i64 {
+    let runs = std::fs::read_dir(office.path("home").join("runs")).expect("runs");
+    let run = runs.map(|run| run.expect("a run").path()).next().expect("one run");
+    let db = rusqlite::Connection::open(run.join("ledger.db")).expect("a ledger");
+    let count = "SELECT count(*) FROM rows WHERE state = 'delivered'";
+    db.query_row(count, (), |row| row.get(0)).expect("a number")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,7 +126,17 @@ async fn a_relay_that_is_busy_is_told_of_while_its_mails_wait() {
         (other, _) => kind(other),
     });
     let (office, relay) = sealed(2, script).await;
-    let ended = office.run(&DELIVER).await.expect(0);
+    let running = office.run(&DELIVER);
+    let passing = async {
+        until("both are taken", async || {
+            // As often as it was turned away, and a little more each time it is looked at.
+            office.tenant.pass(limits::MAIL_BACKOFF / 50);
+            relay.whole().len() == 2
+        })
+        .await;
+    };
+    let (ended, ()) = tokio::join!(running, passing);
+    let ended = ended.expect(0);
     let told = "mail does not go out (450 4.2.1 busy); trying again";
     assert_eq!(ended.err.matches(told).count(), 1, "{}", ended.err);
     assert_eq!(relay.whole().len(), 2);
@@ -134,10 +146,12 @@ async fn a_relay_that_is_busy_is_told_of_while_its_mails_wait() {
 /// that moment is heard to its end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_in_the_ledger_drops_no_mail_that_is_under_way() {
-    let script: Script = Box::new(|word, nth| match (word, nth) {
-        // Seconds, in which the ledger is changed, however busy this machine is.
-        (".", 1) => Act::Drip(b"250 ok\r\n".to_vec(), Duration::from_millis(1_200)),
-        (".", 2) => Act::Drip(b"250 ok\r\n".to_vec(), Duration::from_millis(800)),
+    // What was taken is not acknowledged before it may be: the second mail first.
+    let (acknowledged, first) = watch::channel(0);
+    let second = first.clone();
+    let script: Script = Box::new(move |word, nth| match (word, nth) {
+        (".", 1) => Act::Later(b"250 ok\r\n".to_vec(), first.clone(), 2),
+        (".", 2) => Act::Later(b"250 ok\r\n".to_vec(), second.clone(), 1),
         (other, _) => kind(other),
     });
     let (office, relay) = sealed(4, script).await;
@@ -145,6 +159,9 @@ async fn a_fault_in_the_ledger_drops_no_mail_that_is_under_way() {
     let running = office.command(&DELIVER).spawn().expect("a process");
     until("two are under way", async || relay.whole().len() == 2).await;
     change_ledger(&office, "UPDATE rows SET cells_json = '?' || cells_json WHERE line > 3");
+    acknowledged.send_replace(1);
+    until("the fault is met", async || delivered(&office) == 1).await;
+    acknowledged.send_replace(2);
     let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
     let ended = ended.await.expect("a thread").expect("a process");
     assert!(!ended.status.success());

@@ -3,13 +3,15 @@
 
 use std::collections::VecDeque;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mailed::{count_state, taken, wave};
 use proxy::{Proxy, Ways};
 use smtp::{Manner, Relay};
 use support_office::{Ended, Office};
+use tapwave::limits;
 use tapwave::rehearsal::options::{Call, Fault, Faults};
+use until::until;
 
 #[path = "support/certificates.rs"]
 mod certificates;
@@ -24,20 +26,11 @@ mod server;
 mod smtp;
 #[path = "support/office.rs"]
 mod support_office;
+#[path = "support/until.rs"]
+mod until;
 
 /// Mails a minute, where the rate is not what is tested.
 const FAST: u32 = 60_000;
-/// How long a process may take to get anywhere.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-/// Waits for something that a process brings about.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let began = Instant::now();
-    while !holds().await {
-        assert!(began.elapsed() < PATIENCE, "waited in vain until {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 fn kill(mut process: Child) {
     process.kill().expect("killed");
@@ -136,12 +129,14 @@ async fn a_relay_that_lets_nobody_in_is_a_matter_of_sign_in() {
     // Each mail needs a line of its own, thus a sign-in.
     let faults = VecDeque::from(vec![smtp::Fault::CutAfterAnswer; 24]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
-    office.mail_through(&relay, 120);
+    office.mail_through(&relay, FAST);
+    relay.hold(3);
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt"];
     let running = office.command(&run).spawn().expect("a process");
-    until("two mails are there", async || relay.seen().taken.len() >= 2).await;
+    until("two mails are acknowledged", async || relay.seen().taken.len() >= 3).await;
     relay.change(|manner| manner.secret = "changed".to_owned());
+    relay.let_go();
     let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
     let code = ended.await.expect("a thread").expect("a process").status.code();
     assert_eq!(code, Some(5), "issued, sealed, and half of it mailed");
@@ -186,16 +181,19 @@ fn left_without_a_word(relay: &Relay) -> usize {
 async fn every_command_takes_leave_of_the_relay() {
     let office = Office::open(30, &wave(30)).await;
     let relay = Relay::start(Manner::default()).await;
-    office.mail_through(&relay, 600);
+    office.mail_through(&relay, FAST);
     let key = office.public_key.clone();
     office.run(&["check", "wave.csv", "-r", &key, "--deliver"]).await.expect(0);
     assert_eq!(left_without_a_word(&relay), 0, "check");
     let run = ["run", "wave.csv", "-r", &key, "--deliver"];
     #[cfg(unix)]
     {
-        let running = office.command(&run).spawn().expect("a process");
+        relay.hold(3);
+        let mut command = office.command(&run);
+        let running = command.stderr(std::process::Stdio::piped()).spawn().expect("a process");
         until("mails are there", async || relay.seen().taken.len() >= 3).await;
-        interrupt(&running);
+        let running = interrupt(running).await;
+        relay.let_go();
         let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
         let status = ended.await.expect("a thread").expect("a process").status;
         assert_eq!(status.code(), Some(130), "interrupted");
@@ -215,20 +213,30 @@ async fn every_command_takes_leave_of_the_relay() {
     assert_eq!(left_without_a_word(&relay), 0, "deliver");
 }
 
-/// Asks a process to stop, as Ctrl-C does.
+/// Asks a process to stop, as Ctrl-C does, and waits until it has heard that.
 #[cfg(unix)]
-fn interrupt(process: &Child) {
+async fn interrupt(mut process: Child) -> Child {
+    use std::io::{BufRead, BufReader};
     let id = process.id().to_string();
     let told = std::process::Command::new("kill").args(["-INT", &id]).status();
     assert!(told.expect("kill").success());
+    let heard = tokio::task::spawn_blocking(move || {
+        let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
+        let heard = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("stopping")));
+        assert!(heard.is_some(), "it ended unheard");
+        // What it says besides must not stop it.
+        std::thread::spawn(|| lines.for_each(drop));
+        process
+    });
+    heard.await.expect("a thread")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_while_the_rate_is_waited_for_leaves_nothing_unsettled() {
     let office = Office::open(9, &wave(9)).await;
     let relay = Relay::start(Manner::default()).await;
-    // One mail every six seconds.
-    office.mail_through(&relay, 10);
+    // One mail a minute.
+    office.mail_through(&relay, 1);
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt"];
     let running = office.command(&run).spawn().expect("a process");
@@ -242,7 +250,7 @@ async fn a_kill_while_the_rate_is_waited_for_leaves_nothing_unsettled() {
     kill(running);
     let rows = office.rows().await;
     assert_eq!((count_state(&rows, "mailing"), count_state(&rows, "sealed")), (0, 8));
-    office.change_settings("max_per_minute = 10", "max_per_minute = 60000");
+    office.change_settings("max_per_minute = 1\n", "max_per_minute = 60000\n");
     // What was sealed last is looked at before it is mailed, which takes the tenant.
     let deliver = ["deliver", "latest", "-i", "key.txt"];
     let mut unsigned = office.command(&deliver);
@@ -259,20 +267,19 @@ async fn a_kill_while_the_rate_is_waited_for_leaves_nothing_unsettled() {
 async fn with_an_identity_issuing_does_not_wait_for_a_slow_relay() {
     const ROWS: u64 = 60;
     let office = Office::open(ROWS, &wave(ROWS)).await;
-    let relay =
-        Relay::start(Manner { slow: Duration::from_millis(500), ..Manner::default() }).await;
+    let relay = Relay::start(Manner::default()).await;
     office.mail_through(&relay, FAST);
+    relay.hold(1);
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--fence", "1s"];
     let running = office.command(&run).spawn().expect("a process");
     let issued = || office.tenant.with(|tenant, _| tenant.passes().count()) as u64;
     until("all passes are issued", async || issued() == ROWS).await;
-    let mailed = relay.seen().taken.len();
-    assert!(mailed < 20, "issuing kept step with {mailed} mails");
     kill(running);
 
     // Carried on with the identity: each goes out once, and what the kill left is held.
-    relay.change(|manner| manner.slow = Duration::ZERO);
+    relay.let_go();
+    until("the relay has seen that", async || relay.seen().open == 0).await;
     let ended = office.run(&["resume", "latest", "-i", "key.txt", "--json"]).await;
     let rows = office.rows().await;
     let (lost, delivered) = (count_state(&rows, "mailing"), count_state(&rows, "delivered"));
@@ -350,16 +357,16 @@ async fn silence_after_the_dot_is_held_until_somebody_asks_for_the_same_bytes() 
 async fn one_full_mailbox_holds_nobody_up() {
     const ROWS: u64 = 30;
     let office = Office::open(ROWS, &wave(ROWS)).await;
-    // As many as there are connections, each for five seconds.
-    let faults = VecDeque::from(vec![smtp::Fault::Rcpt("452 4.2.2 mailbox full"); 3]);
-    let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
+    // As many as there are connections.
+    let full = vec!["<reader1@home.example>", "<reader2@home.example>", "<reader3@home.example>"];
+    let relay = Relay::start(Manner { full, ..Manner::default() }).await;
     office.mail_through(&relay, FAST);
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt"];
-    let began = Instant::now();
     let running = office.command(&run).spawn().expect("a process");
-    until("the others have theirs", async || relay.seen().taken.len() as u64 >= ROWS - 3).await;
-    assert_eq!(relay.seen().taken.len() as u64, ROWS - 3, "after {:?}", began.elapsed());
+    until("the others have theirs", async || relay.seen().taken.len() as u64 == ROWS - 3).await;
+    relay.change(|manner| manner.full.clear());
+    office.tenant.pass(limits::MAX_MAIL_BACKOFF);
     let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
     assert!(ended.await.expect("a thread").expect("a process").status.success());
     assert!(taken(&relay).len() as u64 == ROWS && taken(&relay).values().all(|times| *times == 1));

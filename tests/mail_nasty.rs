@@ -20,24 +20,24 @@ use tapwave::graph::http::Network;
 use tapwave::letter::{Form, Mail};
 
 /// How long the courier waits for anything: longer than a busy machine takes to answer.
-const WAIT: Duration = Duration::from_secs(20);
-/// The same where no whole answer will come.
-const SHORT: Duration = Duration::from_millis(700);
+const WAIT: Duration = Duration::from_mins(1);
+/// The same for the one answer that will never come whole.
+const SHORT: Duration = Duration::from_millis(300);
 /// How long one mail may take, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 fn courier(relay: &Nasty, more: &str) -> Courier {
-    courier_that_waits(WAIT, relay, more)
+    let waits = Waits { connect: WAIT, answer: WAIT, last_answer: WAIT };
+    courier_that_waits(waits, relay, more)
 }
 
-fn courier_that_waits(wait: Duration, relay: &Nasty, more: &str) -> Courier {
+fn courier_that_waits(waits: Waits, relay: &Nasty, more: &str) -> Courier {
     let settings = format!(
         "courier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\nhost = \"localhost\"\n\
          tls = \"none\"\nport = {}\nmax_per_minute = 60000\n{more}",
         relay.port
     );
     let plan = toml::from_str::<MailSettings>(&settings).expect("settings").validate();
-    let waits = Waits { connect: wait, answer: wait, last_answer: wait };
     let secret = std::sync::Arc::new(Source::Variable("right".into()));
     let network = Network::default();
     let smtp = Smtp::new(&plan.expect("a plan"), Some(secret), &network, waits, Clock::system());
@@ -62,10 +62,16 @@ async fn sent_to(word: &'static str, act: Act) -> (Effect<String>, Nasty) {
     (sent, relay)
 }
 
-/// The same where the courier soon has enough of waiting.
+/// The same where the courier soon has enough of waiting for the answer that this is about.
 async fn sent_in_haste(word: &'static str, act: Act) -> (Effect<String>, Nasty) {
     let relay = at(word, act).await;
-    let sent = sent_over(&courier_that_waits(SHORT, &relay, "")).await;
+    let mut waits = Waits { connect: WAIT, answer: WAIT, last_answer: WAIT };
+    match word {
+        "GREETING" | "EHLO" => waits.connect = SHORT,
+        "." => waits.last_answer = SHORT,
+        _ => waits.answer = SHORT,
+    }
+    let sent = sent_over(&courier_that_waits(waits, &relay, "")).await;
     (sent, relay)
 }
 

@@ -2,12 +2,12 @@
 //! judged by what the relay took.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use smtp::{Fault, Manner, Relay, Taken};
 use support_office::Office;
 use tapwave::rehearsal::options::Call;
+use until::until;
 
 #[path = "support/certificates.rs"]
 mod certificates;
@@ -18,6 +18,8 @@ mod server;
 mod smtp;
 #[path = "support/office.rs"]
 mod support_office;
+#[path = "support/until.rs"]
+mod until;
 
 /// Mails a minute, where the rate is not what is tested.
 const RATE: u32 = 60_000;
@@ -197,11 +199,7 @@ async fn a_notice_in_flight_at_a_kill_is_held_and_repeated_with_the_same_bytes()
     let (office, relay) = office(1, &[Fault::None, Fault::SilentAfterDot]).await;
     let key = office.public_key.clone();
     let mut running = office.command(&run(&key, &["--quiet"])).spawn().expect("a process");
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while relay.seen().taken.len() < 2 {
-        assert!(Instant::now() < deadline, "no notice came");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the notice is there", async || relay.seen().taken.len() == 2).await;
     running.kill().expect("killed");
     running.wait().expect("gone");
 
@@ -225,21 +223,19 @@ async fn a_notice_in_flight_at_a_kill_is_held_and_repeated_with_the_same_bytes()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_notice_that_is_due_is_sent_by_a_resume_without_an_identity() {
     let later = Fault::Rcpt("450 4.2.0 grey");
-    let (office, relay) = office(1, &[Fault::None, later]).await;
+    // However often it is tried.
+    let (office, relay) = office(1, &[&[Fault::None][..], &[later; 20]].concat()).await;
     let key = office.public_key.clone();
     let mut running = office.command(&run(&key, &["--quiet"])).spawn().expect("a process");
-    let deadline = Instant::now() + Duration::from_mins(1);
     let tried = || relay.seen().commands.iter().filter(|word| *word == "RCPT").count();
-    while tried() < 2 {
-        assert!(Instant::now() < deadline, "no notice was tried");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the notice is tried", async || tried() >= 2).await;
     let id = rustix::process::Pid::from_child(&running);
     rustix::process::kill_process(id, rustix::process::Signal::INT).expect("signalled");
     assert_eq!(running.wait().expect("gone").code(), Some(130), "interrupted, as deliver says too");
     let told = office.run(&["status", "latest"]).await.expect(0);
     assert!(told.out.contains("notice not sent: "), "{}", told.out);
     assert_eq!(notice_states(&office.rows().await), ["due"]);
+    relay.change(|manner| manner.faults.clear());
     office.run(&["resume", "latest"]).await.expect(0);
     assert_eq!(relay.seen().taken.len(), 2);
     assert_notices(&office, &relay);
@@ -250,19 +246,18 @@ async fn kills_never_send_a_notice_twice() {
     const ROWS: u64 = 16;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     let relay = Relay::start(Manner::default()).await;
-    office.mail_through(&relay, 900);
+    office.mail_through(&relay, RATE);
     let key = office.public_key.clone();
     let resume = ["resume", "latest", "-i", "key.txt", "--quiet"];
     let mut command = office.command(&run(&key, &["-i", "key.txt", "--quiet"]));
     for enough in [5, 12, 19] {
+        relay.hold(enough);
         let mut running = command.spawn().expect("a process");
-        let deadline = Instant::now() + Duration::from_mins(1);
-        while relay.seen().taken.len() < enough {
-            assert!(Instant::now() < deadline, "only {} mails", relay.seen().taken.len());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until("enough mails are taken", async || relay.seen().taken.len() >= enough).await;
         running.kill().expect("killed");
         running.wait().expect("gone");
+        relay.let_go();
+        until("the relay has seen that", async || relay.seen().open == 0).await;
         command = office.command(&resume);
     }
     office.run(&resume).await;

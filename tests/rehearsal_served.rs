@@ -23,7 +23,7 @@ async fn serve(faults: Faults) -> Served {
 fn client(http2: bool) -> reqwest::Client {
     let builder = reqwest::Client::builder().no_proxy().retry(reqwest::retry::never());
     let builder = if http2 { builder.http2_prior_knowledge() } else { builder.http1_only() };
-    builder.timeout(Duration::from_secs(20)).build().expect("a client")
+    builder.timeout(Duration::from_mins(5)).build().expect("a client")
 }
 
 fn passes(served: &Served) -> String {

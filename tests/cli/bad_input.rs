@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::json;
-use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, NextLink};
+use tapwave::rehearsal::options::{Call, NextLink};
 use tapwave::rehearsal::{Target, Tenant};
 
 use crate::bench::{ANYBODY, Bench, Said, people, person};
@@ -232,12 +232,7 @@ fn a_run_folder_of_a_newer_version() {
 #[test]
 fn a_run_folder_in_use() {
     let bench = Bench::of(2);
-    bench.tenant(|tenant, _| {
-        // The check takes a second, and issuing waits for the throttle after it.
-        tenant.options_mut().latency = Latency::of(Duration::from_millis(300));
-        let held = Fault::Throttled { retry_after: Some("4".to_owned()) };
-        tenant.options_mut().faults = Faults::default().at(Call::Issue, 1, held);
-    });
+    bench.hold(Call::ReadPolicy, 1);
     let it = bench.reader("key");
     let url = bench.graph_url();
     let run = ["run", "wave.csv", "-r", &it.key, "--run", "mine"];
@@ -255,12 +250,15 @@ fn a_run_folder_in_use() {
             said.err
         );
         assert!(bench.path("mine/ledger.lock").exists(), "{when}: the lock stays");
-        await_until(|| bench.path("mine/ledger.db").exists());
+        // From its check to its first pass.
+        bench.hold(Call::Issue, 1);
+        await_until(|| bench.tenant(|tenant, _| tenant.seen(Call::Issue)) > 0);
     }
     for command in ["resume", "cleanup"] {
         let said = bench.tapwave(&[command, "mine"]).ends(2);
         said.says(["the run is in use", &format!("process {}", first.id()), "wait for it to end"]);
     }
+    bench.let_go();
     assert!(first.wait().expect("it ends").success());
     assert_eq!(bench.opened("mine", &it.file), bench.codes());
     assert_eq!(bench.codes().len(), 2);
@@ -269,7 +267,7 @@ fn a_run_folder_in_use() {
 /// Waits for something that another process does.
 #[track_caller]
 fn await_until(condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_mins(5);
     while !condition() {
         assert!(Instant::now() < deadline, "it never happened");
         std::thread::sleep(Duration::from_millis(5));
@@ -298,10 +296,10 @@ fn an_address_where_nobody_answers() {
     let url = format!("http://{}", closed.local_addr().expect("an address"));
     drop(closed);
     let flags = ["run", "wave.csv", "-r", KEY, "--auth", "token", "--graph-url", &url];
-    let said = Said::of(&mut bench.command(&flags)).ends(6);
+    let said = bench.as_time_passes(&flags).ends(6);
     said.says(["hint: nothing was issued; try again when Graph is back"]).hides("resume");
     let flags = ["check", "--access", "--auth", "token", "--graph-url", &url];
-    let said = Said::of(&mut bench.command(&flags)).ends(6);
+    let said = bench.as_time_passes(&flags).ends(6);
     said.says(["hint: check the network"]).hides("resume");
     bench.is_untouched();
 }

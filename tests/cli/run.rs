@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 use tapwave::rehearsal::options::{
-    Call, CodeStyle, Fault, Faults, Limit, SecondPost, Throttle, Throttles,
+    Call, CodeStyle, Fault, Faults, SecondPost,
 };
 use tapwave::rehearsal::{Event, Tenant};
 
@@ -415,14 +415,15 @@ fn throttling_fails_no_row() {
     let bench = Bench::of(60);
     let it = bench.reader("key");
     bench.tenant(|tenant, _| {
-        let limit = Limit::Bucket { rate: 40.0, burst: 15.0 };
-        tenant.options_mut().throttles =
-            Throttles { pass_writes: Throttle::of(limit), ..Throttles::default() };
+        // However slowly it asks: a limit of so many a second would not be met then.
+        let refused = || Fault::Throttled { retry_after: Some("0".to_owned()) };
+        let at = |faults: Faults, nth| faults.at(Call::Issue, nth, refused());
+        tenant.options_mut().faults = [3, 10, 11, 12, 40].into_iter().fold(Faults::default(), at);
     });
     let summary = bench.tapwave(&["run", "wave.csv", "-r", &it.key, "--json"]).ends(0).json();
     assert_eq!((&summary["sealed"], &summary["failed"]), (&json!(60), &json!(0)));
     let throttled = bench.tenant(|tenant, _| tenant.tally().throttled);
-    assert!(throttled > 0, "the limit was met");
+    assert_eq!(throttled, 5);
     assert_eq!(summary["throttled"], json!(throttled));
     assert_eq!(bench.opened("latest", &it.file), bench.codes());
 }

@@ -159,11 +159,11 @@ fn a_list_is_not_cleared_while_somebodys_passes_cannot_be_read() {
 fn a_cleanup_that_is_killed_is_run_again() {
     let site = Site::open(25);
     site.run(&[]).exits(0);
-    site.slow_down(Duration::from_millis(200));
+    site.hold(Call::Remove, 1);
     let cleanup = site.start(&["cleanup", "wave-run"]);
-    site.until("a pass is deleted", |site| site.live().len() < 25);
+    site.until("passes are deleted", |site| site.served.holding() > 0);
     cleanup.kill();
-    site.slow_down(Duration::ZERO);
+    site.let_go();
     site.resume().exits(2).says("closed by cleanup");
     site.cleanup(&[]).exits(0).says("looked again: none of these passes is left");
     assert!(site.live().is_empty());
@@ -175,14 +175,15 @@ fn a_cleanup_that_is_killed_is_run_again() {
 fn a_cleanup_that_is_interrupted_says_so_and_goes_on() {
     let site = Site::open(301);
     site.run(&[]).exits(0);
-    site.slow_down(Duration::from_millis(100));
+    site.hold(Call::Remove, 1);
     let cleanup = site.start(&["cleanup", "wave-run"]);
-    site.until("a pass is deleted", |site| site.live().len() < 301);
+    site.until("passes are deleted", |site| site.served.holding() > 0);
     cleanup.signal(rustix::process::Signal::INT);
+    site.until("it has heard that", |_| cleanup.has_said("stopping: what is in flight"));
+    site.let_go();
     let told = cleanup.end().exits(130).says("goes on where it stopped");
     assert!(!told.err.contains("purged"), "{}", told.err);
     assert!(!site.live().is_empty(), "the second page was not begun");
-    site.slow_down(Duration::ZERO);
     site.cleanup(&[]).exits(0);
     assert!(site.live().is_empty());
 }
@@ -191,10 +192,12 @@ fn a_cleanup_that_is_interrupted_says_so_and_goes_on() {
 #[test]
 fn a_look_at_a_list_of_people_can_be_interrupted() {
     let site = Site::open(1000);
-    site.slow_down(Duration::from_millis(500));
+    site.hold(Call::Users, 1);
     let cleanup = site.start(&["cleanup", "--csv", "wave.csv", "--yes"]);
-    site.until("the first page is looked at", |site| site.seen(Call::Users) > 0);
+    site.until("the first page is looked at", |site| site.served.holding() > 0);
     cleanup.signal(rustix::process::Signal::INT);
+    site.until("it has heard that", |_| cleanup.has_said("stopping: what is in flight"));
+    site.let_go();
     cleanup.end().exits(130).says("nothing was changed");
     assert!(site.seen(Call::Look) <= 300, "the second page was not begun");
 }
@@ -215,11 +218,11 @@ fn a_held_row_makes_a_cleanup_incomplete() {
 #[test]
 fn somebody_elses_pass_in_place_of_a_sealed_one_is_reported_once() {
     let site = Site::open(3);
-    site.slow_down(Duration::from_millis(300));
+    site.hold(Call::Issue, 3);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
-    site.until("the third is under way", |site| site.seen(Call::Issue) == 3);
+    site.until_held(1);
     run.kill();
-    site.slow_down(Duration::ZERO);
+    site.let_go();
     site.issue_elsewhere(&site.people[0]);
     site.resume().exits(4).says("user1@contoso.example: held");
     let summary = site.cleanup(&["--json"]).exits(0).summary();
@@ -231,9 +234,10 @@ fn somebody_elses_pass_in_place_of_a_sealed_one_is_reported_once() {
 fn a_cleanup_needs_no_leave_to_read_the_policy() {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostAfter);
     let site = Site::with(1, |options| options.faults = faults);
-    let run = site.start(&site.run_args(&[]));
+    let run = site.start(&site.run_args(&["--fence", "1h"]));
     site.until("the POST is under way", |site| site.seen(Call::Issue) == 1);
     run.kill();
+    site.pass(Duration::from_mins(70));
     let faults = Faults::default().with(Call::ReadPolicy, 1.0, Fault::Forbidden);
     site.served.with(|tenant, _| tenant.options_mut().faults = faults);
     site.cleanup(&[]).exits(0);
@@ -258,22 +262,23 @@ fn an_orphan_that_could_not_be_deleted_is_ours_at_the_next_cleanup_too() {
 fn held_site() -> Site {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
     let site = Site::with(3, |options| options.faults = faults);
-    let args = site.run_args(&["--max-in-flight", "1", "--lifetime", "120"]);
-    let run = site.start(&args);
+    let args = ["--max-in-flight", "1", "--lifetime", "120", "--fence", "1m"];
+    let run = site.start(&site.run_args(&args));
     site.until("the others have theirs", |site| site.live().len() == 2);
     site.issue_elsewhere(&site.people[0]);
-    run.end().exits(4).says("user1@contoso.example: held");
+    site.end_as_time_passes(run).exits(4).says("user1@contoso.example: held");
     site
 }
 
 #[test]
 fn what_is_unsettled_is_settled_behind_the_fence_and_its_orphan_deleted() {
     // The only POST executes after the process has died.
-    let late = Fault::Late { by: Duration::from_millis(400) };
+    let late = Fault::Late { by: Duration::from_secs(40) };
     let site = Site::with(1, |options| options.faults = Faults::default().at(Call::Issue, 1, late));
-    let run = site.start(&site.run_args(&[]));
+    let run = site.start(&site.run_args(&["--fence", "1m"]));
     site.until("the POST is under way", |site| site.seen(Call::Issue) == 1);
     run.kill();
+    assert_eq!(site.minted().len(), 0, "not executed yet");
     site.cleanup(&[]).exits(0);
     assert_eq!(site.minted().len(), 1, "it was executed late");
     assert!(site.live().is_empty(), "and found behind the fence");
@@ -284,10 +289,11 @@ fn what_is_unsettled_is_settled_behind_the_fence_and_its_orphan_deleted() {
 fn somebody_elses_pass_on_an_unsettled_person_is_reported_once_and_stays() {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
     let site = Site::with(1, |options| options.faults = faults);
-    let run = site.start(&site.run_args(&["--lifetime", "120"]));
+    let run = site.start(&site.run_args(&["--lifetime", "120", "--fence", "1m"]));
     site.until("the POST is under way", |site| site.seen(Call::Issue) == 1);
     run.kill();
     site.issue_elsewhere(&site.people[0]);
+    site.pass(Duration::from_mins(7));
     let summary = site.cleanup(&["--json"]).exits(8).summary();
     assert_eq!((&summary["held"], &summary["foreign"]), (&1.into(), &1.into()), "{summary}");
     assert_eq!(site.live().len(), 1);

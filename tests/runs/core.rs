@@ -4,9 +4,9 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
 
 use rustix::process::Signal;
+use tapwave::rehearsal::options::Call;
 
 use crate::damaged::eprintln_skip;
 use crate::site::{Site, Started, files, through};
@@ -45,12 +45,12 @@ fn cores(site: &Site) -> Vec<std::path::PathBuf> {
     here.filter(|file| file.to_string_lossy().contains("core")).collect()
 }
 
-/// A run that has passes in its hands and will not end while it is looked at.
+/// A run that has passes in its hands and does not end before it is let go.
 fn busy(site: &Site, wrap: impl Fn(&Command) -> Command) -> Started {
-    site.slow_down(Duration::from_millis(400));
+    site.hold(Call::Issue, 17);
     let args = site.run_args(&["--max-in-flight", "8"]);
     let run = Started::of(wrap(&site.tapwave(&args)));
-    site.until("passes are made", |site| site.live().len() > 16);
+    site.until_held(8);
     run
 }
 
@@ -58,7 +58,7 @@ fn busy(site: &Site, wrap: impl Fn(&Command) -> Command) -> Started {
 fn a_crash_leaves_no_core_file() {
     // SIGSEGV from outside is taken by Rust's own handler for stacks that overflow.
     for signal in [Signal::ABORT, Signal::ILL] {
-        let site = Site::open(200);
+        let site = Site::open(40);
         let with_cores = |command: &Command| through(&WITH_CORES, command);
         let control = Started::of(with_cores(&sleeper(&site)));
         site.until("it sleeps", |_| is_asleep(&control));
@@ -76,7 +76,7 @@ fn a_crash_leaves_no_core_file() {
         assert!(!ended.core_dumped(), "a core was made");
         assert!(cores(&site).is_empty(), "{:?}", cores(&site));
         // And nothing is lost by it.
-        site.slow_down(Duration::ZERO);
+        site.let_go();
         site.resume().exits(0);
         site.assert_whole("after the crash");
     }
@@ -84,7 +84,7 @@ fn a_crash_leaves_no_core_file() {
 
 #[test]
 fn nobody_of_the_same_user_reads_its_memory() {
-    let mut site = Site::open(200);
+    let mut site = Site::open(40);
     if !site.without_rights() {
         return eprintln_skip("root may read any process, and cannot leave its rights here");
     }

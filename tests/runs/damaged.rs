@@ -3,9 +3,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tapwave::rehearsal::options::Call;
 
 use crate::site::{Site, Told, files};
 
@@ -52,21 +51,21 @@ fn opened_or_refused(told: &Told, context: &str) {
     }
 }
 
-/// The run will not end while it is looked at, however slow this machine is.
-fn with_the_last_told_to_wait(people: usize) -> Site {
-    let wait = Fault::Throttled { retry_after: Some("600".into()) };
-    let faults = Faults::default().at(Call::Issue, people as u64, wait);
-    Site::with(people, |options| options.faults = faults)
+/// A run killed when all but its last row are sealed, and the last one's answer was held.
+fn killed_before_its_last_answer(people: usize, more: &[&str]) -> Site {
+    let site = Site::open(people);
+    site.hold(Call::Issue, people as u64);
+    let run = site.start(&site.run_args(more));
+    site.until_held(1);
+    site.until("the others are sealed", |site| site.count("sealed") == people - 1);
+    run.kill();
+    site.let_go();
+    site
 }
 
 #[test]
 fn a_ledger_cut_anywhere_is_read_or_refused_and_never_shows_a_wrong_pass() {
-    let site = with_the_last_told_to_wait(6);
-    let run = site.start(&site.run_args(&["--max-in-flight", "2"]));
-    site.until("most are sealed", |site| {
-        site.folder().join("ledger.db").exists() && site.count("sealed") >= 4
-    });
-    run.kill();
+    let site = killed_before_its_last_answer(6, &["--max-in-flight", "2"]);
     let minted = site.minted();
     let mut read = 0;
     for name in ["ledger.db", "ledger.db-wal"] {
@@ -96,12 +95,8 @@ fn a_run_whose_log_is_cut_is_resumed_to_its_end() {
     // Each cut needs a tenant of its own, so these are few: the log's header, its first frame,
     // the middle, the last frame, the last byte.
     for part in [0, 3, 50, 95, 99] {
-        let site = with_the_last_told_to_wait(4);
-        let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "100ms"]));
-        site.until("some are sealed", |site| {
-            site.folder().join("ledger.db").exists() && site.count("sealed") >= 2
-        });
-        run.kill();
+        let more = ["--max-in-flight", "1", "--fence", "100ms"];
+        let site = killed_before_its_last_answer(4, &more);
         let log = site.folder().join("ledger.db-wal");
         let whole = fs::read(&log).expect("there");
         fs::write(&log, &whole[..whole.len() * part / 100]).expect("cut");
@@ -124,14 +119,15 @@ fn a_run_whose_log_is_cut_is_resumed_to_its_end() {
 #[test]
 fn a_second_process_is_told_who_has_the_run() {
     let site = Site::open(6);
-    site.slow_down(Duration::from_secs(1));
+    site.hold(Call::Issue, 1);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
-    site.until("it issues", |site| !site.live().is_empty());
+    site.until_held(1);
     for args in [&["resume", "wave-run"][..], &["cleanup", "wave-run"]] {
         let told = site.told(args).exits(2);
         told.says("the run is in use by process").says(&run.id().to_string());
     }
     assert_eq!(site.status(&[]).len(), 6, "looking is not forbidden");
+    site.let_go();
     assert_eq!(run.end().code, Some(0));
     site.assert_whole("undisturbed");
 }
@@ -139,14 +135,14 @@ fn a_second_process_is_told_who_has_the_run() {
 #[test]
 fn a_copy_taken_while_the_run_is_in_use_opens_or_is_refused() {
     let site = Site::open(30);
-    site.slow_down(Duration::from_millis(100));
+    site.hold(Call::Issue, 4);
     let run = site.start(&site.run_args(&["--max-in-flight", "2"]));
-    site.until("it issues", |site| site.live().len() > 3);
-    let mut copies = 0;
-    while site.live().len() < 28 {
+    site.until_held(2);
+    for nth in (6..30).step_by(2) {
+        // Two more are issued while the folder is copied, and none after them.
+        site.hold(Call::Issue, nth);
         let place = site.path("copy");
         copy(&site.folder(), &place);
-        copies += 1;
         let told = site.told(&["open", "copy", "-i", "id.txt", "--format", "json"]);
         opened_or_refused(&told, "a copy");
         if told.code == Some(0) {
@@ -155,7 +151,7 @@ fn a_copy_taken_while_the_run_is_in_use_opens_or_is_refused() {
         }
         fs::remove_dir_all(&place).expect("removed");
     }
-    assert!(copies > 0);
+    site.let_go();
     assert_eq!(run.end().code, Some(0));
     site.assert_whole("the original");
 }
@@ -163,7 +159,7 @@ fn a_copy_taken_while_the_run_is_in_use_opens_or_is_refused() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_told_and_the_run_goes_on_when_there_is_room() {
-    let site = Site::open(300);
+    let site = Site::open(100);
     let disk = site.path("disk");
     fs::create_dir(&disk).expect("made");
     let Some(_mounted) = Mounted::small(&disk) else {
@@ -172,23 +168,21 @@ fn a_full_disk_is_told_and_the_run_goes_on_when_there_is_room() {
     let folder = "disk/wave-run";
     let mut args = site.run_args(&["--fence", "100ms", "--max-in-flight", "4"]);
     *args.iter_mut().find(|arg| **arg == "wave-run").expect("the folder") = folder;
-    // A run whose passes find no room: everything else is filled right after the ledger is made.
-    site.slow_down(Duration::from_millis(20));
+    // A run whose passes find no room: everything else is filled while their answers are held.
+    site.hold(Call::Issue, 5);
     let run = site.start(&args);
-    site.until("it issues", |site| site.live().len() > 3);
-    // Those under way end soon; the others take longer than filling.
-    site.slow_down(Duration::from_secs(1));
+    site.until_held(4);
     let filler = disk.join("filler");
     // An error is the aim.
     let _ = fs::write(&filler, vec![b'x'; 64 * 1024 * 1024]);
+    site.let_go();
     let told = run.end().exits(1);
     assert!(told.err.contains("free space on that disk"), "{}", told.err);
     fs::remove_file(&filler).expect("removed");
-    site.slow_down(Duration::ZERO);
     site.told(&["resume", folder]).exits(0);
     let codes = site.read(folder);
     let live = site.live();
-    assert_eq!(codes.len(), 300);
+    assert_eq!(codes.len(), 100);
     assert!(codes.iter().all(|(upn, code)| live[upn].1 == *code), "a dead pass is vouched for");
 }
 

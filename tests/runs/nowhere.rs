@@ -10,6 +10,7 @@ use std::io::{PipeWriter, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -258,7 +259,7 @@ fn stays_clean(more: &[&str]) {
 
 /// The last one is told to wait: by then all others are sealed, and mailed if that was asked.
 fn place() -> Mailed {
-    let wait = Fault::Throttled { retry_after: Some("8".into()) };
+    let wait = Fault::Throttled { retry_after: Some("60".into()) };
     Mailed::with(PEOPLE, |options| {
         options.faults = Faults::default().at(Call::Issue, PEOPLE as u64, wait);
     })
@@ -283,7 +284,8 @@ fn looked_at(mailed: &Mailed, more: &[&str]) {
     if !search_process(site, &run, PEOPLE - 1) {
         return eprintln_skip("only root may read the memory of a process that forbids it");
     }
-    site.until("the handoff is written and the ledger shut", |site| {
+    let minute = Duration::from_mins(1);
+    site.pass_until(minute, "the handoff is written and the ledger shut", |site| {
         let log = fs::metadata(site.folder().join("ledger.db-wal"));
         let handed = files(&site.folder().join("handoff"));
         site.live().len() == PEOPLE

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tapwave::clock::span;
 use tapwave::rehearsal::options::{Call, Fault, Faults, SecondPost};
 use tapwave::shown::shell_word;
 
@@ -21,12 +22,12 @@ pub(crate) fn typed_resume(site: &Site) -> String {
 #[test]
 fn a_killed_run_is_carried_on_without_its_wave() {
     let site = Site::open(30);
-    site.slow_down(Duration::from_millis(40));
+    site.hold(Call::Issue, 8);
     let run = site.start(&site.run_args(&["--max-in-flight", "4"]));
-    site.until("some passes are made", |site| site.live().len() >= 8);
+    site.until_held(4);
     run.kill();
-    assert!(site.live().len() < 30, "killed in the middle");
-    site.slow_down(Duration::ZERO);
+    assert_eq!(site.live().len(), 11, "killed in the middle");
+    site.let_go();
     fs::remove_file(site.path("wave.csv")).expect("removed");
     site.resume().exits(0).says("run folder: ");
     site.assert_whole("after a kill");
@@ -98,7 +99,7 @@ fn open_outcomes_of_a_killed_run_are_shown_and_settled_by_the_next() {
         let site = with_open_outcomes(second_post);
         let lost = open_outcomes().len();
         // The fence is in the ledger; this process will not live to see its end.
-        let run = site.start(&site.run_args(&["--fence", "5s"]));
+        let run = site.start(&site.run_args(&["--fence", "1h"]));
         site.until("all have been asked for", |site| {
             site.seen(Call::Issue) == site.people.len() as u64
         });
@@ -114,6 +115,7 @@ fn open_outcomes_of_a_killed_run_are_shown_and_settled_by_the_next() {
             .map(|row| row["reason"].as_str().expect("a reason").to_owned())
             .collect();
         assert!(reasons.len() > 3, "{reasons:?}");
+        site.pass(Duration::from_mins(62));
         site.resume().exits(0);
         site.assert_whole(&format!("{second_post:?}"));
     }
@@ -127,12 +129,12 @@ fn somebody_elses_pass_on_an_unsettled_person_is_held_and_not_deleted() {
             options.faults = faults;
             options.second_post = second_post;
         });
-        let args = site.run_args(&["--max-in-flight", "1", "--lifetime", "120"]);
-        let run = site.start(&args);
+        let args = ["--max-in-flight", "1", "--lifetime", "120", "--fence", "1m"];
+        let run = site.start(&site.run_args(&args));
         site.until("the others have theirs", |site| site.live().len() == 3);
         let person = site.people[0].clone();
         let theirs = site.issue_elsewhere(&person);
-        run.end().exits(4).says("held").says("delete it").says(&typed_resume(&site));
+        site.end_as_time_passes(run).exits(4).says("held").says("delete it").says(&typed_resume(&site));
         assert_eq!(site.live()[&person].0, theirs, "not deleted");
         assert_eq!(site.status(&[])[&person]["state"], "held");
         site.resume().exits(4).says("held");
@@ -187,11 +189,11 @@ fn another_tenant_and_another_graph_are_refused() {
 #[test]
 fn a_pass_that_nobody_vouches_for_is_not_read_out() {
     let site = Site::open(3);
-    site.slow_down(Duration::from_millis(300));
+    site.hold(Call::Issue, 3);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
-    site.until("the third is under way", |site| site.seen(Call::Issue) == 3);
+    site.until_held(1);
     run.kill();
-    site.slow_down(Duration::ZERO);
+    site.let_go();
     // A resume that looks at nothing but the ledger, which a killed process has left.
     site.change_token("another");
     site.resume().exits(5);
@@ -236,11 +238,13 @@ fn status_names_every_state_and_live_tells_what_graph_says() {
         "--one-time",
         "--lifetime",
         "120",
+        "--fence",
+        "1m",
     ];
     let run = site.start(&site.run_args(&more));
     site.until("the third has a pass", |site| site.live().contains_key(&people[2]));
     site.issue_elsewhere(&people[0]);
-    run.end().exits(4);
+    site.end_as_time_passes(run).exits(4);
     site.use_pass(&people[2]);
     site.delete_elsewhere(&people[3]);
     let status = site.status(&["--live"]);
@@ -279,9 +283,8 @@ fn status_names_every_state_and_live_tells_what_graph_says() {
 fn the_states_of_work_under_way_are_named_too() {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
     let site = Site::with(3, |options| options.faults = faults);
+    site.hold(Call::Issue, 2);
     let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "1h"]));
-    site.until("one is lost", |site| site.seen(Call::Issue) >= 1);
-    site.slow_down(Duration::from_mins(10));
     site.until("the states", |site| {
         let states: BTreeSet<String> = site
             .status(&[])
@@ -292,7 +295,7 @@ fn the_states_of_work_under_way_are_named_too() {
     });
     run.kill();
     // The run remembers an hour; whoever resumes it may know better.
-    site.slow_down(Duration::ZERO);
+    site.let_go();
     let told = site.told(&["resume", "wave-run", "--fence", "100ms"]).exits(0);
     told.says("so short a fence protects from little");
     site.assert_whole("a fence of the resume's own");
@@ -338,32 +341,35 @@ fn with_one_lost(fence: &[&str]) -> Site {
     site
 }
 
+/// A resume whose lost answer waits for the run's fence, and for no more than that.
+#[track_caller]
+fn waits_for(site: &Site, fence: Duration) {
+    let begun = site.now();
+    let resume = site.start(&["resume", "wave-run"]);
+    site.pass_until(fence / 10, "it is issued", |site| site.seen(Call::Issue) == 2);
+    resume.end().exits(0);
+    site.assert_whole("behind the run's own fence");
+    let issued = site.served.with(|tenant, _| tenant.log()[0].at);
+    let waited = span(begun, issued);
+    assert!(waited >= fence, "issued after {waited:?}");
+    assert!(waited < Duration::from_mins(30), "issued after {waited:?}");
+}
+
 #[test]
 fn a_setting_never_shortens_the_fence_that_a_run_was_begun_with() {
     let settings = |site: &Site, fence: &str| {
         fs::write(site.path("tapwave.toml"), format!("fence = \"{fence}\"\n")).expect("written");
     };
-    // Long enough that whoever does not wait for it is found out, on a slow machine too.
-    let fence = Duration::from_secs(4);
-    let site = with_one_lost(&["--fence", "4s"]);
+    let site = with_one_lost(&["--fence", "1m"]);
     settings(&site, "10ms");
-    let begun = Instant::now();
-    site.resume().exits(0);
-    assert!(begun.elapsed() >= fence, "resumed after {:?}", begun.elapsed());
-    site.assert_whole("behind the run's own fence");
+    waits_for(&site, Duration::from_mins(1));
 
     // A part of a second counts too.
-    let fence = Duration::from_millis(2_900);
     let site = with_one_lost(&["--fence", "2900ms"]);
-    let begun = Instant::now();
-    site.resume().exits(0);
-    assert!(begun.elapsed() >= fence, "resumed after {:?}", begun.elapsed());
+    waits_for(&site, Duration::from_millis(2_900));
 
-    // What a flag had named is no setting's to lengthen either: nobody waits an hour here.
-    let site = with_one_lost(&["--fence", "2s"]);
+    // What a flag had named is no setting's to lengthen either.
+    let site = with_one_lost(&["--fence", "1m"]);
     settings(&site, "1h");
-    let resume = site.start(&["resume", "wave-run"]);
-    site.until("it is issued", |site| site.seen(Call::Issue) == 2);
-    resume.end().exits(0);
-    site.assert_whole("behind the run's own fence, though a setting is longer");
+    waits_for(&site, Duration::from_mins(1));
 }

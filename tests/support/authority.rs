@@ -31,6 +31,8 @@ pub(crate) const SECRET: &str = "the-right-secret";
 
 /// What the endpoint answers once in place of what is due.
 pub(crate) enum Instead {
+    /// What is due, after all.
+    Due,
     /// An error of the platform with this AADSTS text.
     Refused(&'static str),
     /// 429 with Retry-After of a second.
@@ -186,8 +188,9 @@ impl Authority {
     fn token(&self, form: &HashMap<String, String>) -> Answer {
         let mut state = self.lock();
         state.asked.push(form.clone());
-        if let Some(instead) = state.instead.pop_front() {
-            return instead.reply();
+        match state.instead.pop_front() {
+            None | Some(Instead::Due) => {}
+            Some(instead) => return instead.reply(),
         }
         let delegated = match state.admits(form, &self.url()) {
             Ok(delegated) => delegated,
@@ -294,7 +297,7 @@ impl Instead {
                 answer.headers_mut().insert("retry-after", "1".parse().expect("a header"));
                 answer
             }
-            Self::Down => reply(503, &json!({"error": "temporarily_unavailable"})),
+            Self::Due | Self::Down => reply(503, &json!({"error": "temporarily_unavailable"})),
             Self::WebPage => {
                 let page =
                     Full::new(Bytes::from_static(b"<html><h1>Blocked by policy</h1></html>"));

@@ -6,13 +6,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use assert_cmd::cargo::cargo_bin;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tapwave::rehearsal::options::Call;
 use tapwave::rehearsal::{Event, Tenant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -160,6 +162,30 @@ impl Bench {
         Said::of(&mut self.command(&[arguments, &graph[..]].concat()))
     }
 
+    /// Runs the program to its end, while time passes whenever it waits.
+    #[track_caller]
+    pub(crate) fn as_time_passes(&self, arguments: &[&str]) -> Said {
+        let mut command = self.command(arguments);
+        command.env("TAPWAVE_TEST_CLOCK", self.served.clock());
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        while child.try_wait().expect("a child").is_none() {
+            std::thread::sleep(Duration::from_millis(50));
+            self.served.pass(Duration::from_secs(5));
+        }
+        Said::from(child.wait_with_output().expect("it ended"))
+    }
+
+    /// Holds the answers to the `nth` request of a kind and to all of that kind that follow.
+    pub(crate) fn hold(&self, call: Call, nth: u64) {
+        self.served.hold(call, nth);
+    }
+
+    /// Gives every held answer, and holds none any more.
+    pub(crate) fn let_go(&self) {
+        self.served.let_go();
+    }
+
     /// The tenant's origin.
     pub(crate) fn graph_url(&self) -> String {
         self.served.url().trim_end_matches("/v1.0").to_owned()
@@ -227,7 +253,10 @@ impl Bench {
 impl Said {
     /// Runs a command to its end.
     pub(crate) fn of(command: &mut Command) -> Self {
-        let output = command.output().expect("the program starts");
+        Self::from(command.output().expect("the program starts"))
+    }
+
+    fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("text");
         Self { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 /// What the relay does when it has read something.
 #[derive(Debug, Clone)]
@@ -15,6 +16,9 @@ pub(crate) enum Act {
     Say(Vec<u8>),
     /// Says this one byte after the other, so far apart.
     Drip(Vec<u8>, Duration),
+    /// Says this when the number has come so far.
+    #[allow(dead_code, reason = "not every test holds answers")]
+    Later(Vec<u8>, watch::Receiver<usize>, usize),
     /// Says this until nobody listens any more.
     Flood(Vec<u8>),
     /// Says this and closes its own half; it goes on reading.
@@ -139,6 +143,11 @@ async fn act(wire: &mut BufReader<TcpStream>, act: Act) -> std::io::Result<bool>
                 wire.write_all(&[byte]).await?;
                 tokio::time::sleep(apart).await;
             }
+        }
+        Act::Later(bytes, mut reached, number) => {
+            // A test that has ended sends nothing more.
+            let _ = reached.wait_for(|reached| *reached >= number).await;
+            wire.write_all(&bytes).await?;
         }
         Act::Flood(bytes) => loop {
             wire.write_all(&bytes).await?;

@@ -100,6 +100,7 @@ impl Office {
             .args(["--graph-url", &self.tenant.url().replace("/v1.0", ""), "--auth", "token"])
             .arg("--no-progress")
             .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
+            .env("TAPWAVE_TEST_CLOCK", self.tenant.clock())
             .env("TAPWAVE_HOME", self.path("home"))
             .env("SMTP_PASSWORD", "right")
             .env_remove("HTTPS_PROXY")

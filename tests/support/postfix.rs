@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a daemon may take to be there, and a mail to arrive.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// Maildirs belong to it: Debian's nobody.
 const NOBODY: u32 = 65534;
 

@@ -84,7 +84,7 @@ impl Program {
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         let ran = || {
             let output = assert_cmd::Command::from_std(self.command(arguments))
-                .timeout(std::time::Duration::from_mins(1))
+                .timeout(std::time::Duration::from_mins(5))
                 .output()
                 .expect("the program runs");
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -1,9 +1,13 @@
 //! Promises the simulated tenant on a loopback port, over HTTP/1.1 and HTTP/2, in cleartext
 //! or over TLS, with the faults that only a wire has: connections closed without an answer and answers cut in
 //! the middle. Under `/control` whoever tests from outside can look and change things.
+//!
+//! A test that depends on an order holds answers at a known request, and moves the time that
+//! the tenant and the program go by: it never hurries, and never waits for seconds to be over.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +26,7 @@ use tapwave::rehearsal::options::Call;
 use tapwave::rehearsal::{Options, PassPolicy, Tenant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -43,6 +48,10 @@ pub(crate) struct Served {
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     state: Arc<Mutex<State>>,
+    /// Whose answers are held: those to the n-th request of a kind and all that follow it.
+    held: Arc<watch::Sender<Option<(Call, u64)>>>,
+    /// Holds the file of the clock.
+    folder: Arc<tempfile::TempDir>,
 }
 
 struct State {
@@ -53,6 +62,10 @@ struct State {
     /// How far the tenant's door is ahead of the machine's clock.
     ahead: SignedDuration,
     connections: u64,
+    /// Answers that are held now.
+    holding: usize,
+    /// How much of the tenant's being ahead the program shares.
+    passed: Duration,
 }
 
 impl Served {
@@ -74,8 +87,16 @@ impl Served {
             token_ends: None,
             ahead: SignedDuration::ZERO,
             connections: 0,
+            holding: 0,
+            passed: Duration::ZERO,
         };
-        let served = Self { address, tls, state: Arc::new(Mutex::new(state)) };
+        let served = Self {
+            address,
+            tls,
+            state: Arc::new(Mutex::new(state)),
+            held: Arc::new(watch::Sender::new(None)),
+            folder: Arc::new(tempfile::tempdir()?),
+        };
         tokio::spawn(served.clone().accept(listener));
         Ok(served)
     }
@@ -171,17 +192,93 @@ impl Served {
         let arrived = Instant::now();
         let there = self.lock().tenant.way();
         wait_until(arrived + there).await;
-        let answer = {
+        let (answer, holds) = {
             let mut state = self.lock();
             let now = state.now();
-            state.tenant.handle(now, request)
+            let seen = Call::ALL.map(|call| state.tenant.seen(call));
+            let answer = state.tenant.handle(now, request);
+            let reached = Call::ALL.map(|call| state.tenant.seen(call));
+            let holds = move |held: &Option<(Call, u64)>| {
+                held.is_some_and(|(on, nth)| {
+                    let mut calls = Call::ALL.iter().zip(seen.iter().zip(&reached));
+                    calls.any(|(call, (seen, reached))| {
+                        *call == on && reached > seen && *reached >= nth
+                    })
+                })
+            };
+            (answer, holds)
         };
+        self.until_let_go(holds).await;
         wait_until(arrived + there + answer.after).await;
         match (answer.response, answer.cut) {
             (Ok(response), _) => Ok(sent(response, whole)),
             (Err(_), Some(cut)) => Ok(sent(cut, half)),
             (Err(_), None) => Err(Closed),
         }
+    }
+}
+
+#[allow(dead_code, reason = "not every test holds answers or moves the time")]
+impl Served {
+    /// Holds the answers to the `nth` request of a kind, counted from 1, and to all of that kind
+    /// that follow: they have their effect, and nobody hears of it until [`Served::let_go`].
+    pub(crate) fn hold(&self, call: Call, nth: u64) {
+        self.held.send_replace(Some((call, nth)));
+    }
+
+    /// Gives every held answer, and holds none any more.
+    pub(crate) fn let_go(&self) {
+        self.held.send_replace(None);
+    }
+
+    /// How many answers are held now.
+    pub(crate) fn holding(&self) -> usize {
+        self.lock().holding
+    }
+
+    /// The file of the clock that the tenant goes by, for the program's `TAPWAVE_TEST_CLOCK`.
+    pub(crate) fn clock(&self) -> PathBuf {
+        self.folder.path().join("clock")
+    }
+
+    /// Lets so much time pass, for the tenant and for every program that goes by its clock.
+    pub(crate) fn pass(&self, time: Duration) {
+        let mut state = self.lock();
+        state.passed += time;
+        let time = SignedDuration::try_from(time).expect("a bearable time");
+        state.ahead = state.ahead.saturating_add(time);
+        let now = state.now();
+        state.tenant.advance(now);
+        let passed = state.passed.as_millis().to_string();
+        std::fs::write(self.clock(), passed).expect("the clock is moved");
+    }
+}
+
+impl Served {
+    async fn until_let_go(&self, holds: impl Fn(&Option<(Call, u64)>) -> bool) {
+        let mut held = self.held.subscribe();
+        if !holds(&held.borrow()) {
+            return;
+        }
+        let _counted = Holding::one(&self.state);
+        // The sender lives as long as this.
+        let _ = held.wait_for(|held| !holds(held)).await;
+    }
+}
+
+/// Counts an answer that is held, until it is given or its asker has gone.
+struct Holding(Arc<Mutex<State>>);
+
+impl Holding {
+    fn one(state: &Arc<Mutex<State>>) -> Self {
+        state.lock().unwrap_or_else(PoisonError::into_inner).holding += 1;
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).holding -= 1;
     }
 }
 

@@ -4,11 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use age::secrecy::ExposeSecret;
+use jiff::Timestamp;
 use serde_json::Value;
 use tapwave::rehearsal::options::{Call, Latency};
 use tapwave::rehearsal::{Event, Options, Tenant};
@@ -20,10 +24,13 @@ use crate::server::Served;
 pub(crate) const TOKEN: &str = "rehearsed-bearer-5e2f";
 /// States of rows whose pass is sealed and vouched for.
 const SEALED: [&str; 3] = ["sealed", "mailing", "delivered"];
-/// How long a condition may take to come true before a test gives up.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a condition may take to come true before a test gives up: a bound for what hangs,
+/// far beyond what a busy machine needs.
+const PATIENCE: Duration = Duration::from_mins(5);
 /// How often it is looked at.
 const GLANCE: Duration = Duration::from_millis(2);
+/// How long the program has between two steps of the time to notice and to act.
+const BETWEEN_STEPS: Duration = Duration::from_millis(100);
 
 /// A place of work. Everything in it ends with it.
 pub(crate) struct Site {
@@ -106,6 +113,7 @@ impl Site {
             .env_clear()
             .env("TAPWAVE_HOME", self.path("tapwave-home"))
             .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
+            .env("TAPWAVE_TEST_CLOCK", self.served.clock())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -166,7 +174,8 @@ impl Site {
         shell
             .env("PATH", path.expect("a path"))
             .env("TAPWAVE_HOME", self.path("tapwave-home"))
-            .env("TAPWAVE_ACCESS_TOKEN", TOKEN);
+            .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
+            .env("TAPWAVE_TEST_CLOCK", self.served.clock());
         Told::of(shell.output().expect("started"))
     }
 
@@ -193,8 +202,11 @@ impl Site {
         self.told(&["resume", "wave-run"])
     }
 
+    /// A cleanup, and time passes while it looks more than once.
+    #[track_caller]
     pub(crate) fn cleanup(&self, more: &[&str]) -> Told {
-        self.told(&[&["cleanup", "wave-run"], more].concat())
+        let cleanup = self.start(&[&["cleanup", "wave-run"], more].concat());
+        self.end_as_time_passes(cleanup)
     }
 
     /// `status --json`, by person.
@@ -249,6 +261,58 @@ impl Site {
         self.served.with(|tenant, _| tenant.seen(call))
     }
 
+    /// Holds the answers to the `nth` request of a kind and to all of that kind that follow.
+    pub(crate) fn hold(&self, call: Call, nth: u64) {
+        self.served.hold(call, nth);
+    }
+
+    /// Gives every held answer, and holds none any more.
+    pub(crate) fn let_go(&self) {
+        self.served.let_go();
+    }
+
+    /// Waits until so many answers are held.
+    #[track_caller]
+    pub(crate) fn until_held(&self, count: usize) {
+        self.until("answers are held", |site| site.served.holding() == count);
+    }
+
+    /// The time by which tenant and program go.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.served.with(|_, now| now)
+    }
+
+    /// Lets so much time pass, for the tenant and the program alike.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.served.pass(time);
+    }
+
+    /// Lets time pass in steps until something is true: for a wait of the program's of which a
+    /// test cannot see when it begins.
+    #[track_caller]
+    pub(crate) fn pass_until(&self, step: Duration, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        let mut next = Instant::now() + BETWEEN_STEPS;
+        self.until(what, |site| {
+            if done(site) {
+                return true;
+            }
+            if Instant::now() >= next {
+                site.pass(step);
+                next = Instant::now() + BETWEEN_STEPS;
+            }
+            false
+        });
+    }
+
+    /// Waits for a process's end while time passes, a fence of minutes included.
+    #[track_caller]
+    pub(crate) fn end_as_time_passes(&self, mut run: Started) -> Told {
+        let step = Duration::from_secs(5);
+        self.pass_until(step, "it ends", |_| run.child.try_wait().expect("a child").is_some());
+        run.end()
+    }
+
+    #[allow(dead_code, reason = "a test that depends on an order holds answers instead")]
     pub(crate) fn slow_down(&self, round_trip: Duration) {
         self.served.with(|tenant, _| tenant.options_mut().latency = Latency::of(round_trip));
     }
@@ -391,34 +455,49 @@ impl Told {
     }
 }
 
-/// A process that is ended with its value.
-pub(crate) struct Started(Option<Child>);
+/// A process that is ended with its value. What it says is heard as it says it.
+pub(crate) struct Started {
+    child: Child,
+    out: Option<Heard>,
+    err: Option<Heard>,
+}
 
 impl Started {
     pub(crate) fn of(mut command: Command) -> Self {
-        Self(Some(command.spawn().expect("started")))
+        let mut child = command.spawn().expect("started");
+        let out = child.stdout.take().map(Heard::from);
+        let err = child.stderr.take().map(Heard::from);
+        Self { child, out, err }
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.0.as_ref().expect("running").id()
+        self.child.id()
     }
 
     /// Ends it at once, as a power cut would.
     pub(crate) fn kill(mut self) -> Told {
-        let mut child = self.0.take().expect("running");
-        child.kill().expect("killed");
-        Told::of(child.wait_with_output().expect("ended"))
+        self.child.kill().expect("killed");
+        self.end()
     }
 
     /// Waits for its end, and says no more than how it ended.
     #[cfg(unix)]
     pub(crate) fn status(mut self) -> std::process::ExitStatus {
-        self.0.take().expect("running").wait_with_output().expect("ended").status
+        self.child.wait().expect("ended")
+    }
+
+    /// Whether it has said this on stderr.
+    #[cfg(unix)]
+    pub(crate) fn has_said(&self, words: &str) -> bool {
+        self.err.as_ref().is_some_and(|err| holds(&err.so_far(), words.as_bytes()))
     }
 
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Told {
-        Told::of(self.0.take().expect("running").wait_with_output().expect("ended"))
+        let status = self.child.wait().expect("ended");
+        let whole = |heard: Option<Heard>| heard.map(Heard::whole).unwrap_or_default();
+        let (stdout, stderr) = (whole(self.out.take()), whole(self.err.take()));
+        Told::of(Output { status, stdout, stderr })
     }
 
     #[cfg(unix)]
@@ -430,11 +509,38 @@ impl Started {
 
 impl Drop for Started {
     fn drop(&mut self) {
-        if let Some(mut child) = self.0.take() {
-            // It may have ended by itself.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One of a process's outputs, read to its end by a thread of its own.
+struct Heard {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reading: JoinHandle<()>,
+}
+
+impl Heard {
+    fn from(mut output: impl Read + Send + 'static) -> Self {
+        let bytes = Arc::<Mutex<Vec<u8>>>::default();
+        let heard = Arc::clone(&bytes);
+        let reading = std::thread::spawn(move || {
+            let mut some = [0; 4096];
+            while let Ok(count @ 1..) = output.read(&mut some) {
+                heard.lock().expect("no panic here").extend_from_slice(&some[..count]);
+            }
+        });
+        Self { bytes, reading }
+    }
+
+    fn so_far(&self) -> Vec<u8> {
+        self.bytes.lock().expect("no panic here").clone()
+    }
+
+    fn whole(self) -> Vec<u8> {
+        self.reading.join().expect("read");
+        self.bytes.lock().expect("no panic here").split_off(0)
     }
 }
 

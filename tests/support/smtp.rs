@@ -12,6 +12,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 /// What goes wrong with one mail, in the order of sending.
@@ -62,6 +63,8 @@ pub(crate) struct Manner {
     pub(crate) connections: usize,
     /// What EHLO offers besides; empty for nothing.
     pub(crate) offers: &'static str,
+    /// Readers whose mailbox is full.
+    pub(crate) full: Vec<&'static str>,
     /// How long it thinks before it answers the final dot.
     pub(crate) slow: Duration,
     /// Faults of the mails to come; none after the last.
@@ -79,6 +82,7 @@ impl Default for Manner {
             secret: "right".to_owned(),
             connections: 3,
             offers: "",
+            full: Vec::new(),
             slow: Duration::ZERO,
             faults: VecDeque::new(),
         }
@@ -129,6 +133,8 @@ struct State {
     manner: Mutex<Manner>,
     seen: Mutex<Seen>,
     tls: TlsAcceptor,
+    /// From which mail on, counted from 1, those taken are not acknowledged.
+    held: watch::Sender<Option<usize>>,
 }
 
 impl Relay {
@@ -139,7 +145,12 @@ impl Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (manner, seen) = (Mutex::new(manner), Mutex::default());
-        let state = Arc::new(State { manner, seen, tls: TlsAcceptor::from(tls) });
+        let state = Arc::new(State {
+            manner,
+            seen,
+            tls: TlsAcceptor::from(tls),
+            held: watch::Sender::new(None),
+        });
         let serving = Arc::clone(&state);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -173,6 +184,19 @@ impl Relay {
     /// What it has seen.
     pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.state.seen()
+    }
+
+    /// Takes the `nth` mail, counted from 1, and all that follow it, and acknowledges none of
+    /// them until [`Relay::let_go`].
+    #[allow(dead_code, reason = "not every test holds answers")]
+    pub(crate) fn hold(&self, nth: usize) {
+        self.state.held.send_replace(Some(nth));
+    }
+
+    /// Acknowledges every mail that it holds, and holds none any more.
+    #[allow(dead_code, reason = "not every test holds answers")]
+    pub(crate) fn let_go(&self) {
+        self.state.held.send_replace(None);
     }
 
     /// Changes how it behaves.
@@ -321,6 +345,9 @@ async fn take(state: &State, wire: &mut Wire, mail: &str, encrypted: bool) -> Re
             ("RCPT", Fault::Rcpt(answer)) | ("DATA", Fault::Data(answer)) => {
                 return say(wire, answer).await;
             }
+            ("RCPT", _) if state.manner().full.iter().any(|reader| line.contains(reader)) => {
+                return say(wire, "452 4.2.2 mailbox full").await;
+            }
             ("RCPT", _) => {
                 to.push(line.clone());
                 say(wire, "250 ok").await?;
@@ -352,6 +379,9 @@ async fn take(state: &State, wire: &mut Wire, mail: &str, encrypted: bool) -> Re
         seen.taken.push(Taken { from: mail.to_owned(), to, bytes, encrypted });
         seen.taken.len()
     };
+    let acknowledged = |held: &Option<usize>| held.is_none_or(|nth| number < nth);
+    // The sender lives as long as this.
+    let _ = state.held.subscribe().wait_for(acknowledged).await;
     match fault {
         Fault::CutAfterDot => Err(End::Closed),
         Fault::SilentAfterDot => {
