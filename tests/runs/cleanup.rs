@@ -262,7 +262,7 @@ fn an_orphan_that_could_not_be_deleted_is_ours_at_the_next_cleanup_too() {
 fn held_site() -> Site {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
     let site = Site::with(3, |options| options.faults = faults);
-    let args = ["--max-in-flight", "1", "--lifetime", "120", "--fence", "1m"];
+    let args = ["--max-in-flight", "1", "--lifetime", "120", "--fence", "30s"];
     let run = site.start(&site.run_args(&args));
     site.until("the others have theirs", |site| site.live().len() == 2);
     site.issue_elsewhere(&site.people[0]);
@@ -273,9 +273,9 @@ fn held_site() -> Site {
 #[test]
 fn what_is_unsettled_is_settled_behind_the_fence_and_its_orphan_deleted() {
     // The only POST executes after the process has died.
-    let late = Fault::Late { by: Duration::from_secs(40) };
+    let late = Fault::Late { by: Duration::from_secs(20) };
     let site = Site::with(1, |options| options.faults = Faults::default().at(Call::Issue, 1, late));
-    let run = site.start(&site.run_args(&["--fence", "1m"]));
+    let run = site.start(&site.run_args(&["--fence", "30s"]));
     site.until("the POST is under way", |site| site.seen(Call::Issue) == 1);
     run.kill();
     assert_eq!(site.minted().len(), 0, "not executed yet");
@@ -289,7 +289,7 @@ fn what_is_unsettled_is_settled_behind_the_fence_and_its_orphan_deleted() {
 fn somebody_elses_pass_on_an_unsettled_person_is_reported_once_and_stays() {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
     let site = Site::with(1, |options| options.faults = faults);
-    let run = site.start(&site.run_args(&["--lifetime", "120", "--fence", "1m"]));
+    let run = site.start(&site.run_args(&["--lifetime", "120", "--fence", "30s"]));
     site.until("the POST is under way", |site| site.seen(Call::Issue) == 1);
     run.kill();
     site.issue_elsewhere(&site.people[0]);

@@ -129,7 +129,7 @@ fn somebody_elses_pass_on_an_unsettled_person_is_held_and_not_deleted() {
             options.faults = faults;
             options.second_post = second_post;
         });
-        let args = ["--max-in-flight", "1", "--lifetime", "120", "--fence", "1m"];
+        let args = ["--max-in-flight", "1", "--lifetime", "120", "--fence", "30s"];
         let run = site.start(&site.run_args(&args));
         site.until("the others have theirs", |site| site.live().len() == 3);
         let person = site.people[0].clone();
@@ -239,7 +239,7 @@ fn status_names_every_state_and_live_tells_what_graph_says() {
         "--lifetime",
         "120",
         "--fence",
-        "1m",
+        "30s",
     ];
     let run = site.start(&site.run_args(&more));
     site.until("the third has a pass", |site| site.live().contains_key(&people[2]));
@@ -285,6 +285,7 @@ fn the_states_of_work_under_way_are_named_too() {
     let site = Site::with(3, |options| options.faults = faults);
     site.hold(Call::Issue, 2);
     let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "1h"]));
+    site.until_held(1);
     site.until("the states", |site| {
         let states: BTreeSet<String> = site
             .status(&[])
