@@ -21,7 +21,6 @@ mod support_office;
 #[path = "support/until.rs"]
 mod until;
 
-
 use mailed::wave;
 use nasty::{Act, Nasty, Script, kind, say};
 use support_office::Office;

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tapwave::rehearsal::options::{
-    Call, CodeStyle, Fault, Faults, SecondPost,
-};
+use tapwave::rehearsal::options::{Call, CodeStyle, Fault, Faults, SecondPost};
 use tapwave::rehearsal::{Event, Tenant};
 
 use crate::bench::{Bench, codes_in, keys, people, person};

@@ -134,7 +134,11 @@ fn somebody_elses_pass_on_an_unsettled_person_is_held_and_not_deleted() {
         site.until("the others have theirs", |site| site.live().len() == 3);
         let person = site.people[0].clone();
         let theirs = site.issue_elsewhere(&person);
-        site.end_as_time_passes(run).exits(4).says("held").says("delete it").says(&typed_resume(&site));
+        site.end_as_time_passes(run)
+            .exits(4)
+            .says("held")
+            .says("delete it")
+            .says(&typed_resume(&site));
         assert_eq!(site.live()[&person].0, theirs, "not deleted");
         assert_eq!(site.status(&[])[&person]["state"], "held");
         site.resume().exits(4).says("held");

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use tapwave::clock::{later, span};
-use tapwave::rehearsal::{Entry, Event};
 use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tapwave::rehearsal::{Entry, Event};
 
 use crate::resume::typed_resume;
 use crate::site::Site;

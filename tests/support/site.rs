@@ -290,7 +290,12 @@ impl Site {
     /// Lets time pass in steps until something is true: for a wait of the program's of which a
     /// test cannot see when it begins.
     #[track_caller]
-    pub(crate) fn pass_until(&self, step: Duration, what: &str, mut done: impl FnMut(&Self) -> bool) {
+    pub(crate) fn pass_until(
+        &self,
+        step: Duration,
+        what: &str,
+        mut done: impl FnMut(&Self) -> bool,
+    ) {
         let mut next = Instant::now() + BETWEEN_STEPS;
         self.until(what, |site| {
             if done(site) {
