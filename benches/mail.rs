@@ -26,6 +26,7 @@ mod mailed;
 #[cfg(unix)]
 #[path = "../tests/support/postfix.rs"]
 mod postfix;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "../tests/support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "tests use more of the same")]

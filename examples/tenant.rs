@@ -22,6 +22,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 #[path = "../tests/support/certificates.rs"]
 mod certificates;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "../tests/support/server.rs"]
 mod server;
 

@@ -10,6 +10,7 @@ use tapwave::rehearsal::{Event, Tenant};
 
 #[path = "support/program.rs"]
 mod program;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/server.rs"]
 mod server;
 

@@ -19,6 +19,7 @@ mod certificates;
 mod mailed;
 #[path = "support/proxy.rs"]
 mod proxy;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "other tests use more of the same servers")]

@@ -3,6 +3,7 @@
 
 #[path = "support/letters.rs"]
 mod letters;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/nasty.rs"]
 mod nasty;
 

@@ -9,6 +9,7 @@ mod letters;
 mod proxy;
 #[path = "support/python.rs"]
 mod python;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/smtp.rs"]
 mod smtp;
 

@@ -11,6 +11,7 @@ use until::until;
 
 #[path = "support/certificates.rs"]
 mod certificates;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "other tests use more of the same servers")]

@@ -15,6 +15,7 @@ use tapwave::run::policy::{Scope, Wish};
 mod judge;
 #[path = "support/program.rs"]
 mod program;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/server.rs"]
 mod server;
 

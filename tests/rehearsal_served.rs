@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tapwave::rehearsal::options::{Call, Fault, Faults};
 use tapwave::rehearsal::{Event, Shown, Tenant};
 
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/server.rs"]
 mod server;
 

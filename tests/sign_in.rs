@@ -18,6 +18,7 @@ use tapwave::rehearsal::options::{Fault, Faults, Latency};
 mod authority;
 #[path = "support/program.rs"]
 mod program;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/server.rs"]
 mod server;
 

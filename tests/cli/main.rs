@@ -5,6 +5,7 @@
 mod bench;
 #[path = "../support/others.rs"]
 mod others;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "../support/server.rs"]
 mod server;
 

@@ -17,7 +17,6 @@ pub(crate) enum Act {
     /// Says this one byte after the other, so far apart.
     Drip(Vec<u8>, Duration),
     /// Says this when the number has come so far.
-    #[allow(dead_code, reason = "not every test holds answers")]
     Later(Vec<u8>, watch::Receiver<usize>, usize),
     /// Says this until nobody listens any more.
     Flood(Vec<u8>),

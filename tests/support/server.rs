@@ -218,7 +218,6 @@ impl Served {
     }
 }
 
-#[allow(dead_code, reason = "not every test holds answers or moves the time")]
 impl Served {
     /// Holds the answers to the `nth` request of a kind, counted from 1, and to all of that kind
     /// that follow: they have their effect, and nobody hears of it until [`Served::let_go`].

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use age::secrecy::ExposeSecret;
 use jiff::Timestamp;
 use serde_json::Value;
-use tapwave::rehearsal::options::{Call, Latency};
+use tapwave::rehearsal::options::Call;
 use tapwave::rehearsal::{Event, Options, Tenant};
 use tokio::runtime::Runtime;
 
@@ -316,11 +316,6 @@ impl Site {
         let step = Duration::from_secs(2);
         self.pass_until(step, "it ends", |_| run.child.try_wait().expect("a child").is_some());
         run.end()
-    }
-
-    #[allow(dead_code, reason = "a test that depends on an order holds answers instead")]
-    pub(crate) fn slow_down(&self, round_trip: Duration) {
-        self.served.with(|tenant, _| tenant.options_mut().latency = Latency::of(round_trip));
     }
 
     /// A helpdesk makes a pass in the portal.

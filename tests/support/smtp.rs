@@ -188,13 +188,11 @@ impl Relay {
 
     /// Takes the `nth` mail, counted from 1, and all that follow it, and acknowledges none of
     /// them until [`Relay::let_go`].
-    #[allow(dead_code, reason = "not every test holds answers")]
     pub(crate) fn hold(&self, nth: usize) {
         self.state.held.send_replace(Some(nth));
     }
 
     /// Acknowledges every mail that it holds, and holds none any more.
-    #[allow(dead_code, reason = "not every test holds answers")]
     pub(crate) fn let_go(&self) {
         self.state.held.send_replace(None);
     }
