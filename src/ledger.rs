@@ -332,7 +332,8 @@ impl Ledger {
     ) -> Result<State, LedgerError> {
         let at = self.0.clock.now();
         self.write(move |db| {
-            store::seal(db, intent.line, intent.id, &issued, set, &ciphertext, graph_time, at)
+            let copy = store::SealedCopy { set, ciphertext, graph_time };
+            store::seal(db, intent.line, intent.id, &issued, &copy, at)
         })
         .await
     }
@@ -395,7 +396,8 @@ impl Ledger {
         self.write(move |db| store::record(db, line, &event, at)).await
     }
 
-    /// From here on the run belongs into the folder where it lies.
+    /// From here on the run belongs into the folder where it lies, and its sealed passes are to be
+    /// looked at again.
     ///
     /// # Errors
     /// If it cannot be made durable.

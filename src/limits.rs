@@ -119,6 +119,9 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(30 * 24);
 pub const LOOKS: u32 = 4;
 /// First wait between two such looks; it doubles.
 pub const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+/// How far apart two looks lie at least that are to prove by what they do not show, however short
+/// the settling time: seconds are usual for a replica that is behind.
+pub const LEAST_PATIENCE: Duration = Duration::from_mins(1);
 /// How long cleanup looks again for a user whom Graph does not find: somebody new is known to all
 /// replicas soon, and somebody deleted is not worth a longer wait.
 pub const UNKNOWN_USER_PATIENCE: Duration = Duration::from_secs(14);

@@ -306,8 +306,8 @@ impl Report {
         }
         if skipped > 0 {
             let left = [
-                "row has a live pass that is left alone",
-                "rows have live passes that are left alone",
+                "row has a live pass, or belongs to another open run, and is left alone",
+                "rows have a live pass, or belong to another open run, and are left alone",
             ];
             why.push(count(skipped, left[0], left[1]));
         }

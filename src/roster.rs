@@ -284,7 +284,7 @@ impl<R: Read> Roster<R> {
     /// SHA-256 of the file's bytes, in lower-case hex.
     #[must_use]
     pub fn digest(&self) -> String {
-        hex(&self.digest)
+        crate::shown::hex(&self.digest)
     }
 
     /// Reads what is left, and tells what the whole wave was.
@@ -464,12 +464,4 @@ fn thousands(number: u64) -> String {
         out.push(digit);
     }
     out
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }

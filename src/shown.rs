@@ -129,6 +129,17 @@ fn escape(text: &str, keep: impl Fn(char) -> bool) -> String {
     })
 }
 
+/// Bytes in hexadecimal, as digests are told.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
+        // Text in memory takes everything.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

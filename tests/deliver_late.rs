@@ -58,7 +58,7 @@ async fn a_pass_that_ends_while_its_mail_waits_in_line_is_not_mailed() {
     let delivering = office.run(&DELIVER);
     let passing = async {
         until("the first mail is taken", async || relay.seen().taken.len() == 1).await;
-        office.tenant.pass(Duration::from_mins(1));
+        office.tenant.pass(Duration::from_secs(90));
         relay.let_go();
     };
     let (ended, ()) = tokio::join!(delivering, passing);

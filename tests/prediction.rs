@@ -7,8 +7,9 @@ mod conducted;
 use std::time::Duration;
 
 use tapwave::pace::{PaceOptions, foretell};
-use tapwave::rehearsal::Gate;
 use tapwave::rehearsal::options::{Latency, Limit, Throttle};
+use tapwave::run::second_look::FinalLook;
+use tapwave::run::second_look::FinalLook;
 use tokio::time::Instant;
 
 use conducted::Conducted;
@@ -36,6 +37,8 @@ async fn a_wave_takes_as_long_as_was_foretold() {
             tenant.options_mut().latency = Latency::of(ROUND_TRIP);
             tenant.options_mut().throttles.pass_writes = Throttle::of(limit);
         });
+        // What is foretold is issuing.
+        conducted.looking.when = FinalLook::Never;
         let ledger = conducted.check().await.expect("ready");
         let began = Instant::now();
         let issuance = conducted.issue(&ledger).await.expect("begun");

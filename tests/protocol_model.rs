@@ -614,6 +614,7 @@ impl World {
             gone: self.gone.iter().map(|id| ours(*id)).collect(),
             attempts: attempts.map(record).collect(),
             absent_since: self.absent_since.map(at),
+            deleted: false,
         }
     }
 

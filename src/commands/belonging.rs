@@ -83,9 +83,9 @@ pub(super) fn named(
 
 impl World {
     /// Asks before a run is carried on in a folder that is not where it belongs: a copy may know
-    /// nothing of what the run has done since. `would` says what could come of it.
+    /// nothing of what the run has done since. `risk` says what could come of it.
     /// False if somebody says no.
-    pub(super) async fn belongs_here(&self, ledger: &Ledger, would: &str) -> Result<bool, Failure> {
+    pub(super) async fn belongs_here(&self, ledger: &Ledger, risk: &str) -> Result<bool, Failure> {
         let (about, folder) = (ledger.about(), ledger.folder());
         let mut claims = Claims::open(&self.home()?)?;
         let known = claims.known(about.id)?;
@@ -108,13 +108,13 @@ impl World {
         if !why.is_empty() {
             self.report.warn(&why);
             if !self.common.yes {
-                match self.asking.yes_or_no(&format!("{would}; carry on here?")) {
+                match self.asking.yes_or_no(&format!("{risk}; carry on here?")) {
                     Some(true) => {}
                     Some(false) => {
                         self.report.say("nothing was done");
                         return Ok(false);
                     }
-                    None => return Err(Failure::nobody_to_ask(&format!("{why}; {would}"))),
+                    None => return Err(Failure::nobody_to_ask(&format!("{why}; {risk}"))),
                 }
             }
             ledger.settle_here().await?;
@@ -188,9 +188,8 @@ pub(super) fn ranges(lines: &[Line]) -> String {
             _ => spans.push((line.0, line.0)),
         }
     }
-    let span = |(first, last): &(u64, u64)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
+    let span = |(first, last): &(u64, u64)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     spans.iter().map(span).collect::<Vec<_>>().join(", ")
 }

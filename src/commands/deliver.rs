@@ -130,8 +130,8 @@ pub(super) async fn deliver(
         let what = "this run was closed by cleanup, so nothing more is mailed from it";
         return Err(Failure::new(Exit::Usage, what, &["a new run issues new passes"]));
     }
-    let would = "delivering it may mail what has been mailed from the other folder";
-    if !world.belongs_here(&ledger, would).await? {
+    let risk = "delivering it may mail what has been mailed from the other folder";
+    if !world.belongs_here(&ledger, risk).await? {
         return Ok(Exit::Done);
     }
     let options = options(args, &ledger);

@@ -40,12 +40,8 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     let identities = identities(&args.identities, world)?;
     let only = args.user.as_deref().map(wanted_user).transpose()?;
     let output = args.output.as_deref();
-    let mut opening = Opening::begin(
-        shape(args.format, world),
-        only.clone(),
-        output,
-        world.drain.clone(),
-    )?;
+    let mut opening =
+        Opening::begin(shape(args.format, world), only.clone(), output, world.drain.clone())?;
     // Before anything is printed: a name that was mistyped must not follow half a table.
     let mut sources = Vec::new();
     for what in &args.what {

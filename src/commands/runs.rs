@@ -40,9 +40,9 @@ pub(super) async fn resume(
         return Err(IssuingError::Closed.of(&run));
     }
     let people = count(belonging::still_open(&ledger).await?, "person", "people");
-    let would =
+    let risk =
         format!("resuming it may issue a pass to {people}, and end one that they got meanwhile");
-    if !world.belongs_here(&ledger, &would).await? {
+    if !world.belongs_here(&ledger, &risk).await? {
         return Ok(Exit::Done);
     }
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];

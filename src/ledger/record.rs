@@ -345,6 +345,9 @@ pub struct Remains {
     /// Graph's clock at the first look that showed nothing of the row's, since something of it
     /// was last seen or asked for.
     pub absent_since: Option<Timestamp>,
+    /// Whether this process has had Graph's 204 to a DELETE by one of the ids. Not recorded: a
+    /// later process looks for itself.
+    pub deleted: bool,
 }
 
 /// A finished handoff file.

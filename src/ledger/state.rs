@@ -398,24 +398,26 @@ fn removed(state: &State, event: &Event) -> Option<State> {
 
 /// [`next`], for what was seen of a user, or is about to be deleted there. It moves no row: a
 /// run may have left passes behind whatever its row became afterwards.
+#[expect(clippy::match_same_arms, reason = "each has its own reason")]
 fn seen(state: &State, event: &Event) -> Option<State> {
     use State::{Checked, Failed, Ineligible, Listed, Skipped};
-    match (state, event) {
-        (Listed, _) => None,
+    let moves_nothing = match (state, event) {
+        (Listed, _) => false,
         (
             _,
             Event::OrphanFound { .. }
             | Event::ForeignSeen { .. }
             | Event::RemovalIntended { .. }
             | Event::NotListed { .. },
-        ) => Some(state.clone()),
+        ) => true,
         // What an earlier attempt left is gone; where the row stands has another reason.
         (
             Checked { .. } | Failed { .. } | Ineligible | Skipped,
             Event::Settled { proof: Some(_), .. },
-        ) => Some(state.clone()),
-        _ => None,
-    }
+        ) => true,
+        _ => false,
+    };
+    moves_nothing.then(|| state.clone())
 }
 
 #[cfg(test)]

@@ -95,9 +95,11 @@ pub(super) fn place(db: &Connection) -> Result<String, rusqlite::Error> {
     db.query_row("SELECT place FROM about", [], |row| row.get(0))
 }
 
-/// From here on the run belongs there.
+/// From here on the run belongs there. What it knew of its passes may be out of date: each is to
+/// be looked at again.
 pub(super) fn set_place(db: &Connection, place: &str) -> Result<(), rusqlite::Error> {
     db.execute("UPDATE about SET place = ?1", [place])?;
+    db.execute("UPDATE rows SET looked_at = NULL", [])?;
     Ok(())
 }
 
@@ -186,24 +188,33 @@ pub(super) fn conclude(
     apply(db, line, &event, at)
 }
 
+/// A sealed pass on its way into the ledger.
+pub(super) struct SealedCopy {
+    /// Index of the recipients that it is sealed to.
+    pub(super) set: u32,
+    /// A complete age file.
+    pub(super) ciphertext: Vec<u8>,
+    /// Graph's clock when the pass was here.
+    pub(super) graph_time: Timestamp,
+}
+
 /// Records a sealed pass together with its ciphertext.
 pub(super) fn seal(
     db: &Connection,
     line: Line,
     intent: IntentId,
     issued: &Issued,
-    set: u32,
-    ciphertext: &[u8],
-    graph_time: Timestamp,
+    copy: &SealedCopy,
     at: Timestamp,
 ) -> Result<State, Halt> {
+    let SealedCopy { set, ciphertext, graph_time } = copy;
     let event = Event::Sealed {
         intent,
         method: issued.method.clone(),
         start: issued.start,
         lifetime_minutes: issued.lifetime_minutes,
         one_time: issued.one_time,
-        graph_time,
+        graph_time: *graph_time,
     };
     let state = apply(db, line, &event, at)?;
     db.prepare_cached("UPDATE rows SET recipient_set = ?2 WHERE line = ?1")?
@@ -889,6 +900,7 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
             gone: gone.into_iter().map(|(method, ..)| method).collect(),
             attempts,
             absent_since: parsed(row, 3)?,
+            deleted: false,
         })
     })
 }

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use super::censor::Censor;
 use super::mailbox::Mailbox;
 use super::templates::Letter;
+use crate::shown;
 
 /// Everything one mail is composed from. All of it is frozen before the first sending.
 pub struct Draft<'a> {
@@ -92,7 +93,7 @@ pub fn compose(draft: &Draft<'_>, form: Form) -> Result<Mail, NotComposed> {
         Form::Mime => mime(draft)?,
         Form::GraphJson => json(draft)?,
     };
-    let digest = hex(&Sha256::digest(&*bytes));
+    let digest = shown::hex(&Sha256::digest(&*bytes));
     let (from, to) = (draft.from.address().to_owned(), draft.to.address().to_owned());
     Ok(Mail { form, from, to, bytes, digest, censor: draft.letter.censor.clone() })
 }
@@ -155,7 +156,7 @@ impl MessageId {
     /// it: in the one `=` is followed by hexadecimal digits, in the other by nothing.
     fn boundary(&self, part: &str) -> String {
         let digest = Sha256::digest(self.0.as_bytes());
-        format!("=_tapwave_{part}_{}", hex(&digest[..16]))
+        format!("=_tapwave_{part}_{}", shown::hex(&digest[..16]))
     }
 }
 
@@ -195,15 +196,6 @@ impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }
 
 fn mime(draft: &Draft<'_>) -> Result<Zeroizing<Vec<u8>>, NotComposed> {

@@ -208,10 +208,9 @@ fn endless() -> ProgressStyle {
 const fn word(doing: Doing) -> &'static str {
     match doing {
         Doing::Read => "reading",
-        Doing::Check => "checking",
+        Doing::Check | Doing::Look => "checking",
         Doing::Issue => "issuing",
         Doing::Settle => "settling",
-        Doing::Look => "checking",
         Doing::Handoff => "handoff",
         Doing::Deliver => "mailing",
         Doing::Remove => "removing",

@@ -6,6 +6,7 @@ use std::io::{Cursor, SeekFrom};
 use proptest::prelude::*;
 
 use super::*;
+use crate::shown::hex;
 
 fn all_of(bytes: &[u8]) -> Result<(Header, Vec<Found>), RosterError> {
     let mut roster = Roster::open(Cursor::new(bytes), Defaults::default())?;

@@ -29,7 +29,7 @@ use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
 use crate::stages::deliver::{Again, Stop};
-use crate::stages::issue::settle::Settled;
+use crate::stages::issue::settle::{Settled, patience};
 use crate::stages::issue::{Attempt, Desk, Halt, waiting};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
 use crate::stages::{Drain, DrainSwitch};
@@ -217,7 +217,7 @@ impl Patience {
     fn tell(&mut self, session: &Session) {
         let patient = self.rows.values().filter(|unseen| unseen.looks >= limits::LOOKS);
         let Some(last) = patient.clone().map(|unseen| unseen.since).max() else { return };
-        let end = last + session.fence.unwrap_or(limits::DEFAULT_FENCE);
+        let end = last + patience(session.fence.unwrap_or(limits::DEFAULT_FENCE));
         let left = end.saturating_duration_since(session.clock.instant());
         let until = later(session.clock.now(), left);
         let is_new = |told: Timestamp| span(told, until) > limits::BETWEEN_LOOKS;
@@ -231,7 +231,7 @@ impl Patience {
 
 /// The settling time as Graph's clock counts it, in whole seconds.
 fn settled(desk: &Desk) -> Duration {
-    desk.settle_after + limits::DATE_ROUNDING
+    patience(desk.settle_after) + limits::DATE_ROUNDING
 }
 
 /// Everything a row's task needs.
@@ -330,7 +330,9 @@ impl<'a> Floor<'a> {
         }
         session.watcher.hear(News::Began { doing: Doing::Handoff, total: None });
         let mut handoffs = Vec::new();
-        looked.missed.iter().for_each(|line| vault.forget(*line));
+        for line in &looked.missed {
+            vault.forget(*line);
+        }
         let kept_out = looked.missed.iter().copied().collect();
         let handover = hand_over(&desk.ledger, vault, &kept_out, &mut handoffs).await.err();
         session.watcher.hear(News::Ended { doing: Doing::Handoff });
@@ -498,7 +500,7 @@ impl<'a> Floor<'a> {
         if !matches!(looked, Ok(Some(Settled::Sealed | Settled::Behind { .. }))) {
             self.vault.forget(line);
         }
-        self.concluded(looked?, line, upn, what)
+        Ok(self.concluded(looked?, line, upn, what))
     }
 
     async fn look(&self, line: Line, what: Look, last: bool) -> Result<Reached, Halt> {
@@ -509,7 +511,7 @@ impl<'a> Floor<'a> {
                 Some(Settled::Behind { why }) if last => Some(self.desk.hold_for(line, why).await?),
                 settled => settled,
             };
-            return self.concluded(settled, line, row.upn, what);
+            return Ok(self.concluded(settled, line, row.upn, what));
         }
         let reached = self.verify(line, row.upn.clone(), what).await?;
         if !(last && matches!(reached, Reached::Behind(..))) {
@@ -517,17 +519,11 @@ impl<'a> Floor<'a> {
         }
         self.vault.forget(line);
         let settled = self.desk.give_up_on(line, what == Look::Inherited).await?;
-        self.concluded(Some(settled), line, row.upn, what)
+        Ok(self.concluded(Some(settled), line, row.upn, what))
     }
 
-    fn concluded(
-        &self,
-        settled: Option<Settled>,
-        line: Line,
-        upn: String,
-        what: Look,
-    ) -> Result<Reached, Halt> {
-        Ok(match settled {
+    fn concluded(&self, settled: Option<Settled>, line: Line, upn: String, what: Look) -> Reached {
+        match settled {
             None => Reached::Stopped,
             Some(Settled::Free) => Reached::Free(line),
             Some(Settled::Sealed) => Reached::Sealed(line),
@@ -536,13 +532,13 @@ impl<'a> Floor<'a> {
                 self.hear(News::RowHeld { line, upn, why });
                 Reached::Held
             }
-        })
+        }
     }
 
     /// Graph has refused a row a pass too often without showing what is in its way.
     async fn hold_unseen(&self, line: Line, upn: String) -> Result<Reached, Halt> {
         let settled = self.desk.hold_unseen(line).await?;
-        self.concluded(Some(settled), line, upn, Look::Settle)
+        Ok(self.concluded(Some(settled), line, upn, Look::Settle))
     }
 
     /// Waits; true if the drain began first.
@@ -715,7 +711,9 @@ impl<'a> Shift<'a> {
     fn looked_again(&mut self, look: SecondLook<'a>, looked: Looks) {
         match looked {
             Ok((lost, more)) => {
-                lost.into_iter().for_each(|line| self.floor.vault.forget(line));
+                for line in lost {
+                    self.floor.vault.forget(line);
+                }
                 self.look_along(look, more);
             }
             Err(halt) => {

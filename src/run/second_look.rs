@@ -17,7 +17,7 @@ use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
 use crate::stages::check::Issuers;
-use crate::stages::issue::settle::{Sighting, over, sight};
+use crate::stages::issue::settle::{Sighting, over, patience, sight};
 use crate::stages::issue::{Desk, Halt};
 
 /// Whether sealed passes are looked at a second time.
@@ -148,7 +148,7 @@ impl<'a> SecondLook<'a> {
         let mut first_missed: HashMap<Line, Timestamp> = HashMap::new();
         let mut wait = limits::BETWEEN_LOOKS;
         let mut told: Option<Timestamp> = None;
-        let patience = self.desk.settle_after + limits::DATE_ROUNDING;
+        let patience = patience(self.desk.settle_after) + limits::DATE_ROUNDING;
         for looks in 1_u32.. {
             let unseen = self.whole_round(lose).await?;
             let missed = || unseen.iter().map(|(line, _)| *line).collect();
@@ -232,10 +232,13 @@ impl<'a> SecondLook<'a> {
                 Ok(Some(pass)) if row.state.method() == Some(&pass.id) && !pass.is_disabled() => {
                     fine.push(row.line);
                 }
-                Ok(found) => match self.displaced(row, found.as_ref(), now).await? {
-                    true => round.lost.push(row.line),
-                    false => round.unseen.push((row.line, user)),
-                },
+                Ok(found) => {
+                    if self.displaced(row, found.as_ref(), now).await? {
+                        round.lost.push(row.line);
+                    } else {
+                        round.unseen.push((row.line, user));
+                    }
+                }
                 // Also a user whom a replica does not know.
                 Err(refusal) if refusal.status == 404 => round.unseen.push((row.line, user)),
                 Err(refusal) => self.forbid(&refusal),

@@ -23,7 +23,7 @@ use crate::progress::{Doing, News};
 use crate::roster::{self, Found, Roster};
 use crate::stages::cleanup::{self, Cleaned, Doubt, Fate};
 use crate::stages::issue::Halt;
-use crate::stages::issue::settle::quiet_from;
+use crate::stages::issue::settle::{patience, quiet_from};
 use crate::vault;
 
 /// What a cleanup came to.
@@ -137,7 +137,8 @@ pub async fn run(
     let mut tidied = clearing.end();
     tidied.remaining = ledger.remaining().await?;
     tidied.drained = session.drain.is_on() && tidied.remaining > 0;
-    tidied.strangers = tidied.unknown > 0 && tidied.unknown == tidied.remaining;
+    let was_removed = ledger.counts().await?.of(Standing::Removed) > 0;
+    tidied.strangers = tidied.unknown > 0 && tidied.unknown == tidied.remaining && !was_removed;
     if tidied.strangers && !was_closed {
         // Nothing was removed, and perhaps nothing of this run is in this tenant.
         ledger.reopen().await?;
@@ -170,6 +171,8 @@ struct Waiting {
     exhausted: bool,
     doubt: Option<Doubt>,
     upn: String,
+    /// Graph has answered a DELETE with 204.
+    deleted: bool,
     /// What is known of a row that no ledger has.
     remains: Option<Remains>,
 }
@@ -210,7 +213,8 @@ impl<'a> Clearing<'a> {
             let (line, upn) = (row.line, row.upn.clone());
             let remains = self.ledger.is_none().then_some(row);
             let (until, exhausted, doubt) = (None, false, None);
-            let waiting = Waiting { due, looks: 0, until, exhausted, doubt, upn, remains };
+            let deleted = false;
+            let waiting = Waiting { due, looks: 0, until, exhausted, doubt, upn, deleted, remains };
             self.waiting.insert(line, waiting);
         }
         let graph = &self.session.graph;
@@ -234,6 +238,14 @@ impl<'a> Clearing<'a> {
         let Cleaned { remains, fate, foreign } = cleaned;
         let (line, upn) = (remains.line, remains.upn.clone());
         let before = self.waiting.remove(&line);
+        if self.ledger.is_none() && foreign.is_some() {
+            // Whoever agreed to the removal was not shown this one.
+            let why =
+                "another pass is on the user now, which was not listed before; run cleanup again";
+            self.tidied.left.push(Left { line, upn, why: why.to_owned() });
+            self.session.watcher.hear(News::Did { doing: Doing::Remove, rows: 1 });
+            return;
+        }
         if foreign.is_some() && !self.tidied.foreign.iter().any(|(known, _)| *known == line) {
             self.tidied.foreign.push((line, upn.clone()));
         }
@@ -242,7 +254,7 @@ impl<'a> Clearing<'a> {
             Fate::Gone(_) => self.tidied.already += 1,
             Fate::Left { why } => self.tidied.left.push(Left { line, upn, why }),
             Fate::Doubtful(doubt) => {
-                let waiting = self.again(doubt, before, remains);
+                let waiting = self.again(doubt, before.as_ref(), remains);
                 self.waiting.insert(line, waiting);
                 return;
             }
@@ -252,25 +264,26 @@ impl<'a> Clearing<'a> {
 
     /// When a row is looked at again: soon at first, then at twice the wait, and once more when
     /// its patience ends.
-    fn again(&self, doubt: Doubt, before: Option<Waiting>, remains: Remains) -> Waiting {
+    fn again(&self, doubt: Doubt, before: Option<&Waiting>, remains: Remains) -> Waiting {
         let now = self.session.clock.instant();
-        let looks = before.as_ref().map_or(0, |before| before.looks) + 1;
-        let until = self.patience(doubt, before.as_ref(), &remains);
+        let looks = before.map_or(0, |before| before.looks) + 1;
+        let until = self.patience(doubt, before, &remains);
         let wait = limits::BETWEEN_LOOKS.saturating_mul(1 << (looks - 1).min(16));
         let (due, exhausted) = match doubt {
             Doubt::Found => (now, looks >= limits::MOST_LOOKS),
             _ => ((now + wait).min(until), now >= until || looks >= limits::MOST_LOOKS),
         };
-        let upn = remains.upn.clone();
+        let (upn, deleted) = (remains.upn.clone(), remains.deleted);
         let remains = self.ledger.is_none().then_some(remains);
-        Waiting { due, looks, until: Some(until), exhausted, doubt: Some(doubt), upn, remains }
+        let (until, doubt) = (Some(until), Some(doubt));
+        Waiting { due, looks, until, exhausted, doubt, upn, deleted, remains }
     }
 
     /// When another look is the last one.
     fn patience(&self, doubt: Doubt, before: Option<&Waiting>, remains: &Remains) -> Instant {
         let now = self.session.clock.instant();
         // Graph's clock is read in whole seconds.
-        let settled = self.settle_after + limits::DATE_ROUNDING;
+        let settled = patience(self.settle_after) + limits::DATE_ROUNDING;
         let since = |doubt| {
             let same = before.filter(|before| before.doubt == Some(doubt));
             same.and_then(|before| before.until)
@@ -319,15 +332,17 @@ impl<'a> Clearing<'a> {
     }
 
     async fn known(&self, lines: &[Line]) -> Result<Vec<Remains>, LedgerError> {
-        match self.ledger {
-            Some(ledger) => ledger.remains_of(lines.to_vec()).await,
-            None => {
-                let waiting = lines.iter().map(|line| self.waiting.get(line));
-                let kept = waiting.map(|waiting| waiting.and_then(|one| one.remains.clone()));
-                let none = |line: &Line| LedgerError::UnknownLine(*line);
-                kept.zip(lines).map(|(kept, line)| kept.ok_or_else(|| none(line))).collect()
+        if let Some(ledger) = self.ledger {
+            let mut rows = ledger.remains_of(lines.to_vec()).await?;
+            for row in &mut rows {
+                row.deleted = self.waiting.get(&row.line).is_some_and(|known| known.deleted);
             }
+            return Ok(rows);
         }
+        let waiting = lines.iter().map(|line| self.waiting.get(line));
+        let kept = waiting.map(|waiting| waiting.and_then(|one| one.remains.clone()));
+        let none = |line: &Line| LedgerError::UnknownLine(*line);
+        kept.zip(lines).map(|(kept, line)| kept.ok_or_else(|| none(line))).collect()
     }
 
     /// Leaves what has been looked at for long enough.
@@ -433,7 +448,7 @@ pub(super) fn digest(path: &Path) -> io::Result<String> {
     }
     let mut hash = Sha256::new();
     io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::shown::hex(&hash.finalize()))
 }
 
 struct HashWriter<'a>(&'a mut sha2::Sha256);

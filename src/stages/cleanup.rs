@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 
 use super::issue::Halt;
-use super::issue::settle::{Sighting, over, over_from, sight};
+use super::issue::settle::{Sighting, over, over_from, patience, sight};
 use crate::clock::later;
 use crate::graph::verdict::Refusal;
 use crate::graph::{Deletion, FoundPass, Graph};
@@ -74,6 +74,7 @@ pub fn confirmed(
         gone: Vec::new(),
         attempts: Vec::new(),
         absent_since: None,
+        deleted: false,
     }
 }
 
@@ -124,6 +125,7 @@ pub async fn clear(
             _ => None,
         };
         let events = events(&row, &fate, sighting.as_ref(), foreign.as_ref(), &look, now);
+        row.deleted |= answers.contains(&Deletion::Deleted);
         note(&mut row, &events);
         if let Some(ledger) = ledger {
             for event in events {
@@ -151,7 +153,7 @@ pub fn judge(
     settle_after: Duration,
     now: Timestamp,
 ) -> (Fate, Option<Sighting>) {
-    let deleted = deletions.contains(&Deletion::Deleted);
+    let deleted = row.deleted || deletions.contains(&Deletion::Deleted);
     let sighting = look.as_ref().ok().map(|found| {
         // A user has one pass at most: with one deleted, none of the row's others was there.
         let all_gone = deleted.then(|| Remains {
@@ -179,7 +181,9 @@ pub fn judge(
         },
         Some(Sighting::Nothing | Sighting::Older(_) | Sighting::Foreign(_)) => {
             match row.absent_since {
-                Some(since) if later(since, settle_after) <= now => Fate::Gone(Proof::Absent),
+                Some(since) if later(since, patience(settle_after)) <= now => {
+                    Fate::Gone(Proof::Absent)
+                }
                 _ => Fate::Doubtful(Doubt::NotListed),
             }
         }
@@ -260,6 +264,7 @@ mod tests {
             gone: Vec::new(),
             attempts: Vec::new(),
             absent_since: None,
+            deleted: false,
         }
     }
 
@@ -267,8 +272,10 @@ mod tests {
         moment("2026-03-01T08:10:00Z")
     }
 
-    fn listed(name: &str) -> Result<Option<FoundPass>, Refusal> {
-        Ok(Some(FoundPass {
+    type Look = Result<Option<FoundPass>, Refusal>;
+
+    fn listed(name: &str) -> FoundPass {
+        FoundPass {
             id: id(name),
             created_date_time: Some(moment("2026-03-01T08:00:00Z")),
             start_date_time: None,
@@ -276,7 +283,7 @@ mod tests {
             is_usable_once: Some(false),
             is_usable: Some(true),
             method_usability_reason: Some("EnabledByPolicy".into()),
-        }))
+        }
     }
 
     fn refusal(status: u16) -> Refusal {
@@ -289,7 +296,7 @@ mod tests {
         }
     }
 
-    fn fate(row: &Remains, deletion: Deletion, look: &Result<Option<FoundPass>, Refusal>) -> Fate {
+    fn fate(row: &Remains, deletion: Deletion, look: &Look) -> Fate {
         judge(row, &[deletion], look, SETTLE_AFTER, now()).0
     }
 
@@ -298,8 +305,10 @@ mod tests {
         assert_eq!(fate(&row(), Deletion::Deleted, &Ok(None)), Fate::Gone(Proof::Deleted));
         let unread = Err(refusal(403));
         assert_eq!(fate(&row(), Deletion::Deleted, &unread), Fate::Gone(Proof::Deleted));
-        let behind = fate(&row(), Deletion::Deleted, &listed("ours"));
+        let behind = fate(&row(), Deletion::Deleted, &Ok(Some(listed("ours"))));
         assert_eq!(behind, Fate::Doubtful(Doubt::Behind));
+        let before = Remains { deleted: true, ..row() };
+        assert_eq!(fate(&before, Deletion::Gone, &Ok(None)), Fate::Gone(Proof::Deleted));
     }
 
     #[test]
@@ -313,7 +322,7 @@ mod tests {
         }
         // Somebody else's may have been there before ours, and the list be behind.
         assert_eq!(
-            fate(&row(), Deletion::Gone, &listed("theirs")),
+            fate(&row(), Deletion::Gone, &Ok(Some(listed("theirs")))),
             Fate::Doubtful(Doubt::NotListed)
         );
     }
@@ -332,10 +341,10 @@ mod tests {
 
     #[test]
     fn what_is_listed_and_cannot_be_deleted_is_left() {
-        let refused = fate(&row(), Deletion::Refused(refusal(403)), &listed("ours"));
+        let refused = fate(&row(), Deletion::Refused(refusal(403)), &Ok(Some(listed("ours"))));
         assert!(matches!(refused, Fate::Left { .. }), "{refused:?}");
         assert_eq!(
-            fate(&row(), Deletion::Gone, &listed("ours")),
+            fate(&row(), Deletion::Gone, &Ok(Some(listed("ours")))),
             Fate::Doubtful(Doubt::Behind),
             "one of the two answers is behind"
         );

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::graph::transport::Broken;
 use crate::graph::verdict::{Refusal, RefusalKind};
-use crate::graph::{Deletion, FoundPass, Graph, GraphError};
+use crate::graph::{CreatedPass, Deletion, FoundPass, Graph, GraphError};
 use crate::ids::{Line, MethodId, UserId};
 use crate::ledger::{Event, Existing, Intent, Ledger, LedgerError, Outcome};
 use crate::limits;
@@ -222,22 +222,16 @@ impl Desk {
         };
         let intent = self.ledger.intend(candidate.line(), candidate.user(), asked, now).await?;
         match self.graph.create_pass(&intent, permit).await {
-            Effect::Done(created) => match created.pass {
-                Some(pass) => {
-                    let (found, arrived) = (created.found, self.graph.now());
-                    Ok(Attempt::Issued(Box::new(Issued {
-                        candidate,
-                        intent,
-                        found,
-                        pass,
-                        arrived,
-                    })))
-                }
-                None => {
+            Effect::Done(created) => {
+                let CreatedPass { found, pass } = *created;
+                let Some(pass) = pass else {
                     let why = "Graph's answer held no usable pass".to_owned();
-                    self.lost(intent, why, Some(created.found.id)).await
-                }
-            },
+                    return self.lost(intent, why, Some(found.id)).await;
+                };
+                let arrived = self.graph.now();
+                let issued = Issued { candidate, intent, found, pass, arrived };
+                Ok(Attempt::Issued(Box::new(issued)))
+            }
             Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
                 self.no_effect(intent, why.clone()).await?;
                 Err(Halt::SignIn { why })

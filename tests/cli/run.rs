@@ -506,8 +506,7 @@ fn a_wave_in_which_nobody_gets_a_pass_says_so() {
     bench.tenant(|tenant, now| tenant.issue_elsewhere(now, &person(1)).expect("a pass"));
     bench.wave(["gone@contoso.example".to_owned(), person(1)]);
     let flags = ["wave.csv", "-r", &it.key, "--skip-ineligible", "--existing", "skip"];
-    let nobody =
-        "no pass for anybody: 1 row has problems, 1 row has a live pass that is left alone";
+    let nobody = "no pass for anybody: 1 row has problems, 1 row has a live pass, or belongs to another open run, and is left alone";
 
     let said = bench.tapwave(&[&["check"], &flags[..]].concat()).ends(0);
     said.says([nobody, "--rejects rejects.csv"]).hides("tapwave run");

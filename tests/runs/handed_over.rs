@@ -5,11 +5,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
 use age::secrecy::ExposeSecret;
 use serde_json::Value;
-use tapwave::rehearsal::options::CodeStyle;
+use tapwave::rehearsal::options::{Call, CodeStyle};
 
 use crate::others::{PYRAGE_OPENS, age_is_present, present, pyrage_is_present, run};
 use crate::site::Site;
@@ -47,15 +46,15 @@ const IN_FLIGHT: usize = 4;
 /// Does something to a run, and kills it when so many people have a pass; all but a few of
 /// them are sealed by then.
 fn killed(site: &Site, args: &[&str], passes: usize) {
-    site.slow_down(Duration::from_millis(40));
+    // What is in flight from then on will not be answered while it runs.
+    let more = passes - site.live().len();
+    site.hold(Call::Issue, site.seen(Call::Issue) + more as u64 + 1);
     let run = site.start(&[args, &["--max-in-flight", "4"]].concat());
-    site.until("some passes are made", |site| site.live().len() >= passes);
-    // What is not answered by now will not be while this test lasts.
-    site.slow_down(Duration::from_mins(10));
+    site.until_held(IN_FLIGHT);
     site.until("what was answered is sealed", |site| site.count("sealed") + IN_FLIGHT >= passes);
     run.kill();
     assert!(site.live().len() < site.people.len(), "killed in the middle");
-    site.slow_down(Duration::ZERO);
+    site.let_go();
 }
 
 /// A run of so many people that was killed in the middle and resumed to its end.
@@ -97,11 +96,12 @@ fn a_second_kill_gives_another_container_and_leaves_the_first_alone() {
     let site = Site::open(45);
     killed(&site, &site.run_args(&[]), 9);
     // Drained, so that it hands over what there is.
-    site.slow_down(Duration::from_millis(40));
-    let before = site.live().len();
+    site.hold(Call::Issue, site.seen(Call::Issue) + 7);
     let resumed = site.start(&["resume", "wave-run", "--max-in-flight", "3"]);
-    site.until("more passes are made", |site| site.live().len() >= before + 6);
+    site.until_held(3);
     resumed.signal(rustix::process::Signal::INT);
+    site.until("it has heard that", |_| resumed.has_said("stopping: what is in flight"));
+    site.let_go();
     resumed.end().exits(130);
     let first = fs::read(site.folder().join("handoff/passes-resumed.tar")).expect("a container");
     killed(&site, &["resume", "wave-run"], site.live().len() + 6);

@@ -1,7 +1,6 @@
 //! Promises that Ctrl-C ends a run without losing anything, and says how to go on.
 
 use std::fs;
-use std::time::Duration;
 
 use rustix::process::Signal;
 use tapwave::rehearsal::options::Call;
@@ -58,13 +57,14 @@ fn the_second_leaves_at_once_and_keeps_what_was_committed() {
 #[test]
 fn hanging_up_again_never_leaves_at_once() {
     let site = Site::open(20);
-    site.slow_down(Duration::from_millis(150));
+    site.hold(Call::Issue, 5);
     let run = site.start(&site.run_args(&["--max-in-flight", "3"]));
-    site.until("some passes are made", |site| site.live().len() >= 4);
+    site.until_held(3);
     for _ in 0..3 {
         run.signal(Signal::HUP);
-        taken(&site, &run);
+        taken(&site, run.id());
     }
+    site.let_go();
     run.end().exits(130).says("stopping: what is in flight is finished");
     assert_eq!(site.seen(Call::Issue), site.live().len() as u64, "nothing was given up");
     site.assert_true("after the signals");
@@ -74,11 +74,12 @@ fn hanging_up_again_never_leaves_at_once() {
 #[test]
 fn who_is_to_outlive_the_terminal_does() {
     let site = Site::open(20);
-    site.slow_down(Duration::from_millis(50));
+    site.hold(Call::Issue, 5);
     let inner = site.tapwave(&site.run_args(&["--max-in-flight", "2"]));
     let run = Started::of(through(&["sh", "-c", r#"trap "" HUP; exec "$0" "$@""#], &inner));
-    site.until("some passes are made", |site| site.live().len() >= 4);
+    site.until_held(2);
     run.signal(Signal::HUP);
+    site.let_go();
     run.end().exits(0);
     site.assert_whole("after the signal");
 }
@@ -114,9 +115,9 @@ fn a_limit_on_the_size_of_files_is_an_error_like_any_other() {
 }
 
 /// A signal that has not been taken yet would swallow the next of its kind.
-fn taken(site: &Site, run: &Started) {
+pub(crate) fn taken(site: &Site, run: u32) {
     site.until("it has heard the signal", |_| {
-        let state = fs::read_to_string(format!("/proc/{}/status", run.id()));
+        let state = fs::read_to_string(format!("/proc/{run}/status"));
         state.map_or(true, |state| {
             let pending = |name| state.contains(&format!("{name}:\t0000000000000000"));
             pending("SigPnd") && pending("ShdPnd")

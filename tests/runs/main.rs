@@ -20,6 +20,7 @@ mod site;
 #[path = "../support/smtp.rs"]
 mod smtp;
 
+mod absence;
 mod cleanup;
 #[cfg(target_os = "linux")]
 mod core;
@@ -34,6 +35,7 @@ mod kill_sweep;
 mod nowhere;
 mod one_post;
 mod resume;
+mod together;
 mod told_to_wait;
 #[cfg(target_os = "linux")]
 mod window;

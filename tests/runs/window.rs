@@ -6,12 +6,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use age::secrecy::SecretString;
 use rustix::process::Signal;
 use tapwave::rehearsal::options::Call;
 
+use crate::interrupted::taken;
 use crate::pty::Window;
 use crate::site::{Site, listens};
 
@@ -35,37 +35,38 @@ fn a_run_with_bars_comes_to_its_end() {
 fn a_second_wish_is_heard_while_everything_waits_for_the_terminal() {
     for full_at_first in [true, false] {
         let site = Site::open(60);
-        site.slow_down(Duration::from_millis(40));
+        // What is in flight from then on will not be answered while it runs.
+        site.hold(Call::Issue, 5);
         let args = site.run_args(&["--max-in-flight", "4"]);
         let mut window = Window::open(&site.tapwave(&args));
         if !full_at_first {
-            site.until("some passes are made", |site| site.live().len() >= 4);
+            site.until_held(4);
         }
         window.fill();
         site.until("it can be told", |_| listens(window.id()));
-        site.slow_down(Duration::from_mins(10));
         window.signal(Signal::INT);
         // A signal that has not been taken yet would swallow the next of its kind.
         window.signal(Signal::TERM);
         assert_eq!(window.end_unseen(), Some(130), "full at first: {full_at_first}");
-        site.slow_down(Duration::ZERO);
+        site.let_go();
     }
 }
 
 #[test]
 fn a_terminal_that_is_closed_lets_what_is_in_flight_be_finished() {
     let site = Site::open(40);
-    site.slow_down(Duration::from_millis(150));
+    site.hold(Call::Issue, 5);
     let args = site.run_args(&["--max-in-flight", "3", "--json"]);
     let mut window = Window::open(&site.tapwave(&args));
-    site.until("some passes are made", |site| site.live().len() >= 4);
+    site.until_held(3);
     window.close();
+    taken(&site, window.id());
+    site.let_go();
     assert_eq!(window.end_unseen(), Some(130));
     let live = site.live().len();
     assert!(live < 40, "stopped before the end");
     site.assert_true("after the terminal was closed");
     assert_eq!(site.seen(Call::Issue), live as u64, "nothing in flight was given up");
-    site.slow_down(Duration::ZERO);
     site.resume().exits(0);
     site.assert_whole("after the resume");
     assert_eq!(site.seen(Call::Issue), 40, "nobody was asked for twice");

@@ -47,6 +47,7 @@ pub(crate) struct Conducted {
     wave: PathBuf,
     book: RecipientBook,
     pub(crate) options: Options,
+    pub(crate) looking: Looking<'static>,
     _switch: DrainSwitch,
 }
 
@@ -87,6 +88,7 @@ impl Conducted {
                 existing: Existing::Replace,
                 ..Options::default()
             },
+            looking: LOOKING,
             _switch: switch,
         }
     }
@@ -126,7 +128,7 @@ impl Conducted {
         let sets: Vec<Arc<RecipientSet>> =
             RecipientBook::restore(&ledger.about().recipients, &self.session.prompts)
                 .expect("the same recipients");
-        Ok(issuing::run(ledger, sets, None, &self.session, LOOKING).await?)
+        Ok(issuing::run(ledger, sets, None, &self.session, self.looking).await?)
     }
 
     /// Passes that live in the tenant.

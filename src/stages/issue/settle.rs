@@ -159,6 +159,13 @@ pub fn over_from(remains: &Remains, settle_after: Duration) -> Option<Timestamp>
     remains.alive.iter().map(|(_, over)| *over).chain(open).max()
 }
 
+/// How far apart two looks must lie that are to prove by what they do not show. Lists lag whatever
+/// settling time an operator names.
+#[must_use]
+pub fn patience(settle_after: Duration) -> Duration {
+    settle_after.max(limits::LEAST_PATIENCE)
+}
+
 /// When a found pass is over at the latest, by Graph's clock.
 #[must_use]
 pub fn over(pass: &FoundPass, graph_now: Timestamp) -> Timestamp {
@@ -277,7 +284,7 @@ impl Desk {
             return self.settled(line, None, Some(Proof::Over)).await;
         }
         match remains.absent_since {
-            Some(since) if later(since, self.settle_after) <= now => {
+            Some(since) if later(since, patience(self.settle_after)) <= now => {
                 self.settled(line, None, Some(Proof::Absent)).await
             }
             _ => {
@@ -442,6 +449,7 @@ mod tests {
             gone: Vec::new(),
             attempts: vec![attempt()],
             absent_since: None,
+            deleted: false,
         }
     }
 

@@ -1,0 +1,251 @@
+//! Promises that what is not shown is not taken for gone: lists that are behind in both
+//! directions, replicas that do not know a user, ids that no list shows.
+
+use std::time::Duration;
+
+use tapwave::rehearsal::Options;
+use tapwave::rehearsal::options::{Call, Chance, Fault, Faults, Latency, SecondPost};
+
+use crate::cleanup::sealed_copies;
+use crate::site::{Site, Told};
+
+/// Runs a command to its end while time passes.
+fn patient(site: &Site, args: &[&str]) -> Told {
+    site.end_as_time_passes(site.start(args))
+}
+
+fn always(call: Call, fault: Fault) -> Chance {
+    Chance::new(call, 1.0, fault)
+}
+
+fn change(site: &Site, change: impl FnOnce(&mut Options)) {
+    site.served.with(|tenant, _| change(tenant.options_mut()));
+}
+
+/// What a cleanup must say, and keep, that could prove nothing of any row.
+fn proves_nothing(site: &Site, told: Told) {
+    let told = told.exits(8).says("probably another tenant");
+    for word in ["removed", "were gone before", "none of these passes", "purged 1"] {
+        assert!(!told.err.contains(&format!("\n{word}")), "{word}: {}", told.err);
+    }
+    assert_eq!(site.live().len(), site.people.len());
+    assert_eq!(sealed_copies(site).len(), site.people.len(), "nothing is purged");
+    assert_eq!(site.count("sealed"), site.people.len());
+}
+
+// Case: a replica that does not know the users answers every DELETE and every list with 404.
+#[test]
+fn a_404_about_every_user_is_not_a_cleanup() {
+    let site = Site::open(10);
+    site.run(&[]).exits(0);
+    change(&site, |options| {
+        options.faults = Faults::default()
+            .also(always(Call::Remove, Fault::UserUnknown))
+            .also(always(Call::Look, Fault::UserUnknown));
+    });
+    proves_nothing(&site, patient(&site, &["cleanup", "wave-run"]));
+    change(&site, |options| options.faults = Faults::default());
+    site.resume().exits(0);
+    site.cleanup(&[]).exits(0).says("removed 10 passes");
+    assert!(site.live().is_empty());
+}
+
+// Case: an opaque token of another tenant at the same address.
+#[test]
+fn another_tenant_is_told_and_left_alone() {
+    let site = Site::open(3);
+    site.run(&[]).exits(0);
+    change(&site, |options| options.another_tenant = true);
+    proves_nothing(&site, patient(&site, &["cleanup", "wave-run"]));
+    change(&site, |options| options.another_tenant = false);
+    site.cleanup(&[]).exits(0).says("removed 3 passes");
+}
+
+// Case: one of the people was deleted from the tenant, and can be restored for 30 days.
+#[test]
+fn a_person_who_is_gone_is_no_pass_that_is_gone() {
+    let site = Site::open(3);
+    site.run(&[]).exits(0);
+    let gone = site.people[1].clone();
+    change(&site, |options| {
+        options.faults = Faults::default()
+            .also(always(Call::Remove, Fault::UserUnknown).about([gone.clone()]))
+            .also(always(Call::Look, Fault::UserUnknown).about([gone.clone()]));
+    });
+    let told = patient(&site, &["cleanup", "wave-run"]).exits(8);
+    told.says("removed 2 passes").says("no longer in this tenant").says("30 days");
+    assert_eq!(site.live().keys().collect::<Vec<_>>(), [&gone]);
+    assert!(!sealed_copies(&site).is_empty());
+    // Nobody looks again for what is proven.
+    let deletes = site.seen(Call::Remove);
+    change(&site, |options| options.faults = Faults::default());
+    site.cleanup(&[]).exits(0).says("removed 1 pass");
+    assert_eq!(site.seen(Call::Remove) - deletes, 1);
+    assert!(site.live().is_empty() && sealed_copies(&site).is_empty());
+}
+
+// Case: DELETE does not find the passes, and no list shows them, for twenty seconds.
+#[test]
+fn passes_that_no_replica_knows_yet_are_waited_for() {
+    let behind = Latency::of(Duration::from_secs(40));
+    let site = Site::with(10, |options| {
+        options.replication.unknown_after_create = behind;
+        options.replication.unlisted_after_create = behind;
+    });
+    site.run(&["--final-look", "never"]).exits(0).says("--final-look never");
+    let told = patient(&site, &["cleanup", "wave-run"]).exits(0).says("looked at again until");
+    told.says("none of these passes is left");
+    assert!(site.live().is_empty());
+}
+
+// Case: a pass that its owner has deleted is missed for the whole settling time, and only then
+// called gone.
+#[test]
+fn an_absence_is_proven_by_two_looks() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    site.delete_elsewhere(&site.people[0]);
+    let before = site.now();
+    patient(&site, &["cleanup", "wave-run"]).exits(0).says("removed 1 pass, 1 were gone before");
+    let took = site.now().duration_since(before).unsigned_abs();
+    assert!(took >= Duration::from_mins(1), "{took:?}");
+}
+
+// Case: the first look lies in an earlier cleanup, which was interrupted.
+#[test]
+fn a_look_is_remembered_by_the_next_cleanup() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    site.delete_elsewhere(&site.people[0]);
+    let first = site.start(&["cleanup", "wave-run"]);
+    site.until("it has looked", |site| site.seen(Call::Look) > 0 && site.count("removed") == 1);
+    first.signal(rustix::process::Signal::INT);
+    first.end().exits(130);
+    assert!(!sealed_copies(&site).is_empty());
+    site.pass(Duration::from_mins(6));
+    site.cleanup(&[]).exits(0).says("1 were gone before");
+}
+
+// Case: DELETE answers 204, and lists go on showing the pass.
+#[test]
+fn our_own_204_is_believed_and_a_list_that_is_behind_is_waited_for() {
+    let site = Site::with(10, |options| {
+        options.replication.listed_after_end = Latency::of(Duration::from_secs(30));
+    });
+    site.run(&[]).exits(0);
+    patient(&site, &["cleanup", "wave-run"]).exits(0).says("removed 10 passes\n");
+    assert!(site.live().is_empty() && sealed_copies(&site).is_empty());
+}
+
+// Case: a cleanup that throws no doubt.
+#[test]
+fn a_cleanup_without_a_doubt_costs_two_calls_a_page() {
+    let site = Site::open(20);
+    site.run(&[]).exits(0);
+    let summary = site.cleanup(&["--json"]).exits(0).summary();
+    assert_eq!(summary["requests"], 2, "twenty DELETEs, and twenty looks: {summary}");
+}
+
+fn behind_and(second: SecondPost, behind: Duration) -> impl Fn(&mut Options) {
+    move |options| {
+        options.second_post = second;
+        options.replication.unlisted_after_create = Latency::of(behind);
+    }
+}
+
+// Case: killed in the middle, and resumed while lists are behind, in a tenant that rejects a
+// second pass and in one that replaces.
+#[test]
+fn what_was_sealed_before_a_kill_is_not_given_up_because_no_list_shows_it() {
+    for second in [SecondPost::Rejected, SecondPost::Replaces] {
+        let site = Site::with(30, behind_and(second, Duration::from_secs(40)));
+        site.hold(Call::Issue, 13);
+        let run = site.start(&site.run_args(&["--max-in-flight", "3"]));
+        site.until_held(3);
+        site.until("the rest is sealed", |site| site.count("sealed") == 12);
+        run.kill();
+        site.let_go();
+        let told = patient(&site, &["resume", "wave-run"]).exits(0);
+        told.says("looked at again until");
+        assert_eq!(site.count("sealed"), 30, "{second:?}");
+        // Three answers were lost, and their orphans replaced or removed.
+        assert_eq!(site.minted().len(), 33, "no pass was asked for again needlessly: {second:?}");
+        site.assert_whole("after the resume");
+        site.cleanup(&[]).exits(0);
+        assert!(site.live().is_empty());
+    }
+}
+
+// Case: a lost answer, a list that is behind for longer than the settling time, and a tenant
+// that says that the pass exists.
+#[test]
+fn an_existing_pass_after_our_own_lost_attempt_is_not_a_refusal() {
+    let site = Site::with(4, |options| {
+        behind_and(SecondPost::Rejected, Duration::from_secs(15))(options);
+        options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
+    });
+    let args = site.run_args(&["--fence", "2s"]);
+    patient(&site, &args).exits(0).says("4 issued and sealed");
+    site.assert_whole("after the run");
+    site.cleanup(&["--fence", "2s"]).exits(0);
+    assert!(site.live().is_empty());
+}
+
+// Case: an orphan that we deleted is still listed when the next pass is looked for.
+#[test]
+fn an_orphan_that_we_deleted_is_not_held_against_the_next_pass() {
+    let site = Site::with(4, |options| {
+        options.replication.listed_after_end = Latency::of(Duration::from_secs(40));
+        options.replication.unlisted_after_create = Latency::of(Duration::from_secs(30));
+        options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
+    });
+    patient(&site, &site.run_args(&[])).exits(0).says("4 issued and sealed");
+    site.assert_whole("after the run");
+}
+
+// Case: the people of a wave, without a run: some cannot be found, and lists are behind.
+#[test]
+fn a_cleanup_of_a_wave_does_not_take_absence_for_proof() {
+    let site = Site::with(4, |options| {
+        options.replication.unlisted_after_create = Latency::of(Duration::from_secs(8));
+    });
+    site.run(&["--final-look", "never"]).exits(0);
+    let wave = ["cleanup", "--csv", "wave.csv", "--yes"];
+    patient(&site, &wave).exits(8).says("another pass").says("run cleanup again");
+    patient(&site, &wave).exits(0).says("removed 4 passes");
+    assert!(site.live().is_empty());
+    let mut people = site.people.clone();
+    people.push("nobody@contoso.example".to_owned());
+    site.write_wave(&people);
+    patient(&site, &wave).exits(8).says("nobody@contoso.example: no such user in the tenant");
+}
+
+// Case: a 201 names an id that no list shows, and that DELETE may not know.
+#[test]
+fn a_pass_that_is_listed_under_another_id_is_ours() {
+    for deletable in [true, false] {
+        let site = Site::with(3, |options| {
+            options.faults = Faults::default().at(Call::Issue, 2, Fault::OtherId { deletable });
+        });
+        let told = site.run(&[]).exits(4).says("1 lost").says("looks like this run's own");
+        let lost = &told.err;
+        assert_eq!(site.count("lost"), 1, "{lost}");
+        assert_eq!(site.read("wave-run").len(), 2, "its copy is not handed over: {lost}");
+        patient(&site, &["cleanup", "wave-run"]).exits(0);
+        assert!(site.live().is_empty(), "deletable {deletable}");
+    }
+}
+
+// Case: a row of which the ledger has lost whom it is about.
+#[test]
+fn a_row_that_cannot_be_restored_is_named_and_counts_as_not_proven() {
+    let site = Site::open(3);
+    site.run(&[]).exits(0);
+    let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
+    db.execute("UPDATE rows SET user_id = NULL WHERE line = 3", []).expect("changed");
+    drop(db);
+    let told = site.cleanup(&[]).exits(8).says("removed 2 passes");
+    told.says("the record of line 3 (user2@contoso.example)").says("it names no user");
+    assert_eq!(site.live().len(), 1);
+    assert_eq!(sealed_copies(&site).len(), 3, "nothing is purged");
+}
