@@ -21,8 +21,9 @@
 //! a public key of whoever may read it. *Handoff*: the file a recipient gets. *Intent*: a
 //! durable "I am about to". *Notice*: the news, to somebody else, that a pass is ready and who
 //! has it. *Unsettled*: nobody can know whether a request took effect. *Fence*: the wait after
-//! which a late execution is no longer feared. *Held*: left for a person to decide. README.md
-//! defends each word.
+//! which a late execution is no longer feared. *Held*: left for a person to decide.
+//! *Lost*: sealed, but its code does not work any more. *Claim*: the mark that a person belongs to
+//! an open run. README.md defends each word.
 //!
 //! # What always holds
 //!
@@ -34,7 +35,8 @@
 //! 4. While an outcome is unsettled, nothing new is asked for that row. After the fence our
 //!    orphan is deleted by its id; whatever else is found is left alone and the row held.
 //! 5. [`ledger::State`] has the only list of legal moves, live and on replay.
-//! 6. Sealed copies are destroyed only after every pass of the run was seen to be gone.
+//! 6. Absence is no proof: a pass counts as gone by a [`ledger::Proof`] alone, every id and
+//!    every attempt is kept until there is one, and sealed copies are destroyed only then.
 //! 7. Time, chance and the environment are parameters; every bound has a name in [`limits`].
 //! 8. Remote outcomes are done, refused, retry later, or unsettled, and *unsettled is not
 //!    failure*. Only `main.rs` exits.

@@ -12,6 +12,7 @@ mod certificates;
 #[expect(dead_code, reason = "other tests use more of it")]
 #[path = "support/mailed.rs"]
 mod mailed;
+#[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/server.rs"]
 mod server;
 #[expect(dead_code, reason = "other tests use more of the same servers")]

@@ -7,8 +7,8 @@ mod conducted;
 use std::time::Duration;
 
 use tapwave::pace::{PaceOptions, foretell};
+use tapwave::rehearsal::Gate;
 use tapwave::rehearsal::options::{Latency, Limit, Throttle};
-use tapwave::run::second_look::FinalLook;
 use tapwave::run::second_look::FinalLook;
 use tokio::time::Instant;
 

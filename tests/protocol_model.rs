@@ -131,6 +131,7 @@ enum AttemptFate {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct World {
     row: State,
     program: Program,

@@ -75,6 +75,16 @@ struct Prediction {
     gave_up: bool,
 }
 
+fn about(folder: &RunFolder, wanted: &Wanted<'_>) -> RunAbout {
+    RunAbout {
+        id: RunId::new(Uuid::new_v4()),
+        name: folder.name(),
+        tenant: None,
+        graph_url: "https://graph.microsoft.com".to_owned(),
+        options: wanted.options.clone(),
+    }
+}
+
 pub(super) async fn rehearse(
     args: &RehearseArgs,
     settings: &Settings,
@@ -97,13 +107,7 @@ pub(super) async fn rehearse(
     wanted.again = args.wave.is_some().then_some("rehearse");
     let (tenant, session) = stage.connect(args, settings, world);
     let folder = RunFolder::create(&stage.folder())?;
-    let about = RunAbout {
-        id: RunId::new(Uuid::new_v4()),
-        name: folder.name(),
-        tenant: None,
-        graph_url: "https://graph.microsoft.com".to_owned(),
-        options: wanted.options.clone(),
-    };
+    let about = about(&folder, &wanted);
     let nobody = |_: &[_]| HashMap::new();
     // A throw-away tenant shares its people with no other run.
     let mut unclaimed = |_: &[_]| Ok(HashMap::new());

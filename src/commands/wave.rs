@@ -25,7 +25,7 @@ use crate::report::{count, shown};
 use crate::run::delivering::{OpenMail, open_mail};
 use crate::run::intake::{self, IntakeError, Letters, Others, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
-use crate::run::second_look::{FinalLook, Looking};
+use crate::run::second_look::{FinalLook, Looked, Looking};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
 use crate::stages::check::{Check, Issuers, Problem};
@@ -478,23 +478,9 @@ pub(super) async fn finish(
         report.say(format_args!("handoff: {}", path.display()));
     }
     let mut exit = Exit::Done;
-    if let Some(why) = &issuance.looked.why {
-        let unseen = count(issuance.looked.unseen, "pass was", "passes were");
-        report.say(format_args!(
-            "the second look was left out ({}): {unseen} not looked at again since issued; \
-             {} --final-look always does it",
-            shown(why),
-            typed.resume(),
-        ));
-    }
+    tell_unseen(&issuance.looked, typed, world);
     if let Some(lines) = unknown.filter(|lines| !lines.is_empty()) {
-        let passes = count(lines.len() as u64, "pass is", "passes are");
-        report.complain(format_args!(
-            "{passes} alive, or may be, that no ledger on the disk knows of: lines {} of {}; \
-             tapwave cleanup --csv removes what its people hold",
-            belonging::ranges(&lines),
-            shown(&ledger.about().wave.path),
-        ));
+        tell_forgotten(&lines, ledger, world);
     }
     if summary.failed + (summary.unsettled - summary.mailing) + summary.held + summary.lost > 0 {
         exit = exit.and(Exit::RowsFailed);
@@ -506,7 +492,8 @@ pub(super) async fn finish(
         exit = exit.and(Exit::DeliveryIncomplete);
     }
     exit = exit.and(super::deliver::stopped(issuance.mail.as_ref(), world));
-    if issuance.drained && (summary.waiting() + summary.unsettled > 0 || undelivered) {
+    let unseen = issuance.looked.unseen > 0;
+    if issuance.drained && (summary.waiting() + summary.unsettled > 0 || undelivered || unseen) {
         exit = exit.and(Exit::Interrupted);
     }
     let halted = issuance.halt.map(|halt| halt.of(typed));
@@ -517,6 +504,30 @@ pub(super) async fn finish(
     }
     report.next(&what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed));
     Ok(exit)
+}
+
+/// Which passes nobody has looked at again, and what does.
+fn tell_unseen(looked: &Looked, typed: &Typed, world: &World) {
+    if let Some(why) = &looked.why {
+        let unseen = count(looked.unseen, "pass was", "passes were");
+        world.report.say(format_args!(
+            "the second look was left out ({}): {unseen} not looked at again since issued; \
+             {} --final-look always does it",
+            shown(why),
+            typed.resume(),
+        ));
+    }
+}
+
+/// Which passes are alive though their ledger has disappeared.
+fn tell_forgotten(lines: &[Line], ledger: &Ledger, world: &World) {
+    let passes = count(lines.len() as u64, "pass is", "passes are");
+    world.report.complain(format_args!(
+        "{passes} alive, or may be, that no ledger on the disk knows of: lines {} of {}; \
+         tapwave cleanup --csv removes what its people hold",
+        belonging::ranges(lines),
+        shown(&ledger.about().wave.path),
+    ));
 }
 
 /// How the sealed passes are looked at once more.

@@ -393,31 +393,15 @@ fn keep_evidence(
         Event::InTheWay { intent, .. } => end_intent(db, *intent, event, None)?,
         Event::Lost { intent, given_up, method, .. } => {
             end_intent(db, *intent, event, Some(*given_up))?;
-            db.prepare_cached("UPDATE rows SET attempts = attempts + 1 WHERE line = ?1")?
-                .execute([key(line)])?;
-            if let Some(method) = method {
-                know(db, line, method, last_moment(db, *intent, *given_up)?)?;
-            }
+            keep_lost(db, line, *intent, *given_up, method.as_ref())?;
         }
         Event::Sealed { intent, method, start, lifetime_minutes, one_time, graph_time } => {
             end_intent(db, *intent, event, Some(*graph_time))?;
             // Its pass is known by its id from here on.
             leaves_nothing(db, *intent)?;
-            db.prepare_cached(
-                "UPDATE rows SET method_id = ?2, pass_start = ?3, pass_lifetime_minutes = ?4,
-                                 pass_one_time = ?5, handoff_file = NULL, looked_at = NULL,
-                                 sealed_at = ?6 WHERE line = ?1",
-            )?
-            .execute(params![
-                key(line),
-                method.as_str(),
-                start.map(|start| start.to_string()),
-                lifetime_minutes,
-                one_time,
-                graph_time.as_second(),
-            ])?;
-            let begins = start.map_or(*graph_time, |start| start.max(*graph_time));
-            know(db, line, method, over(begins, *lifetime_minutes))?;
+            let (method, lifetime_minutes) = (method.clone(), *lifetime_minutes);
+            let issued = Issued { method, start: *start, lifetime_minutes, one_time: *one_time };
+            keep_issued(db, line, &issued, *graph_time)?;
         }
         Event::OrphanFound { method, over } => {
             know(db, line, method, *over)?;
@@ -433,17 +417,7 @@ fn keep_evidence(
         // The one pass of the user is the sealed one: whatever came before it is replaced.
         Event::Verified => prove_gone(db, line, Proof::Replaced, before.method())?,
         Event::Removed { proof } => prove_gone(db, line, *proof, None)?,
-        Event::Settled { proof, .. } => {
-            if let Some(proof) = proof {
-                prove_gone(db, line, *proof, None)?;
-            }
-            if before != after {
-                forget_sealed(db, line)?;
-            }
-            if matches!(before, State::Held { .. }) {
-                restart_attempts(db, line)?;
-            }
-        }
+        Event::Settled { proof, .. } => keep_settled(db, line, before, after, *proof)?,
         Event::Retried => restart_attempts(db, line)?,
         Event::MailIntended { channel, posted } => post(db, line, *channel, posted)?,
         Event::MailEnded { channel, outcome } => end_mail(db, line, *channel, outcome, at)?,
@@ -464,6 +438,64 @@ fn keep_evidence(
         | Event::NoticeDue
         | Event::MailNotBegun { .. }
         | Event::RemovalIntended { .. } => {}
+    }
+    Ok(())
+}
+
+fn keep_lost(
+    db: &Connection,
+    line: Line,
+    intent: IntentId,
+    given_up: Timestamp,
+    method: Option<&MethodId>,
+) -> Result<(), rusqlite::Error> {
+    db.prepare_cached("UPDATE rows SET attempts = attempts + 1 WHERE line = ?1")?
+        .execute([key(line)])?;
+    match method {
+        Some(method) => know(db, line, method, last_moment(db, intent, given_up)?),
+        None => Ok(()),
+    }
+}
+
+fn keep_issued(
+    db: &Connection,
+    line: Line,
+    issued: &Issued,
+    graph_time: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    let Issued { method, start, lifetime_minutes, one_time } = issued;
+    db.prepare_cached(
+        "UPDATE rows SET method_id = ?2, pass_start = ?3, pass_lifetime_minutes = ?4,
+                         pass_one_time = ?5, handoff_file = NULL, looked_at = NULL,
+                         sealed_at = ?6 WHERE line = ?1",
+    )?
+    .execute(params![
+        key(line),
+        method.as_str(),
+        start.map(|start| start.to_string()),
+        lifetime_minutes,
+        one_time,
+        graph_time.as_second(),
+    ])?;
+    let begins = start.map_or(graph_time, |start| start.max(graph_time));
+    know(db, line, method, over(begins, *lifetime_minutes))
+}
+
+fn keep_settled(
+    db: &Connection,
+    line: Line,
+    before: &State,
+    after: &State,
+    proof: Option<Proof>,
+) -> Result<(), rusqlite::Error> {
+    if let Some(proof) = proof {
+        prove_gone(db, line, proof, None)?;
+    }
+    if before != after {
+        forget_sealed(db, line)?;
+    }
+    if matches!(before, State::Held { .. }) {
+        restart_attempts(db, line)?;
     }
     Ok(())
 }

@@ -316,8 +316,7 @@ impl<'a> Floor<'a> {
             Err(stopped) => {
                 let why = stopped.to_string();
                 halt.get_or_insert(stopped);
-                let unseen = self.desk.ledger.waiting_for_look().await.unwrap_or_default();
-                Looked { unseen, why: Some(why), ..Looked::default() }
+                self.left_unseen(why).await
             }
         };
         let drained = self.session.drain.is_on();
@@ -343,12 +342,19 @@ impl<'a> Floor<'a> {
     /// later process does it.
     async fn look_again(&self, halted: bool) -> Result<Looked, Halt> {
         if halted {
-            let unseen = self.desk.ledger.waiting_for_look().await.unwrap_or_default();
-            let why = (unseen > 0).then(|| "the run stopped before".to_owned());
-            return Ok(Looked { unseen, why, ..Looked::default() });
+            return Ok(self.left_unseen("the run stopped before".to_owned()).await);
         }
         let mut look = SecondLook::new(&self.desk, self.session, self.looking);
         look.finish(|line| self.vault.forget(line)).await
+    }
+
+    /// What was not looked at again, and why.
+    async fn left_unseen(&self, why: String) -> Looked {
+        match self.desk.ledger.waiting_for_look().await {
+            Ok(0) => Looked::default(),
+            Ok(unseen) => Looked { unseen, missed: Vec::new(), why: Some(why) },
+            Err(error) => Looked { why: Some(error.to_string()), ..Looked::default() },
+        }
     }
 
     async fn issue_all(&self, fences: Vec<Fence>, mail: &mut Option<Stop>) -> Result<(), Halt> {
@@ -845,9 +851,9 @@ impl<'a> Shift<'a> {
             return;
         }
         match self.floor.desk.ledger.row(line).await {
-            Ok(row) => {
-                let upn = row.map(|row| row.upn).unwrap_or_default();
-                self.working.push(Box::pin(self.floor.hold_unseen(line, upn)));
+            Ok(Some(row)) => self.working.push(Box::pin(self.floor.hold_unseen(line, row.upn))),
+            Ok(None) => {
+                self.halt.get_or_insert(Halt::Ledger(LedgerError::UnknownLine(line)));
             }
             Err(error) => {
                 self.halt.get_or_insert(Halt::Ledger(error));

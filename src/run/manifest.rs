@@ -11,13 +11,14 @@ use crate::ledger::{Ledger, LedgerError, RowRecord, Standing};
 use crate::limits;
 
 /// Where an intent may have made a pass.
-const MAY_HAVE: [Standing; 8] = [
+const MAY_HAVE: [Standing; 9] = [
     Standing::Intent,
     Standing::Unsettled,
     Standing::Held,
     Standing::Sealed,
     Standing::Mailing,
     Standing::Delivered,
+    Standing::Lost,
     Standing::Removed,
     Standing::Failed,
 ];

@@ -81,9 +81,9 @@ fn a_passphrase_that_is_not_given_ends_the_wait_and_gives_the_echo_back() {
         window.until_shown("passphrase for");
         window.until_it_echoes(false);
         if by_key {
-            window.press(CTRL_C)
+            window.press(CTRL_C);
         } else {
-            window.signal(Signal::TERM)
+            window.signal(Signal::TERM);
         }
         let (code, shown) = window.end();
         assert_eq!(code, Some(130), "{shown}");
@@ -101,9 +101,9 @@ fn a_question_that_is_not_answered_ends_and_gives_the_cursor_back() {
         window.until_shown("whoever issued them?");
         window.until_it_echoes(false);
         if by_key {
-            window.press(CTRL_C)
+            window.press(CTRL_C);
         } else {
-            window.signal(Signal::INT)
+            window.signal(Signal::INT);
         }
         let (code, shown) = window.end();
         assert_eq!(code, Some(130), "{shown}");

@@ -42,13 +42,13 @@ impl Window {
         options.read(true).write(true).custom_flags(OFlags::NOCTTY.bits().cast_signed());
         let within = options.open(name).expect("its other side");
         rustix::io::ioctl_fionbio(&screen, true).expect("set");
-        let side = || within.try_clone().expect("another handle");
+        let handle = || within.try_clone().expect("another handle");
         let mut program = Command::new("/usr/bin/setsid");
         program.arg("--ctty").arg(inner.get_program());
         program.args(inner.get_args().filter(|argument| *argument != "--no-progress"));
         program.env_clear().current_dir(inner.get_current_dir().expect("set"));
         program.envs(inner.get_envs().map(|(name, value)| (name, value.expect("set"))));
-        program.env("TERM", "xterm").stdin(side()).stdout(side()).stderr(side());
+        program.env("TERM", "xterm").stdin(handle()).stdout(handle()).stderr(handle());
         let program = program.spawn().expect("started");
         Self { screen: Some(screen.into()), within, program, seen: String::new() }
     }
