@@ -167,7 +167,12 @@ impl World {
 
     /// A session with whatever answers behind `graph`.
     fn session(&self, graph: Graph) -> Session {
+        let registry = self.registry().ok();
         Session {
+            issuers: Arc::new(move |methods: &[_]| {
+                let issuers = registry.as_ref().map(|registry| registry.issuers_by_name(methods));
+                issuers.unwrap_or_default()
+            }),
             graph,
             clock: self.clock.clone(),
             watcher: Arc::clone(&self.report) as _,

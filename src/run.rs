@@ -28,6 +28,7 @@ use crate::ledger::{Counts, Errand, Ledger, LedgerError, MailRecord, RowRecord, 
 use crate::limits;
 use crate::progress::Watcher;
 use crate::stages::Drain;
+use crate::stages::check::SharedIssuers;
 use crate::vault::Prompts;
 
 /// What every command that talks to Graph needs.
@@ -45,6 +46,8 @@ pub struct Session {
     pub prompts: Arc<dyn Prompts>,
     /// False if the token is known to lack the permission to read groups.
     pub may_read_groups: bool,
+    /// Which runs of this machine issued a pass: what another run knows is not this one's.
+    pub issuers: SharedIssuers,
     /// The fence that rules this command; if `None`, the run's own.
     pub fence: Option<Duration>,
     /// When the command began.

@@ -19,7 +19,7 @@ use tapwave::graph::{Deletion, FoundPass};
 use tapwave::ids::{Line, MethodId, UserId};
 use tapwave::ledger::state::next;
 use tapwave::ledger::{Asked, Event, IntentId, IntentRecord, Proof, Remains, State};
-use tapwave::stages::cleanup::{Doubt, Fate, judge};
+use tapwave::stages::cleanup::{Doubt, Fate, judge, sighted};
 use tapwave::stages::issue::settle::{Sighting, quiet_from, sight};
 
 const SETTLE_AFTER: Duration = Duration::from_mins(5);
@@ -501,9 +501,14 @@ impl World {
         look: &Result<Option<FoundPass>, Refusal>,
         rules: Rules,
     ) -> Self {
-        let (fate, sighting) = judge(remains, deletions, look, SETTLE_AFTER, at(self.minute));
+        let now = at(self.minute);
+        let sighting = sighted(remains, deletions, look, SETTLE_AFTER, now);
+        let fate = judge(remains, deletions, look, sighting.as_ref(), SETTLE_AFTER, now);
         let mut next = self.clone();
         next.unknown += u8::from(look.is_err());
+        if let Some(Sighting::Ours(_)) = &sighting {
+            next.absent_since = None;
+        }
         if let Some(Sighting::Orphan(method)) = &sighting {
             let maker = (1..=self.posts).find(|id| *method == ours(*id));
             next.alive.extend(maker);
@@ -615,6 +620,7 @@ impl World {
             gone: self.gone.iter().map(|id| ours(*id)).collect(),
             attempts: attempts.map(record).collect(),
             absent_since: self.absent_since.map(at),
+            seen: false,
             deleted: false,
         }
     }

@@ -345,6 +345,9 @@ pub struct Remains {
     /// Graph's clock at the first look that showed nothing of the row's, since something of it
     /// was last seen or asked for.
     pub absent_since: Option<Timestamp>,
+    /// Whether a look has shown the sealed pass as the one of its user: from then on another one
+    /// of the same shape is somebody else's.
+    pub seen: bool,
     /// Whether this process has had Graph's 204 to a DELETE by one of the ids. Not recorded: a
     /// later process looks for itself.
     pub deleted: bool,

@@ -920,7 +920,8 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
     let (alive, gone): (Vec<_>, Vec<_>) = passes.into_iter().partition(|(_, _, ended)| !ended);
     let attempts = attempts(db, line)?;
     db.prepare_cached(
-        "SELECT user_principal_name, user_id, state_json, absent_since FROM rows WHERE line = ?1",
+        "SELECT user_principal_name, user_id, state_json, absent_since, looked_at IS NOT NULL
+         FROM rows WHERE line = ?1",
     )?
     .query_row([key(line)], |row| {
         Ok(Remains {
@@ -932,6 +933,7 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
             gone: gone.into_iter().map(|(method, ..)| method).collect(),
             attempts,
             absent_since: parsed(row, 3)?,
+            seen: row.get(4)?,
             deleted: false,
         })
     })

@@ -908,6 +908,7 @@ pub(super) fn desk(ledger: &Ledger, session: &Session) -> Desk {
         clock: session.clock.clone(),
         min_lifetime: about.policy.min_lifetime_minutes,
         existing: about.options.existing,
+        issuers: Arc::clone(&session.issuers),
         settle_after: session.fence.unwrap_or(about.options.fence()),
         drain: session.drain.clone(),
     }

@@ -17,7 +17,7 @@ use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
 use crate::stages::check::Issuers;
-use crate::stages::issue::settle::{Sighting, over, patience, sight};
+use crate::stages::issue::settle::{Sighting, of_this_run, over, patience, sight};
 use crate::stages::issue::{Desk, Halt};
 
 /// Whether sealed passes are looked at a second time.
@@ -264,8 +264,10 @@ impl<'a> SecondLook<'a> {
     ) -> Result<bool, Halt> {
         let line = row.line;
         let remains = self.desk.ledger.remains_of(vec![line]).await?.pop();
-        let sighting =
-            remains.map(|remains: Remains| sight(found, &remains, self.desk.settle_after, now));
+        let sighting = remains.map(|remains: Remains| {
+            let sighting = sight(found, &remains, self.desk.settle_after, now);
+            of_this_run(sighting, &self.desk.issuers)
+        });
         let (why, found) = match (sighting, found) {
             (Some(Sighting::Ours(_)), Some(pass)) if pass.is_disabled() => (
                 "the tenant's policy does not let its pass work (DisabledByPolicy)".to_owned(),

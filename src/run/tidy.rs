@@ -218,7 +218,8 @@ impl<'a> Clearing<'a> {
             self.waiting.insert(line, waiting);
         }
         let graph = &self.session.graph;
-        let cleaned = cleanup::clear(graph, self.ledger, quiet, self.settle_after).await?;
+        let issuers = &self.session.issuers;
+        let cleaned = cleanup::clear(graph, self.ledger, quiet, self.settle_after, issuers).await?;
         for one in cleaned {
             self.take(one);
         }

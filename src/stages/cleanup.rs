@@ -10,8 +10,9 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 
+use super::check::SharedIssuers;
 use super::issue::Halt;
-use super::issue::settle::{Sighting, over, over_from, patience, sight};
+use super::issue::settle::{Sighting, of_this_run, over, over_from, patience, sight};
 use crate::clock::later;
 use crate::graph::verdict::Refusal;
 use crate::graph::{Deletion, FoundPass, Graph};
@@ -74,6 +75,7 @@ pub fn confirmed(
         gone: Vec::new(),
         attempts: Vec::new(),
         absent_since: None,
+        seen: false,
         deleted: false,
     }
 }
@@ -90,6 +92,7 @@ pub async fn clear(
     ledger: Option<&Ledger>,
     rows: Vec<Remains>,
     settle_after: Duration,
+    issuers: &SharedIssuers,
 ) -> Result<Vec<Cleaned>, Halt> {
     let mut cleaned = Vec::with_capacity(rows.len());
     let mut known = Vec::with_capacity(rows.len());
@@ -117,7 +120,9 @@ pub async fn clear(
     let now = graph.now();
     for ((_, mut row), look) in known.into_iter().zip(looks) {
         let answers: Vec<Deletion> = deletions.by_ref().take(row.alive.len()).collect();
-        let (fate, sighting) = judge(&row, &answers, &look, settle_after, now);
+        let sighting = sighted(&row, &answers, &look, settle_after, now);
+        let sighting = sighting.map(|sighting| of_this_run(sighting, issuers));
+        let fate = judge(&row, &answers, &look, sighting.as_ref(), settle_after, now);
         let foreign = match &sighting {
             Some(Sighting::Older(method) | Sighting::Newer(method) | Sighting::Foreign(method)) => {
                 Some(method.clone())
@@ -143,31 +148,50 @@ fn broken(row: Remains) -> Cleaned {
     Cleaned { remains: row, fate: Fate::Left { why: error.to_string() }, foreign: None }
 }
 
-/// What the answers to our DELETEs and one look prove of a row, and what the look showed. The
-/// answers come in the order of [`Remains::alive`]; pure, so that a model checker can walk it.
+/// What one look shows of a row; nothing if nobody may look. The answers to our DELETEs come in
+/// the order of [`Remains::alive`].
 #[must_use]
-pub fn judge(
+pub fn sighted(
     row: &Remains,
     deletions: &[Deletion],
     look: &Result<Option<FoundPass>, Refusal>,
     settle_after: Duration,
     now: Timestamp,
-) -> (Fate, Option<Sighting>) {
-    let deleted = row.deleted || deletions.contains(&Deletion::Deleted);
-    let sighting = look.as_ref().ok().map(|found| {
-        // A user has one pass at most: with one deleted, none of the row's others was there.
-        let all_gone = deleted.then(|| Remains {
-            alive: Vec::new(),
-            gone: row.gone.iter().chain(row.alive.iter().map(|(id, _)| id)).cloned().collect(),
-            ..row.clone()
-        });
-        sight(found.as_ref(), all_gone.as_ref().unwrap_or(row), settle_after, now)
-    });
+) -> Option<Sighting> {
+    let found = look.as_ref().ok()?.as_ref();
+    if !is_deleted(row, deletions) {
+        return Some(sight(found, row, settle_after, now));
+    }
+    // A user has one pass at most: with one deleted, none of the row's others was there.
+    let all_gone = Remains {
+        alive: Vec::new(),
+        gone: row.gone.iter().chain(row.alive.iter().map(|(id, _)| id)).cloned().collect(),
+        ..row.clone()
+    };
+    Some(sight(found, &all_gone, settle_after, now))
+}
+
+fn is_deleted(row: &Remains, deletions: &[Deletion]) -> bool {
+    row.deleted || deletions.contains(&Deletion::Deleted)
+}
+
+/// What the answers to our DELETEs and one look prove of a row. Pure, so that a model checker can
+/// walk it.
+#[must_use]
+pub fn judge(
+    row: &Remains,
+    deletions: &[Deletion],
+    look: &Result<Option<FoundPass>, Refusal>,
+    sighting: Option<&Sighting>,
+    settle_after: Duration,
+    now: Timestamp,
+) -> Fate {
+    let deleted = is_deleted(row, deletions);
     let refused = deletions.iter().find_map(|deletion| match deletion {
         Deletion::Refused(refusal) => Some(refusal.to_string()),
         _ => None,
     });
-    let fate = match &sighting {
+    match sighting {
         Some(Sighting::Orphan(_) | Sighting::Used(_)) => Fate::Doubtful(Doubt::Found),
         Some(Sighting::Stale(_)) => Fate::Doubtful(Doubt::Behind),
         _ if deleted => Fate::Gone(Proof::Deleted),
@@ -192,8 +216,7 @@ pub fn judge(
             Err(refusal) => Fate::Left { why: refused.unwrap_or_else(|| refusal.to_string()) },
             Ok(_) => Fate::Doubtful(Doubt::Behind),
         },
-    };
-    (fate, sighting)
+    }
 }
 
 /// What the ledger is told of a look.
@@ -207,8 +230,11 @@ fn events(
 ) -> Vec<Event> {
     let mut events: Vec<Event> =
         foreign.map(|method| Event::ForeignSeen { method: method.clone() }).into_iter().collect();
-    if let (Some(Sighting::Orphan(method) | Sighting::Used(method)), Ok(Some(pass))) =
-        (sighting, look)
+    // Also of a pass that is known: what was missed before is there.
+    if let (
+        Some(Sighting::Ours(method) | Sighting::Orphan(method) | Sighting::Used(method)),
+        Ok(Some(pass)),
+    ) = (sighting, look)
     {
         events.push(Event::OrphanFound { method: method.clone(), over: over(pass, now) });
     }
@@ -228,7 +254,9 @@ fn note(row: &mut Remains, events: &[Event]) {
     for event in events {
         match event {
             Event::OrphanFound { method, over } => {
-                row.alive.push((method.clone(), *over));
+                if row.alive.iter().all(|(known, _)| known != method) {
+                    row.alive.push((method.clone(), *over));
+                }
                 row.absent_since = None;
             }
             Event::NotListed { graph_time } => {
@@ -264,6 +292,7 @@ mod tests {
             gone: Vec::new(),
             attempts: Vec::new(),
             absent_since: None,
+            seen: false,
             deleted: false,
         }
     }
@@ -297,7 +326,9 @@ mod tests {
     }
 
     fn fate(row: &Remains, deletion: Deletion, look: &Look) -> Fate {
-        judge(row, &[deletion], look, SETTLE_AFTER, now()).0
+        let deletions = [deletion];
+        let sighting = sighted(row, &deletions, look, SETTLE_AFTER, now());
+        judge(row, &deletions, look, sighting.as_ref(), SETTLE_AFTER, now())
     }
 
     #[test]

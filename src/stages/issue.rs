@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use self::settle::{Sighting, sight};
+use self::settle::{Sighting, of_this_run, sight};
 use super::Drain;
-use super::check::Candidate;
+use super::check::{Candidate, SharedIssuers};
 use crate::clock::Clock;
 use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::graph::transport::Broken;
@@ -46,6 +46,8 @@ pub struct Desk {
     /// How long a lost POST may still execute, and how far apart two looks must lie that are to
     /// prove by what they do not show.
     pub settle_after: Duration,
+    /// Which runs of this machine issued a pass.
+    pub issuers: SharedIssuers,
     /// The wish to stop.
     pub drain: Drain,
 }
@@ -319,8 +321,10 @@ impl Desk {
         };
         let remains = self.ledger.remains_of(vec![intent.line()]).await?;
         let now = self.graph.now();
-        let sighting =
-            remains.first().map(|remains| sight(found.as_ref(), remains, self.settle_after, now));
+        let sighting = remains.first().map(|remains| {
+            let sighting = sight(found.as_ref(), remains, self.settle_after, now);
+            of_this_run(sighting, &self.issuers)
+        });
         let replaces = self.existing == Existing::Replace;
         let over = found.as_ref().is_some_and(|pass| !pass.is_live(now));
         match (sighting, found) {

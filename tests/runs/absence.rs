@@ -249,3 +249,23 @@ fn a_row_that_cannot_be_restored_is_named_and_counts_as_not_proven() {
     assert_eq!(site.live().len(), 1);
     assert_eq!(sealed_copies(&site).len(), 3, "nothing is purged");
 }
+
+// Case: replicas that disagree for longer than anybody waits: DELETE finds no pass, and some lists
+// show it.
+#[test]
+fn what_is_listed_between_two_absences_is_not_gone() {
+    let site = Site::open(6);
+    site.run(&[]).exits(0);
+    change(&site, |options| {
+        options.faults = Faults::default()
+            .also(always(Call::Remove, Fault::MethodUnknown))
+            .also(Chance::new(Call::Look, 0.5, Fault::Unlisted));
+    });
+    let told = patient(&site, &["cleanup", "wave-run"]).exits(8);
+    assert!(!told.err.contains("purged"), "{}", told.err);
+    assert_eq!(site.live().len(), 6);
+    assert_eq!(sealed_copies(&site).len(), 6);
+    change(&site, |options| options.faults = Faults::default());
+    patient(&site, &["cleanup", "wave-run"]).exits(0);
+    assert!(site.live().is_empty());
+}

@@ -232,3 +232,20 @@ fn cleanup_deletes_the_handoff_files_that_the_run_wrote_and_no_others() {
     left.sort();
     assert_eq!(left, [folder.join("passes.age"), folder.join("theirs.age")]);
 }
+
+// Case: a wave is run again on purpose, and the first run is cleaned up; the passes are alike and
+// made within a minute.
+#[test]
+fn a_cleanup_takes_no_other_run_s_passes_for_its_own() {
+    for look in ["auto", "never"] {
+        let site = Site::open(3);
+        site.told(&run_into(&site, "first", &["--final-look", look])).exits(0);
+        site.told(&run_into(&site, "second", &["--existing", "replace"])).exits(0);
+        let live = site.live();
+        let cleanup = site.start(&["cleanup", "first"]);
+        let told = site.end_as_time_passes(cleanup).exits(0).says("3 were gone before");
+        told.says("has a pass that this run did not issue");
+        assert_eq!(site.live(), live, "final look {look}");
+        site.told(&["cleanup", "second"]).exits(0).says("removed 3 passes");
+    }
+}

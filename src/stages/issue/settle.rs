@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::super::check::SharedIssuers;
 use super::{Desk, Halt};
 use crate::clock::{earlier, later};
 use crate::graph::verdict::Refusal;
@@ -108,6 +109,7 @@ pub fn sight(
     let is_of = |(first, last, attempt): &(Timestamp, Timestamp, &IntentRecord)| {
         pass.created_date_time.is_some_and(|at| *first <= at && at <= *last)
             && answers(pass, attempt)
+            && (attempt.may_live || !remains.seen)
     };
     if windows.iter().any(is_of) {
         return if pass.is_used() { Sighting::Used(id) } else { Sighting::Orphan(id) };
@@ -124,6 +126,19 @@ pub fn sight(
         Sighting::Newer(id)
     } else {
         Sighting::Foreign(id)
+    }
+}
+
+/// What another run of this machine knows by its id is that run's, whatever its shape.
+#[must_use]
+pub fn of_this_run(sighting: Sighting, issuers: &SharedIssuers) -> Sighting {
+    match sighting {
+        Sighting::Orphan(id) | Sighting::Used(id)
+            if !issuers(std::slice::from_ref(&id)).is_empty() =>
+        {
+            Sighting::Foreign(id)
+        }
+        other => other,
     }
 }
 
@@ -229,6 +244,7 @@ impl Desk {
             Err(refusal) => return self.unread(&row, &refusal).await,
         };
         let sighting = sight(found.as_ref(), &remains, self.settle_after, self.graph.now());
+        let sighting = of_this_run(sighting, &self.issuers);
         match (&row.state, sighting) {
             (_, Sighting::Stale(_)) => Ok(behind(STALE)),
             (
@@ -354,7 +370,7 @@ impl Desk {
     /// A held or lost row's own pass is there after all; whether it works is another matter.
     async fn own_again(&self, row: &RowRecord, found: Option<&FoundPass>) -> Result<Settled, Halt> {
         if let (State::Lost { .. }, Some(true)) = (&row.state, found.map(FoundPass::is_disabled)) {
-            let why = row.reason.clone().unwrap_or_default();
+            let why = "the tenant's policy does not let its pass work".to_owned();
             return Ok(Settled::Held { why });
         }
         self.ledger.record(row.line, Event::Verified).await?;
@@ -449,6 +465,7 @@ mod tests {
             gone: Vec::new(),
             attempts: vec![attempt()],
             absent_since: None,
+            seen: false,
             deleted: false,
         }
     }
