@@ -185,6 +185,9 @@ pub const MAX_SETTINGS_BYTES: u64 = 1024 * 1024;
 pub const LEDGER_CACHE_KIB: u32 = 2 * 1024;
 /// How long one connection to a ledger waits for another one's lock.
 pub const LEDGER_BUSY: Duration = Duration::from_secs(5);
+/// How long it is remembered that a run let go of somebody: longer than the check of a wave takes
+/// whose looks may lie before that.
+pub const CLAIM_REMEMBERED: Duration = Duration::from_hours(24);
 /// How long one process waits for another that claims people: a claim of a page of rows takes
 /// milliseconds, and looks into the ledgers of the runs that have some of them.
 pub const CLAIMS_BUSY: Duration = Duration::from_secs(30);

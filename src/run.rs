@@ -136,14 +136,18 @@ impl Summary {
             skipped: of(Standing::Skipped),
             issued: Standing::LIVE.iter().map(|live| of(*live)).sum::<u64>()
                 + of(Standing::Lost)
-                + of(Standing::Removed),
-            sealed: of(Standing::Sealed),
+                + of(Standing::Removed)
+                - counts.unproven,
+            sealed: of(Standing::Sealed) - counts.unproven,
             delivered: of(Standing::Delivered),
             notices: Notices::of(ledger, &counts),
             mailing: of(Standing::Mailing),
             removed: of(Standing::Removed),
             failed: of(Standing::Failed),
-            unsettled: of(Standing::Unsettled) + of(Standing::Intent) + of(Standing::Mailing),
+            unsettled: of(Standing::Unsettled)
+                + of(Standing::Intent)
+                + of(Standing::Mailing)
+                + counts.unproven,
             held: of(Standing::Held),
             lost: of(Standing::Lost),
             foreign,

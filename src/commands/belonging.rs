@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use super::{Failure, World};
 use crate::ids::{Line, RunId, UserId};
 use crate::ledger::{Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
@@ -30,6 +32,8 @@ pub(super) struct Claimant<'a> {
     folder: &'a RunFolder,
     graph: &'a str,
     registry: &'a Registry,
+    /// When the check began.
+    began: Timestamp,
 }
 
 impl<'a> Claimant<'a> {
@@ -39,8 +43,9 @@ impl<'a> Claimant<'a> {
         folder: &'a RunFolder,
         graph: &'a str,
         registry: &'a Registry,
+        began: Timestamp,
     ) -> Self {
-        Self { home, claims: None, run, folder, graph, registry }
+        Self { home, claims: None, run, folder, graph, registry, began }
     }
 
     /// Claims these people; returns those whom another open run has, with its name.
@@ -52,14 +57,14 @@ impl<'a> Claimant<'a> {
             Some(claims) => claims,
             None => self.claims.insert(Claims::open(&self.home)?),
         };
-        let taken = claims.claim(self.run, self.folder, self.graph, users)?;
+        let taken = claims.claim(self.run, self.folder, self.graph, users, self.began)?;
         Ok(named(taken, self.registry))
     }
 
     /// Nothing will be issued.
     pub(super) fn give_up(&mut self) -> Result<(), ClaimsError> {
         let Some(claims) = &mut self.claims else { return Ok(()) };
-        claims.release(self.run, self.folder, self.graph, &[])
+        claims.release(self.run, self.folder, self.graph, &[], self.began)
     }
 }
 
@@ -128,7 +133,8 @@ impl World {
         let about = ledger.about();
         let mut claims = Claims::open(&self.home()?)?;
         let users = open_people(ledger).await?;
-        let taken = claims.claim(about.id, ledger.folder(), &about.graph_url, &users)?;
+        let now = self.clock.now();
+        let taken = claims.claim(about.id, ledger.folder(), &about.graph_url, &users, now)?;
         let people = taken.len();
         match named(taken, &self.registry()?).into_values().min() {
             Some(run) => Err(IntakeError::Claimed { people, run }.into()),
@@ -151,7 +157,8 @@ impl World {
             Some(_) => Vec::new(),
             None => open_people(ledger).await?,
         };
-        claims.release(about.id, ledger.folder(), &about.graph_url, &open)?;
+        let now = self.clock.now();
+        claims.release(about.id, ledger.folder(), &about.graph_url, &open, now)?;
         Ok(claims.note(about.id, ledger.folder(), ledger.latest_event().await?)?)
     }
 }

@@ -298,9 +298,10 @@ pub(super) async fn check(
     let registry = world.registry()?;
     let issuers = |methods: &[_]| registry.issuers_by_name(methods);
     let mut claims = Claims::find(&world.home()?)?;
+    let began = world.clock.now();
     let mut claimed = |users: &[UserId]| match &mut claims {
         Some(claims) => {
-            let taken = claims.claimed(None, base.as_str(), users)?;
+            let taken = claims.claimed(None, base.as_str(), users, began)?;
             Ok(belonging::named(taken, &registry))
         }
         None => Ok(HashMap::new()),
@@ -372,7 +373,8 @@ pub(super) async fn run(
         options: wanted.options.clone(),
     };
     let issuers = |methods: &[_]| registry.issuers_by_name(methods);
-    let mut claimant = Claimant::new(world.home()?, id, &folder, base.as_str(), &registry);
+    let mut claimant =
+        Claimant::new(world.home()?, id, &folder, base.as_str(), &registry, world.clock.now());
     let mut claim = |users: &[UserId]| claimant.claim(users);
     let others = Others { issuers: &issuers, claim: &mut claim };
     let begun = begin(&mut wanted, settings, &folder, &about, &session, world, others).await;

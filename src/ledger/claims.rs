@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::connection;
@@ -24,6 +26,7 @@ const SCHEMA: &str = "
         user_id TEXT NOT NULL,
         run     TEXT NOT NULL,
         path    TEXT NOT NULL,  -- the run's folder
+        ended   INTEGER,        -- when the run let go of the person, in milliseconds since 1970
         PRIMARY KEY (graph, user_id)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS claims_by_run ON claims (run);
@@ -115,7 +118,8 @@ impl Claims {
         }
     }
 
-    /// Which of `users` another open run has claimed: its folder by user.
+    /// Which of `users` another open run has claimed, or let go after `since`, when the caller
+    /// began to look at them: its folder by user.
     ///
     /// # Errors
     /// [`ClaimsError`]
@@ -124,8 +128,9 @@ impl Claims {
         run: Option<RunId>,
         graph: &str,
         users: &[UserId],
+        since: Timestamp,
     ) -> Result<HashMap<UserId, PathBuf>, ClaimsError> {
-        self.transact(|db| others(db, run, graph, users))
+        self.transact(|db| others(db, run, graph, users, since))
     }
 
     /// Claims those of `users` that no other open run has; returns the others as
@@ -139,10 +144,11 @@ impl Claims {
         folder: &RunFolder,
         graph: &str,
         users: &[UserId],
+        since: Timestamp,
     ) -> Result<HashMap<UserId, PathBuf>, ClaimsError> {
         let path = folder.path().to_string_lossy().into_owned();
         self.transact(|db| {
-            let taken = others(db, Some(run), graph, users)?;
+            let taken = others(db, Some(run), graph, users, since)?;
             let mut claim = db.prepare_cached(
                 "INSERT OR REPLACE INTO claims (graph, user_id, run, path) VALUES (?1, ?2, ?3, ?4)",
             )?;
@@ -163,12 +169,20 @@ impl Claims {
         folder: &RunFolder,
         graph: &str,
         kept: &[UserId],
+        now: Timestamp,
     ) -> Result<(), ClaimsError> {
         let path = folder.path().to_string_lossy().into_owned();
         self.transact(|db| {
-            db.execute("DELETE FROM claims WHERE run = ?1", [run.to_string()])?;
+            // Kept for whoever began a check before: what it saw of these people is out of date.
+            db.execute(
+                "UPDATE claims SET ended = coalesce(ended, ?2) WHERE run = ?1",
+                params![run.to_string(), now.as_millisecond()],
+            )?;
+            let old = now.as_millisecond() - millis(limits::CLAIM_REMEMBERED);
+            db.execute("DELETE FROM claims WHERE ended < ?1", [old])?;
             let mut keep = db.prepare_cached(
-                "INSERT OR IGNORE INTO claims (graph, user_id, run, path) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO claims (graph, user_id, run, path) VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET ended = NULL WHERE run = excluded.run",
             )?;
             for user in kept {
                 keep.execute(params![graph, user.to_string(), run.to_string(), path])?;
@@ -236,20 +250,28 @@ fn others(
     run: Option<RunId>,
     graph: &str,
     users: &[UserId],
+    since: Timestamp,
 ) -> Result<HashMap<UserId, PathBuf>, rusqlite::Error> {
     let own = run.map(|run| run.to_string());
     let mut find =
-        db.prepare_cached("SELECT run, path FROM claims WHERE graph = ?1 AND user_id = ?2")?;
+        db.prepare_cached("SELECT run, path, ended FROM claims WHERE graph = ?1 AND user_id = ?2")?;
     let (mut taken, mut open) = (HashMap::new(), HashMap::<(String, PathBuf), bool>::new());
     for user in users {
         let claim = find
             .query_row(params![graph, user.to_string()], |row| {
-                Ok((row.get::<_, String>(0)?, PathBuf::from(row.get::<_, String>(1)?)))
+                let path = PathBuf::from(row.get::<_, String>(1)?);
+                Ok((row.get::<_, String>(0)?, path, row.get::<_, Option<i64>>(2)?))
             })
             .optional()?;
-        let Some((run, path)) = claim.filter(|(run, _)| own.as_ref() != Some(run)) else {
+        let Some((run, path, ended)) = claim.filter(|(run, ..)| own.as_ref() != Some(run)) else {
             continue;
         };
+        if let Some(ended) = ended {
+            if ended >= since.as_millisecond() {
+                taken.insert(*user, path);
+            }
+            continue;
+        }
         let key = (run, path);
         let is_open = match open.get(&key) {
             Some(known) => *known,
@@ -261,6 +283,10 @@ fn others(
         open.insert(key, is_open);
     }
     Ok(taken)
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Whether a run may still issue: its folder is there, and it was not closed. One that cannot be
@@ -284,9 +310,18 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::clock::later;
     use crate::ledger::tests::{about, draft_with_rows};
 
     const GRAPH: &str = "https://graph.microsoft.com";
+
+    fn early() -> Timestamp {
+        crate::ledger::tests::time("2026-03-01T08:00:00Z")
+    }
+
+    fn late() -> Timestamp {
+        crate::ledger::tests::time("2026-03-01T08:01:00Z")
+    }
 
     fn user(number: u128) -> UserId {
         UserId::new(Uuid::from_u128(number))
@@ -306,14 +341,26 @@ mod tests {
         let (one, first) = run(home.path(), "one", 1).await;
         let (other, second) = run(home.path(), "other", 2).await;
         let mut claims = Claims::open(home.path()).expect("opened");
-        assert!(claims.claim(one, &first, GRAPH, &[user(7), user(8)]).expect("asked").is_empty());
-        let taken = claims.claim(other, &second, GRAPH, &[user(8), user(9)]).expect("asked");
+        assert!(
+            claims
+                .claim(one, &first, GRAPH, &[user(7), user(8)], early())
+                .expect("asked")
+                .is_empty()
+        );
+        let taken =
+            claims.claim(other, &second, GRAPH, &[user(8), user(9)], early()).expect("asked");
         assert_eq!(taken, HashMap::from([(user(8), first.path().to_owned())]));
-        let elsewhere = claims.claimed(None, "https://graph.microsoft.us", &[user(8)]);
+        let elsewhere = claims.claimed(None, "https://graph.microsoft.us", &[user(8)], early());
         assert!(elsewhere.expect("asked").is_empty(), "another tenant's");
-        claims.release(one, &first, GRAPH, &[user(7)]).expect("released");
-        assert!(claims.claim(other, &second, GRAPH, &[user(8)]).expect("asked").is_empty());
-        assert_eq!(claims.claimed(None, GRAPH, &[user(7), user(9)]).expect("asked").len(), 2);
+        claims.release(one, &first, GRAPH, &[user(7)], late()).expect("released");
+        let overlap = claims.claim(other, &second, GRAPH, &[user(8)], early()).expect("asked");
+        assert_eq!(overlap.len(), 1, "looked at before the other run let go");
+        let after = later(late(), Duration::from_millis(1));
+        assert!(claims.claim(other, &second, GRAPH, &[user(8)], after).expect("asked").is_empty());
+        assert_eq!(
+            claims.claimed(None, GRAPH, &[user(7), user(9)], early()).expect("asked").len(),
+            2
+        );
     }
 
     #[tokio::test]
@@ -322,14 +369,16 @@ mod tests {
         let (closed, first) = run(home.path(), "closed", 1).await;
         let (gone, second) = run(home.path(), "gone", 2).await;
         let mut claims = Claims::open(home.path()).expect("opened");
-        claims.claim(closed, &first, GRAPH, &[user(7)]).expect("claimed");
-        claims.claim(gone, &second, GRAPH, &[user(8)]).expect("claimed");
+        claims.claim(closed, &first, GRAPH, &[user(7)], early()).expect("claimed");
+        claims.claim(gone, &second, GRAPH, &[user(8)], early()).expect("claimed");
         let clock = crate::clock::Clock::system();
         let ledger = crate::ledger::Ledger::open(&first, crate::ledger::Access::Write, clock).await;
         let ledger = ledger.expect("opened");
         ledger.close().await.expect("closed");
         ledger.shut().await;
         std::fs::remove_dir_all(second.path()).expect("removed");
-        assert!(claims.claimed(None, GRAPH, &[user(7), user(8)]).expect("asked").is_empty());
+        assert!(
+            claims.claimed(None, GRAPH, &[user(7), user(8)], early()).expect("asked").is_empty()
+        );
     }
 }

@@ -439,6 +439,8 @@ pub enum Outcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     pub(super) by_standing: [u64; Standing::ALL.len()],
+    /// Sealed rows of whose pass nobody knows whether it is the one on the user.
+    pub unproven: u64,
     /// Notices that a courier took, of passes that are not removed.
     pub notices_sent: u64,
     /// Notices that no courier is known to have taken, although the pass was mailed.

@@ -812,6 +812,12 @@ pub(super) fn counts(db: &Connection) -> Result<Counts, rusqlite::Error> {
     let mut by_notice = db.prepare_cached(
         "SELECT notice, count(*) FROM rows WHERE notice IS NOT NULL GROUP BY notice",
     )?;
+    counts.unproven = db
+        .prepare_cached(
+            "SELECT count(*) FROM rows
+             WHERE state = 'sealed' AND NOT json_extract(state_json, '$.proven')",
+        )?
+        .query_row([], |row| unsigned(row, 0))?;
     let mut found = by_notice.query([])?;
     while let Some(row) = found.next()? {
         match row.get_ref(0)?.as_str()? {
@@ -962,7 +968,8 @@ pub(super) fn remaining(db: &Connection) -> Result<u64, rusqlite::Error> {
 
 /// The rows of a second look that is due: sealed and proven at `?3` or earlier, in Graph's time.
 const TO_LOOK_AT: &str = "looked_at IS NULL AND sealed_at IS NOT NULL AND sealed_at <= ?3
-    AND (state IN ('mailing', 'delivered')
+    AND (state = 'delivered'
+         OR (state = 'mailing' AND json_extract(state_json, '$.mail.lost'))
          OR (state = 'sealed' AND json_extract(state_json, '$.proven')))";
 
 /// At most `limit` rows behind `after`, by line, whose second look is due.

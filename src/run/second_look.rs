@@ -11,8 +11,8 @@ use super::Session;
 use crate::clock::{earlier, later};
 use crate::graph::FoundPass;
 use crate::graph::verdict::Refusal;
-use crate::ids::{Line, MethodId, UserId};
-use crate::ledger::{Event, Remains, RowRecord};
+use crate::ids::{Line, MethodId};
+use crate::ledger::{Event, LedgerError, Remains, RowRecord};
 use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
@@ -70,8 +70,27 @@ struct Round {
     last: Option<Line>,
     rows: u64,
     /// Rows whose pass is not listed, and may be all the same.
-    unseen: Vec<(Line, UserId)>,
+    unseen: Vec<(Line, Unseen)>,
     lost: Vec<Line>,
+}
+
+/// Why a pass was not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unseen {
+    NotListed,
+    UserUnknown,
+}
+
+impl Unseen {
+    /// What is said once nobody looks any longer.
+    const fn why(self) -> &'static str {
+        match self {
+            Self::NotListed => "its pass is not on the user any more: somebody has deleted it",
+            Self::UserUnknown => {
+                "Graph does not find the user any more, so that nothing can be said of the pass"
+            }
+        }
+    }
 }
 
 impl<'a> SecondLook<'a> {
@@ -162,8 +181,8 @@ impl<'a> SecondLook<'a> {
             let is_over = |line: &Line| {
                 first_missed.get(line).is_some_and(|since| later(*since, patience) <= now)
             };
-            for (line, _) in unseen.iter().filter(|(line, _)| is_over(line)) {
-                self.lose_unlisted(*line).await?;
+            for (line, unseen) in unseen.iter().filter(|(line, _)| is_over(line)) {
+                self.lose_unseen(*line, *unseen).await?;
                 lose(*line);
             }
             let since = || unseen.iter().filter_map(|(line, _)| first_missed.get(line));
@@ -203,7 +222,7 @@ impl<'a> SecondLook<'a> {
     async fn whole_round(
         &mut self,
         lose: &mut impl FnMut(Line),
-    ) -> Result<Vec<(Line, UserId)>, Halt> {
+    ) -> Result<Vec<(Line, Unseen)>, Halt> {
         let mut unseen = Vec::new();
         let mut after = None;
         while self.forbidden.is_none() {
@@ -227,7 +246,7 @@ impl<'a> SecondLook<'a> {
         let passes = self.desk.graph.passes(&users).await?;
         let now = self.desk.graph.now();
         let mut fine = Vec::with_capacity(rows.len());
-        for ((row, user), pass) in rows.iter().zip(users).zip(passes) {
+        for (row, pass) in rows.iter().zip(passes) {
             match pass {
                 Ok(Some(pass)) if row.state.method() == Some(&pass.id) && !pass.is_disabled() => {
                     fine.push(row.line);
@@ -236,11 +255,13 @@ impl<'a> SecondLook<'a> {
                     if self.displaced(row, found.as_ref(), now).await? {
                         round.lost.push(row.line);
                     } else {
-                        round.unseen.push((row.line, user));
+                        round.unseen.push((row.line, Unseen::NotListed));
                     }
                 }
                 // Also a user whom a replica does not know.
-                Err(refusal) if refusal.status == 404 => round.unseen.push((row.line, user)),
+                Err(refusal) if refusal.status == 404 => {
+                    round.unseen.push((row.line, Unseen::UserUnknown));
+                }
                 Err(refusal) => self.forbid(&refusal),
             }
         }
@@ -298,10 +319,9 @@ impl<'a> SecondLook<'a> {
         format!("its pass was replaced{when} {who} (method {method})")
     }
 
-    async fn lose_unlisted(&self, line: Line) -> Result<(), Halt> {
-        let Some(row) = self.desk.ledger.row(line).await? else { return Ok(()) };
-        let why = "its pass is not on the user any more: somebody has deleted it".to_owned();
-        self.lose(&row, why, None).await
+    async fn lose_unseen(&self, line: Line, unseen: Unseen) -> Result<(), Halt> {
+        let row = self.desk.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        self.lose(&row, unseen.why().to_owned(), None).await
     }
 
     async fn lose(

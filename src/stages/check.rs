@@ -215,7 +215,7 @@ pub enum Problem {
     },
     /// Another run of this machine may issue a pass to the same person.
     #[error(
-        "is claimed by run {run}, which is still open; finish that run with resume, or close it with cleanup"
+        "is claimed by run {run}, which is still open, or was while this check looked; finish that run with resume, or close it with cleanup, then check again"
     )]
     Claimed {
         /// That run.
