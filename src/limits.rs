@@ -119,6 +119,10 @@ pub const LONGEST_RETRY_AFTER: Duration = Duration::from_hours(30 * 24);
 pub const LOOKS: u32 = 4;
 /// First wait between two such looks; it doubles.
 pub const BETWEEN_LOOKS: Duration = Duration::from_secs(2);
+/// How far the creation of a pass, as a list tells it, may lie from the seconds in which its POST
+/// was answered, to be taken for that POST's under another id. Wider, and somebody else's pass that
+/// looks alike would be deleted.
+pub const ANSWERED_SLACK: Duration = Duration::from_secs(2);
 /// How far apart two looks lie at least that are to prove by what they do not show, however short
 /// the settling time: seconds are usual for a replica that is behind.
 pub const LEAST_PATIENCE: Duration = Duration::from_mins(1);

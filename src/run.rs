@@ -27,8 +27,7 @@ use crate::ids::{Line, UserId};
 use crate::ledger::{Counts, Errand, Ledger, LedgerError, MailRecord, RowRecord, Standing, State};
 use crate::limits;
 use crate::progress::Watcher;
-use crate::stages::Drain;
-use crate::stages::check::SharedIssuers;
+use crate::stages::{Drain, SharedIssuers};
 use crate::vault::Prompts;
 
 /// What every command that talks to Graph needs.

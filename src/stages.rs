@@ -9,9 +9,16 @@ pub mod seal;
 // Cleanup comes last, whenever that is.
 pub mod cleanup;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+
+use crate::ids::MethodId;
+
+/// Which runs of this machine issued these passes, by their names: for whoever looks at passes
+/// after the check.
+pub type SharedIssuers = Arc<dyn Fn(&[MethodId]) -> HashMap<MethodId, String> + Send + Sync>;
 
 /// The wish to stop: no new work, finish what is in flight. Where nothing is at stake yet,
 /// give up. Cheap to clone.

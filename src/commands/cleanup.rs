@@ -102,6 +102,10 @@ async fn of_wave(
     for fault in &holdings.bad {
         world.report.warn(fault);
     }
+    for missed in holdings.unknown.iter().chain(&holdings.unseen) {
+        let (line, upn, why) = (missed.line, shown(&missed.upn), shown(&missed.why));
+        world.report.warn(format_args!("line {line}, {upn}: {why}"));
+    }
     let held = holdings.passes() as u64;
     let question = format!(
         "remove {} of the {} in {}, whoever issued them",

@@ -301,7 +301,7 @@ pub(super) async fn check(
     let began = world.clock.now();
     let mut claimed = |users: &[UserId]| match &mut claims {
         Some(claims) => {
-            let taken = claims.claimed(None, base.as_str(), users, began)?;
+            let taken = claims.claimed(base.as_str(), users, began)?;
             Ok(belonging::named(taken, &registry))
         }
         None => Ok(HashMap::new()),

@@ -125,12 +125,11 @@ impl Claims {
     /// [`ClaimsError`]
     pub fn claimed(
         &mut self,
-        run: Option<RunId>,
         graph: &str,
         users: &[UserId],
         since: Timestamp,
     ) -> Result<HashMap<UserId, PathBuf>, ClaimsError> {
-        self.transact(|db| others(db, run, graph, users, since))
+        self.transact(|db| others(db, None, graph, users, since))
     }
 
     /// Claims those of `users` that no other open run has; returns the others as
@@ -148,7 +147,8 @@ impl Claims {
     ) -> Result<HashMap<UserId, PathBuf>, ClaimsError> {
         let path = folder.path().to_string_lossy().into_owned();
         self.transact(|db| {
-            let taken = others(db, Some(run), graph, users, since)?;
+            let own = Some((run, path.as_str()));
+            let taken = others(db, own, graph, users, since)?;
             let mut claim = db.prepare_cached(
                 "INSERT OR REPLACE INTO claims (graph, user_id, run, path) VALUES (?1, ?2, ?3, ?4)",
             )?;
@@ -247,12 +247,16 @@ impl Claims {
 /// The claims of other runs that are still open.
 fn others(
     db: &Connection,
-    run: Option<RunId>,
+    own: Option<(RunId, &str)>,
     graph: &str,
     users: &[UserId],
     since: Timestamp,
 ) -> Result<HashMap<UserId, PathBuf>, rusqlite::Error> {
-    let own = run.map(|run| run.to_string());
+    let own = own.map(|(run, path)| (run.to_string(), PathBuf::from(path)));
+    // A folder holds one run: what another one left there never came to be.
+    let is_own = |run: &String, path: &PathBuf| {
+        own.as_ref().is_some_and(|(own, place)| own == run || place == path)
+    };
     let mut find =
         db.prepare_cached("SELECT run, path, ended FROM claims WHERE graph = ?1 AND user_id = ?2")?;
     let (mut taken, mut open) = (HashMap::new(), HashMap::<(String, PathBuf), bool>::new());
@@ -263,7 +267,7 @@ fn others(
                 Ok((row.get::<_, String>(0)?, path, row.get::<_, Option<i64>>(2)?))
             })
             .optional()?;
-        let Some((run, path, ended)) = claim.filter(|(run, ..)| own.as_ref() != Some(run)) else {
+        let Some((run, path, ended)) = claim.filter(|(run, path, _)| !is_own(run, path)) else {
             continue;
         };
         if let Some(ended) = ended {
@@ -350,17 +354,14 @@ mod tests {
         let taken =
             claims.claim(other, &second, GRAPH, &[user(8), user(9)], early()).expect("asked");
         assert_eq!(taken, HashMap::from([(user(8), first.path().to_owned())]));
-        let elsewhere = claims.claimed(None, "https://graph.microsoft.us", &[user(8)], early());
+        let elsewhere = claims.claimed("https://graph.microsoft.us", &[user(8)], early());
         assert!(elsewhere.expect("asked").is_empty(), "another tenant's");
         claims.release(one, &first, GRAPH, &[user(7)], late()).expect("released");
         let overlap = claims.claim(other, &second, GRAPH, &[user(8)], early()).expect("asked");
         assert_eq!(overlap.len(), 1, "looked at before the other run let go");
         let after = later(late(), Duration::from_millis(1));
         assert!(claims.claim(other, &second, GRAPH, &[user(8)], after).expect("asked").is_empty());
-        assert_eq!(
-            claims.claimed(None, GRAPH, &[user(7), user(9)], early()).expect("asked").len(),
-            2
-        );
+        assert_eq!(claims.claimed(GRAPH, &[user(7), user(9)], early()).expect("asked").len(), 2);
     }
 
     #[tokio::test]
@@ -377,8 +378,6 @@ mod tests {
         ledger.close().await.expect("closed");
         ledger.shut().await;
         std::fs::remove_dir_all(second.path()).expect("removed");
-        assert!(
-            claims.claimed(None, GRAPH, &[user(7), user(8)], early()).expect("asked").is_empty()
-        );
+        assert!(claims.claimed(GRAPH, &[user(7), user(8)], early()).expect("asked").is_empty());
     }
 }

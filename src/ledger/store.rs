@@ -399,21 +399,16 @@ fn keep_evidence(
             end_intent(db, *intent, event, Some(*graph_time))?;
             // Its pass is known by its id from here on.
             leaves_nothing(db, *intent)?;
-            let (method, lifetime_minutes) = (method.clone(), *lifetime_minutes);
-            let issued = Issued { method, start: *start, lifetime_minutes, one_time: *one_time };
+            let issued = Issued {
+                method: method.clone(),
+                start: *start,
+                lifetime_minutes: *lifetime_minutes,
+                one_time: *one_time,
+            };
             keep_issued(db, line, &issued, *graph_time)?;
         }
-        Event::OrphanFound { method, over } => {
-            know(db, line, method, *over)?;
-            db.prepare_cached("UPDATE rows SET absent_since = NULL WHERE line = ?1")?
-                .execute([key(line)])?;
-        }
-        Event::NotListed { graph_time } => {
-            db.prepare_cached(
-                "UPDATE rows SET absent_since = coalesce(absent_since, ?2) WHERE line = ?1",
-            )?
-            .execute(params![key(line), graph_time.to_string()])?;
-        }
+        Event::OrphanFound { method, over } => keep_found(db, line, method, *over)?,
+        Event::NotListed { graph_time } => keep_absence(db, line, *graph_time)?,
         // The one pass of the user is the sealed one: whatever came before it is replaced.
         Event::Verified => prove_gone(db, line, Proof::Replaced, before.method())?,
         Event::Removed { proof } => prove_gone(db, line, *proof, None)?,
@@ -439,6 +434,24 @@ fn keep_evidence(
         | Event::MailNotBegun { .. }
         | Event::RemovalIntended { .. } => {}
     }
+    Ok(())
+}
+
+fn keep_found(
+    db: &Connection,
+    line: Line,
+    method: &MethodId,
+    over: Timestamp,
+) -> Result<(), rusqlite::Error> {
+    know(db, line, method, over)?;
+    db.prepare_cached("UPDATE rows SET absent_since = NULL WHERE line = ?1")?
+        .execute([key(line)])?;
+    Ok(())
+}
+
+fn keep_absence(db: &Connection, line: Line, graph_time: Timestamp) -> Result<(), rusqlite::Error> {
+    db.prepare_cached("UPDATE rows SET absent_since = coalesce(absent_since, ?2) WHERE line = ?1")?
+        .execute(params![key(line), graph_time.to_string()])?;
     Ok(())
 }
 

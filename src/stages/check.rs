@@ -5,7 +5,6 @@
 //! about the wave is a [`Warning`]; the words of both are for people.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -31,9 +30,6 @@ const ROWS_WORTH_COUNTING: u64 = 40;
 const GROUP_PER_WAVE: u64 = 4;
 /// The documented rate of the slowest budget that may govern passes: 5 per 10 s.
 const SLOWEST_PER_SECOND: f64 = 0.5;
-
-/// [`Issuers`], shared by whoever looks at passes after the check.
-pub type SharedIssuers = Arc<dyn Fn(&[MethodId]) -> HashMap<MethodId, String> + Send + Sync>;
 
 /// A row that may get a pass: made by the check, or restored from its durable record.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 
-use super::check::SharedIssuers;
+use super::SharedIssuers;
 use super::issue::Halt;
 use super::issue::settle::{Sighting, of_this_run, over, over_from, patience, sight};
 use crate::clock::later;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use self::settle::{Sighting, of_this_run, sight};
-use super::Drain;
-use super::check::{Candidate, SharedIssuers};
+use super::check::Candidate;
+use super::{Drain, SharedIssuers};
 use crate::clock::Clock;
 use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::graph::transport::Broken;

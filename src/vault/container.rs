@@ -170,7 +170,7 @@ impl<R: Read> Handoff<R> {
         self.is_container
     }
 
-    /// Opens it and gives each row to `each`, as [`open`] does for one age file. A container is
+    /// Opens it and gives each row to `each`, as [`open()`] does for one age file. A container is
     /// whole if every entry is, and if it ends as a tar does.
     ///
     /// # Errors

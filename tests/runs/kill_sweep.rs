@@ -140,7 +140,13 @@ fn a_disk_that_fails_at_any_commit_of_a_run() {
             // the one whose answer was lost.
             let sealed = site.count("sealed");
             if !told.out.is_empty() {
-                assert_eq!(told.summary()["sealed"], sealed, "{context}: told what is not so");
+                // A sealed pass that nobody has looked at after a lost answer is told as unsettled.
+                let summary = told.summary();
+                let number = |name: &str| summary[name].as_u64().expect("a number");
+                let (proven, open) = (number("sealed"), number("unsettled"));
+                let sealed = sealed as u64;
+                let honest = proven <= sealed && sealed <= proven + open;
+                assert!(honest, "{context}: told what is not so: {summary}");
             }
             let lost = usize::from(site.seen(Call::Issue) >= 2);
             let live = site.live().len();

@@ -101,7 +101,7 @@ fn a_hint_names_the_run_that_is_meant_as_a_shell_takes_it() {
     for folder in ["elsewhere/o'ther $wave", "tapwave-home/runs/-x", "tapwave-home/runs/plain"] {
         let (site, told) = given_up_in(folder);
         // Another run is begun in the meantime, and is the latest then.
-        site.run(&["--existing", "replace", "--config", "/dev/null"]).exits(0);
+        site.run(&["--existing", "skip", "--config", "/dev/null"]).exits(0);
         site.cleanup(&[]).exits(0);
         let commands = [
             told.command("nothing is lost: ", " carries on"),
@@ -122,7 +122,10 @@ fn two_runs_of_one_name_are_told_apart() {
         let told = site.told(&[&run[..], &["--existing", "replace"]].concat()).exits(0);
         told.command("      ", "   removes them all when the wave is over")
     };
-    let cleanups = [into("two/wave"), into("one/wave")];
+    let two = into("two/wave");
+    // Long enough for the later pass to stand in the place of the earlier one.
+    site.pass(std::time::Duration::from_secs(10));
+    let cleanups = [two, into("one/wave")];
     let told = site.told(&["cleanup", "wave"]).exits(2).says("give the path");
     told.says(&site.resolved("one/wave")).says(&site.resolved("two/wave"));
     assert_eq!(site.live().len(), 1, "nobody chose for the operator");

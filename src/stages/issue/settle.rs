@@ -11,8 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::super::check::SharedIssuers;
-use super::{Desk, Halt};
+use super::{Desk, Halt, SharedIssuers};
 use crate::clock::{earlier, later};
 use crate::graph::verdict::Refusal;
 use crate::graph::{Deletion, FoundPass, GraphError};
@@ -144,9 +143,13 @@ pub fn of_this_run(sighting: Sighting, issuers: &SharedIssuers) -> Sighting {
 
 /// When the pass of an attempt may have been created.
 fn window(attempt: &IntentRecord, settle_after: Duration) -> (Timestamp, Timestamp, &IntentRecord) {
-    let first = earlier(attempt.graph_time, limits::CLOCK_SLACK);
-    let wait = if attempt.may_live { settle_after } else { Duration::ZERO };
-    (first, later(ended(attempt), wait + limits::CLOCK_SLACK), attempt)
+    let (slack, wait) = if attempt.may_live {
+        (limits::CLOCK_SLACK, settle_after)
+    } else {
+        (limits::ANSWERED_SLACK, Duration::ZERO)
+    };
+    let first = earlier(attempt.graph_time, slack);
+    (first, later(ended(attempt), wait + slack), attempt)
 }
 
 /// Graph's clock when the answer came or was given up, or must have been.
@@ -546,13 +549,16 @@ mod tests {
     }
 
     #[test]
-    fn an_answered_attempt_may_stand_there_under_another_id_for_a_minute() {
+    fn an_answered_attempt_may_stand_there_under_another_id() {
         let sealed = IntentRecord { may_live: false, outcome: Some("sealed".into()), ..attempt() };
         let answered = Remains { attempts: vec![sealed], ..remains() };
-        let orphan = among(&pass("2026-03-01T08:02:00Z"), &answered);
+        let orphan = among(&pass("2026-03-01T08:01:41Z"), &answered);
         assert_eq!(orphan, Sighting::Orphan(id()));
-        let helpdesk = among(&pass("2026-03-01T08:06:00Z"), &answered);
+        let helpdesk = among(&pass("2026-03-01T08:01:45Z"), &answered);
         assert_eq!(helpdesk, Sighting::Newer(id()), "nothing of ours executes after its answer");
+        let seen = Remains { seen: true, ..answered };
+        let other = among(&pass("2026-03-01T08:01:41Z"), &seen);
+        assert_eq!(other, Sighting::Foreign(id()), "the answered one was seen itself");
     }
 
     #[test]
