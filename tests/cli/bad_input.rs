@@ -417,7 +417,10 @@ fn a_fence_that_is_short() {
     short(&["run", "wave.csv", "-r", KEY]).says([warning]);
     short(&["resume", "latest"]).says([warning]);
     short(&["cleanup", "latest"]).says([warning]);
-    short(&["cleanup", "--csv", "wave.csv", "--yes"]).says([warning]);
+    let wave = ["cleanup", "--csv", "wave.csv", "--yes", "--fence", "1s"];
+    let url = bench.graph_url();
+    let graph = ["--graph-url", url.as_str(), "--auth", "token"];
+    bench.as_time_passes(&[&wave[..], &graph[..]].concat()).ends(0).says([warning]);
     short(&["policy", "show"]).hides(warning);
 }
 
@@ -433,7 +436,11 @@ fn a_question_without_a_terminal() {
     let said = bench.tapwave(&["cleanup", "--csv", "wave.csv"]).ends(2);
     said.says(["2 passes of the 3 people in wave.csv", "no terminal to ask on", "--yes"]);
     assert_eq!(bench.codes().len(), 2);
-    bench.tapwave(&["cleanup", "--csv", "wave.csv", "--yes"]).ends(0).says(["removed 2 passes"]);
+    let url = bench.graph_url();
+    let graph = ["--graph-url", url.as_str(), "--auth", "token"];
+    let wave = ["cleanup", "--csv", "wave.csv", "--yes"];
+    let agreed = bench.as_time_passes(&[&wave[..], &graph[..]].concat());
+    agreed.ends(0).says(["removed 2 passes"]);
     assert_eq!(bench.codes().len(), 0);
 }
 
