@@ -102,19 +102,6 @@ pub enum GraphError {
     Endless,
 }
 
-/// What came of a DELETE by id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Deletion {
-    /// Graph deleted it now.
-    Deleted,
-    /// Graph does not find that pass of this user. It may be behind.
-    Gone,
-    /// Graph does not find the user, which says nothing about the pass.
-    UserUnknown(Refusal),
-    /// A definite no.
-    Refused(Refusal),
-}
-
 /// Counts every HTTP call and refusal, and knows how Graph's clock differs from ours.
 #[derive(Debug, Default)]
 struct Tally {
@@ -456,13 +443,14 @@ impl Graph {
         let verdict = tokio::select! {
             verdict = attempt => verdict,
             () = self.clock.sleep(limits::ATTEMPT_TIMEOUT) => {
-                Some(Verdict::Unsettled { why: "no answer came in time".to_owned(), wait: None })
+                let effect = Effect::Unsettled { why: "no answer came in time".to_owned() };
+                Some(Verdict { effect, wait: None })
             }
         };
         let Some(verdict) = verdict else {
             return Obstacle::new(ObstacleKind::Throttled, HELD_BACK).into();
         };
-        self.effect(verdict, permit).and_then(|response| match wire::created_pass(&response.body) {
+        self.heard(verdict, permit).and_then(|response| match wire::created_pass(&response.body) {
             Some(created) if response.status == 201 => Effect::Done(Box::new(created)),
             _ => {
                 let status = response.status;
@@ -483,7 +471,7 @@ impl Graph {
         let target = format!("/users/{}/sendMail", utf8_percent_encode(mailbox, ESCAPED));
         let request = Self::request(Method::Post, target, Some(body.to_vec()));
         let verdict = self.exchange(&request).await;
-        self.effect(verdict, permit).and_then(|response| match response.status {
+        self.heard(verdict, permit).and_then(|response| match response.status {
             202 => {
                 let id = response.request_id.as_deref().map(shown::plain);
                 Effect::Done(id.map_or_else(|| "202".to_owned(), |id| format!("202 {id}")))
@@ -495,55 +483,40 @@ impl Graph {
         })
     }
 
-    /// What one POST came to, which its limiter hears too.
-    fn effect(&self, verdict: Verdict, permit: Permit) -> Effect<Response, Refusal> {
-        match verdict {
-            Verdict::Done(response) => {
-                permit.answered(1, None, response.load);
-                Effect::Done(response)
-            }
-            Verdict::Refused(refusal) => {
-                permit.answered(1, None, None);
-                Effect::Refused(refusal)
-            }
-            Verdict::RetryAfter { wait } => {
+    /// What one request came to, which its limiter hears too.
+    fn heard(&self, verdict: Verdict, permit: Permit) -> Effect<Response, Refusal> {
+        match &verdict.effect {
+            Effect::Done(response) => permit.answered(1, None, response.load),
+            Effect::Refused(_) => permit.answered(1, None, None),
+            Effect::NoEffect(obstacle) if obstacle.kind == ObstacleKind::Throttled => {
                 self.tally.throttled(1);
-                permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
-                Obstacle::new(ObstacleKind::Throttled, "throttled (HTTP 429)").into()
+                let throttled = Throttled { count: 1, retry_after: verdict.wait };
+                permit.answered(0, Some(throttled), None);
             }
-            Verdict::NotSent { why } => {
-                permit.broken();
-                Obstacle::new(ObstacleKind::Unreachable, why).into()
-            }
-            Verdict::SignIn { why } => {
-                permit.broken();
-                Obstacle::new(ObstacleKind::SignIn, why).into()
-            }
-            Verdict::Unsettled { why, .. } => {
-                permit.broken();
-                Effect::Unsettled { why }
-            }
+            Effect::NoEffect(_) | Effect::Unsettled { .. } => permit.broken(),
         }
+        verdict.effect
     }
 
     /// Deletes passes by id; repeats until each is answered. In the order given.
+    ///
+    /// A refusal of the kind [`RefusalKind::MethodGone`] says that Graph does not find that pass
+    /// of this user, and may be behind; one of the kind [`RefusalKind::UserGone`] that it does not
+    /// find the user, which says nothing about the pass.
     ///
     /// # Errors
     /// [`GraphError`]
     pub async fn delete_passes(
         &self,
         passes: &[(UserId, MethodId)],
-    ) -> Result<Vec<Deletion>, GraphError> {
+    ) -> Result<Vec<Result<(), Refusal>>, GraphError> {
         let requests = passes
             .iter()
             .map(|(user, method)| Inner::delete(format!("{}/{method}", PassesOf(*user))))
             .collect();
         let answers = self.batch(Budget::PassWrites, requests).await?;
-        let deletion = |(answer, (_, method)): (Answer, &(UserId, MethodId))| match answer {
-            Ok(_) => Deletion::Deleted,
-            Err(refusal) if names_the_pass(&refusal, method) => Deletion::Gone,
-            Err(refusal) if refusal.status == 404 => Deletion::UserUnknown(refusal),
-            Err(refusal) => Deletion::Refused(refusal),
+        let deletion = |(answer, (_, method)): (Answer, &(UserId, MethodId))| {
+            answer.map(drop).map_err(|refusal| about_the_pass(refusal, method))
         };
         Ok(answers.into_iter().zip(passes).map(deletion).collect())
     }
@@ -571,23 +544,19 @@ impl Graph {
         let mut patience = Patience::new();
         loop {
             let permit = self.leave(budget, 1).await?;
-            match self.exchange(request).await {
-                Verdict::Done(response) => {
-                    permit.answered(1, None, response.load);
-                    return Ok(response);
-                }
-                Verdict::Refused(refusal) => {
-                    permit.answered(1, None, None);
-                    return Err(GraphError::Refused { doing, refusal });
-                }
-                Verdict::RetryAfter { wait } => {
-                    self.tally.throttled(1);
-                    permit.answered(0, Some(Throttled { count: 1, retry_after: wait }), None);
+            let verdict = self.exchange(request).await;
+            let wait = verdict.wait;
+            match self.heard(verdict, permit) {
+                Effect::Done(response) => return Ok(response),
+                Effect::Refused(refusal) => return Err(GraphError::Refused { doing, refusal }),
+                Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
                     self.still_hopeful(budget)?;
                 }
-                other => {
-                    permit.broken();
-                    patience.spend(self, other).await?;
+                Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
+                    return Err(GraphError::SignIn { why });
+                }
+                Effect::NoEffect(Obstacle { why, .. }) | Effect::Unsettled { why } => {
+                    patience.spend(self, why, wait).await?;
                 }
             }
         }
@@ -626,11 +595,13 @@ impl Graph {
     /// 401 is known to be without effect.
     async fn exchange(&self, request: &Request) -> Verdict {
         let first = self.once(request).await;
-        match first {
-            Verdict::SignIn { .. } if self.transport.renew_token().await => {
+        match &first.effect {
+            Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, .. })
+                if self.transport.renew_token().await =>
+            {
                 self.once(request).await
             }
-            other => other,
+            _ => first,
         }
     }
 
@@ -687,18 +658,16 @@ impl Patience {
         Self { attempts: 0 }
     }
 
-    /// Waits before the next attempt.
+    /// Waits before the next attempt, as long as Graph has asked for or longer.
     ///
     /// # Errors
-    /// What ended it: a refused token at once, losses after [`limits::MAX_READ_ATTEMPTS`].
-    async fn spend(&mut self, graph: &Graph, verdict: Verdict) -> Result<(), GraphError> {
-        let (why, asked) = match verdict {
-            Verdict::SignIn { why } => return Err(GraphError::SignIn { why }),
-            Verdict::NotSent { why } => (why, None),
-            Verdict::Unsettled { why, wait } => (why, wait),
-            Verdict::Refused(refusal) => (refusal.to_string(), None),
-            Verdict::Done(_) | Verdict::RetryAfter { .. } => return Ok(()),
-        };
+    /// [`GraphError::Outage`] after [`limits::MAX_READ_ATTEMPTS`].
+    async fn spend(
+        &mut self,
+        graph: &Graph,
+        why: String,
+        asked: Option<Duration>,
+    ) -> Result<(), GraphError> {
         self.attempts += 1;
         if self.attempts >= limits::MAX_READ_ATTEMPTS {
             return Err(GraphError::Outage { why });
@@ -735,11 +704,15 @@ fn shown_path(target: &str) -> String {
     short.collect::<Vec<_>>().join("/")
 }
 
-/// Whether a refused DELETE means that the pass is gone, and not the user. The shape of that
-/// 404 is not documented; one that names the pass's id, or a method, is taken for it.
-fn names_the_pass(refusal: &Refusal, method: &MethodId) -> bool {
-    refusal.status == 404
-        && (refusal.kind != RefusalKind::UserGone || refusal.message.contains(method.as_str()))
+/// A refused DELETE, with whom its 404 speaks of: the pass or the user. The shape of that 404 is
+/// not documented; one that names the pass's id, or a method, is taken for the pass's.
+fn about_the_pass(mut refusal: Refusal, method: &MethodId) -> Refusal {
+    if refusal.status == 404 {
+        let names_the_pass =
+            refusal.kind != RefusalKind::UserGone || refusal.message.contains(method.as_str());
+        refusal.kind = if names_the_pass { RefusalKind::MethodGone } else { RefusalKind::UserGone };
+    }
+    refusal
 }
 
 fn outage(barred: Barred) -> GraphError {

@@ -25,10 +25,11 @@
 //! It cannot be spent twice,
 //!
 //! ```compile_fail,E0382
-//! # use tapwave::ledger::{Intent, Issued, Ledger, Outcome};
+//! # use tapwave::effect::Effect;
+//! # use tapwave::ledger::{Intent, Issued, Ledger};
 //! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued, now: jiff::Timestamp) {
 //! let _ = ledger.sealed(intent, issued, 0, Vec::new(), now).await;
-//! let _ = ledger.record_outcome(intent, Outcome::Refused { why: "late".into() }).await;
+//! let _ = ledger.record_outcome(intent, Effect::Unsettled { why: "late".into() }, now).await;
 //! # }
 //! ```
 //!
@@ -97,9 +98,9 @@ pub use self::fault::{Holder, LedgerError, WriteFault};
 pub use self::folder::{FolderError, RunFolder, check_place, sync_folder};
 pub(crate) use self::lock::host;
 pub use self::record::{
-    About, Counts, Existing, HandoffRecord, IntentRecord, Issued, MailOptions, MailRecord,
-    NewBadRow, NewRow, Options, Outcome, Person, PolicyRecord, RecipientRecord, Remains, RowRecord,
-    To, Unhanded, WaveAbout,
+    About, Counts, Denied, Existing, HandoffRecord, IntentRecord, Issued, MailOptions, MailRecord,
+    NewBadRow, NewRow, Options, Person, PolicyRecord, RecipientRecord, Remains, RowRecord, To,
+    Unhanded, Unheld, WaveAbout,
 };
 pub use self::registry::{Issuer, Listed, Registry, RegistryError, Summary, default_home};
 pub use self::state::{Errand, IllegalMove, OpenMail, Standing, State};
@@ -338,17 +339,19 @@ impl Ledger {
         .await
     }
 
-    /// Spends an intent that brought no pass we hold.
+    /// Spends an intent that brought no pass we hold. `given_up` is Graph's clock now.
     ///
     /// # Errors
     /// If it cannot be made durable.
     pub async fn record_outcome(
         &self,
         intent: Intent,
-        outcome: Outcome,
+        effect: Effect<Unheld, Denied>,
+        given_up: Timestamp,
     ) -> Result<State, LedgerError> {
         let at = self.0.clock.now();
-        self.write(move |db| store::conclude(db, intent.line, intent.id, outcome, at)).await
+        self.write(move |db| store::conclude(db, intent.line, intent.id, effect, given_up, at))
+            .await
     }
 
     /// Mints the right to send one mail. It is durable before this returns.

@@ -27,7 +27,7 @@ use crate::ids::{Line, UserId};
 use crate::ledger::{Counts, Errand, Ledger, LedgerError, MailRecord, RowRecord, Standing, State};
 use crate::limits;
 use crate::progress::Watcher;
-use crate::stages::{Drain, SharedIssuers};
+use crate::stages::{Drain, Issuers};
 use crate::vault::Prompts;
 
 /// What every command that talks to Graph needs.
@@ -46,7 +46,7 @@ pub struct Session {
     /// False if the token is known to lack the permission to read groups.
     pub may_read_groups: bool,
     /// Which runs of this machine issued a pass: what another run knows is not this one's.
-    pub issuers: SharedIssuers,
+    pub issuers: Issuers,
     /// The fence that rules this command; if `None`, the run's own.
     pub fence: Option<Duration>,
     /// When the command began.
@@ -360,7 +360,9 @@ pub enum Live {
 impl RowStatus {
     fn of(row: &RowRecord, labels: &[String], live: Option<Live>) -> Self {
         let issued = row.issued.as_ref();
-        let recipient = row.set.and_then(|set| labels.get(set as usize)).cloned();
+        // A row that no check let in has none; one that is broken says so where it is used.
+        let set = row.person().ok().map(|person| person.set as usize);
+        let recipient = set.and_then(|set| labels.get(set)).cloned();
         Self {
             row: row.line,
             user_principal_name: row.upn.clone(),
@@ -401,7 +403,7 @@ pub async fn status<E>(
             None => BTreeMap::new(),
         };
         for row in &rows {
-            let live = row.user.and_then(|user| found.get(&user)).map(|found| live(row, found));
+            let live = found.get(&row.line).map(|found| live(row, found));
             visit(RowStatus::of(row, &labels, live)).map_err(StatusError::Stopped)?;
         }
     }
@@ -424,14 +426,23 @@ pub enum StatusError<E> {
 
 type Found = Option<Option<FoundPass>>;
 
+/// What each row with a pass has now; nothing, if Graph will not tell or cannot be asked.
 async fn live_passes(
     graph: &Graph,
     rows: &[RowRecord],
-) -> Result<BTreeMap<UserId, Found>, GraphError> {
-    let users: Vec<UserId> =
-        rows.iter().filter(|row| row.issued.is_some()).filter_map(|row| row.user).collect();
+) -> Result<BTreeMap<Line, Found>, GraphError> {
+    let mut asked: Vec<(Line, UserId)> = Vec::new();
+    let mut found = BTreeMap::new();
+    for row in rows.iter().filter(|row| row.issued.is_some()) {
+        match row.person() {
+            Ok(person) => asked.push((row.line, person.user)),
+            Err(_) => drop(found.insert(row.line, None)),
+        }
+    }
+    let users: Vec<UserId> = asked.iter().map(|(_, user)| *user).collect();
     let passes = graph.passes(&users).await?;
-    Ok(users.into_iter().zip(passes.into_iter().map(Result::ok)).collect())
+    found.extend(asked.into_iter().map(|(line, _)| line).zip(passes.into_iter().map(Result::ok)));
+    Ok(found)
 }
 
 fn live(row: &RowRecord, found: &Found) -> Live {

@@ -18,7 +18,7 @@ use crate::ids::MethodId;
 
 /// Which runs of this machine issued these passes, by their names: for whoever looks at passes
 /// after the check.
-pub type SharedIssuers = Arc<dyn Fn(&[MethodId]) -> HashMap<MethodId, String> + Send + Sync>;
+pub type Issuers = Arc<dyn Fn(&[MethodId]) -> HashMap<MethodId, String> + Send + Sync>;
 
 /// The wish to stop: no new work, finish what is in flight. Where nothing is at stake yet,
 /// give up. Cheap to clone.

@@ -12,11 +12,12 @@ use tapwave::ledger::{Existing, Ledger, Standing};
 use tapwave::limits;
 use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, Throttle};
 use tapwave::run::issuing;
+use tapwave::run::second_look::FinalLook;
 use tapwave::stages::check::Candidate;
 use tapwave::stages::issue::Halt;
 use tokio::time::Instant;
 
-use conducted::{Conducted, LOOKING};
+use conducted::Conducted;
 
 const ROUND_TRIP: Duration = Duration::from_millis(100);
 
@@ -102,7 +103,7 @@ async fn skipping_is_decided_before_the_first_intent_and_never_again() {
     });
     let theirs = elsewhere(&conducted, failed.expect("one has none"));
     tokio::time::sleep(limits::CHECK_GOOD_FOR + Duration::from_secs(1)).await;
-    issuing::resume(&ledger, None, &conducted.session, LOOKING).await.expect("resumed");
+    issuing::resume(&ledger, None, &conducted.session, FinalLook::Auto).await.expect("resumed");
     assert_eq!(count(&ledger, Standing::Skipped).await, 1, "decided again");
     assert_eq!(posts(&conducted), 2, "and nothing is asked for in its place");
     let stays = conducted

@@ -15,10 +15,11 @@ use tapwave::progress::{News, Watcher};
 use tapwave::rehearsal::Tenant;
 use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, SecondPost, Throttle};
 use tapwave::run::issuing::{self, IssuingError};
+use tapwave::run::second_look::FinalLook;
 use tapwave::stages::issue::Halt;
 use tokio::time::Instant;
 
-use conducted::{Conducted, LOOKING, Stopped};
+use conducted::{Conducted, Stopped};
 
 const ROWS: u64 = 300;
 
@@ -52,8 +53,9 @@ async fn nothing_but_refusals_end_the_run_once_and_it_can_be_resumed() {
         assert_eq!(conducted.live(), 0);
 
         conducted.tenant.with(|tenant, _| tenant.options_mut().faults = Faults::default());
-        let issuance =
-            issuing::resume(&ledger, None, &conducted.session, LOOKING).await.expect("resumed");
+        let issuance = issuing::resume(&ledger, None, &conducted.session, FinalLook::Auto)
+            .await
+            .expect("resumed");
         assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
         let counts = ledger.counts().await.expect("counted");
         assert_eq!(counts.of(Standing::Sealed), ROWS);

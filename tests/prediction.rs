@@ -38,7 +38,7 @@ async fn a_wave_takes_as_long_as_was_foretold() {
             tenant.options_mut().throttles.pass_writes = Throttle::of(limit);
         });
         // What is foretold is issuing.
-        conducted.looking.when = FinalLook::Never;
+        conducted.look = FinalLook::Never;
         let ledger = conducted.check().await.expect("ready");
         let began = Instant::now();
         let issuance = conducted.issue(&ledger).await.expect("begun");

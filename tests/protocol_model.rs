@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tapwave::graph::FoundPass;
 use tapwave::graph::verdict::{Refusal, RefusalKind};
-use tapwave::graph::{Deletion, FoundPass};
 use tapwave::ids::{Line, MethodId, UserId};
 use tapwave::ledger::state::next;
 use tapwave::ledger::{Asked, Event, IntentId, IntentRecord, Proof, Remains, State};
@@ -473,13 +473,13 @@ impl World {
 
     /// What DELETE by each id comes to: 204 of the one that is there, or 404, also of that one
     /// while replicas are behind.
-    fn deletions(&self, remains: &Remains, rules: Rules) -> Vec<(Self, Vec<Deletion>)> {
+    fn deletions(&self, remains: &Remains, rules: Rules) -> Vec<(Self, Vec<Deleted>)> {
         let there = self.tenant.map(|live| method(live.maker));
         let hit = remains.alive.iter().position(|(known, _)| Some(known) == there.as_ref());
-        let missed = vec![Deletion::Gone; remains.alive.len()];
+        let missed = vec![Err(pass_gone()); remains.alive.len()];
         let Some(hit) = hit else { return vec![(self.clone(), missed)] };
         let mut deleted = missed.clone();
-        deleted[hit] = Deletion::Deleted;
+        deleted[hit] = Ok(());
         let mut outcomes = vec![(self.with(None), deleted)];
         outcomes.extend(self.is_behind(rules).then(|| (self.clone(), missed)));
         outcomes
@@ -497,7 +497,7 @@ impl World {
     fn judged(
         &self,
         remains: &Remains,
-        deletions: &[Deletion],
+        deletions: &[Deleted],
         look: &Result<Option<FoundPass>, Refusal>,
         rules: Rules,
     ) -> Self {
@@ -730,6 +730,9 @@ fn found(live: &Live) -> FoundPass {
     }
 }
 
+/// What a DELETE by id came to.
+type Deleted = Result<(), Refusal>;
+
 fn user_unknown() -> Refusal {
     Refusal {
         status: 404,
@@ -738,6 +741,10 @@ fn user_unknown() -> Refusal {
         kind: RefusalKind::UserGone,
         request_id: None,
     }
+}
+
+fn pass_gone() -> Refusal {
+    Refusal { kind: RefusalKind::MethodGone, ..user_unknown() }
 }
 
 fn finds(rules: Rules, sought: &str) {

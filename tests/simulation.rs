@@ -23,8 +23,8 @@ use tapwave::ledger::{Access, Draft, Faults, Ledger, LedgerError, RunFolder, Sta
 use tapwave::pace::{Pace, PaceOptions};
 use tapwave::progress::Deaf;
 use tapwave::rehearsal::{Entry, Event, InMemory};
-use tapwave::run::intake::{self, Others, RunAbout};
-use tapwave::run::second_look::{FinalLook, Looking};
+use tapwave::run::intake::{self, RunAbout};
+use tapwave::run::second_look::FinalLook;
 use tapwave::run::tidy::Tidied;
 use tapwave::run::{Session, issuing, tidy};
 use tapwave::stages::seal::RecipientBook;
@@ -267,11 +267,9 @@ impl Story {
         let ledger = self.reopen(&folder, faults).await;
         let reader = Ledger::open(&folder, Access::Read, self.clock.clone()).await;
         self.witness.watch(Some(reader.expect("readable")));
-        let nobody = |_: &[_]| HashMap::new();
-        let looking = Looking { when: FinalLook::Auto, issuers: &nobody };
         let issuance = match sets {
-            Some(sets) => issuing::run(&ledger, sets, None, session, looking).await,
-            None => issuing::resume(&ledger, None, session, looking).await,
+            Some(sets) => issuing::run(&ledger, sets, None, session, FinalLook::Auto).await,
+            None => issuing::resume(&ledger, None, session, FinalLook::Auto).await,
         };
         let went = match issuance {
             Ok(done) if done.halt.is_none() && !done.drained && done.handover.is_none() => {
@@ -290,11 +288,10 @@ impl Story {
         let mut draft = Draft::create(folder, self.clock.clone()).expect("a draft");
         let wave = self.home.path().join("wave.csv");
         let read = intake::read(&wave, None, &mut book, &mut draft, session).ok()?;
-        let nobody = |_: &[_]| HashMap::new();
         let mut unclaimed = |_: &[_]| Ok(HashMap::new());
-        let others = Others { issuers: &nobody, claim: &mut unclaimed };
         let options = &self.odds.options;
-        let checked = intake::check(read, options, &mut book, &mut draft, session, others, None);
+        let checked =
+            intake::check(read, options, &mut book, &mut draft, session, &mut unclaimed, None);
         let Ok(verdict) = checked.await else {
             draft.discard().expect("discarded");
             return None;

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::failure::{OfRun, WAVE};
 use super::wave::{Wanted, begin};
 use super::{Failure, World, typed};
-use crate::cli::{FinalLookArg, Profile, RehearseArgs};
+use crate::cli::{Profile, RehearseArgs};
 use crate::exit::Exit;
 use crate::graph::Graph;
 use crate::ids::RunId;
@@ -30,7 +30,8 @@ use crate::rehearsal::options::{Latency, Limit, Throttle, Throttles};
 use crate::rehearsal::{Gate, InMemory, Options, Tenant};
 use crate::report::{count, lasting};
 use crate::roster::{Defaults, Found, Roster};
-use crate::run::intake::{IntakeError, Others, RunAbout};
+use crate::run::intake::{IntakeError, RunAbout};
+use crate::run::second_look::FinalLook;
 use crate::run::{Session, Summary, issuing, tidy};
 use crate::settings::Settings;
 use crate::vault::{Handoff, Identities, NewIdentity, NoPrompts, Prompts, keygen};
@@ -108,18 +109,16 @@ pub(super) async fn rehearse(
     let (tenant, session) = stage.connect(args, settings, world);
     let folder = RunFolder::create(&stage.folder())?;
     let about = about(&folder, &wanted);
-    let nobody = |_: &[_]| HashMap::new();
     // A throw-away tenant shares its people with no other run.
     let mut unclaimed = |_: &[_]| Ok(HashMap::new());
-    let others = Others { issuers: &nobody, claim: &mut unclaimed };
-    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, others).await?;
+    let begun =
+        begin(&mut wanted, settings, &folder, &about, &session, world, &mut unclaimed).await?;
     let Some(ledger) = begun else {
         return Ok(Exit::Problems);
     };
     let sets = wanted.book.into_sets();
     let run = world.typed(&folder);
-    let looking = super::wave::looking(FinalLookArg::Auto, &nobody);
-    let issuance = issuing::run(&ledger, sets, None, &session, looking).await;
+    let issuance = issuing::run(&ledger, sets, None, &session, FinalLook::Auto).await;
     let issuance = issuance.map_err(|error| over(error.of(&run)))?;
     if let Some(halt) = issuance.halt {
         return Err(over(halt.of(&run)));

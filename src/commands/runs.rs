@@ -67,10 +67,7 @@ pub(super) async fn resume(
         None => None,
     };
     world.claim_open(&ledger).await?;
-    let registry = world.registry()?;
-    let issuers = |methods: &[_]| registry.issuers_by_name(methods);
-    let looking = super::wave::looking(args.final_look, &issuers);
-    let issuance = issuing::resume(&ledger, post.as_ref(), &session, looking).await;
+    let issuance = issuing::resume(&ledger, post.as_ref(), &session, args.final_look.into()).await;
     if let Some(post) = &post {
         post.room.courier.close().await;
     }

@@ -23,12 +23,12 @@ use crate::ledger::{
 use crate::limits;
 use crate::report::{count, shown};
 use crate::run::delivering::{OpenMail, open_mail};
-use crate::run::intake::{self, IntakeError, Letters, Others, RunAbout, Verdict};
+use crate::run::intake::{self, Claim, IntakeError, Letters, RunAbout, Verdict};
 use crate::run::issuing::{self, Issuance};
-use crate::run::second_look::{FinalLook, Looked, Looking};
+use crate::run::second_look::{FinalLook, Looked};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
-use crate::stages::check::{Check, Issuers, Problem};
+use crate::stages::check::{Check, Problem};
 use crate::stages::deliver::Preview;
 use crate::stages::seal::RecipientBook;
 
@@ -124,7 +124,7 @@ impl<'a> Wanted<'a> {
         settings: &Settings,
         draft: &mut Draft,
         session: &Session,
-        others: Others<'_>,
+        claim: &mut Claim<'_>,
         environment: &super::Environment,
     ) -> Result<Verdict, Failure> {
         let zone = settings.zone(self.want)?;
@@ -135,7 +135,7 @@ impl<'a> Wanted<'a> {
             allow_late: self.allow_late,
         });
         let (options, book) = (&self.options, &mut self.book);
-        let checked = intake::check(wave, options, book, draft, session, others, letters.as_ref());
+        let checked = intake::check(wave, options, book, draft, session, claim, letters.as_ref());
         let mut verdict = checked.await?;
         if let Some(carrier) = &self.carrier {
             let courier = carrier.courier(session, settings, environment)?;
@@ -296,7 +296,6 @@ pub(super) async fn check(
     world.warn_of_fence(session.fence);
     let mut draft = Draft::scratch(world.clock.clone())?;
     let registry = world.registry()?;
-    let issuers = |methods: &[_]| registry.issuers_by_name(methods);
     let mut claims = Claims::find(&world.home()?)?;
     let began = world.clock.now();
     let mut claimed = |users: &[UserId]| match &mut claims {
@@ -306,9 +305,8 @@ pub(super) async fn check(
         }
         None => Ok(HashMap::new()),
     };
-    let others = Others { issuers: &issuers, claim: &mut claimed };
     let environment = &world.environment;
-    let taken = wanted.take_in(settings, &mut draft, &session, others, environment);
+    let taken = wanted.take_in(settings, &mut draft, &session, &mut claimed, environment);
     let verdict = taken.await?;
     if let Some(line) = args.preview {
         return preview(Line(line), &wanted, &draft, &verdict, world);
@@ -372,12 +370,10 @@ pub(super) async fn run(
         graph_url: base.as_str().to_owned(),
         options: wanted.options.clone(),
     };
-    let issuers = |methods: &[_]| registry.issuers_by_name(methods);
     let mut claimant =
         Claimant::new(world.home()?, id, &folder, base.as_str(), &registry, world.clock.now());
     let mut claim = |users: &[UserId]| claimant.claim(users);
-    let others = Others { issuers: &issuers, claim: &mut claim };
-    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, others).await;
+    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &mut claim).await;
     if !matches!(begun, Ok(Some(_))) {
         claimant.give_up()?;
         folder.abandon(made);
@@ -393,8 +389,8 @@ pub(super) async fn run(
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
         None => None,
     };
-    let looking = looking(args.final_look, &issuers);
-    let issuance = issuing::run(&ledger, sets, post.as_ref(), &session, looking).await;
+    let issuance =
+        issuing::run(&ledger, sets, post.as_ref(), &session, args.final_look.into()).await;
     if let Some(post) = &post {
         post.room.courier.close().await;
     }
@@ -411,11 +407,11 @@ pub(super) async fn begin(
     about: &RunAbout,
     session: &Session,
     world: &World,
-    others: Others<'_>,
+    claim: &mut Claim<'_>,
 ) -> Result<Option<Ledger>, Failure> {
     let mut draft = Draft::create(folder, world.clock.clone())?;
     let environment = &world.environment;
-    let taken = wanted.take_in(settings, &mut draft, session, others, environment).await;
+    let taken = wanted.take_in(settings, &mut draft, session, claim, environment).await;
     let verdict = match taken {
         Ok(verdict) => verdict,
         Err(failure) => {
@@ -532,14 +528,14 @@ fn tell_forgotten(lines: &[Line], ledger: &Ledger, world: &World) {
     ));
 }
 
-/// How the sealed passes are looked at once more.
-pub(super) fn looking(when: FinalLookArg, issuers: Issuers<'_>) -> Looking<'_> {
-    let when = match when {
-        FinalLookArg::Always => FinalLook::Always,
-        FinalLookArg::Auto => FinalLook::Auto,
-        FinalLookArg::Never => FinalLook::Never,
-    };
-    Looking { when, issuers }
+impl From<FinalLookArg> for FinalLook {
+    fn from(arg: FinalLookArg) -> Self {
+        match arg {
+            FinalLookArg::Always => Self::Always,
+            FinalLookArg::Auto => Self::Auto,
+            FinalLookArg::Never => Self::Never,
+        }
+    }
 }
 
 /// What to type after issuing.

@@ -16,6 +16,7 @@ use super::transport::{Method, Response};
 use super::verdict::{self, Refusal, Verdict};
 use super::wire::Inner;
 use super::{Graph, GraphError, Patience, outage, wire};
+use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::limits;
 use crate::pace::{Budget, Permit, Throttled};
 
@@ -115,28 +116,32 @@ impl Graph {
         let request =
             Self::request(Method::Post, "/$batch".to_owned(), Some(wire::batch_body(&named)));
         let count = u32::try_from(sent.len()).unwrap_or(u32::MAX);
-        match self.exchange(&request).await {
-            Verdict::Done(response) => {
+        let Verdict { effect, wait } = self.exchange(&request).await;
+        match effect {
+            Effect::Done(response) => {
                 let sorted = Sorted::from(&response, sent, &self.clock.now());
-                self.sorted(budget, permit, queue, sorted, response.load).await
+                return self.sorted(budget, permit, queue, sorted, response.load).await;
             }
-            Verdict::RetryAfter { wait } => {
+            Effect::Refused(refusal) => {
+                permit.answered(count, None, None);
+                return Err(GraphError::Refused { doing: "send a batch of requests", refusal });
+            }
+            Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
                 queue.put_back(sent);
                 self.tally.throttled(u64::from(count));
                 permit.answered(0, Some(Throttled { count, retry_after: wait }), None);
                 self.still_hopeful(budget)?;
-                Ok(Vec::new())
             }
-            Verdict::Refused(refusal) => {
-                permit.answered(count, None, None);
-                Err(GraphError::Refused { doing: "send a batch of requests", refusal })
-            }
-            other => {
+            Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
                 permit.broken();
-                self.repeat_later(queue, sent, other).await?;
-                Ok(Vec::new())
+                return Err(GraphError::SignIn { why });
+            }
+            Effect::NoEffect(Obstacle { why, .. }) | Effect::Unsettled { why } => {
+                permit.broken();
+                self.repeat_later(queue, sent, why, wait).await?;
             }
         }
+        Ok(Vec::new())
     }
 
     /// Tells the limiter what came back, and lets wait again what has no answer.
@@ -162,7 +167,7 @@ impl Graph {
         }
         self.still_hopeful(budget)?;
         if let Some(why) = sorted.why_lost {
-            self.repeat_later(queue, sorted.lost, Verdict::Unsettled { why, wait: None }).await?;
+            self.repeat_later(queue, sorted.lost, why, None).await?;
         }
         Ok(sorted.finals)
     }
@@ -173,11 +178,12 @@ impl Graph {
         &self,
         queue: &Queue,
         mut lost: Vec<Open>,
-        verdict: Verdict,
+        why: String,
+        wait: Option<Duration>,
     ) -> Result<(), GraphError> {
         let spent = lost.iter().map(|one| one.patience).max().unwrap_or(Patience::new());
         let mut patience = spent;
-        patience.spend(self, verdict).await?;
+        patience.spend(self, why, wait).await?;
         for one in &mut lost {
             one.patience = patience;
         }
@@ -256,18 +262,21 @@ impl Sorted {
             load: None,
             body: Zeroizing::new(body),
         };
-        match verdict::judge(Ok(inner), *now) {
-            Verdict::Done(inner) => self.finals.push((one.index, Ok(inner.body))),
-            Verdict::Refused(refusal) => self.finals.push((one.index, Err(refusal))),
-            Verdict::RetryAfter { wait } => {
+        let Verdict { effect, wait } = verdict::judge(Ok(inner), *now);
+        match effect {
+            Effect::Done(inner) => self.finals.push((one.index, Ok(inner.body))),
+            Effect::Refused(refusal) => self.finals.push((one.index, Err(refusal))),
+            Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
                 self.throttled.push(one);
                 self.wait = self.wait.max(wait);
             }
-            Verdict::SignIn { why } => {
+            Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
                 self.lost.push(one);
                 self.sign_in = Some(why);
             }
-            Verdict::NotSent { why } | Verdict::Unsettled { why, .. } => self.lose(one, why),
+            Effect::NoEffect(Obstacle { why, .. }) | Effect::Unsettled { why } => {
+                self.lose(one, why);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use super::transport::{Broken, Response};
 use super::wire;
 use crate::clock;
+use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::limits;
 use crate::shown::plain;
 
@@ -20,33 +21,12 @@ pub(super) const THROTTLED_THROUGHOUT: &str =
     "it has thrown every request back for too long (HTTP 429)";
 
 /// What came of one exchange.
-pub enum Verdict {
-    /// A 2xx whose whole body arrived.
-    Done(Response),
-    /// Graph says no, and saying it again will not help.
-    Refused(Refusal),
-    /// Throttled, without effect.
-    RetryAfter {
-        /// How long Graph asks us to wait; absent when it does not say.
-        wait: Option<Duration>,
-    },
-    /// Nothing was sent, without effect.
-    NotSent {
-        /// What broke, for people.
-        why: String,
-    },
-    /// The token was refused or could not be had; without effect.
-    SignIn {
-        /// Graph's or the sign-in's own words.
-        why: String,
-    },
-    /// It may or may not have taken effect.
-    Unsettled {
-        /// What broke, for people.
-        why: String,
-        /// A wait Graph asked for with a 503, if any.
-        wait: Option<Duration>,
-    },
+pub struct Verdict {
+    /// Done is a 2xx whose whole body arrived.
+    pub effect: Effect<Response, Refusal>,
+    /// How long Graph asks us to wait before the next, with a 429 or a 503; absent when it does
+    /// not say.
+    pub wait: Option<Duration>,
 }
 
 /// A definite no, in Graph's own words.
@@ -97,20 +77,29 @@ pub enum RefusalKind {
 pub fn judge(exchange: Result<Response, Broken>, now: Timestamp) -> Verdict {
     let response = match exchange {
         Ok(response) => response,
-        Err(Broken::NotSent(why)) => return Verdict::NotSent { why },
-        Err(Broken::SignIn(why)) => return Verdict::SignIn { why },
-        Err(Broken::Lost(why)) => return Verdict::Unsettled { why, wait: None },
+        Err(broken) => return Verdict { effect: broken.into(), wait: None },
     };
     let wait = response
         .retry_after
         .as_deref()
         .and_then(|text| retry_after(text, response.date.unwrap_or(now)));
-    match response.status {
-        200..=299 => Verdict::Done(response),
-        429 => Verdict::RetryAfter { wait },
-        401 => Verdict::SignIn { why: refusal(&response).to_string() },
-        400 | 403 | 404 => Verdict::Refused(refusal(&response)),
-        status => Verdict::Unsettled { why: format!("Graph answered with HTTP {status}"), wait },
+    let effect = match response.status {
+        200..=299 => Effect::Done(response),
+        429 => Obstacle::new(ObstacleKind::Throttled, "throttled (HTTP 429)").into(),
+        401 => Obstacle::new(ObstacleKind::SignIn, refusal(&response).to_string()).into(),
+        400 | 403 | 404 => Effect::Refused(refusal(&response)),
+        status => Effect::Unsettled { why: format!("Graph answered with HTTP {status}") },
+    };
+    Verdict { effect, wait }
+}
+
+impl From<Broken> for Effect<Response, Refusal> {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::NotSent(why) => Obstacle::new(ObstacleKind::Unreachable, why).into(),
+            Broken::SignIn(why) => Obstacle::new(ObstacleKind::SignIn, why).into(),
+            Broken::Lost(why) => Self::Unsettled { why },
+        }
     }
 }
 
@@ -190,18 +179,14 @@ mod tests {
     fn only_what_is_known_to_be_without_effect_counts_as_such() {
         let now = Timestamp::UNIX_EPOCH;
         for status in 100..=599 {
-            let verdict = judge(Ok(response(status, "{}")), now);
-            let harmless = matches!(
-                verdict,
-                Verdict::Refused(_) | Verdict::RetryAfter { .. } | Verdict::SignIn { .. }
-            );
+            let effect = judge(Ok(response(status, "{}")), now).effect;
+            let harmless = matches!(effect, Effect::Refused(_) | Effect::NoEffect(_));
             assert_eq!(harmless, [400, 401, 403, 404, 429].contains(&status), "{status}");
         }
-        assert!(matches!(judge(Err(Broken::Lost("reset".into())), now), Verdict::Unsettled { .. }));
-        assert!(matches!(
-            judge(Err(Broken::NotSent("refused".into())), now),
-            Verdict::NotSent { .. }
-        ));
+        let lost = judge(Err(Broken::Lost("reset".into())), now).effect;
+        assert!(matches!(lost, Effect::Unsettled { .. }));
+        let not_sent = judge(Err(Broken::NotSent("refused".into())), now).effect;
+        assert!(matches!(not_sent, Effect::NoEffect(_)));
     }
 
     #[test]
@@ -222,8 +207,8 @@ mod tests {
     fn refusals_seen_on_the_wire_are_told_apart() {
         let kind_of = |status, code: &str, message: &str| {
             let body = serde_json::json!({"error": {"code": code, "message": message}});
-            match judge(Ok(response(status, &body.to_string())), Timestamp::UNIX_EPOCH) {
-                Verdict::Refused(refusal) => refusal.kind,
+            match judge(Ok(response(status, &body.to_string())), Timestamp::UNIX_EPOCH).effect {
+                Effect::Refused(refusal) => refusal.kind,
                 _ => panic!("not a refusal"),
             }
         };
@@ -279,9 +264,8 @@ mod tests {
 
     #[test]
     fn an_html_page_is_not_taken_for_graph_s_words() {
-        let Verdict::Refused(refusal) =
-            judge(Ok(response(403, "<html>\x1b[31mBlocked</html>")), Timestamp::UNIX_EPOCH)
-        else {
+        let page = response(403, "<html>\x1b[31mBlocked</html>");
+        let Effect::Refused(refusal) = judge(Ok(page), Timestamp::UNIX_EPOCH).effect else {
             panic!("not a refusal")
         };
         assert_eq!(refusal.message, "the answer is not from Graph");

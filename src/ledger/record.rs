@@ -203,7 +203,8 @@ pub struct NewBadRow {
     pub problems: Vec<String>,
 }
 
-/// Everything the ledger knows of a row, the ciphertext aside.
+/// Everything the ledger knows of a row, the ciphertext aside. What its state needs is had by
+/// asking for it, which fails where the ledger has lost it: nothing can pass a row over unawares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowRecord {
     /// Its line in the wave.
@@ -217,13 +218,13 @@ pub struct RowRecord {
     /// Where it stands.
     pub state: State,
     /// The object id, once checked.
-    pub user: Option<UserId>,
+    pub(super) user: Option<UserId>,
     /// For people to read.
     pub display_name: Option<String>,
     /// What its pass shall be, once checked.
-    pub asked: Option<Asked>,
+    pub(super) asked: Option<Asked>,
     /// Index of the recipient set, once checked.
-    pub set: Option<u32>,
+    pub(super) set: Option<u32>,
     /// The pass this row owns or owned, until a lost one is settled.
     pub issued: Option<Issued>,
     /// Why it stands where it stands, if there is something to say.
@@ -231,7 +232,7 @@ pub struct RowRecord {
     /// Somebody else's pass that was seen on the user.
     pub foreign: Option<MethodId>,
     /// The latest attempt.
-    pub intent: Option<IntentRecord>,
+    pub(super) intent: Option<IntentRecord>,
     /// Who gets its mail.
     pub reader: Option<Reader>,
     /// The latest mail.
@@ -275,6 +276,12 @@ impl RowRecord {
                 .ok_or_else(|| self.lacks("it does not say what its pass shall be"))?,
             set: self.set.ok_or_else(|| self.lacks("it names no recipients"))?,
         })
+    }
+
+    /// Whether no pass was ever asked for.
+    #[must_use]
+    pub const fn is_untried(&self) -> bool {
+        self.intent.is_none()
     }
 
     /// Its latest attempt, for a row whose state speaks of one.
@@ -406,32 +413,27 @@ impl MailRecord {
     }
 }
 
-/// How an attempt that issued nothing we hold came out.
+/// A pass that was made and whose code nobody holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// It certainly had no effect and may be tried again.
-    NotEffected {
-        /// Throttled, not sent, token refused.
-        why: String,
-    },
-    /// Graph refused for good.
-    Refused {
+pub struct Unheld {
+    /// Its id, as the answer named it.
+    pub method: MethodId,
+    /// What broke.
+    pub why: String,
+}
+
+/// How Graph refused an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    /// For good.
+    Final {
         /// Graph's own words, shortened.
         why: String,
     },
-    /// Graph refused because a pass exists that may be one of our own.
+    /// Because a pass exists that nobody can tell from one of our own: to be looked at again.
     InTheWay {
         /// Graph's own words, shortened.
         why: String,
-    },
-    /// Nobody knows.
-    Lost {
-        /// What broke.
-        why: String,
-        /// Graph's clock when the attempt was given up.
-        given_up: Timestamp,
-        /// The pass's id, if an answer named one.
-        method: Option<MethodId>,
     },
 }
 

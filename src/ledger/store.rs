@@ -17,12 +17,12 @@ use serde::de::DeserializeOwned;
 use super::events::{self, Asked, Channel, Eligible, Event, IntentId, Posted, Proof, Reader};
 use super::fault::LedgerError;
 use super::record::{
-    About, Counts, HandoffRecord, IntentRecord, Issued, MailRecord, NewBadRow, NewRow, Outcome,
-    Remains, RowRecord, Unhanded,
+    About, Counts, Denied, HandoffRecord, IntentRecord, Issued, MailRecord, NewBadRow, NewRow,
+    Remains, RowRecord, Unhanded, Unheld,
 };
 use super::state::{self, Errand, Standing, State};
 use crate::clock::later;
-use crate::effect::Effect;
+use crate::effect::{Effect, Obstacle};
 use crate::ids::{Line, MethodId, UserId};
 use crate::limits;
 
@@ -171,19 +171,23 @@ pub(super) fn intend(
     Ok(IntentId(intent))
 }
 
-/// Records how an attempt came out that issued nothing we hold.
+/// Records how an attempt came out that issued nothing we hold. `given_up` is Graph's clock.
 pub(super) fn conclude(
     db: &Connection,
     line: Line,
     intent: IntentId,
-    outcome: Outcome,
+    effect: Effect<Unheld, Denied>,
+    given_up: Timestamp,
     at: Timestamp,
 ) -> Result<State, Halt> {
-    let event = match outcome {
-        Outcome::NotEffected { why } => Event::NotEffected { intent, why },
-        Outcome::Refused { why } => Event::Refused { intent, why },
-        Outcome::InTheWay { why } => Event::InTheWay { intent, why },
-        Outcome::Lost { why, given_up, method } => Event::Lost { intent, why, given_up, method },
+    let event = match effect {
+        Effect::Done(Unheld { method, why }) => {
+            Event::Lost { intent, why, given_up, method: Some(method) }
+        }
+        Effect::Refused(Denied::Final { why }) => Event::Refused { intent, why },
+        Effect::Refused(Denied::InTheWay { why }) => Event::InTheWay { intent, why },
+        Effect::NoEffect(Obstacle { why, .. }) => Event::NotEffected { intent, why },
+        Effect::Unsettled { why } => Event::Lost { intent, why, given_up, method: None },
     };
     apply(db, line, &event, at)
 }

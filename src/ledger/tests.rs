@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::events::Eligible;
 use super::*;
 use crate::clock;
+use crate::effect::{Obstacle, ObstacleKind};
 use crate::ids::MethodId;
 
 const SOME: usize = 100;
@@ -53,8 +54,16 @@ fn checked(number: u64) -> Event {
     }))
 }
 
-fn refused(why: &str) -> Outcome {
-    Outcome::Refused { why: why.into() }
+fn refused(why: &str) -> Effect<Unheld, Denied> {
+    Effect::Refused(Denied::Final { why: why.into() })
+}
+
+fn throttled() -> Effect<Unheld, Denied> {
+    Obstacle::new(ObstacleKind::Throttled, "throttled").into()
+}
+
+async fn ended(ledger: &Ledger, intent: Intent, effect: Effect<Unheld, Denied>) {
+    ledger.record_outcome(intent, effect, Timestamp::UNIX_EPOCH).await.expect("recorded");
 }
 
 pub(super) fn about() -> About {
@@ -221,21 +230,18 @@ async fn a_row_goes_its_way_and_the_next_process_knows_all_of_it() {
     let ledger = run_of(&place, 3);
     let one = intent(&ledger, 2).await;
     assert_eq!((one.id(), one.line(), one.user()), (IntentId(1), Line(2), user(2)));
-    ledger
-        .record_outcome(one, Outcome::NotEffected { why: "throttled".into() })
-        .await
-        .expect("recorded");
+    ended(&ledger, one, throttled()).await;
     let two = intent(&ledger, 2).await;
     ledger
         .sealed(two, issued("m-2"), 0, b"ciphertext".to_vec(), Timestamp::UNIX_EPOCH)
         .await
         .expect("recorded");
     let three = intent(&ledger, 3).await;
-    ledger.record_outcome(three, refused("external guest")).await.expect("recorded");
+    ended(&ledger, three, refused("external guest")).await;
     let lost = intent(&ledger, 4).await;
     let given_up = time("2026-03-01T08:05:00Z");
-    let outcome = Outcome::Lost { why: "reset".into(), given_up, method: Some(method("named")) };
-    ledger.record_outcome(lost, outcome).await.expect("recorded");
+    let unheld = Effect::Done(Unheld { method: method("named"), why: "reset".into() });
+    ledger.record_outcome(lost, unheld, given_up).await.expect("recorded");
     ledger.add_traffic(7, 2).await.expect("recorded");
     ledger.shut().await;
     drop(ledger);
@@ -366,7 +372,7 @@ async fn rows_come_in_pages_by_state_in_the_order_of_their_lines() {
     let ledger = run_of(&place, 50);
     for line in (2..52).step_by(3) {
         let intent = intent(&ledger, line).await;
-        ledger.record_outcome(intent, refused("no")).await.expect("recorded");
+        ended(&ledger, intent, refused("no")).await;
     }
     let wanted = [Standing::Failed, Standing::Checked];
     let mut seen = Vec::new();
@@ -426,9 +432,8 @@ async fn a_page_of_what_is_to_be_handed_off_costs_no_look_at_all_the_rest() {
 async fn what_is_not_proven_is_not_handed_off() {
     let place = place();
     let ledger = run_of(&place, 1);
-    let lost = Outcome::Lost { why: "reset".into(), given_up: Timestamp::UNIX_EPOCH, method: None };
     let first = intent(&ledger, 2).await;
-    ledger.record_outcome(first, lost).await.expect("recorded");
+    ended(&ledger, first, Effect::Unsettled { why: "reset".into() }).await;
     ledger.record(Line(2), Event::Settled { found: None, proof: None }).await.expect("recorded");
     let second = intent(&ledger, 2).await;
     ledger
@@ -608,7 +613,7 @@ async fn a_paused_clock_stands_still_while_a_commit_is_under_way() {
     let before = tokio::time::Instant::now();
     for line in 2..102 {
         let intent = intent(&ledger, line).await;
-        ledger.record_outcome(intent, refused("no")).await.expect("recorded");
+        ended(&ledger, intent, refused("no")).await;
     }
     assert_eq!(ledger.counts().await.expect("counted").of(Standing::Failed), 100);
     assert_eq!(before.elapsed(), Duration::ZERO);
@@ -844,16 +849,17 @@ async fn a_ledger_that_is_a_link_is_not_followed() {
 #[derive(Debug, Clone)]
 enum Try {
     Intend,
-    Spend(Outcome),
+    Spend(Effect<Unheld, Denied>),
     Seal,
     Record(Event),
 }
 
 fn tries() -> impl Strategy<Value = Try> {
     let outcome = prop_oneof![
-        Just(Outcome::NotEffected { why: "throttled".into() }),
+        Just(throttled()),
         Just(refused("no")),
-        Just(Outcome::Lost { why: "reset".into(), given_up: Timestamp::UNIX_EPOCH, method: None }),
+        Just(Effect::Unsettled { why: "reset".into() }),
+        Just(Effect::Done(Unheld { method: method("unheld"), why: "no code".into() })),
     ];
     let event = prop_oneof![
         Just(checked(2)),
@@ -886,7 +892,10 @@ async fn attempt(ledger: &Ledger, held: &mut Option<Intent>, what: Try) -> Optio
             let minted = ledger.intend(Line(2), user(2), asked(), Timestamp::UNIX_EPOCH).await;
             minted.map(|intent| *held = Some(intent))
         }
-        Try::Spend(outcome) => ledger.record_outcome(held.take()?, outcome).await.map(drop),
+        Try::Spend(effect) => {
+            let given_up = Timestamp::UNIX_EPOCH;
+            ledger.record_outcome(held.take()?, effect, given_up).await.map(drop)
+        }
         Try::Seal => ledger
             .sealed(held.take()?, issued("m"), 0, vec![1], Timestamp::UNIX_EPOCH)
             .await
@@ -918,7 +927,8 @@ proptest! {
             let mut held = None;
             let mut recorded = 1;
             for what in tries {
-                let loses = matches!(what, Try::Spend(Outcome::Lost { .. }));
+                let loses =
+                    matches!(what, Try::Spend(Effect::Unsettled { .. } | Effect::Done(_)));
                 let before = ledger.row(Line(2)).await.expect("read").expect("there");
                 let done = attempt(&ledger, &mut held, what).await;
                 recorded += usize::from(done == Some(true));

@@ -17,14 +17,14 @@ use super::Session;
 use crate::clock::{later, span};
 use crate::ids::{Line, RunId, Upn, UserId};
 use crate::ledger::{
-    About, Channel, ClaimsError, Draft, Event, Existing, Ledger, LedgerError, NewBadRow, NewRow,
-    Options, PolicyRecord, RowRecord, Standing, WaveAbout,
+    About, Asked, Channel, ClaimsError, Draft, Event, Existing, Ledger, LedgerError, NewBadRow,
+    NewRow, Options, PolicyRecord, RowRecord, Standing, WaveAbout,
 };
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::roster::{self, BadRow, Found, Header, Rejects, Roster, RosterError, Row, Wanted};
 use crate::shown::plain;
-use crate::stages::check::{Check, CheckError, Finding, Issuers, Problem, Subject, Warning};
+use crate::stages::check::{Check, CheckError, Finding, Problem, Subject, Warning};
 use crate::stages::deliver::{Desk, Preview};
 use crate::stages::seal::{BookError, RecipientBook};
 use crate::vault::holds_secret_key;
@@ -172,16 +172,8 @@ pub struct Letters<'a> {
     pub allow_late: bool,
 }
 
-/// What this machine knows of other runs.
-pub struct Others<'a> {
-    /// Which of them issued these passes.
-    pub issuers: Issuers<'a>,
-    /// Which of these people another open run has claimed: its name by person. Whoever is not
-    /// among them is this run's from here on, if the caller means to issue.
-    pub claim: &'a mut Claim<'a>,
-}
-
-/// See [`Others::claim`].
+/// Which of these people another open run has claimed: its name by person. Whoever is not among
+/// them is this run's from here on, if the caller means to issue.
 pub type Claim<'a> = dyn FnMut(&[UserId]) -> Result<HashMap<UserId, String>, ClaimsError> + 'a;
 
 /// Keeps out people whom another open run may issue a pass to.
@@ -224,10 +216,9 @@ pub async fn check(
     book: &mut RecipientBook,
     draft: &mut Draft,
     session: &Session,
-    registry: Others<'_>,
+    claim: &mut Claim<'_>,
     letters: Option<&Letters<'_>>,
 ) -> Result<Verdict, IntakeError> {
-    let Others { issuers, claim } = registry;
     let listed = draft.counts()?.of(Standing::Listed);
     let mut check =
         Check::prepare(&session.graph, options, listed, session.may_read_groups).await?;
@@ -246,7 +237,7 @@ pub async fn check(
         let findings = tokio::select! {
             biased;
             () = session.drain.begun() => return Err(IntakeError::Interrupted),
-            findings = check.look(&session.graph, &subjects, issuers) => findings?,
+            findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
         session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
         for (line, finding) in without_claimed(findings, &mut *claim, options.existing)? {
@@ -332,7 +323,7 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
         let findings = tokio::select! {
             biased;
             () = session.drain.begun() => return Err(IntakeError::Interrupted),
-            findings = check.look(&session.graph, &subjects, &|_| HashMap::new()) => findings?,
+            findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
         session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
         let records =
@@ -427,7 +418,7 @@ fn again(row: &RowRecord) -> Result<Subject, LedgerError> {
         upn: upn(row)?,
         wanted: wanted(row)?,
         set: row.person()?.set,
-        untried: row.intent.is_none(),
+        untried: row.is_untried(),
     })
 }
 
@@ -520,7 +511,7 @@ impl<'a> Proof<'a> {
                     draft.record(row.line, &event(Finding::Ineligible(vec![problem])))?;
                 }
                 Ok(letters) => {
-                    self.reckon(&row, letters.len() as u64);
+                    self.reckon(row.person()?.asked, letters.len() as u64);
                     for Preview { channel, letter, .. } in letters {
                         self.prove(&row, header, channel, letter.locale());
                     }
@@ -542,8 +533,7 @@ impl<'a> Proof<'a> {
 
     /// How long the last reader of this row's mails has, if mail leaves in the wave's order at
     /// its full rate.
-    fn reckon(&mut self, row: &RowRecord, mails: u64) {
-        let Some(asked) = &row.asked else { return };
+    fn reckon(&mut self, asked: &Asked, mails: u64) {
         self.mails += mails;
         let lifetime = std::time::Duration::from_secs(u64::from(asked.lifetime_minutes) * 60);
         let mailed = later(self.now, self.needed());

@@ -18,12 +18,14 @@ use tokio::time::Instant;
 use super::Session;
 use super::delivering::{self, Mails, Post};
 use super::intake::{self, IntakeError};
-use super::second_look::{Looked, Looking, SecondLook};
+use super::second_look::{FinalLook, Looked, SecondLook};
 use super::source::Source;
 use crate::clock::{later, span};
-use crate::effect::{Obstacle, ObstacleKind};
+use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::ids::Line;
-use crate::ledger::{Channel, Event, Ledger, LedgerError, RowRecord, Standing, State, Unhanded};
+use crate::ledger::{
+    Channel, Denied, Event, Ledger, LedgerError, RowRecord, Standing, State, Unhanded,
+};
 use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
@@ -84,10 +86,10 @@ pub async fn run(
     sets: Vec<Arc<RecipientSet>>,
     post: Option<&Post>,
     session: &Session,
-    looking: Looking<'_>,
+    look: FinalLook,
 ) -> Result<Issuance, IssuingError> {
     session.drain.begin_work();
-    let floor = Floor::open(ledger, sets, post, session, looking)?;
+    let floor = Floor::open(ledger, sets, post, session, look)?;
     Ok(floor.work(Vec::new()).await)
 }
 
@@ -100,7 +102,7 @@ pub async fn resume(
     ledger: &Ledger,
     post: Option<&Post>,
     session: &Session,
-    looking: Looking<'_>,
+    look: FinalLook,
 ) -> Result<Issuance, IssuingError> {
     session.drain.begin_work();
     if ledger.closed().await?.is_some() {
@@ -110,7 +112,7 @@ pub async fn resume(
     // The first answer also tells Graph's clock, by which old intents are judged.
     session.graph.policy().await.map_err(Halt::from)?;
     let started = session.clock.instant();
-    let floor = Floor::open(ledger, sets, post, session, looking)?;
+    let floor = Floor::open(ledger, sets, post, session, look)?;
     let fences = floor.pick_up(started).await?;
     intake::check_again(ledger, session).await?;
     Ok(floor.work(fences).await)
@@ -240,7 +242,7 @@ pub(super) struct Floor<'a> {
     vault: Vault,
     post: Option<&'a Post>,
     session: &'a Session,
-    looking: Looking<'a>,
+    look: FinalLook,
     /// Since when no request of any row has got through, if none has.
     unreached_since: Cell<Option<Instant>>,
     /// Stops the desk: a halt must reach the rows that wait for the limiter's leave as the
@@ -271,7 +273,7 @@ impl<'a> Floor<'a> {
         sets: Vec<Arc<RecipientSet>>,
         post: Option<&'a Post>,
         session: &'a Session,
-        looking: Looking<'a>,
+        look: FinalLook,
     ) -> Result<Self, IssuingError> {
         let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
         // We hold the lock: what is unfinished there is of a process that died.
@@ -280,7 +282,7 @@ impl<'a> Floor<'a> {
         let (stop, drain) = Drain::new();
         let desk = Desk { drain, ..desk(ledger, session) };
         let vault = Vault::new(sets, spool);
-        Ok(Self { desk, vault, post, session, looking, unreached_since: Cell::default(), stop })
+        Ok(Self { desk, vault, post, session, look, unreached_since: Cell::default(), stop })
     }
 
     /// Sorts out what an earlier process left: which rows must be settled, and when.
@@ -344,7 +346,7 @@ impl<'a> Floor<'a> {
         if halted {
             return Ok(self.left_unseen("the run stopped before".to_owned()).await);
         }
-        let mut look = SecondLook::new(&self.desk, self.session, self.looking);
+        let mut look = SecondLook::new(&self.desk, self.session, self.look);
         look.finish(|line| self.vault.forget(line)).await
     }
 
@@ -383,28 +385,31 @@ impl<'a> Floor<'a> {
         let (mut refused, mut unreached) = (0, 0);
         loop {
             let attempt = self.desk.attempt(candidate.clone(), refused).await?;
-            let kind = match attempt {
+            let effect = match attempt {
                 Attempt::NotBegun => return Ok(Reached::Stopped),
-                Attempt::Issued(issued) => {
+                Attempt::TooLate { why } => return Ok(self.failed(line, upn, why)),
+                Attempt::Made(effect) => effect,
+            };
+            let kind = match effect {
+                Effect::Done(issued) => {
                     self.reached();
                     let sealed = seal::seal(&self.desk, &self.vault, *issued).await?;
                     return self.prove(sealed, upn).await;
                 }
-                Attempt::Failed { why } => {
+                Effect::Refused(Denied::Final { why }) => {
                     self.reached();
                     return Ok(self.failed(line, upn, why));
                 }
-                Attempt::TooLate { why } => return Ok(self.failed(line, upn, why)),
-                Attempt::InTheWay { .. } => {
+                Effect::Refused(Denied::InTheWay { .. }) => {
                     self.reached();
                     return Ok(Reached::InTheWay(line));
                 }
-                Attempt::Unsettled { why } => {
+                Effect::Unsettled { why } => {
                     let fence = self.desk.settle_after;
                     self.hear(News::AnswerLost { line, upn, why, fence });
                     return Ok(Reached::Lost(line));
                 }
-                Attempt::Again(Obstacle { kind, why }) => {
+                Effect::NoEffect(Obstacle { kind, why }) => {
                     self.endure(kind, why)?;
                     kind
                 }
@@ -653,7 +658,7 @@ impl<'a> Shift<'a> {
         let floor = self.floor;
         let drain = &floor.session.drain;
         let mut told = false;
-        let look = SecondLook::new(&floor.desk, floor.session, floor.looking);
+        let look = SecondLook::new(&floor.desk, floor.session, floor.look);
         if look.is_wanted() {
             self.look_along(look, false);
         }

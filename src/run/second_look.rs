@@ -16,7 +16,6 @@ use crate::ledger::{Event, LedgerError, Remains, RowRecord};
 use crate::limits;
 use crate::pace::{Budget, Outlook};
 use crate::progress::{Doing, News};
-use crate::stages::check::Issuers;
 use crate::stages::issue::settle::{Sighting, of_this_run, over, patience, sight};
 use crate::stages::issue::{Desk, Halt};
 
@@ -30,15 +29,6 @@ pub enum FinalLook {
     Auto,
     /// Not at all.
     Never,
-}
-
-/// How a second look is made.
-#[derive(Clone, Copy)]
-pub struct Looking<'a> {
-    /// Whether.
-    pub when: FinalLook,
-    /// Which runs of this machine issued a pass that stands in the place of ours.
-    pub issuers: Issuers<'a>,
 }
 
 /// How the second look ended.
@@ -56,7 +46,7 @@ pub struct Looked {
 pub(super) struct SecondLook<'a> {
     desk: &'a Desk,
     session: &'a Session,
-    looking: Looking<'a>,
+    when: FinalLook,
     /// The last line of the pass over the rows that is under way while issuing goes on.
     after: Option<Line>,
     /// Nobody may read passes: why.
@@ -94,13 +84,13 @@ impl Unseen {
 }
 
 impl<'a> SecondLook<'a> {
-    pub(super) const fn new(desk: &'a Desk, session: &'a Session, looking: Looking<'a>) -> Self {
-        Self { desk, session, looking, after: None, forbidden: None }
+    pub(super) const fn new(desk: &'a Desk, session: &'a Session, when: FinalLook) -> Self {
+        Self { desk, session, when, after: None, forbidden: None }
     }
 
     /// Whether any look is wanted.
     pub(super) fn is_wanted(&self) -> bool {
-        self.looking.when != FinalLook::Never
+        self.when != FinalLook::Never
     }
 
     /// Looks at some passes that are old enough, while issuing goes on. Gives the rows that are
@@ -147,7 +137,7 @@ impl<'a> SecondLook<'a> {
 
     /// Why the look is not made at all, if it is not.
     fn left_out(&self, waiting: u64) -> Option<String> {
-        match self.looking.when {
+        match self.when {
             FinalLook::Never => return Some("--final-look never".to_owned()),
             FinalLook::Always => {}
             FinalLook::Auto => {
@@ -310,7 +300,7 @@ impl<'a> SecondLook<'a> {
     }
 
     fn by_whom(&self, method: &MethodId, pass: &FoundPass) -> String {
-        let run = (self.looking.issuers)(std::slice::from_ref(method)).remove(method);
+        let run = (self.desk.issuers)(std::slice::from_ref(method)).remove(method);
         let who = match run {
             Some(run) => format!("by run {run}"),
             None => "by somebody else: the helpdesk, or tapwave on another machine".to_owned(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::Issuers;
 use crate::clock::{later, span};
 use crate::graph::{Boss, FoundPass, Graph, GraphError, Policy, Target, User};
 use crate::ids::{GroupId, Line, MethodId, Upn, UserId};
@@ -361,10 +362,6 @@ pub enum CheckError {
     #[error("the policy and --group name more than {max} groups", max = limits::MAX_GROUPS)]
     TooManyGroups,
 }
-
-/// Tells which runs on this machine issued some passes.
-pub type Issuers<'a> = &'a dyn Fn(&[MethodId]) -> HashMap<MethodId, String>;
-
 /// Everything the check needs to know before it looks at rows.
 #[derive(Debug)]
 pub struct Check {
@@ -480,7 +477,7 @@ impl Check {
         &mut self,
         graph: &Graph,
         subjects: &[Subject],
-        issuers: Issuers<'_>,
+        issuers: &Issuers,
     ) -> Result<Vec<(Line, Finding)>, GraphError> {
         let (mut users, upns) = self.recall(subjects);
         users.extend(graph.users(&upns).await?);

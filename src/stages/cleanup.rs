@@ -10,12 +10,12 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use jiff::Timestamp;
 
-use super::SharedIssuers;
+use super::Issuers;
 use super::issue::Halt;
 use super::issue::settle::{Sighting, of_this_run, over, over_from, patience, sight};
 use crate::clock::later;
 use crate::graph::verdict::Refusal;
-use crate::graph::{Deletion, FoundPass, Graph};
+use crate::graph::{FoundPass, Graph};
 use crate::ids::{Line, MethodId, UserId};
 use crate::ledger::{Event, Ledger, LedgerError, Proof, Remains, State};
 
@@ -92,7 +92,7 @@ pub async fn clear(
     ledger: Option<&Ledger>,
     rows: Vec<Remains>,
     settle_after: Duration,
-    issuers: &SharedIssuers,
+    issuers: &Issuers,
 ) -> Result<Vec<Cleaned>, Halt> {
     let mut cleaned = Vec::with_capacity(rows.len());
     let mut known = Vec::with_capacity(rows.len());
@@ -119,7 +119,7 @@ pub async fn clear(
     let looks = graph.passes(&users).await?;
     let now = graph.now();
     for ((_, mut row), look) in known.into_iter().zip(looks) {
-        let answers: Vec<Deletion> = deletions.by_ref().take(row.alive.len()).collect();
+        let answers: Vec<_> = deletions.by_ref().take(row.alive.len()).collect();
         let sighting = sighted(&row, &answers, &look, settle_after, now);
         let sighting = sighting.map(|sighting| of_this_run(sighting, issuers));
         let fate = judge(&row, &answers, &look, sighting.as_ref(), settle_after, now);
@@ -130,7 +130,7 @@ pub async fn clear(
             _ => None,
         };
         let events = events(&row, &fate, sighting.as_ref(), foreign.as_ref(), &look, now);
-        row.deleted |= answers.contains(&Deletion::Deleted);
+        row.deleted = is_deleted(&row, &answers);
         note(&mut row, &events);
         if let Some(ledger) = ledger {
             for event in events {
@@ -153,7 +153,7 @@ fn broken(row: Remains) -> Cleaned {
 #[must_use]
 pub fn sighted(
     row: &Remains,
-    deletions: &[Deletion],
+    deletions: &[Result<(), Refusal>],
     look: &Result<Option<FoundPass>, Refusal>,
     settle_after: Duration,
     now: Timestamp,
@@ -171,8 +171,8 @@ pub fn sighted(
     Some(sight(found, &all_gone, settle_after, now))
 }
 
-fn is_deleted(row: &Remains, deletions: &[Deletion]) -> bool {
-    row.deleted || deletions.contains(&Deletion::Deleted)
+fn is_deleted(row: &Remains, deletions: &[Result<(), Refusal>]) -> bool {
+    row.deleted || deletions.iter().any(Result::is_ok)
 }
 
 /// What the answers to our DELETEs and one look prove of a row. Pure, so that a model checker can
@@ -180,17 +180,18 @@ fn is_deleted(row: &Remains, deletions: &[Deletion]) -> bool {
 #[must_use]
 pub fn judge(
     row: &Remains,
-    deletions: &[Deletion],
+    deletions: &[Result<(), Refusal>],
     look: &Result<Option<FoundPass>, Refusal>,
     sighting: Option<&Sighting>,
     settle_after: Duration,
     now: Timestamp,
 ) -> Fate {
     let deleted = is_deleted(row, deletions);
-    let refused = deletions.iter().find_map(|deletion| match deletion {
-        Deletion::Refused(refusal) => Some(refusal.to_string()),
-        _ => None,
-    });
+    let refused = deletions
+        .iter()
+        .filter_map(|deletion| deletion.as_ref().err())
+        .find(|refusal| refusal.status != 404)
+        .map(ToString::to_string);
     match sighting {
         Some(Sighting::Orphan(_) | Sighting::Used(_)) => Fate::Doubtful(Doubt::Found),
         Some(Sighting::Stale(_)) => Fate::Doubtful(Doubt::Behind),
@@ -325,7 +326,13 @@ mod tests {
         }
     }
 
-    fn fate(row: &Remains, deletion: Deletion, look: &Look) -> Fate {
+    type Deleted = Result<(), Refusal>;
+
+    fn gone() -> Deleted {
+        Err(Refusal { kind: RefusalKind::MethodGone, ..refusal(404) })
+    }
+
+    fn fate(row: &Remains, deletion: Deleted, look: &Look) -> Fate {
         let deletions = [deletion];
         let sighting = sighted(row, &deletions, look, SETTLE_AFTER, now());
         judge(row, &deletions, look, sighting.as_ref(), SETTLE_AFTER, now())
@@ -333,27 +340,27 @@ mod tests {
 
     #[test]
     fn our_own_204_is_proof_and_a_list_that_is_behind_is_waited_for() {
-        assert_eq!(fate(&row(), Deletion::Deleted, &Ok(None)), Fate::Gone(Proof::Deleted));
+        assert_eq!(fate(&row(), Ok(()), &Ok(None)), Fate::Gone(Proof::Deleted));
         let unread = Err(refusal(403));
-        assert_eq!(fate(&row(), Deletion::Deleted, &unread), Fate::Gone(Proof::Deleted));
-        let behind = fate(&row(), Deletion::Deleted, &Ok(Some(listed("ours"))));
+        assert_eq!(fate(&row(), Ok(()), &unread), Fate::Gone(Proof::Deleted));
+        let behind = fate(&row(), Ok(()), &Ok(Some(listed("ours"))));
         assert_eq!(behind, Fate::Doubtful(Doubt::Behind));
         let before = Remains { deleted: true, ..row() };
-        assert_eq!(fate(&before, Deletion::Gone, &Ok(None)), Fate::Gone(Proof::Deleted));
+        assert_eq!(fate(&before, gone(), &Ok(None)), Fate::Gone(Proof::Deleted));
     }
 
     #[test]
     fn an_absence_counts_once_it_is_seen_again_after_the_settling_time() {
-        let first = fate(&row(), Deletion::Gone, &Ok(None));
+        let first = fate(&row(), gone(), &Ok(None));
         assert_eq!(first, Fate::Doubtful(Doubt::NotListed));
         for (since, counts) in [("2026-03-01T08:05:01Z", false), ("2026-03-01T08:05:00Z", true)] {
             let seen = Remains { absent_since: Some(moment(since)), ..row() };
-            let again = fate(&seen, Deletion::Gone, &Ok(None));
+            let again = fate(&seen, gone(), &Ok(None));
             assert_eq!(again == Fate::Gone(Proof::Absent), counts, "{since}: {again:?}");
         }
         // Somebody else's may have been there before ours, and the list be behind.
         assert_eq!(
-            fate(&row(), Deletion::Gone, &Ok(Some(listed("theirs")))),
+            fate(&row(), gone(), &Ok(Some(listed("theirs")))),
             Fate::Doubtful(Doubt::NotListed)
         );
     }
@@ -361,7 +368,7 @@ mod tests {
     #[test]
     fn a_404_about_the_user_proves_nothing_until_the_pass_is_over() {
         let unknown = Err(refusal(404));
-        let deletion = || Deletion::UserUnknown(refusal(404));
+        let deletion = || Err(Refusal { kind: RefusalKind::UserGone, ..refusal(404) });
         let absent = Remains { absent_since: Some(moment("2026-03-01T07:00:00Z")), ..row() };
         for one in [row(), absent] {
             assert_eq!(fate(&one, deletion(), &unknown), Fate::Doubtful(Doubt::UserUnknown));
@@ -372,10 +379,10 @@ mod tests {
 
     #[test]
     fn what_is_listed_and_cannot_be_deleted_is_left() {
-        let refused = fate(&row(), Deletion::Refused(refusal(403)), &Ok(Some(listed("ours"))));
+        let refused = fate(&row(), Err(refusal(403)), &Ok(Some(listed("ours"))));
         assert!(matches!(refused, Fate::Left { .. }), "{refused:?}");
         assert_eq!(
-            fate(&row(), Deletion::Gone, &Ok(Some(listed("ours")))),
+            fate(&row(), gone(), &Ok(Some(listed("ours")))),
             Fate::Doubtful(Doubt::Behind),
             "one of the two answers is behind"
         );

@@ -109,6 +109,13 @@ fn mode_named(word: &str) -> Option<Mode> {
     Mode::ALL.into_iter().find(|mode| mode.as_str() == word)
 }
 
+fn lacking(error: LedgerError) -> Unwritten {
+    damaged(match error {
+        LedgerError::BrokenRow { lacks, .. } => lacks.to_owned(),
+        other => other.to_string(),
+    })
+}
+
 fn damaged(what: impl Into<String>) -> Unwritten {
     Unwritten::Damaged(plain(&what.into()))
 }
@@ -461,17 +468,17 @@ impl Terms {
     fn of(row: &RowRecord) -> Result<Self, Unwritten> {
         let issued = row.issued.as_ref();
         let issued = issued.ok_or_else(|| damaged("the pass that Graph answered is not there"))?;
-        let intended = || row.intent.as_ref().map(|intent| intent.graph_time);
-        let start = issued.start.or_else(intended);
-        let start = start.ok_or_else(|| damaged("when its pass begins to work is not there"))?;
+        let start = match issued.start {
+            Some(start) => start,
+            None => row.attempt().map_err(lacking)?.graph_time,
+        };
         let Issued { lifetime_minutes, one_time, .. } = *issued;
         Ok(Self { start, lifetime_minutes, one_time })
     }
 
     /// What a checked row's pass shall be.
     fn planned(row: &RowRecord, now: Timestamp) -> Result<Self, Unwritten> {
-        let asked =
-            row.asked.as_ref().ok_or_else(|| damaged("what its pass shall be is not there"))?;
+        let asked = row.person().map_err(lacking)?.asked;
         Ok(Self {
             start: asked.start.unwrap_or(now),
             lifetime_minutes: asked.lifetime_minutes,

@@ -13,14 +13,14 @@ use jiff::Timestamp;
 
 use self::settle::{Sighting, of_this_run, sight};
 use super::check::Candidate;
-use super::{Drain, SharedIssuers};
+use super::{Drain, Issuers};
 use crate::clock::Clock;
 use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::graph::transport::Broken;
 use crate::graph::verdict::{Refusal, RefusalKind};
-use crate::graph::{CreatedPass, Deletion, FoundPass, Graph, GraphError};
+use crate::graph::{CreatedPass, FoundPass, Graph, GraphError};
 use crate::ids::{Line, MethodId, UserId};
-use crate::ledger::{Event, Existing, Intent, Ledger, LedgerError, Outcome};
+use crate::ledger::{Denied, Event, Existing, Intent, Ledger, LedgerError, Unheld};
 use crate::limits;
 use crate::pace::Budget;
 use crate::vault::Pass;
@@ -47,7 +47,7 @@ pub struct Desk {
     /// prove by what they do not show.
     pub settle_after: Duration,
     /// Which runs of this machine issued a pass.
-    pub issuers: SharedIssuers,
+    pub issuers: Issuers,
     /// The wish to stop.
     pub drain: Drain,
 }
@@ -105,34 +105,18 @@ impl Issued {
     }
 }
 
-/// What one attempt came to. Except for `Issued`, the ledger has it already.
+/// What one attempt came to. Except for a pass that is here, the ledger has it already.
 pub enum Attempt {
-    /// The pass is here and must be sealed now.
-    Issued(Box<Issued>),
-    /// Without effect; the row waits for another attempt.
-    Again(Obstacle),
-    /// Refused because a pass exists that may be one of our own: to be looked at again soon.
-    InTheWay {
-        /// Graph's words.
-        why: String,
-    },
-    /// Nobody knows; to be settled after the fence.
-    Unsettled {
-        /// What broke, for people.
-        why: String,
-    },
-    /// A definite no of Graph's; the row has failed.
-    Failed {
-        /// For people.
-        why: String,
-    },
+    /// The drain began first; nothing was tried.
+    NotBegun,
     /// Nothing was asked, since the pass would be over too soon; the row has failed.
     TooLate {
         /// For people.
         why: String,
     },
-    /// The drain began first; nothing was tried.
-    NotBegun,
+    /// A pass was asked for. Done: it is here, and must be sealed now. Without effect: the row
+    /// waits for another attempt. Unsettled: to be settled after the settling time.
+    Made(Effect<Box<Issued>, Denied>),
 }
 
 /// Why the whole run must stop.
@@ -204,13 +188,13 @@ impl Desk {
             Ok(()) => {}
             Err(Broken::SignIn(why)) => return Err(Halt::SignIn { why }),
             Err(Broken::NotSent(why) | Broken::Lost(why)) => {
-                return Ok(Attempt::Again(Obstacle { kind: ObstacleKind::Unreachable, why }));
+                return Ok(unreachable(why));
             }
         }
         let now = match self.graph.time().await {
             // Nothing was asked for yet: a machine that has just woken waits for its network.
             Err(GraphError::Outage { why }) if !self.is_refused() => {
-                return Ok(Attempt::Again(Obstacle { kind: ObstacleKind::Unreachable, why }));
+                return Ok(unreachable(why));
             }
             told => told?,
         };
@@ -223,27 +207,29 @@ impl Desk {
             }
         };
         let intent = self.ledger.intend(candidate.line(), candidate.user(), asked, now).await?;
-        match self.graph.create_pass(&intent, permit).await {
+        let effect = match self.graph.create_pass(&intent, permit).await {
             Effect::Done(created) => {
                 let CreatedPass { found, pass } = *created;
-                let Some(pass) = pass else {
-                    let why = "Graph's answer held no usable pass".to_owned();
-                    return self.lost(intent, why, Some(found.id)).await;
-                };
-                let arrived = self.graph.now();
-                let issued = Issued { candidate, intent, found, pass, arrived };
-                Ok(Attempt::Issued(Box::new(issued)))
+                if let Some(pass) = pass {
+                    let arrived = self.graph.now();
+                    let issued = Issued { candidate, intent, found, pass, arrived };
+                    return Ok(Attempt::Made(Effect::Done(Box::new(issued))));
+                }
+                let why = "Graph's answer held no usable pass".to_owned();
+                Effect::Done(Unheld { method: found.id, why })
             }
+            Effect::Refused(refusal) => self.refused(&intent, refusal, refused).await?,
+            Effect::NoEffect(obstacle) => Effect::NoEffect(obstacle),
+            Effect::Unsettled { why } => Effect::Unsettled { why },
+        };
+        self.ledger.record_outcome(intent, effect.clone(), self.graph.now()).await?;
+        match effect {
             Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
-                self.no_effect(intent, why.clone()).await?;
                 Err(Halt::SignIn { why })
             }
-            Effect::NoEffect(obstacle) => {
-                self.no_effect(intent, obstacle.why.clone()).await?;
-                Ok(Attempt::Again(obstacle))
+            effect => {
+                Ok(Attempt::Made(effect.and_then(|Unheld { why, .. }| Effect::Unsettled { why })))
             }
-            Effect::Refused(refusal) => self.refused(intent, refusal, refused).await,
-            Effect::Unsettled { why } => self.lost(intent, why, None).await,
         }
     }
 
@@ -259,40 +245,22 @@ impl Desk {
     /// Deletes a pass that could not be sealed, while its id is still known.
     pub async fn undo(&self, user: UserId, method: MethodId) -> &'static str {
         match self.graph.delete_passes(&[(user, method)]).await.as_deref() {
-            Ok([Deletion::Deleted | Deletion::Gone]) => "the pass was deleted again",
+            Ok([Ok(())]) => "the pass was deleted again",
             _ => "the pass could not be deleted; resume will settle it",
         }
     }
 
-    async fn no_effect(&self, intent: Intent, why: String) -> Result<(), LedgerError> {
-        self.ledger.record_outcome(intent, Outcome::NotEffected { why }).await.map(drop)
-    }
-
-    async fn lost(
-        &self,
-        intent: Intent,
-        why: String,
-        method: Option<MethodId>,
-    ) -> Result<Attempt, Halt> {
-        let lost = Outcome::Lost { why: why.clone(), given_up: self.graph.now(), method };
-        self.ledger.record_outcome(intent, lost).await?;
-        Ok(Attempt::Unsettled { why })
-    }
-
+    /// What a refusal comes to: some pass by themselves.
     async fn refused(
         &self,
-        intent: Intent,
+        intent: &Intent,
         refusal: Refusal,
         refused: u32,
-    ) -> Result<Attempt, Halt> {
+    ) -> Result<Effect<Unheld, Denied>, Halt> {
         let why = refusal.to_string();
         let again = match refusal.kind {
-            RefusalKind::AlreadyThere => match self.in_the_way(&intent).await? {
-                InTheWay::Doubtful => {
-                    let outcome = Outcome::InTheWay { why: why.clone() };
-                    self.ledger.record_outcome(intent, outcome).await?;
-                    return Ok(Attempt::InTheWay { why });
-                }
+            RefusalKind::AlreadyThere => match self.in_the_way(intent).await? {
+                InTheWay::Doubtful => return Ok(Effect::Refused(Denied::InTheWay { why })),
                 InTheWay::Cleared => true,
                 InTheWay::Theirs => false,
             },
@@ -305,11 +273,9 @@ impl Desk {
         };
         // A tenant may contradict itself for ever.
         if again && refused + 1 < limits::MAX_ATTEMPTS {
-            self.no_effect(intent, why.clone()).await?;
-            return Ok(Attempt::Again(Obstacle { kind: ObstacleKind::Temporary, why }));
+            return Ok(Obstacle::new(ObstacleKind::Temporary, why).into());
         }
-        self.ledger.record_outcome(intent, Outcome::Refused { why: why.clone() }).await?;
-        Ok(Attempt::Failed { why })
+        Ok(Effect::Refused(Denied::Final { why }))
     }
 
     /// What a refusal speaks of that says that a pass exists. A list may not show it yet, and it
@@ -342,11 +308,16 @@ impl Desk {
 
     async fn make_room(&self, intent: &Intent, pass: FoundPass) -> Result<InTheWay, Halt> {
         let deleted = self.graph.delete_passes(&[(intent.user(), pass.id)]).await?;
-        Ok(match deleted[..] {
-            [Deletion::Deleted | Deletion::Gone] => InTheWay::Cleared,
+        Ok(match &deleted[..] {
+            [Ok(())] => InTheWay::Cleared,
+            [Err(refusal)] if refusal.kind == RefusalKind::MethodGone => InTheWay::Cleared,
             _ => InTheWay::Theirs,
         })
     }
+}
+
+fn unreachable(why: String) -> Attempt {
+    Attempt::Made(Obstacle::new(ObstacleKind::Unreachable, why).into())
 }
 
 /// Whose pass a refusal speaks of.

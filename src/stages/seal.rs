@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::issue::{Desk, Halt, Issued};
+use crate::effect::Effect;
 use crate::ids::{Line, MethodId, Upn, UserId};
-use crate::ledger::{self, LedgerError, Outcome, RecipientRecord};
+use crate::ledger::{self, LedgerError, RecipientRecord, Unheld};
 use crate::limits;
 use crate::vault::{
     BadRecipient, Entry, HandoffError, Prompts, Recipient, RecipientSet, SetError, Spool,
@@ -118,8 +119,8 @@ pub async fn seal(desk: &Desk, vault: &Vault, issued: Issued) -> Result<Sealed, 
         Err(why) => {
             let fate = desk.undo(user, method.clone()).await;
             let given_up = desk.graph.now();
-            let outcome = Outcome::Lost { why: why.clone(), given_up, method: Some(method) };
-            desk.ledger.record_outcome(intent, outcome).await?;
+            let unheld = Effect::Done(Unheld { method, why: why.clone() });
+            desk.ledger.record_outcome(intent, unheld, given_up).await?;
             return Err(Halt::Seal { line, why, fate });
         }
     };

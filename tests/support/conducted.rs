@@ -9,26 +9,19 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tapwave::clock::Clock;
 use tapwave::graph::Graph;
-use tapwave::ids::{MethodId, RunId};
+use tapwave::ids::RunId;
 use tapwave::ledger::{Draft, Existing, Ledger, Options, RunFolder};
 use tapwave::pace::{Pace, PaceOptions};
 use tapwave::progress::Deaf;
 use tapwave::rehearsal::{InMemory, Tenant};
 use tapwave::run::Session;
-use tapwave::run::intake::{self, IntakeError, Others, RunAbout};
+use tapwave::run::intake::{self, IntakeError, RunAbout};
 use tapwave::run::issuing::{self, Issuance, IssuingError};
-use tapwave::run::second_look::{FinalLook, Looking};
+use tapwave::run::second_look::FinalLook;
 use tapwave::stages::seal::RecipientBook;
 use tapwave::stages::{Drain, DrainSwitch};
 use tapwave::vault::{NoPrompts, Prompts, RecipientSet, keygen};
 use tempfile::TempDir;
-
-/// The second look of a machine that knows no other run.
-pub(crate) const LOOKING: Looking<'static> = Looking { when: FinalLook::Auto, issuers: &nobody };
-
-fn nobody(_: &[MethodId]) -> HashMap<MethodId, String> {
-    HashMap::new()
-}
 
 /// Why a wave was not conducted to its end.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +40,7 @@ pub(crate) struct Conducted {
     wave: PathBuf,
     book: RecipientBook,
     pub(crate) options: Options,
-    pub(crate) looking: Looking<'static>,
+    pub(crate) look: FinalLook,
     _switch: DrainSwitch,
 }
 
@@ -89,7 +82,7 @@ impl Conducted {
                 existing: Existing::Replace,
                 ..Options::default()
             },
-            looking: LOOKING,
+            look: FinalLook::Auto,
             _switch: switch,
         }
     }
@@ -102,9 +95,9 @@ impl Conducted {
         let mut draft = Draft::create(&folder, session.clock.clone()).expect("a draft");
         let wave = intake::read(&self.wave, None, &mut self.book, &mut draft, session)?;
         let mut unclaimed = |_: &[_]| Ok(HashMap::new());
-        let others = Others { issuers: &nobody, claim: &mut unclaimed };
         let (book, options) = (&mut self.book, &self.options);
-        let checked = intake::check(wave, options, book, &mut draft, session, others, None).await;
+        let checked =
+            intake::check(wave, options, book, &mut draft, session, &mut unclaimed, None).await;
         let verdict = match checked {
             Ok(verdict) => verdict,
             Err(error) => {
@@ -129,7 +122,7 @@ impl Conducted {
         let sets: Vec<Arc<RecipientSet>> =
             RecipientBook::restore(&ledger.about().recipients, &self.session.prompts)
                 .expect("the same recipients");
-        Ok(issuing::run(ledger, sets, None, &self.session, self.looking).await?)
+        Ok(issuing::run(ledger, sets, None, &self.session, self.look).await?)
     }
 
     /// Passes that live in the tenant.

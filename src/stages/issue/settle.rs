@@ -11,10 +11,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Desk, Halt, SharedIssuers};
+use super::{Desk, Halt, Issuers};
 use crate::clock::{earlier, later};
-use crate::graph::verdict::Refusal;
-use crate::graph::{Deletion, FoundPass, GraphError};
+use crate::graph::verdict::{Refusal, RefusalKind};
+use crate::graph::{FoundPass, GraphError};
 use crate::ids::{Line, MethodId, UserId};
 use crate::ledger::{Event, Existing, IntentRecord, LedgerError, Proof, Remains, RowRecord, State};
 use crate::limits;
@@ -130,7 +130,7 @@ pub fn sight(
 
 /// What another run of this machine knows by its id is that run's, whatever its shape.
 #[must_use]
-pub fn of_this_run(sighting: Sighting, issuers: &SharedIssuers) -> Sighting {
+pub fn of_this_run(sighting: Sighting, issuers: &Issuers) -> Sighting {
     match sighting {
         Sighting::Orphan(id) | Sighting::Used(id)
             if !issuers(std::slice::from_ref(&id)).is_empty() =>
@@ -390,10 +390,11 @@ impl Desk {
         let line = row.line;
         self.ledger.record(line, Event::OrphanFound { method: method.clone(), over }).await?;
         match self.graph.delete_passes(&[(user, method.clone())]).await?.pop() {
-            Some(Deletion::Deleted) => self.settled(line, Some(method), Some(Proof::Deleted)).await,
+            Some(Ok(())) => self.settled(line, Some(method), Some(Proof::Deleted)).await,
+            None => Ok(behind(STALE)),
             // Listed a moment ago, and not there: one of the two answers is behind.
-            Some(Deletion::Gone) | None => Ok(behind(STALE)),
-            Some(Deletion::UserUnknown(refusal) | Deletion::Refused(refusal)) => {
+            Some(Err(refusal)) if refusal.kind == RefusalKind::MethodGone => Ok(behind(STALE)),
+            Some(Err(refusal)) => {
                 // It is nobody else's: not told as a foreign one.
                 let why = format!("the pass of a lost attempt cannot be deleted: {refusal}");
                 self.hold(row, why, None).await

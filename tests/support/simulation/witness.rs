@@ -61,7 +61,7 @@ impl Witness {
             return self.complain(format!("a POST for {user} before there was a ledger"));
         };
         let open = ledger.rows(&[Standing::Intent], None, 1_000).await.expect("readable");
-        if !open.iter().any(|row| row.user == Some(user)) {
+        if !open.iter().any(|row| row.person().is_ok_and(|person| person.user == user)) {
             self.complain(format!("a POST for {user} without a durable intent"));
         }
     }
