@@ -16,6 +16,9 @@ use tapwave::rehearsal::options::{Fault, Faults, Latency};
 
 #[path = "support/authority.rs"]
 mod authority;
+#[cfg(unix)]
+#[path = "support/hearing.rs"]
+mod hearing;
 #[path = "support/program.rs"]
 mod program;
 #[expect(dead_code, reason = "other tests ask for more of it")]
@@ -319,7 +322,7 @@ async fn a_wish_to_stop_ends_the_wait_for_a_person() {
         let (_served, authority, program) = office(1).await;
         authority.answers((0..1_000).map(|_| Instead::Pending("authorization_pending")));
         let program = program.always(&["--auth", auth]);
-        let mut command = program.command(&ACCESS);
+        let mut command = hearing::hearing(&program.command(&ACCESS));
         command.env("PATH", "").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program runs");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();

@@ -5,6 +5,9 @@
 
 #[path = "../support/certificates.rs"]
 mod certificates;
+#[cfg(unix)]
+#[path = "../support/hearing.rs"]
+mod hearing;
 #[path = "../support/mailed_site.rs"]
 mod mailed;
 #[path = "../support/others.rs"]

@@ -348,6 +348,13 @@ impl Site {
         self.served.with(|tenant, now| tenant.use_pass(now, upn)).expect("a pass that works");
     }
 
+    /// Whether the run's log has a line with this word.
+    #[cfg(unix)]
+    pub(crate) fn has_logged(&self, word: &str) -> bool {
+        let log = fs::read_to_string(self.folder().join("log.jsonl")).unwrap_or_default();
+        log.lines().any(|line| line.contains(&format!("\"message\":\"{word}\"")))
+    }
+
     /// HTTP requests that have reached the tenant.
     pub(crate) fn requests(&self) -> u64 {
         self.served.with(|tenant, _| tenant.tally().requests)
