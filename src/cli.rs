@@ -58,7 +58,12 @@ pub enum Command {
         command: PolicyCommand,
     },
     /// Print the effective settings and where each came from
-    Settings,
+    Settings {
+        /// Let tapwave.toml in this folder, as it is now, decide where to sign in, through what,
+        /// who reads the passes and what mails them
+        #[arg(long)]
+        trust: bool,
+    },
     /// The whole pipeline against a simulated tenant, no account needed
     Rehearse(RehearseArgs),
     /// Make an age identity, for people who don't have age

@@ -35,7 +35,7 @@ use crate::limits;
 use crate::pace::Pace;
 use crate::report::{Asking, AtWork, Log, Report, count, shown};
 use crate::run::Session;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Found, Settings};
 use crate::stages::Drain;
 
 /// Looks a variable up.
@@ -86,21 +86,18 @@ async fn dispatch(cli: &Cli, world: &World) -> Result<Exit, Failure> {
         );
     }
     // These need no settings: a broken tapwave.toml must not keep anybody from a pass.
-    let settings = || Settings::load(common, &world.environment);
+    let settings = || world.settings();
     match &cli.command {
         Command::Check(args) => wave::check(args, &settings()?, world).await,
         Command::Run(args) => wave::run(args, &settings()?, world).await,
         Command::Resume(args) => runs::resume(args, &settings()?, world).await,
         Command::Deliver(args) => deliver::deliver(args, &settings()?, world).await,
-        Command::Status(args) => runs::status(args, common, world).await,
+        Command::Status(args) => runs::status(args, world).await,
         Command::Manifest(args) => runs::manifest(args, world).await,
         Command::Runs => runs::list(world),
         Command::Open(args) => open::open(args, world).await,
         Command::Cleanup(args) => cleanup::cleanup(args, common, &settings()?, world).await,
-        Command::Settings => {
-            world.report.settings(&settings()?)?;
-            Ok(Exit::Done)
-        }
+        Command::Settings { trust } => world.show_settings(*trust),
         Command::Policy { command } => policy::policy(command, common, &settings()?, world).await,
         Command::Rehearse(args) => rehearse::rehearse(args, &settings()?, world).await,
         Command::Keygen(args) => open::keygen(args, world),
@@ -144,6 +141,64 @@ impl World {
 
     fn registry(&self) -> Result<Registry, Failure> {
         Ok(Registry::new(self.home()?))
+    }
+
+    /// The settings, if they may be obeyed: a file that nobody named decides whom to trust only
+    /// once somebody has seen what it says.
+    fn settings(&self) -> Result<Settings, Failure> {
+        let settings = Settings::load(&self.common, &self.environment)?;
+        let Some(found) = &settings.found else { return Ok(settings) };
+        // A machine without a home remembers nothing.
+        let home = if found.steers.is_empty() { PathBuf::new() } else { self.home()? };
+        if found.is_trusted(&home) {
+            return Ok(settings);
+        }
+        if !self.asking.can_ask() {
+            return Err(Failure::untrusted(found));
+        }
+        self.tell_steering(found);
+        match self.asking.yes_or_no("trust this file as it is now?") {
+            Some(true) => {
+                found.trust(&home)?;
+                Ok(settings)
+            }
+            _ => Err(Failure::untrusted(found)),
+        }
+    }
+
+    fn tell_steering(&self, found: &Found) {
+        self.report.say(format_args!("{} decides whom to trust:", found.path.display()));
+        for one in &found.steers {
+            self.report.say(format_args!("  {}", shown(one)));
+        }
+    }
+
+    fn show_settings(&self, trust: bool) -> Result<Exit, Failure> {
+        let settings = Settings::load(&self.common, &self.environment)?;
+        let found = settings.found.as_ref().filter(|found| !found.steers.is_empty());
+        if trust {
+            let Some(found) = found else {
+                let what = "there is nothing to trust: no tapwave.toml in this folder decides whom to trust";
+                return Err(Failure::new(
+                    Exit::Usage,
+                    what,
+                    &["a file that --config names needs none"],
+                ));
+            };
+            self.tell_steering(found);
+            found.trust(&self.home()?)?;
+            self.report.say("trusted, until it changes");
+            return Ok(Exit::Done);
+        }
+        self.report.settings(&settings)?;
+        if let Some(found) = found
+            && !found.is_trusted(&self.home()?)
+        {
+            self.report
+                .warn("nobody has trusted this file yet: until then no other command obeys it");
+            self.report.next(&[("tapwave settings --trust".to_owned(), "trusts it as it is now")]);
+        }
+        Ok(Exit::Done)
     }
 
     /// Opens a run by path, name, or `latest`.
@@ -285,8 +340,11 @@ impl World {
     ) -> Result<Session, Failure> {
         let about = ledger.about();
         let base = BaseUrl::parse(&about.graph_url)?;
-        if settings.graph.as_ref().is_some_and(|given| *given != base) {
-            return Err(Failure::other_graph(&about.graph_url));
+        ledger.folder().check_private()?;
+        match &settings.graph {
+            Some(given) if *given != base => return Err(Failure::other_graph(&about.graph_url)),
+            None if !base.is_microsofts() => return Err(Failure::unnamed_graph(base.as_str())),
+            _ => {}
         }
         let (session, grants) = self.sign_in(settings, &base, needs).await?;
         let tenant = grants.claims().and_then(|claims| claims.tenant.clone());

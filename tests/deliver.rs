@@ -320,7 +320,7 @@ async fn graph_sends_from_a_mailbox_and_keeps_no_copy() {
     let office = Office::open(5, &wave(5)).await;
     let settings = "[mail]\ncourier = \"graph\"\nfrom = \"IT <user1@contoso.example>\"\n\
                     max_per_minute = 60000\n";
-    std::fs::write(office.path("tapwave.toml"), settings).expect("settings");
+    office.settings(settings);
     let key = office.public_key.clone();
     office.run(&["run", "wave.csv", "-r", &key, "--deliver"]).await.expect(0);
     let (mails, codes) = office.tenant.with(|tenant, _| {

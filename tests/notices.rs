@@ -399,7 +399,7 @@ async fn graph_carries_both_mails() {
     let (office, _relay) = office(3, &[]).await;
     let settings = "[mail]\ncourier = \"graph\"\nfrom = \"IT <user1@contoso.example>\"\n\
                     max_per_minute = 60000\n";
-    std::fs::write(office.path("tapwave.toml"), settings).expect("settings");
+    office.settings(settings);
     let key = office.public_key.clone();
     let summary = office.run(&run(&key, &[])).await.expect(0).json();
     assert_eq!((&summary["delivered"], &summary["notices_sent"]), (&3.into(), &3.into()));

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 
 use super::{Failure, World};
 use crate::ids::{Line, RunId, UserId};
-use crate::ledger::{Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
+use crate::ledger::{About, Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
 use crate::limits;
-use crate::report::count;
+use crate::report::{count, shown};
 use crate::run::intake::IntakeError;
 
 /// Where a row may still be issued a pass, or another one.
@@ -87,9 +87,10 @@ pub(super) fn named(
 }
 
 impl World {
-    /// Asks before a run is carried on in a folder that is not where it belongs: a copy may know
-    /// nothing of what the run has done since. `risk` says what could come of it.
-    /// False if somebody says no.
+    /// Asks before a run is acted on that this machine did not make, or that lies in a folder
+    /// where it does not belong: its ledger may say what somebody else wants, and a copy may know
+    /// nothing of what the run has done since. `risk` says what could come of it. False if
+    /// somebody says no.
     pub(super) async fn belongs_here(&self, ledger: &Ledger, risk: &str) -> Result<bool, Failure> {
         let (about, folder) = (ledger.about(), ledger.folder());
         let mut claims = Claims::open(&self.home()?)?;
@@ -108,10 +109,14 @@ impl World {
                 "{here} holds an older state of this run: {} recorded since are missing",
                 count(known.latest_event.abs_diff(latest), "event", "events")
             ),
-            _ => String::new(),
+            (None, None) => format!("this machine did not make the run in {here}"),
+            (None, Some(_)) => String::new(),
         };
         if !why.is_empty() {
             self.report.warn(&why);
+            self.report.say(format_args!("tenant: {} at {}", tenant_of(about), about.graph_url));
+            self.report.say(format_args!("people: {}", people_of(ledger).await?));
+            self.report.readers(&about.recipients);
             if !self.common.yes {
                 match self.asking.yes_or_no(&format!("{risk}; carry on here?")) {
                     Some(true) => {}
@@ -126,6 +131,13 @@ impl World {
         }
         claims.note(about.id, folder, ledger.latest_event().await?)?;
         Ok(true)
+    }
+
+    /// Notes that this machine made a run, so that nobody is asked whether it did.
+    pub(super) async fn made_here(&self, ledger: &Ledger) -> Result<(), Failure> {
+        let mut claims = Claims::open(&self.home()?)?;
+        let latest = ledger.latest_event().await?;
+        Ok(claims.note(ledger.about().id, ledger.folder(), latest)?)
     }
 
     /// Claims the people whom a run may still issue to.
@@ -161,6 +173,23 @@ impl World {
         claims.release(about.id, ledger.folder(), &about.graph_url, &open, now)?;
         Ok(claims.note(about.id, ledger.folder(), ledger.latest_event().await?)?)
     }
+}
+
+/// A run's tenant, for people.
+fn tenant_of(about: &About) -> String {
+    about.tenant.as_deref().map_or_else(|| "unknown".to_owned(), shown)
+}
+
+/// A run's people, for people: how many, and the first of them.
+async fn people_of(ledger: &Ledger) -> Result<String, Failure> {
+    const NAMED: usize = 3;
+    let rows = ledger.counts().await?.rows();
+    let first = ledger.rows(&Standing::ALL, None, NAMED).await?;
+    let mut names: Vec<String> = first.iter().map(|row| shown(&row.upn)).collect();
+    if rows > names.len() as u64 {
+        names.push("…".to_owned());
+    }
+    Ok(format!("{rows} ({})", names.join(", ")))
 }
 
 fn still_there(place: &Path, run: RunId) -> &'static str {

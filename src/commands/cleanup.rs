@@ -53,7 +53,7 @@ async fn of_run(
     let ledger = ledger.map_err(|mut failure| {
         if Path::new(run).is_file() {
             let wave = typed::wave(Path::new(run));
-            let options = typed::options_of_no_run(&world.common);
+            let options = typed::options(&world.common);
             failure.told.hints.push(format!(
                 "tapwave cleanup --csv {wave}{options} removes what the people of a wave hold, whoever issued it"
             ));
@@ -66,6 +66,10 @@ async fn of_run(
     }
     super::note_run(&ledger);
     let typed = world.work_on(ledger.folder(), Typed::cleanup);
+    let risk = "cleaning it up deletes every pass that its ledger names";
+    if !world.belongs_here(&ledger, risk).await? {
+        return Ok(Exit::Done);
+    }
     let session = world.reconnect(settings, &ledger, &closing.needs(&NEEDS)).await?;
     world.warn_of_fence(session.fence);
     let tidied = tidy::run(&ledger, &session, closing.args.keep_sealed).await?;

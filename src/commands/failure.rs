@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::typed::{Typed, options_of_no_run};
+use super::typed::{Typed, options};
 use crate::auth::AuthError;
 use crate::auth::permissions::Need;
 use crate::cli::Common;
@@ -19,7 +19,8 @@ use crate::run::intake::IntakeError;
 use crate::run::issuing::IssuingError;
 use crate::run::policy::PolicyError;
 use crate::run::tidy::TidyError;
-use crate::settings::{SecretError, SettingsError};
+use crate::settings::{Found, SecretError, SettingsError};
+use crate::shown::shell_word;
 use crate::stages::check::CheckError;
 use crate::stages::issue::Halt;
 use crate::stages::seal::{BookError, HandoverError};
@@ -83,7 +84,7 @@ impl Failure {
     pub(super) fn advise(mut self, common: &Common, registry: Option<&Registry>) -> Self {
         let hint = match self.advice.take() {
             Some(Advice::Tenant { command, does }) => {
-                Some(format!("tapwave {command}{} {does}", options_of_no_run(common)))
+                Some(format!("tapwave {command}{} {does}", options(common)))
             }
             Some(Advice::Run { folder, command, does }) => RunFolder::open(&folder)
                 .map(|folder| format!("{} {does}", command(&Typed::new(&folder, registry, common))))
@@ -166,6 +167,31 @@ impl Failure {
     pub(super) fn other_graph(url: &str) -> Self {
         let what = format!("this run was made against {url}");
         Self::new(Exit::Usage, what, &["leave --graph-url and --cloud out, or name the same"])
+    }
+
+    /// `url` is what only a ledger says.
+    pub(super) fn unnamed_graph(url: &str) -> Self {
+        let what = format!(
+            "this run's ledger says that Microsoft Graph is at {url}, which is none of Microsoft's clouds; a token goes there only if you name it now"
+        );
+        let hint =
+            format!("add --graph-url {}, if that is the place you mean", shell_word(url, "URL"));
+        Self::new(Exit::Usage, what, &[&hint])
+    }
+
+    /// A settings file that nobody named and nobody has trusted.
+    pub(super) fn untrusted(found: &Found) -> Self {
+        let path = found.path.display();
+        let what = format!(
+            "{path} was found here, was not named, and decides whom to trust; nothing was done"
+        );
+        let steers = format!("it says: {}", found.steers.join("; "));
+        let hints = [
+            steers.as_str(),
+            "tapwave settings --trust, in this folder, trusts it as it is now",
+            "--config tapwave.toml names it for one command",
+        ];
+        Self::new(Exit::Usage, what, &hints)
     }
 
     pub(super) fn other_tenant(now: &str, then: &str) -> Self {
@@ -251,6 +277,9 @@ impl From<SettingsError> for Failure {
             SettingsError::Unreadable { .. } => &[
                 "check the path and that your account may read it; without --config, tapwave.toml in this folder is read if it is there",
             ],
+            SettingsError::NotOurs { .. } => {
+                &["make it yours alone (`chown`, `chmod go-w`), or copy it to a file that is"]
+            }
             SettingsError::File { .. } => {
                 &["correct that line; samples/tapwave.toml has every key with a comment"]
             }

@@ -8,9 +8,9 @@ use super::failure::OfRun;
 use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
-use crate::cli::{Common, ManifestArgs, ResumeArgs, StatusArgs};
+use crate::cli::{ManifestArgs, ResumeArgs, StatusArgs};
 use crate::exit::Exit;
-use crate::ledger::{Access, Existing};
+use crate::ledger::{Access, Existing, RecipientRecord};
 use crate::report::{TOLD, count};
 use crate::run::issuing::IssuingError;
 use crate::run::{self, RowStatus, issuing};
@@ -45,6 +45,7 @@ pub(super) async fn resume(
     if !world.belongs_here(&ledger, &risk).await? {
         return Ok(Exit::Done);
     }
+    world.report.readers(&ledger.about().recipients);
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
@@ -75,21 +76,17 @@ pub(super) async fn resume(
     super::wave::finish(&ledger, issuance, &run, &session, world).await
 }
 
-pub(super) async fn status(
-    args: &StatusArgs,
-    common: &Common,
-    world: &World,
-) -> Result<Exit, Failure> {
+pub(super) async fn status(args: &StatusArgs, world: &World) -> Result<Exit, Failure> {
     let ledger = world.ledger(&args.run, Access::Read).await?;
     let session = if args.live {
-        let settings = Settings::load(common, &world.environment)?;
+        let settings = world.settings()?;
         Some(world.reconnect(&settings, &ledger, &[Need::ReadPasses]).await?)
     } else {
         None
     };
     let report = &world.report;
     let mut out = BufWriter::new(io::stdout());
-    let mut rows = Rows::begin(report.is_json(), &mut out)?;
+    let mut rows = Rows::begin(report.is_json(), &ledger.about().recipients, &mut out)?;
     let graph = session.as_ref().map(|session| &session.graph);
     let counts = run::status(&ledger, graph, |row| {
         rows.row(&mut out, &row, |out, row| report.row(out, row), |out| report.row_head(out))
@@ -101,6 +98,7 @@ pub(super) async fn status(
     let told: Vec<String> =
         told.map(|standing| format!("{} {}", counts.of(standing), standing.name())).collect();
     report.say(format_args!("{}: {}", ledger.folder().name(), told.join(", ")));
+    report.readers(&ledger.about().recipients);
     Ok(Exit::Done)
 }
 
@@ -111,9 +109,11 @@ struct Rows {
 }
 
 impl Rows {
-    fn begin(json: bool, out: &mut impl Write) -> io::Result<Self> {
+    fn begin(json: bool, recipients: &[RecipientRecord], out: &mut impl Write) -> io::Result<Self> {
         if json {
-            out.write_all(br#"{"schema":"tapwave.status/1","rows":["#)?;
+            out.write_all(br#"{"schema":"tapwave.status/1","recipients":"#)?;
+            serde_json::to_writer(&mut *out, recipients)?;
+            out.write_all(br#","rows":["#)?;
         }
         Ok(Self { json, first: true })
     }

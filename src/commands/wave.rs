@@ -313,7 +313,8 @@ pub(super) async fn check(
     }
     let (go, said) = wanted.may_go_on(&verdict);
     let report = &world.report;
-    report.verdict(wave, &verdict, said)?;
+    report.readers(&wanted.book.records());
+    report.verdict(wave, &verdict, said, &wanted.book.records())?;
     told_rejects(&wanted, &verdict, world);
     if !go {
         report.say("verdict: problems; nothing was changed");
@@ -379,6 +380,7 @@ pub(super) async fn run(
         folder.abandon(made);
     }
     let Some(ledger) = begun? else { return Ok(Exit::Problems) };
+    world.made_here(&ledger).await?;
     // A run elsewhere is found by its path even if this note cannot be made.
     if let Err(error) = registry.remember(&folder) {
         world.report.warn(error);
@@ -420,7 +422,8 @@ pub(super) async fn begin(
         }
     };
     let (go, said) = wanted.may_go_on(&verdict);
-    world.report.verdict(wanted.wave, &verdict, if go { "" } else { said })?;
+    let readers = wanted.book.records();
+    world.report.verdict(wanted.wave, &verdict, if go { "" } else { said }, &readers)?;
     told_rejects(wanted, &verdict, world);
     if !go {
         draft.discard()?;
@@ -431,6 +434,7 @@ pub(super) async fn begin(
         world.report.next(&wanted.what_to_mend(&verdict, world));
         return Ok(None);
     }
+    world.report.readers(&readers);
     let now = world.clock.now();
     let ledger = intake::publish(draft, &verdict, wanted.wave, about, &wanted.book, now)?;
     super::note_run(&ledger);

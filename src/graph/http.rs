@@ -85,6 +85,10 @@ pub enum NetworkError {
     Tls(String),
 }
 
+/// Microsoft Graph's origins with passes, as documented: global and GCC, US Gov L4, US Gov L5.
+const CLOUDS: [&str; 3] =
+    ["https://graph.microsoft.com", "https://graph.microsoft.us", "https://dod-graph.microsoft.us"];
+
 /// A base URL that is https, or http to loopback. No user, query or fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseUrl(String);
@@ -126,6 +130,12 @@ impl BaseUrl {
     #[must_use]
     pub fn global() -> Self {
         Self("https://graph.microsoft.com".to_owned())
+    }
+
+    /// Whether this is Microsoft Graph in one of Microsoft's clouds.
+    #[must_use]
+    pub fn is_microsofts(&self) -> bool {
+        CLOUDS.contains(&self.as_str())
     }
 
     /// Where to sign in to Microsoft's clouds: the US Government's, or the public one.

@@ -95,7 +95,7 @@ impl Claims {
             let path = path.to_owned();
             move |source| FolderError::Io { doing, path, source }
         };
-        folder::private_dir_builder(true).create(home).map_err(io("make", home))?;
+        folder::private_home(home)?;
         // SQLite follows no link to the database, but may meet one on the way to it.
         let home = home.canonicalize().map_err(io("resolve", home))?;
         let path = home.join(CLAIMS);

@@ -53,6 +53,18 @@ pub enum FolderError {
         /// The first thing found.
         found: String,
     },
+    /// Somebody else's.
+    #[error(
+        "failed to use {}: it belongs to another user ({owner}), who decides what it says; work as \
+         that user, or copy it into a folder of your own and look at it first",
+        .path.display()
+    )]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// The user's number.
+        owner: u32,
+    },
     /// Others may look into it.
     #[error(
         "failed to use {}: others may enter it (mode {mode:03o}); close it with `chmod 700 {}`",
@@ -293,11 +305,19 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Whether the folder is its user's alone, so that nobody else decides what the run says.
+    ///
+    /// # Errors
+    /// If not, with the reason.
     #[cfg(unix)]
-    fn check_private(&self) -> Result<(), FolderError> {
-        use std::os::unix::fs::PermissionsExt;
+    pub fn check_private(&self) -> Result<(), FolderError> {
+        use std::os::unix::fs::MetadataExt;
         let found = std::fs::metadata(&self.0).map_err(io_error("look at", &self.0))?;
-        let mode = found.permissions().mode() & 0o777;
+        // Root too: a folder of somebody else's says what that person wants.
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(FolderError::NotOurs { path: self.0.clone(), owner: found.uid() });
+        }
+        let mode = found.mode() & 0o777;
         let others = mode & 0o077;
         if others == 0 {
             return Ok(());
@@ -308,7 +328,7 @@ impl RunFolder {
     /// Access lists cannot be read without unsafe calls; they are set when a folder is made.
     #[cfg(not(unix))]
     #[expect(clippy::unnecessary_wraps, reason = "the other platforms can fail here")]
-    fn check_private(&self) -> Result<(), FolderError> {
+    pub fn check_private(&self) -> Result<(), FolderError> {
         Ok(())
     }
 }
@@ -400,6 +420,14 @@ pub(super) fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
         options.mode(0o600).custom_flags(no_follow.cast_signed());
     }
     options
+}
+
+/// Makes the data folder, for its owner alone, if it is not there.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn private_home(home: &Path) -> Result<(), FolderError> {
+    private_dir_builder(true).create(home).map_err(io_error("make", home))
 }
 
 pub(super) fn private_dir_builder(parents: bool) -> DirBuilder {

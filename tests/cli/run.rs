@@ -158,13 +158,10 @@ fn several_recipients_each_open_every_pass() {
 fn a_site_lead_opens_only_their_own_people() {
     let bench = Bench::of(5);
     let [ams, ber, desk, glass] = ["ams", "ber", "desk", "glass"].map(|name| bench.reader(name));
-    bench.write(
-        "tapwave.toml",
-        format!(
-            "break_glass = \"{}\"\n[recipients]\nsite-ams = [\"{}\"]\nsite-ber = \"{}\"\n",
-            glass.key, ams.key, ber.key
-        ),
-    );
+    bench.settings(format!(
+        "break_glass = \"{}\"\n[recipients]\nsite-ams = [\"{}\"]\nsite-ber = \"{}\"\n",
+        glass.key, ams.key, ber.key
+    ));
     bench.write(
         "wave.csv",
         format!(
@@ -198,7 +195,7 @@ fn a_site_lead_opens_only_their_own_people() {
 fn a_break_glass_recipient_reads_everything() {
     let bench = Bench::of(2);
     let [lead, glass] = ["lead", "glass"].map(|name| bench.reader(name));
-    bench.write("tapwave.toml", format!("[recipients]\nlead = \"{}\"\n", lead.key));
+    bench.settings(format!("[recipients]\nlead = \"{}\"\n", lead.key));
     bench.tapwave(&["run", "wave.csv", "-r", "lead", "--break-glass", &glass.key]).ends(0);
     assert_eq!(bench.opened("latest", &lead.file), bench.codes());
     assert_eq!(bench.opened("latest", &glass.file), bench.codes());
@@ -209,7 +206,7 @@ fn a_break_glass_recipient_reads_everything() {
 fn an_unknown_label_is_a_problem_of_its_row() {
     let bench = Bench::of(2);
     let it = bench.reader("key");
-    bench.write("tapwave.toml", format!("[recipients]\nsite-ams = \"{}\"\n", it.key));
+    bench.settings(format!("[recipients]\nsite-ams = \"{}\"\n", it.key));
     bench.write(
         "wave.csv",
         format!("UPN,recipient\n{},site-ams\n{},site-asm\n", person(1), person(2)),
@@ -313,7 +310,7 @@ fn summary_and_status_are_the_documented_json() {
     assert_eq!(summary["run"], json!(bench.runs()[0]));
 
     let status = bench.tapwave(&["status", "latest", "--json"]).ends(0).json();
-    assert_eq!(keys(&status), ["rows", "schema"]);
+    assert_eq!(keys(&status), ["recipients", "rows", "schema"]);
     assert_eq!(status["schema"], "tapwave.status/1");
     let rows = status["rows"].as_array().expect("rows");
     let methods: BTreeMap<String, String> = bench.tenant(|tenant, _| {

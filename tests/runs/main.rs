@@ -40,6 +40,7 @@ mod one_post;
 mod resume;
 mod together;
 mod told_to_wait;
+mod trust;
 #[cfg(target_os = "linux")]
 mod window;
 #[cfg(unix)]

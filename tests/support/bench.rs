@@ -101,6 +101,12 @@ impl Bench {
         fs::write(self.path(name), bytes).expect("written");
     }
 
+    /// Writes the settings and trusts them.
+    pub(crate) fn settings(&self, text: impl AsRef<[u8]>) {
+        self.write("tapwave.toml", text);
+        self.tapwave(&["settings", "--trust"]).ends(0);
+    }
+
     /// Reads a text file of the folder.
     pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).expect("a text file")

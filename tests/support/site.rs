@@ -103,6 +103,12 @@ impl Site {
         fs::write(self.path("wave.csv"), wave).expect("written");
     }
 
+    /// Writes the settings and trusts them.
+    pub(crate) fn settings(&self, text: &str) {
+        fs::write(self.path("tapwave.toml"), text).expect("written");
+        self.told(&["settings", "--trust"]).exits(0);
+    }
+
     /// The program with everything that each command needs; standard input is no terminal.
     pub(crate) fn tapwave(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tapwave"));
