@@ -109,6 +109,16 @@ impl Clock {
     }
 }
 
+/// What Graph's clock and this machine's show at one moment. A gateway may date an answer wrong, and
+/// an administrator set a machine's clock: what needs time to pass needs it on both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// Graph's.
+    pub graph: Timestamp,
+    /// This machine's.
+    pub machine: Timestamp,
+}
+
 /// `moment` moved forward; the end of time if that is beyond it.
 #[must_use]
 pub fn later(moment: Timestamp, by: Duration) -> Timestamp {

@@ -27,7 +27,7 @@ use self::transport::{Broken, Method, Request, Response, Transport};
 use self::verdict::{Refusal, RefusalKind, Verdict};
 use self::wire::Inner;
 pub use self::wire::{Boss, CreatedPass, FoundPass, Group, Policy, PolicyPatch, Target, User};
-use crate::clock::{Clock, later};
+use crate::clock::{Clock, Clocks, later};
 use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
@@ -107,7 +107,30 @@ pub enum GraphError {
 struct Tally {
     requests: AtomicU64,
     throttled: AtomicU64,
-    told: Mutex<Option<Told>>,
+    told: Mutex<Dates>,
+}
+
+/// What the answers so far say of Graph's clock.
+#[derive(Debug, Default)]
+struct Dates {
+    /// The last date that another one bears out, or the first of all.
+    sure: Option<Told>,
+    /// A later one that contradicts it: an answer of a gateway's, whose clock is wrong, or the
+    /// first after this machine slept.
+    odd: Option<Told>,
+}
+
+impl Dates {
+    /// One date alone moves Graph's clock by no more than [`limits::CLOCK_SLACK`].
+    fn hear(&mut self, told: Told) {
+        let odd = self.odd.take();
+        let agrees = |other: &Option<Told>| other.is_some_and(|other| told.agrees_with(other));
+        if self.sure.is_none() || agrees(&self.sure) || agrees(&odd) {
+            self.sure = Some(told);
+        } else {
+            self.odd = Some(told);
+        }
+    }
 }
 
 /// What Graph's clock showed when its last answer came, and what ours did.
@@ -118,13 +141,27 @@ struct Told {
     instant: Instant,
 }
 
+impl Told {
+    /// Whether as much time has passed for Graph since as for one of our clocks, of which the
+    /// monotonic one may stand still while the machine sleeps.
+    fn agrees_with(&self, before: Self) -> bool {
+        let graph = self.date.duration_since(before.date);
+        let counted = self.instant.saturating_duration_since(before.instant);
+        let counted = SignedDuration::try_from(counted).unwrap_or(SignedDuration::MAX);
+        let shown = self.wall.duration_since(before.wall);
+        [counted, shown]
+            .iter()
+            .any(|ours| graph.saturating_sub(*ours).unsigned_abs() <= limits::CLOCK_SLACK)
+    }
+}
+
 impl Tally {
     fn throttled(&self, count: u64) {
         self.throttled.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// A value that is copied whole: a panic elsewhere does not spoil it.
-    fn told(&self) -> MutexGuard<'_, Option<Told>> {
+    /// Values that are copied whole: a panic elsewhere does not spoil them.
+    fn told(&self) -> MutexGuard<'_, Dates> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -147,10 +184,16 @@ impl Graph {
     /// clock's.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        match *self.tally.told() {
+        match self.tally.told().sure {
             Some(told) => later(told.date, self.clock.instant().duration_since(told.instant)),
             None => self.clock.now(),
         }
+    }
+
+    /// Graph's time beside this machine's.
+    #[must_use]
+    pub fn clocks(&self) -> Clocks {
+        Clocks { graph: self.now(), machine: self.clock.now() }
     }
 
     /// Graph's own time, fit to be written down. When our two clocks disagree about how long
@@ -159,7 +202,7 @@ impl Graph {
     /// # Errors
     /// [`GraphError`], if it had to be asked.
     pub async fn time(&self) -> Result<Timestamp, GraphError> {
-        let told = *self.tally.told();
+        let told = self.tally.told().sure;
         let sure = told.is_some_and(|told| {
             let counted = self.clock.instant().duration_since(told.instant);
             let shown = self.clock.now().duration_since(told.wall);
@@ -168,6 +211,9 @@ impl Graph {
         });
         if !sure {
             self.policy().await?;
+            if self.tally.told().odd.is_some() {
+                self.policy().await?;
+            }
         }
         Ok(self.now())
     }
@@ -175,7 +221,7 @@ impl Graph {
     /// The best time that can be had at once: [`Graph::time`] where Graph has answered before, else
     /// the wall clock's. Mail through a relay asks the tenant nothing.
     pub async fn likely_time(&self) -> Timestamp {
-        if self.tally.told().is_none() {
+        if self.tally.told().sure.is_none() {
             return self.clock.now();
         }
         self.time().await.unwrap_or_else(|_| self.clock.now())
@@ -397,16 +443,43 @@ impl Graph {
         let requests =
             users.iter().map(|user| Inner::get(format!("{}", PassesOf(*user)))).collect();
         let answers = self.batch(Budget::PassReads, requests).await?;
-        answers
+        let pages = answers
             .into_iter()
             .map(|answer| match answer {
                 Ok(body) => {
                     let page: wire::Page<FoundPass> = parse(&body, DOING)?;
-                    Ok(Ok(page.value.into_iter().next()))
+                    Ok(Ok(page))
                 }
                 Err(refusal) => Ok(Err(refusal)),
             })
-            .collect()
+            .collect::<Result<Vec<_>, GraphError>>()?;
+        let mut passes = Vec::with_capacity(pages.len());
+        for page in pages {
+            passes.push(match page {
+                Ok(page) => Ok(self.first_of(page, DOING).await?),
+                Err(refusal) => Err(refusal),
+            });
+        }
+        Ok(passes)
+    }
+
+    /// The first element of a listing, whose first pages may be empty.
+    async fn first_of<T: DeserializeOwned>(
+        &self,
+        mut page: wire::Page<T>,
+        doing: &'static str,
+    ) -> Result<Option<T>, GraphError> {
+        for _ in 0..limits::MAX_PAGES {
+            match (page.value.into_iter().next(), page.next_link) {
+                (Some(first), _) => return Ok(Some(first)),
+                (None, None) => return Ok(None),
+                (None, Some(link)) => {
+                    let target = self.follow(&link)?;
+                    page = self.read(Budget::PassReads, target, false, doing).await?;
+                }
+            }
+        }
+        Err(GraphError::Endless)
     }
 
     /// Waits, as long as Graph may need to agree with itself.
@@ -612,7 +685,7 @@ impl Graph {
         Self::log(request, &exchange);
         if let Ok(Response { date: Some(date), .. }) = &exchange {
             let told = Told { date: *date, wall: now, instant: self.clock.instant() };
-            *self.tally.told() = Some(told);
+            self.tally.told().hear(told);
         }
         verdict::judge(exchange, now)
     }

@@ -131,8 +131,14 @@ pub const LEAST_PATIENCE: Duration = Duration::from_mins(1);
 pub const UNKNOWN_USER_PATIENCE: Duration = Duration::from_secs(14);
 /// Most looks at one row by one cleanup, in a tenant that shows something new each time.
 pub const MOST_LOOKS: u32 = 32;
+/// How long what is in flight has to be answered once somebody wishes to stop. A request that the
+/// tenant holds back for longer has not gone out.
+pub const IN_FLIGHT: Duration = Duration::from_secs(4);
 /// Graph's `Date` header tells whole seconds: a stretch of its time is known to one second.
 pub const DATE_ROUNDING: Duration = Duration::from_secs(1);
+/// How long a second look counts: a resume looks again at what an earlier process has seen before
+/// then.
+pub const LOOK_GOOD_FOR: Duration = Duration::from_mins(1);
 /// How old a sealed pass is before it is looked at a second time while issuing goes on: younger
 /// ones may not be listed yet.
 pub const SECOND_LOOK_AGE: Duration = Duration::from_secs(30);

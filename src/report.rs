@@ -377,6 +377,12 @@ impl Report {
         if tidied.removed + tidied.already > 0 && tidied.is_proven() {
             self.say("looked again: none of these passes is left");
         }
+        for path in &tidied.unrecorded {
+            self.warn(format_args!(
+                "{} was left alone, because this run has no record of it; it may hold sealed passes of a process that was killed: look at it, and delete it by hand",
+                path.display()
+            ));
+        }
         for path in &tidied.changed {
             self.warn(format_args!(
                 "{} is not as this run wrote it, and was left alone; delete it by hand",

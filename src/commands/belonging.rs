@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
@@ -89,14 +90,20 @@ pub(super) fn named(
 impl World {
     /// Asks before a run is acted on that this machine did not make, or that lies in a folder
     /// where it does not belong: its ledger may say what somebody else wants, and a copy may know
-    /// nothing of what the run has done since. `risk` says what could come of it. False if
-    /// somebody says no.
-    pub(super) async fn belongs_here(&self, ledger: &Ledger, risk: &str) -> Result<bool, Failure> {
+    /// nothing of what the run has done since. `risk` says what could come of it. Gives how many
+    /// of the run's events this ledger is known to lack; nothing if somebody says no.
+    pub(super) async fn belongs_here(
+        &self,
+        ledger: &Ledger,
+        risk: &str,
+    ) -> Result<Option<u64>, Failure> {
         let (about, folder) = (ledger.about(), ledger.folder());
         let mut claims = Claims::open(&self.home()?)?;
         let known = claims.known(about.id)?;
         let latest = ledger.latest_event().await?;
         let here = folder.path().display();
+        let newest = known.as_ref().map_or(latest, |known| known.latest_event);
+        let lacks = u64::try_from(newest.saturating_sub(latest)).unwrap_or_default();
         let moved = ledger.came_from().await?;
         let elsewhere = known.as_ref().map(|known| &known.path).filter(|at| *at != folder.path());
         let why = match (moved.as_deref().or(elsewhere.map(PathBuf::as_path)), &known) {
@@ -105,9 +112,9 @@ impl World {
                 place.display(),
                 still_there(place, about.id)
             ),
-            (None, Some(known)) if known.latest_event > latest => format!(
+            (None, Some(_)) if lacks > 0 => format!(
                 "{here} holds an older state of this run: {} recorded since are missing",
-                count(known.latest_event.abs_diff(latest), "event", "events")
+                count(lacks, "event", "events")
             ),
             (None, None) => format!("this machine did not make the run in {here}"),
             (None, Some(_)) => String::new(),
@@ -122,22 +129,33 @@ impl World {
                     Some(true) => {}
                     Some(false) => {
                         self.report.say("nothing was done");
-                        return Ok(false);
+                        return Ok(None);
                     }
                     None => return Err(Failure::nobody_to_ask(&format!("{why}; {risk}"))),
                 }
             }
+            if lacks > 0 {
+                claims.note_lacking(about.id, lacks)?;
+            }
             ledger.settle_here().await?;
         }
-        claims.note(about.id, folder, ledger.latest_event().await?)?;
-        Ok(true)
+        self.made_here(ledger).await?;
+        Ok(Some(lacks.max(known.map_or(0, |known| known.lacks))))
     }
 
-    /// Notes that this machine made a run, so that nobody is asked whether it did.
+    /// Notes that this machine works on a run, and from now on how far it is: whatever ends this
+    /// process, an older state of the run is known for one.
     pub(super) async fn made_here(&self, ledger: &Ledger) -> Result<(), Failure> {
+        let (run, folder) = (ledger.about().id, ledger.folder().clone());
         let mut claims = Claims::open(&self.home()?)?;
-        let latest = ledger.latest_event().await?;
-        Ok(claims.note(ledger.about().id, ledger.folder(), latest)?)
+        claims.note(run, &folder, ledger.latest_event().await?)?;
+        let claims = Mutex::new(claims.hasty()?);
+        ledger.follow(move |latest| {
+            let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+            // The next commit notes it too.
+            let _ = claims.note(run, &folder, latest);
+        });
+        Ok(())
     }
 
     /// Claims the people whom a run may still issue to.

@@ -131,7 +131,7 @@ pub(super) async fn deliver(
         return Err(Failure::new(Exit::Usage, what, &["a new run issues new passes"]));
     }
     let risk = "delivering it may mail what has been mailed from the other folder";
-    if !world.belongs_here(&ledger, risk).await? {
+    if world.belongs_here(&ledger, risk).await?.is_none() {
         return Ok(Exit::Done);
     }
     let options = options(args, &ledger);

@@ -10,7 +10,7 @@ use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{ManifestArgs, ResumeArgs, StatusArgs};
 use crate::exit::Exit;
-use crate::ledger::{Access, Existing, RecipientRecord};
+use crate::ledger::{Access, Existing, RecipientRecord, Standing};
 use crate::report::{TOLD, count};
 use crate::run::issuing::IssuingError;
 use crate::run::{self, RowStatus, issuing};
@@ -42,7 +42,7 @@ pub(super) async fn resume(
     let people = count(belonging::still_open(&ledger).await?, "person", "people");
     let risk =
         format!("resuming it may issue a pass to {people}, and end one that they got meanwhile");
-    if !world.belongs_here(&ledger, &risk).await? {
+    if world.belongs_here(&ledger, &risk).await?.is_none() {
         return Ok(Exit::Done);
     }
     world.report.readers(&ledger.about().recipients);
@@ -68,12 +68,13 @@ pub(super) async fn resume(
         None => None,
     };
     world.claim_open(&ledger).await?;
+    let left_out = ledger.counts().await?.of(Standing::Ineligible);
     let issuance = issuing::resume(&ledger, post.as_ref(), &session, args.final_look.into()).await;
     if let Some(post) = &post {
         post.room.courier.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&run))?;
-    super::wave::finish(&ledger, issuance, &run, &session, world).await
+    super::wave::finish(&ledger, issuance, left_out, &run, &session, world).await
 }
 
 pub(super) async fn status(args: &StatusArgs, world: &World) -> Result<Exit, Failure> {

@@ -387,6 +387,7 @@ pub(super) async fn run(
     }
     let typed = world.work_on(&folder, Typed::resume);
     let sets = wanted.book.into_sets();
+    let left_out = ledger.counts().await?.of(Standing::Ineligible);
     let post = match wanted.carrier.filter(|_| args.mail.deliver) {
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
         None => None,
@@ -397,7 +398,7 @@ pub(super) async fn run(
         post.room.courier.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&typed))?;
-    finish(&ledger, issuance, &typed, &session, world).await
+    finish(&ledger, issuance, left_out, &typed, &session, world).await
 }
 
 /// Checks into a draft in the folder and makes the ledger whole. `None` if there are
@@ -441,10 +442,12 @@ pub(super) async fn begin(
     Ok(Some(ledger))
 }
 
-/// Tells how issuing ended and what to type next; the exit code follows.
+/// Tells how issuing ended and what to type next; the exit code follows. `left_out` is how many
+/// rows were ineligible when it began.
 pub(super) async fn finish(
     ledger: &Ledger,
     issuance: Issuance,
+    left_out: u64,
     typed: &Typed,
     session: &Session,
     world: &World,
@@ -454,6 +457,7 @@ pub(super) async fn finish(
     let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
     let open = if mailed { open_mail(ledger, session).await } else { Ok(OpenMail::default()) };
     world.end_claims(ledger).await;
+    let strays = ledger.strays().await.unwrap_or_default();
     let unknown = match &issuance.halt {
         Some(halt) if halt.lost_ledger() => Some(belonging::alive(ledger).await?),
         _ => None,
@@ -481,8 +485,25 @@ pub(super) async fn finish(
     }
     let mut exit = Exit::Done;
     tell_unseen(&issuance.looked, typed, world);
+    let is_lost = unknown.is_some();
     if let Some(lines) = unknown.filter(|lines| !lines.is_empty()) {
         tell_forgotten(&lines, ledger, world);
+    }
+    if !strays.is_empty() {
+        let rows = count(strays.len() as u64, "row owns", "rows own");
+        report.complain(format_args!(
+            "{rows} no pass, and one of this run's may be alive all the same, whose code nobody \
+             has: line {}; {} removes it",
+            belonging::ranges(&strays),
+            typed.cleanup(),
+        ));
+        exit = exit.and(Exit::RowsFailed);
+    }
+    let unfit = summary.ineligible.saturating_sub(left_out);
+    if unfit > 0 && !ledger.about().options.skip_ineligible {
+        let rows = count(unfit, "row", "rows");
+        report.complain(format_args!("{rows} must not have a pass any more, and were left out"));
+        exit = exit.and(Exit::RowsFailed);
     }
     if summary.failed + (summary.unsettled - summary.mailing) + summary.held + summary.lost > 0 {
         exit = exit.and(Exit::RowsFailed);
@@ -504,6 +525,9 @@ pub(super) async fn finish(
         exit = exit.and(failure.exit);
         report.warn_of(&failure.told);
     }
+    if is_lost {
+        return Ok(exit);
+    }
     report.next(&what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed));
     Ok(exit)
 }
@@ -524,11 +548,14 @@ fn tell_unseen(looked: &Looked, typed: &Typed, world: &World) {
 /// Which passes are alive though their ledger has disappeared.
 fn tell_forgotten(lines: &[Line], ledger: &Ledger, world: &World) {
     let passes = count(lines.len() as u64, "pass is", "passes are");
+    let wave = &ledger.about().wave.path;
     world.report.complain(format_args!(
         "{passes} alive, or may be, that no ledger on the disk knows of: lines {} of {}; \
-         tapwave cleanup --csv removes what its people hold",
+         tapwave cleanup --csv {}{} removes what its people hold",
         belonging::ranges(lines),
-        shown(&ledger.about().wave.path),
+        shown(wave),
+        typed::wave(Path::new(wave)),
+        typed::options(&world.common),
     ));
 }
 

@@ -374,13 +374,17 @@ pub fn sync_folder(_: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
-/// Tells whether a path still leads to the file that was opened there. Must not open that file
-/// itself: on Unix, closing it would give `SQLite`'s locks on it back.
+/// Tells whether a database's path still leads to the file that was opened there, and its
+/// write-ahead log's, which holds what was committed last. Must not open them itself: on Unix,
+/// closing one would give `SQLite`'s locks on it back.
 #[derive(Debug)]
 pub(super) struct Watch {
     path: PathBuf,
     #[cfg(unix)]
     was: Option<(u64, u64)>,
+    /// The log is there from the first transaction on until the database is closed.
+    #[cfg(unix)]
+    log_was: std::cell::Cell<Option<(u64, u64)>>,
 }
 
 impl Watch {
@@ -389,12 +393,19 @@ impl Watch {
             path: path.to_owned(),
             #[cfg(unix)]
             was: identity(path),
+            #[cfg(unix)]
+            log_was: std::cell::Cell::default(),
         }
     }
 
     #[cfg(unix)]
     pub(super) fn is_there(&self) -> bool {
-        self.was.is_some() && identity(&self.path) == self.was
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let log = identity(Path::new(&log));
+        let is_log_there = self.log_was.get().is_none_or(|was| log == Some(was));
+        self.log_was.set(self.log_was.get().or(log));
+        self.was.is_some() && identity(&self.path) == self.was && is_log_there
     }
 
     /// Windows lets nobody replace or move a database that is open.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::events::{self, Asked, IntentId, Posted, Reader};
 use super::fault::LedgerError;
 use super::state::{Standing, State};
+use crate::clock::{Clocks, span};
 use crate::ids::{Line, MethodId, RunId, UserId};
 use crate::shown;
 
@@ -391,12 +392,23 @@ pub struct Remains {
     /// Graph's clock at the first look that showed nothing of the row's, since something of it
     /// was last seen or asked for.
     pub absent_since: Option<Timestamp>,
+    /// This machine's clock at that look.
+    pub absent_at: Option<Timestamp>,
     /// Whether a look has shown the sealed pass as the one of its user: from then on another one
     /// of the same shape is somebody else's.
     pub seen: bool,
     /// Whether this process has had Graph's 204 to a DELETE by one of the ids. Not recorded: a
     /// later process looks for itself.
     pub deleted: bool,
+}
+
+impl Remains {
+    /// For how long looks have shown nothing of the row's, by whichever clock says less.
+    #[must_use]
+    pub fn absent_for(&self, now: Clocks) -> Option<Duration> {
+        let (graph, machine) = (self.absent_since?, self.absent_at?);
+        Some(span(graph, now.graph).min(span(machine, now.machine)))
+    }
 }
 
 /// A finished handoff file.
@@ -552,7 +564,7 @@ mod tests {
         };
         assert_eq!(
             record.readers(),
-            "AMS (age1ql3z7hjy54pw3hyw…), age1yubikey1qwt50d05nh5vutpd…, ssh-ed25519 …1OxfM/XXUB+VHtZ6isGN, odd\\u{1b}"
+            "AMS (age1ql3z7hjy54pw3hyw…), age1yubikey1qwt50d05nh5vutpd…, ssh-ed25519 …M/XXUB+VHtZ6isGN, odd\\u{1b}"
         );
         let older: RecipientRecord =
             serde_json::from_str(r#"{"label":"all","keys":["age1x"]}"#).expect("a record");

@@ -489,6 +489,15 @@ pub enum Fault {
     MethodUnknown,
     /// An empty list, from a replica that knows none of the objects.
     Unlisted,
+    /// The list does not say when its objects were made.
+    Undated,
+    /// The first page of a list is empty, and leads on to the next.
+    EmptyPage,
+    /// A gateway dates the answer, and its clock is wrong.
+    Dated {
+        /// By how many seconds it is ahead; behind, if negative.
+        ahead: i64,
+    },
     /// A gateway executes it a second time, so long after the first; the answer is the first's.
     Twice {
         /// From the first execution to the second.

@@ -484,6 +484,12 @@ impl Tenant {
                 Course::Whole(reply)
             }
             Some(Fault::Unlisted) => Course::Whole(emptied(reply)),
+            Some(Fault::Undated) => Course::Whole(undated(reply)),
+            Some(Fault::EmptyPage) if target.option("$skiptoken").is_none() => {
+                let next = super::listing::next_link(&self.options, &target, "next");
+                Course::Whole(leading_on(emptied(reply), next))
+            }
+            Some(Fault::Dated { ahead }) => Course::Whole(Reply { misdated: ahead, ..reply }),
             Some(Fault::LostAfter) => Course::Lost,
             Some(Fault::Truncated) => Course::Cut(reply),
             Some(Fault::Garbled) => Course::Whole(garbled(reply)),
@@ -556,6 +562,9 @@ impl Tenant {
             | Fault::Garbled
             | Fault::Failing { .. }
             | Fault::Unlisted
+            | Fault::Undated
+            | Fault::EmptyPage
+            | Fault::Dated { .. }
             | Fault::Twice { .. }
             | Fault::OtherId { .. } => return None,
         };
@@ -677,6 +686,26 @@ fn emptied(mut reply: Reply) -> Reply {
         && let Some(Value::Array(objects)) = body.get_mut("value")
     {
         objects.clear();
+    }
+    reply
+}
+
+/// A listing whose objects do not say when they were made.
+fn undated(mut reply: Reply) -> Reply {
+    if let Body::Json(body) = &mut reply.body
+        && let Some(Value::Array(objects)) = body.get_mut("value")
+    {
+        for object in objects {
+            object["createdDateTime"] = Value::Null;
+        }
+    }
+    reply
+}
+
+/// A page that is not the last.
+fn leading_on(mut reply: Reply, next: String) -> Reply {
+    if let Body::Json(Value::Object(body)) = &mut reply.body {
+        body.insert("@odata.nextLink".to_owned(), next.into());
     }
     reply
 }

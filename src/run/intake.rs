@@ -270,7 +270,11 @@ pub fn publish(
         created: now,
         tapwave_version: env!("CARGO_PKG_VERSION").to_owned(),
         wave: WaveAbout {
-            path: wave.display().to_string(),
+            // The same from whatever folder a later command is started.
+            path: std::path::absolute(wave)
+                .unwrap_or_else(|_| wave.to_owned())
+                .display()
+                .to_string(),
             digest: verdict.digest.clone(),
             header_json: json(&verdict.header),
             rows: verdict.rows,
@@ -326,6 +330,13 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
             findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
         session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
+        for (row, (line, finding)) in rows.iter().zip(&findings) {
+            if let Finding::Ineligible(problems) = finding {
+                let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let (line, upn, why) = (*line, row.upn.clone(), why.join("; "));
+                session.watcher.hear(News::RowFailed { line, upn, why });
+            }
+        }
         let records =
             findings.into_iter().map(|(line, finding)| ledger.record(line, event(finding)));
         futures::future::try_join_all(records).await?;

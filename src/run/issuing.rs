@@ -20,7 +20,7 @@ use super::delivering::{self, Mails, Post};
 use super::intake::{self, IntakeError};
 use super::second_look::{FinalLook, Looked, SecondLook};
 use super::source::Source;
-use crate::clock::{later, span};
+use crate::clock::{earlier, later, span};
 use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::ids::Line;
 use crate::ledger::{
@@ -112,7 +112,8 @@ pub async fn resume(
     // The first answer also tells Graph's clock, by which old intents are judged.
     session.graph.policy().await.map_err(Halt::from)?;
     let started = session.clock.instant();
-    let floor = Floor::open(ledger, sets, post, session, look)?;
+    let mut floor = Floor::open(ledger, sets, post, session, look)?;
+    floor.since = Some(earlier(session.graph.now(), limits::LOOK_GOOD_FOR));
     let fences = floor.pick_up(started).await?;
     intake::check_again(ledger, session).await?;
     Ok(floor.work(fences).await)
@@ -243,6 +244,8 @@ pub(super) struct Floor<'a> {
     post: Option<&'a Post>,
     session: &'a Session,
     look: FinalLook,
+    /// What an earlier process has seen before then, by Graph's clock, is looked at again.
+    since: Option<Timestamp>,
     /// Since when no request of any row has got through, if none has.
     unreached_since: Cell<Option<Instant>>,
     /// Stops the desk: a halt must reach the rows that wait for the limiter's leave as the
@@ -282,7 +285,16 @@ impl<'a> Floor<'a> {
         let (stop, drain) = Drain::new();
         let desk = Desk { drain, ..desk(ledger, session) };
         let vault = Vault::new(sets, spool);
-        Ok(Self { desk, vault, post, session, look, unreached_since: Cell::default(), stop })
+        Ok(Self {
+            desk,
+            vault,
+            post,
+            session,
+            look,
+            since: None,
+            unreached_since: Cell::default(),
+            stop,
+        })
     }
 
     /// Sorts out what an earlier process left: which rows must be settled, and when.
@@ -346,13 +358,13 @@ impl<'a> Floor<'a> {
         if halted {
             return Ok(self.left_unseen("the run stopped before".to_owned()).await);
         }
-        let mut look = SecondLook::new(&self.desk, self.session, self.look);
+        let mut look = SecondLook::new(&self.desk, self.session, self.look, self.since);
         look.finish(|line| self.vault.forget(line)).await
     }
 
     /// What was not looked at again, and why.
     async fn left_unseen(&self, why: String) -> Looked {
-        match self.desk.ledger.waiting_for_look().await {
+        match self.desk.ledger.waiting_for_look(self.since).await {
             Ok(0) => Looked::default(),
             Ok(unseen) => Looked { unseen, missed: Vec::new(), why: Some(why) },
             Err(error) => Looked { why: Some(error.to_string()), ..Looked::default() },
@@ -658,7 +670,7 @@ impl<'a> Shift<'a> {
         let floor = self.floor;
         let drain = &floor.session.drain;
         let mut told = false;
-        let look = SecondLook::new(&floor.desk, floor.session, floor.look);
+        let look = SecondLook::new(&floor.desk, floor.session, floor.look, floor.since);
         if look.is_wanted() {
             self.look_along(look, false);
         }

@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(
             found.steers,
             [
-                "proxy = \"http://proxy/\"",
+                "proxy = \"…@proxy:80\"",
                 "recipients.lead = \"age1x\"",
                 "mail.host = \"relay\"",
                 "mail.port = 25"

@@ -152,6 +152,17 @@ fn window(attempt: &IntentRecord, settle_after: Duration) -> (Timestamp, Timesta
     (first, later(ended(attempt), wait + slack), attempt)
 }
 
+/// Whether a pass may be this attempt's: it is shaped as was asked, and Graph says that it was made
+/// when the attempt could make one, or does not say when.
+pub(in crate::stages) fn may_be_of(
+    pass: &FoundPass,
+    attempt: &IntentRecord,
+    settle_after: Duration,
+) -> bool {
+    let (first, last, _) = window(attempt, settle_after);
+    pass.created_date_time.is_none_or(|at| first <= at && at <= last) && answers(pass, attempt)
+}
+
 /// Graph's clock when the answer came or was given up, or must have been.
 fn ended(attempt: &IntentRecord) -> Timestamp {
     attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT))
@@ -200,7 +211,10 @@ fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
     let lifetime = pass.lifetime_in_minutes.is_none_or(|minutes| minutes == asked.lifetime_minutes);
     let once = pass.is_usable_once.is_none_or(|once| once == asked.one_time);
     let start = match (asked.start, pass.start_date_time) {
-        (Some(asked), Some(found)) => asked.as_second() == found.as_second(),
+        // Rounded, perhaps.
+        (Some(asked), Some(found)) => {
+            asked.duration_since(found).unsigned_abs() <= limits::CLOCK_SLACK
+        }
         // Without a wish for a start, Graph's own is the moment of creation, or absent.
         (None, Some(found)) => pass.created_date_time.is_none_or(|created| {
             created.duration_since(found).unsigned_abs() <= limits::CLOCK_SLACK
@@ -298,19 +312,15 @@ impl Desk {
     /// A sealed pass that is not listed is given up once it is over, or was missed before, at
     /// least the settling time ago.
     async fn missed(&self, line: Line, remains: &Remains) -> Result<Settled, Halt> {
-        let now = self.graph.now();
-        if over_from(remains, self.settle_after).is_some_and(|over| over <= now) {
+        let now = self.graph.clocks();
+        if over_from(remains, self.settle_after).is_some_and(|over| over <= now.graph) {
             return self.settled(line, None, Some(Proof::Over)).await;
         }
-        match remains.absent_since {
-            Some(since) if later(since, patience(self.settle_after)) <= now => {
-                self.settled(line, None, Some(Proof::Absent)).await
-            }
-            _ => {
-                self.ledger.record(line, Event::NotListed { graph_time: now }).await?;
-                Ok(behind(NOT_LISTED))
-            }
+        if remains.absent_for(now).is_some_and(|absent| absent >= patience(self.settle_after)) {
+            return self.settled(line, None, Some(Proof::Absent)).await;
         }
+        self.ledger.record(line, Event::NotListed { graph_time: now.graph }).await?;
+        Ok(behind(NOT_LISTED))
     }
 
     /// A 404 is about the user, and proves nothing about a pass.
@@ -469,6 +479,7 @@ mod tests {
             gone: Vec::new(),
             attempts: vec![attempt()],
             absent_since: None,
+            absent_at: None,
             seen: false,
             deleted: false,
         }
