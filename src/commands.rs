@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 pub use self::failure::Failure;
 use self::typed::Typed;
-use crate::auth::permissions::{Grants, Need};
+use crate::auth::permissions::{self, Grants, Need, Verdict};
 use crate::auth::{self, Places, SignIn};
 use crate::cli::{Auth, Cli, Command, Common};
 use crate::clock::Clock;
@@ -238,18 +238,39 @@ impl World {
         let grants = self.unless_given_up(sign_in.grants()).await??;
         self.explain(&grants, name);
         note_who(&grants, name, settings, base);
-        let lacking = grants.lacking(needs);
-        if !lacking.is_empty() && name == "azure-cli" && grants.kind() == "delegated" {
-            return Err(Failure::azure_cli_user(&lacking));
-        }
-        if !lacking.is_empty() {
-            return Err(Failure::permissions(&lacking, grants.kind()));
-        }
+        self.judge(&grants, name, needs)?;
         let transport = Http::new(client, base, Arc::new(sign_in));
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
-        let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();
+        let may_read_groups = !grants.lacks(Need::ReadGroups);
         Ok((Session { may_read_groups, ..self.session(graph) }, grants))
+    }
+
+    /// Refuses a token that certainly does not suffice, and tells a doubt.
+    fn judge(&self, grants: &Grants, method: &str, needs: &[Need]) -> Result<(), Failure> {
+        let is_az_user = method == "azure-cli" && grants.kind() == "delegated";
+        match grants.judge(needs) {
+            Verdict::Enough => {}
+            // A person's `az login` carries the Azure CLI's own scopes, a wide one among them.
+            Verdict::Lacking(needs) if is_az_user => return Err(Failure::azure_cli_user(&needs)),
+            Verdict::Doubtful { needs, perhaps } if is_az_user && perhaps == [permissions::WIDE] => {
+                return Err(Failure::azure_cli_user(&needs));
+            }
+            Verdict::Lacking(needs) => return Err(Failure::permissions(&needs, grants.kind())),
+            Verdict::Doubtful { needs, perhaps } => self.report.warn(format_args!(
+                "the {} token has no permission that is known to suffice in place of {}; whether {} does, Graph decides",
+                grants.kind(),
+                failure::names_of(&needs).join(", "),
+                shown(&perhaps.join(", ")),
+            )),
+        }
+        if needs.contains(&Need::WritePasses) && grants.has_no_role_for_passes() {
+            if !self.common.yes {
+                return Err(Failure::no_active_role());
+            }
+            self.report.warn(failure::NO_ACTIVE_ROLE);
+        }
+        Ok(())
     }
 
     /// Waits for something, unless all is given up before it comes.

@@ -13,6 +13,7 @@ mod bad_input;
 mod check;
 mod handoffs;
 mod open;
+mod permissions;
 mod rehearse;
 mod run;
 mod samples;
