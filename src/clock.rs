@@ -7,6 +7,7 @@
 //! ahead of the machine's by what a file says, so that a test can move the time of the built
 //! program. Must never exist in a build for users: `cfg(debug_assertions)` guards all of it.
 
+mod minutes;
 #[cfg(debug_assertions)]
 mod moved;
 
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
+
+pub use self::minutes::{BadMinutes, Minutes};
 
 /// Tells wall time (what people and Graph speak of) and waits.
 #[derive(Debug, Clone)]
