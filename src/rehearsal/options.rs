@@ -40,6 +40,8 @@ pub struct Options {
     /// Group listings show the memberships of so long ago; `checkMemberGroups` does not lag.
     #[serde(with = "spell::required")]
     pub membership_lag: Duration,
+    /// Writes `null` in place of every empty list, as the metadata allows.
+    pub null_lists: bool,
     /// A pass cannot be signed in with before it is so old.
     #[serde(with = "spell::required")]
     pub works_after: Duration,
@@ -73,6 +75,7 @@ impl Default for Options {
             omit_is_usable: false,
             appear_delay: Duration::ZERO,
             membership_lag: Duration::ZERO,
+            null_lists: false,
             works_after: Duration::ZERO,
             code_style: CodeStyle::default(),
             page_size: crate::limits::PAGE_SIZE,

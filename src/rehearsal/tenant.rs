@@ -477,7 +477,12 @@ impl Tenant {
             _ => None,
         };
         let visit = Visit { shown: visit.shown.min(seen), other_id, ..visit.clone() };
-        let reply = Reply { load, ..self.act(&visit, request, &target) };
+        let mut reply = Reply { load, ..self.act(&visit, request, &target) };
+        if self.options.null_lists
+            && let Body::Json(body) = &mut reply.body
+        {
+            without_empty_lists(body);
+        }
         match fault {
             Some(Fault::Twice { by }) => {
                 self.put_off(later(visit.now, by), Due::Request(request.clone()));
@@ -669,6 +674,16 @@ fn garbled(reply: Reply) -> Reply {
     };
     let half = text.floor_char_boundary(text.len() / 2);
     Reply { body: Body::Text(text[..half].to_owned()), ..reply }
+}
+
+/// `null` in place of every empty list.
+fn without_empty_lists(value: &mut Value) {
+    match value {
+        Value::Array(list) if list.is_empty() => *value = Value::Null,
+        Value::Array(list) => list.iter_mut().for_each(without_empty_lists),
+        Value::Object(object) => object.values_mut().for_each(without_empty_lists),
+        _ => {}
+    }
 }
 
 /// A listing without its objects.
