@@ -379,7 +379,7 @@ impl From<CheckError> for Failure {
             CheckError::PolicyDisabled => {
                 return Self::mended_by(Exit::Problems, &error, ENABLE);
             }
-            CheckError::NobodyIncluded => {
+            CheckError::NobodyIncluded | CheckError::OnlyMissingGroups { .. } => {
                 return Self::mended_by(Exit::Problems, &error, INCLUDE);
             }
             CheckError::GroupsUnreadable => {

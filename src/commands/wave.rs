@@ -28,7 +28,7 @@ use crate::run::issuing::{self, Issuance};
 use crate::run::second_look::{FinalLook, Looked};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
-use crate::stages::check::{Check, Problem};
+use crate::stages::check::{Check, Problem, Warning};
 use crate::stages::deliver::Preview;
 use crate::stages::seal::RecipientBook;
 
@@ -257,6 +257,10 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
     let problems = access_problems(&options, &bounds);
     let names = crate::run::policy::names(&session.graph, &[&policy]).await?;
     world.report.access(base.as_str(), &grants, &policy, &names, &problems)?;
+    let told = |it: &Warning| matches!(it, Warning::MissingGroup { .. });
+    for warning in check.warnings().into_iter().filter(told) {
+        world.report.warn(warning);
+    }
     if !problems.is_empty() {
         world.report.say("verdict: problems; nothing was changed");
         return Ok(Exit::Problems);

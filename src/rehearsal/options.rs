@@ -40,6 +40,9 @@ pub struct Options {
     /// Group listings show the memberships of so long ago; `checkMemberGroups` does not lag.
     #[serde(with = "spell::required")]
     pub membership_lag: Duration,
+    /// `checkMemberGroups` answers 404 to a request that names a group which is not there, and
+    /// says which; otherwise it leaves that one out without a word.
+    pub missing_group_fails: bool,
     /// Writes `null` in place of every empty list, as the metadata allows.
     pub null_lists: bool,
     /// A pass cannot be signed in with before it is so old.
@@ -75,6 +78,7 @@ impl Default for Options {
             omit_is_usable: false,
             appear_delay: Duration::ZERO,
             membership_lag: Duration::ZERO,
+            missing_group_fails: false,
             null_lists: false,
             works_after: Duration::ZERO,
             code_style: CodeStyle::default(),

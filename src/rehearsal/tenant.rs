@@ -276,6 +276,11 @@ impl Tenant {
         self.directory.add_group(id, name.into())
     }
 
+    /// Deletes a group; a policy that names it goes on naming it. False when there is none.
+    pub fn dissolve(&mut self, group: GroupId) -> bool {
+        self.directory.dissolve(group)
+    }
+
     /// Hides a group's members: `checkMemberGroups` leaves it out without a word.
     pub fn hide_group(&mut self, group: GroupId) {
         if let Some(group) = self.directory.group_mut(group) {

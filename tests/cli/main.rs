@@ -14,6 +14,7 @@ mod check;
 mod handoffs;
 mod open;
 mod permissions;
+mod policy_groups;
 mod rehearse;
 mod run;
 mod samples;
