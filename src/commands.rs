@@ -37,6 +37,7 @@ use crate::report::{Asking, AtWork, Log, Report, count, shown};
 use crate::run::Session;
 use crate::settings::{self, Settings};
 use crate::stages::Drain;
+use crate::stages::check::ClocksApart;
 
 /// Looks a variable up.
 pub type Environment = Box<dyn Fn(&str) -> Option<String>>;
@@ -294,6 +295,13 @@ impl World {
     fn warn_of_fence(&self, fence: Option<Duration>) {
         if fence.is_some_and(|fence| fence < limits::SHORT_FENCE) {
             self.report.warn(SHORT_FENCE);
+        }
+    }
+
+    /// Said where what Graph answered hangs on its clock.
+    fn warn_of_clocks(&self, session: &Session) {
+        if let Some(ahead) = session.graph.clock_ahead() {
+            self.report.warn(ClocksApart { ahead });
         }
     }
 

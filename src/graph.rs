@@ -172,6 +172,14 @@ impl Graph {
         Ok(self.now())
     }
 
+    /// How far Graph's clock is ahead of this machine's, if that is too much for an answer's way
+    /// and the rounding of its `Date`: more than [`limits::CLOCK_SLACK`].
+    #[must_use]
+    pub fn clock_ahead(&self) -> Option<SignedDuration> {
+        let ahead = (*self.tally.told()).map(|told| told.date.duration_since(told.wall))?;
+        (ahead.unsigned_abs() > limits::CLOCK_SLACK).then_some(ahead)
+    }
+
     /// The best time that can be had at once: [`Graph::time`] where Graph has answered before, else
     /// the wall clock's. Mail through a relay asks the tenant nothing.
     pub async fn likely_time(&self) -> Timestamp {

@@ -75,6 +75,9 @@ async fn of_run(
     world.end_claims(&ledger).await;
     ledger.shut().await;
     world.report.tidied(&tidied);
+    if !tidied.foreign.is_empty() {
+        world.warn_of_clocks(&session);
+    }
     world.report.summary(&summary)?;
     if exit == Exit::Done {
         exit = closing.close(Some(&ledger), &session, world).await?;

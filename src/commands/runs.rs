@@ -101,6 +101,9 @@ pub(super) async fn status(
     let told: Vec<String> =
         told.map(|standing| format!("{} {}", counts.of(standing), standing.name())).collect();
     report.say(format_args!("{}: {}", ledger.folder().name(), told.join(", ")));
+    if let Some(session) = &session {
+        world.warn_of_clocks(session);
+    }
     Ok(Exit::Done)
 }
 

@@ -257,8 +257,8 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
     let problems = access_problems(&options, &bounds);
     let names = crate::run::policy::names(&session.graph, &[&policy]).await?;
     world.report.access(base.as_str(), &grants, &policy, &names, &problems)?;
-    let told = |it: &Warning| matches!(it, Warning::MissingGroup { .. });
-    for warning in check.warnings().into_iter().filter(told) {
+    let told = |it: &Warning| matches!(it, Warning::MissingGroup { .. } | Warning::Clocks(_));
+    for warning in check.warnings(&session.graph).into_iter().filter(told) {
         world.report.warn(warning);
     }
     if !problems.is_empty() {

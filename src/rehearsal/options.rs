@@ -61,6 +61,8 @@ pub struct Options {
     pub refuse_outside_policy: bool,
     /// How far the tenant's clock is ahead of the caller's.
     pub clock_offset: SignedDuration,
+    /// How far the `Date` of its answers is ahead of the clock by which the tenant makes passes.
+    pub date_offset: SignedDuration,
 }
 
 impl Default for Options {
@@ -87,6 +89,7 @@ impl Default for Options {
             next_link: NextLink::default(),
             refuse_outside_policy: true,
             clock_offset: SignedDuration::ZERO,
+            date_offset: SignedDuration::ZERO,
         }
     }
 }

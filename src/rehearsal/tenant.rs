@@ -155,7 +155,8 @@ impl Tenant {
         let visit = Visit { now, back, shown: Shown::Whole, other_id: None, request_id };
         let course = self.run(&visit, request);
         // The date is that of the answer's departure, within the second of the effect.
-        let answered = |reply| response(reply, now, visit.request_id);
+        let date = shifted(now, self.options.date_offset);
+        let answered = |reply| response(reply, date, visit.request_id);
         let lost = || Broken::Lost("the connection was closed".into());
         let (response, cut) = match course {
             Course::Whole(reply) => (Ok(answered(reply)), None),

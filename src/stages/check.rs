@@ -7,10 +7,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Issuers;
-use crate::clock::{later, span};
+use crate::clock::{apart, later, span};
 use crate::graph::verdict::RefusalKind;
 use crate::graph::{Boss, FoundPass, Graph, GraphError, Membership, Policy, Target, User};
 use crate::ids::{GroupId, Line, MethodId, Upn, UserId};
@@ -210,7 +210,9 @@ pub enum Problem {
     #[error("asks for a multi-use pass; the policy allows one-time passes alone")]
     MultiUse,
     /// The start has passed and so has the end, or nearly.
-    #[error("would start at {start} and be over before it can be used; give it a later start")]
+    #[error(
+        "would start at {start} and, by Graph's clock, be over before it can be used; give it a later start"
+    )]
     Over {
         /// The planned start.
         start: Timestamp,
@@ -268,6 +270,17 @@ pub enum Problem {
     },
 }
 
+/// Graph's clock and this machine's disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Graph's clock and this machine's differ by {}: Graph's is {}; start times are judged by Graph's, and lost answers settled by it, so set the clock that is wrong",
+    apart(*ahead), if ahead.is_negative() { "behind" } else { "ahead" }
+)]
+pub struct ClocksApart {
+    /// How far Graph's is ahead.
+    pub ahead: SignedDuration,
+}
+
 /// What is odd about the wave. Never stops it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
@@ -279,9 +292,12 @@ pub enum Warning {
         /// Rows.
         rows: u64,
     },
+    /// Graph's clock, by which starts are judged, is not this machine's.
+    #[error(transparent)]
+    Clocks(#[from] ClocksApart),
     /// Some starts have passed.
     #[error(
-        "{rows} of the start times have passed; those passes start at once and keep their planned end"
+        "{rows} of the start times have passed by Graph's clock; those passes start at once and keep their planned end"
     )]
     StartsPast {
         /// Rows.
@@ -561,11 +577,12 @@ impl Check {
         Ok(rows.into_iter().map(conclude).collect())
     }
 
-    /// What is odd about the rows looked at so far.
+    /// What is odd about the rows looked at so far, and about the clocks.
     #[must_use]
-    pub fn warnings(&self) -> Vec<Warning> {
+    pub fn warnings(&self, graph: &Graph) -> Vec<Warning> {
         let lint = &self.lint;
         let mut warnings = Vec::new();
+        warnings.extend(graph.clock_ahead().map(|ahead| ClocksApart { ahead }.into()));
         if self.everyone && self.options.groups.is_empty() {
             warnings.push(Warning::Everyone);
         }
