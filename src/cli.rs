@@ -330,6 +330,10 @@ pub struct ResumeArgs {
     /// where it would take longer than two minutes
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub final_look: FinalLookArg,
+    /// First delete the pass that holds this person's row, after asking: it is this run's own,
+    /// though that cannot be told by its times
+    #[arg(long = "remove-found", value_name = "UPN")]
+    pub remove_found: Vec<String>,
 }
 
 /// `deliver`.

@@ -7,6 +7,7 @@ mod belonging;
 mod cleanup;
 mod deliver;
 mod failure;
+mod held;
 mod open;
 mod policy;
 mod rehearse;

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use super::belonging;
 use super::deliver::{Carrier, needs_of_mail};
 use super::failure::OfRun;
+use super::held;
 use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
@@ -67,11 +68,20 @@ pub(super) async fn resume(
         None => None,
     };
     world.claim_open(&ledger).await?;
+    if !held::removed(&args.remove_found, &ledger, &session, &run, world).await? {
+        world.end_claims(&ledger).await;
+        ledger.shut().await;
+        return Ok(Exit::Done);
+    }
     let issuance = issuing::resume(&ledger, post.as_ref(), &session, args.final_look.into()).await;
     if let Some(post) = &post {
         post.room.courier.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&run))?;
+    // Said already to whoever was asked about a pass.
+    if args.remove_found.is_empty() {
+        world.warn_of_clocks(&session);
+    }
     super::wave::finish(&ledger, issuance, &run, &session, world).await
 }
 
@@ -103,6 +113,9 @@ pub(super) async fn status(
     report.say(format_args!("{}: {}", ledger.folder().name(), told.join(", ")));
     if let Some(session) = &session {
         world.warn_of_clocks(session);
+    }
+    if let Some(next) = held::next(&ledger, &world.typed(ledger.folder())).await? {
+        report.next(&[next]);
     }
     Ok(Exit::Done)
 }

@@ -452,6 +452,8 @@ pub(super) async fn finish(
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
     let summary = Summary::of(ledger, session, 0).await;
     let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
+    // A hint: a ledger that cannot be read is told by what comes next.
+    let held = super::held::next(ledger, typed).await.unwrap_or_default();
     let open = if mailed { open_mail(ledger, session).await } else { Ok(OpenMail::default()) };
     world.end_claims(ledger).await;
     let unknown = match &issuance.halt {
@@ -504,7 +506,9 @@ pub(super) async fn finish(
         exit = exit.and(failure.exit);
         report.warn_of(&failure.told);
     }
-    report.next(&what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed));
+    let mut next = what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed);
+    next.extend(held);
+    report.next(&next);
     Ok(exit)
 }
 
