@@ -260,7 +260,7 @@ impl World {
             }
             Verdict::Lacking(needs) => return Err(Failure::permissions(&needs, grants.kind())),
             Verdict::Doubtful { needs, perhaps } => self.report.warn(format_args!(
-                "the {} token has no permission that is known to suffice in place of {}; whether {} does, Graph decides",
+                "the {} token has no permission that is known to suffice for what {} allows; whether {} does, Graph decides",
                 grants.kind(),
                 failure::names_of(&needs).join(", "),
                 shown(&perhaps.join(", ")),

@@ -28,6 +28,8 @@ const OF_NO_USE: [&str; 14] = [
     "Organization.Read.All",
     "Sites.Read.All",
 ];
+/// What lets an application send as some mailboxes and stands in no token (documented).
+const BY_EXCHANGE: &str = "Exchange's role-based access control for applications";
 /// The roles by which a person may make and delete passes: Authentication Administrator, Privileged
 /// Authentication Administrator, Global Administrator (documented template ids, the same everywhere).
 const PASS_ROLES: [&str; 3] = [
@@ -217,13 +219,18 @@ impl Grants {
         if unmet.is_empty() {
             return Verdict::Enough;
         }
-        let perhaps: Vec<String> =
+        let mut perhaps: Vec<String> =
             claims.permissions.iter().filter(|held| may_suffice(held)).cloned().collect();
-        if perhaps.is_empty() {
-            Verdict::Lacking(unmet)
-        } else {
-            Verdict::Doubtful { needs: unmet, perhaps }
+        let is_application = matches!(self, Self::Application(_));
+        let (by_exchange, certain): (Vec<Need>, Vec<Need>) =
+            unmet.iter().partition(|need| is_application && **need == Need::SendMail);
+        if perhaps.is_empty() && !certain.is_empty() {
+            return Verdict::Lacking(certain);
         }
+        if !by_exchange.is_empty() {
+            perhaps.push(BY_EXCHANGE.to_owned());
+        }
+        Verdict::Doubtful { needs: unmet, perhaps }
     }
 
     /// Whether it is certain that they do not suffice for `need`.
@@ -319,6 +326,13 @@ mod tests {
         for new in ["Directory.AccessAsUser.All", "User.Read.All Passes.Everything.All"] {
             assert!(matches!(judge(new), Verdict::Doubtful { .. }), "{new}");
         }
+        let mailer = Grants::read(&token(&serde_json::json!({ "roles": ["User.Read.All"] })));
+        assert!(
+            matches!(mailer.judge(&[Need::SendMail]), Verdict::Doubtful { .. }),
+            "Exchange may"
+        );
+        let both = mailer.judge(&[Need::SendMail, Need::WritePasses]);
+        assert_eq!(both, Verdict::Lacking(vec![Need::WritePasses]));
         for few in ["", "openid profile email User.Read", "Mail.Send Policy.Read.All"] {
             assert!(matches!(judge(few), Verdict::Lacking(_)), "{few}");
         }

@@ -32,7 +32,7 @@ fn a_doubt_about_permissions_is_a_warning() {
         let bench = signed_in(&token);
         for command in [&CHECK[..], &["check", "--access"], &["run", "wave.csv", "-r", ANYBODY]] {
             let said = bench.tapwave(command).ends(0);
-            said.says(["warning: the", "UserAuthMethod-TAP.ReadWrite.All; whether", named]);
+            said.says(["warning: the", "UserAuthMethod-TAP.ReadWrite.All allows; whether", named]);
         }
     }
 }
