@@ -111,7 +111,7 @@ async fn of_wave(
     }
     let held = holdings.passes() as u64;
     let question = format!(
-        "remove {} of the {} in {}, whoever issued them",
+        "remove {} of the {} in {} and end what was signed in with them, whoever issued them",
         count(held, "pass", "passes"),
         count(holdings.rows, "person", "people"),
         wave.display()
