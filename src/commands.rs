@@ -7,6 +7,7 @@ mod belonging;
 mod cleanup;
 mod deliver;
 mod failure;
+mod held;
 mod open;
 mod policy;
 mod rehearse;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 pub use self::failure::Failure;
 use self::typed::Typed;
-use crate::auth::permissions::{Grants, Need};
+use crate::auth::permissions::{self, Grants, Need, Verdict};
 use crate::auth::{self, Places, SignIn};
 use crate::cli::{Auth, Cli, Command, Common};
 use crate::clock::Clock;
@@ -37,6 +38,7 @@ use crate::report::{Asking, AtWork, Log, Report, count, shown};
 use crate::run::Session;
 use crate::settings::{self, Found, Settings};
 use crate::stages::Drain;
+use crate::stages::check::ClocksApart;
 
 /// Looks a variable up.
 pub type Environment = Box<dyn Fn(&str) -> Option<String>>;
@@ -293,18 +295,39 @@ impl World {
         let grants = self.unless_given_up(sign_in.grants()).await??;
         self.explain(&grants, name);
         note_who(&grants, name, settings, base);
-        let lacking = grants.lacking(needs);
-        if !lacking.is_empty() && name == "azure-cli" && grants.kind() == "delegated" {
-            return Err(Failure::azure_cli_user(&lacking));
-        }
-        if !lacking.is_empty() {
-            return Err(Failure::permissions(&lacking, grants.kind()));
-        }
+        self.judge(&grants, name, needs)?;
         let transport = Http::new(client, base, Arc::new(sign_in));
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
-        let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();
+        let may_read_groups = !grants.lacks(Need::ReadGroups);
         Ok((Session { may_read_groups, ..self.session(graph) }, grants))
+    }
+
+    /// Refuses a token that certainly does not suffice, and tells a doubt.
+    fn judge(&self, grants: &Grants, method: &str, needs: &[Need]) -> Result<(), Failure> {
+        let is_az_user = method == "azure-cli" && grants.kind() == "delegated";
+        match grants.judge(needs) {
+            Verdict::Enough => {}
+            // A person's `az login` carries the Azure CLI's own scopes, a wide one among them.
+            Verdict::Lacking(needs) if is_az_user => return Err(Failure::azure_cli_user(&needs)),
+            Verdict::Doubtful { needs, perhaps } if is_az_user && perhaps == [permissions::WIDE] => {
+                return Err(Failure::azure_cli_user(&needs));
+            }
+            Verdict::Lacking(needs) => return Err(Failure::permissions(&needs, grants.kind())),
+            Verdict::Doubtful { needs, perhaps } => self.report.warn(format_args!(
+                "the {} token has no permission that is known to suffice for what {} allows; whether {} does, Graph decides",
+                grants.kind(),
+                failure::names_of(&needs).join(", "),
+                shown(&perhaps.join(", ")),
+            )),
+        }
+        if needs.contains(&Need::WritePasses) && grants.has_no_role_for_passes() {
+            if !self.common.yes {
+                return Err(Failure::no_active_role());
+            }
+            self.report.warn(failure::NO_ACTIVE_ROLE);
+        }
+        Ok(())
     }
 
     /// Waits for something, unless all is given up before it comes.
@@ -328,6 +351,13 @@ impl World {
     fn warn_of_fence(&self, fence: Option<Duration>) {
         if fence.is_some_and(|fence| fence < limits::SHORT_FENCE) {
             self.report.warn(SHORT_FENCE);
+        }
+    }
+
+    /// Said where what Graph answered hangs on its clock.
+    fn warn_of_clocks(&self, session: &Session) {
+        if let Some(ahead) = session.graph.clock_ahead() {
+            self.report.warn(ClocksApart { ahead });
         }
     }
 

@@ -218,6 +218,14 @@ impl Graph {
         Ok(self.now())
     }
 
+    /// How far Graph's clock is ahead of this machine's, if that is too much for an answer's way
+    /// and the rounding of its `Date`: more than [`limits::CLOCK_SLACK`].
+    #[must_use]
+    pub fn clock_ahead(&self) -> Option<SignedDuration> {
+        let ahead = self.tally.told().sure.map(|told| told.date.duration_since(told.wall))?;
+        (ahead.unsigned_abs() > limits::CLOCK_SLACK).then_some(ahead)
+    }
+
     /// The best time that can be had at once: [`Graph::time`] where Graph has answered before, else
     /// the wall clock's. Mail through a relay asks the tenant nothing.
     pub async fn likely_time(&self) -> Timestamp {
@@ -333,24 +341,38 @@ impl Graph {
     /// [`GraphError`]
     pub async fn group(&self, id: GroupId) -> Result<Option<Group>, GraphError> {
         let target = format!("/groups/{id}?$select=id,displayName,visibility");
-        match self.read(Budget::Directory, target, false, "look up a group").await {
-            Ok(group) => Ok(Some(group)),
-            Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_missing(self.read(Budget::Directory, target, false, "look up a group").await)
     }
 
-    /// How many users are members, through nested groups too, as the directory's index knows.
+    /// Which of these groups are not in the directory. One that may not be looked up is not among
+    /// them.
     ///
     /// # Errors
     /// [`GraphError`]
-    pub async fn member_count(&self, group: GroupId) -> Result<u64, GraphError> {
+    pub async fn missing_groups(&self, groups: &[GroupId]) -> Result<Vec<GroupId>, GraphError> {
+        let requests =
+            groups.iter().map(|group| Inner::get(format!("/groups/{group}?$select=id"))).collect();
+        let answers = self.batch(Budget::Directory, requests).await?;
+        let missing = |(answer, group): (Answer, &GroupId)| {
+            answer.err().filter(|refusal| refusal.status == 404).map(|_| *group)
+        };
+        Ok(answers.into_iter().zip(groups).filter_map(missing).collect())
+    }
+
+    /// How many users are members, through nested groups too, as the directory's index knows.
+    /// `None` if there is no such group.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn member_count(&self, group: GroupId) -> Result<Option<u64>, GraphError> {
         let target = format!("/groups/{group}/transitiveMembers/microsoft.graph.user/$count");
-        self.read(Budget::Directory, target, true, "count the members of a group").await
+        let doing = "count the members of a group";
+        unless_missing(self.read(Budget::Directory, target, true, doing).await)
     }
 
     /// Visits every user who is a member, through nested groups too, a page at a time. The
-    /// index behind it may lag: confirm an absence with [`Graph::memberships`].
+    /// index behind it may lag: confirm an absence with [`Graph::memberships`]. `None` if there is
+    /// no such group.
     ///
     /// # Errors
     /// [`GraphError`]
@@ -358,7 +380,7 @@ impl Graph {
         &self,
         group: GroupId,
         mut visit: impl FnMut(UserId),
-    ) -> Result<(), GraphError> {
+    ) -> Result<Option<()>, GraphError> {
         self.list_members(group, "id", |member: wire::IdOnly| visit(member.id)).await
     }
 
@@ -371,7 +393,7 @@ impl Graph {
         &self,
         group: GroupId,
         visit: impl FnMut(User),
-    ) -> Result<(), GraphError> {
+    ) -> Result<Option<()>, GraphError> {
         self.list_members(group, User::SELECT, visit).await
     }
 
@@ -380,24 +402,27 @@ impl Graph {
         group: GroupId,
         select: &str,
         mut visit: impl FnMut(M),
-    ) -> Result<(), GraphError> {
+    ) -> Result<Option<()>, GraphError> {
         let mut target = format!(
             "/groups/{group}/transitiveMembers/microsoft.graph.user?$count=true&$select={select}&$top={}",
             limits::PAGE_SIZE
         );
         for _ in 0..limits::MAX_PAGES {
-            let page: wire::Page<M> =
-                self.read(Budget::Directory, target, true, "list the members of a group").await?;
+            let read =
+                self.read(Budget::Directory, target, true, "list the members of a group").await;
+            let Some(page) = unless_missing::<wire::Page<M>>(read)? else { return Ok(None) };
             page.value.into_iter().for_each(&mut visit);
             match page.next_link {
                 Some(link) => target = self.follow(&link)?,
-                None => return Ok(()),
+                None => return Ok(Some(())),
             }
         }
         Err(GraphError::Endless)
     }
 
-    /// Which of `groups` each user is in, through nested groups too, as of now.
+    /// Which of `groups` each user is in, through nested groups too, as of now. A group that Graph
+    /// says is not there is left out, and the others are asked about again: its id fails the whole
+    /// request.
     ///
     /// # Errors
     /// [`GraphError`]
@@ -405,29 +430,62 @@ impl Graph {
         &self,
         users: &[UserId],
         groups: &[GroupId],
-    ) -> Result<HashMap<UserId, HashSet<GroupId>>, GraphError> {
+    ) -> Result<Memberships, GraphError> {
+        let (mut groups, mut missing) = (groups.to_vec(), Vec::new());
+        loop {
+            let (of, named) = self.memberships_once(users, &groups).await?;
+            if named.is_empty() {
+                return Ok(Memberships { of, missing });
+            }
+            groups.retain(|group| !named.contains(group));
+            missing.extend(named);
+        }
+    }
+
+    /// The answers, and the groups that a refusal names.
+    async fn memberships_once(
+        &self,
+        users: &[UserId],
+        groups: &[GroupId],
+    ) -> Result<(HashMap<UserId, Membership>, HashSet<GroupId>), GraphError> {
         const DOING: &str = "check the groups of users";
         let mut asked = Vec::new();
         let mut requests = Vec::new();
         for user in users {
             for some in groups.chunks(limits::GROUPS_PER_CHECK) {
-                asked.push(*user);
+                asked.push((*user, some));
                 let body = serde_json::json!({ "groupIds": some });
                 requests.push(Inner::ask(format!("/users/{user}/checkMemberGroups"), body));
             }
         }
         let answers = self.batch(Budget::Directory, requests).await?;
-        let mut memberships: HashMap<UserId, HashSet<GroupId>> = HashMap::new();
-        for (user, answer) in asked.into_iter().zip(answers) {
-            let held = memberships.entry(user).or_default();
-            if matches!(&answer, Err(refusal) if refusal.status == 404) {
-                // Gone since it was looked up: in no group, which the check will say.
-                continue;
+        let mut memberships: HashMap<UserId, Membership> = HashMap::new();
+        let mut missing = HashSet::new();
+        for ((user, some), answer) in asked.into_iter().zip(answers) {
+            let held = memberships.entry(user).or_insert_with(|| Ok(HashSet::new()));
+            match answer {
+                Err(refusal) if matches!(refusal.status, 400 | 404) => {
+                    let message = refusal.message.to_lowercase();
+                    let named = some.iter().filter(|id| message.contains(&id.to_string()));
+                    let before = missing.len();
+                    missing.extend(named);
+                    if refusal.status == 400 && missing.len() == before {
+                        return Err(GraphError::Refused { doing: DOING, refusal });
+                    }
+                    // Whom a 404 speaks of that names nobody is not known.
+                    let is_user = message.contains(&user.to_string());
+                    let kind = if is_user { RefusalKind::UserGone } else { RefusalKind::Other };
+                    *held = Err(Refusal { kind, ..refusal });
+                }
+                answer => {
+                    let page: wire::Page<String> = parse(&accept(answer, DOING)?, DOING)?;
+                    if let Ok(held) = held {
+                        held.extend(page.value.iter().filter_map(|id| id.parse::<GroupId>().ok()));
+                    }
+                }
             }
-            let page: wire::Page<String> = parse(&accept(answer, DOING)?, DOING)?;
-            held.extend(page.value.iter().filter_map(|id| id.parse::<GroupId>().ok()));
         }
-        Ok(memberships)
+        Ok((memberships, missing))
     }
 
     /// The pass each user has now, used up and expired ones included: at most one each. A
@@ -720,6 +778,19 @@ impl Graph {
     }
 }
 
+/// The groups a user is in, or the 404 that keeps them unknown: of the kind
+/// [`RefusalKind::UserGone`] if it names the user.
+pub type Membership = Result<HashSet<GroupId>, Refusal>;
+
+/// What [`Graph::memberships`] found.
+#[derive(Debug, Default)]
+pub struct Memberships {
+    /// By user.
+    pub of: HashMap<UserId, Membership>,
+    /// Groups that are not in the directory.
+    pub missing: Vec<GroupId>,
+}
+
 /// How often and how long a repeatable request is repeated.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Patience {
@@ -790,6 +861,15 @@ fn about_the_pass(mut refusal: Refusal, method: &MethodId) -> Refusal {
 
 fn outage(barred: Barred) -> GraphError {
     GraphError::Outage { why: barred.to_string() }
+}
+
+/// A 404 to a call about one group speaks of that group.
+fn unless_missing<T>(read: Result<T, GraphError>) -> Result<Option<T>, GraphError> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn accept(answer: Answer, doing: &'static str) -> Result<zeroize::Zeroizing<Vec<u8>>, GraphError> {

@@ -169,6 +169,8 @@ pub const LAST_MOMENTS: Duration = Duration::from_mins(1);
 
 /// Problems shown in full on the terminal; the rest are counted and go to `--rejects`.
 pub const PROBLEMS_SHOWN: usize = 50;
+/// Held rows that a hint names: each has to be looked at by a person.
+pub const HELD_NAMED: usize = 5;
 /// Problems kept in memory while a wave is read.
 pub const MAX_PROBLEMS: usize = 10_000;
 /// Most bytes of a message from Graph that are kept or shown.

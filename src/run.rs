@@ -6,6 +6,7 @@
 //! values it returns. Never holds a pass itself.
 
 pub mod delivering;
+pub mod found;
 pub mod intake;
 pub mod issuing;
 pub mod manifest;

@@ -28,6 +28,7 @@ use crate::auth;
 use crate::auth::certificate::Certificate;
 use crate::auth::person::Way;
 use crate::cli::{Auth, BodyArg, Cloud, Common, ExistingArg, MailArgs, WaveArgs};
+use crate::clock::Minutes;
 use crate::courier::settings::{MailPlan, MailSettings, MailSettingsError};
 use crate::graph::http::{BaseUrl, Network, NetworkError, without_login};
 use crate::ids::Line;
@@ -132,7 +133,7 @@ struct Secrets {
 /// What of a wave's options the file may set.
 #[derive(Debug, Default)]
 struct WaveDefaults {
-    lifetime: Option<u32>,
+    lifetime: Option<Minutes>,
     one_time: Option<bool>,
     groups: Vec<String>,
 }
@@ -250,7 +251,7 @@ struct Written {
     max_rate: Option<f64>,
     fence: Option<String>,
     time_zone: Option<String>,
-    lifetime: Option<u32>,
+    lifetime: Option<Minutes>,
     one_time: Option<bool>,
     groups: Vec<String>,
     default_recipients: OneOrMany,
@@ -378,12 +379,12 @@ impl Settings {
     /// # Errors
     /// [`SettingsError::Value`]
     pub fn options(&self, want: &WaveArgs) -> Result<Options, SettingsError> {
-        let lifetime = want.lifetime.or(self.defaults.lifetime);
+        let lifetime = want.lifetime.or(self.defaults.lifetime).map(|Minutes(minutes)| minutes);
         if let Some(minutes) = lifetime.filter(|one| !limits::LIFETIME_MINUTES.contains(one)) {
             return Err(SettingsError::Value {
                 name: "--lifetime",
-                value: minutes.to_string(),
-                remedy: "give 10 to 43200 minutes",
+                value: format!("{minutes} minutes"),
+                remedy: "give 10 to 43200 minutes, or such as 8h, 90m or 1d",
             });
         }
         let zone = self.zone(want)?;

@@ -91,6 +91,9 @@ async fn of_run(
         ));
         exit = exit.and(Exit::CleanupIncomplete);
     }
+    if !tidied.foreign.is_empty() {
+        world.warn_of_clocks(&session);
+    }
     world.report.summary(&summary)?;
     if exit == Exit::Done {
         exit = closing.close(Some(&ledger), &session, world).await?;
@@ -124,7 +127,7 @@ async fn of_wave(
     }
     let held = holdings.passes() as u64;
     let question = format!(
-        "remove {} of the {} in {}, whoever issued them",
+        "remove {} of the {} in {} and end what was signed in with them, whoever issued them",
         count(held, "pass", "passes"),
         count(holdings.rows, "person", "people"),
         wave.display()

@@ -131,13 +131,7 @@ impl Failure {
 
     /// Permissions that the token lacks, the least that suffices named.
     pub(super) fn permissions(lacking: &[Need], kind: &str) -> Self {
-        // One that another of the list brings along is not asked for by itself.
-        let brought = |need: &Need| {
-            let mut others = lacking.iter().filter(|other| *other != need);
-            others.any(|other| need.sufficient().contains(&other.least()))
-        };
-        let names: Vec<&str> =
-            lacking.iter().filter(|need| !brought(need)).map(|need| need.least()).collect();
+        let names = names_of(lacking);
         let what = format!("the {kind} token lacks {}", names.join(", "));
         let hint = format!(
             "grant {} of Microsoft Graph and give admin consent: {}",
@@ -148,6 +142,15 @@ impl Failure {
             names.join(", ")
         );
         Self::new(Exit::Access, what, &[&hint])
+    }
+
+    /// A person none of whose active roles lets passes be made.
+    pub(super) fn no_active_role() -> Self {
+        let hints = [
+            "activate it in Privileged Identity Management if you are eligible for it, or have it assigned, then sign in again",
+            "a role over an administrative unit alone is not in the token: with such a one, --yes goes on",
+        ];
+        Self::new(Exit::Access, NO_ACTIVE_ROLE, &hints)
     }
 
     /// A person's `az login` token, which carries the Azure CLI's own scopes.
@@ -233,6 +236,18 @@ impl Failure {
         let what = format!("{question}, and there is no terminal to ask on");
         Self::new(Exit::Usage, what, &["say yes beforehand with --yes"])
     }
+}
+
+/// What is said of a person who could make no pass.
+pub(super) const NO_ACTIVE_ROLE: &str = "your account has no active role that lets it issue or remove passes: Authentication Administrator (Privileged Authentication Administrator, if people in the wave hold admin roles); a role that you are eligible for is not active";
+
+/// The permissions to ask for; one that another of the list brings along is not asked for by itself.
+pub(super) fn names_of(needs: &[Need]) -> Vec<&'static str> {
+    let brought = |need: &Need| {
+        let mut others = needs.iter().filter(|other| *other != need);
+        others.any(|other| need.sufficient().contains(&other.least()))
+    };
+    needs.iter().filter(|need| !brought(need)).map(|need| need.least()).collect()
 }
 
 fn outlasting(go_on: &str) -> String {
@@ -393,7 +408,7 @@ impl From<CheckError> for Failure {
             CheckError::PolicyDisabled => {
                 return Self::mended_by(Exit::Problems, &error, ENABLE);
             }
-            CheckError::NobodyIncluded => {
+            CheckError::NobodyIncluded | CheckError::OnlyMissingGroups { .. } => {
                 return Self::mended_by(Exit::Problems, &error, INCLUDE);
             }
             CheckError::GroupsUnreadable => {

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use super::belonging;
 use super::deliver::{Carrier, needs_of_mail};
 use super::failure::OfRun;
+use super::held;
 use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
@@ -68,12 +69,21 @@ pub(super) async fn resume(
         None => None,
     };
     world.claim_open(&ledger).await?;
+    if !held::removed(&args.remove_found, &ledger, &session, &run, world).await? {
+        world.end_claims(&ledger).await;
+        ledger.shut().await;
+        return Ok(Exit::Done);
+    }
     let left_out = ledger.counts().await?.of(Standing::Ineligible);
     let issuance = issuing::resume(&ledger, post.as_ref(), &session, args.final_look.into()).await;
     if let Some(post) = &post {
         post.room.courier.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&run))?;
+    // Said already to whoever was asked about a pass.
+    if args.remove_found.is_empty() {
+        world.warn_of_clocks(&session);
+    }
     super::wave::finish(&ledger, issuance, left_out, &run, &session, world).await
 }
 
@@ -100,6 +110,12 @@ pub(super) async fn status(args: &StatusArgs, world: &World) -> Result<Exit, Fai
         told.map(|standing| format!("{} {}", counts.of(standing), standing.name())).collect();
     report.say(format_args!("{}: {}", ledger.folder().name(), told.join(", ")));
     report.readers(&ledger.about().recipients);
+    if let Some(session) = &session {
+        world.warn_of_clocks(session);
+    }
+    if let Some(next) = held::next(&ledger, &world.typed(ledger.folder())).await? {
+        report.next(&[next]);
+    }
     Ok(Exit::Done)
 }
 

@@ -32,6 +32,13 @@ impl Typed {
         self.online("resume", "")
     }
 
+    /// The same, after the passes that hold these people's rows were deleted.
+    pub(super) fn resume_without(&self, upns: &[String]) -> String {
+        let mut words = Words(String::new());
+        words.each("--remove-found", upns);
+        self.online("resume", &words.0)
+    }
+
     pub(super) fn cleanup(&self) -> String {
         self.online("cleanup", "")
     }

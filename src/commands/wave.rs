@@ -28,7 +28,7 @@ use crate::run::issuing::{self, Issuance};
 use crate::run::second_look::{FinalLook, Looked};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
-use crate::stages::check::{Check, Problem};
+use crate::stages::check::{Check, Problem, Warning};
 use crate::stages::deliver::Preview;
 use crate::stages::seal::RecipientBook;
 
@@ -257,6 +257,10 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
     let problems = access_problems(&options, &bounds);
     let names = crate::run::policy::names(&session.graph, &[&policy]).await?;
     world.report.access(base.as_str(), &grants, &policy, &names, &problems)?;
+    let told = |it: &Warning| matches!(it, Warning::MissingGroup { .. } | Warning::Clocks(_));
+    for warning in check.warnings(&session.graph).into_iter().filter(told) {
+        world.report.warn(warning);
+    }
     if !problems.is_empty() {
         world.report.say("verdict: problems; nothing was changed");
         return Ok(Exit::Problems);
@@ -455,6 +459,8 @@ pub(super) async fn finish(
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
     let summary = Summary::of(ledger, session, 0).await;
     let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
+    // A hint: a ledger that cannot be read is told by what comes next.
+    let held = super::held::next(ledger, typed).await.unwrap_or_default();
     let open = if mailed { open_mail(ledger, session).await } else { Ok(OpenMail::default()) };
     world.end_claims(ledger).await;
     let strays = ledger.strays().await.unwrap_or_default();
@@ -528,7 +534,9 @@ pub(super) async fn finish(
     if is_lost {
         return Ok(exit);
     }
-    report.next(&what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed));
+    let mut next = what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed);
+    next.extend(held);
+    report.next(&next);
     Ok(exit)
 }
 

@@ -256,7 +256,7 @@ impl Http {
             .bearer_auth(token.expose_secret())
             .header("client-request-id", request.client_request_id.to_string())
             .header("return-client-request-id", "true")
-            .header("accept", "application/json");
+            .header("accept", accept(&request.target));
         if request.eventual {
             builder = builder.header("consistencylevel", "eventual");
         }
@@ -297,6 +297,12 @@ fn challenges(response: &reqwest::Response) -> bool {
     let wants = |text: String| text.contains("insufficient_claims") || text.contains("claims=");
     response.status().as_u16() == 401
         && text(response.headers(), "www-authenticate").is_some_and(wants)
+}
+
+/// Counts are plain text (documented); errors and everything else are JSON.
+fn accept(target: &str) -> &'static str {
+    let path = target.split('?').next().unwrap_or_default();
+    if path.ends_with("/$count") { "text/plain, application/json" } else { "application/json" }
 }
 
 async fn receive(mut response: reqwest::Response) -> Result<Response, Broken> {

@@ -249,7 +249,7 @@ pub async fn check(
     }
     session.watcher.hear(News::Ended { doing: Doing::Check });
     let mail = proof.map(Proof::conclude).unwrap_or_default();
-    verdict(&check, wave, book, draft, mail)
+    verdict(&check, wave, book, draft, mail, session)
 }
 
 /// Makes the ledger whole: from here on, a resume needs nothing else.
@@ -461,6 +461,7 @@ fn verdict(
     book: &RecipientBook,
     draft: &Draft,
     mail: Vec<String>,
+    session: &Session,
 ) -> Result<Verdict, IntakeError> {
     let counts = draft.counts()?;
     let mut problems = Vec::new();
@@ -481,7 +482,7 @@ fn verdict(
         skipped: counts.of(Standing::Skipped),
         ineligible: counts.of(Standing::Ineligible),
         problems,
-        warnings: check.warnings(),
+        warnings: check.warnings(&session.graph),
         mail,
         policy: check.policy(),
         header: wave.header,

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use self::settle::{Sighting, of_this_run, sight};
 use super::check::Candidate;
 use super::{Drain, Issuers};
-use crate::clock::Clock;
+use crate::clock::{Clock, apart, later};
 use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::graph::transport::Broken;
 use crate::graph::verdict::{Refusal, RefusalKind};
@@ -257,7 +257,7 @@ impl Desk {
         refusal: Refusal,
         refused: u32,
     ) -> Result<Effect<Unheld, Denied>, Halt> {
-        let why = refusal.to_string();
+        let mut why = refusal.to_string();
         let again = match refusal.kind {
             RefusalKind::AlreadyThere => match self.in_the_way(intent).await? {
                 InTheWay::Doubtful => return Ok(Effect::Refused(Denied::InTheWay { why })),
@@ -266,9 +266,15 @@ impl Desk {
             },
             // Seen on the check a moment ago: a replica that does not know the user yet.
             RefusalKind::UserGone => true,
-            // It passed on the way to Graph, whose Date header tells whole seconds only; the
-            // next attempt leaves it out.
-            RefusalKind::StartPast => intent.asked().start.is_some(),
+            RefusalKind::StartPast => match intent.asked().start {
+                // It passed on the way to Graph; the next attempt leaves it out.
+                Some(start) if start <= later(self.graph.now(), limits::START_MARGIN) => true,
+                Some(start) => {
+                    why = format!("{why}; {}", self.start_ahead(start));
+                    false
+                }
+                None => false,
+            },
             _ => false,
         };
         // A tenant may contradict itself for ever.
@@ -276,6 +282,21 @@ impl Desk {
             return Ok(Obstacle::new(ObstacleKind::Temporary, why).into());
         }
         Ok(Effect::Refused(Denied::Final { why }))
+    }
+
+    /// What is said of a start that Graph calls past against its own clock: no wait mends that.
+    fn start_ahead(&self, start: Timestamp) -> String {
+        let (date, wall) = (self.graph.now(), self.clock.now());
+        format!(
+            "but the start {start} is {} ahead of the clock that Graph shows in its answers ({}) and {} of this machine's ({}), so the clock of the service that issues passes is wrong, or those two are; give a start that is later still, or none",
+            apart(start.duration_since(date)),
+            whole(date),
+            match start.duration_since(wall) {
+                ahead if ahead.is_negative() => format!("{} behind", apart(ahead)),
+                ahead => format!("{} ahead", apart(ahead)),
+            },
+            whole(wall),
+        )
     }
 
     /// What a refusal speaks of that says that a pass exists. A list may not show it yet, and it
@@ -314,6 +335,11 @@ impl Desk {
             _ => InTheWay::Theirs,
         })
     }
+}
+
+/// A moment without its fraction of a second.
+fn whole(moment: Timestamp) -> Timestamp {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }
 
 fn unreachable(why: String) -> Attempt {

@@ -360,7 +360,9 @@ fn a_settings_file_that_cannot_be_meant() {
 fn flags_out_of_their_bounds() {
     let bench = Bench::of(1);
     for (flags, said) in [
-        (&["--lifetime", "9"][..], "give 10 to 43200 minutes"),
+        (&["--lifetime", "9"][..], "9 minutes"),
+        (&["--lifetime", "31d"], "give 10 to 43200 minutes"),
+        (&["--lifetime", "8x"], "not a number of minutes"),
         (&["--start", "tomorrow"], "write it like 2027-03-01T08:00"),
         (&["--start", "2099-01-01T08:00"], "add an offset"),
         (&["--start", "2099-01-01"], "has no time of day"),

@@ -11,7 +11,7 @@ use serde_json::json;
 use tapwave::rehearsal::options::{Call, CodeStyle, Fault, Faults, SecondPost};
 use tapwave::rehearsal::{Event, Tenant};
 
-use crate::bench::{Bench, codes_in, keys, people, person};
+use crate::bench::{ANYBODY, Bench, codes_in, keys, people, person};
 use crate::others::{PYRAGE_OPENS, age_is_present, pyrage_is_present, run};
 
 /// The summary's names, as the design lists them, sorted.
@@ -352,6 +352,32 @@ fn columns_win_over_flags_and_flags_over_the_policy() {
     assert_eq!((made[&person(2)].0, made[&person(2)].1), (120, true));
     let morning: Timestamp = "2099-03-01T07:00:00Z".parse().expect("a time");
     assert_eq!(made[&person(3)], (120, true, morning));
+}
+
+// Case: lifetimes as people write them, by column, by flag and in the settings.
+#[test]
+fn a_lifetime_may_be_written_in_hours() {
+    let bench = Bench::of(3);
+    let it = bench.reader("key");
+    let [one, two, three] = [person(1), person(2), person(3)];
+    let column = |text: &str| format!("UPN,lifetime\n{one},8h\n{two},90m\n{three},{text}\n");
+    let lifetimes = || -> Vec<u32> {
+        bench.tenant(|tenant, _| tenant.passes().map(|(_, _, it)| it.lifetime_minutes).collect())
+    };
+    bench.write("wave.csv", column("31d"));
+    let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY, "--json"]).ends(3);
+    let [(4, why)] = &said.problems()[..] else { panic!("{:?}", said.problems()) };
+    assert!(why.contains("\"31d\" is not a number of minutes from 10 to 43200"), "{why}");
+    bench.write("wave.csv", column(""));
+    bench.tapwave(&["run", "wave.csv", "-r", &it.key, "--lifetime", "2h"]).ends(0);
+    assert_eq!(lifetimes(), [480, 90, 120]);
+    let other = Bench::of(1);
+    other.write("tapwave.toml", "lifetime = \"3h 30m\"\n");
+    other.tapwave(&["run", "wave.csv", "-r", ANYBODY]).ends(0);
+    let made = |tenant: &mut Tenant, _| tenant.pass(&person(1)).expect("one").lifetime_minutes;
+    assert_eq!(other.tenant(made), 210);
+    bench.write("tapwave.toml", "lifetime = \"8 cups\"\n");
+    bench.tapwave(&["settings"]).ends(2).says(["tapwave.toml", "minutes"]);
 }
 
 // Case: one person is refused for good (an administrator); the others are done.

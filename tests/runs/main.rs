@@ -25,6 +25,8 @@ mod smtp;
 
 mod absence;
 mod cleanup;
+#[cfg(unix)]
+mod clocks;
 #[cfg(target_os = "linux")]
 mod core;
 mod damaged;

@@ -167,6 +167,19 @@ impl Site {
     /// Runs what the program told to type, as a shell reads it, with no option besides.
     #[cfg(unix)]
     pub(crate) fn pasted(&self, line: &str) -> Told {
+        Told::of(self.shell(line).output().expect("started"))
+    }
+
+    /// The same, left to the caller.
+    #[cfg(unix)]
+    pub(crate) fn start_pasted(&self, line: &str) -> Started {
+        let mut shell = self.shell(line);
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Started::of(shell)
+    }
+
+    #[cfg(unix)]
+    fn shell(&self, line: &str) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_tapwave"));
         let path = std::env::join_paths(
             program
@@ -182,7 +195,7 @@ impl Site {
             .env("TAPWAVE_HOME", self.path("tapwave-home"))
             .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
             .env("TAPWAVE_TEST_CLOCK", self.served.clock());
-        Told::of(shell.output().expect("started"))
+        shell
     }
 
     /// The arguments of `run` into [`Site::folder`], with a short fence.

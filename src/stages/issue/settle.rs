@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Desk, Halt, Issuers};
-use crate::clock::{earlier, later};
+use crate::clock::{apart, earlier, later};
 use crate::graph::verdict::{Refusal, RefusalKind};
 use crate::graph::{FoundPass, GraphError};
 use crate::ids::{Line, MethodId, UserId};
@@ -37,6 +37,9 @@ const UNSEEN: &str = "Graph refuses another pass because one exists, and lists n
 const STALE: &str = "Graph still lists a pass that is gone; resume looks again";
 /// What is odd about a pass that is not listed.
 const NOT_LISTED: &str = "Graph does not list the pass that was sealed; resume looks again";
+
+/// What is odd about a pass that was shown to a person and is not listed any more.
+const OTHERWISE: &str = "Graph does not list the pass that was shown any more; nothing was deleted";
 
 fn behind(why: &str) -> Settled {
     Settled::Behind { why: why.to_owned() }
@@ -195,6 +198,20 @@ pub fn patience(settle_after: Duration) -> Duration {
     settle_after.max(limits::LEAST_PATIENCE)
 }
 
+/// What is said of a pass that is nobody's by its time and a lost attempt's by all else: Graph's
+/// own clocks may disagree, or this machine's answers come from a clock that is wrong.
+fn misdated(pass: &FoundPass, remains: &Remains) -> Option<String> {
+    let created = pass.created_date_time?;
+    let mut open = remains.attempts.iter().filter(|attempt| attempt.may_live);
+    let attempt = open.rfind(|attempt| answers(pass, attempt))?;
+    let off = created.duration_since(attempt.graph_time);
+    Some(format!(
+        "there is a pass like the one that was asked for, made {} {} the request by Graph's clocks, so that it cannot be told whose it is; if nobody else issued it, resume with --remove-found deletes it and issues another; else leave the person out",
+        apart(off),
+        if off.is_negative() { "before" } else { "after" },
+    ))
+}
+
 /// When a found pass is over at the latest, by Graph's clock.
 #[must_use]
 pub fn over(pass: &FoundPass, graph_now: Timestamp) -> Timestamp {
@@ -287,8 +304,28 @@ impl Desk {
             ) => {
                 let first = matches!(state, State::Unsettled { .. });
                 let why = if first { IN_THE_WAY } else { STILL_IN_THE_WAY };
-                self.hold(&row, why.to_owned(), Some(method)).await
+                let misdated = found.as_ref().and_then(|pass| misdated(pass, &remains));
+                let why = misdated.unwrap_or_else(|| why.to_owned());
+                self.hold(&row, why, Some(method)).await
             }
+        }
+    }
+
+    /// Deletes the pass that holds a row, on the word of a person who was shown this very one, and
+    /// frees the row. Whatever else stands there now is left alone.
+    ///
+    /// # Errors
+    /// [`Halt`]
+    pub async fn remove_found(&self, line: Line, shown: &FoundPass) -> Result<Settled, Halt> {
+        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let user = row.person()?.user;
+        match self.look(user).await? {
+            Ok(Some(found)) if found.id == shown.id => {
+                let over = over(&found, self.graph.now());
+                self.remove_orphan(&row, user, found.id, over).await
+            }
+            Ok(_) => Ok(behind(OTHERWISE)),
+            Err(refusal) => self.unread(&row, &refusal).await,
         }
     }
 
