@@ -232,6 +232,7 @@ impl World {
             graph: base,
             authority: settings.authority_of(base),
             needs: &wished,
+            network: &settings.network,
             tell: Arc::new(move |words| report.bid(words)),
         };
         let sign_in = SignIn::new(method, &places, &client, self.clock.clone())?;
@@ -245,7 +246,7 @@ impl World {
         if !lacking.is_empty() {
             return Err(Failure::permissions(&lacking, grants.kind()));
         }
-        let transport = Http::new(client, base, Arc::new(sign_in));
+        let transport = Http::new(client, base, Arc::new(sign_in)).over(&settings.network);
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();

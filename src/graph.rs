@@ -6,8 +6,10 @@
 //! error or a log line.
 
 pub mod batch;
+pub(crate) mod between;
 pub mod http;
 pub mod transport;
+pub(crate) mod tunnel;
 pub mod verdict;
 pub mod wire;
 
@@ -69,6 +71,12 @@ pub enum GraphError {
         /// Graph's or the sign-in's own words.
         why: String,
     },
+    /// Something on the way lets nothing through, or answers in Graph's place.
+    #[error("{why}")]
+    Between {
+        /// What it is, and what to do about it.
+        why: String,
+    },
     /// A definite no to `doing`.
     #[error("failed to {doing}: {refusal}")]
     Refused {
@@ -108,6 +116,8 @@ struct Tally {
     requests: AtomicU64,
     throttled: AtomicU64,
     told: Mutex<Option<Told>>,
+    /// What answered in Graph's place, or let nothing through, when it was asked last.
+    between: Mutex<Option<String>>,
 }
 
 /// What Graph's clock showed when its last answer came, and what ours did.
@@ -126,6 +136,11 @@ impl Tally {
     /// A value that is copied whole: a panic elsewhere does not spoil it.
     fn told(&self) -> MutexGuard<'_, Option<Told>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As for [`Tally::told`].
+    fn between(&self) -> MutexGuard<'_, Option<String>> {
+        self.between.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -179,6 +194,13 @@ impl Graph {
             return self.clock.now();
         }
         self.time().await.unwrap_or_else(|_| self.clock.now())
+    }
+
+    /// What stood between us and Graph when it was asked last, if anything did. A request that
+    /// may have had an effect tells of it by its doubt alone.
+    #[must_use]
+    pub fn between(&self) -> Option<String> {
+        self.tally.between().clone()
     }
 
     /// HTTP calls sent so far.
@@ -264,6 +286,21 @@ impl Graph {
             answer => parse(&accept(answer, DOING)?, DOING).map(Some),
         };
         answers.into_iter().map(read).collect()
+    }
+
+    /// Whether there is a user by this name, which may be an id: `sendMail` finds its mailbox so.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn knows_user(&self, name: &str) -> Result<bool, GraphError> {
+        let target = format!("/users/{}?$select=id", utf8_percent_encode(name, ESCAPED));
+        let found: Result<wire::IdOnly, _> =
+            self.read(Budget::Directory, target, false, "look up the sender's mailbox").await;
+        match found {
+            Ok(_) => Ok(true),
+            Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The groups that carry this display name; names need not be unique.
@@ -444,7 +481,7 @@ impl Graph {
             verdict = attempt => verdict,
             () = self.clock.sleep(limits::ATTEMPT_TIMEOUT) => {
                 let effect = Effect::Unsettled { why: "no answer came in time".to_owned() };
-                Some(Verdict { effect, wait: None })
+                Some(Verdict { effect, wait: None, between: None })
             }
         };
         let Some(verdict) = verdict else {
@@ -545,8 +582,13 @@ impl Graph {
         loop {
             let permit = self.leave(budget, 1).await?;
             let verdict = self.exchange(request).await;
-            let wait = verdict.wait;
-            match self.heard(verdict, permit) {
+            let Verdict { wait, ref between, .. } = verdict;
+            let between = between.clone();
+            let effect = self.heard(verdict, permit);
+            if let Some(why) = between {
+                return Err(GraphError::Between { why });
+            }
+            match effect {
                 Effect::Done(response) => return Ok(response),
                 Effect::Refused(refusal) => return Err(GraphError::Refused { doing, refusal }),
                 Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
@@ -614,7 +656,9 @@ impl Graph {
             let told = Told { date: *date, wall: now, instant: self.clock.instant() };
             *self.tally.told() = Some(told);
         }
-        verdict::judge(exchange, now)
+        let verdict = verdict::judge(exchange, now);
+        self.tally.between().clone_from(&verdict.between);
+        verdict
     }
 
     /// Method, path with names shortened, status and request id; never a header or a body.

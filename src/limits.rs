@@ -359,6 +359,8 @@ pub const SMTP_CHALLENGES: u32 = 4;
 pub const MAX_PROXY_ANSWER_BYTES: u64 = 16 * 1024;
 /// See [`MAX_PROXY_ANSWER_BYTES`].
 pub const MAX_PROXY_ANSWER_HEADERS: usize = 100;
+/// How far into a web page its title is looked for.
+pub const MAX_TITLE_SEARCH: usize = 4 * 1024;
 /// Mails sent over one connection. Postfix and Exchange end them at a hundred or more.
 pub const MAILS_PER_CONNECTION: u32 = 50;
 /// Most bytes of a relay's password or token; access tokens have a few thousand.

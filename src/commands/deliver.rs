@@ -194,7 +194,9 @@ async fn connected(
     };
     match issuing::verify(ledger, &session).await {
         Ok(()) => Ok(session),
-        Err(Halt::SignIn { why } | Halt::Outage { why }) if by_relay_alone => {
+        Err(Halt::SignIn { why } | Halt::Outage { why } | Halt::Between { why })
+            if by_relay_alone =>
+        {
             world.report.warn(wait(&why));
             Ok(session)
         }

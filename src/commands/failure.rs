@@ -60,6 +60,7 @@ const SHOW: Advice = Advice::Tenant { command: "policy show", does: "looks again
 /// What a wave is, for whoever gave none.
 pub(super) const WAVE: &str = "the wave's CSV file";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
+const FORBIDDEN_HINT: &str = "a permission is missing, or (delegated) your account lacks the role Authentication Administrator";
 const NEVER_REACHED_HINT: &str =
     "if it was never reached from here, check the network, the proxy and --graph-url";
 const UNREACHED_HINT: &str =
@@ -178,6 +179,10 @@ impl Failure {
         match halt {
             Halt::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
             Halt::Outage { .. } => Self::new(Exit::Outage, halt, &[&outlasting(go_on)]),
+            Halt::Between { .. } => {
+                let hint = format!("once that is mended, {go_on} carries on");
+                Self::new(Exit::Access, halt, &[&hint])
+            }
             Halt::Graph(error) => error.into(),
             Halt::Ledger(error) => Self::unkept(error, go_on),
             Halt::Seal { .. } => {
@@ -289,6 +294,7 @@ impl From<AuthError> for Failure {
         let (exit, hint) = match error {
             AuthError::Settings { .. } => (Exit::Usage, ACCESS_HINT),
             AuthError::SignIn { .. } => (Exit::Access, ACCESS_HINT),
+            AuthError::Between { .. } => return Self::new(Exit::Access, error, &[]),
             AuthError::Outage { .. } => (Exit::Outage, SIGN_IN_OUTAGE_HINT),
         };
         Self::new(exit, error, &[hint])
@@ -299,10 +305,10 @@ impl From<GraphError> for Failure {
     fn from(error: GraphError) -> Self {
         let (exit, hint) = match &error {
             GraphError::SignIn { .. } => (Exit::Access, ACCESS_HINT),
-            GraphError::Refused { refusal, .. } if refusal.status == 403 => (
-                Exit::Access,
-                "a permission is missing, or (delegated) your account lacks the role Authentication Administrator",
-            ),
+            GraphError::Between { .. } => return Self::new(Exit::Access, error, &[]),
+            GraphError::Refused { refusal, .. } if refusal.status == 403 => {
+                (Exit::Access, FORBIDDEN_HINT)
+            }
             GraphError::Outage { .. } => (Exit::Outage, UNREACHED_HINT),
             GraphError::ForeignLink { .. } => (
                 Exit::Unexpected,

@@ -14,7 +14,7 @@ use super::Session;
 use super::issuing::desk;
 use super::tidy::{Clearing, Left};
 use crate::clock::later;
-use crate::effect::{Effect, ObstacleKind};
+use crate::effect::Effect;
 use crate::ids::Line;
 use crate::ledger::{
     Channel, Errand, Event, Ledger, LedgerError, MailRecord, RowRecord, Standing, State,
@@ -206,7 +206,7 @@ impl<'a> Mails<'a> {
                 failed("not sent", &obstacle.why)
             }
             Ok(Effect::NoEffect(obstacle)) => {
-                let denied = obstacle.kind == ObstacleKind::SignIn;
+                let denied = obstacle.bars_us();
                 self.stopped.get_or_insert(Stop { why: obstacle.why, denied });
                 self.end_rests();
                 return;

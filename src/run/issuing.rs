@@ -417,9 +417,11 @@ impl<'a> Floor<'a> {
             let wait = match kind {
                 ObstacleKind::Throttled => Duration::ZERO,
                 ObstacleKind::Unreachable => counted(&mut unreached),
-                ObstacleKind::Temporary | ObstacleKind::SignIn | ObstacleKind::Lasting => {
-                    counted(&mut refused)
-                }
+                ObstacleKind::Temporary
+                | ObstacleKind::SignIn
+                | ObstacleKind::Sender
+                | ObstacleKind::Between
+                | ObstacleKind::Lasting => counted(&mut refused),
             };
             if self.stops_within(wait).await {
                 return Ok(Reached::Stopped);
@@ -442,6 +444,8 @@ impl<'a> Floor<'a> {
                 ObstacleKind::Throttled
                 | ObstacleKind::Temporary
                 | ObstacleKind::SignIn
+                | ObstacleKind::Sender
+                | ObstacleKind::Between
                 | ObstacleKind::Lasting,
                 _,
             ) => {

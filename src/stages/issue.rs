@@ -134,6 +134,12 @@ pub enum Halt {
         /// What broke last.
         why: String,
     },
+    /// Something on the way lets nothing through, or answers in Graph's place.
+    #[error("{why}")]
+    Between {
+        /// What it is, and what to do about it.
+        why: String,
+    },
     /// Graph's answers cannot be used.
     #[error(transparent)]
     Graph(GraphError),
@@ -165,6 +171,7 @@ impl From<GraphError> for Halt {
         match error {
             GraphError::SignIn { why } => Self::SignIn { why },
             GraphError::Outage { why } => Self::Outage { why },
+            GraphError::Between { why } => Self::Between { why },
             other => Self::Graph(other),
         }
     }
@@ -187,9 +194,16 @@ impl Desk {
         match self.graph.prepare().await {
             Ok(()) => {}
             Err(Broken::SignIn(why)) => return Err(Halt::SignIn { why }),
+            Err(Broken::Between(why) | Broken::Stranger(why)) => {
+                return Err(Halt::Between { why });
+            }
             Err(Broken::NotSent(why) | Broken::Lost(why)) => {
                 return Ok(unreachable(why));
             }
+        }
+        // What somebody else answers leaves another row of unknown fate.
+        if let Some(why) = self.graph.between() {
+            return Err(Halt::Between { why });
         }
         let now = match self.graph.time().await {
             // Nothing was asked for yet: a machine that has just woken waits for its network.
@@ -222,10 +236,18 @@ impl Desk {
             Effect::NoEffect(obstacle) => Effect::NoEffect(obstacle),
             Effect::Unsettled { why } => Effect::Unsettled { why },
         };
+        let stranger = self.graph.between().filter(|_| matches!(effect, Effect::Unsettled { .. }));
         self.ledger.record_outcome(intent, effect.clone(), self.graph.now()).await?;
         match effect {
             Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
                 Err(Halt::SignIn { why })
+            }
+            Effect::NoEffect(Obstacle { kind: ObstacleKind::Between, why }) => {
+                Err(Halt::Between { why })
+            }
+            // The next row would be of unknown fate as well.
+            Effect::Unsettled { .. } if stranger.is_some() => {
+                Err(Halt::Between { why: stranger.unwrap_or_default() })
             }
             effect => {
                 Ok(Attempt::Made(effect.and_then(|Unheld { why, .. }| Effect::Unsettled { why })))
