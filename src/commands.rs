@@ -180,6 +180,7 @@ impl World {
             prompts: Arc::new(self.asking.clone()),
             may_read_groups: true,
             fence: None,
+            keeps_going: false,
             began: self.clock.instant(),
         }
     }

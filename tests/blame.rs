@@ -13,8 +13,10 @@ use proxy::{Proxy, Ways};
 use server::Served;
 use smtp::{Fault as Mishap, Manner, Relay};
 use support_office::{Ended, Office};
+use tapwave::limits::EQUAL_REFUSALS;
 use tapwave::rehearsal::Tenant;
 use tapwave::rehearsal::options::{Call, Fault, Faults};
+use until::until;
 
 #[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/authority.rs"]
@@ -36,6 +38,8 @@ mod server;
 mod smtp;
 #[path = "support/office.rs"]
 mod support_office;
+#[path = "support/until.rs"]
+mod until;
 
 const ROWS: u64 = 30;
 const FAST: u32 = 60_000;
@@ -150,6 +154,100 @@ async fn a_sign_in_that_is_switched_off_is_no_wrong_password() {
         says(&ended, &[told, "535 5.7.139"]);
         assert!(!ended.err.contains(not_told), "{}", ended.err);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_every_reader_is_refused_for_ends_mail_after_eight() {
+    for (reply, exit) in [("550 5.7.1 relaying denied", 5), ("550 5.1.1 user unknown", 7)] {
+        let (office, relay) = mailing_office(ROWS).await;
+        let key = office.public_key.clone();
+        office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
+        relay.change(|manner| manner.faults = for_every_mail(Mishap::Rcpt(reply)));
+        let tried = || relay.seen().commands.iter().filter(|word| *word == "RCPT").count();
+        let deliver = ["deliver", "latest", "-i", "key.txt"];
+        let ended = office.run(&deliver).await.expect(exit);
+        says(&ended, &["8 mails in a row were refused for the same reason", "--keep-going"]);
+        assert_eq!(ended.err.matches(reply).count(), 1, "told once: {}", ended.err);
+        assert!((EQUAL_REFUSALS..EQUAL_REFUSALS + 3).contains(&tried()), "{} tried", tried());
+
+        let ended = office.run(&[&deliver[..], &["--keep-going"]].concat()).await.expect(7);
+        assert_eq!(tried() as u64, ROWS);
+        assert!(ended.err.matches(reply).count() > 8, "each is told: {}", ended.err);
+        relay.change(|manner| manner.faults.clear());
+        office.run(&[&deliver[..], &["--retry-refused"]].concat()).await.expect(0);
+        let taken = taken(&relay);
+        assert!(taken.len() as u64 == ROWS && taken.values().all(|times| *times == 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_who_are_refused_now_and_then_are_each_told() {
+    let (office, relay) = mailing_office(ROWS).await;
+    let key = office.public_key.clone();
+    office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
+    office.change_settings("max_connections = 3", "max_connections = 1");
+    let no = Mishap::Rcpt("550 5.1.1 user unknown");
+    let turn = |nth: u64| if nth.is_multiple_of(8) { Mishap::None } else { no };
+    let faults: Vec<_> = (1..=ROWS).map(turn).collect();
+    relay.change(|manner| manner.faults = faults.into());
+    let ended = office.run(&["deliver", "latest", "-i", "key.txt"]).await.expect(7);
+    assert_eq!(ended.err.matches("550 5.1.1").count() as u64, ROWS - ROWS / 8, "{}", ended.err);
+    assert!(!ended.err.contains("mail stopped"), "{}", ended.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permission_lost_in_mid_run_stops_it_and_is_told_once() {
+    let office = Office::open(ROWS, &wave(ROWS)).await;
+    let key = office.public_key.clone();
+    set(&office, Faults::default().with(Call::Issue, 1.0, Fault::Forbidden));
+    let run = ["run", "wave.csv", "-r", &key, "--max-in-flight", "2"];
+    let ended = office.run(&run).await.expect(5);
+    says(&ended, &["8 rows in a row were refused", "a permission is missing", "--keep-going"]);
+    assert_eq!(ended.err.matches("Request Authorization failed").count(), 1, "{}", ended.err);
+    let asked = asked_for(&office);
+    assert!(asked < EQUAL_REFUSALS as u64 + 6, "{asked} asked for");
+
+    let resume = ["resume", "latest", "--max-in-flight", "2"];
+    office.run(&resume).await.expect(5);
+    assert!(asked_for(&office) < 2 * EQUAL_REFUSALS as u64 + 12, "{}", asked_for(&office));
+    let before = asked_for(&office);
+    let ended = office.run(&[&resume[..], &["--keep-going"]].concat()).await.expect(4);
+    assert_eq!(asked_for(&office) - before, ROWS);
+    assert_eq!(ended.err.matches("Request Authorization failed").count() as u64, ROWS);
+    set(&office, Faults::default());
+    office.run(&resume).await.expect(0);
+    assert_eq!(passes(&office), ROWS);
+}
+
+/// What was sealed before is mailed to its end: nobody else could open it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_switched_off_in_mid_run_stops_it_and_the_mails_go_out() {
+    let (office, relay) = mailing_office(ROWS).await;
+    let key = office.public_key.clone();
+    office.tenant.hold(Call::Issue, 5);
+    let run = ["run", "wave.csv", "-r", &key, "--deliver", "--max-in-flight", "2"];
+    let mut command = office.command(&run);
+    let running = command.stderr(std::process::Stdio::piped()).spawn().expect("a process");
+    until("an answer is held", async || office.tenant.holding() > 0).await;
+    office.tenant.with(|tenant, _| tenant.policy_mut().enabled = false);
+    office.tenant.let_go();
+    let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
+    let output = ended.await.expect("a thread").expect("a process");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{err}");
+    assert!(err.contains("8 rows in a row were refused"), "{err}");
+    assert!(err.contains("tapwave policy show"), "{err}");
+    assert_eq!(err.matches("does not allow creating").count(), 1, "{err}");
+    let issued = passes(&office);
+    assert!(issued > 3 && issued < ROWS / 2, "{issued} issued");
+    assert_eq!(taken(&relay).len() as u64, issued, "each that was issued was mailed: {err}");
+    office.tenant.with(|tenant, _| tenant.policy_mut().enabled = true);
+    office.run(&["resume", "latest", "-i", "key.txt"]).await.expect(0);
+    let taken = taken(&relay);
+    assert!(
+        taken.len() as u64 == ROWS && taken.values().all(|times| *times == 1),
+        "{taken:?} of {err}"
+    );
 }
 
 /// The filter's page with another status.

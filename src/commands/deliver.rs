@@ -150,6 +150,7 @@ pub(super) async fn deliver(
         needs.extend([Need::WritePasses, Need::ReadPasses]);
     }
     let session = connected(needs, &ledger, settings, world).await?;
+    let session = Session { keeps_going: args.keep_going, ..session };
     let post = carrier.post(&ledger, &session, settings, world)?;
     let readdressed = delivering::readdress(&ledger, &readdress).await;
     readdressed.map_err(|error| error.of(&typed))?;

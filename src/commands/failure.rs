@@ -11,6 +11,7 @@ use crate::cli::Common;
 use crate::exit::Exit;
 use crate::graph::GraphError;
 use crate::graph::http::NetworkError;
+use crate::graph::verdict::RefusalKind;
 use crate::ledger::{ClaimsError, FolderError, LedgerError, Registry, RegistryError, RunFolder};
 use crate::report::{OpenFailure, Told};
 use crate::run::StatusError;
@@ -183,6 +184,14 @@ impl Failure {
                 let hint = format!("once that is mended, {go_on} carries on");
                 Self::new(Exit::Access, halt, &[&hint])
             }
+            Halt::Everybody { kind, .. } => {
+                let (exit, hint) = of_everybody(kind);
+                let go_on = format!(
+                    "once that is mended, {go_on} carries on; with --keep-going it asks for the \
+                     others all the same"
+                );
+                Self::new(exit, halt, &[hint, &go_on])
+            }
             Halt::Graph(error) => error.into(),
             Halt::Ledger(error) => Self::unkept(error, go_on),
             Halt::Seal { .. } => {
@@ -211,6 +220,19 @@ impl Failure {
     pub(super) fn nobody_to_ask(question: &str) -> Self {
         let what = format!("{question}, and there is no terminal to ask on");
         Self::new(Exit::Usage, what, &["say yes beforehand with --yes"])
+    }
+}
+
+/// Whose matter it is that one row after the other is refused a pass.
+const fn of_everybody(kind: RefusalKind) -> (Exit, &'static str) {
+    match kind {
+        RefusalKind::Forbidden => (Exit::Access, FORBIDDEN_HINT),
+        RefusalKind::Licence => (Exit::RowsFailed, "the tenant needs Microsoft Entra ID P1"),
+        _ => (
+            Exit::RowsFailed,
+            "tapwave policy show tells what the policy allows now, and tapwave check what is \
+             wrong with the rows",
+        ),
     }
 }
 

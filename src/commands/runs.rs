@@ -13,7 +13,7 @@ use crate::exit::Exit;
 use crate::ledger::{Access, Existing};
 use crate::report::{TOLD, count};
 use crate::run::issuing::IssuingError;
-use crate::run::{self, RowStatus, issuing};
+use crate::run::{self, RowStatus, Session, issuing};
 use crate::settings::Settings;
 
 pub(super) async fn resume(
@@ -61,6 +61,7 @@ pub(super) async fn resume(
     };
     needs.extend(carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
     let session = world.reconnect(settings, &ledger, &needs).await?;
+    let session = Session { keeps_going: args.keep_going, ..session };
     world.warn_of_fence(session.fence);
     let post = match carrier {
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),

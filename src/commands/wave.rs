@@ -364,6 +364,7 @@ pub(super) async fn run(
             return Err(failure);
         }
     };
+    let session = Session { keeps_going: args.keep_going, ..session };
     world.warn_of_fence(session.fence);
     let id = RunId::new(Uuid::new_v4());
     let about = RunAbout {

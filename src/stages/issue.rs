@@ -116,7 +116,16 @@ pub enum Attempt {
     },
     /// A pass was asked for. Done: it is here, and must be sealed now. Without effect: the row
     /// waits for another attempt. Unsettled: to be settled after the settling time.
-    Made(Effect<Box<Issued>, Denied>),
+    Made(Effect<Box<Issued>, No>),
+}
+
+/// A definite no to one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct No {
+    /// What the ledger has of it.
+    pub denied: Denied,
+    /// What Graph's refusal speaks of.
+    pub kind: RefusalKind,
 }
 
 /// Why the whole run must stop.
@@ -139,6 +148,17 @@ pub enum Halt {
     Between {
         /// What it is, and what to do about it.
         why: String,
+    },
+    /// So many rows in a row were refused for the same reason that it is everybody's.
+    #[error(
+        "{rows} rows in a row were refused a pass for the same reason, so nobody else was asked \
+         for: {why}", rows = limits::EQUAL_REFUSALS
+    )]
+    Everybody {
+        /// Graph's words to the last of them.
+        why: String,
+        /// What they speak of.
+        kind: RefusalKind,
     },
     /// Graph's answers cannot be used.
     #[error(transparent)]
@@ -163,6 +183,12 @@ impl Halt {
     #[must_use]
     pub fn lost_ledger(&self) -> bool {
         matches!(self, Self::Ledger(LedgerError::Write(fault)) if fault.vanished())
+    }
+
+    /// Whether Graph and the ledger are there all the same: what was begun can be ended.
+    #[must_use]
+    pub const fn is_of_everybody(&self) -> bool {
+        matches!(self, Self::Everybody { .. })
     }
 }
 
@@ -221,6 +247,7 @@ impl Desk {
             }
         };
         let intent = self.ledger.intend(candidate.line(), candidate.user(), asked, now).await?;
+        let mut kind = RefusalKind::Other;
         let effect = match self.graph.create_pass(&intent, permit).await {
             Effect::Done(created) => {
                 let CreatedPass { found, pass } = *created;
@@ -232,7 +259,10 @@ impl Desk {
                 let why = "Graph's answer held no usable pass".to_owned();
                 Effect::Done(Unheld { method: found.id, why })
             }
-            Effect::Refused(refusal) => self.refused(&intent, refusal, refused).await?,
+            Effect::Refused(refusal) => {
+                kind = refusal.kind;
+                self.refused(&intent, refusal, refused).await?
+            }
             Effect::NoEffect(obstacle) => Effect::NoEffect(obstacle),
             Effect::Unsettled { why } => Effect::Unsettled { why },
         };
@@ -250,7 +280,9 @@ impl Desk {
                 Err(Halt::Between { why: stranger.unwrap_or_default() })
             }
             effect => {
-                Ok(Attempt::Made(effect.and_then(|Unheld { why, .. }| Effect::Unsettled { why })))
+                let unheld = |Unheld { why, .. }| Effect::Unsettled { why };
+                let no = |denied| Effect::Refused(No { denied, kind });
+                Ok(Attempt::Made(effect.and_then(unheld).or_else(no)))
             }
         }
     }
