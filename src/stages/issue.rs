@@ -266,25 +266,9 @@ impl Desk {
             Effect::NoEffect(obstacle) => Effect::NoEffect(obstacle),
             Effect::Unsettled { why } => Effect::Unsettled { why },
         };
-        let stranger = self.graph.between().filter(|_| matches!(effect, Effect::Unsettled { .. }));
+        let stranger = self.graph.between();
         self.ledger.record_outcome(intent, effect.clone(), self.graph.now()).await?;
-        match effect {
-            Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
-                Err(Halt::SignIn { why })
-            }
-            Effect::NoEffect(Obstacle { kind: ObstacleKind::Between, why }) => {
-                Err(Halt::Between { why })
-            }
-            // The next row would be of unknown fate as well.
-            Effect::Unsettled { .. } if stranger.is_some() => {
-                Err(Halt::Between { why: stranger.unwrap_or_default() })
-            }
-            effect => {
-                let unheld = |Unheld { why, .. }| Effect::Unsettled { why };
-                let no = |denied| Effect::Refused(No { denied, kind });
-                Ok(Attempt::Made(effect.and_then(unheld).or_else(no)))
-            }
-        }
+        concluded(effect, kind, stranger)
     }
 
     /// Whether the latest word of a budget was a refusal: Graph is there, and wants to be left
@@ -367,6 +351,28 @@ impl Desk {
             [Err(refusal)] if refusal.kind == RefusalKind::MethodGone => InTheWay::Cleared,
             _ => InTheWay::Theirs,
         })
+    }
+}
+
+/// What an outcome that the ledger has means for the run. `stranger` is whoever answered in
+/// Graph's place, if somebody did.
+fn concluded(
+    effect: Effect<Unheld, Denied>,
+    kind: RefusalKind,
+    stranger: Option<String>,
+) -> Result<Attempt, Halt> {
+    match (effect, stranger) {
+        (Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }), _) => {
+            Err(Halt::SignIn { why })
+        }
+        // The next row would be of unknown fate as well.
+        (Effect::NoEffect(Obstacle { kind: ObstacleKind::Between, why }), _)
+        | (Effect::Unsettled { .. }, Some(why)) => Err(Halt::Between { why }),
+        (effect, _) => {
+            let unheld = |Unheld { why, .. }| Effect::Unsettled { why };
+            let no = |denied| Effect::Refused(No { denied, kind });
+            Ok(Attempt::Made(effect.and_then(unheld).or_else(no)))
+        }
     }
 }
 
