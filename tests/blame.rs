@@ -59,7 +59,7 @@ fn replies_to(command: &str) -> impl Iterator<Item = &'static str> {
 }
 
 fn for_every_mail(mishap: Mishap) -> VecDeque<Mishap> {
-    VecDeque::from(vec![mishap; 4 * ROWS as usize])
+    (0..4 * ROWS).map(|_| mishap).collect()
 }
 
 async fn mailing_office(rows: u64) -> (Office, Relay) {

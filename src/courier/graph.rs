@@ -64,15 +64,14 @@ impl GraphMail {
     /// # Errors
     /// That it is not there, or cannot be asked for.
     pub(super) async fn try_out(&self) -> Result<(), Obstacle> {
-        let kind = match self.graph.knows_user(&self.from).await {
-            Ok(true) => return Ok(()),
+        let error = match self.graph.knows_user(&self.from).await {
             Ok(false) => return Err(sender(&absent(&self.from))),
             // Whoever may send mail need not be one who may look people up.
-            Err(GraphError::Refused { .. } | GraphError::Shape { .. }) => return Ok(()),
+            Ok(true) | Err(GraphError::Refused { .. } | GraphError::Shape { .. }) => return Ok(()),
             Err(error) => error,
         };
-        let why = kind.to_string();
-        Err(match kind {
+        let why = error.to_string();
+        Err(match error {
             GraphError::SignIn { .. } => Obstacle::new(ObstacleKind::SignIn, why),
             GraphError::Between { .. } => Obstacle::new(ObstacleKind::Between, why),
             _ => Obstacle::new(ObstacleKind::Unreachable, why),
