@@ -309,6 +309,10 @@ pub struct RunArgs {
     /// where it would take longer than two minutes
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub final_look: FinalLookArg,
+    /// Go on however many rows, or mails, in a row are refused for the same reason; without it, eight
+    /// end the command
+    #[arg(long)]
+    pub keep_going: bool,
 }
 
 /// `--final-look`.
@@ -339,10 +343,15 @@ pub struct ResumeArgs {
     /// though that cannot be told by its times
     #[arg(long = "remove-found", value_name = "UPN")]
     pub remove_found: Vec<String>,
+    /// Go on however many rows, or mails, in a row are refused for the same reason; without it, eight
+    /// end the command
+    #[arg(long)]
+    pub keep_going: bool,
 }
 
 /// `deliver`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct DeliverArgs {
     /// A run's name, its folder, or `latest`
     #[arg(value_name = "RUN")]
@@ -365,6 +374,10 @@ pub struct DeliverArgs {
     /// Try mails that were refused for good once more, as new ones
     #[arg(long)]
     pub retry_refused: bool,
+    /// Go on however many mails in a row are refused for the same reason; without it, eight end
+    /// the command
+    #[arg(long)]
+    pub keep_going: bool,
     /// Another address for the mail, or the notice, of this line that was refused or not sent
     #[arg(long, value_name = "LINE=ADDRESS")]
     pub readdress: Vec<String>,

@@ -237,6 +237,7 @@ impl World {
             prompts: Arc::new(self.asking.clone()),
             may_read_groups: true,
             fence: None,
+            keeps_going: false,
             began: self.clock.instant(),
         }
     }
@@ -289,6 +290,7 @@ impl World {
             graph: base,
             authority: settings.authority_of(base),
             needs: &wished,
+            network: &settings.network,
             tell: Arc::new(move |words| report.bid(words)),
         };
         let sign_in = SignIn::new(method, &places, &client, self.clock.clone())?;
@@ -296,7 +298,7 @@ impl World {
         self.explain(&grants, name);
         note_who(&grants, name, settings, base);
         self.judge(&grants, name, needs)?;
-        let transport = Http::new(client, base, Arc::new(sign_in));
+        let transport = Http::new(client, base, Arc::new(sign_in)).over(&settings.network);
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = !grants.lacks(Need::ReadGroups);

@@ -6,8 +6,10 @@
 //! error or a log line.
 
 pub mod batch;
+pub(crate) mod between;
 pub mod http;
 pub mod transport;
+pub(crate) mod tunnel;
 pub mod verdict;
 pub mod wire;
 
@@ -69,6 +71,12 @@ pub enum GraphError {
         /// Graph's or the sign-in's own words.
         why: String,
     },
+    /// Something on the way lets nothing through, or answers in Graph's place.
+    #[error("{why}")]
+    Between {
+        /// What it is, and what to do about it.
+        why: String,
+    },
     /// A definite no to `doing`.
     #[error("failed to {doing}: {refusal}")]
     Refused {
@@ -108,6 +116,8 @@ struct Tally {
     requests: AtomicU64,
     throttled: AtomicU64,
     told: Mutex<Dates>,
+    /// What answered in Graph's place, or let nothing through, when it was asked last.
+    between: Mutex<Option<String>>,
 }
 
 /// What the answers so far say of Graph's clock.
@@ -163,6 +173,11 @@ impl Tally {
     /// Values that are copied whole: a panic elsewhere does not spoil them.
     fn told(&self) -> MutexGuard<'_, Dates> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As for [`Tally::told`].
+    fn between(&self) -> MutexGuard<'_, Option<String>> {
+        self.between.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -233,6 +248,13 @@ impl Graph {
             return self.clock.now();
         }
         self.time().await.unwrap_or_else(|_| self.clock.now())
+    }
+
+    /// What stood between us and Graph when it was asked last, if anything did. A request that
+    /// may have had an effect tells of it by its doubt alone.
+    #[must_use]
+    pub fn between(&self) -> Option<String> {
+        self.tally.between().clone()
     }
 
     /// HTTP calls sent so far.
@@ -318,6 +340,21 @@ impl Graph {
             answer => parse(&accept(answer, DOING)?, DOING).map(Some),
         };
         answers.into_iter().map(read).collect()
+    }
+
+    /// Whether there is a user by this name, which may be an id: `sendMail` finds its mailbox so.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn knows_user(&self, name: &str) -> Result<bool, GraphError> {
+        let target = format!("/users/{}?$select=id", utf8_percent_encode(name, ESCAPED));
+        let found: Result<wire::IdOnly, _> =
+            self.read(Budget::Directory, target, false, "look up the sender's mailbox").await;
+        match found {
+            Ok(_) => Ok(true),
+            Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The groups that carry this display name; names need not be unique.
@@ -575,7 +612,7 @@ impl Graph {
             verdict = attempt => verdict,
             () = self.clock.sleep(limits::ATTEMPT_TIMEOUT) => {
                 let effect = Effect::Unsettled { why: "no answer came in time".to_owned() };
-                Some(Verdict { effect, wait: None })
+                Some(Verdict { effect, wait: None, between: None })
             }
         };
         let Some(verdict) = verdict else {
@@ -676,8 +713,13 @@ impl Graph {
         loop {
             let permit = self.leave(budget, 1).await?;
             let verdict = self.exchange(request).await;
-            let wait = verdict.wait;
-            match self.heard(verdict, permit) {
+            let Verdict { wait, ref between, .. } = verdict;
+            let between = between.clone();
+            let effect = self.heard(verdict, permit);
+            if let Some(why) = between {
+                return Err(GraphError::Between { why });
+            }
+            match effect {
                 Effect::Done(response) => return Ok(response),
                 Effect::Refused(refusal) => return Err(GraphError::Refused { doing, refusal }),
                 Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
@@ -741,11 +783,15 @@ impl Graph {
         let exchange = self.transport.exchange(request).await;
         let now = self.clock.now();
         Self::log(request, &exchange);
-        if let Ok(Response { date: Some(date), .. }) = &exchange {
-            let told = Told { date: *date, wall: now, instant: self.clock.instant() };
+        let date = exchange.as_ref().ok().and_then(|response| response.date);
+        let verdict = verdict::judge(exchange, now);
+        // Whoever answers in Graph's place has a clock of its own.
+        if let Some(date) = date.filter(|_| verdict.between.is_none()) {
+            let told = Told { date, wall: now, instant: self.clock.instant() };
             self.tally.told().hear(told);
         }
-        verdict::judge(exchange, now)
+        self.tally.between().clone_from(&verdict.between);
+        verdict
     }
 
     /// Method, path with names shortened, status and request id; never a header or a body.

@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod policy;
 pub mod second_look;
 mod source;
+mod streak;
 pub mod tidy;
 
 use std::collections::BTreeMap;
@@ -50,6 +51,8 @@ pub struct Session {
     pub issuers: Issuers,
     /// The fence that rules this command; if `None`, the run's own.
     pub fence: Option<Duration>,
+    /// Whether rows are asked for however many were refused alike before them.
+    pub keeps_going: bool,
     /// When the command began.
     pub began: Instant,
 }

@@ -181,7 +181,7 @@ async fn a_wrong_password_is_found_before_any_pass() {
     office.mail_through(&relay, rate());
     let key = office.public_key.clone();
     for command in ["check", "run"] {
-        let ended = office.run(&[command, "wave.csv", "-r", &key, "--deliver"]).await.expect(3);
+        let ended = office.run(&[command, "wave.csv", "-r", &key, "--deliver"]).await.expect(5);
         assert!(ended.err.contains("refused the sign-in of user"), "{}", ended.err);
     }
     assert_eq!(office.tenant.with(|tenant, _| tenant.passes().count()), 0);

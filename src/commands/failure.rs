@@ -11,6 +11,7 @@ use crate::cli::Common;
 use crate::exit::Exit;
 use crate::graph::GraphError;
 use crate::graph::http::NetworkError;
+use crate::graph::verdict::RefusalKind;
 use crate::ledger::{ClaimsError, FolderError, LedgerError, Registry, RegistryError, RunFolder};
 use crate::report::{OpenFailure, Told};
 use crate::run::StatusError;
@@ -61,6 +62,7 @@ const SHOW: Advice = Advice::Tenant { command: "policy show", does: "looks again
 /// What a wave is, for whoever gave none.
 pub(super) const WAVE: &str = "the wave's CSV file";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
+const FORBIDDEN_HINT: &str = "a permission is missing, or (delegated) your account lacks the role Authentication Administrator";
 const NEVER_REACHED_HINT: &str =
     "if it was never reached from here, check the network, the proxy and --graph-url";
 const UNREACHED_HINT: &str =
@@ -207,6 +209,18 @@ impl Failure {
         match halt {
             Halt::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
             Halt::Outage { .. } => Self::new(Exit::Outage, halt, &[&outlasting(go_on)]),
+            Halt::Between { .. } => {
+                let hint = format!("once that is mended, {go_on} carries on");
+                Self::new(Exit::Access, halt, &[&hint])
+            }
+            Halt::Everybody { kind, .. } => {
+                let (exit, hint) = of_everybody(kind);
+                let go_on = format!(
+                    "once that is mended, {go_on} carries on; with --keep-going it asks for the \
+                     others all the same"
+                );
+                Self::new(exit, halt, &[hint, &go_on])
+            }
             Halt::Graph(error) => error.into(),
             Halt::Ledger(error) => Self::unkept(error, go_on),
             Halt::Seal { .. } => {
@@ -248,6 +262,19 @@ pub(super) fn names_of(needs: &[Need]) -> Vec<&'static str> {
         others.any(|other| need.sufficient().contains(&other.least()))
     };
     needs.iter().filter(|need| !brought(need)).map(|need| need.least()).collect()
+}
+
+/// Whose matter it is that one row after the other is refused a pass.
+const fn of_everybody(kind: RefusalKind) -> (Exit, &'static str) {
+    match kind {
+        RefusalKind::Forbidden => (Exit::Access, FORBIDDEN_HINT),
+        RefusalKind::Licence => (Exit::RowsFailed, "the tenant needs Microsoft Entra ID P1"),
+        _ => (
+            Exit::RowsFailed,
+            "tapwave policy show tells what the policy allows now, and tapwave check what is \
+             wrong with the rows",
+        ),
+    }
 }
 
 fn outlasting(go_on: &str) -> String {
@@ -333,6 +360,7 @@ impl From<AuthError> for Failure {
         let (exit, hint) = match error {
             AuthError::Settings { .. } => (Exit::Usage, ACCESS_HINT),
             AuthError::SignIn { .. } => (Exit::Access, ACCESS_HINT),
+            AuthError::Between { .. } => return Self::new(Exit::Access, error, &[]),
             AuthError::Outage { .. } => (Exit::Outage, SIGN_IN_OUTAGE_HINT),
         };
         Self::new(exit, error, &[hint])
@@ -343,10 +371,10 @@ impl From<GraphError> for Failure {
     fn from(error: GraphError) -> Self {
         let (exit, hint) = match &error {
             GraphError::SignIn { .. } => (Exit::Access, ACCESS_HINT),
-            GraphError::Refused { refusal, .. } if refusal.status == 403 => (
-                Exit::Access,
-                "a permission is missing, or (delegated) your account lacks the role Authentication Administrator",
-            ),
+            GraphError::Between { .. } => return Self::new(Exit::Access, error, &[]),
+            GraphError::Refused { refusal, .. } if refusal.status == 403 => {
+                (Exit::Access, FORBIDDEN_HINT)
+            }
             GraphError::Outage { .. } => (Exit::Outage, UNREACHED_HINT),
             GraphError::ForeignLink { .. } => (
                 Exit::Unexpected,

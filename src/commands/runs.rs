@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::ledger::{Access, Existing, RecipientRecord, Standing};
 use crate::report::{TOLD, count};
 use crate::run::issuing::IssuingError;
-use crate::run::{self, RowStatus, issuing};
+use crate::run::{self, RowStatus, Session, issuing};
 use crate::settings::Settings;
 
 pub(super) async fn resume(
@@ -63,6 +63,7 @@ pub(super) async fn resume(
     };
     needs.extend(carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
     let session = world.reconnect(settings, &ledger, &needs).await?;
+    let session = Session { keeps_going: args.keep_going, ..session };
     world.warn_of_fence(session.fence);
     let post = match carrier {
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),

@@ -146,7 +146,10 @@ impl<'a> Wanted<'a> {
             };
             courier.close().await;
             match tried {
-                Err(why) => verdict.mail.push(why),
+                Err(obstacle) => {
+                    verdict.bars_us = obstacle.bars_us();
+                    verdict.mail.push(obstacle.why);
+                }
                 Ok(Scripts::Ascii) => {
                     verdict.mail.extend(beyond_ascii(draft, &carrier.desk.plan)?);
                 }
@@ -323,7 +326,7 @@ pub(super) async fn check(
     if !go {
         report.say("verdict: problems; nothing was changed");
         report.next(&wanted.what_to_mend(&verdict, world));
-        return Ok(Exit::Problems);
+        return Ok(verdict.exit());
     }
     report.say(format_args!("verdict: {said}; nothing was changed"));
     if verdict.eligible == 0 {
@@ -366,6 +369,7 @@ pub(super) async fn run(
             return Err(failure);
         }
     };
+    let session = Session { keeps_going: args.keep_going, ..session };
     world.warn_of_fence(session.fence);
     let id = RunId::new(Uuid::new_v4());
     let about = RunAbout {
@@ -379,11 +383,14 @@ pub(super) async fn run(
         Claimant::new(world.home()?, id, &folder, base.as_str(), &registry, world.clock.now());
     let mut claim = |users: &[UserId]| claimant.claim(users);
     let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &mut claim).await;
-    if !matches!(begun, Ok(Some(_))) {
+    if !matches!(begun, Ok(Ok(_))) {
         claimant.give_up()?;
         folder.abandon(made);
     }
-    let Some(ledger) = begun? else { return Ok(Exit::Problems) };
+    let ledger = match begun? {
+        Ok(ledger) => ledger,
+        Err(exit) => return Ok(exit),
+    };
     world.made_here(&ledger).await?;
     // A run elsewhere is found by its path even if this note cannot be made.
     if let Err(error) = registry.remember(&folder) {
@@ -405,7 +412,7 @@ pub(super) async fn run(
     finish(&ledger, issuance, left_out, &typed, &session, world).await
 }
 
-/// Checks into a draft in the folder and makes the ledger whole. `None` if there are
+/// Checks into a draft in the folder and makes the ledger whole. An exit code if there are
 /// problems; they have been told, and nothing was changed.
 pub(super) async fn begin(
     wanted: &mut Wanted<'_>,
@@ -415,7 +422,7 @@ pub(super) async fn begin(
     session: &Session,
     world: &World,
     claim: &mut Claim<'_>,
-) -> Result<Option<Ledger>, Failure> {
+) -> Result<Result<Ledger, Exit>, Failure> {
     let mut draft = Draft::create(folder, world.clock.clone())?;
     let environment = &world.environment;
     let taken = wanted.take_in(settings, &mut draft, session, claim, environment).await;
@@ -437,13 +444,13 @@ pub(super) async fn begin(
             world.report.say(words);
         }
         world.report.next(&wanted.what_to_mend(&verdict, world));
-        return Ok(None);
+        return Ok(Err(verdict.exit()));
     }
     world.report.readers(&readers);
     let now = world.clock.now();
     let ledger = intake::publish(draft, &verdict, wanted.wave, about, &wanted.book, now)?;
     super::note_run(&ledger);
-    Ok(Some(ledger))
+    Ok(Ok(ledger))
 }
 
 /// Tells how issuing ended and what to type next; the exit code follows. `left_out` is how many

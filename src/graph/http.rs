@@ -13,6 +13,7 @@ use reqwest::header::{HeaderMap, HeaderName};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::between::{Between, GRAPH};
 use super::transport::{Broken, Method, Request, Response, Transport};
 use crate::limits;
 
@@ -21,6 +22,8 @@ use crate::limits;
 pub enum NoToken {
     /// The sign-in was refused; asking again brings nothing.
     Denied(String),
+    /// Something stands between us and the sign-in address.
+    Between(String),
     /// The sign-in address did not answer, or said that it cannot now; it may later.
     Unreachable(String),
 }
@@ -29,6 +32,7 @@ impl From<NoToken> for Broken {
     fn from(no: NoToken) -> Self {
         match no {
             NoToken::Denied(why) => Self::SignIn(why),
+            NoToken::Between(why) => Self::Between(why),
             NoToken::Unreachable(why) => Self::NotSent(why),
         }
     }
@@ -233,13 +237,21 @@ pub struct Http {
     client: reqwest::Client,
     base: String,
     bearer: Arc<dyn Bearer>,
+    network: Network,
 }
 
 impl Http {
     /// Sends with `client` to `base` + `/v1.0`.
     #[must_use]
     pub fn new(client: reqwest::Client, base: &BaseUrl, bearer: Arc<dyn Bearer>) -> Self {
-        Self { client, base: format!("{}/v1.0", base.as_str()), bearer }
+        let base = format!("{}/v1.0", base.as_str());
+        Self { client, base, bearer, network: Network::default() }
+    }
+
+    /// The network that `client` was made for, so that what stands in between can be named.
+    #[must_use]
+    pub fn over(self, network: &Network) -> Self {
+        Self { network: network.clone(), ..self }
     }
 
     async fn send(&self, request: &Request) -> Result<Response, Broken> {
@@ -263,11 +275,40 @@ impl Http {
         if let Some(body) = &request.body {
             builder = builder.header("content-type", "application/json").body(body.clone());
         }
-        let response = builder.send().await.map_err(broken)?;
+        let response = match builder.send().await {
+            Ok(response) => response,
+            Err(error) => return Err(self.broken(error).await),
+        };
+        let status = response.status().as_u16();
+        let headers = response.headers();
+        if let Some(between) = Between::of_head(GRAPH, status, headers, &self.network) {
+            return Err(Broken::Between(between.to_string()));
+        }
+        if (300..400).contains(&status)
+            && let to = text(headers, "location")
+            && let Some(page) = Between::page(GRAPH, status, to.as_deref(), b"")
+        {
+            return Err(Broken::Stranger(page.to_string()));
+        }
         if challenges(&response) {
             return Err(Broken::SignIn(CLAIMS.to_owned()));
         }
         receive(response).await
+    }
+
+    /// Only a connection that was never made is certain to have sent nothing.
+    async fn broken(&self, error: reqwest::Error) -> Broken {
+        if !(error.is_connect() || error.is_builder()) {
+            return Broken::Lost(why(&error));
+        }
+        let between = match reqwest::Url::parse(&self.base) {
+            Ok(url) => Between::of_error(GRAPH, &url, &error, &self.network).await,
+            Err(_) => None,
+        };
+        between.map_or_else(
+            || Broken::NotSent(why(&error)),
+            |between| Broken::Between(between.to_string()),
+        )
     }
 }
 
@@ -333,16 +374,6 @@ async fn receive(mut response: reqwest::Response) -> Result<Response, Broken> {
 
 fn text(headers: &HeaderMap, name: &'static str) -> Option<String> {
     headers.get(HeaderName::from_static(name))?.to_str().ok().map(ToOwned::to_owned)
-}
-
-/// Only a connection that was never made is certain to have sent nothing.
-#[expect(clippy::needless_pass_by_value, reason = "it is used as a function of map_err")]
-fn broken(error: reqwest::Error) -> Broken {
-    if error.is_connect() || error.is_builder() {
-        Broken::NotSent(why(&error))
-    } else {
-        Broken::Lost(why(&error))
-    }
 }
 
 /// A short reason without the URL, whose query may name people.

@@ -482,6 +482,13 @@ pub enum Fault {
         #[serde(default)]
         retry_after: Option<String>,
     },
+    /// Somebody on the way answers in the tenant's place, and passes nothing on: a proxy, a portal.
+    Page {
+        /// The HTTP status.
+        status: u16,
+        /// The page.
+        body: String,
+    },
     /// 429 without a cause that the caller could see.
     Throttled {
         /// `Retry-After`, verbatim.

@@ -548,6 +548,7 @@ impl Tenant {
                 let refusal = Refusal::new(401, "InvalidAuthenticationToken", message);
                 refused(visit, request, refusal)
             }
+            Fault::Page { status, body } => Reply::text(*status, body.clone()),
             Fault::Forbidden => refused(visit, request, Refusal::forbidden()),
             Fault::Throttled { retry_after } => {
                 self.tally.throttled += 1;

@@ -15,6 +15,7 @@ use zeroize::Zeroize;
 
 use super::Session;
 use crate::clock::{later, span};
+use crate::exit::Exit;
 use crate::ids::{Line, RunId, Upn, UserId};
 use crate::ledger::{
     About, Asked, Channel, ClaimsError, Draft, Event, Existing, Ledger, LedgerError, NewBadRow,
@@ -120,6 +121,8 @@ pub struct Verdict {
     pub warnings: Vec<Warning>,
     /// What is wrong with the wave's mail as a whole, whatever the row.
     pub mail: Vec<String>,
+    /// Whether mail is not let through at all: a password, the sender, a certificate, a proxy.
+    pub bars_us: bool,
     /// The policy's bounds.
     pub policy: PolicyRecord,
     /// The columns.
@@ -128,6 +131,14 @@ pub struct Verdict {
     pub digest: String,
     /// How many sets of recipients there are.
     pub sets: usize,
+}
+
+impl Verdict {
+    /// The exit code of a check that found problems.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        if self.bars_us { Exit::Access } else { Exit::Problems }
+    }
 }
 
 /// Reads a wave into a draft. Faulty rows are kept too, as ineligible.
@@ -484,6 +495,7 @@ fn verdict(
         problems,
         warnings: check.warnings(&session.graph),
         mail,
+        bars_us: false,
         policy: check.policy(),
         header: wave.header,
         digest: wave.digest,

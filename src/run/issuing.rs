@@ -20,8 +20,10 @@ use super::delivering::{self, Mails, Post};
 use super::intake::{self, IntakeError};
 use super::second_look::{FinalLook, Looked, SecondLook};
 use super::source::Source;
+use super::streak::Streak;
 use crate::clock::{earlier, later, span};
 use crate::effect::{Effect, Obstacle, ObstacleKind};
+use crate::graph::verdict::RefusalKind;
 use crate::ids::Line;
 use crate::ledger::{
     Channel, Denied, Event, Ledger, LedgerError, RowRecord, Standing, State, Unhanded,
@@ -32,7 +34,7 @@ use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
 use crate::stages::deliver::{Again, Stop};
 use crate::stages::issue::settle::{Settled, patience};
-use crate::stages::issue::{Attempt, Desk, Halt, waiting};
+use crate::stages::issue::{Attempt, Desk, Halt, No, waiting};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
 use crate::stages::{Drain, DrainSwitch};
 use crate::vault::{self, Ciphertext, Container, HandoffError, RecipientSet, Spool};
@@ -256,7 +258,15 @@ pub(super) struct Floor<'a> {
 /// What one task came to.
 enum Reached {
     Sealed(Line),
+    /// It has failed, and was told.
     Failed,
+    /// Graph refused it.
+    Refused {
+        line: Line,
+        upn: String,
+        why: String,
+        kind: RefusalKind,
+    },
     Held,
     /// Nobody knows; settle after the settling time.
     Lost(Line),
@@ -352,8 +362,9 @@ impl<'a> Floor<'a> {
         Issuance { halt, drained, mail, handoffs, looked, handover }
     }
 
-    /// The second look. After a halt nothing can be asked of Graph or told to the ledger, and a
-    /// later process does it.
+    /// The second look. After a halt nothing can be asked of Graph or told to the ledger, or what
+    /// is seen is what somebody is about to mend (a policy that is switched off disables every
+    /// pass), and a later process does it.
     async fn look_again(&self, halted: bool) -> Result<Looked, Halt> {
         if halted {
             return Ok(self.left_unseen("the run stopped before".to_owned()).await);
@@ -408,11 +419,11 @@ impl<'a> Floor<'a> {
                     let sealed = seal::seal(&self.desk, &self.vault, *issued).await?;
                     return self.prove(sealed, upn).await;
                 }
-                Effect::Refused(Denied::Final { why }) => {
+                Effect::Refused(No { denied: Denied::Final { why }, kind }) => {
                     self.reached();
-                    return Ok(self.failed(line, upn, why));
+                    return Ok(Reached::Refused { line, upn, why, kind });
                 }
-                Effect::Refused(Denied::InTheWay { .. }) => {
+                Effect::Refused(No { denied: Denied::InTheWay { .. }, .. }) => {
                     self.reached();
                     return Ok(Reached::InTheWay(line));
                 }
@@ -429,9 +440,11 @@ impl<'a> Floor<'a> {
             let wait = match kind {
                 ObstacleKind::Throttled => Duration::ZERO,
                 ObstacleKind::Unreachable => counted(&mut unreached),
-                ObstacleKind::Temporary | ObstacleKind::SignIn | ObstacleKind::Lasting => {
-                    counted(&mut refused)
-                }
+                ObstacleKind::Temporary
+                | ObstacleKind::SignIn
+                | ObstacleKind::Sender
+                | ObstacleKind::Between
+                | ObstacleKind::Lasting => counted(&mut refused),
             };
             if self.stops_within(wait).await {
                 return Ok(Reached::Stopped);
@@ -454,6 +467,8 @@ impl<'a> Floor<'a> {
                 ObstacleKind::Throttled
                 | ObstacleKind::Temporary
                 | ObstacleKind::SignIn
+                | ObstacleKind::Sender
+                | ObstacleKind::Between
                 | ObstacleKind::Lasting,
                 _,
             ) => {
@@ -594,6 +609,7 @@ struct Shift<'a> {
     /// The second look that goes along: one at a time.
     looking: FuturesUnordered<LocalBoxFuture<'a, (SecondLook<'a>, Looks)>>,
     mails: Option<Mails<'a>>,
+    refusals: Streak,
     lost_in_a_row: u32,
     /// How often each row's answer was lost: refusals for throttling are no attempts.
     losses: HashMap<Line, u32>,
@@ -622,6 +638,7 @@ impl<'a> Shift<'a> {
                 let spool = Some(floor.vault.spool());
                 Mails::new(post, spool, Again::default(), floor.session)
             }),
+            refusals: Streak::new(floor.session),
             lost_in_a_row: 0,
             losses: HashMap::new(),
             last_success: floor.desk.clock.instant(),
@@ -676,24 +693,20 @@ impl<'a> Shift<'a> {
         }
         loop {
             let stopping = self.is_stopping();
-            if !stopping {
-                self.fill();
-            }
+            self.fill(stopping);
             if stopping && !told {
                 told = floor.stop.begin();
-                if let Some(mails) = &self.mails {
-                    mails.end_rests();
-                }
                 floor.hear(News::Draining { in_flight: self.working.len() as u64 });
             }
             if self.is_done(stopping) {
+                self.refusals.tell(floor.session);
                 // A pass that nobody could look at in time is not relied on.
                 for (line, unseen) in &self.unseen.rows {
                     if !unseen.inherited {
                         floor.vault.forget(*line);
                     }
                 }
-                *mail = self.mails.and_then(|mails| mails.stopped().cloned());
+                *mail = self.mails.and_then(Mails::end);
                 return self.halt.map_or(Ok(()), Err);
             }
             tokio::select! {
@@ -715,7 +728,7 @@ impl<'a> Shift<'a> {
                         self.halt.get_or_insert(halt);
                     }
                 }
-                () = drain.begun(), if !stopping => {}
+                () = drain.begun(), if !drain.is_on() => {}
             }
         }
     }
@@ -752,11 +765,18 @@ impl<'a> Shift<'a> {
 
     /// Nothing is under way, and nothing is to be begun.
     fn is_done(&self, stopping: bool) -> bool {
+        let goes_on = self.mail_goes_on();
         let mailing = self.mails.as_ref().is_some_and(|mails| {
-            mails.is_sending() || !stopping && mails.stopped().is_none() && mails.in_hand() > 0
+            mails.is_sending() || goes_on && mails.stopped().is_none() && mails.in_hand() > 0
         });
         let nothing_waits = self.fenced.is_empty() && self.source.is_exhausted();
         self.working.is_empty() && !mailing && (stopping || nothing_waits)
+    }
+
+    /// Mails are begun. They go on when Graph refuses everybody a pass: nobody else may be able to
+    /// open what was sealed before.
+    fn mail_goes_on(&self) -> bool {
+        !self.floor.session.drain.is_on() && self.halt.as_ref().is_none_or(Halt::is_of_everybody)
     }
 
     /// Mail has stopped, and nobody but this process could mail what it would issue.
@@ -776,9 +796,15 @@ impl<'a> Shift<'a> {
     }
 
     /// Begins as many mails and rows as may be in hand.
-    fn fill(&mut self) {
-        if let Some(mails) = &mut self.mails {
-            mails.fill();
+    fn fill(&mut self, stopping: bool) {
+        let mail_goes_on = self.mail_goes_on();
+        match &mut self.mails {
+            Some(mails) if mail_goes_on => mails.fill(),
+            Some(mails) => mails.end_rests(),
+            None => {}
+        }
+        if stopping {
+            return;
         }
         let room = if self.lost_in_a_row >= limits::LOSSES_BEFORE_CAUTION {
             1
@@ -793,6 +819,9 @@ impl<'a> Shift<'a> {
     }
 
     async fn take(&mut self, reached: Result<Reached, Halt>) {
+        if matches!(&reached, Ok(Reached::Sealed(_) | Reached::Failed | Reached::Held)) {
+            self.refusals.end(self.floor.session);
+        }
         let done = match reached {
             Ok(Reached::Sealed(line)) => {
                 self.unseen.end(line);
@@ -805,6 +834,13 @@ impl<'a> Shift<'a> {
                 true
             }
             Ok(Reached::Failed | Reached::Held) => true,
+            Ok(Reached::Refused { line, upn, why, kind }) => {
+                let news = News::RowFailed { line, upn, why: why.clone() };
+                if self.refusals.grows(&why, news, self.floor.session) {
+                    self.halt.get_or_insert(Halt::Everybody { why, kind });
+                }
+                true
+            }
             Ok(Reached::Stopped) => false,
             Ok(Reached::Lost(line)) => {
                 self.lose(line);
