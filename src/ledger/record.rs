@@ -186,20 +186,16 @@ impl RecipientRecord {
 fn beginning(key: &str) -> String {
     const SHOWN: usize = 16;
     let key = shown::escaped(key);
-    match key.split_once(' ') {
-        Some((kind, rest)) => {
-            let rest = rest.split(' ').next().unwrap_or_default();
-            let last = rest.char_indices().rev().nth(SHOWN - 1).map_or(0, |(at, _)| at);
-            format!("{kind} …{}", &rest[last..])
-        }
-        // A plugin's name stands before the last 1.
-        None => {
-            let data = key.rfind('1').map_or(0, |at| at + 1);
-            match key.char_indices().nth(data.min(32) + SHOWN) {
-                Some((end, _)) => format!("{}…", &key[..end]),
-                None => key,
-            }
-        }
+    if let Some((kind, rest)) = key.split_once(' ') {
+        let rest = rest.split(' ').next().unwrap_or_default();
+        let last = rest.char_indices().rev().nth(SHOWN - 1).map_or(0, |(at, _)| at);
+        return format!("{kind} …{}", &rest[last..]);
+    }
+    // A plugin's name stands before the last 1.
+    let data = key.rfind('1').map_or(0, |at| at + 1);
+    match key.char_indices().nth(data.min(32) + SHOWN) {
+        Some((end, _)) => format!("{}…", &key[..end]),
+        None => key,
     }
 }
 

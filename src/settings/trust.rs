@@ -77,7 +77,9 @@ impl Found {
         let known = trusted(home);
         let others =
             known.lines().filter(|known| known.split_once(' ').is_none_or(|one| one.1 != path));
-        let text: String = others.chain([line.as_str()]).map(|line| format!("{line}\n")).collect();
+        let mut lines: Vec<&str> = others.collect();
+        lines.extend([line.as_str(), ""]);
+        let text = lines.join("\n");
         let write = || {
             // For its owner alone, and whole or not at all.
             let mut file = tempfile::NamedTempFile::new_in(home)?;
