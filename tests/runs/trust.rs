@@ -52,7 +52,7 @@ fn a_token_goes_nowhere_that_only_a_ledger_names() {
     ] {
         let refused = told(unaddressed(&site, args)).exits(2);
         refused
-            .says(&format!("a token goes there only if you name it now"))
+            .says("a token goes there only if you name it now")
             .says(&format!("add --graph-url {url}"));
         assert!(theirs.accept().is_err(), "{args:?}: somebody has called");
     }
