@@ -675,7 +675,7 @@ impl Read {
         if about.len() > limits::MAX_SETTINGS_BYTES {
             return Err(unreadable("it is too large for a settings file".to_owned()));
         }
-        if let Some(why) = trust::others_may_change(&about) {
+        if let Some(why) = trust::others_may_change(path, &about) {
             return Err(SettingsError::NotOurs { path: path.to_owned(), why });
         }
         let mut text = String::new();

@@ -320,7 +320,13 @@ impl From<SettingsError> for Failure {
                 "check the path and that your account may read it; without --config, tapwave.toml in this folder is read if it is there",
             ],
             SettingsError::NotOurs { .. } => {
-                &["make it yours alone (`chown`, `chmod go-w`), or copy it to a file that is"]
+                if cfg!(windows) {
+                    &[
+                        "take the right to write from them (Properties, Security), or copy it into a folder of your own",
+                    ]
+                } else {
+                    &["make it yours alone (`chown`, `chmod go-w`), or copy it to a file that is"]
+                }
             }
             SettingsError::File { .. } => {
                 &["correct that line; samples/tapwave.toml has every key with a comment"]
