@@ -500,25 +500,7 @@ pub(super) async fn finish(
     if let Some(lines) = unknown.filter(|lines| !lines.is_empty()) {
         tell_forgotten(&lines, ledger, world);
     }
-    if !strays.is_empty() {
-        let rows = count(strays.len() as u64, "row owns", "rows own");
-        report.complain(format_args!(
-            "{rows} no pass, and one of this run's may be alive all the same, whose code nobody \
-             has: line {}; {} removes it",
-            belonging::ranges(&strays),
-            typed.cleanup(),
-        ));
-        exit = exit.and(Exit::RowsFailed);
-    }
-    let unfit = summary.ineligible.saturating_sub(left_out);
-    if unfit > 0 && !ledger.about().options.skip_ineligible {
-        let rows = count(unfit, "row", "rows");
-        report.complain(format_args!("{rows} must not have a pass any more, and were left out"));
-        exit = exit.and(Exit::RowsFailed);
-    }
-    if summary.failed + (summary.unsettled - summary.mailing) + summary.held + summary.lost > 0 {
-        exit = exit.and(Exit::RowsFailed);
-    }
+    exit = exit.and(wrong_rows(&summary, &strays, left_out, ledger, typed, world));
     let locked = summary.sealed + summary.mailing > 0;
     let untold = summary.notices.is_some_and(|notices| notices.notices_open > 0);
     let undelivered = mailed && (locked || untold);
@@ -543,6 +525,36 @@ pub(super) async fn finish(
     next.extend(held);
     report.next(&next);
     Ok(exit)
+}
+
+/// Whether some rows went wrong. Names what no other word tells.
+fn wrong_rows(
+    summary: &Summary,
+    strays: &[Line],
+    left_out: u64,
+    ledger: &Ledger,
+    typed: &Typed,
+    world: &World,
+) -> Exit {
+    if !strays.is_empty() {
+        let rows = count(strays.len() as u64, "row owns", "rows own");
+        world.report.complain(format_args!(
+            "{rows} no pass, and one of this run's may be alive all the same, whose code nobody \
+             has: line {}; {} removes it",
+            belonging::ranges(strays),
+            typed.cleanup(),
+        ));
+    }
+    let unfit = summary.ineligible.saturating_sub(left_out);
+    let unasked = unfit > 0 && !ledger.about().options.skip_ineligible;
+    if unasked {
+        let rows = count(unfit, "row", "rows");
+        let words = "must not have a pass any more, and were left out";
+        world.report.complain(format_args!("{rows} {words}"));
+    }
+    let wrong =
+        summary.failed + (summary.unsettled - summary.mailing) + summary.held + summary.lost;
+    if wrong > 0 || unasked || !strays.is_empty() { Exit::RowsFailed } else { Exit::Done }
 }
 
 /// Which passes nobody has looked at again, and what does.

@@ -185,7 +185,8 @@ mod access_list {
         let mut program = system_program("icacls.exe");
         program.arg(std::path::absolute(path).ok()?).arg("/save").arg(&list).arg("/Q");
         program.output().ok().filter(|done| done.status.success())?;
-        let (text, ..) = encoding_rs::UTF_16LE.decode(&std::fs::read(list).ok()?);
+        let bytes = std::fs::read(list).ok()?;
+        let (text, ..) = encoding_rs::UTF_16LE.decode(&bytes);
         Some(text.into_owned())
     }
 
