@@ -494,36 +494,31 @@ pub(super) async fn finish(
     for path in &issuance.handoffs {
         report.say(format_args!("handoff: {}", path.display()));
     }
-    let mut exit = Exit::Done;
     tell_unseen(&issuance.looked, typed, world);
     let is_lost = unknown.is_some();
     if let Some(lines) = unknown.filter(|lines| !lines.is_empty()) {
         tell_forgotten(&lines, ledger, world);
     }
-    exit = exit.and(wrong_rows(&summary, &strays, left_out, ledger, typed, world));
+    let mut exit = wrong_rows(&summary, &strays, left_out, ledger, typed, world);
     let locked = summary.sealed + summary.mailing > 0;
     let untold = summary.notices.is_some_and(|notices| notices.notices_open > 0);
     let undelivered = mailed && (locked || untold);
-    if undelivered {
-        exit = exit.and(Exit::DeliveryIncomplete);
-    }
+    exit = exit.and(if undelivered { Exit::DeliveryIncomplete } else { Exit::Done });
     exit = exit.and(super::deliver::stopped(issuance.mail.as_ref(), world));
     let unseen = issuance.looked.unseen > 0;
     if issuance.drained && (summary.waiting() + summary.unsettled > 0 || undelivered || unseen) {
         exit = exit.and(Exit::Interrupted);
     }
     let halted = issuance.halt.map(|halt| halt.of(typed));
-    let unlaid = issuance.handover.map(|error| error.of(typed));
-    for failure in halted.into_iter().chain(unlaid) {
+    for failure in halted.into_iter().chain(issuance.handover.map(|error| error.of(typed))) {
         exit = exit.and(failure.exit);
         report.warn_of(&failure.told);
     }
-    if is_lost {
-        return Ok(exit);
+    if !is_lost {
+        let mut next = what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed);
+        next.extend(held);
+        report.next(&next);
     }
-    let mut next = what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed);
-    next.extend(held);
-    report.next(&next);
     Ok(exit)
 }
 
