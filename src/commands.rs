@@ -245,7 +245,7 @@ impl World {
         if !lacking.is_empty() {
             return Err(Failure::permissions(&lacking, grants.kind()));
         }
-        let transport = Http::new(client, base, Arc::new(sign_in));
+        let transport = Http::new(&settings.network, base, Arc::new(sign_in))?;
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();

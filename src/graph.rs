@@ -6,6 +6,7 @@
 //! error or a log line.
 
 pub mod batch;
+mod connection;
 pub mod http;
 pub mod transport;
 pub mod verdict;

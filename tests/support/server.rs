@@ -230,6 +230,11 @@ impl Served {
         self.held.send_replace(None);
     }
 
+    /// Connections that were ever made.
+    pub(crate) fn connections(&self) -> u64 {
+        self.lock().connections
+    }
+
     /// How many answers are held now.
     pub(crate) fn holding(&self) -> usize {
         self.lock().holding
