@@ -34,6 +34,7 @@ use self::person::{App, Fresh, Person, Tell, Way};
 use crate::clock::Clock;
 use crate::graph::http::{BaseUrl, Bearer, NoToken, metadata_client};
 use crate::limits;
+use crate::programs::Stripped;
 
 /// Microsoft Graph Command Line Tools: a public client that most tenants have.
 const PUBLIC_CLIENT: &str = "14d82eec-204b-4c2f-b7e8-296a70dab67e";
@@ -386,12 +387,7 @@ fn source(
                 }))?)
             })
         }
-        Method::AzureCli { tenant } => Box::new(move || {
-            Ok(AzureCliCredential::new(Some(AzureCliCredentialOptions {
-                tenant_id: tenant.clone(),
-                ..AzureCliCredentialOptions::default()
-            }))?)
-        }),
+        Method::AzureCli { tenant } => azure_cli(tenant),
     };
     Ok(Source::Credential(make))
 }
@@ -415,6 +411,17 @@ fn person(
     };
     let person = Person::new(way, &app, client, clock.clone(), Arc::clone(&places.tell))?;
     Ok(Source::Person(Box::new(person)))
+}
+
+/// Whoever is signed in to the Azure CLI.
+fn azure_cli(tenant: Option<String>) -> Make {
+    Box::new(move || {
+        Ok(AzureCliCredential::new(Some(AzureCliCredentialOptions {
+            tenant_id: tenant.clone(),
+            executor: Some(Arc::new(Stripped)),
+            ..AzureCliCredentialOptions::default()
+        }))?)
+    })
 }
 
 /// A certificate, by an assertion that this room signs itself.

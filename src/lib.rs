@@ -58,7 +58,7 @@
 //! | 4 | [`ledger`], [`roster`], [`letter`] | the durable record; CSV to rows; a mail's bytes |
 //! | 3 | [`vault`], [`pace`] | plaintext; when to send |
 //! | 2 | [`progress`] | how the lower rooms tell how it goes |
-//! | 1 | [`ids`], [`clock`], [`effect`], [`exit`], [`shown`] | words of one kind; what may be shown |
+//! | 1 | [`ids`], [`clock`], [`effect`], [`exit`], [`shown`], [`programs`] | words of one kind; what may be shown; programs that are started |
 //! | 0 | [`limits`] | every bound, with its reason |
 //!
 //! `tests/tidy.rs` reads this table and holds the code to it.
@@ -76,6 +76,7 @@ pub mod ledger;
 pub mod letter;
 pub mod limits;
 pub mod pace;
+pub mod programs;
 pub mod progress;
 pub mod rehearsal;
 pub mod report;

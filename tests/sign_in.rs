@@ -3,6 +3,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+#[cfg(unix)]
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
@@ -21,10 +23,15 @@ mod program;
 #[expect(dead_code, reason = "other tests ask for more of it")]
 #[path = "support/server.rs"]
 mod server;
+#[cfg(unix)]
+#[path = "support/until.rs"]
+mod until;
 
 use authority::{Authority, CLIENT, Instead, SECRET, TENANT};
 use program::Program;
 use server::Served;
+#[cfg(unix)]
+use until::until;
 
 const ACCESS: [&str; 2] = ["check", "--access"];
 
@@ -496,6 +503,62 @@ async fn a_service_principal_in_the_azure_cli_signs_in() {
     let program = aimed(&served.url().replace("/v1.0", ""), &authority);
     with_azure_cli(program, &token).run(&ACCESS).exits(0);
     assert!(served.with(|tenant, _| tenant.tally().requests) > 0, "Graph was asked with it");
+}
+
+/// A program of this name in the program's folder, before all others on its path, that first
+/// writes down the environment it got; and where that is.
+#[cfg(unix)]
+fn with_witness(program: Program, name: &str, script: &str) -> (Program, PathBuf) {
+    use std::os::unix::fs::PermissionsExt;
+    let noted = PathBuf::from(program.write("environment", ""));
+    let place = noted.display();
+    let script = format!("#!/bin/sh\nenv >'{place}.new' && mv '{place}.new' '{place}'\n{script}\n");
+    let path = program.write(name, script);
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    let folder = noted.parent().expect("a folder").display();
+    let path = format!("{folder}:{}", std::env::var("PATH").expect("a path"));
+    let secrets = ["TAPWAVE_ACCESS_TOKEN", "AZURE_CLIENT_CERTIFICATE_PASSWORD", "SMTP_PASSWORD"];
+    let program = program.var("PATH", &path);
+    (secrets.into_iter().fold(program, |program, name| program.var(name, "planted-secret")), noted)
+}
+
+/// Waits for what the witness writes down, and looks for the secrets in it.
+#[cfg(unix)]
+async fn got_no_secret(noted: &Path) {
+    let read = || std::fs::read_to_string(noted).expect("text");
+    until("it is noted", async || !read().is_empty()).await;
+    let noted = read();
+    assert!(noted.contains("TAPWAVE_HOME="), "control: what is no secret is there: {noted}");
+    assert!(!noted.contains("planted-secret"), "{noted}");
+}
+
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn no_program_that_is_started_gets_a_secret() {
+    // What prints a secret.
+    let (_served, _authority, program) = office(1).await;
+    program.write("tapwave.toml", "client_secret_command = ['printer']\n");
+    let (program, noted) = with_witness(program, "printer", &format!("echo {SECRET}"));
+    program.run(&[&ACCESS[..], &["--auth", "client-secret"]].concat()).exits(0);
+    got_no_secret(&noted).await;
+
+    // The Azure CLI.
+    let (_served, _authority, program) = office(1).await;
+    let (program, noted) = with_witness(program, "az", "echo 'Please run az login' >&2; exit 1");
+    let program = program.var("AZURE_CLIENT_SECRET", "planted-secret");
+    program.run(&[&ACCESS[..], &["--auth", "azure-cli"]].concat()).exits(5);
+    got_no_secret(&noted).await;
+
+    // The browser.
+    let (_served, _authority, program) = office(1).await;
+    let browser = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let (program, noted) = with_witness(program, browser, "");
+    let program = program.var("AZURE_CLIENT_SECRET", "planted-secret");
+    let mut waiting = program.command(&[&ACCESS[..], &["--auth", "interactive"]].concat());
+    let mut waiting = waiting.spawn().expect("it runs");
+    got_no_secret(&noted).await;
+    waiting.kill().expect("ended");
+    waiting.wait().expect("ended");
 }
 
 /// A proxy that lets everything through and notes the first line of what it was asked.

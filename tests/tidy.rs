@@ -239,6 +239,26 @@ fn only_report_speaks() {
     assert_none(&wrong);
 }
 
+/// What starts one by itself hands on the environment with the tokens in it.
+#[test]
+fn only_programs_starts_programs() {
+    let mut wrong = Vec::new();
+    for source in sources("src", is_rust) {
+        for (number, line) in source.code() {
+            let starts = ["Command::new(", "open::that", "open::with"];
+            let in_tests = source.text.lines().take(number).any(|line| line == "#[cfg(test)]");
+            if starts.iter().any(|start| line.contains(start))
+                && source.room() != Some("programs")
+                && !in_tests
+                && !only_for_tests(&source.path)
+            {
+                wrong.push(format!("{}:{number}: write `programs::program(NAME)`", source.path));
+            }
+        }
+    }
+    assert_none(&wrong);
+}
+
 /// A file that its parent declares under `#[cfg(test)]`.
 fn only_for_tests(path: &str) -> bool {
     let Some((folder, name)) = path.rsplit_once('/') else { return false };

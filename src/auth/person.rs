@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::graph::http::{BaseUrl, NoToken};
 use crate::graph::verdict::retry_after;
 use crate::limits;
+use crate::programs::browse;
 use crate::shown::plain;
 
 /// Says a line to the person who signs in.
@@ -153,8 +154,7 @@ impl Person {
             .set_pkce_challenge(challenge)
             .url();
         (self.tell)(&format!("to sign in, a browser opens; if none does, open {url}"));
-        // Whether one opened cannot be known; the address was told.
-        drop(open::that_detached(url.as_str()));
+        browse(url.as_str());
         let code = tokio::select! {
             code = redirected(&listener, state.secret()) => code.map_err(NoToken::Denied)?,
             () = self.line.clock.sleep(limits::SIGN_IN_WAIT) => {

@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt as _;
 use zeroize::Zeroizing;
 
 use crate::limits;
+use crate::programs;
 
 /// Gives the password, or with XOAUTH2 the access token, whenever a connection is made.
 /// Tokens end, so nothing is kept between two askings.
@@ -116,7 +117,7 @@ async fn printed(
     arguments: &[String],
 ) -> io::Result<(Zeroizing<Vec<u8>>, Option<ExitStatus>)> {
     const MOST: usize = limits::MAX_SECRET_BYTES + "\r\n".len();
-    let mut command = tokio::process::Command::new(program)
+    let mut command = tokio::process::Command::from(programs::program(program))
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

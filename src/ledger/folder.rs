@@ -8,6 +8,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{connection, lock, store};
 use crate::ids::RunId;
+#[cfg(windows)]
+use crate::programs::program;
 use crate::shown::{escaped, shell_word};
 
 /// The database.
@@ -416,7 +418,7 @@ pub(super) fn restrict(path: &Path) -> Result<(), FolderError> {
     let system = std::env::var_os("SystemRoot").unwrap_or_else(|| r"C:\Windows".into());
     // By its full path, so that nothing on PATH can stand in for it. The numbers are the
     // well-known ids of OWNER RIGHTS and SYSTEM, which have other names in other languages.
-    let done = std::process::Command::new(Path::new(&system).join(r"System32\icacls.exe"))
+    let done = program(Path::new(&system).join(r"System32\icacls.exe"))
         .arg(path)
         .args(["/inheritance:r", "/grant:r", "*S-1-3-4:(OI)(CI)F", "*S-1-5-18:(OI)(CI)F", "/Q"])
         .output()

@@ -2,12 +2,13 @@
 //! needed. Must never show or keep one, nor take one from the command line.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::limits;
+use crate::programs;
 
 /// Where a secret is to be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +106,7 @@ fn from_file(path: &Path) -> Result<Zeroizing<String>, SecretError> {
 fn from_command(command: &[String]) -> Result<Zeroizing<String>, SecretError> {
     let program = &command[0];
     let failed = |why: String| SecretError::Command { program: program.clone(), why };
-    let output = Command::new(program)
+    let output = programs::program(program)
         .args(&command[1..])
         .stdin(Stdio::inherit())
         .stderr(Stdio::inherit())

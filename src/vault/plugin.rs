@@ -26,6 +26,7 @@ use super::prompts::Prompts;
 use super::recipients::one_line;
 use super::wiped::Wiped;
 use crate::limits;
+use crate::programs::program;
 
 /// Recipients of one plugin.
 pub(super) struct PluginRecipients(pub(super) Plugin);
@@ -186,7 +187,7 @@ impl PluginIdentities {
 
 impl Plugin {
     fn start(&self, machine: &str) -> io::Result<Talk<'_>> {
-        let mut command = Command::new(format!("age-plugin-{}", self.name));
+        let mut command = program(format!("age-plugin-{}", self.name));
         command.arg(format!("--age-plugin={machine}"));
         Talk::begin(self, command)
     }

@@ -9,6 +9,8 @@ use std::fs::{self, File};
 use std::io::{PipeWriter, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use tapwave::rehearsal::options::{Call, CodeStyle, Fault, Faults};
 
 use crate::damaged::eprintln_skip;
 use crate::mailed::{IDENTITY, Mailed, PASSWORD, body};
-use crate::site::{Site, Started, TOKEN, files};
+use crate::site::{Site, Started, TOKEN, Told, files};
 use crate::smtp;
 
 const PEOPLE: usize = 12;
@@ -205,6 +207,53 @@ fn no_code_is_in_the_clear_in_any_output_or_file() {
         for log in [mailed.site.path("extra.jsonl"), mailed.site.folder().join("log.jsonl")] {
             assert!(fs::metadata(&log).is_ok_and(|log| log.len() > 1_000), "{}", log.display());
         }
+    }
+}
+
+/// A program that first writes down the environment it got.
+fn witness(place: &Path, script: &str) {
+    let noted = place.with_extension("environment");
+    let script = format!("#!/bin/sh\nenv >'{}'\n{script}\n", noted.display());
+    fs::write(place, script).expect("written");
+    fs::set_permissions(place, fs::Permissions::from_mode(0o755)).expect("set");
+}
+
+/// What a plugin and the command that prints the relay's password get.
+#[test]
+fn no_program_that_is_started_gets_a_secret() {
+    let mailed = Mailed::with(2, |_| {});
+    let site = &mailed.site;
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugin/age-plugin-tapwavetest");
+    let keys = Command::new(&plugin).output().expect("python3");
+    let keys = String::from_utf8(keys.stdout).expect("text");
+    let recipient = keys.split_whitespace().find(|word| word.starts_with("age1tapwavetest1"));
+    let recipient = recipient.expect("a recipient");
+    let talks = format!("exec '{}' \"$@\"", plugin.display());
+    witness(&site.path("age-plugin-tapwavetest"), &talks);
+    witness(&site.path("printer"), &format!("echo {PASSWORD}"));
+    let settings = fs::read_to_string(site.path("tapwave.toml")).expect("there");
+    let path = std::env::join_paths([site.home.path(), "/usr/bin".as_ref(), "/bin".as_ref()]);
+    let path = path.expect("a path");
+    // What the settings call the variable is kept back too.
+    for (password, variable, started) in [
+        ("password_env = \"RELAYS\"", "RELAYS", "age-plugin-tapwavetest"),
+        ("password_command = [\"printer\"]", "SMTP_PASSWORD", "printer"),
+    ] {
+        let settings = settings.replace("password_env = \"SMTP_PASSWORD\"", password);
+        fs::write(site.path("tapwave.toml"), settings).expect("written");
+        let run = ["run", "wave.csv", "--existing", "replace", "--deliver", "-r", site.recipient()];
+        let mut run = mailed.tapwave(&[&run[..], &["-r", recipient], &IDENTITY].concat());
+        run.env("PATH", &path).env(variable, PASSWORD);
+        run.env("AZURE_CLIENT_SECRET", "planted")
+            .env("AZURE_CLIENT_CERTIFICATE_PASSWORD", "planted");
+        Told::of(run.output().expect("started")).exits(0);
+        let noted = site.path(started).with_extension("environment");
+        let noted = fs::read_to_string(noted).expect("it was started");
+        assert!(noted.contains("TAPWAVE_HOME="), "control: {noted}");
+        for secret in [TOKEN, PASSWORD, "planted"] {
+            assert!(!noted.contains(secret), "{started} got {secret}:\n{noted}");
+        }
+        site.told(&["cleanup", "latest"]);
     }
 }
 
