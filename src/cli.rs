@@ -117,7 +117,8 @@ pub struct Common {
     /// One JSON object (or array) on stdout
     #[arg(long, global = true)]
     pub json: bool,
-    /// Write a log as JSON lines: method, path, status and ids of each call
+    /// Write a log as JSON lines: method, path, status and ids of each call. A new file, or one
+    /// of these logs to go on with
     #[arg(long, global = true, value_name = "FILE")]
     pub log: Option<PathBuf>,
     /// Say only what went wrong

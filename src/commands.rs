@@ -30,7 +30,7 @@ use crate::exit::Exit;
 use crate::graph::Graph;
 use crate::graph::http::{self, BaseUrl, Http};
 use crate::graph::transport::Shut;
-use crate::ledger::{Access, Ledger, Registry, RunFolder, default_home};
+use crate::ledger::{Access, Ledger, Registry, RunFolder, append_to_log, default_home};
 use crate::limits;
 use crate::pace::Pace;
 use crate::report::{Asking, AtWork, Log, Report, count, shown};
@@ -81,9 +81,8 @@ async fn dispatch(cli: &Cli, world: &World) -> Result<Exit, Failure> {
     let common = &cli.common;
     settings::no_login_in(common)?;
     if let Some(path) = &common.log {
-        world.log.add(
-            Log::file(path).map_err(|error| Failure::unwritten("open the log", path, &error))?,
-        );
+        let log = append_to_log(path);
+        world.log.add(log.map_err(|error| Failure::unwritten("open the log", path, &error))?);
     }
     // These need no settings: a broken tapwave.toml must not keep anybody from a pass.
     let settings = || Settings::load(common, &world.environment);
@@ -150,6 +149,16 @@ impl World {
     async fn ledger(&self, run: &str, access: Access) -> Result<Ledger, Failure> {
         let folder = self.registry()?.locate(run)?;
         Ok(Ledger::open(&folder, access, self.clock.clone()).await?)
+    }
+
+    /// Adds to the run's own log from now on. A run without one is a run all the same.
+    fn note_calls(&self, folder: &RunFolder) {
+        match folder.log() {
+            Ok(log) => self.log.add(log),
+            Err(error) => {
+                self.report.warn(format_args!("the calls of this run are not logged: {error}"));
+            }
+        }
     }
 
     /// A run as a person would type it.

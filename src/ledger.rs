@@ -82,6 +82,7 @@ mod failpoint;
 mod fault;
 mod folder;
 mod lock;
+mod private;
 mod record;
 mod registry;
 mod store;
@@ -97,6 +98,7 @@ pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
 pub use self::folder::{FolderError, RunFolder, check_place, sync_folder};
 pub(crate) use self::lock::host;
+pub use self::private::{append_to_log, create_private};
 pub use self::record::{
     About, Counts, Denied, Existing, HandoffRecord, IntentRecord, Issued, MailOptions, MailRecord,
     NewBadRow, NewRow, Options, Person, PolicyRecord, RecipientRecord, Remains, RowRecord, To,

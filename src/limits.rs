@@ -171,6 +171,9 @@ pub const LEAST_USABLE: Duration = Duration::from_mins(30);
 /// somebody has to read it and type the code in.
 pub const LAST_MOMENTS: Duration = Duration::from_mins(1);
 
+/// Most bytes of a log's first line, by which one is known.
+pub const MAX_LOG_LINE_BYTES: u64 = 64 * 1024;
+
 /// Problems shown in full on the terminal; the rest are counted and go to `--rejects`.
 pub const PROBLEMS_SHOWN: usize = 50;
 /// Problems kept in memory while a wave is read.

@@ -29,7 +29,6 @@ use serde::Serialize;
 pub use self::bars::Bars;
 pub use self::left::TimeLeft;
 pub use self::log::Log;
-pub(crate) use self::opened::private_file;
 pub use self::opened::{Doubled, OpenFailure, Opened, Opening, Shape};
 pub use self::policy::Names;
 pub use self::prompts::Asking;

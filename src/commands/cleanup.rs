@@ -61,9 +61,7 @@ async fn of_run(
         failure
     })?;
     world.report.say(format_args!("run folder: {}", ledger.folder().path().display()));
-    if let Ok(log) = ledger.folder().log() {
-        world.log.add(log);
-    }
+    world.note_calls(ledger.folder());
     super::note_run(&ledger);
     let typed = world.work_on(ledger.folder(), Typed::cleanup);
     let session = world.reconnect(settings, &ledger, &closing.needs(&NEEDS)).await?;

@@ -13,9 +13,9 @@ use super::{Failure, World, typed};
 use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
 use crate::ids::{Line, Upn};
-use crate::ledger::{Access, Ledger, RegistryError, Standing, State};
+use crate::ledger::{Access, Ledger, RegistryError, Standing, State, create_private};
 use crate::limits;
-use crate::report::{Doubled, OpenFailure, Opened, Opening, Shape, count, private_file, shown};
+use crate::report::{Doubled, OpenFailure, Opened, Opening, Shape, count, shown};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
 
 /// Rows whose sealed copy is in the ledger until it is purged.
@@ -243,7 +243,7 @@ pub(super) fn keygen(args: &KeygenArgs, world: &World) -> Result<Exit, Failure> 
     match &args.output {
         None => io::stdout().lock().write_all(text)?,
         Some(path) => {
-            let written = private_file(path).and_then(|mut file| {
+            let written = create_private(path).and_then(|mut file| {
                 file.write_all(text)?;
                 file.sync_all()
             });

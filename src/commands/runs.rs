@@ -23,9 +23,7 @@ pub(super) async fn resume(
 ) -> Result<Exit, Failure> {
     let ledger = world.ledger(&args.run, Access::Write).await?;
     world.report.say(format_args!("run folder: {}", ledger.folder().path().display()));
-    if let Ok(log) = ledger.folder().log() {
-        world.log.add(log);
-    }
+    world.note_calls(ledger.folder());
     super::note_run(&ledger);
     let run = world.work_on(ledger.folder(), Typed::resume);
     // Said before anybody signs in.

@@ -350,9 +350,7 @@ pub(super) async fn run(
     let made = path.symlink_metadata().is_err();
     let folder = RunFolder::create(&path)?;
     world.report.say(format_args!("run folder: {}", folder.path().display()));
-    if let Ok(log) = folder.log() {
-        world.log.add(log);
-    }
+    world.note_calls(&folder);
     let connected = world.connect(settings, &base, &wanted.needs()).await;
     let (session, tenant) = match connected {
         Ok(connected) => connected,

@@ -118,7 +118,7 @@ impl RunFolder {
     /// If it lies on a network share or in a synchronised folder, is a symbolic link, holds
     /// anything else (a finished ledger included), or lets others in.
     pub fn create(path: &Path) -> Result<Self, FolderError> {
-        let path = std::path::absolute(path).map_err(io_error("resolve", path))?;
+        let path = bare(path)?;
         check_place(&path)?;
         if let Some(parent) = path.parent() {
             private_dir_builder(true).create(parent).map_err(io_error("make", parent))?;
@@ -145,7 +145,7 @@ impl RunFolder {
     /// # Errors
     /// If nothing is there, or something that is no folder, or a symbolic link.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
-        let path = std::path::absolute(path).map_err(io_error("resolve", path))?;
+        let path = bare(path)?;
         match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_symlink() => Err(FolderError::Symlink(path)),
             Ok(found) if !found.is_dir() => Err(FolderError::NotAFolder(path)),
@@ -315,6 +315,12 @@ impl RunFolder {
     }
 }
 
+/// The whole path without a slash, or a dot, at its end: behind these the system follows a link.
+fn bare(path: &Path) -> Result<PathBuf, FolderError> {
+    let path = std::path::absolute(path).map_err(io_error("resolve", path))?;
+    Ok(path.components().collect())
+}
+
 /// Whether a run may lie at `path`, which need not exist yet.
 ///
 /// # Errors
@@ -412,15 +418,18 @@ pub(super) fn private_dir_builder(parents: bool) -> DirBuilder {
     builder
 }
 
-/// Replaces the folder's access list by its owner and SYSTEM. What is made in it inherits that.
+/// Replaces the access list of a folder, or of a file, by its owner and SYSTEM. What is made in a
+/// folder inherits that.
 #[cfg(windows)]
 pub(super) fn restrict(path: &Path) -> Result<(), FolderError> {
     let system = std::env::var_os("SystemRoot").unwrap_or_else(|| r"C:\Windows".into());
-    // By its full path, so that nothing on PATH can stand in for it. The numbers are the
-    // well-known ids of OWNER RIGHTS and SYSTEM, which have other names in other languages.
+    // The well-known ids of OWNER RIGHTS and SYSTEM, which have other names in other languages.
+    let heirs = if path.is_dir() { "(OI)(CI)" } else { "" };
+    let grants = ["*S-1-3-4", "*S-1-5-18"].map(|who| format!("{who}:{heirs}F"));
+    // By its full path, so that nothing on PATH can stand in for it.
     let done = program(Path::new(&system).join(r"System32\icacls.exe"))
         .arg(path)
-        .args(["/inheritance:r", "/grant:r", "*S-1-3-4:(OI)(CI)F", "*S-1-5-18:(OI)(CI)F", "/Q"])
+        .args(["/inheritance:r", "/grant:r", grants[0].as_str(), grants[1].as_str(), "/Q"])
         .output()
         .map_err(io_error("restrict", path))?;
     if done.status.success() {
@@ -430,7 +439,7 @@ pub(super) fn restrict(path: &Path) -> Result<(), FolderError> {
     Err(io_error("restrict", path)(io::Error::other(words)))
 }
 
-/// A folder is made with mode 0700; a umask can only take away from that.
+/// Folders are made with mode 0700 and files with 0600; a umask can only take away from that.
 #[cfg(not(windows))]
 #[expect(clippy::unnecessary_wraps, reason = "the other platforms can fail here")]
 pub(super) fn restrict(_: &Path) -> Result<(), FolderError> {

@@ -3,9 +3,8 @@
 //! Only this crate's own events are let in: the HTTP library's print whole URLs. They hold no
 //! code, no token, no body.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::Level;
@@ -33,33 +32,6 @@ impl Log {
         // Somebody who embeds the library may listen already; then the lines are theirs.
         drop(begun);
         log
-    }
-
-    /// Opens a file of one's own choice for appending: made for its owner alone, never
-    /// through a symbolic link, and never one that is somebody else's or no file at all.
-    ///
-    /// # Errors
-    /// If it is one of these, or cannot be opened.
-    pub fn file(path: &Path) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt;
-            // A pipe that nobody reads is not waited for.
-            let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-            options.mode(0o600).custom_flags(flags.bits().cast_signed());
-        }
-        let file = options.open(path)?;
-        let found = file.metadata()?;
-        if !found.is_file() {
-            return Err(io::Error::other("it is no regular file; name another one"));
-        }
-        #[cfg(unix)]
-        if std::os::unix::fs::MetadataExt::uid(&found) != rustix::process::geteuid().as_raw() {
-            return Err(io::Error::other("it belongs to another user; name another file"));
-        }
-        Ok(file)
     }
 
     /// Writes to this file too from now on.

@@ -4,7 +4,6 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +13,7 @@ use jiff::Timestamp;
 use super::tables::printed;
 use crate::cli::OpenFormat;
 use crate::ids::Upn;
+use crate::ledger::create_private;
 use crate::shown::escaped;
 use crate::stages::Drain;
 use crate::vault::{
@@ -281,7 +281,7 @@ impl Drop for Opening {
 impl Sink {
     fn open(shape: Shape, output: Option<&Path>) -> io::Result<Self> {
         let out: Box<dyn Write> = match output {
-            Some(path) => Box::new(BufWriter::new(private_file(path)?)),
+            Some(path) => Box::new(BufWriter::new(create_private(path)?)),
             None => Box::new(BufWriter::new(io::stdout())),
         };
         Ok(match shape {
@@ -304,18 +304,6 @@ fn head() -> Table {
         .set_content_arrangement(ContentArrangement::Disabled)
         .set_header(["USER", "NAME", "PASS", "START (UTC)", "LIFETIME", "WORKS"]);
     table
-}
-
-/// A new file for its owner alone; never one that exists, a symbolic link included.
-pub(crate) fn private_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
-    options.open(path)
 }
 
 fn unwritten(output: Option<&Path>, source: io::Error) -> OpenFailure {

@@ -18,7 +18,7 @@ use crate::clock::{later, span};
 use crate::ids::{Line, RunId, Upn, UserId};
 use crate::ledger::{
     About, Asked, Channel, ClaimsError, Draft, Event, Existing, Ledger, LedgerError, NewBadRow,
-    NewRow, Options, PolicyRecord, RowRecord, Standing, WaveAbout,
+    NewRow, Options, PolicyRecord, RowRecord, Standing, WaveAbout, create_private,
 };
 use crate::limits;
 use crate::progress::{Doing, News};
@@ -342,7 +342,7 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
 /// [`IntakeError::Rejects`], also if the file exists.
 pub fn write_rejects(path: &Path, header: &Header, draft: &Draft) -> Result<u64, IntakeError> {
     let unwritten = |source| IntakeError::Rejects { path: path.to_owned(), source };
-    let file = File::create_new(path).map_err(unwritten)?;
+    let file = create_private(path).map_err(unwritten)?;
     let mut rejects = Rejects::new(BufWriter::new(file), header).map_err(unwritten)?;
     let mut after = None;
     let mut written = 0;

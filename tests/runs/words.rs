@@ -73,6 +73,13 @@ fn a_log_is_its_owners_alone_and_no_link_is_followed() {
     logged("dangling").exits(2);
     assert!(!site.path("nowhere").exists());
 
+    // Behind a slash the system follows a link.
+    fs::create_dir(site.path("folder")).expect("made");
+    symlink(site.path("folder"), site.path("way")).expect("made");
+    for place in ["link/", "way/", "way/."] {
+        logged(place).exits(2).says("failed to open the log");
+    }
+
     // A pipe that nobody reads would hold the program up.
     let pipe = std::process::Command::new("mkfifo").arg(site.path("pipe")).status();
     if pipe.is_ok_and(|pipe| pipe.success()) {
@@ -83,6 +90,72 @@ fn a_log_is_its_owners_alone_and_no_link_is_followed() {
         std::os::unix::fs::chown(site.path("theirs"), Some(65_534), None).expect("given away");
         logged("theirs").exits(2).says("it belongs to another user");
     }
+}
+
+#[test]
+fn a_log_goes_on_where_there_is_one_and_into_nothing_else() {
+    let site = Site::open(1);
+    let logged =
+        |name: &str| site.told(&["check", "wave.csv", "-r", site.recipient(), "--log", name]);
+    let mode =
+        |name: &str| fs::metadata(site.path(name)).expect("there").permissions().mode() & 0o777;
+    let others = [
+        ("notes.txt", "milk, bread\n"),
+        ("wave.csv", "userPrincipalName\nuser1@contoso.example\n"),
+        ("blank.txt", "\n"),
+        ("other.jsonl", "{\"timestamp\":\"2027-03-01T08:00:00Z\",\"target\":\"tapwaves\"}\n"),
+        ("undated.jsonl", "{\"timestamp\":\"now\",\"target\":\"tapwave\"}\n"),
+    ];
+    for (name, text) in others {
+        fs::write(site.path(name), text).expect("written");
+        logged(name).exits(2).says("no log of tapwave");
+        assert_eq!(fs::read_to_string(site.path(name)).expect("there"), text);
+    }
+    // One that is there already becomes its owner's alone.
+    fs::write(site.path("calls.jsonl"), "").expect("written");
+    fs::set_permissions(site.path("calls.jsonl"), Permissions::from_mode(0o644)).expect("set");
+    logged("calls.jsonl").exits(0);
+    let first = fs::read(site.path("calls.jsonl")).expect("there");
+    assert!(!first.is_empty(), "control: something was logged");
+    logged("calls.jsonl").exits(0);
+    assert!(fs::read(site.path("calls.jsonl")).expect("there").len() > first.len());
+    assert_eq!(mode("calls.jsonl"), 0o600);
+}
+
+#[test]
+fn rejected_rows_are_their_owners_alone() {
+    let site = Site::open(2);
+    site.dismiss("user2@contoso.example");
+    site.run(&["--skip-ineligible", "--rejects", "bad.csv"]).exits(0);
+    let about = fs::metadata(site.path("bad.csv")).expect("there");
+    assert_eq!(about.permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_is_said() {
+    let (site, told) = given_up_in("wave-run");
+    assert!(!told.err.contains("not logged"), "control: {}", told.err);
+    let log = site.folder().join("log.jsonl");
+    fs::remove_file(&log).expect("removed");
+    symlink(site.path("elsewhere"), &log).expect("made");
+    let said = "warning: the calls of this run are not logged: failed to open";
+    site.resume().says(said).says("log.jsonl");
+    site.cleanup(&[]).says(said);
+    assert!(!site.path("elsewhere").exists());
+}
+
+#[test]
+fn a_slash_behind_it_makes_a_link_no_folder() {
+    let site = Site::open(1);
+    fs::create_dir(site.path("there")).expect("made");
+    fs::set_permissions(site.path("there"), Permissions::from_mode(0o700)).expect("set");
+    symlink(site.path("there"), site.path("wave-run")).expect("made");
+    for place in ["wave-run", "wave-run/", "wave-run//", "wave-run/.", "./wave-run/./"] {
+        let run = ["run", "wave.csv", "--run", place, "-r", site.recipient()];
+        site.told(&run).exits(2).says("it is a symbolic link");
+        site.told(&["resume", place]).exits(2).says("it is a symbolic link");
+    }
+    assert!(site.live().is_empty());
 }
 
 /// A run into this folder that gives up before its first pass.
