@@ -167,11 +167,11 @@ impl Read for Overwritten {
         mut into: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        into.initialize_unfilled().fill(0);
-        match &mut this.frames {
-            None => Pin::new(&mut this.wire).poll_read(context, into),
-            Some(frames) => frames.poll_read(&mut this.wire, context, &mut into),
+        if let Some(frames) = &mut this.frames {
+            return frames.poll_read(&mut this.wire, context, &mut into);
         }
+        into.initialize_unfilled().fill(0);
+        Pin::new(&mut this.wire).poll_read(context, into)
     }
 }
 
