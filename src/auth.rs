@@ -6,6 +6,7 @@
 
 pub mod certificate;
 mod explain;
+mod line;
 pub mod permissions;
 pub mod person;
 
@@ -28,11 +29,12 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use self::certificate::{Asserted, Certificate};
+use self::line::Watched;
 use self::permissions::Need;
 use self::person::{App, Fresh, Person, Tell, Way};
 
 use crate::clock::Clock;
-use crate::graph::http::{BaseUrl, Bearer, NoToken, metadata_client};
+use crate::graph::http::{BaseUrl, Bearer, Network, NoToken, metadata_client};
 use crate::limits;
 use crate::programs::Stripped;
 
@@ -118,6 +120,8 @@ pub struct Places<'a> {
     pub authority: BaseUrl,
     /// What a person is asked to consent to.
     pub needs: &'a [Need],
+    /// How to reach that.
+    pub network: &'a Network,
     /// Says to a person what to do.
     pub tell: Tell,
 }
@@ -139,6 +143,14 @@ pub enum AuthError {
         /// As `--auth` spells it.
         method: &'static str,
         /// In the platform's words.
+        why: String,
+    },
+    /// Something stands between us and the identity platform.
+    #[error("failed to sign in with {method}: {why}")]
+    Between {
+        /// As `--auth` spells it.
+        method: &'static str,
+        /// What it is, and what to do about it.
         why: String,
     },
     /// The identity platform did not answer, or cannot now.
@@ -202,7 +214,7 @@ impl SignIn {
         let wrong = |why| AuthError::Settings { method: name, why };
         let source = source(method, places, client, &clock).map_err(wrong)?;
         if let Source::Credential(make) = &source {
-            make().map_err(|error| wrong(explain::library(&error)))?;
+            make().map_err(|error| wrong(explain::platform(&error.to_string())))?;
         }
         let scope = format!("{}/.default", places.graph.as_str());
         Ok(Self { method: name, source, scope, clock, state: Mutex::default() })
@@ -212,11 +224,12 @@ impl SignIn {
     /// address is out of reach, the old one serves to its end.
     ///
     /// # Errors
-    /// [`AuthError::SignIn`], [`AuthError::Outage`]
+    /// [`AuthError::SignIn`], [`AuthError::Between`], [`AuthError::Outage`]
     pub async fn access_token(&self) -> Result<SecretString, AuthError> {
         let method = self.method;
         self.good_token().await.map_err(|no| match no {
             NoToken::Denied(why) => AuthError::SignIn { method, why },
+            NoToken::Between(why) => AuthError::Between { method, why },
             NoToken::Unreachable(why) => AuthError::Outage { method, why },
         })
     }
@@ -236,7 +249,9 @@ impl SignIn {
             None => self.renew(&mut state).await,
         };
         match (had, &state.kept) {
-            (Err(NoToken::Unreachable(_)), Some(old)) if self.clock.instant() < old.ends => {
+            (Err(NoToken::Unreachable(_) | NoToken::Between(_)), Some(old))
+                if self.clock.instant() < old.ends =>
+            {
                 Ok(old.token.clone())
             }
             (had, _) => had,
@@ -282,7 +297,7 @@ impl SignIn {
     /// What the token itself says it may do.
     ///
     /// # Errors
-    /// [`AuthError::SignIn`], [`AuthError::Outage`]
+    /// [`AuthError::SignIn`], [`AuthError::Between`], [`AuthError::Outage`]
     pub async fn grants(&self) -> Result<permissions::Grants, AuthError> {
         let token = self.access_token().await?;
         Ok(permissions::Grants::read(token.expose_secret()))
@@ -294,6 +309,7 @@ impl Bearer for SignIn {
         Box::pin(async {
             self.access_token().await.map_err(|error| match error {
                 AuthError::Outage { .. } => NoToken::Unreachable(error.to_string()),
+                AuthError::Between { .. } => NoToken::Between(error.to_string()),
                 AuthError::Settings { .. } | AuthError::SignIn { .. } => {
                     NoToken::Denied(error.to_string())
                 }
@@ -335,8 +351,8 @@ fn source(
     let mut cloud = CustomConfiguration::default();
     places.authority.as_str().clone_into(&mut cloud.authority_host);
     let cloud = Arc::new(CloudConfiguration::from(cloud));
-    let client = client.clone();
-    let http = client.clone();
+    let line = Watched { client: client.clone(), network: places.network.clone() };
+    let http = line.clone();
     let options = move || ClientOptions {
         cloud: Some(Arc::clone(&cloud)),
         transport: Some(Transport::new(Arc::new(http.clone()))),
@@ -352,7 +368,7 @@ fn source(
         Method::Token(token) => return Ok(Source::Fixed(token)),
         Method::Person { way, tenant, client: id } => {
             let app = (tenant.as_deref(), id.as_deref());
-            return person(way, app, places, client, clock);
+            return person(way, app, places, line, clock);
         }
         Method::ClientSecret { tenant, client, secret } => Box::new(move || {
             let credential = ClientSecretCredential::new(
@@ -397,7 +413,7 @@ fn person(
     way: Way,
     app: (Option<&str>, Option<&str>),
     places: &Places<'_>,
-    client: reqwest::Client,
+    line: Watched,
     clock: &Clock,
 ) -> Result<Source, String> {
     let origin = places.graph.as_str();
@@ -409,7 +425,7 @@ fn person(
         authority: &places.authority,
         scopes: &scopes,
     };
-    let person = Person::new(way, &app, client, clock.clone(), Arc::clone(&places.tell))?;
+    let person = Person::new(way, &app, line, clock.clone(), Arc::clone(&places.tell))?;
     Ok(Source::Person(Box::new(person)))
 }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::clock::Minutes;
 use crate::limits;
 
 /// Temporary Access Passes for a whole enrolment wave: nothing in plaintext on disk, nothing
@@ -58,7 +59,12 @@ pub enum Command {
         command: PolicyCommand,
     },
     /// Print the effective settings and where each came from
-    Settings,
+    Settings {
+        /// Let tapwave.toml in this folder, as it is now, decide where to sign in, through what,
+        /// who reads the passes and what mails them
+        #[arg(long)]
+        trust: bool,
+    },
     /// The whole pipeline against a simulated tenant, no account needed
     Rehearse(RehearseArgs),
     /// Make an age identity, for people who don't have age
@@ -185,9 +191,9 @@ pub struct WaveArgs {
     /// Who may read every pass, whatever a row's recipient column says
     #[arg(long, value_name = "RECIPIENT")]
     pub break_glass: Vec<String>,
-    /// Lifetime of rows that do not say [default: the policy's]
+    /// Lifetime of rows that do not say: minutes, or such as 8h, 90m, 1d [default: the policy's]
     #[arg(long, value_name = "MINUTES")]
-    pub lifetime: Option<u32>,
+    pub lifetime: Option<Minutes>,
     /// Start of rows that do not say, such as 2027-03-01T08:00+01:00 [default: at once]
     #[arg(long, value_name = "TIME")]
     pub start: Option<String>,
@@ -304,6 +310,10 @@ pub struct RunArgs {
     /// where it would take longer than two minutes
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub final_look: FinalLookArg,
+    /// Go on however many rows, or mails, in a row are refused for the same reason; without it, eight
+    /// end the command
+    #[arg(long)]
+    pub keep_going: bool,
 }
 
 /// `--final-look`.
@@ -330,10 +340,19 @@ pub struct ResumeArgs {
     /// where it would take longer than two minutes
     #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub final_look: FinalLookArg,
+    /// First delete the pass that holds this person's row, after asking: it is this run's own,
+    /// though that cannot be told by its times
+    #[arg(long = "remove-found", value_name = "UPN")]
+    pub remove_found: Vec<String>,
+    /// Go on however many rows, or mails, in a row are refused for the same reason; without it, eight
+    /// end the command
+    #[arg(long)]
+    pub keep_going: bool,
 }
 
 /// `deliver`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct DeliverArgs {
     /// A run's name, its folder, or `latest`
     #[arg(value_name = "RUN")]
@@ -356,6 +375,10 @@ pub struct DeliverArgs {
     /// Try mails that were refused for good once more, as new ones
     #[arg(long)]
     pub retry_refused: bool,
+    /// Go on however many mails in a row are refused for the same reason; without it, eight end
+    /// the command
+    #[arg(long)]
+    pub keep_going: bool,
     /// Another address for the mail, or the notice, of this line that was refused or not sent
     #[arg(long, value_name = "LINE=ADDRESS")]
     pub readdress: Vec<String>,
@@ -461,15 +484,15 @@ pub enum PolicyCommand {
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("settings").required(true).multiple(true))]
 pub struct PolicySetArgs {
-    /// Minutes a pass lives when nothing is asked
+    /// Minutes a pass lives when nothing is asked; such as 8h too
     #[arg(long, value_name = "MINUTES", group = "settings")]
-    pub default_lifetime: Option<u32>,
+    pub default_lifetime: Option<Minutes>,
     /// Fewest minutes that may be asked, at least 10
     #[arg(long, value_name = "MINUTES", group = "settings")]
-    pub min_lifetime: Option<u32>,
-    /// Most minutes that may be asked, at most 43200
+    pub min_lifetime: Option<Minutes>,
+    /// Most minutes that may be asked, at most 43200, which are 30d
     #[arg(long, value_name = "MINUTES", group = "settings")]
-    pub max_lifetime: Option<u32>,
+    pub max_lifetime: Option<Minutes>,
     /// Characters in a pass, 8 to 48
     #[arg(long, value_name = "N", group = "settings")]
     pub length: Option<u32>,

@@ -7,6 +7,7 @@
 //! ahead of the machine's by what a file says, so that a test can move the time of the built
 //! program. Must never exist in a build for users: `cfg(debug_assertions)` guards all of it.
 
+mod minutes;
 #[cfg(debug_assertions)]
 mod moved;
 
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
+
+pub use self::minutes::{BadMinutes, Minutes};
 
 /// Tells wall time (what people and Graph speak of) and waits.
 #[derive(Debug, Clone)]
@@ -109,6 +112,16 @@ impl Clock {
     }
 }
 
+/// What Graph's clock and this machine's show at one moment. A gateway may date an answer wrong, and
+/// an administrator set a machine's clock: what needs time to pass needs it on both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// Graph's.
+    pub graph: Timestamp,
+    /// This machine's.
+    pub machine: Timestamp,
+}
+
 /// `moment` moved forward; the end of time if that is beyond it.
 #[must_use]
 pub fn later(moment: Timestamp, by: Duration) -> Timestamp {
@@ -133,9 +146,31 @@ pub fn span(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
+/// How far apart two clocks or moments are, for people: `12 s`, `7 min`, `2 h`, `2 h 5 min`.
+#[must_use]
+pub fn apart(by: SignedDuration) -> String {
+    let seconds = by.unsigned_abs().as_secs();
+    let minutes = (seconds + 30) / 60;
+    match (minutes / 60, minutes % 60) {
+        _ if seconds < 60 => format!("{seconds} s"),
+        (0, minutes) => format!("{minutes} min"),
+        (hours, 0) => format!("{hours} h"),
+        (hours, minutes) => format!("{hours} h {minutes} min"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lies_between_two_clocks_is_told_in_few_words() {
+        for (seconds, told) in
+            [(0, "0 s"), (-59, "59 s"), (60, "1 min"), (-7_199, "2 h"), (7_500, "2 h 5 min")]
+        {
+            assert_eq!(apart(SignedDuration::from_secs(seconds)), told);
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_derived_clock_runs_with_the_runtime_and_can_jump() {

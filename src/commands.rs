@@ -7,6 +7,7 @@ mod belonging;
 mod cleanup;
 mod deliver;
 mod failure;
+mod held;
 mod open;
 mod policy;
 mod rehearse;
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 pub use self::failure::Failure;
 use self::typed::Typed;
-use crate::auth::permissions::{Grants, Need};
+use crate::auth::permissions::{self, Grants, Need, Verdict};
 use crate::auth::{self, Places, SignIn};
 use crate::cli::{Auth, Cli, Command, Common};
 use crate::clock::Clock;
@@ -35,8 +36,9 @@ use crate::limits;
 use crate::pace::Pace;
 use crate::report::{Asking, AtWork, Log, Report, count, shown};
 use crate::run::Session;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Found, Settings};
 use crate::stages::Drain;
+use crate::stages::check::ClocksApart;
 
 /// Looks a variable up.
 pub type Environment = Box<dyn Fn(&str) -> Option<String>>;
@@ -85,21 +87,18 @@ async fn dispatch(cli: &Cli, world: &World) -> Result<Exit, Failure> {
         world.log.add(log.map_err(|error| Failure::unwritten("open the log", path, &error))?);
     }
     // These need no settings: a broken tapwave.toml must not keep anybody from a pass.
-    let settings = || Settings::load(common, &world.environment);
+    let settings = || world.settings();
     match &cli.command {
         Command::Check(args) => wave::check(args, &settings()?, world).await,
         Command::Run(args) => wave::run(args, &settings()?, world).await,
         Command::Resume(args) => runs::resume(args, &settings()?, world).await,
         Command::Deliver(args) => deliver::deliver(args, &settings()?, world).await,
-        Command::Status(args) => runs::status(args, common, world).await,
+        Command::Status(args) => runs::status(args, world).await,
         Command::Manifest(args) => runs::manifest(args, world).await,
         Command::Runs => runs::list(world),
         Command::Open(args) => open::open(args, world).await,
         Command::Cleanup(args) => cleanup::cleanup(args, common, &settings()?, world).await,
-        Command::Settings => {
-            world.report.settings(&settings()?)?;
-            Ok(Exit::Done)
-        }
+        Command::Settings { trust } => world.show_settings(*trust),
         Command::Policy { command } => policy::policy(command, common, &settings()?, world).await,
         Command::Rehearse(args) => rehearse::rehearse(args, &settings()?, world).await,
         Command::Keygen(args) => open::keygen(args, world),
@@ -143,6 +142,64 @@ impl World {
 
     fn registry(&self) -> Result<Registry, Failure> {
         Ok(Registry::new(self.home()?))
+    }
+
+    /// The settings, if they may be obeyed: a file that nobody named decides whom to trust only
+    /// once somebody has seen what it says.
+    fn settings(&self) -> Result<Settings, Failure> {
+        let settings = Settings::load(&self.common, &self.environment)?;
+        let Some(found) = &settings.found else { return Ok(settings) };
+        // A machine without a home remembers nothing.
+        let home = if found.steers.is_empty() { PathBuf::new() } else { self.home()? };
+        if found.is_trusted(&home) {
+            return Ok(settings);
+        }
+        if !self.asking.can_ask() {
+            return Err(Failure::untrusted(found));
+        }
+        self.tell_steering(found);
+        match self.asking.yes_or_no("trust this file as it is now?") {
+            Some(true) => {
+                found.trust(&home)?;
+                Ok(settings)
+            }
+            _ => Err(Failure::untrusted(found)),
+        }
+    }
+
+    fn tell_steering(&self, found: &Found) {
+        self.report.say(format_args!("{} decides whom to trust:", found.path.display()));
+        for one in &found.steers {
+            self.report.say(format_args!("  {}", shown(one)));
+        }
+    }
+
+    fn show_settings(&self, trust: bool) -> Result<Exit, Failure> {
+        let settings = Settings::load(&self.common, &self.environment)?;
+        let found = settings.found.as_ref().filter(|found| !found.steers.is_empty());
+        if trust {
+            let Some(found) = found else {
+                let what = "there is nothing to trust: no tapwave.toml in this folder decides whom to trust";
+                return Err(Failure::new(
+                    Exit::Usage,
+                    what,
+                    &["a file that --config names needs none"],
+                ));
+            };
+            self.tell_steering(found);
+            found.trust(&self.home()?)?;
+            self.report.say("trusted, until it changes");
+            return Ok(Exit::Done);
+        }
+        self.report.settings(&settings)?;
+        if let Some(found) = found
+            && !found.is_trusted(&self.home()?)
+        {
+            self.report
+                .warn("nobody has trusted this file yet: until then no other command obeys it");
+            self.report.next(&[("tapwave settings --trust".to_owned(), "trusts it as it is now")]);
+        }
+        Ok(Exit::Done)
     }
 
     /// Opens a run by path, name, or `latest`.
@@ -189,6 +246,7 @@ impl World {
             prompts: Arc::new(self.asking.clone()),
             may_read_groups: true,
             fence: None,
+            keeps_going: false,
             began: self.clock.instant(),
         }
     }
@@ -241,24 +299,46 @@ impl World {
             graph: base,
             authority: settings.authority_of(base),
             needs: &wished,
+            network: &settings.network,
             tell: Arc::new(move |words| report.bid(words)),
         };
         let sign_in = SignIn::new(method, &places, &client, self.clock.clone())?;
         let grants = self.unless_given_up(sign_in.grants()).await??;
         self.explain(&grants, name);
         note_who(&grants, name, settings, base);
-        let lacking = grants.lacking(needs);
-        if !lacking.is_empty() && name == "azure-cli" && grants.kind() == "delegated" {
-            return Err(Failure::azure_cli_user(&lacking));
-        }
-        if !lacking.is_empty() {
-            return Err(Failure::permissions(&lacking, grants.kind()));
-        }
+        self.judge(&grants, name, needs)?;
         let transport = Http::new(&settings.network, base, Arc::new(sign_in))?;
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
-        let may_read_groups = grants.lacking(&[Need::ReadGroups]).is_empty();
+        let may_read_groups = !grants.lacks(Need::ReadGroups);
         Ok((Session { may_read_groups, ..self.session(graph) }, grants))
+    }
+
+    /// Refuses a token that certainly does not suffice, and tells a doubt.
+    fn judge(&self, grants: &Grants, method: &str, needs: &[Need]) -> Result<(), Failure> {
+        let is_az_user = method == "azure-cli" && grants.kind() == "delegated";
+        match grants.judge(needs) {
+            Verdict::Enough => {}
+            // A person's `az login` carries the Azure CLI's own scopes, a wide one among them.
+            Verdict::Lacking(needs) if is_az_user => return Err(Failure::azure_cli_user(&needs)),
+            Verdict::Doubtful { needs, perhaps } if is_az_user && perhaps == [permissions::WIDE] => {
+                return Err(Failure::azure_cli_user(&needs));
+            }
+            Verdict::Lacking(needs) => return Err(Failure::permissions(&needs, grants.kind())),
+            Verdict::Doubtful { needs, perhaps } => self.report.warn(format_args!(
+                "the {} token has no permission that is known to suffice for what {} allows; whether {} does, Graph decides",
+                grants.kind(),
+                failure::names_of(&needs).join(", "),
+                shown(&perhaps.join(", ")),
+            )),
+        }
+        if needs.contains(&Need::WritePasses) && grants.has_no_role_for_passes() {
+            if !self.common.yes {
+                return Err(Failure::no_active_role());
+            }
+            self.report.warn(failure::NO_ACTIVE_ROLE);
+        }
+        Ok(())
     }
 
     /// Waits for something, unless all is given up before it comes.
@@ -285,6 +365,13 @@ impl World {
         }
     }
 
+    /// Said where what Graph answered hangs on its clock.
+    fn warn_of_clocks(&self, session: &Session) {
+        if let Some(ahead) = session.graph.clock_ahead() {
+            self.report.warn(ClocksApart { ahead });
+        }
+    }
+
     /// Connects to the tenant that a run belongs to, and to no other.
     async fn reconnect(
         &self,
@@ -294,8 +381,11 @@ impl World {
     ) -> Result<Session, Failure> {
         let about = ledger.about();
         let base = BaseUrl::parse(&about.graph_url)?;
-        if settings.graph.as_ref().is_some_and(|given| *given != base) {
-            return Err(Failure::other_graph(&about.graph_url));
+        ledger.folder().check_private()?;
+        match &settings.graph {
+            Some(given) if *given != base => return Err(Failure::other_graph(&about.graph_url)),
+            None if !base.is_microsofts() => return Err(Failure::unnamed_graph(base.as_str())),
+            _ => {}
         }
         let (session, grants) = self.sign_in(settings, &base, needs).await?;
         let tenant = grants.claims().and_then(|claims| claims.tenant.clone());

@@ -101,7 +101,13 @@ impl Courier {
         let leave = self.admit().await.map_err(barred)?;
         match self {
             Self::Smtp(smtp) => smtp.ready(leave).await,
-            Self::Graph(_) => Ok(Ready { leave, over: None }),
+            Self::Graph(graph) => match graph.is_reached() {
+                Ok(()) => Ok(Ready { leave, over: None }),
+                Err(obstacle) => {
+                    leave.permit.broken();
+                    Err(obstacle)
+                }
+            },
         }
     }
 
@@ -139,15 +145,16 @@ impl Courier {
         sent.reworded(|words| mail.unquoted(words))
     }
 
-    /// Connects to the relay and signs in, sending nothing, so that a wrong password is found
-    /// before any pass exists. Graph is asked for nothing: its token tells its permissions.
+    /// Connects to the relay, signs in and begins a mail, sending nothing; of Graph, asks for the
+    /// mailbox, since its token tells its permissions. So a wrong password and a sender that may
+    /// not send are found before any pass exists.
     ///
     /// # Errors
-    /// Why no mail could be sent now, for people.
-    pub async fn try_out(&self) -> Result<Scripts, String> {
+    /// Why no mail could be sent now.
+    pub async fn try_out(&self) -> Result<Scripts, Obstacle> {
         match self {
             Self::Smtp(smtp) => smtp.try_out().await,
-            Self::Graph(_) => Ok(Scripts::Any),
+            Self::Graph(graph) => graph.try_out().await.map(|()| Scripts::Any),
         }
     }
 

@@ -76,7 +76,14 @@ impl Obstacle {
     /// Whether it may pass by itself, soon. What does not is in the way of every act alike.
     #[must_use]
     pub const fn may_pass(&self) -> bool {
-        !matches!(self.kind, ObstacleKind::SignIn | ObstacleKind::Lasting)
+        !self.bars_us() && !matches!(self.kind, ObstacleKind::Lasting)
+    }
+
+    /// Whether we are not let through: a matter of sign-in, of the sender, or of what stands in
+    /// between.
+    #[must_use]
+    pub const fn bars_us(&self) -> bool {
+        matches!(self.kind, ObstacleKind::SignIn | ObstacleKind::Sender | ObstacleKind::Between)
     }
 }
 
@@ -97,6 +104,11 @@ pub enum ObstacleKind {
     Temporary,
     /// Nobody is signed in: the token or the password was refused, or could not be had.
     SignIn,
+    /// The sender of mails: it is not there, is not whoever signed in, or may send no more.
+    Sender,
+    /// Something on the way to the other side: a certificate that is not trusted here, a proxy,
+    /// a portal.
+    Between,
     /// Something else that somebody has to mend first, or that lasts longer than anybody waits.
     Lasting,
 }

@@ -16,7 +16,8 @@ pub enum Exit {
     Problems = 3,
     /// Some rows failed, are unsettled, or are held; the rest is done.
     RowsFailed = 4,
-    /// Sign-in failed or a permission is missing.
+    /// Sign-in failed, a permission is missing, the sender of mails may not send, or something
+    /// stands between us and Graph or the relay.
     Access = 5,
     /// Gave up on throttling or an outage; resume later.
     Outage = 6,

@@ -6,9 +6,11 @@
 //! error or a log line.
 
 pub mod batch;
+pub(crate) mod between;
 mod connection;
 pub mod http;
 pub mod transport;
+pub(crate) mod tunnel;
 pub mod verdict;
 pub mod wire;
 
@@ -28,7 +30,7 @@ use self::transport::{Broken, Method, Request, Response, Transport};
 use self::verdict::{Refusal, RefusalKind, Verdict};
 use self::wire::Inner;
 pub use self::wire::{Boss, CreatedPass, FoundPass, Group, Policy, PolicyPatch, Target, User};
-use crate::clock::{Clock, later};
+use crate::clock::{Clock, Clocks, later};
 use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
 use crate::ledger::Intent;
@@ -70,6 +72,12 @@ pub enum GraphError {
         /// Graph's or the sign-in's own words.
         why: String,
     },
+    /// Something on the way lets nothing through, or answers in Graph's place.
+    #[error("{why}")]
+    Between {
+        /// What it is, and what to do about it.
+        why: String,
+    },
     /// A definite no to `doing`.
     #[error("failed to {doing}: {refusal}")]
     Refused {
@@ -108,7 +116,32 @@ pub enum GraphError {
 struct Tally {
     requests: AtomicU64,
     throttled: AtomicU64,
-    told: Mutex<Option<Told>>,
+    told: Mutex<Dates>,
+    /// What answered in Graph's place, or let nothing through, when it was asked last.
+    between: Mutex<Option<String>>,
+}
+
+/// What the answers so far say of Graph's clock.
+#[derive(Debug, Default)]
+struct Dates {
+    /// The last date that another one bears out, or the first of all.
+    sure: Option<Told>,
+    /// A later one that contradicts it: an answer of a gateway's, whose clock is wrong, or the
+    /// first after this machine slept.
+    odd: Option<Told>,
+}
+
+impl Dates {
+    /// One date alone moves Graph's clock by no more than [`limits::CLOCK_SLACK`].
+    fn hear(&mut self, told: Told) {
+        let odd = self.odd.take();
+        let agrees = |other: &Option<Told>| other.is_some_and(|other| told.agrees_with(other));
+        if self.sure.is_none() || agrees(&self.sure) || agrees(&odd) {
+            self.sure = Some(told);
+        } else {
+            self.odd = Some(told);
+        }
+    }
 }
 
 /// What Graph's clock showed when its last answer came, and what ours did.
@@ -119,14 +152,33 @@ struct Told {
     instant: Instant,
 }
 
+impl Told {
+    /// Whether as much time has passed for Graph since as for one of our clocks, of which the
+    /// monotonic one may stand still while the machine sleeps.
+    fn agrees_with(&self, before: Self) -> bool {
+        let graph = self.date.duration_since(before.date);
+        let counted = self.instant.saturating_duration_since(before.instant);
+        let counted = SignedDuration::try_from(counted).unwrap_or(SignedDuration::MAX);
+        let shown = self.wall.duration_since(before.wall);
+        [counted, shown]
+            .iter()
+            .any(|ours| graph.saturating_sub(*ours).unsigned_abs() <= limits::CLOCK_SLACK)
+    }
+}
+
 impl Tally {
     fn throttled(&self, count: u64) {
         self.throttled.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// A value that is copied whole: a panic elsewhere does not spoil it.
-    fn told(&self) -> MutexGuard<'_, Option<Told>> {
+    /// Values that are copied whole: a panic elsewhere does not spoil them.
+    fn told(&self) -> MutexGuard<'_, Dates> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As for [`Tally::told`].
+    fn between(&self) -> MutexGuard<'_, Option<String>> {
+        self.between.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -148,10 +200,16 @@ impl Graph {
     /// clock's.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        match *self.tally.told() {
+        match self.tally.told().sure {
             Some(told) => later(told.date, self.clock.instant().duration_since(told.instant)),
             None => self.clock.now(),
         }
+    }
+
+    /// Graph's time beside this machine's.
+    #[must_use]
+    pub fn clocks(&self) -> Clocks {
+        Clocks { graph: self.now(), machine: self.clock.now() }
     }
 
     /// Graph's own time, fit to be written down. When our two clocks disagree about how long
@@ -160,7 +218,7 @@ impl Graph {
     /// # Errors
     /// [`GraphError`], if it had to be asked.
     pub async fn time(&self) -> Result<Timestamp, GraphError> {
-        let told = *self.tally.told();
+        let told = self.tally.told().sure;
         let sure = told.is_some_and(|told| {
             let counted = self.clock.instant().duration_since(told.instant);
             let shown = self.clock.now().duration_since(told.wall);
@@ -169,17 +227,35 @@ impl Graph {
         });
         if !sure {
             self.policy().await?;
+            if self.tally.told().odd.is_some() {
+                self.policy().await?;
+            }
         }
         Ok(self.now())
+    }
+
+    /// How far Graph's clock is ahead of this machine's, if that is too much for an answer's way
+    /// and the rounding of its `Date`: more than [`limits::CLOCK_SLACK`].
+    #[must_use]
+    pub fn clock_ahead(&self) -> Option<SignedDuration> {
+        let ahead = self.tally.told().sure.map(|told| told.date.duration_since(told.wall))?;
+        (ahead.unsigned_abs() > limits::CLOCK_SLACK).then_some(ahead)
     }
 
     /// The best time that can be had at once: [`Graph::time`] where Graph has answered before, else
     /// the wall clock's. Mail through a relay asks the tenant nothing.
     pub async fn likely_time(&self) -> Timestamp {
-        if self.tally.told().is_none() {
+        if self.tally.told().sure.is_none() {
             return self.clock.now();
         }
         self.time().await.unwrap_or_else(|_| self.clock.now())
+    }
+
+    /// What stood between us and Graph when it was asked last, if anything did. A request that
+    /// may have had an effect tells of it by its doubt alone.
+    #[must_use]
+    pub fn between(&self) -> Option<String> {
+        self.tally.between().clone()
     }
 
     /// HTTP calls sent so far.
@@ -267,6 +343,21 @@ impl Graph {
         answers.into_iter().map(read).collect()
     }
 
+    /// Whether there is a user by this name, which may be an id: `sendMail` finds its mailbox so.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn knows_user(&self, name: &str) -> Result<bool, GraphError> {
+        let target = format!("/users/{}?$select=id", utf8_percent_encode(name, ESCAPED));
+        let found: Result<wire::IdOnly, _> =
+            self.read(Budget::Directory, target, false, "look up the sender's mailbox").await;
+        match found {
+            Ok(_) => Ok(true),
+            Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The groups that carry this display name; names need not be unique.
     ///
     /// # Errors
@@ -288,24 +379,38 @@ impl Graph {
     /// [`GraphError`]
     pub async fn group(&self, id: GroupId) -> Result<Option<Group>, GraphError> {
         let target = format!("/groups/{id}?$select=id,displayName,visibility");
-        match self.read(Budget::Directory, target, false, "look up a group").await {
-            Ok(group) => Ok(Some(group)),
-            Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(None),
-            Err(error) => Err(error),
-        }
+        unless_missing(self.read(Budget::Directory, target, false, "look up a group").await)
     }
 
-    /// How many users are members, through nested groups too, as the directory's index knows.
+    /// Which of these groups are not in the directory. One that may not be looked up is not among
+    /// them.
     ///
     /// # Errors
     /// [`GraphError`]
-    pub async fn member_count(&self, group: GroupId) -> Result<u64, GraphError> {
+    pub async fn missing_groups(&self, groups: &[GroupId]) -> Result<Vec<GroupId>, GraphError> {
+        let requests =
+            groups.iter().map(|group| Inner::get(format!("/groups/{group}?$select=id"))).collect();
+        let answers = self.batch(Budget::Directory, requests).await?;
+        let missing = |(answer, group): (Answer, &GroupId)| {
+            answer.err().filter(|refusal| refusal.status == 404).map(|_| *group)
+        };
+        Ok(answers.into_iter().zip(groups).filter_map(missing).collect())
+    }
+
+    /// How many users are members, through nested groups too, as the directory's index knows.
+    /// `None` if there is no such group.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn member_count(&self, group: GroupId) -> Result<Option<u64>, GraphError> {
         let target = format!("/groups/{group}/transitiveMembers/microsoft.graph.user/$count");
-        self.read(Budget::Directory, target, true, "count the members of a group").await
+        let doing = "count the members of a group";
+        unless_missing(self.read(Budget::Directory, target, true, doing).await)
     }
 
     /// Visits every user who is a member, through nested groups too, a page at a time. The
-    /// index behind it may lag: confirm an absence with [`Graph::memberships`].
+    /// index behind it may lag: confirm an absence with [`Graph::memberships`]. `None` if there is
+    /// no such group.
     ///
     /// # Errors
     /// [`GraphError`]
@@ -313,7 +418,7 @@ impl Graph {
         &self,
         group: GroupId,
         mut visit: impl FnMut(UserId),
-    ) -> Result<(), GraphError> {
+    ) -> Result<Option<()>, GraphError> {
         self.list_members(group, "id", |member: wire::IdOnly| visit(member.id)).await
     }
 
@@ -326,7 +431,7 @@ impl Graph {
         &self,
         group: GroupId,
         visit: impl FnMut(User),
-    ) -> Result<(), GraphError> {
+    ) -> Result<Option<()>, GraphError> {
         self.list_members(group, User::SELECT, visit).await
     }
 
@@ -335,24 +440,27 @@ impl Graph {
         group: GroupId,
         select: &str,
         mut visit: impl FnMut(M),
-    ) -> Result<(), GraphError> {
+    ) -> Result<Option<()>, GraphError> {
         let mut target = format!(
             "/groups/{group}/transitiveMembers/microsoft.graph.user?$count=true&$select={select}&$top={}",
             limits::PAGE_SIZE
         );
         for _ in 0..limits::MAX_PAGES {
-            let page: wire::Page<M> =
-                self.read(Budget::Directory, target, true, "list the members of a group").await?;
+            let read =
+                self.read(Budget::Directory, target, true, "list the members of a group").await;
+            let Some(page) = unless_missing::<wire::Page<M>>(read)? else { return Ok(None) };
             page.value.into_iter().for_each(&mut visit);
             match page.next_link {
                 Some(link) => target = self.follow(&link)?,
-                None => return Ok(()),
+                None => return Ok(Some(())),
             }
         }
         Err(GraphError::Endless)
     }
 
-    /// Which of `groups` each user is in, through nested groups too, as of now.
+    /// Which of `groups` each user is in, through nested groups too, as of now. A group that Graph
+    /// says is not there is left out, and the others are asked about again: its id fails the whole
+    /// request.
     ///
     /// # Errors
     /// [`GraphError`]
@@ -360,29 +468,62 @@ impl Graph {
         &self,
         users: &[UserId],
         groups: &[GroupId],
-    ) -> Result<HashMap<UserId, HashSet<GroupId>>, GraphError> {
+    ) -> Result<Memberships, GraphError> {
+        let (mut groups, mut missing) = (groups.to_vec(), Vec::new());
+        loop {
+            let (of, named) = self.memberships_once(users, &groups).await?;
+            if named.is_empty() {
+                return Ok(Memberships { of, missing });
+            }
+            groups.retain(|group| !named.contains(group));
+            missing.extend(named);
+        }
+    }
+
+    /// The answers, and the groups that a refusal names.
+    async fn memberships_once(
+        &self,
+        users: &[UserId],
+        groups: &[GroupId],
+    ) -> Result<(HashMap<UserId, Membership>, HashSet<GroupId>), GraphError> {
         const DOING: &str = "check the groups of users";
         let mut asked = Vec::new();
         let mut requests = Vec::new();
         for user in users {
             for some in groups.chunks(limits::GROUPS_PER_CHECK) {
-                asked.push(*user);
+                asked.push((*user, some));
                 let body = serde_json::json!({ "groupIds": some });
                 requests.push(Inner::ask(format!("/users/{user}/checkMemberGroups"), body));
             }
         }
         let answers = self.batch(Budget::Directory, requests).await?;
-        let mut memberships: HashMap<UserId, HashSet<GroupId>> = HashMap::new();
-        for (user, answer) in asked.into_iter().zip(answers) {
-            let held = memberships.entry(user).or_default();
-            if matches!(&answer, Err(refusal) if refusal.status == 404) {
-                // Gone since it was looked up: in no group, which the check will say.
-                continue;
+        let mut memberships: HashMap<UserId, Membership> = HashMap::new();
+        let mut missing = HashSet::new();
+        for ((user, some), answer) in asked.into_iter().zip(answers) {
+            let held = memberships.entry(user).or_insert_with(|| Ok(HashSet::new()));
+            match answer {
+                Err(refusal) if matches!(refusal.status, 400 | 404) => {
+                    let message = refusal.message.to_lowercase();
+                    let named = some.iter().filter(|id| message.contains(&id.to_string()));
+                    let before = missing.len();
+                    missing.extend(named);
+                    if refusal.status == 400 && missing.len() == before {
+                        return Err(GraphError::Refused { doing: DOING, refusal });
+                    }
+                    // Whom a 404 speaks of that names nobody is not known.
+                    let is_user = message.contains(&user.to_string());
+                    let kind = if is_user { RefusalKind::UserGone } else { RefusalKind::Other };
+                    *held = Err(Refusal { kind, ..refusal });
+                }
+                answer => {
+                    let page: wire::Page<String> = parse(&accept(answer, DOING)?, DOING)?;
+                    if let Ok(held) = held {
+                        held.extend(page.value.iter().filter_map(|id| id.parse::<GroupId>().ok()));
+                    }
+                }
             }
-            let page: wire::Page<String> = parse(&accept(answer, DOING)?, DOING)?;
-            held.extend(page.value.iter().filter_map(|id| id.parse::<GroupId>().ok()));
         }
-        Ok(memberships)
+        Ok((memberships, missing))
     }
 
     /// The pass each user has now, used up and expired ones included: at most one each. A
@@ -398,16 +539,43 @@ impl Graph {
         let requests =
             users.iter().map(|user| Inner::get(format!("{}", PassesOf(*user)))).collect();
         let answers = self.batch(Budget::PassReads, requests).await?;
-        answers
+        let pages = answers
             .into_iter()
             .map(|answer| match answer {
                 Ok(body) => {
                     let page: wire::Page<FoundPass> = parse(&body, DOING)?;
-                    Ok(Ok(page.value.into_iter().next()))
+                    Ok(Ok(page))
                 }
                 Err(refusal) => Ok(Err(refusal)),
             })
-            .collect()
+            .collect::<Result<Vec<_>, GraphError>>()?;
+        let mut passes = Vec::with_capacity(pages.len());
+        for page in pages {
+            passes.push(match page {
+                Ok(page) => Ok(self.first_of(page, DOING).await?),
+                Err(refusal) => Err(refusal),
+            });
+        }
+        Ok(passes)
+    }
+
+    /// The first element of a listing, whose first pages may be empty.
+    async fn first_of<T: DeserializeOwned>(
+        &self,
+        mut page: wire::Page<T>,
+        doing: &'static str,
+    ) -> Result<Option<T>, GraphError> {
+        for _ in 0..limits::MAX_PAGES {
+            match (page.value.into_iter().next(), page.next_link) {
+                (Some(first), _) => return Ok(Some(first)),
+                (None, None) => return Ok(None),
+                (None, Some(link)) => {
+                    let target = self.follow(&link)?;
+                    page = self.read(Budget::PassReads, target, false, doing).await?;
+                }
+            }
+        }
+        Err(GraphError::Endless)
     }
 
     /// Waits, as long as Graph may need to agree with itself.
@@ -445,7 +613,7 @@ impl Graph {
             verdict = attempt => verdict,
             () = self.clock.sleep(limits::ATTEMPT_TIMEOUT) => {
                 let effect = Effect::Unsettled { why: "no answer came in time".to_owned() };
-                Some(Verdict { effect, wait: None })
+                Some(Verdict { effect, wait: None, between: None })
             }
         };
         let Some(verdict) = verdict else {
@@ -546,8 +714,13 @@ impl Graph {
         loop {
             let permit = self.leave(budget, 1).await?;
             let verdict = self.exchange(request).await;
-            let wait = verdict.wait;
-            match self.heard(verdict, permit) {
+            let Verdict { wait, ref between, .. } = verdict;
+            let between = between.clone();
+            let effect = self.heard(verdict, permit);
+            if let Some(why) = between {
+                return Err(GraphError::Between { why });
+            }
+            match effect {
                 Effect::Done(response) => return Ok(response),
                 Effect::Refused(refusal) => return Err(GraphError::Refused { doing, refusal }),
                 Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
@@ -611,11 +784,15 @@ impl Graph {
         let exchange = self.transport.exchange(request).await;
         let now = self.clock.now();
         Self::log(request, &exchange);
-        if let Ok(Response { date: Some(date), .. }) = &exchange {
-            let told = Told { date: *date, wall: now, instant: self.clock.instant() };
-            *self.tally.told() = Some(told);
+        let date = exchange.as_ref().ok().and_then(|response| response.date);
+        let verdict = verdict::judge(exchange, now);
+        // Whoever answers in Graph's place has a clock of its own.
+        if let Some(date) = date.filter(|_| verdict.between.is_none()) {
+            let told = Told { date, wall: now, instant: self.clock.instant() };
+            self.tally.told().hear(told);
         }
-        verdict::judge(exchange, now)
+        self.tally.between().clone_from(&verdict.between);
+        verdict
     }
 
     /// Method, path with names shortened, status and request id; never a header or a body.
@@ -646,6 +823,19 @@ impl Graph {
             }
         }
     }
+}
+
+/// The groups a user is in, or the 404 that keeps them unknown: of the kind
+/// [`RefusalKind::UserGone`] if it names the user.
+pub type Membership = Result<HashSet<GroupId>, Refusal>;
+
+/// What [`Graph::memberships`] found.
+#[derive(Debug, Default)]
+pub struct Memberships {
+    /// By user.
+    pub of: HashMap<UserId, Membership>,
+    /// Groups that are not in the directory.
+    pub missing: Vec<GroupId>,
 }
 
 /// How often and how long a repeatable request is repeated.
@@ -718,6 +908,15 @@ fn about_the_pass(mut refusal: Refusal, method: &MethodId) -> Refusal {
 
 fn outage(barred: Barred) -> GraphError {
     GraphError::Outage { why: barred.to_string() }
+}
+
+/// A 404 to a call about one group speaks of that group.
+fn unless_missing<T>(read: Result<T, GraphError>) -> Result<Option<T>, GraphError> {
+    match read {
+        Ok(found) => Ok(Some(found)),
+        Err(GraphError::Refused { refusal, .. }) if refusal.status == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn accept(answer: Answer, doing: &'static str) -> Result<zeroize::Zeroizing<Vec<u8>>, GraphError> {

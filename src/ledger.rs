@@ -96,7 +96,7 @@ pub use self::events::{Asked, Channel, Eligible, Event, IntentId, Posted, Proof,
 #[doc(hidden)]
 pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
-pub use self::folder::{FolderError, RunFolder, check_place, sync_folder};
+pub use self::folder::{FolderError, RunFolder, check_place, private_home, sync_folder};
 pub(crate) use self::lock::host;
 pub use self::private::{append_to_log, create_private};
 pub use self::record::{
@@ -490,6 +490,14 @@ impl Ledger {
         }
     }
 
+    /// Has `note` hear the number of the latest event after each commit, from now on. It is called
+    /// on the thread that commits, and must not wait for anything.
+    pub fn follow(&self, note: impl Fn(i64) + Send + Sync + 'static) {
+        if let Some(desk) = &self.0.desk {
+            desk.note(Box::new(note));
+        }
+    }
+
     // ---- reads ---------------------------------------------------------------------------
 
     /// At most `limit` rows in these states behind `after`, by line.
@@ -627,25 +635,40 @@ impl Ledger {
     }
 
     /// At most `limit` sealed and proven rows behind `after`, by line, at whose pass nobody has
-    /// looked since it was sealed, at `before` or earlier by Graph's clock.
+    /// looked since it was sealed, at `before` or earlier by Graph's clock; given `seen_before`,
+    /// those at which somebody has, before then.
     ///
     /// # Errors
     /// If they cannot be read.
     pub async fn rows_to_look_at(
         &self,
         before: Timestamp,
+        seen_before: Option<Timestamp>,
         after: Option<Line>,
         limit: usize,
     ) -> Result<Vec<RowRecord>, LedgerError> {
-        self.read(move |db| store::rows_to_look_at(db, before, after, limit)).await
+        self.read(move |db| store::rows_to_look_at(db, before, seen_before, after, limit)).await
     }
 
-    /// How many rows wait for a second look.
+    /// How many rows wait for a second look, because nobody has looked, or nobody since
+    /// `seen_before`.
     ///
     /// # Errors
     /// If they cannot be read.
-    pub async fn waiting_for_look(&self) -> Result<u64, LedgerError> {
-        self.read(store::waiting_for_look).await
+    pub async fn waiting_for_look(
+        &self,
+        seen_before: Option<Timestamp>,
+    ) -> Result<u64, LedgerError> {
+        self.read(move |db| store::waiting_for_look(db, seen_before)).await
+    }
+
+    /// The first rows that own no pass, because they failed or may not have one, and for which one
+    /// of this run's may be alive all the same.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn strays(&self) -> Result<Vec<Line>, LedgerError> {
+        self.read(|db| store::strays(db, crate::limits::ROWS_PER_READ)).await
     }
 
     /// Whether a pass whose id nobody knows may be alive of any row.

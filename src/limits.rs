@@ -141,8 +141,14 @@ pub const LEAST_PATIENCE: Duration = Duration::from_mins(1);
 pub const UNKNOWN_USER_PATIENCE: Duration = Duration::from_secs(14);
 /// Most looks at one row by one cleanup, in a tenant that shows something new each time.
 pub const MOST_LOOKS: u32 = 32;
+/// How long what is in flight has to be answered once somebody wishes to stop. A request that the
+/// tenant holds back for longer has not gone out.
+pub const IN_FLIGHT: Duration = Duration::from_secs(4);
 /// Graph's `Date` header tells whole seconds: a stretch of its time is known to one second.
 pub const DATE_ROUNDING: Duration = Duration::from_secs(1);
+/// How long a second look counts: a resume looks again at what an earlier process has seen before
+/// then.
+pub const LOOK_GOOD_FOR: Duration = Duration::from_mins(1);
 /// How old a sealed pass is before it is looked at a second time while issuing goes on: younger
 /// ones may not be listed yet.
 pub const SECOND_LOOK_AGE: Duration = Duration::from_secs(30);
@@ -176,6 +182,8 @@ pub const MAX_LOG_LINE_BYTES: u64 = 64 * 1024;
 
 /// Problems shown in full on the terminal; the rest are counted and go to `--rejects`.
 pub const PROBLEMS_SHOWN: usize = 50;
+/// Held rows that a hint names: each has to be looked at by a person.
+pub const HELD_NAMED: usize = 5;
 /// Problems kept in memory while a wave is read.
 pub const MAX_PROBLEMS: usize = 10_000;
 /// Most bytes of a message from Graph that are kept or shown.
@@ -372,6 +380,11 @@ pub const SMTP_CHALLENGES: u32 = 4;
 pub const MAX_PROXY_ANSWER_BYTES: u64 = 16 * 1024;
 /// See [`MAX_PROXY_ANSWER_BYTES`].
 pub const MAX_PROXY_ANSWER_HEADERS: usize = 100;
+/// How far into a web page its title is looked for.
+pub const MAX_TITLE_SEARCH: usize = 4 * 1024;
+/// Rows, or mails, in a row that are refused alike until that counts as a matter of everybody.
+/// As many mistyped names seldom follow one another, and as few passes are quickly asked for again.
+pub const EQUAL_REFUSALS: usize = 8;
 /// Mails sent over one connection. Postfix and Exchange end them at a hundred or more.
 pub const MAILS_PER_CONNECTION: u32 = 50;
 /// Most bytes of a relay's password or token; access tokens have a few thousand.

@@ -35,7 +35,7 @@ pub use self::prompts::Asking;
 use self::terminal::Terminal;
 use crate::exit::Exit;
 use crate::ids::Line;
-use crate::ledger::{Listed, Standing};
+use crate::ledger::{Listed, RecipientRecord, Standing};
 use crate::limits;
 use crate::progress::{Doing, News, Watcher};
 use crate::run::intake::{RowProblem, Verdict};
@@ -44,6 +44,8 @@ use crate::run::{NoticeState, Notices, RowStatus, Summary};
 pub use crate::shown::escaped as shown;
 use crate::shown::lines;
 
+/// Most sets of recipients that are told before a run; `status --json` has all.
+const SHOWN_SETS: usize = 20;
 /// Longest command beside which those of the others are lined up, in characters.
 const TABLE_COLUMN: usize = 60;
 
@@ -223,7 +225,13 @@ impl Report {
     ///
     /// # Errors
     /// If stdout takes no more.
-    pub fn verdict(&self, wave: &Path, verdict: &Verdict, said: &str) -> io::Result<()> {
+    pub fn verdict(
+        &self,
+        wave: &Path,
+        verdict: &Verdict,
+        said: &str,
+        readers: &[RecipientRecord],
+    ) -> io::Result<()> {
         self.bars.clear();
         if !verdict.problems.is_empty() {
             self.problems(&verdict.problems, verdict.ineligible);
@@ -243,9 +251,28 @@ impl Report {
             some(verdict.ineligible, "with problems"),
         ));
         if self.manner.json && !said.is_empty() {
-            self.json(&tables::Verdict::of(verdict, said))?;
+            self.json(&tables::Verdict::of(verdict, said, readers))?;
         }
         Ok(())
+    }
+
+    /// Who will be able to read the passes, for each set of recipients.
+    pub fn readers(&self, sets: &[RecipientRecord]) {
+        match sets {
+            [] => {}
+            [all] => self.say(format_args!("sealed to: {}", all.readers())),
+            sets => {
+                self.say("sealed to, by what the row says:");
+                for set in sets.iter().take(SHOWN_SETS) {
+                    self.say(format_args!("  {}: {}", shown(&set.label), set.readers()));
+                }
+                let more = sets.len().saturating_sub(SHOWN_SETS) as u64;
+                if more > 0 {
+                    let more = count(more, "more set of recipients", "more sets of recipients");
+                    self.say(format_args!("  and {more}"));
+                }
+            }
+        }
     }
 
     /// How a command over a run ended.
@@ -348,6 +375,12 @@ impl Report {
         }
         if tidied.removed + tidied.already > 0 && tidied.is_proven() {
             self.say("looked again: none of these passes is left");
+        }
+        for path in &tidied.unrecorded {
+            self.warn(format_args!(
+                "{} was left alone, because this run has no record of it; it may hold sealed passes of a process that was killed: look at it, and delete it by hand",
+                path.display()
+            ));
         }
         for path in &tidied.changed {
             self.warn(format_args!(

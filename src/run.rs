@@ -6,12 +6,14 @@
 //! values it returns. Never holds a pass itself.
 
 pub mod delivering;
+pub mod found;
 pub mod intake;
 pub mod issuing;
 pub mod manifest;
 pub mod policy;
 pub mod second_look;
 mod source;
+mod streak;
 pub mod tidy;
 
 use std::collections::BTreeMap;
@@ -49,6 +51,8 @@ pub struct Session {
     pub issuers: Issuers,
     /// The fence that rules this command; if `None`, the run's own.
     pub fence: Option<Duration>,
+    /// Whether rows are asked for however many were refused alike before them.
+    pub keeps_going: bool,
     /// When the command began.
     pub began: Instant,
 }

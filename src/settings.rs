@@ -6,8 +6,11 @@
 //! command line; they are read when they are needed and are never shown.
 
 mod secret;
+mod trust;
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +22,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::secret::SecretError;
 use self::secret::SecretSource;
+pub use self::trust::Found;
 
 use crate::auth;
 use crate::auth::certificate::Certificate;
 use crate::auth::person::Way;
 use crate::cli::{Auth, BodyArg, Cloud, Common, ExistingArg, MailArgs, WaveArgs};
+use crate::clock::Minutes;
 use crate::courier::settings::{MailPlan, MailSettings, MailSettingsError};
 use crate::graph::http::{BaseUrl, Network, NetworkError, without_login};
 use crate::ids::Line;
@@ -71,6 +76,8 @@ pub struct Settings {
     pub mail: MailSettings,
     /// The file that was read, for people.
     pub file: Option<PathBuf>,
+    /// The same, if nobody named it.
+    pub found: Option<Found>,
     /// Every value and where it came from, for people.
     pub known: Vec<Known>,
     secrets: Secrets,
@@ -126,7 +133,7 @@ struct Secrets {
 /// What of a wave's options the file may set.
 #[derive(Debug, Default)]
 struct WaveDefaults {
-    lifetime: Option<u32>,
+    lifetime: Option<Minutes>,
     one_time: Option<bool>,
     groups: Vec<String>,
 }
@@ -140,6 +147,14 @@ pub enum SettingsError {
         /// The file.
         path: PathBuf,
         /// What the system says.
+        why: String,
+    },
+    /// A file that is not its reader's alone.
+    #[error("failed to trust the settings file {path}: {why}")]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// Who may change it.
         why: String,
     },
     /// The file is no TOML, or has an unknown key or a value of the wrong kind.
@@ -236,7 +251,7 @@ struct Written {
     max_rate: Option<f64>,
     fence: Option<String>,
     time_zone: Option<String>,
-    lifetime: Option<u32>,
+    lifetime: Option<Minutes>,
     one_time: Option<bool>,
     groups: Vec<String>,
     default_recipients: OneOrMany,
@@ -278,7 +293,7 @@ impl Settings {
         environment: &impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SettingsError> {
         no_login_in(flags)?;
-        let (path, file) = read_file(flags.config.as_deref())?;
+        let Read { path, found, file } = Read::file(flags.config.as_deref())?;
         let mut joined = Joined { environment, known: Vec::new() };
         let tenant =
             joined.text("tenant", flags.tenant.as_ref(), "AZURE_TENANT_ID", file.tenant.clone());
@@ -327,6 +342,7 @@ impl Settings {
             time_zone: zone.as_deref().map(parse_zone).transpose()?,
             mail: file.mail,
             file: path,
+            found,
             known: joined.known,
             secrets,
             defaults: WaveDefaults { lifetime, one_time, groups: file.groups },
@@ -363,12 +379,12 @@ impl Settings {
     /// # Errors
     /// [`SettingsError::Value`]
     pub fn options(&self, want: &WaveArgs) -> Result<Options, SettingsError> {
-        let lifetime = want.lifetime.or(self.defaults.lifetime);
+        let lifetime = want.lifetime.or(self.defaults.lifetime).map(|Minutes(minutes)| minutes);
         if let Some(minutes) = lifetime.filter(|one| !limits::LIFETIME_MINUTES.contains(one)) {
             return Err(SettingsError::Value {
                 name: "--lifetime",
-                value: minutes.to_string(),
-                remedy: "give 10 to 43200 minutes",
+                value: format!("{minutes} minutes"),
+                remedy: "give 10 to 43200 minutes, or such as 8h, 90m or 1d",
             });
         }
         let zone = self.zone(want)?;
@@ -635,24 +651,45 @@ pub fn due(text: &str) -> Result<Duration, SettingsError> {
     })
 }
 
-fn read_file(named: Option<&Path>) -> Result<(Option<PathBuf>, Written), SettingsError> {
-    let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-    let unreadable = |why: String| SettingsError::Unreadable { path: path.to_owned(), why };
-    let text = match std::fs::metadata(path) {
-        Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-            return Ok((None, Written::default()));
-        }
-        Err(error) => return Err(unreadable(error.to_string())),
-        Ok(about) if about.len() > limits::MAX_SETTINGS_BYTES => {
+/// A settings file, read.
+#[derive(Default)]
+struct Read {
+    path: Option<PathBuf>,
+    /// If nobody named it.
+    found: Option<Found>,
+    file: Written,
+}
+
+impl Read {
+    fn file(named: Option<&Path>) -> Result<Self, SettingsError> {
+        let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+        let unreadable = |why: String| SettingsError::Unreadable { path: path.to_owned(), why };
+        let failed = |error: std::io::Error| unreadable(error.to_string());
+        let mut opened = match File::open(path) {
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::default());
+            }
+            opened => opened.map_err(failed)?,
+        };
+        let about = opened.metadata().map_err(failed)?;
+        if about.len() > limits::MAX_SETTINGS_BYTES {
             return Err(unreadable("it is too large for a settings file".to_owned()));
         }
-        Ok(_) => std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?,
-    };
-    let file = toml::from_str(&text).map_err(|error| SettingsError::File {
-        path: path.to_owned(),
-        why: format!("{}{}", error.to_string().trim_end(), near_match(error.message())),
-    })?;
-    Ok((Some(path.to_owned()), file))
+        if let Some(why) = trust::others_may_change(path, &about) {
+            return Err(SettingsError::NotOurs { path: path.to_owned(), why });
+        }
+        let mut text = String::new();
+        opened.read_to_string(&mut text).map_err(failed)?;
+        let file = toml::from_str(&text).map_err(|error| SettingsError::File {
+            path: path.to_owned(),
+            why: format!("{}{}", error.to_string().trim_end(), near_match(error.message())),
+        })?;
+        let found = match named {
+            Some(_) => None,
+            None => Some(Found::of(path, &text).map_err(failed)?),
+        };
+        Ok(Self { path: Some(path.to_owned()), found, file })
+    }
 }
 
 /// Joins values by precedence and remembers where each came from.

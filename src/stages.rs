@@ -14,7 +14,9 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::ids::MethodId;
+use crate::limits;
 
 /// Which runs of this machine issued these passes, by their names: for whoever looks at passes
 /// after the check.
@@ -59,6 +61,12 @@ impl Drain {
     /// Waits until it begins; for ever, if the switch is gone without having been used.
     pub async fn begun(&self) {
         self.until(|wish| wish.is_on).await;
+    }
+
+    /// Waits until it has begun and whatever was in flight has had the time to be answered.
+    pub async fn outlasted(&self, clock: &Clock) {
+        self.begun().await;
+        clock.sleep(limits::IN_FLIGHT).await;
     }
 
     /// From here on, breaking off would leave something half done.

@@ -181,7 +181,7 @@ async fn a_wrong_password_is_found_before_any_pass() {
     office.mail_through(&relay, rate());
     let key = office.public_key.clone();
     for command in ["check", "run"] {
-        let ended = office.run(&[command, "wave.csv", "-r", &key, "--deliver"]).await.expect(3);
+        let ended = office.run(&[command, "wave.csv", "-r", &key, "--deliver"]).await.expect(5);
         assert!(ended.err.contains("refused the sign-in of user"), "{}", ended.err);
     }
     assert_eq!(office.tenant.with(|tenant, _| tenant.passes().count()), 0);
@@ -320,7 +320,7 @@ async fn graph_sends_from_a_mailbox_and_keeps_no_copy() {
     let office = Office::open(5, &wave(5)).await;
     let settings = "[mail]\ncourier = \"graph\"\nfrom = \"IT <user1@contoso.example>\"\n\
                     max_per_minute = 60000\n";
-    std::fs::write(office.path("tapwave.toml"), settings).expect("settings");
+    office.settings(settings);
     let key = office.public_key.clone();
     office.run(&["run", "wave.csv", "-r", &key, "--deliver"]).await.expect(0);
     let (mails, codes) = office.tenant.with(|tenant, _| {

@@ -116,7 +116,7 @@ async fn nobody_is_told_of_a_pass_that_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whether_a_pass_is_over_is_read_off_graphs_clock_where_it_is_known() {
     let office = Office::open(1, &wave(1)).await;
-    let faults = VecDeque::from([Fault::Mail("530 5.7.0 sign in")]);
+    let faults = VecDeque::from([Fault::Data("530 5.7.0 sign in")]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
     office.mail_through(&relay, 60_000);
     let key = office.public_key.clone();

@@ -39,7 +39,7 @@ async fn sealed(rows: u64, script: Script) -> (Office, Nasty) {
          tls = \"none\"\nport = {}\nmax_per_minute = 60000\nmax_connections = 1\n",
         relay.port
     );
-    std::fs::write(office.path("tapwave.toml"), settings).expect("settings");
+    office.settings(&settings);
     let key = office.public_key.clone();
     office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
     (office, relay)

@@ -72,7 +72,7 @@ async fn a_proxy_leads_to_the_relay_and_its_no_is_told() {
     assert_eq!(*proxy.asked(), Vec::<String>::new());
 
     office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
-    for (answer, exit) in [("403 Forbidden", 7), ("407 Proxy Authentication Required", 5)] {
+    for (answer, exit) in [("403 Forbidden", 5), ("407 Proxy Authentication Required", 5)] {
         let before = relay.seen().connections;
         let ways = Ways { target: relay.port, refuses: Some(answer), ..Ways::default() };
         let unwilling = Proxy::start(ways).await;
@@ -160,7 +160,7 @@ async fn a_certificate_and_a_token_open_the_relay() {
     office.mail_through(&relay, FAST);
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver"];
-    let ended = office.run(&run).await.expect(3);
+    let ended = office.run(&run).await.expect(5);
     assert!(ended.err.contains("client_certificate"), "{}", ended.err);
     let shown = format!(
         "auth = \"xoauth2\"\nhello = \"wave.contoso.example\"\nclient_certificate = '{}'\nport",

@@ -120,11 +120,13 @@ async fn an_answer_counts_by_its_code_however_it_is_written() {
     }
     // No second digit is beyond a relay's imagination.
     for (word, said) in
-        [("RCPT", "571 5.7.1 go away\r\n"), (".", "599\r\n"), ("MAIL", "560-a\r\n560 b\r\n")]
+        [("RCPT", "571 5.7.1 go away\r\n"), (".", "599\r\n"), ("DATA", "560-a\r\n560 b\r\n")]
     {
         let (sent, _) = sent_to(word, bytes(said)).await;
         assert!(refused(&sent, &said[..3]), "{word}: {said:?}: {sent:?}");
     }
+    let (sent, _) = sent_to("MAIL", bytes("560-a\r\n560 b\r\n")).await;
+    assert!(matches!(&sent, Effect::NoEffect(no) if no.bars_us()), "the sender's: {sent:?}");
     let (sent, _) = sent_to("RCPT", bytes("471 not now\r\n")).await;
     assert!(not_sent(&sent, "471 not now"), "{sent:?}");
 }

@@ -31,7 +31,7 @@ use tapwave::courier::Courier;
 use tapwave::courier::secret::{Credentials, NoSecret};
 use tapwave::courier::settings::MailSettings;
 use tapwave::courier::smtp::{Smtp, Waits};
-use tapwave::effect::{Effect, Obstacle, ObstacleKind};
+use tapwave::effect::Effect;
 use tapwave::graph::http::Network;
 use tapwave::letter::{Content, Form, Mail, Mailbox};
 use tapwave::pace::Budget;
@@ -117,7 +117,7 @@ fn accepted(sent: &Effect<String>) -> bool {
 }
 
 fn denied(sent: &Effect<String>, says: &str) -> bool {
-    matches!(sent, Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) if why.contains(says))
+    matches!(sent, Effect::NoEffect(no) if no.bars_us() && no.why.contains(says))
 }
 
 fn not_sent(sent: &Effect<String>, again: bool, says: &str) -> bool {
@@ -425,7 +425,7 @@ async fn a_token_is_asked_for_at_each_new_connection() {
 async fn an_answer_of_no_is_told_apart_by_its_first_digit() {
     for (fault, again) in [
         (Fault::Mail("451 4.3.0 later"), Some(true)),
-        (Fault::Mail("550 5.1.8 not you"), None),
+        (Fault::Mail("552 5.3.4 too large"), None),
         (Fault::Rcpt("450 4.2.0 greylisted"), Some(true)),
         (Fault::Rcpt("550 5.1.1 nobody"), None),
         (Fault::Data("452 4.3.1 full"), Some(true)),

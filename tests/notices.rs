@@ -399,7 +399,7 @@ async fn graph_carries_both_mails() {
     let (office, _relay) = office(3, &[]).await;
     let settings = "[mail]\ncourier = \"graph\"\nfrom = \"IT <user1@contoso.example>\"\n\
                     max_per_minute = 60000\n";
-    std::fs::write(office.path("tapwave.toml"), settings).expect("settings");
+    office.settings(settings);
     let key = office.public_key.clone();
     let summary = office.run(&run(&key, &[])).await.expect(0).json();
     assert_eq!((&summary["delivered"], &summary["notices_sent"]), (&3.into(), &3.into()));
@@ -407,10 +407,11 @@ async fn graph_carries_both_mails() {
     let mails: Vec<(String, bool)> = office.tenant.with(|tenant, _| {
         let of = |mail: &Value| {
             let to = &mail["toRecipients"][0]["emailAddress"]["address"];
-            let html = mail["body"]["content"].as_str().expect("a body");
+            // A code may hold an ampersand, which HTML has escaped.
+            let html = mail["body"]["content"].as_str().expect("a body").replace("&amp;", "&");
             (
                 to.as_str().expect("an address").to_owned(),
-                codes.iter().any(|one| html.contains(one)),
+                codes.iter().any(|one| html.contains(&one.replace('&', "&amp;"))),
             )
         };
         tenant.mails().iter().map(|mail| of(&mail.message)).collect()

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tapwave::clock::Clocks;
 use tapwave::graph::FoundPass;
 use tapwave::graph::verdict::{Refusal, RefusalKind};
 use tapwave::ids::{Line, MethodId, UserId};
@@ -503,7 +504,8 @@ impl World {
     ) -> Self {
         let now = at(self.minute);
         let sighting = sighted(remains, deletions, look, SETTLE_AFTER, now);
-        let fate = judge(remains, deletions, look, sighting.as_ref(), SETTLE_AFTER, now);
+        let clocks = Clocks { graph: now, machine: now };
+        let fate = judge(remains, deletions, look, sighting.as_ref(), SETTLE_AFTER, clocks);
         let mut next = self.clone();
         next.unknown += u8::from(look.is_err());
         if let Some(Sighting::Ours(_)) = &sighting {
@@ -620,6 +622,7 @@ impl World {
             gone: self.gone.iter().map(|id| ours(*id)).collect(),
             attempts: attempts.map(record).collect(),
             absent_since: self.absent_since.map(at),
+            absent_at: self.absent_since.map(at),
             seen: false,
             deleted: false,
         }

@@ -18,6 +18,9 @@ use tapwave::rehearsal::options::{Fault, Faults, Latency};
 
 #[path = "support/authority.rs"]
 mod authority;
+#[cfg(unix)]
+#[path = "support/hearing.rs"]
+mod hearing;
 #[path = "support/program.rs"]
 mod program;
 #[expect(dead_code, reason = "other tests ask for more of it")]
@@ -326,7 +329,7 @@ async fn a_wish_to_stop_ends_the_wait_for_a_person() {
         let (_served, authority, program) = office(1).await;
         authority.answers((0..1_000).map(|_| Instead::Pending("authorization_pending")));
         let program = program.always(&["--auth", auth]);
-        let mut command = program.command(&ACCESS);
+        let mut command = hearing::hearing(&program.command(&ACCESS));
         command.env("PATH", "").stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program runs");
         let mut lines = BufReader::new(child.stderr.take().expect("stderr")).lines();
@@ -381,7 +384,9 @@ async fn a_run_outlives_an_authority_that_is_down_for_a_while() {
     });
     authority.tokens_live(2);
     // The check has its token; those that follow are asked for while passes are issued.
-    authority.answers([Instead::Due].into_iter().chain((0..8).map(|_| Instead::Down)));
+    // An outage is one by its status, whatever it is written in.
+    let down = (0..8).map(|nth| if nth % 2 == 0 { Instead::DownInHtml } else { Instead::Down });
+    authority.answers([Instead::Due].into_iter().chain(down));
     let people: Vec<_> = (0..30).map(|n| format!("u{n}@contoso.example")).collect();
     let program = with_secret(program);
     let wave = program.write("wave.csv", format!("userPrincipalName\n{}\n", people.join("\n")));

@@ -233,6 +233,7 @@ impl Story {
             issuers: Arc::new(|_: &[_]| HashMap::new()),
             may_read_groups: true,
             fence: None,
+            keeps_going: false,
             began: self.clock.instant(),
         };
         (session, switch)

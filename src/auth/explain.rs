@@ -4,12 +4,12 @@ use std::error::Error;
 
 use azure_core::error::ErrorKind;
 
+use crate::graph::between::Between;
 use crate::graph::http::{NoToken, innermost};
 use crate::shown::plain;
 
-/// What a proxy's page surfaces as.
-pub(super) const WEB_PAGE: &str =
-    "the sign-in address answered with a web page; a proxy may stand in between";
+/// The sign-in address, as people know it.
+pub(super) const PLACE: &str = "the sign-in address";
 
 /// The platform's codes that administrators meet, and what to do (Microsoft's reference of
 /// AADSTS codes).
@@ -51,12 +51,26 @@ pub(super) fn platform(text: &str) -> String {
 /// What the identity library's error means: a network that is down for a while, or an address
 /// that cannot answer now, is no refusal.
 pub(super) fn judged(error: &azure_core::Error) -> NoToken {
-    if !is_outage(error) {
-        return NoToken::Denied(library(error));
+    if let Some(between) = between(error) {
+        return NoToken::Between(between.to_string());
     }
-    // What the library says over it is that it tried often.
-    let why = format!("the sign-in address: {}", innermost(error));
-    if distrusts(error) { NoToken::Denied(why) } else { NoToken::Unreachable(why) }
+    if is_outage(error) {
+        // What the library says over it is that it tried often.
+        return NoToken::Unreachable(format!("{PLACE}: {}", innermost(error)));
+    }
+    NoToken::Denied(platform(&error.to_string()))
+}
+
+/// What the line found in between, which the library has wrapped.
+fn between(error: &azure_core::Error) -> Option<&Between> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(between) = error.downcast_ref() {
+            return Some(between);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 /// The library wraps what the exchange brought in an error of its own.
@@ -72,30 +86,6 @@ fn is_outage(error: &azure_core::Error) -> bool {
         }
     }
     false
-}
-
-/// Whether a certificate was not accepted, which no waiting mends: rustls tells it as data
-/// that is not valid.
-pub(super) fn distrusts(error: &(dyn Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        cause = match error.downcast_ref::<std::io::Error>() {
-            Some(io) if io.kind() == std::io::ErrorKind::InvalidData => return true,
-            // What it wraps is not its source, but takes its place.
-            Some(io) => io.get_ref().map(|inner| -> &(dyn Error + 'static) { inner }),
-            None => error.source(),
-        };
-    }
-    false
-}
-
-/// The identity library's error in one line. A proxy's page surfaces as a JSON error there.
-pub(super) fn library(error: &azure_core::Error) -> String {
-    let text = error.to_string();
-    if text.contains("expected value at line 1 column 1") {
-        return WEB_PAGE.to_owned();
-    }
-    platform(&text)
 }
 
 #[cfg(test)]

@@ -18,8 +18,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 
-use super::explain::{WEB_PAGE, distrusts, platform};
+use super::explain::{PLACE, platform};
+use super::line::Watched;
 use crate::clock::Clock;
+use crate::graph::between::Between;
 use crate::graph::http::{BaseUrl, NoToken};
 use crate::graph::verdict::retry_after;
 use crate::limits;
@@ -75,7 +77,7 @@ impl Person {
     pub(super) fn new(
         way: Way,
         app: &App<'_>,
-        http: reqwest::Client,
+        way_there: Watched,
         clock: Clock,
         tell: Tell,
     ) -> Result<Self, String> {
@@ -90,7 +92,7 @@ impl Person {
             .set_token_uri(TokenUrl::new(place("token")).map_err(wrong)?);
         let scopes = scopes.iter().cloned().chain(["offline_access".to_owned()]).map(Scope::new);
         let scopes = scopes.collect();
-        let line = Line { http, clock };
+        let line = Line { way_there, clock };
         Ok(Self { way, client, scopes, line, tell, refresh: Mutex::default() })
     }
 
@@ -180,7 +182,7 @@ impl Person {
 /// The way to the sign-in address.
 #[derive(Clone)]
 struct Line {
-    http: reqwest::Client,
+    way_there: Watched,
     clock: Clock,
 }
 
@@ -206,28 +208,42 @@ impl Line {
 
     async fn once(&self, request: HttpRequest) -> Result<HttpResponse, Unsent> {
         let (head, body) = request.into_parts();
-        let unsent = |error: reqwest::Error| {
-            if distrusts(&error) {
-                return Unsent::Distrusted;
+        let Watched { client, network } = &self.way_there;
+        let to = head.uri.to_string();
+        let sent = client.request(head.method, &to).headers(head.headers).body(body).send().await;
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(error) => {
+                let url = reqwest::Url::parse(&to).ok();
+                let found = match &url {
+                    Some(url) => Between::of_error(PLACE, url, &error, network).await,
+                    None => None,
+                };
+                return Err(found.map_or_else(|| unreached(&error), Unsent::Between));
             }
-            let why = if error.is_timeout() { "no answer in time" } else { "it cannot be reached" };
-            Unsent::Unreachable(why)
         };
-        let sent = self
-            .http
-            .request(head.method, head.uri.to_string())
-            .headers(head.headers)
-            .body(body)
-            .send()
-            .await
-            .map_err(unsent)?;
-        let mut answer = oauth2::http::Response::builder().status(sent.status());
+        let status = sent.status();
+        let mut answer = oauth2::http::Response::builder().status(status);
         for (name, value) in sent.headers() {
             answer = answer.header(name, value);
         }
-        let body = sent.bytes().await.map_err(unsent)?;
+        let location = sent.headers().get("location").and_then(|to| to.to_str().ok());
+        let location = location.map(ToOwned::to_owned);
+        let body = sent.bytes().await.map_err(|error| unreached(&error))?;
+        // A page is known by its body, when it cannot be read: what breaks here is tried again
+        // while a person is waited for.
+        if status.is_redirection()
+            && let Some(page) = Between::page(PLACE, status.as_u16(), location.as_deref(), b"")
+        {
+            return Err(Unsent::Between(page));
+        }
         answer.body(body.to_vec()).map_err(|_| Unsent::Unreachable("its answer makes no sense"))
     }
+}
+
+fn unreached(error: &reqwest::Error) -> Unsent {
+    let why = if error.is_timeout() { "no answer in time" } else { "it cannot be reached" };
+    Unsent::Unreachable(why)
 }
 
 /// The sign-in address brought no answer.
@@ -236,10 +252,9 @@ enum Unsent {
     /// It may later.
     #[error("the sign-in address: {0}")]
     Unreachable(&'static str),
-    #[error(
-        "the sign-in address shows a certificate that is not trusted here; name its authority with --ca-file"
-    )]
-    Distrusted,
+    /// Something stands in between.
+    #[error("{0}")]
+    Between(Between),
 }
 
 fn told<T>(error: &RequestTokenError<Unsent, T>) -> NoToken
@@ -251,10 +266,13 @@ where
         RequestTokenError::Request(unsent @ Unsent::Unreachable(_)) => {
             NoToken::Unreachable(unsent.to_string())
         }
-        RequestTokenError::Request(unsent @ Unsent::Distrusted) => {
-            NoToken::Denied(unsent.to_string())
+        RequestTokenError::Request(Unsent::Between(between)) => {
+            NoToken::Between(between.to_string())
         }
-        RequestTokenError::Parse(..) => NoToken::Denied(WEB_PAGE.to_owned()),
+        RequestTokenError::Parse(_, body) => match Between::of_body(PLACE, body) {
+            Some(page) => NoToken::Between(page.to_string()),
+            None => NoToken::Denied(format!("the answer of {PLACE} cannot be read")),
+        },
         RequestTokenError::Other(why) => NoToken::Denied(plain(why)),
     }
 }

@@ -3,14 +3,15 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
 use super::{Failure, World};
 use crate::ids::{Line, RunId, UserId};
-use crate::ledger::{Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
+use crate::ledger::{About, Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
 use crate::limits;
-use crate::report::count;
+use crate::report::{count, shown};
 use crate::run::intake::IntakeError;
 
 /// Where a row may still be issued a pass, or another one.
@@ -87,15 +88,22 @@ pub(super) fn named(
 }
 
 impl World {
-    /// Asks before a run is carried on in a folder that is not where it belongs: a copy may know
-    /// nothing of what the run has done since. `risk` says what could come of it.
-    /// False if somebody says no.
-    pub(super) async fn belongs_here(&self, ledger: &Ledger, risk: &str) -> Result<bool, Failure> {
+    /// Asks before a run is acted on that this machine did not make, or that lies in a folder
+    /// where it does not belong: its ledger may say what somebody else wants, and a copy may know
+    /// nothing of what the run has done since. `risk` says what could come of it. Gives how many
+    /// of the run's events this ledger is known to lack; nothing if somebody says no.
+    pub(super) async fn belongs_here(
+        &self,
+        ledger: &Ledger,
+        risk: &str,
+    ) -> Result<Option<u64>, Failure> {
         let (about, folder) = (ledger.about(), ledger.folder());
         let mut claims = Claims::open(&self.home()?)?;
         let known = claims.known(about.id)?;
         let latest = ledger.latest_event().await?;
         let here = folder.path().display();
+        let newest = known.as_ref().map_or(latest, |known| known.latest_event);
+        let lacks = u64::try_from(newest.saturating_sub(latest)).unwrap_or_default();
         let moved = ledger.came_from().await?;
         let elsewhere = known.as_ref().map(|known| &known.path).filter(|at| *at != folder.path());
         let why = match (moved.as_deref().or(elsewhere.map(PathBuf::as_path)), &known) {
@@ -104,28 +112,50 @@ impl World {
                 place.display(),
                 still_there(place, about.id)
             ),
-            (None, Some(known)) if known.latest_event > latest => format!(
+            (None, Some(_)) if lacks > 0 => format!(
                 "{here} holds an older state of this run: {} recorded since are missing",
-                count(known.latest_event.abs_diff(latest), "event", "events")
+                count(lacks, "event", "events")
             ),
-            _ => String::new(),
+            (None, None) => format!("this machine did not make the run in {here}"),
+            (None, Some(_)) => String::new(),
         };
         if !why.is_empty() {
             self.report.warn(&why);
+            self.report.say(format_args!("tenant: {} at {}", tenant_of(about), about.graph_url));
+            self.report.say(format_args!("people: {}", people_of(ledger).await?));
+            self.report.readers(&about.recipients);
             if !self.common.yes {
                 match self.asking.yes_or_no(&format!("{risk}; carry on here?")) {
                     Some(true) => {}
                     Some(false) => {
                         self.report.say("nothing was done");
-                        return Ok(false);
+                        return Ok(None);
                     }
                     None => return Err(Failure::nobody_to_ask(&format!("{why}; {risk}"))),
                 }
             }
+            if lacks > 0 {
+                claims.note_lacking(about.id, lacks)?;
+            }
             ledger.settle_here().await?;
         }
-        claims.note(about.id, folder, ledger.latest_event().await?)?;
-        Ok(true)
+        self.made_here(ledger).await?;
+        Ok(Some(lacks.max(known.map_or(0, |known| known.lacks))))
+    }
+
+    /// Notes that this machine works on a run, and from now on how far it is: whatever ends this
+    /// process, an older state of the run is known for one.
+    pub(super) async fn made_here(&self, ledger: &Ledger) -> Result<(), Failure> {
+        let (run, folder) = (ledger.about().id, ledger.folder().clone());
+        let mut claims = Claims::open(&self.home()?)?;
+        claims.note(run, &folder, ledger.latest_event().await?)?;
+        let claims = Mutex::new(claims.hasty()?);
+        ledger.follow(move |latest| {
+            let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
+            // The next commit notes it too.
+            let _ = claims.note(run, &folder, latest);
+        });
+        Ok(())
     }
 
     /// Claims the people whom a run may still issue to.
@@ -161,6 +191,23 @@ impl World {
         claims.release(about.id, ledger.folder(), &about.graph_url, &open, now)?;
         Ok(claims.note(about.id, ledger.folder(), ledger.latest_event().await?)?)
     }
+}
+
+/// A run's tenant, for people.
+fn tenant_of(about: &About) -> String {
+    about.tenant.as_deref().map_or_else(|| "unknown".to_owned(), shown)
+}
+
+/// A run's people, for people: how many, and the first of them.
+async fn people_of(ledger: &Ledger) -> Result<String, Failure> {
+    const NAMED: usize = 3;
+    let rows = ledger.counts().await?.rows();
+    let first = ledger.rows(&Standing::ALL, None, NAMED).await?;
+    let mut names: Vec<String> = first.iter().map(|row| shown(&row.upn)).collect();
+    if rows > names.len() as u64 {
+        names.push("…".to_owned());
+    }
+    Ok(format!("{rows} ({})", names.join(", ")))
 }
 
 fn still_there(place: &Path, run: RunId) -> &'static str {

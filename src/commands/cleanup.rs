@@ -53,7 +53,7 @@ async fn of_run(
     let ledger = ledger.map_err(|mut failure| {
         if Path::new(run).is_file() {
             let wave = typed::wave(Path::new(run));
-            let options = typed::options_of_no_run(&world.common);
+            let options = typed::options(&world.common);
             failure.told.hints.push(format!(
                 "tapwave cleanup --csv {wave}{options} removes what the people of a wave hold, whoever issued it"
             ));
@@ -64,15 +64,34 @@ async fn of_run(
     world.note_calls(ledger.folder());
     super::note_run(&ledger);
     let typed = world.work_on(ledger.folder(), Typed::cleanup);
+    let risk = "cleaning it up deletes every pass that its ledger names";
+    let Some(lacks) = world.belongs_here(&ledger, risk).await? else {
+        return Ok(Exit::Done);
+    };
     let session = world.reconnect(settings, &ledger, &closing.needs(&NEEDS)).await?;
     world.warn_of_fence(session.fence);
-    let tidied = tidy::run(&ledger, &session, closing.args.keep_sealed).await?;
+    let keep_sealed = closing.args.keep_sealed || lacks > 0;
+    let tidied = tidy::run(&ledger, &session, keep_sealed).await?;
     let mut exit = ended(&tidied);
     let summary = Summary::of(&ledger, &session, tidied.foreign.len() as u64).await?;
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
     world.end_claims(&ledger).await;
     ledger.shut().await;
     world.report.tidied(&tidied);
+    if lacks > 0 {
+        let wave = ledger.about().wave.path.clone();
+        let wave = typed::wave(Path::new(&wave));
+        let options = typed::options(&world.common);
+        world.report.complain(format_args!(
+            "this ledger lacks {} of its run, so that passes which it does not know may be alive; \
+             tapwave cleanup --csv {wave}{options} removes what the people of the wave hold",
+            count(lacks, "event", "events")
+        ));
+        exit = exit.and(Exit::CleanupIncomplete);
+    }
+    if !tidied.foreign.is_empty() {
+        world.warn_of_clocks(&session);
+    }
     world.report.summary(&summary)?;
     if exit == Exit::Done {
         exit = closing.close(Some(&ledger), &session, world).await?;
@@ -106,7 +125,7 @@ async fn of_wave(
     }
     let held = holdings.passes() as u64;
     let question = format!(
-        "remove {} of the {} in {}, whoever issued them",
+        "remove {} of the {} in {} and end what was signed in with them, whoever issued them",
         count(held, "pass", "passes"),
         count(holdings.rows, "person", "people"),
         wave.display()

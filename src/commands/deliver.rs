@@ -131,7 +131,7 @@ pub(super) async fn deliver(
         return Err(Failure::new(Exit::Usage, what, &["a new run issues new passes"]));
     }
     let risk = "delivering it may mail what has been mailed from the other folder";
-    if !world.belongs_here(&ledger, risk).await? {
+    if world.belongs_here(&ledger, risk).await?.is_none() {
         return Ok(Exit::Done);
     }
     let options = options(args, &ledger);
@@ -150,6 +150,7 @@ pub(super) async fn deliver(
         needs.extend([Need::WritePasses, Need::ReadPasses]);
     }
     let session = connected(needs, &ledger, settings, world).await?;
+    let session = Session { keeps_going: args.keep_going, ..session };
     let post = carrier.post(&ledger, &session, settings, world)?;
     let readdressed = delivering::readdress(&ledger, &readdress).await;
     readdressed.map_err(|error| error.of(&typed))?;
@@ -194,7 +195,9 @@ async fn connected(
     };
     match issuing::verify(ledger, &session).await {
         Ok(()) => Ok(session),
-        Err(Halt::SignIn { why } | Halt::Outage { why }) if by_relay_alone => {
+        Err(Halt::SignIn { why } | Halt::Outage { why } | Halt::Between { why })
+            if by_relay_alone =>
+        {
             world.report.warn(wait(&why));
             Ok(session)
         }

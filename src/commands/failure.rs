@@ -4,13 +4,14 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::typed::{Typed, options_of_no_run};
+use super::typed::{Typed, options};
 use crate::auth::AuthError;
 use crate::auth::permissions::Need;
 use crate::cli::Common;
 use crate::exit::Exit;
 use crate::graph::GraphError;
 use crate::graph::http::NetworkError;
+use crate::graph::verdict::RefusalKind;
 use crate::ledger::{ClaimsError, FolderError, LedgerError, Registry, RegistryError, RunFolder};
 use crate::report::{OpenFailure, Told};
 use crate::run::StatusError;
@@ -19,7 +20,8 @@ use crate::run::intake::IntakeError;
 use crate::run::issuing::IssuingError;
 use crate::run::policy::PolicyError;
 use crate::run::tidy::TidyError;
-use crate::settings::{SecretError, SettingsError};
+use crate::settings::{Found, SecretError, SettingsError};
+use crate::shown::shell_word;
 use crate::stages::check::CheckError;
 use crate::stages::issue::Halt;
 use crate::stages::seal::{BookError, HandoverError};
@@ -60,6 +62,7 @@ const SHOW: Advice = Advice::Tenant { command: "policy show", does: "looks again
 /// What a wave is, for whoever gave none.
 pub(super) const WAVE: &str = "the wave's CSV file";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";
+const FORBIDDEN_HINT: &str = "a permission is missing, or (delegated) your account lacks the role Authentication Administrator";
 const NEVER_REACHED_HINT: &str =
     "if it was never reached from here, check the network, the proxy and --graph-url";
 const UNREACHED_HINT: &str =
@@ -83,7 +86,7 @@ impl Failure {
     pub(super) fn advise(mut self, common: &Common, registry: Option<&Registry>) -> Self {
         let hint = match self.advice.take() {
             Some(Advice::Tenant { command, does }) => {
-                Some(format!("tapwave {command}{} {does}", options_of_no_run(common)))
+                Some(format!("tapwave {command}{} {does}", options(common)))
             }
             Some(Advice::Run { folder, command, does }) => RunFolder::open(&folder)
                 .map(|folder| format!("{} {does}", command(&Typed::new(&folder, registry, common))))
@@ -130,13 +133,7 @@ impl Failure {
 
     /// Permissions that the token lacks, the least that suffices named.
     pub(super) fn permissions(lacking: &[Need], kind: &str) -> Self {
-        // One that another of the list brings along is not asked for by itself.
-        let brought = |need: &Need| {
-            let mut others = lacking.iter().filter(|other| *other != need);
-            others.any(|other| need.sufficient().contains(&other.least()))
-        };
-        let names: Vec<&str> =
-            lacking.iter().filter(|need| !brought(need)).map(|need| need.least()).collect();
+        let names = names_of(lacking);
         let what = format!("the {kind} token lacks {}", names.join(", "));
         let hint = format!(
             "grant {} of Microsoft Graph and give admin consent: {}",
@@ -147,6 +144,15 @@ impl Failure {
             names.join(", ")
         );
         Self::new(Exit::Access, what, &[&hint])
+    }
+
+    /// A person none of whose active roles lets passes be made.
+    pub(super) fn no_active_role() -> Self {
+        let hints = [
+            "activate it in Privileged Identity Management if you are eligible for it, or have it assigned, then sign in again",
+            "a role over an administrative unit alone is not in the token: with such a one, --yes goes on",
+        ];
+        Self::new(Exit::Access, NO_ACTIVE_ROLE, &hints)
     }
 
     /// A person's `az login` token, which carries the Azure CLI's own scopes.
@@ -168,6 +174,31 @@ impl Failure {
         Self::new(Exit::Usage, what, &["leave --graph-url and --cloud out, or name the same"])
     }
 
+    /// `url` is what only a ledger says.
+    pub(super) fn unnamed_graph(url: &str) -> Self {
+        let what = format!(
+            "this run's ledger says that Microsoft Graph is at {url}, which is none of Microsoft's clouds; a token goes there only if you name it now"
+        );
+        let hint =
+            format!("add --graph-url {}, if that is the place you mean", shell_word(url, "URL"));
+        Self::new(Exit::Usage, what, &[&hint])
+    }
+
+    /// A settings file that nobody named and nobody has trusted.
+    pub(super) fn untrusted(found: &Found) -> Self {
+        let path = found.path.display();
+        let what = format!(
+            "{path} was found here, was not named, and decides whom to trust; nothing was done"
+        );
+        let steers = format!("it says: {}", found.steers.join("; "));
+        let hints = [
+            steers.as_str(),
+            "tapwave settings --trust, in this folder, trusts it as it is now",
+            "--config tapwave.toml names it for one command",
+        ];
+        Self::new(Exit::Usage, what, &hints)
+    }
+
     pub(super) fn other_tenant(now: &str, then: &str) -> Self {
         let what = format!("you are signed in to tenant {now}, but this run belongs to {then}");
         Self::new(Exit::Access, what, &["sign in to the run's own tenant"])
@@ -178,6 +209,18 @@ impl Failure {
         match halt {
             Halt::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
             Halt::Outage { .. } => Self::new(Exit::Outage, halt, &[&outlasting(go_on)]),
+            Halt::Between { .. } => {
+                let hint = format!("once that is mended, {go_on} carries on");
+                Self::new(Exit::Access, halt, &[&hint])
+            }
+            Halt::Everybody { kind, .. } => {
+                let (exit, hint) = of_everybody(kind);
+                let go_on = format!(
+                    "once that is mended, {go_on} carries on; with --keep-going it asks for the \
+                     others all the same"
+                );
+                Self::new(exit, halt, &[hint, &go_on])
+            }
             Halt::Graph(error) => error.into(),
             Halt::Ledger(error) => Self::unkept(error, go_on),
             Halt::Seal { .. } => {
@@ -206,6 +249,31 @@ impl Failure {
     pub(super) fn nobody_to_ask(question: &str) -> Self {
         let what = format!("{question}, and there is no terminal to ask on");
         Self::new(Exit::Usage, what, &["say yes beforehand with --yes"])
+    }
+}
+
+/// What is said of a person who could make no pass.
+pub(super) const NO_ACTIVE_ROLE: &str = "your account has no active role that lets it issue or remove passes: Authentication Administrator (Privileged Authentication Administrator, if people in the wave hold admin roles); a role that you are eligible for is not active";
+
+/// The permissions to ask for; one that another of the list brings along is not asked for by itself.
+pub(super) fn names_of(needs: &[Need]) -> Vec<&'static str> {
+    let brought = |need: &Need| {
+        let mut others = needs.iter().filter(|other| *other != need);
+        others.any(|other| need.sufficient().contains(&other.least()))
+    };
+    needs.iter().filter(|need| !brought(need)).map(|need| need.least()).collect()
+}
+
+/// Whose matter it is that one row after the other is refused a pass.
+const fn of_everybody(kind: RefusalKind) -> (Exit, &'static str) {
+    match kind {
+        RefusalKind::Forbidden => (Exit::Access, FORBIDDEN_HINT),
+        RefusalKind::Licence => (Exit::RowsFailed, "the tenant needs Microsoft Entra ID P1"),
+        _ => (
+            Exit::RowsFailed,
+            "tapwave policy show tells what the policy allows now, and tapwave check what is \
+             wrong with the rows",
+        ),
     }
 }
 
@@ -251,6 +319,15 @@ impl From<SettingsError> for Failure {
             SettingsError::Unreadable { .. } => &[
                 "check the path and that your account may read it; without --config, tapwave.toml in this folder is read if it is there",
             ],
+            SettingsError::NotOurs { .. } => {
+                if cfg!(windows) {
+                    &[
+                        "take the right to write from them (Properties, Security), or copy it into a folder of your own",
+                    ]
+                } else {
+                    &["make it yours alone (`chown`, `chmod go-w`), or copy it to a file that is"]
+                }
+            }
             SettingsError::File { .. } => {
                 &["correct that line; samples/tapwave.toml has every key with a comment"]
             }
@@ -289,6 +366,7 @@ impl From<AuthError> for Failure {
         let (exit, hint) = match error {
             AuthError::Settings { .. } => (Exit::Usage, ACCESS_HINT),
             AuthError::SignIn { .. } => (Exit::Access, ACCESS_HINT),
+            AuthError::Between { .. } => return Self::new(Exit::Access, error, &[]),
             AuthError::Outage { .. } => (Exit::Outage, SIGN_IN_OUTAGE_HINT),
         };
         Self::new(exit, error, &[hint])
@@ -299,10 +377,10 @@ impl From<GraphError> for Failure {
     fn from(error: GraphError) -> Self {
         let (exit, hint) = match &error {
             GraphError::SignIn { .. } => (Exit::Access, ACCESS_HINT),
-            GraphError::Refused { refusal, .. } if refusal.status == 403 => (
-                Exit::Access,
-                "a permission is missing, or (delegated) your account lacks the role Authentication Administrator",
-            ),
+            GraphError::Between { .. } => return Self::new(Exit::Access, error, &[]),
+            GraphError::Refused { refusal, .. } if refusal.status == 403 => {
+                (Exit::Access, FORBIDDEN_HINT)
+            }
             GraphError::Outage { .. } => (Exit::Outage, UNREACHED_HINT),
             GraphError::ForeignLink { .. } => (
                 Exit::Unexpected,
@@ -364,7 +442,7 @@ impl From<CheckError> for Failure {
             CheckError::PolicyDisabled => {
                 return Self::mended_by(Exit::Problems, &error, ENABLE);
             }
-            CheckError::NobodyIncluded => {
+            CheckError::NobodyIncluded | CheckError::OnlyMissingGroups { .. } => {
                 return Self::mended_by(Exit::Problems, &error, INCLUDE);
             }
             CheckError::GroupsUnreadable => {

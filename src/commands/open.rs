@@ -13,7 +13,9 @@ use super::{Failure, World, typed};
 use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
 use crate::ids::{Line, Upn};
-use crate::ledger::{Access, Ledger, RegistryError, Standing, State, create_private};
+use crate::ledger::{
+    Access, Ledger, RecipientRecord, RegistryError, Standing, State, create_private,
+};
 use crate::limits;
 use crate::report::{Doubled, OpenFailure, Opened, Opening, Shape, count, shown};
 use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
@@ -211,7 +213,12 @@ async fn run(
         return Ok(Some(lacks.into()));
     }
     if sealed > 0 && sealed == closed {
-        let what = "none of the run's passes is sealed to this identity";
+        let to: Vec<String> =
+            ledger.about().recipients.iter().map(RecipientRecord::readers).collect();
+        let what = format!(
+            "none of the run's passes is sealed to this identity: they are sealed to {}",
+            to.join("; ")
+        );
         let status = world.typed(ledger.folder()).status();
         let hint = format!("{status} --json names each row's recipient");
         return Err(Failure::new(Exit::Usage, what, &[&hint]));

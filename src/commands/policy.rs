@@ -5,6 +5,7 @@
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{Common, PolicyCommand, TargetArgs};
+use crate::clock::Minutes;
 use crate::exit::Exit;
 use crate::report::Names;
 use crate::run::Session;
@@ -20,10 +21,11 @@ pub(super) async fn policy(
     match command {
         PolicyCommand::Show => show(settings, world).await,
         PolicyCommand::Set(args) => {
+            let minutes = |given: Option<Minutes>| given.map(|Minutes(minutes)| minutes);
             let wish = Wish {
-                default_lifetime: args.default_lifetime,
-                min_lifetime: args.min_lifetime,
-                max_lifetime: args.max_lifetime,
+                default_lifetime: minutes(args.default_lifetime),
+                min_lifetime: minutes(args.min_lifetime),
+                max_lifetime: minutes(args.max_lifetime),
                 length: args.length,
                 one_time: match (args.one_time, args.multi_use) {
                     (true, _) => Some(true),

@@ -113,8 +113,9 @@ pub(super) async fn rehearse(
     let mut unclaimed = |_: &[_]| Ok(HashMap::new());
     let begun =
         begin(&mut wanted, settings, &folder, &about, &session, world, &mut unclaimed).await?;
-    let Some(ledger) = begun else {
-        return Ok(Exit::Problems);
+    let ledger = match begun {
+        Ok(ledger) => ledger,
+        Err(exit) => return Ok(exit),
     };
     let sets = wanted.book.into_sets();
     let run = world.typed(&folder);

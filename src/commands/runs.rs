@@ -5,15 +5,16 @@ use std::io::{self, BufWriter, Write};
 use super::belonging;
 use super::deliver::{Carrier, needs_of_mail};
 use super::failure::OfRun;
+use super::held;
 use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
-use crate::cli::{Common, ManifestArgs, ResumeArgs, StatusArgs};
+use crate::cli::{ManifestArgs, ResumeArgs, StatusArgs};
 use crate::exit::Exit;
-use crate::ledger::{Access, Existing};
+use crate::ledger::{Access, Existing, RecipientRecord, Standing};
 use crate::report::{TOLD, count};
 use crate::run::issuing::IssuingError;
-use crate::run::{self, RowStatus, issuing};
+use crate::run::{self, RowStatus, Session, issuing};
 use crate::settings::Settings;
 
 pub(super) async fn resume(
@@ -40,9 +41,10 @@ pub(super) async fn resume(
     let people = count(belonging::still_open(&ledger).await?, "person", "people");
     let risk =
         format!("resuming it may issue a pass to {people}, and end one that they got meanwhile");
-    if !world.belongs_here(&ledger, &risk).await? {
+    if world.belongs_here(&ledger, &risk).await?.is_none() {
         return Ok(Exit::Done);
     }
+    world.report.readers(&ledger.about().recipients);
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
@@ -59,35 +61,42 @@ pub(super) async fn resume(
     };
     needs.extend(carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
     let session = world.reconnect(settings, &ledger, &needs).await?;
+    let session = Session { keeps_going: args.keep_going, ..session };
     world.warn_of_fence(session.fence);
     let post = match carrier {
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
         None => None,
     };
     world.claim_open(&ledger).await?;
+    if !held::removed(&args.remove_found, &ledger, &session, &run, world).await? {
+        world.end_claims(&ledger).await;
+        ledger.shut().await;
+        return Ok(Exit::Done);
+    }
+    let left_out = ledger.counts().await?.of(Standing::Ineligible);
     let issuance = issuing::resume(&ledger, post.as_ref(), &session, args.final_look.into()).await;
     if let Some(post) = &post {
         post.room.courier.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&run))?;
-    super::wave::finish(&ledger, issuance, &run, &session, world).await
+    // Said already to whoever was asked about a pass.
+    if args.remove_found.is_empty() {
+        world.warn_of_clocks(&session);
+    }
+    super::wave::finish(&ledger, issuance, left_out, &run, &session, world).await
 }
 
-pub(super) async fn status(
-    args: &StatusArgs,
-    common: &Common,
-    world: &World,
-) -> Result<Exit, Failure> {
+pub(super) async fn status(args: &StatusArgs, world: &World) -> Result<Exit, Failure> {
     let ledger = world.ledger(&args.run, Access::Read).await?;
     let session = if args.live {
-        let settings = Settings::load(common, &world.environment)?;
+        let settings = world.settings()?;
         Some(world.reconnect(&settings, &ledger, &[Need::ReadPasses]).await?)
     } else {
         None
     };
     let report = &world.report;
     let mut out = BufWriter::new(io::stdout());
-    let mut rows = Rows::begin(report.is_json(), &mut out)?;
+    let mut rows = Rows::begin(report.is_json(), &ledger.about().recipients, &mut out)?;
     let graph = session.as_ref().map(|session| &session.graph);
     let counts = run::status(&ledger, graph, |row| {
         rows.row(&mut out, &row, |out, row| report.row(out, row), |out| report.row_head(out))
@@ -99,6 +108,13 @@ pub(super) async fn status(
     let told: Vec<String> =
         told.map(|standing| format!("{} {}", counts.of(standing), standing.name())).collect();
     report.say(format_args!("{}: {}", ledger.folder().name(), told.join(", ")));
+    report.readers(&ledger.about().recipients);
+    if let Some(session) = &session {
+        world.warn_of_clocks(session);
+    }
+    if let Some(next) = held::next(&ledger, &world.typed(ledger.folder())).await? {
+        report.next(&[next]);
+    }
     Ok(Exit::Done)
 }
 
@@ -109,9 +125,11 @@ struct Rows {
 }
 
 impl Rows {
-    fn begin(json: bool, out: &mut impl Write) -> io::Result<Self> {
+    fn begin(json: bool, recipients: &[RecipientRecord], out: &mut impl Write) -> io::Result<Self> {
         if json {
-            out.write_all(br#"{"schema":"tapwave.status/1","rows":["#)?;
+            out.write_all(br#"{"schema":"tapwave.status/1","recipients":"#)?;
+            serde_json::to_writer(&mut *out, recipients)?;
+            out.write_all(br#","rows":["#)?;
         }
         Ok(Self { json, first: true })
     }

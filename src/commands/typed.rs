@@ -32,6 +32,13 @@ impl Typed {
         self.online("resume", "")
     }
 
+    /// The same, after the passes that hold these people's rows were deleted.
+    pub(super) fn resume_without(&self, upns: &[String]) -> String {
+        let mut words = Words(String::new());
+        words.each("--remove-found", upns);
+        self.online("resume", &words.0)
+    }
+
     pub(super) fn cleanup(&self) -> String {
         self.online("cleanup", "")
     }
@@ -103,7 +110,7 @@ pub(super) fn over_wave(
     if let Some(mail) = mail {
         words.mail(mail);
     }
-    words.0.push_str(&options_of_no_run(common));
+    words.0.push_str(&options(common));
     words.value("--max-in-flight", common.max_in_flight.as_ref());
     words.value("--max-rate", common.max_rate.as_ref());
     words.value("--fence", common.fence.as_ref());
@@ -121,8 +128,8 @@ pub(super) fn with_somebody(want: &WaveArgs, settings: &Settings) -> WaveArgs {
 }
 
 /// The options of this command without which another one would read other settings or sign in
-/// elsewhere, as they are typed; each begins with a blank. The address of Graph is not among
-/// them: a run remembers it.
+/// elsewhere, as they are typed; each begins with a blank. The address of Graph is among them: a
+/// run remembers it, but a token goes only where somebody says.
 pub(super) fn options(common: &Common) -> String {
     let mut words = Words(String::new());
     words.files("--config", common.config.as_slice());
@@ -130,16 +137,10 @@ pub(super) fn options(common: &Common) -> String {
     words.choice("--auth", common.auth);
     words.value("--client-id", common.client_id.as_ref());
     words.choice("--cloud", common.cloud);
+    words.value("--graph-url", common.graph_url.as_ref());
     words.value("--authority-url", common.authority_url.as_ref());
     words.files("--ca-file", common.ca_file.as_slice());
     words.value("--proxy", common.proxy.as_ref());
-    words.0
-}
-
-/// The same for a command over no run, which has to be told the address of Graph.
-pub(super) fn options_of_no_run(common: &Common) -> String {
-    let mut words = Words(options(common));
-    words.value("--graph-url", common.graph_url.as_ref());
     words.0
 }
 
@@ -238,10 +239,12 @@ mod tests {
             ..Common::default()
         };
         let quoted = shell_word("my settings.toml", "FILE");
-        assert_eq!(options(&common), format!(" --config {quoted} --auth device-code"));
+        let said_again =
+            format!("--config {quoted} --auth device-code --graph-url https://graph.microsoft.us");
+        assert_eq!(options(&common), format!(" {said_again}"));
         let run = Typed { run: "wave".to_owned(), options: options(&common) };
         assert_eq!(run.status(), "tapwave status wave");
-        let live = format!("tapwave status wave --live --config {quoted} --auth device-code");
+        let live = format!("tapwave status wave --live {said_again}");
         assert_eq!(run.live_status(), live);
     }
 

@@ -28,7 +28,7 @@ use crate::run::issuing::{self, Issuance};
 use crate::run::second_look::{FinalLook, Looked};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
-use crate::stages::check::{Check, Problem};
+use crate::stages::check::{Check, Problem, Warning};
 use crate::stages::deliver::Preview;
 use crate::stages::seal::RecipientBook;
 
@@ -146,7 +146,10 @@ impl<'a> Wanted<'a> {
             };
             courier.close().await;
             match tried {
-                Err(why) => verdict.mail.push(why),
+                Err(obstacle) => {
+                    verdict.bars_us = obstacle.bars_us();
+                    verdict.mail.push(obstacle.why);
+                }
                 Ok(Scripts::Ascii) => {
                     verdict.mail.extend(beyond_ascii(draft, &carrier.desk.plan)?);
                 }
@@ -257,6 +260,10 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
     let problems = access_problems(&options, &bounds);
     let names = crate::run::policy::names(&session.graph, &[&policy]).await?;
     world.report.access(base.as_str(), &grants, &policy, &names, &problems)?;
+    let told = |it: &Warning| matches!(it, Warning::MissingGroup { .. } | Warning::Clocks(_));
+    for warning in check.warnings(&session.graph).into_iter().filter(told) {
+        world.report.warn(warning);
+    }
     if !problems.is_empty() {
         world.report.say("verdict: problems; nothing was changed");
         return Ok(Exit::Problems);
@@ -313,12 +320,13 @@ pub(super) async fn check(
     }
     let (go, said) = wanted.may_go_on(&verdict);
     let report = &world.report;
-    report.verdict(wave, &verdict, said)?;
+    report.readers(&wanted.book.records());
+    report.verdict(wave, &verdict, said, &wanted.book.records())?;
     told_rejects(&wanted, &verdict, world);
     if !go {
         report.say("verdict: problems; nothing was changed");
         report.next(&wanted.what_to_mend(&verdict, world));
-        return Ok(Exit::Problems);
+        return Ok(verdict.exit());
     }
     report.say(format_args!("verdict: {said}; nothing was changed"));
     if verdict.eligible == 0 {
@@ -359,6 +367,7 @@ pub(super) async fn run(
             return Err(failure);
         }
     };
+    let session = Session { keeps_going: args.keep_going, ..session };
     world.warn_of_fence(session.fence);
     let id = RunId::new(Uuid::new_v4());
     let about = RunAbout {
@@ -372,17 +381,22 @@ pub(super) async fn run(
         Claimant::new(world.home()?, id, &folder, base.as_str(), &registry, world.clock.now());
     let mut claim = |users: &[UserId]| claimant.claim(users);
     let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &mut claim).await;
-    if !matches!(begun, Ok(Some(_))) {
+    if !matches!(begun, Ok(Ok(_))) {
         claimant.give_up()?;
         folder.abandon(made);
     }
-    let Some(ledger) = begun? else { return Ok(Exit::Problems) };
+    let ledger = match begun? {
+        Ok(ledger) => ledger,
+        Err(exit) => return Ok(exit),
+    };
+    world.made_here(&ledger).await?;
     // A run elsewhere is found by its path even if this note cannot be made.
     if let Err(error) = registry.remember(&folder) {
         world.report.warn(error);
     }
     let typed = world.work_on(&folder, Typed::resume);
     let sets = wanted.book.into_sets();
+    let left_out = ledger.counts().await?.of(Standing::Ineligible);
     let post = match wanted.carrier.filter(|_| args.mail.deliver) {
         Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
         None => None,
@@ -393,10 +407,10 @@ pub(super) async fn run(
         post.room.courier.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&typed))?;
-    finish(&ledger, issuance, &typed, &session, world).await
+    finish(&ledger, issuance, left_out, &typed, &session, world).await
 }
 
-/// Checks into a draft in the folder and makes the ledger whole. `None` if there are
+/// Checks into a draft in the folder and makes the ledger whole. An exit code if there are
 /// problems; they have been told, and nothing was changed.
 pub(super) async fn begin(
     wanted: &mut Wanted<'_>,
@@ -406,7 +420,7 @@ pub(super) async fn begin(
     session: &Session,
     world: &World,
     claim: &mut Claim<'_>,
-) -> Result<Option<Ledger>, Failure> {
+) -> Result<Result<Ledger, Exit>, Failure> {
     let mut draft = Draft::create(folder, world.clock.clone())?;
     let environment = &world.environment;
     let taken = wanted.take_in(settings, &mut draft, session, claim, environment).await;
@@ -418,7 +432,8 @@ pub(super) async fn begin(
         }
     };
     let (go, said) = wanted.may_go_on(&verdict);
-    world.report.verdict(wanted.wave, &verdict, if go { "" } else { said })?;
+    let readers = wanted.book.records();
+    world.report.verdict(wanted.wave, &verdict, if go { "" } else { said }, &readers)?;
     told_rejects(wanted, &verdict, world);
     if !go {
         draft.discard()?;
@@ -427,18 +442,21 @@ pub(super) async fn begin(
             world.report.say(words);
         }
         world.report.next(&wanted.what_to_mend(&verdict, world));
-        return Ok(None);
+        return Ok(Err(verdict.exit()));
     }
+    world.report.readers(&readers);
     let now = world.clock.now();
     let ledger = intake::publish(draft, &verdict, wanted.wave, about, &wanted.book, now)?;
     super::note_run(&ledger);
-    Ok(Some(ledger))
+    Ok(Ok(ledger))
 }
 
-/// Tells how issuing ended and what to type next; the exit code follows.
+/// Tells how issuing ended and what to type next; the exit code follows. `left_out` is how many
+/// rows were ineligible when it began.
 pub(super) async fn finish(
     ledger: &Ledger,
     issuance: Issuance,
+    left_out: u64,
     typed: &Typed,
     session: &Session,
     world: &World,
@@ -446,8 +464,11 @@ pub(super) async fn finish(
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
     let summary = Summary::of(ledger, session, 0).await;
     let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
+    // A hint: a ledger that cannot be read is told by what comes next.
+    let held = super::held::next(ledger, typed).await.unwrap_or_default();
     let open = if mailed { open_mail(ledger, session).await } else { Ok(OpenMail::default()) };
     world.end_claims(ledger).await;
+    let strays = ledger.strays().await.unwrap_or_default();
     let unknown = match &issuance.halt {
         Some(halt) if halt.lost_ledger() => Some(belonging::alive(ledger).await?),
         _ => None,
@@ -475,8 +496,25 @@ pub(super) async fn finish(
     }
     let mut exit = Exit::Done;
     tell_unseen(&issuance.looked, typed, world);
+    let is_lost = unknown.is_some();
     if let Some(lines) = unknown.filter(|lines| !lines.is_empty()) {
         tell_forgotten(&lines, ledger, world);
+    }
+    if !strays.is_empty() {
+        let rows = count(strays.len() as u64, "row owns", "rows own");
+        report.complain(format_args!(
+            "{rows} no pass, and one of this run's may be alive all the same, whose code nobody \
+             has: line {}; {} removes it",
+            belonging::ranges(&strays),
+            typed.cleanup(),
+        ));
+        exit = exit.and(Exit::RowsFailed);
+    }
+    let unfit = summary.ineligible.saturating_sub(left_out);
+    if unfit > 0 && !ledger.about().options.skip_ineligible {
+        let rows = count(unfit, "row", "rows");
+        report.complain(format_args!("{rows} must not have a pass any more, and were left out"));
+        exit = exit.and(Exit::RowsFailed);
     }
     if summary.failed + (summary.unsettled - summary.mailing) + summary.held + summary.lost > 0 {
         exit = exit.and(Exit::RowsFailed);
@@ -498,7 +536,12 @@ pub(super) async fn finish(
         exit = exit.and(failure.exit);
         report.warn_of(&failure.told);
     }
-    report.next(&what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed));
+    if is_lost {
+        return Ok(exit);
+    }
+    let mut next = what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed);
+    next.extend(held);
+    report.next(&next);
     Ok(exit)
 }
 
@@ -518,11 +561,14 @@ fn tell_unseen(looked: &Looked, typed: &Typed, world: &World) {
 /// Which passes are alive though their ledger has disappeared.
 fn tell_forgotten(lines: &[Line], ledger: &Ledger, world: &World) {
     let passes = count(lines.len() as u64, "pass is", "passes are");
+    let wave = &ledger.about().wave.path;
     world.report.complain(format_args!(
         "{passes} alive, or may be, that no ledger on the disk knows of: lines {} of {}; \
-         tapwave cleanup --csv removes what its people hold",
+         tapwave cleanup --csv {}{} removes what its people hold",
         belonging::ranges(lines),
-        shown(&ledger.about().wave.path),
+        shown(wave),
+        typed::wave(Path::new(wave)),
+        typed::options(&world.common),
     ));
 }
 

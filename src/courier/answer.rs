@@ -72,6 +72,49 @@ impl Answer {
         matches!(self.class(), Class::Transient | Class::Permanent)
     }
 
+    /// Whether it concerns the sender of a mail and not its reader, wherever it is given: by
+    /// Exchange's codes (530 5.7.57, 550 5.7.60, 554 5.2.252; 554 5.2.0 also stands for other
+    /// things), by those of RFC 3463 (X.1.7, X.1.8), or by Postfix's words, which may not come
+    /// before RCPT.
+    pub(super) fn is_of_the_sender(&self) -> bool {
+        let says = ["sender address rejected", "sendasdenied", "not owned by user"];
+        self.class() == Class::Permanent
+            && (self.has_code(530)
+                || self.is_of_the_quota()
+                || ["5.7.57", "5.7.60", "5.2.252", "5.1.7", "5.1.8"].contains(&self.enhanced())
+                || self.says(&says))
+    }
+
+    /// Whether the sender has sent as much as it may.
+    pub(super) fn is_of_the_quota(&self) -> bool {
+        self.says(&["submissionquotaexceeded", "outbound recipient limit"])
+    }
+
+    /// Whether a no to MAIL speaks of the mail's size (X.3.4), its letters and form (X.6), or of
+    /// a parameter that the relay does not know.
+    pub(super) fn is_of_the_mail(&self) -> bool {
+        let code = self.enhanced();
+        [552, 555].contains(&self.code) || code == "5.3.4" || code.starts_with("5.6.")
+    }
+
+    /// Whether the sign-in itself is switched off, whatever the password: Exchange's 5.7.139,
+    /// which it also gives for a wrong one.
+    pub(super) fn turns_off_sign_in(&self) -> bool {
+        self.enhanced() == "5.7.139" && !self.says(&["credentials were incorrect"])
+    }
+
+    /// The code of RFC 3463 that begins its words, else nothing.
+    fn enhanced(&self) -> &str {
+        let first = self.lines.first().and_then(|line| line.split_whitespace().next());
+        first.filter(|word| word.starts_with(|c: char| c.is_ascii_digit())).unwrap_or_default()
+    }
+
+    /// Whether it has one of these words, given in small letters.
+    fn says(&self, words: &[&str]) -> bool {
+        let said = self.lines.join(" ").to_ascii_lowercase();
+        words.iter().any(|word| said.contains(word))
+    }
+
     /// What follows the code, without its ends of lines.
     pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)

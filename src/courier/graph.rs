@@ -3,7 +3,7 @@
 
 use crate::clock::Clock;
 use crate::effect::{Effect, Obstacle, ObstacleKind};
-use crate::graph::Graph;
+use crate::graph::{Graph, GraphError};
 use crate::letter::Mail;
 use crate::pace::{Barred, Budget, Pace, PaceOptions};
 
@@ -13,6 +13,7 @@ use super::settings::MailPlan;
 /// A courier that sends through Graph, as the mailbox in the mail's `from`.
 pub struct GraphMail {
     graph: Graph,
+    from: String,
     pace: Pace,
 }
 
@@ -25,7 +26,8 @@ impl GraphMail {
             max_in_flight: plan.max_connections,
             max_rate: Some(f64::from(plan.max_per_minute) / 60.0),
         };
-        Self { graph, pace: Pace::new(options, clock) }
+        let from = plan.from.address().to_owned();
+        Self { graph, from, pace: Pace::new(options, clock) }
     }
 
     /// The limiter, to show how mail stands and to forecast.
@@ -50,10 +52,50 @@ impl GraphMail {
             match refusal.status {
                 // Both concern the sender, thus every mail: a permission, a mailbox that is not
                 // there.
-                403 => Obstacle::new(ObstacleKind::SignIn, why).into(),
-                404 => Obstacle::new(ObstacleKind::Lasting, why).into(),
+                403 => sender(&format!("{why}; {PERMISSION}")).into(),
+                404 => sender(&format!("{why}; {}", absent(mail.from()))).into(),
                 _ => Effect::Refused(why),
             }
         })
     }
+
+    /// Looks for the sender's mailbox, by the name that `sendMail` finds it by.
+    ///
+    /// # Errors
+    /// That it is not there, or cannot be asked for.
+    pub(super) async fn try_out(&self) -> Result<(), Obstacle> {
+        let error = match self.graph.knows_user(&self.from).await {
+            Ok(false) => return Err(sender(&absent(&self.from))),
+            // Whoever may send mail need not be one who may look people up.
+            Ok(true) | Err(GraphError::Refused { .. } | GraphError::Shape { .. }) => return Ok(()),
+            Err(error) => error,
+        };
+        let why = error.to_string();
+        Err(match error {
+            GraphError::SignIn { .. } => Obstacle::new(ObstacleKind::SignIn, why),
+            GraphError::Between { .. } => Obstacle::new(ObstacleKind::Between, why),
+            _ => Obstacle::new(ObstacleKind::Unreachable, why),
+        })
+    }
+
+    /// Makes sure that nobody answered in Graph's place when it was asked last: another mail
+    /// would be of unknown fate too.
+    pub(super) fn is_reached(&self) -> Result<(), Obstacle> {
+        let between = self.graph.between();
+        between.map_or(Ok(()), |why| Err(Obstacle::new(ObstacleKind::Between, why)))
+    }
+}
+
+const PERMISSION: &str = "grant Mail.Send, or let whoever is signed in send as from in [mail] (in \
+                          Exchange: the permission Send As)";
+
+fn sender(why: &str) -> Obstacle {
+    Obstacle::new(ObstacleKind::Sender, why)
+}
+
+fn absent(from: &str) -> String {
+    format!(
+        "no mailbox of the tenant is {from}: correct from in [mail], which takes the \
+         userPrincipalName of a mailbox"
+    )
 }

@@ -11,7 +11,7 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls_platform_verifier::Verifier;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -19,7 +19,10 @@ use tokio_rustls::rustls::{AlertDescription, ClientConfig, Error as TlsError};
 use zeroize::Zeroizing;
 
 use super::settings::{Relay, Tls, is_loopback};
+use crate::effect::ObstacleKind;
+use crate::graph::between::{Between, is_of_the_certificate, name, tls_error};
 use crate::graph::http::{Network, without_login};
+use crate::graph::tunnel;
 use crate::limits;
 use crate::shown::plain;
 
@@ -71,23 +74,25 @@ pub(super) enum NoRoute {
     /// No connection to the relay or the proxy.
     #[error("{place} cannot be reached: {why}")]
     Unreachable { place: String, why: String },
-    /// The proxy wants to know who asks.
+    /// Something stands in between.
+    #[error("{0}")]
+    Between(Between),
+    /// The same, where there is a way round it.
+    #[error("{0}, or list the relay in NO_PROXY")]
+    Avoidable(Between),
+    /// The proxy did not reach the relay.
     #[error(
-        "the proxy {proxy} answered {status} to a connection to {relay}: it asks for a sign-in; \
-         give user and password in HTTPS_PROXY or in tapwave.toml"
+        "the proxy {proxy} answered {status} to a connection to {relay}: it does not reach the \
+         relay; list the relay in NO_PROXY to go straight to it"
     )]
-    ProxySignIn { proxy: String, status: u16, relay: String },
-    /// The proxy said no.
-    #[error(
-        "the proxy {proxy} answered {status} to a connection to {relay}; have it let that through, \
-         or list the relay in NO_PROXY"
-    )]
-    ProxyRefused { proxy: String, status: u16, relay: String },
+    Beyond { proxy: String, status: u16, relay: String },
     /// What answered is no proxy.
     #[error("the proxy {proxy} does not answer as an HTTP proxy does; check its address")]
     NoProxy { proxy: String },
-    /// One of the two certificates does not hold.
-    #[error("{why}; check the certificate of {place}, host, --ca-file and client_certificate")]
+    /// The certificate that was shown to it does not hold.
+    #[error(
+        "{why}; {place} does not take our certificate: check client_certificate in tapwave.toml"
+    )]
     Certificate { place: String, why: String },
     /// TLS cannot be agreed on.
     #[error("{why}; {place} does not speak TLS there as it should: check host, port and tls")]
@@ -95,17 +100,13 @@ pub(super) enum NoRoute {
 }
 
 impl NoRoute {
-    /// Whether somebody was not let in, or not believed.
-    pub(super) const fn is_denial(&self) -> bool {
-        matches!(self, Self::ProxySignIn { .. } | Self::Certificate { .. })
-    }
-
-    /// Whether the same may work later. A proxy's 5xx says that it did not reach the relay.
-    pub(super) const fn may_pass(&self) -> bool {
+    /// What a later attempt depends on.
+    pub(super) const fn kind(&self) -> ObstacleKind {
         match self {
-            Self::Unreachable { .. } => true,
-            Self::ProxyRefused { status, .. } => *status >= 500,
-            _ => false,
+            Self::Unreachable { .. } | Self::Beyond { .. } => ObstacleKind::Unreachable,
+            Self::Between(_) | Self::Avoidable(_) => ObstacleKind::Between,
+            Self::Certificate { .. } => ObstacleKind::SignIn,
+            Self::NoProxy { .. } | Self::NoTls { .. } => ObstacleKind::Lasting,
         }
     }
 }
@@ -166,48 +167,34 @@ impl Route {
     /// Asks a proxy for a connection to the relay (RFC 9110, 9.3.6).
     async fn tunnel(&self, wire: Wire, proxy: &Intercept) -> Result<Wire, NoRoute> {
         let relay = format!("{}:{}", bracketed(&self.host), self.port);
-        let mut ask = Zeroizing::new(Vec::with_capacity(limits::MAX_SECRET_BYTES));
-        let agent = concat!("User-Agent: tapwave/", env!("CARGO_PKG_VERSION"), "\r\n");
-        ask.extend_from_slice(
-            format!("CONNECT {relay} HTTP/1.1\r\nHost: {relay}\r\n{agent}").as_bytes(),
-        );
-        if let Some(login) = proxy.basic_auth() {
-            ask.extend_from_slice(b"Proxy-Authorization: ");
-            ask.extend_from_slice(login.as_bytes());
-            ask.extend_from_slice(b"\r\n");
-        }
-        ask.extend_from_slice(b"\r\n");
         // Kept: the relay speaks first, and its first words may come along with the proxy's.
         let mut wire = BufReader::new(wire);
-        let proxy = name(proxy);
         let broken = |why: io::Error| NoRoute::Unreachable {
-            place: format!("the relay {relay}, through the proxy {proxy},"),
+            place: format!("the relay {relay}, through the proxy {},", name(proxy)),
             why: plain(&why.to_string()),
         };
-        wire.write_all(&ask).await.map_err(broken)?;
-        wire.flush().await.map_err(broken)?;
-        match status(&mut wire).await.map_err(broken)? {
-            Some(200..300) => Ok(Box::new(wire)),
-            Some(status @ (401 | 407)) => Err(NoRoute::ProxySignIn { proxy, status, relay }),
-            Some(status) => Err(NoRoute::ProxyRefused { proxy, status, relay }),
-            None => Err(NoRoute::NoProxy { proxy }),
+        let Some(said) = tunnel::ask(&mut wire, &relay, proxy).await.map_err(broken)? else {
+            return Err(NoRoute::NoProxy { proxy: name(proxy) });
+        };
+        let status = said.status;
+        if (200..300).contains(&status) {
+            return Ok(Box::new(wire));
         }
+        Err(match Between::of_tunnel(proxy, said, relay.clone()) {
+            Some(refused @ Between::ProxyRefused { .. }) => NoRoute::Avoidable(refused),
+            Some(between) => NoRoute::Between(between),
+            None => NoRoute::Beyond { proxy: name(proxy), status, relay },
+        })
     }
 }
 
-/// Why TLS failed, as far as the library knows.
-pub(super) fn tls_error(error: &io::Error) -> Option<&TlsError> {
-    error.get_ref().and_then(|inner| inner.downcast_ref())
-}
-
-/// Whether TLS failed over a certificate: the other side's, or the one shown to it. A later
-/// attempt would show and see the same.
-pub(super) fn is_about_certificates(error: &TlsError) -> bool {
+/// Whether the other side does not take the certificate that it was shown, or wants one. A later
+/// attempt would show the same.
+pub(super) const fn turns_us_away(error: &TlsError) -> bool {
     use AlertDescription as Alert;
-    match error {
-        TlsError::InvalidCertificate(_) | TlsError::NoCertificatesPresented => true,
-        TlsError::AlertReceived(alert) => matches!(
-            alert,
+    matches!(
+        error,
+        TlsError::AlertReceived(
             Alert::BadCertificate
                 | Alert::UnsupportedCertificate
                 | Alert::CertificateRevoked
@@ -216,9 +203,8 @@ pub(super) fn is_about_certificates(error: &TlsError) -> bool {
                 | Alert::CertificateRequired
                 | Alert::UnknownCA
                 | Alert::AccessDenied
-        ),
-        _ => false,
-    }
+        )
+    )
 }
 
 /// The proxy that a relay is behind, by the rules for an https address of its name.
@@ -252,11 +238,6 @@ fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-/// Host and port; the library has taken user and password out.
-fn name(proxy: &Intercept) -> String {
-    plain(proxy.uri().authority().map_or("", |authority| authority.as_str()))
-}
-
 /// A connection that sends at once. The dot goes by itself behind the text; held back for the
 /// text's acknowledgement (Nagle), it would cost 40 ms a mail.
 async fn tcp(host: &str, port: u16, place: String) -> Result<Reached, NoRoute> {
@@ -278,8 +259,8 @@ async fn protect(
     place: String,
 ) -> Result<Wire, NoRoute> {
     let Ok(name) = ServerName::try_from(host.to_owned()) else {
-        let why = "the name cannot stand in a certificate".to_owned();
-        return Err(NoRoute::Certificate { place, why });
+        let why = "its name cannot stand in a certificate".to_owned();
+        return Err(NoRoute::Between(Between::Certificate { place, why }));
     };
     let error = match tls.connect(name, wire).await {
         Ok(wire) => return Ok(Box::new(wire)),
@@ -287,30 +268,13 @@ async fn protect(
     };
     let why = plain(&error.to_string());
     Err(match tls_error(&error) {
-        Some(tls) if is_about_certificates(tls) => NoRoute::Certificate { place, why },
+        Some(tls) if is_of_the_certificate(tls) => {
+            NoRoute::Between(Between::Certificate { place, why })
+        }
+        Some(tls) if turns_us_away(tls) => NoRoute::Certificate { place, why },
         Some(_) => NoRoute::NoTls { place, why },
         None => NoRoute::Unreachable { place, why },
     })
-}
-
-/// The status of a proxy's answer, read to the end of its head and no further. `None` for
-/// something that is no HTTP.
-async fn status(wire: &mut BufReader<Wire>) -> io::Result<Option<u16>> {
-    let mut head = Vec::new();
-    loop {
-        let room = limits::MAX_PROXY_ANSWER_BYTES.saturating_sub(head.len() as u64);
-        if wire.take(room).read_until(b'\n', &mut head).await? == 0 {
-            let closed = || io::Error::from(io::ErrorKind::UnexpectedEof);
-            return if room > 0 { Err(closed()) } else { Ok(None) };
-        }
-        let mut headers = [httparse::EMPTY_HEADER; limits::MAX_PROXY_ANSWER_HEADERS];
-        let mut answer = httparse::Response::new(&mut headers);
-        match answer.parse(&head) {
-            Ok(parsed) if parsed.is_partial() => {}
-            Ok(_) => return Ok(answer.code),
-            Err(_) => return Ok(None),
-        }
-    }
 }
 
 fn tunnels(relay: &Relay, network: &Network) -> Result<Tunnels, SmtpSetupError> {

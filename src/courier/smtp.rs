@@ -25,12 +25,13 @@ use tokio::time::{Instant, timeout};
 
 use super::answer::{Answer, Class, Offers};
 use super::line::Line;
-use super::route::{NoRoute, Route, Wire, is_about_certificates, tls_error};
+use super::route::{NoRoute, Route, Wire, turns_us_away};
 use super::secret::Credentials;
 use super::settings::{MailPlan, Mechanism, Relay, SignIn, Tls};
 use super::{Leave, NEEDS_UTF8, Ready, Scripts};
 use crate::clock::Clock;
 use crate::effect::{Effect, Obstacle, ObstacleKind};
+use crate::graph::between::tls_error;
 use crate::graph::http::Network;
 use crate::letter::Mail;
 use crate::limits;
@@ -63,6 +64,7 @@ impl Default for Waits {
 /// A courier that sends through a relay.
 pub struct Smtp {
     relay: Relay,
+    from: String,
     route: Route,
     credentials: Option<Arc<dyn Credentials>>,
     waits: Waits,
@@ -117,6 +119,7 @@ impl Smtp {
             pace: Pace::new(options, clock.clone()),
             room: Semaphore::new(plan.max_connections),
             idle: Mutex::new(Vec::new()),
+            from: plan.from.address().to_owned(),
             relay,
             credentials,
             waits,
@@ -181,18 +184,54 @@ impl Smtp {
         }
     }
 
-    /// Connects and signs in, and keeps the connection for the first mail.
+    /// Connects, signs in, begins a mail as the sender and takes it back. Keeps the connection
+    /// for the first mail.
     ///
     /// # Errors
-    /// Why that is not possible, for people.
-    pub async fn try_out(&self) -> Result<Scripts, String> {
-        match self.connect().await {
-            Ok(kept) => {
-                let any = kept.can.smtputf8;
-                self.keep(kept);
-                Ok(if any { Scripts::Any } else { Scripts::Ascii })
+    /// Why no mail could be sent.
+    pub async fn try_out(&self) -> Result<Scripts, Obstacle> {
+        let mut kept = self.connect().await?;
+        let scripts = if kept.can.smtputf8 { Scripts::Any } else { Scripts::Ascii };
+        let tried = self.try_sender(&mut kept).await;
+        if tried.as_ref().err().is_none_or(|fault| fault.usable) {
+            self.keep(kept);
+        }
+        match tried {
+            // A relay that is busy now is not so for ever.
+            Err(fault) if fault.usable && !fault.bars_us() => Ok(scripts),
+            Err(fault) => Err(of_the_line(fault)),
+            Ok(()) => Ok(scripts),
+        }
+    }
+
+    async fn try_sender(&self, kept: &mut Kept) -> Result<(), Fault> {
+        let Ok(from) = self.from.parse::<Address>() else { return Ok(()) };
+        let parameters = match (self.from.is_ascii(), kept.can.smtputf8) {
+            (true, _) => Vec::new(),
+            (false, true) => for_other_letters(),
+            // The check says so itself.
+            (false, false) => return Ok(()),
+        };
+        self.begin(&mut kept.line, from, parameters).await?;
+        self.command(&mut kept.line, Rset, 250).await.map(drop)
+    }
+
+    /// MAIL. No reader was named yet, so a definite no is the sender's, or speaks of the mail's
+    /// size and kind.
+    async fn begin(
+        &self,
+        line: &mut Line,
+        from: Address,
+        parameters: Vec<MailParameter>,
+    ) -> Result<(), Fault> {
+        let mail_from = MailFrom::new(Some(from), parameters);
+        match timeout(self.waits.answer, line.ask(mail_from)).await {
+            Ok(Ok(answer)) if answer.class() == Class::Permanent && !answer.is_of_the_mail() => {
+                Err(self.of_the_sender(&answer))
             }
-            Err(obstacle) => Err(obstacle.why),
+            Ok(Ok(answer)) => self.expect(answer, 250).map(drop),
+            Ok(Err(error)) => Err(silent(&error).into()),
+            Err(_) => Err(passing("no answer in time from the relay").into()),
         }
     }
 
@@ -274,8 +313,7 @@ impl Smtp {
         let parameters = parameters(mail, &kept.can)?;
         fits(mail, &kept.can)?;
         let line = &mut kept.line;
-        let mail_from = MailFrom::new(Some(from.clone()), parameters);
-        let begun = self.command(line, mail_from, 250).await;
+        let begun = self.begin(line, from.clone(), parameters).await;
         begun.map_err(|fault| Fault { stale: !fault.usable, ..fault })?;
         self.command(line, Rcpt::new(to.clone(), Vec::new()), 25).await?;
         self.command(line, Data, 354).await?;
@@ -290,7 +328,7 @@ impl Smtp {
         };
         match timeout(self.waits.last_answer, ended).await {
             Ok(Ok(answer)) if answer.has_code(250) => Ok(answer.told()),
-            Ok(Ok(answer)) if answer.is_refusal() => Err(refused(&answer)),
+            Ok(Ok(answer)) if answer.is_refusal() => Err(self.refused(&answer)),
             Ok(Ok(answer)) => Err(lost(format!("the relay answered {}", answer.told()))),
             Ok(Err(error)) => Err(lost(plain(&error.to_string()))),
             Err(_) => Err(lost("no answer in time to the end of the mail".to_owned())),
@@ -303,7 +341,7 @@ impl Smtp {
         let Err(disturbed) = line.is_quiet() else { return Ok(()) };
         match timeout(self.waits.answer, line.hear()).await {
             Ok(Ok(answer)) if answer.is_refusal() => {
-                Err(Fault { usable: false, ..refused(&answer) })
+                Err(Fault { usable: false, ..self.refused(&answer) })
             }
             _ => Err(silent(&disturbed).into()),
         }
@@ -332,7 +370,7 @@ impl Smtp {
         }
         let mut line = Line::new(wire);
         let greeting = line.hear().await.map_err(|error| silent(&error))?;
-        expect(greeting, 220).map_err(of_the_line)?;
+        self.expect(greeting, 220).map_err(of_the_line)?;
         let can = self.greet(&mut line, &hello).await?;
         if self.relay.tls != Tls::Starttls {
             return Ok((line, can));
@@ -398,13 +436,72 @@ impl Smtp {
             return Ok(());
         }
         if answer.class() == Class::Transient {
-            return Err(of_the_line(refused(&answer)));
+            return Err(of_the_line(self.refused(&answer)));
         }
-        Err(denied(format!(
-            "the relay refused the sign-in of {}: {}; check username and password",
-            plain(&sign_in.username),
-            answer.told()
-        )))
+        let remedy = if answer.turns_off_sign_in() {
+            "the password may be right: SMTP AUTH is switched off for this mailbox or for the \
+             whole tenant; have it switched on (Exchange admin center, the mailbox, Manage email \
+             apps, Authenticated SMTP), set auth = \"xoauth2\" if only passwords are off, or \
+             mail with courier = \"graph\""
+        } else {
+            "check username and password"
+        };
+        let (user, told) = (plain(&sign_in.username), answer.told());
+        Err(denied(format!("the relay refused the sign-in of {user}: {told}; {remedy}")))
+    }
+
+    /// The relay does not take mails of our sender, whoever reads them.
+    fn of_the_sender(&self, answer: &Answer) -> Fault {
+        let (from, told) = (plain(&self.from), answer.told());
+        let signed_in = self.relay.sign_in.as_ref().map(|sign_in| plain(&sign_in.username));
+        let remedy = match (signed_in, answer.is_of_the_quota()) {
+            (_, true) => "wait until its quota is free again, or set another from in [mail]".into(),
+            (Some(user), false) => format!(
+                "let {user} send as it (in Exchange: the permission Send As), or set from in \
+                 [mail] to an address of its own"
+            ),
+            (None, false) => "set from in [mail] to an address that the relay takes from this \
+                              machine, or sign in with username and a password"
+                .into(),
+        };
+        let obstacle = if answer.has_code(530) {
+            denied(format!(
+                "the relay lets nobody send who has not signed in: {told}; check tls, username and \
+                 the password in [mail]"
+            ))
+        } else {
+            let why = format!("the relay takes no mail from {from}: {told}; {remedy}");
+            Obstacle::new(ObstacleKind::Sender, why)
+        };
+        Fault { effect: obstacle.into(), usable: true, stale: false }
+    }
+
+    /// The relay said no to a mail, in so many digits.
+    fn refused(&self, answer: &Answer) -> Fault {
+        if answer.is_of_the_sender() {
+            return self.of_the_sender(answer);
+        }
+        let why = answer.told();
+        let closing = answer.has_code(421);
+        let effect = if answer.class() != Class::Transient {
+            Effect::Refused(why)
+        } else if asks_for_less(closing, &why) {
+            Obstacle::new(ObstacleKind::Throttled, why).into()
+        } else {
+            passing(why).into()
+        };
+        Fault { effect, usable: !closing, stale: false }
+    }
+
+    /// An answer that must have this code, or begin with these digits.
+    fn expect(&self, answer: Answer, code: u16) -> Result<Answer, Fault> {
+        if answer.begins_with(code) {
+            return Ok(answer);
+        }
+        if answer.is_refusal() {
+            return Err(self.refused(&answer));
+        }
+        Err(passing(format!("the relay answered out of turn: {}", answer.told())).into())
     }
 
     /// One command. `code` is the answer it must bring, or the digits that begin it.
@@ -415,7 +512,7 @@ impl Smtp {
         code: u16,
     ) -> Result<Answer, Fault> {
         match timeout(self.waits.answer, line.ask(command)).await {
-            Ok(Ok(answer)) => expect(answer, code),
+            Ok(Ok(answer)) => self.expect(answer, code),
             Ok(Err(error)) => Err(silent(&error).into()),
             Err(_) => Err(passing("no answer in time from the relay").into()),
         }
@@ -497,8 +594,12 @@ fn parameters(mail: &Mail, can: &Offers) -> Result<Vec<MailParameter>, Fault> {
     if !can.smtputf8 {
         return Err(not_for_this_relay(&format!("an address {NEEDS_UTF8}")));
     }
+    Ok(for_other_letters())
+}
+
+fn for_other_letters() -> Vec<MailParameter> {
     let eight = MailParameter::Body(MailBodyParameter::EightBitMime);
-    Ok(vec![eight, MailParameter::SmtpUtfEight])
+    vec![eight, MailParameter::SmtpUtfEight]
 }
 
 /// Whether the relay takes mails of this size (RFC 1870). One that closes the line over it would
@@ -517,6 +618,13 @@ fn fits(mail: &Mail, can: &Offers) -> Result<(), Fault> {
 /// This mail cannot go through this relay; the line is as it was.
 fn not_for_this_relay(why: &str) -> Fault {
     Fault { effect: Effect::Refused(format!("not sent: {why}")), usable: true, stale: false }
+}
+
+impl Fault {
+    /// Whether it is the end of mailing, and not of this line.
+    const fn bars_us(&self) -> bool {
+        matches!(&self.effect, Effect::NoEffect(obstacle) if obstacle.bars_us())
+    }
 }
 
 /// The line broke, or was never there.
@@ -549,49 +657,16 @@ fn lost(why: String) -> Fault {
 fn silent(error: &io::Error) -> Obstacle {
     let why = plain(&error.to_string());
     match tls_error(error) {
-        Some(tls) if is_about_certificates(tls) => {
+        Some(tls) if turns_us_away(tls) => {
             denied(format!("{why}; check client_certificate in tapwave.toml"))
         }
         _ => passing(why),
     }
 }
 
-/// No line at all. A certificate that is not good will not be better in a minute.
+/// No line at all.
 fn no_route(error: &NoRoute) -> Obstacle {
-    let kind = match error {
-        denial if denial.is_denial() => ObstacleKind::SignIn,
-        passing if passing.may_pass() => ObstacleKind::Unreachable,
-        _ => ObstacleKind::Lasting,
-    };
-    Obstacle::new(kind, error.to_string())
-}
-
-/// An answer that must have this code, or begin with these digits.
-fn expect(answer: Answer, code: u16) -> Result<Answer, Fault> {
-    if answer.begins_with(code) {
-        return Ok(answer);
-    }
-    if answer.is_refusal() {
-        return Err(refused(&answer));
-    }
-    Err(passing(format!("the relay answered out of turn: {}", answer.told())).into())
-}
-
-/// The relay said no to a mail, in so many digits.
-fn refused(answer: &Answer) -> Fault {
-    let why = answer.told();
-    let closing = answer.has_code(421);
-    let effect = if answer.has_code(530) {
-        // Whoever does not sign in gets nowhere, with no mail.
-        denied(why).into()
-    } else if answer.class() != Class::Transient {
-        Effect::Refused(why)
-    } else if asks_for_less(closing, &why) {
-        Obstacle::new(ObstacleKind::Throttled, why).into()
-    } else {
-        passing(why).into()
-    };
-    Fault { effect, usable: !closing, stale: false }
+    Obstacle::new(error.kind(), error.to_string())
 }
 
 /// A refusal before the first mail concerns the line, thus every mail.

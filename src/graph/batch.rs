@@ -116,7 +116,11 @@ impl Graph {
         let request =
             Self::request(Method::Post, "/$batch".to_owned(), Some(wire::batch_body(&named)));
         let count = u32::try_from(sent.len()).unwrap_or(u32::MAX);
-        let Verdict { effect, wait } = self.exchange(&request).await;
+        let Verdict { effect, wait, between } = self.exchange(&request).await;
+        if let Some(why) = between {
+            permit.broken();
+            return Err(GraphError::Between { why });
+        }
         match effect {
             Effect::Done(response) => {
                 let sorted = Sorted::from(&response, sent, &self.clock.now());
@@ -262,7 +266,7 @@ impl Sorted {
             load: None,
             body: Zeroizing::new(body),
         };
-        let Verdict { effect, wait } = verdict::judge(Ok(inner), *now);
+        let Verdict { effect, wait, .. } = verdict::judge(Ok(inner), *now);
         match effect {
             Effect::Done(inner) => self.finals.push((one.index, Ok(inner.body))),
             Effect::Refused(refusal) => self.finals.push((one.index, Err(refusal))),

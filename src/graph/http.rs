@@ -21,6 +21,7 @@ use rustls_pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use super::between::{Between, GRAPH};
 use super::connection::{Connector, Uri};
 use super::transport::{Broken, Request, Response, Transport};
 use crate::limits;
@@ -30,6 +31,8 @@ use crate::limits;
 pub enum NoToken {
     /// The sign-in was refused; asking again brings nothing.
     Denied(String),
+    /// Something stands between us and the sign-in address.
+    Between(String),
     /// The sign-in address did not answer, or said that it cannot now; it may later.
     Unreachable(String),
 }
@@ -38,6 +41,7 @@ impl From<NoToken> for Broken {
     fn from(no: NoToken) -> Self {
         match no {
             NoToken::Denied(why) => Self::SignIn(why),
+            NoToken::Between(why) => Self::Between(why),
             NoToken::Unreachable(why) => Self::NotSent(why),
         }
     }
@@ -94,6 +98,10 @@ pub enum NetworkError {
     Tls(String),
 }
 
+/// Microsoft Graph's origins with passes, as documented: global and GCC, US Gov L4, US Gov L5.
+const CLOUDS: [&str; 3] =
+    ["https://graph.microsoft.com", "https://graph.microsoft.us", "https://dod-graph.microsoft.us"];
+
 /// A base URL that is https, or http to loopback. No user, query or fragment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseUrl(String);
@@ -135,6 +143,12 @@ impl BaseUrl {
     #[must_use]
     pub fn global() -> Self {
         Self("https://graph.microsoft.com".to_owned())
+    }
+
+    /// Whether this is Microsoft Graph in one of Microsoft's clouds.
+    #[must_use]
+    pub fn is_microsofts(&self) -> bool {
+        CLOUDS.contains(&self.as_str())
     }
 
     /// Where to sign in to Microsoft's clouds: the US Government's, or the public one.
@@ -248,6 +262,7 @@ pub struct Http {
     client: legacy::Client<Connector, Full<Bytes>>,
     base: String,
     bearer: Arc<dyn Bearer>,
+    network: Network,
 }
 
 impl Http {
@@ -270,14 +285,29 @@ impl Http {
             // before it is full: what was read would stay in front of what is free.
             .http1_read_buf_exact_size(limits::HTTP_BUFFER_BYTES)
             .build(Connector::new(network, base)?);
-        Ok(Self { client, base: format!("{}/v1.0", base.as_str()), bearer })
+        let base = format!("{}/v1.0", base.as_str());
+        Ok(Self { client, base, bearer, network: network.clone() })
     }
 
     async fn send(&self, request: &Request) -> Result<Response, Broken> {
         let token = self.bearer.token().await?;
         let request = self.written(request, &token)?;
         let answered = async {
-            let response = self.client.request(request).await.map_err(|error| broken(&error))?;
+            let response = match self.client.request(request).await {
+                Ok(response) => response,
+                Err(error) => return Err(self.broken(error).await),
+            };
+            let status = response.status().as_u16();
+            let headers = response.headers();
+            if let Some(between) = Between::of_head(GRAPH, status, headers, &self.network) {
+                return Err(Broken::Between(between.to_string()));
+            }
+            if (300..400).contains(&status)
+                && let to = text(headers, "location")
+                && let Some(page) = Between::page(GRAPH, status, to.as_deref(), b"")
+            {
+                return Err(Broken::Stranger(page.to_string()));
+            }
             if challenges(&response) {
                 return Err(Broken::SignIn(CLAIMS.to_owned()));
             }
@@ -308,7 +338,7 @@ impl Http {
             .header(AUTHORIZATION, bearer)
             .header("client-request-id", request.client_request_id.to_string())
             .header("return-client-request-id", "true")
-            .header("accept", "application/json");
+            .header("accept", accept(&request.target));
         if request.eventual {
             written = written.header("consistencylevel", "eventual");
         }
@@ -317,6 +347,19 @@ impl Http {
         }
         let body = Bytes::from(request.body.clone().unwrap_or_default());
         written.body(Full::new(body)).map_err(|error| unfit(error.to_string()))
+    }
+
+    /// Only a connection that was never made is certain to have sent nothing.
+    async fn broken(&self, error: legacy::Error) -> Broken {
+        let why = innermost(&error);
+        if !error.is_connect() {
+            return Broken::Lost(why);
+        }
+        let between = match reqwest::Url::parse(&self.base) {
+            Ok(url) => Between::of_error(GRAPH, &url, &error, &self.network).await,
+            Err(_) => None,
+        };
+        between.map_or(Broken::NotSent(why), |between| Broken::Between(between.to_string()))
     }
 }
 
@@ -346,6 +389,12 @@ fn challenges(response: &hyper::Response<Incoming>) -> bool {
     let wants = |text: String| text.contains("insufficient_claims") || text.contains("claims=");
     response.status().as_u16() == 401
         && text(response.headers(), "www-authenticate").is_some_and(wants)
+}
+
+/// Counts are plain text (documented); errors and everything else are JSON.
+fn accept(target: &str) -> &'static str {
+    let path = target.split('?').next().unwrap_or_default();
+    if path.ends_with("/$count") { "text/plain, application/json" } else { "application/json" }
 }
 
 async fn receive(response: hyper::Response<Incoming>) -> Result<Response, Broken> {
@@ -379,12 +428,6 @@ async fn receive(response: hyper::Response<Incoming>) -> Result<Response, Broken
 
 fn text(headers: &HeaderMap, name: &'static str) -> Option<String> {
     headers.get(HeaderName::from_static(name))?.to_str().ok().map(ToOwned::to_owned)
-}
-
-/// Only a connection that was never made is certain to have sent nothing.
-fn broken(error: &legacy::Error) -> Broken {
-    let why = innermost(error);
-    if error.is_connect() { Broken::NotSent(why) } else { Broken::Lost(why) }
 }
 
 /// The first cause, in one line: what lies over it only says that sending failed.

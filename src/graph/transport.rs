@@ -79,6 +79,12 @@ pub enum Broken {
     /// An access token was refused, so nothing was sent.
     #[error("could not sign in: {0}")]
     SignIn(String),
+    /// Something on the way let nothing through: no byte reached Graph.
+    #[error("{0}")]
+    Between(String),
+    /// Something on the way answered in Graph's place. What it did with the request, nobody knows.
+    #[error("{0}")]
+    Stranger(String),
 }
 
 /// The door itself. An exchange ends by itself: the implementation bounds its time.

@@ -3,12 +3,14 @@
 //! The distinction that matters: a write that certainly had no effect may be tried again at
 //! once, one whose effect nobody knows may not. Only what is known to be without effect
 //! counts as such: a request of which no byte was sent, and the statuses 400, 401, 403, 404
-//! and 429. Everything else that is not a success is unsettled.
+//! and 429. Everything else that is not a success is unsettled, and so is whatever somebody
+//! else than Graph said.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::between::{Between, GRAPH};
 use super::transport::{Broken, Response};
 use super::wire;
 use crate::clock;
@@ -27,6 +29,9 @@ pub struct Verdict {
     /// How long Graph asks us to wait before the next, with a 429 or a 503; absent when it does
     /// not say.
     pub wait: Option<Duration>,
+    /// What stands between us and Graph, and told this in its place or let nothing through. It
+    /// concerns every request alike.
+    pub between: Option<String>,
 }
 
 /// A definite no, in Graph's own words.
@@ -63,6 +68,8 @@ pub enum RefusalKind {
     AlreadyThere,
     /// A permission is missing, or the user holds an admin role above the caller.
     Forbidden,
+    /// The tenant lacks a licence.
+    Licence,
     /// The pass is gone.
     MethodGone,
     /// The user is not, or not yet, there.
@@ -77,8 +84,19 @@ pub enum RefusalKind {
 pub fn judge(exchange: Result<Response, Broken>, now: Timestamp) -> Verdict {
     let response = match exchange {
         Ok(response) => response,
-        Err(broken) => return Verdict { effect: broken.into(), wait: None },
+        Err(broken) => {
+            let between = match &broken {
+                Broken::Between(why) | Broken::Stranger(why) => Some(why.clone()),
+                Broken::NotSent(_) | Broken::Lost(_) | Broken::SignIn(_) => None,
+            };
+            return Verdict { effect: broken.into(), wait: None, between };
+        }
     };
+    if let Some(page) = Between::page(GRAPH, response.status, None, &response.body) {
+        let why = page.to_string();
+        let effect = Effect::Unsettled { why: why.clone() };
+        return Verdict { effect, wait: None, between: Some(why) };
+    }
     let wait = response
         .retry_after
         .as_deref()
@@ -90,7 +108,7 @@ pub fn judge(exchange: Result<Response, Broken>, now: Timestamp) -> Verdict {
         400 | 403 | 404 => Effect::Refused(refusal(&response)),
         status => Effect::Unsettled { why: format!("Graph answered with HTTP {status}") },
     };
-    Verdict { effect, wait }
+    Verdict { effect, wait, between: None }
 }
 
 impl From<Broken> for Effect<Response, Refusal> {
@@ -98,7 +116,8 @@ impl From<Broken> for Effect<Response, Refusal> {
         match broken {
             Broken::NotSent(why) => Obstacle::new(ObstacleKind::Unreachable, why).into(),
             Broken::SignIn(why) => Obstacle::new(ObstacleKind::SignIn, why).into(),
-            Broken::Lost(why) => Self::Unsettled { why },
+            Broken::Between(why) => Obstacle::new(ObstacleKind::Between, why).into(),
+            Broken::Lost(why) | Broken::Stranger(why) => Self::Unsettled { why },
         }
     }
 }
@@ -135,6 +154,8 @@ fn kind(status: u16, code: &str, message: &str) -> RefusalKind {
     let message = message.to_ascii_lowercase();
     let says = |words: &[&str]| words.iter().all(|word| message.contains(word));
     match status {
+        // Such as Authentication_RequestFromNonPremiumTenantOrB2CTenant.
+        403 if says(&["license"]) || says(&["premium"]) => RefusalKind::Licence,
         403 => RefusalKind::Forbidden,
         404 if says(&["method"]) || says(&["authentication", "not found"]) => {
             RefusalKind::MethodGone
@@ -245,6 +266,12 @@ mod tests {
             ),
             (403, "accessDenied", "Request Authorization failed", RefusalKind::Forbidden),
             (
+                403,
+                "Authentication_RequestFromNonPremiumTenantOrB2CTenant",
+                "Neither tenant is B2C or tenant doesn't have premium license",
+                RefusalKind::Licence,
+            ),
+            (
                 404,
                 "Request_ResourceNotFound",
                 "Resource '7' does not exist or one of its queried reference-property objects are not present.",
@@ -263,11 +290,17 @@ mod tests {
     }
 
     #[test]
-    fn an_html_page_is_not_taken_for_graph_s_words() {
-        let page = response(403, "<html>\x1b[31mBlocked</html>");
-        let Effect::Refused(refusal) = judge(Ok(page), Timestamp::UNIX_EPOCH).effect else {
-            panic!("not a refusal")
-        };
-        assert_eq!(refusal.message, "the answer is not from Graph");
+    fn a_page_is_nobodys_word_for_graph_whatever_its_status() {
+        for status in [200, 201, 302, 400, 401, 403, 404, 407, 511] {
+            let page = response(status, "\u{feff} <html><title>Acme\x1b[31m</title>Blocked</html>");
+            let Verdict { effect, between, .. } = judge(Ok(page), Timestamp::UNIX_EPOCH);
+            assert!(matches!(effect, Effect::Unsettled { .. }), "{status}");
+            let between = between.expect("somebody in between");
+            assert!(between.contains("Acme\\u{1b}[31m"), "{status}: {between}");
+        }
+        for status in [429, 500, 502, 503, 504] {
+            let page = response(status, "<html>later</html>");
+            assert_eq!(judge(Ok(page), Timestamp::UNIX_EPOCH).between, None, "{status}");
+        }
     }
 }

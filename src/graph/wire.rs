@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::transport::Method;
@@ -14,12 +14,21 @@ use crate::ids::{GroupId, MethodId, UserId};
 use crate::ledger::Asked;
 use crate::vault::Pass;
 
+/// Reads a `null` as what is meant by it where the metadata allows one: an empty list or text.
+fn or_default<'de, D, T>(from: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
 /// Graph's error object.
 #[derive(Deserialize)]
 pub(super) struct GraphError {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) code: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub(super) message: String,
 }
 
@@ -154,10 +163,10 @@ pub struct Policy {
     #[serde(default)]
     pub is_usable_once: Option<bool>,
     /// Who is in.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub include_targets: Vec<Target>,
     /// Who is out; wins over `include_targets`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub exclude_targets: Vec<Target>,
 }
 
@@ -166,7 +175,7 @@ pub struct Policy {
 #[serde(rename_all = "camelCase")]
 pub struct Target {
     /// A group's or user's object id, or `all_users`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub id: String,
     /// `user` or `group`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -356,7 +365,10 @@ impl Group {
 
 /// One page of a listing.
 #[derive(Deserialize)]
+#[serde(bound = "T: Deserialize<'de>")]
 pub(super) struct Page<T> {
+    /// Without it, the answer is no listing at all.
+    #[serde(deserialize_with = "or_default")]
     pub(super) value: Vec<T>,
     #[serde(rename = "@odata.nextLink")]
     pub(super) next_link: Option<String>,
@@ -450,7 +462,7 @@ impl BatchAnswer<'_> {
 /// The outer answer of a `$batch`.
 #[derive(Deserialize)]
 pub(super) struct BatchAnswers<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "or_default")]
     pub(super) responses: Vec<BatchAnswer<'a>>,
 }
 
@@ -480,6 +492,25 @@ mod tests {
         let created = created_pass(body.as_bytes()).expect("usable");
         assert_eq!(created.found.id.as_str(), "m");
         assert_eq!(created.found.lifetime_in_minutes, Some(60));
+    }
+
+    #[test]
+    fn null_in_place_of_a_list_is_an_empty_one() {
+        let policy: Policy = serde_json::from_str(
+            r#"{"state":"enabled","includeTargets":null,"excludeTargets":null}"#,
+        )
+        .expect("a policy");
+        assert!(policy.include_targets.is_empty() && policy.exclude_targets.is_empty());
+        let page: Page<FoundPass> = serde_json::from_str(r#"{"value":null}"#).expect("a page");
+        assert!(page.value.is_empty());
+        assert!(serde_json::from_str::<Page<FoundPass>>("{}").is_err(), "this is no listing");
+        let user =
+            r#"{"id":"11111111-2222-4333-8444-555555555555","identities":null,"otherMails":null}"#;
+        assert!(!serde_json::from_str::<User>(user).expect("a user").is_external_guest());
+        let error = error(br#"{"error":{"code":"badRequest","message":null}}"#).expect("an error");
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("badRequest", ""));
+        let target: Target = serde_json::from_str(r#"{"id":null}"#).expect("a target");
+        assert!(!target.is_everyone());
     }
 
     #[test]

@@ -34,6 +34,10 @@ const SCHEMA: &str = "
         run          TEXT PRIMARY KEY,
         path         TEXT NOT NULL,    -- where it was last acted on
         latest_event INTEGER NOT NULL  -- the number of its latest event then
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS older (
+        run   TEXT PRIMARY KEY,
+        lacks INTEGER NOT NULL  -- how many events of the run were lost for good
     ) STRICT, WITHOUT ROWID;";
 
 /// Why nobody could be claimed.
@@ -63,6 +67,8 @@ pub struct Known {
     pub path: PathBuf,
     /// The number of its latest event.
     pub latest_event: i64,
+    /// How many of its events a ledger lacked that was gone on with.
+    pub lacks: u64,
 }
 
 /// Who may issue to whom on this machine. Synchronous: each call is one short transaction.
@@ -95,7 +101,7 @@ impl Claims {
             let path = path.to_owned();
             move |source| FolderError::Io { doing, path, source }
         };
-        folder::private_dir_builder(true).create(home).map_err(io("make", home))?;
+        folder::private_home(home)?;
         // SQLite follows no link to the database, but may meet one on the way to it.
         let home = home.canonicalize().map_err(io("resolve", home))?;
         let path = home.join(CLAIMS);
@@ -174,15 +180,17 @@ impl Claims {
         let path = folder.path().to_string_lossy().into_owned();
         self.transact(|db| {
             // Kept for whoever began a check before: what it saw of these people is out of date.
+            // A copy of a run has no claims but those that it made where it lies.
             db.execute(
-                "UPDATE claims SET ended = coalesce(ended, ?2) WHERE run = ?1",
-                params![run.to_string(), now.as_millisecond()],
+                "UPDATE claims SET ended = coalesce(ended, ?2) WHERE run = ?1 AND path = ?3",
+                params![run.to_string(), now.as_millisecond(), path],
             )?;
             let old = now.as_millisecond() - millis(limits::CLAIM_REMEMBERED);
             db.execute("DELETE FROM claims WHERE ended < ?1", [old])?;
             let mut keep = db.prepare_cached(
                 "INSERT INTO claims (graph, user_id, run, path) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET ended = NULL WHERE run = excluded.run",
+                 ON CONFLICT DO UPDATE SET ended = NULL
+                 WHERE run = excluded.run AND path = excluded.path",
             )?;
             for user in kept {
                 keep.execute(params![graph, user.to_string(), run.to_string(), path])?;
@@ -198,15 +206,46 @@ impl Claims {
     pub fn known(&mut self, run: RunId) -> Result<Option<Known>, ClaimsError> {
         self.transact(|db| {
             db.query_row(
-                "SELECT path, latest_event FROM runs WHERE run = ?1",
+                "SELECT path, latest_event, coalesce(lacks, 0)
+                 FROM runs LEFT JOIN older USING (run) WHERE run = ?1",
                 [run.to_string()],
                 |row| {
-                    let path: String = row.get(0)?;
-                    Ok(Known { path: path.into(), latest_event: row.get(1)? })
+                    let (path, lacks): (String, i64) = (row.get(0)?, row.get(2)?);
+                    let lacks = u64::try_from(lacks).unwrap_or_default();
+                    Ok(Known { path: path.into(), latest_event: row.get(1)?, lacks })
                 },
             )
             .optional()
         })
+    }
+
+    /// Remembers that a run is gone on with whose ledger lacks some of its events.
+    ///
+    /// # Errors
+    /// [`ClaimsError`]
+    pub fn note_lacking(&mut self, run: RunId, events: u64) -> Result<(), ClaimsError> {
+        let events = i64::try_from(events).unwrap_or(i64::MAX);
+        self.transact(|db| {
+            db.execute(
+                "INSERT INTO older (run, lacks) VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET lacks = max(lacks, excluded.lacks)",
+                params![run.to_string(), events],
+            )
+            .map(drop)
+        })
+    }
+
+    /// For notes alone, which nothing waits for: what another process holds is left out, and a
+    /// power cut may take the last.
+    ///
+    /// # Errors
+    /// [`ClaimsError`]
+    pub fn hasty(self) -> Result<Self, ClaimsError> {
+        let set = self.db.execute_batch("PRAGMA busy_timeout = 0; PRAGMA synchronous = OFF;");
+        match set {
+            Ok(()) => Ok(self),
+            Err(source) => Err(ClaimsError::Database { path: self.path, source }),
+        }
     }
 
     /// Notes where a run is acted on, and how far it is.

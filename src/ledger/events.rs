@@ -193,6 +193,20 @@ impl Proof {
     }
 }
 
+impl std::str::FromStr for Proof {
+    type Err = UnknownProof;
+
+    fn from_str(word: &str) -> Result<Self, UnknownProof> {
+        let all = [Self::Deleted, Self::Replaced, Self::Over, Self::Absent];
+        all.into_iter().find(|proof| proof.name() == word).ok_or(UnknownProof)
+    }
+}
+
+/// A word that no ledger has for how a pass came to be gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("it is not a known word for how a pass came to be gone")]
+pub struct UnknownProof;
+
 /// One durable record about one row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "event")]

@@ -55,6 +55,18 @@ pub enum FolderError {
         /// The first thing found.
         found: String,
     },
+    /// Somebody else's.
+    #[error(
+        "failed to use {}: it belongs to another user ({owner}), who decides what it says; work as \
+         that user, or copy it into a folder of your own and look at it first",
+        .path.display()
+    )]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+        /// The user's number.
+        owner: u32,
+    },
     /// Others may look into it.
     #[error(
         "failed to use {}: others may enter it (mode {mode:03o}); close it with `chmod 700 {}`",
@@ -295,11 +307,19 @@ impl RunFolder {
         Ok(())
     }
 
+    /// Whether the folder is its user's alone, so that nobody else decides what the run says.
+    ///
+    /// # Errors
+    /// If not, with the reason.
     #[cfg(unix)]
-    fn check_private(&self) -> Result<(), FolderError> {
-        use std::os::unix::fs::PermissionsExt;
+    pub fn check_private(&self) -> Result<(), FolderError> {
+        use std::os::unix::fs::MetadataExt;
         let found = std::fs::metadata(&self.0).map_err(io_error("look at", &self.0))?;
-        let mode = found.permissions().mode() & 0o777;
+        // Root too: a folder of somebody else's says what that person wants.
+        if found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(FolderError::NotOurs { path: self.0.clone(), owner: found.uid() });
+        }
+        let mode = found.mode() & 0o777;
         let others = mode & 0o077;
         if others == 0 {
             return Ok(());
@@ -310,7 +330,7 @@ impl RunFolder {
     /// Access lists cannot be read without unsafe calls; they are set when a folder is made.
     #[cfg(not(unix))]
     #[expect(clippy::unnecessary_wraps, reason = "the other platforms can fail here")]
-    fn check_private(&self) -> Result<(), FolderError> {
+    pub fn check_private(&self) -> Result<(), FolderError> {
         Ok(())
     }
 }
@@ -362,13 +382,17 @@ pub fn sync_folder(_: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
-/// Tells whether a path still leads to the file that was opened there. Must not open that file
-/// itself: on Unix, closing it would give `SQLite`'s locks on it back.
+/// Tells whether a database's path still leads to the file that was opened there, and its
+/// write-ahead log's, which holds what was committed last. Must not open them itself: on Unix,
+/// closing one would give `SQLite`'s locks on it back.
 #[derive(Debug)]
 pub(super) struct Watch {
     path: PathBuf,
     #[cfg(unix)]
     was: Option<(u64, u64)>,
+    /// The log is there from the first transaction on until the database is closed.
+    #[cfg(unix)]
+    log_was: std::cell::Cell<Option<(u64, u64)>>,
 }
 
 impl Watch {
@@ -377,12 +401,19 @@ impl Watch {
             path: path.to_owned(),
             #[cfg(unix)]
             was: identity(path),
+            #[cfg(unix)]
+            log_was: std::cell::Cell::default(),
         }
     }
 
     #[cfg(unix)]
     pub(super) fn is_there(&self) -> bool {
-        self.was.is_some() && identity(&self.path) == self.was
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let log = identity(Path::new(&log));
+        let is_log_there = self.log_was.get().is_none_or(|was| log == Some(was));
+        self.log_was.set(self.log_was.get().or(log));
+        self.was.is_some() && identity(&self.path) == self.was && is_log_there
     }
 
     /// Windows lets nobody replace or move a database that is open.
@@ -408,6 +439,14 @@ pub(super) fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
         options.mode(0o600).custom_flags(no_follow.cast_signed());
     }
     options
+}
+
+/// Makes the data folder, for its owner alone, if it is not there.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn private_home(home: &Path) -> Result<(), FolderError> {
+    private_dir_builder(true).create(home).map_err(io_error("make", home))
 }
 
 pub(super) fn private_dir_builder(parents: bool) -> DirBuilder {

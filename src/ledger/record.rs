@@ -3,6 +3,7 @@
 //! What upper rooms own (a wave's header, a row's wishes) travels as JSON text: the ledger
 //! keeps it and does not read it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::events::{self, Asked, IntentId, Posted, Reader};
 use super::fault::LedgerError;
 use super::state::{Standing, State};
+use crate::clock::{Clocks, span};
 use crate::ids::{Line, MethodId, RunId, UserId};
+use crate::shown;
 
 /// What a run is about; written once, when its ledger is made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +164,39 @@ pub struct RecipientRecord {
     pub label: String,
     /// The public keys.
     pub keys: Vec<String>,
+    /// What a key is called: by its label in the settings, and as break-glass. One that was given
+    /// as it is has no name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<String, String>,
+}
+
+impl RecipientRecord {
+    /// Who may read, for people: each name with its key's beginning.
+    #[must_use]
+    pub fn readers(&self) -> String {
+        let reader = |key: &String| match self.names.get(key) {
+            Some(name) => format!("{} ({})", shown::escaped(name), beginning(key)),
+            None => beginning(key),
+        };
+        self.keys.iter().map(reader).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What of a public key tells it from others. All SSH keys of a kind begin alike.
+fn beginning(key: &str) -> String {
+    const SHOWN: usize = 16;
+    let key = shown::escaped(key);
+    if let Some((kind, rest)) = key.split_once(' ') {
+        let rest = rest.split(' ').next().unwrap_or_default();
+        let last = rest.char_indices().rev().nth(SHOWN - 1).map_or(0, |(at, _)| at);
+        return format!("{kind} …{}", &rest[last..]);
+    }
+    // A plugin's name stands before the last 1.
+    let data = key.rfind('1').map_or(0, |at| at + 1);
+    match key.char_indices().nth(data.min(32) + SHOWN) {
+        Some((end, _)) => format!("{}…", &key[..end]),
+        None => key,
+    }
 }
 
 /// What the tenant's policy said.
@@ -352,12 +388,23 @@ pub struct Remains {
     /// Graph's clock at the first look that showed nothing of the row's, since something of it
     /// was last seen or asked for.
     pub absent_since: Option<Timestamp>,
+    /// This machine's clock at that look.
+    pub absent_at: Option<Timestamp>,
     /// Whether a look has shown the sealed pass as the one of its user: from then on another one
     /// of the same shape is somebody else's.
     pub seen: bool,
     /// Whether this process has had Graph's 204 to a DELETE by one of the ids. Not recorded: a
     /// later process looks for itself.
     pub deleted: bool,
+}
+
+impl Remains {
+    /// For how long looks have shown nothing of the row's, by whichever clock says less.
+    #[must_use]
+    pub fn absent_for(&self, now: Clocks) -> Option<Duration> {
+        let (graph, machine) = (self.absent_since?, self.absent_at?);
+        Some(span(graph, now.graph).min(span(machine, now.machine)))
+    }
 }
 
 /// A finished handoff file.
@@ -496,6 +543,28 @@ mod tests {
             let read: Options = serde_json::from_str(&text).expect("options");
             assert_eq!(read.fence(), kept, "{text}");
         }
+    }
+
+    #[test]
+    fn readers_are_told_apart_by_their_keys() {
+        let keys = [
+            "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+            "age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t",
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN ada@pc",
+            "odd\u{1b}",
+        ];
+        let record = RecipientRecord {
+            label: "all".to_owned(),
+            keys: keys.iter().map(ToString::to_string).collect(),
+            names: BTreeMap::from([(keys[0].to_owned(), "AMS".to_owned())]),
+        };
+        assert_eq!(
+            record.readers(),
+            "AMS (age1ql3z7hjy54pw3hyw…), age1yubikey1qwt50d05nh5vutpd…, ssh-ed25519 …M/XXUB+VHtZ6isGN, odd\\u{1b}"
+        );
+        let older: RecipientRecord =
+            serde_json::from_str(r#"{"label":"all","keys":["age1x"]}"#).expect("a record");
+        assert_eq!(older.readers(), "age1x");
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Registry {
         }
         let path = self.home.join(ELSEWHERE);
         let failed = |source| FolderError::Io { doing: "write", path: path.clone(), source };
-        folder::private_dir_builder(true).create(&self.home).map_err(failed)?;
+        folder::private_home(&self.home)?;
         private_file(OpenOptions::new().append(true).create(true))
             .open(&path)
             .and_then(|mut file| file.write_all(format!("{text}\n").as_bytes()))

@@ -936,26 +936,32 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
             "SELECT method_id, over_at, ended FROM passes WHERE line = ?1 ORDER BY method_id",
         )?
         .query_map([key(line)], |row| {
-            let ended: Option<String> = row.get(2)?;
+            let ended: Option<Proof> = parsed(row, 2)?;
             Ok((needed(row, 0)?, needed(row, 1)?, ended.is_some()))
         })?
         .collect::<Result<Vec<(MethodId, Timestamp, bool)>, _>>()?;
     let (alive, gone): (Vec<_>, Vec<_>) = passes.into_iter().partition(|(_, _, ended)| !ended);
     let attempts = attempts(db, line)?;
     db.prepare_cached(
-        "SELECT user_principal_name, user_id, state_json, absent_since, looked_at IS NOT NULL
+        "SELECT user_principal_name, user_id, state_json, absent_since, looked_at IS NOT NULL,
+                (SELECT at FROM events e WHERE e.line = rows.line AND event = 'not listed'
+                 AND json_extract(event_json, '$.graphTime') = absent_since
+                 ORDER BY seq DESC LIMIT 1),
+                EXISTS (SELECT 1 FROM intents i
+                        WHERE i.line = rows.line AND i.user_id IS NOT rows.user_id)
          FROM rows WHERE line = ?1",
     )?
     .query_row([key(line)], |row| {
         Ok(Remains {
             line,
             upn: row.get(0)?,
-            user: parsed(row, 1)?,
+            user: if row.get(6)? { None } else { parsed(row, 1)? },
             state: from_json(row, 2)?,
             alive: alive.into_iter().map(|(method, over, _)| (method, over)).collect(),
             gone: gone.into_iter().map(|(method, ..)| method).collect(),
             attempts,
             absent_since: parsed(row, 3)?,
+            absent_at: parsed(row, 5)?,
             seen: row.get(4)?,
             deleted: false,
         })
@@ -966,7 +972,8 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
 fn attempts(db: &Connection, line: Line) -> Result<Vec<IntentRecord>, rusqlite::Error> {
     db.prepare_cached(
         "SELECT intent, asked_json, graph_time, minted_at, given_up, outcome, may_live
-         FROM intents WHERE line = ?1 AND coalesce(outcome, '') NOT IN ('not effected', 'refused')
+         FROM intents WHERE line = ?1
+         AND (may_live OR coalesce(outcome, '') NOT IN ('not effected', 'refused'))
          ORDER BY intent",
     )?
     .query_map([key(line)], |row| attempt(row, 0))?
@@ -984,35 +991,60 @@ pub(super) fn remaining(db: &Connection) -> Result<u64, rusqlite::Error> {
 }
 
 /// The rows of a second look that is due: sealed and proven at `?3` or earlier, in Graph's time.
-const TO_LOOK_AT: &str = "looked_at IS NULL AND sealed_at IS NOT NULL AND sealed_at <= ?3
+const TO_LOOK_AT: &str = "sealed_at IS NOT NULL AND sealed_at <= ?3
     AND (state = 'delivered'
          OR (state = 'mailing' AND json_extract(state_json, '$.mail.lost'))
          OR (state = 'sealed' AND json_extract(state_json, '$.proven')))";
 
-/// At most `limit` rows behind `after`, by line, whose second look is due.
+/// At most `limit` rows behind `after`, by line, whose second look is due: at which nobody has
+/// looked, or somebody before `seen_before`.
 pub(super) fn rows_to_look_at(
     db: &Connection,
     before: Timestamp,
+    seen_before: Option<Timestamp>,
     after: Option<Line>,
     limit: usize,
 ) -> Result<Vec<RowRecord>, rusqlite::Error> {
+    // Each has its own statement: only the first is walked along an index.
+    let looked =
+        if seen_before.is_some() { "looked_at < ?4" } else { "looked_at IS NULL AND ?4 IS NULL" };
     let sql = format!(
-        "{ROW} WHERE r.line IN (SELECT line FROM rows WHERE line > ?1 AND {TO_LOOK_AT}
+        "{ROW} WHERE r.line IN (SELECT line FROM rows WHERE line > ?1 AND {looked} AND {TO_LOOK_AT}
                                 ORDER BY line LIMIT ?2) ORDER BY r.line"
     );
     let mut page = Vec::with_capacity(limit.min(limits::ROWS_PER_CHECK));
     let mut statement = db.prepare_cached(&sql)?;
-    let of = params![after.map_or(-1, key), at_most(limit), before.as_second()];
+    let seen_before = seen_before.map(|moment| moment.to_string());
+    let of = params![after.map_or(-1, key), at_most(limit), before.as_second(), seen_before];
     for row in statement.query_map(of, row_record)? {
         page.push(row?);
     }
     Ok(page)
 }
 
-/// How many rows wait for a second look.
-pub(super) fn waiting_for_look(db: &Connection) -> Result<u64, rusqlite::Error> {
-    let sql = format!("SELECT count(*) FROM rows WHERE line > ?1 AND ?2 = 0 AND {TO_LOOK_AT}");
-    db.query_row(&sql, params![-1, 0, i64::MAX], |row| unsigned(row, 0))
+/// How many rows wait for a second look; see [`rows_to_look_at`].
+pub(super) fn waiting_for_look(
+    db: &Connection,
+    seen_before: Option<Timestamp>,
+) -> Result<u64, rusqlite::Error> {
+    let sql = format!(
+        "SELECT count(*) FROM rows WHERE line > ?1 AND (looked_at IS NULL OR looked_at < ?2)
+         AND {TO_LOOK_AT}"
+    );
+    let seen_before = seen_before.map(|moment| moment.to_string());
+    db.query_row(&sql, params![-1, seen_before, i64::MAX], |row| unsigned(row, 0))
+}
+
+/// The first `limit` rows that own no pass, and of which one may be alive all the same.
+pub(super) fn strays(db: &Connection, limit: usize) -> Result<Vec<Line>, rusqlite::Error> {
+    db.prepare(
+        "SELECT line FROM rows WHERE state IN ('checked', 'ineligible', 'skipped', 'failed')
+         AND (line IN (SELECT line FROM passes WHERE ended IS NULL)
+              OR line IN (SELECT line FROM intents WHERE may_live))
+         ORDER BY line LIMIT ?1",
+    )?
+    .query_map([at_most(limit)], |row| line_of(row, 0))?
+    .collect()
 }
 
 /// Whether a pass of unknown id may be alive of any row.

@@ -81,7 +81,11 @@ pub(super) fn about() -> About {
         tenant: None,
         graph_url: "https://graph.microsoft.com".into(),
         options: Options { fence_seconds: 300, ..Options::default() },
-        recipients: vec![RecipientRecord { label: "all".into(), keys: vec!["age1x".into()] }],
+        recipients: vec![RecipientRecord {
+            label: "all".into(),
+            keys: vec!["age1x".into()],
+            names: BTreeMap::new(),
+        }],
         policy: PolicyRecord {
             min_lifetime_minutes: 60,
             max_lifetime_minutes: 480,

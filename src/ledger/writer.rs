@@ -6,8 +6,8 @@
 //! paused clock from moving while a commit is under way.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
@@ -77,9 +77,19 @@ where
 pub(super) struct Desk {
     orders: mpsc::Sender<Order>,
     commits: Arc<AtomicU64>,
+    note: Arc<OnceLock<Note>>,
 }
 
+/// Hears the number of the latest event after each commit.
+pub(super) type Note = Box<dyn Fn(i64) + Send + Sync>;
+
 impl Desk {
+    /// Has whoever is named first told of every commit from now on.
+    pub(super) fn note(&self, note: Note) {
+        // A second one is not in anybody's interest.
+        let _ = self.note.set(note);
+    }
+
     /// Has `work` done inside the next transaction and waits until that is durable.
     pub(super) async fn perform<T: Send + 'static>(
         &self,
@@ -126,6 +136,7 @@ pub(super) struct Writer {
     watch: Watch,
     faults: Faults,
     commits: Arc<AtomicU64>,
+    note: Arc<OnceLock<Note>>,
     broken: Option<Arc<WriteFault>>,
     _lock: Lock,
 }
@@ -133,7 +144,8 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(db: Connection, path: PathBuf, lock: Lock, faults: Faults) -> Self {
         let watch = Watch::on(&path);
-        Self { db, path, watch, faults, commits: Arc::default(), broken: None, _lock: lock }
+        let (commits, note) = (Arc::default(), Arc::default());
+        Self { db, path, watch, faults, commits, note, broken: None, _lock: lock }
     }
 
     /// After a process that did not end in order: its last seals must be looked at again.
@@ -151,7 +163,8 @@ impl Writer {
     /// Must be called within a tokio runtime.
     pub(super) fn start(self) -> Desk {
         let (orders, waiting) = mpsc::channel(limits::RECORDS_PER_COMMIT);
-        let desk = Desk { orders, commits: Arc::clone(&self.commits) };
+        let (commits, note) = (Arc::clone(&self.commits), Arc::clone(&self.note));
+        let desk = Desk { orders, commits, note };
         tokio::spawn(serve(self, waiting));
         desk
     }
@@ -188,6 +201,11 @@ impl Writer {
             return;
         }
         let fate = self.transact(|db| deeds.iter_mut().try_for_each(|deed| deed.perform(db)));
+        if let (Ok(()), Some(note)) = (&fate, self.note.get())
+            && let Ok(latest) = store::latest_event(&self.db)
+        {
+            note(latest);
+        }
         for deed in deeds {
             deed.answer(fate.clone());
         }

@@ -71,6 +71,9 @@ fn stop(told: &Receiver<Wish>, switch: &DrainSwitch, drain: &Drain, report: &Rep
                 leave(report);
             }
         }
+        if first {
+            tracing::info!(hung_up = wish == Wish::HungUp, "stopping");
+        }
         if first || wish == Wish::Asked {
             report.say("stopping: what is in flight is finished; once more to leave at once");
         }

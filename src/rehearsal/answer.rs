@@ -28,6 +28,8 @@ pub(super) struct Reply {
     pub(super) body: Body,
     pub(super) retry_after: Option<String>,
     pub(super) load: Option<f64>,
+    /// By how many seconds its date is ahead of the tenant's clock.
+    pub(super) misdated: i64,
 }
 
 /// What a reply says.
@@ -50,15 +52,15 @@ impl Body {
 
 impl Reply {
     pub(super) fn json(status: u16, value: Value) -> Self {
-        Self { status, body: Body::Json(value), retry_after: None, load: None }
+        Self { status, body: Body::Json(value), retry_after: None, load: None, misdated: 0 }
     }
 
     pub(super) fn empty(status: u16) -> Self {
-        Self { status, body: Body::Empty, retry_after: None, load: None }
+        Self { status, body: Body::Empty, retry_after: None, load: None, misdated: 0 }
     }
 
     pub(super) fn text(status: u16, text: String) -> Self {
-        Self { status, body: Body::Text(text), retry_after: None, load: None }
+        Self { status, body: Body::Text(text), retry_after: None, load: None, misdated: 0 }
     }
 }
 
@@ -129,7 +131,7 @@ pub(super) fn response(reply: Reply, now: Timestamp, request_id: String) -> Resp
         status: reply.status,
         retry_after: reply.retry_after,
         // An HTTP date has whole seconds.
-        date: Timestamp::from_second(now.as_second()).ok(),
+        date: Timestamp::from_second(now.as_second().saturating_add(reply.misdated)).ok(),
         request_id: Some(request_id),
         load: reply.load,
         body: Zeroizing::new(reply.body.into_bytes()),

@@ -124,6 +124,8 @@ pub(super) struct Group {
     pub(super) text: String,
     pub(super) name: String,
     pub(super) hidden: bool,
+    /// It was deleted.
+    pub(super) dissolved: bool,
     people: Vec<Edge>,
     children: Vec<Edge>,
     parents: Vec<Edge>,
@@ -180,8 +182,16 @@ impl Directory {
         self.group_by_id.insert(id, self.groups.len());
         let text = id.to_string();
         let (people, children, parents) = Default::default();
-        self.groups.push(Group { id, text, name, hidden: false, people, children, parents });
+        let (hidden, dissolved) = (false, false);
+        self.groups.push(Group { id, text, name, hidden, dissolved, people, children, parents });
         id
+    }
+
+    /// Deletes a group; its members are members no more. False when there is none.
+    pub(super) fn dissolve(&mut self, id: GroupId) -> bool {
+        let Some(index) = self.group_by_id.remove(&id) else { return false };
+        self.groups[index].dissolved = true;
+        true
     }
 
     /// Makes a user a direct member from a moment on.
@@ -279,7 +289,7 @@ impl Directory {
         let mut found: Vec<usize> = Vec::new();
         let mut open: Vec<usize> = holding(&self.people[person].groups, at).collect();
         while let Some(group) = open.pop() {
-            if !found.contains(&group) {
+            if !found.contains(&group) && !self.groups[group].dissolved {
                 found.push(group);
                 open.extend(holding(&self.groups[group].parents, at));
             }
@@ -296,7 +306,7 @@ impl Directory {
             next += 1;
             people.extend(holding(&self.groups[group].people, at).filter(|one| known.insert(*one)));
             for child in holding(&self.groups[group].children, at) {
-                if !groups.contains(&child) {
+                if !groups.contains(&child) && !self.groups[child].dissolved {
                     groups.push(child);
                 }
             }

@@ -188,7 +188,7 @@ impl Page {
     }
 }
 
-fn next_link(options: &Options, target: &Target, token: &str) -> String {
+pub(super) fn next_link(options: &Options, target: &Target, token: &str) -> String {
     let base = match &options.next_link {
         NextLink::Home => &options.base,
         NextLink::Elsewhere(base) => base,

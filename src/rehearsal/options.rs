@@ -40,6 +40,11 @@ pub struct Options {
     /// Group listings show the memberships of so long ago; `checkMemberGroups` does not lag.
     #[serde(with = "spell::required")]
     pub membership_lag: Duration,
+    /// `checkMemberGroups` answers 404 to a request that names a group which is not there, and
+    /// says which; otherwise it leaves that one out without a word.
+    pub missing_group_fails: bool,
+    /// Writes `null` in place of every empty list, as the metadata allows.
+    pub null_lists: bool,
     /// A pass cannot be signed in with before it is so old.
     #[serde(with = "spell::required")]
     pub works_after: Duration,
@@ -56,6 +61,8 @@ pub struct Options {
     pub refuse_outside_policy: bool,
     /// How far the tenant's clock is ahead of the caller's.
     pub clock_offset: SignedDuration,
+    /// How far the `Date` of its answers is ahead of the clock by which the tenant makes passes.
+    pub date_offset: SignedDuration,
 }
 
 impl Default for Options {
@@ -73,6 +80,8 @@ impl Default for Options {
             omit_is_usable: false,
             appear_delay: Duration::ZERO,
             membership_lag: Duration::ZERO,
+            missing_group_fails: false,
+            null_lists: false,
             works_after: Duration::ZERO,
             code_style: CodeStyle::default(),
             page_size: crate::limits::PAGE_SIZE,
@@ -80,6 +89,7 @@ impl Default for Options {
             next_link: NextLink::default(),
             refuse_outside_policy: true,
             clock_offset: SignedDuration::ZERO,
+            date_offset: SignedDuration::ZERO,
         }
     }
 }
@@ -472,6 +482,13 @@ pub enum Fault {
         #[serde(default)]
         retry_after: Option<String>,
     },
+    /// Somebody on the way answers in the tenant's place, and passes nothing on: a proxy, a portal.
+    Page {
+        /// The HTTP status.
+        status: u16,
+        /// The page.
+        body: String,
+    },
     /// 429 without a cause that the caller could see.
     Throttled {
         /// `Retry-After`, verbatim.
@@ -489,6 +506,15 @@ pub enum Fault {
     MethodUnknown,
     /// An empty list, from a replica that knows none of the objects.
     Unlisted,
+    /// The list does not say when its objects were made.
+    Undated,
+    /// The first page of a list is empty, and leads on to the next.
+    EmptyPage,
+    /// A gateway dates the answer, and its clock is wrong.
+    Dated {
+        /// By how many seconds it is ahead; behind, if negative.
+        ahead: i64,
+    },
     /// A gateway executes it a second time, so long after the first; the answer is the first's.
     Twice {
         /// From the first execution to the second.

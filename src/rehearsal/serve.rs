@@ -195,6 +195,11 @@ impl Tenant {
             asked.push(id.ok_or_else(|| wrong("Invalid GUID specified in groupIds.".into()))?);
         }
         let person = self.directory.find(user, now)?;
+        if self.options.missing_group_fails {
+            for id in &asked {
+                self.directory.group(&id.to_string())?;
+            }
+        }
         let groups = self.directory.groups_of(person, now);
         let known = groups.iter().map(|&group| &self.directory.groups()[group]);
         let found: Vec<&str> = known
@@ -309,9 +314,13 @@ impl Tenant {
         let filter = target.option("$filter").map(Filter::parse).transpose()?;
         let groups = self.directory.groups().iter().enumerate();
         let found: Vec<Item> = match &filter {
-            None => groups.map(|(index, _)| Item::Group(index)).collect(),
+            None => groups
+                .filter(|(_, group)| !group.dissolved)
+                .map(|(index, _)| Item::Group(index))
+                .collect(),
             // Names are no keys: several groups may have one, and case does not tell them apart.
             Some(Filter { property, values }) if property == "displayName" => groups
+                .filter(|(_, group)| !group.dissolved)
                 .filter(|(_, group)| {
                     values.iter().any(|name| name.to_lowercase() == group.name.to_lowercase())
                 })

@@ -155,7 +155,8 @@ impl Tenant {
         let visit = Visit { now, back, shown: Shown::Whole, other_id: None, request_id };
         let course = self.run(&visit, request);
         // The date is that of the answer's departure, within the second of the effect.
-        let answered = |reply| response(reply, now, visit.request_id);
+        let date = shifted(now, self.options.date_offset);
+        let answered = |reply| response(reply, date, visit.request_id);
         let lost = || Broken::Lost("the connection was closed".into());
         let (response, cut) = match course {
             Course::Whole(reply) => (Ok(answered(reply)), None),
@@ -274,6 +275,11 @@ impl Tenant {
     pub fn add_group(&mut self, name: impl Into<String>) -> GroupId {
         let id = GroupId::new(self.fresh_id());
         self.directory.add_group(id, name.into())
+    }
+
+    /// Deletes a group; a policy that names it goes on naming it. False when there is none.
+    pub fn dissolve(&mut self, group: GroupId) -> bool {
+        self.directory.dissolve(group)
     }
 
     /// Hides a group's members: `checkMemberGroups` leaves it out without a word.
@@ -477,13 +483,24 @@ impl Tenant {
             _ => None,
         };
         let visit = Visit { shown: visit.shown.min(seen), other_id, ..visit.clone() };
-        let reply = Reply { load, ..self.act(&visit, request, &target) };
+        let mut reply = Reply { load, ..self.act(&visit, request, &target) };
+        if self.options.null_lists
+            && let Body::Json(body) = &mut reply.body
+        {
+            without_empty_lists(body);
+        }
         match fault {
             Some(Fault::Twice { by }) => {
                 self.put_off(later(visit.now, by), Due::Request(request.clone()));
                 Course::Whole(reply)
             }
             Some(Fault::Unlisted) => Course::Whole(emptied(reply)),
+            Some(Fault::Undated) => Course::Whole(undated(reply)),
+            Some(Fault::EmptyPage) if target.option("$skiptoken").is_none() => {
+                let next = super::listing::next_link(&self.options, &target, "next");
+                Course::Whole(leading_on(emptied(reply), next))
+            }
+            Some(Fault::Dated { ahead }) => Course::Whole(Reply { misdated: ahead, ..reply }),
             Some(Fault::LostAfter) => Course::Lost,
             Some(Fault::Truncated) => Course::Cut(reply),
             Some(Fault::Garbled) => Course::Whole(garbled(reply)),
@@ -531,6 +548,7 @@ impl Tenant {
                 let refusal = Refusal::new(401, "InvalidAuthenticationToken", message);
                 refused(visit, request, refusal)
             }
+            Fault::Page { status, body } => Reply::text(*status, body.clone()),
             Fault::Forbidden => refused(visit, request, Refusal::forbidden()),
             Fault::Throttled { retry_after } => {
                 self.tally.throttled += 1;
@@ -556,6 +574,9 @@ impl Tenant {
             | Fault::Garbled
             | Fault::Failing { .. }
             | Fault::Unlisted
+            | Fault::Undated
+            | Fault::EmptyPage
+            | Fault::Dated { .. }
             | Fault::Twice { .. }
             | Fault::OtherId { .. } => return None,
         };
@@ -671,12 +692,42 @@ fn garbled(reply: Reply) -> Reply {
     Reply { body: Body::Text(text[..half].to_owned()), ..reply }
 }
 
+/// `null` in place of every empty list.
+fn without_empty_lists(value: &mut Value) {
+    match value {
+        Value::Array(list) if list.is_empty() => *value = Value::Null,
+        Value::Array(list) => list.iter_mut().for_each(without_empty_lists),
+        Value::Object(object) => object.values_mut().for_each(without_empty_lists),
+        _ => {}
+    }
+}
+
 /// A listing without its objects.
 fn emptied(mut reply: Reply) -> Reply {
     if let Body::Json(Value::Object(body)) = &mut reply.body
         && let Some(Value::Array(objects)) = body.get_mut("value")
     {
         objects.clear();
+    }
+    reply
+}
+
+/// A listing whose objects do not say when they were made.
+fn undated(mut reply: Reply) -> Reply {
+    if let Body::Json(body) = &mut reply.body
+        && let Some(Value::Array(objects)) = body.get_mut("value")
+    {
+        for object in objects {
+            object["createdDateTime"] = Value::Null;
+        }
+    }
+    reply
+}
+
+/// A page that is not the last.
+fn leading_on(mut reply: Reply, next: String) -> Reply {
+    if let Body::Json(Value::Object(body)) = &mut reply.body {
+        body.insert("@odata.nextLink".to_owned(), next.into());
     }
     reply
 }

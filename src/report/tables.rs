@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{TOLD, Told, shown};
 use crate::exit::Exit;
 use crate::ids::Line;
-use crate::ledger::Listed;
+use crate::ledger::{Listed, RecipientRecord};
 use crate::run::intake::{self, RowProblem};
 use crate::settings::Known;
 
@@ -34,6 +34,7 @@ pub(super) struct Verdict<'a> {
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     mail: &'a [String],
+    recipients: &'a [RecipientRecord],
 }
 
 #[derive(Serialize)]
@@ -45,7 +46,11 @@ struct Problem<'a> {
 }
 
 impl<'a> Verdict<'a> {
-    pub(super) fn of(verdict: &'a intake::Verdict, said: &'a str) -> Self {
+    pub(super) fn of(
+        verdict: &'a intake::Verdict,
+        said: &'a str,
+        recipients: &'a [RecipientRecord],
+    ) -> Self {
         let problem = |problem: &'a RowProblem| Problem {
             row: problem.line,
             user_principal_name: &problem.upn,
@@ -61,6 +66,7 @@ impl<'a> Verdict<'a> {
             problems: verdict.problems.iter().map(problem).collect(),
             warnings: verdict.warnings.iter().map(ToString::to_string).collect(),
             mail: &verdict.mail,
+            recipients,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::{
     BadStart, BadZone, Column, Defaults, Fault, Header, Wanted, invisible, parse_start, parse_zone,
     shown,
 };
+use crate::clock::Minutes;
 use crate::ids::{BadUpn, Line, Upn};
 use crate::limits;
 use crate::shown::steers;
@@ -34,7 +35,7 @@ pub(super) enum Wrong {
     #[error("{0}")]
     Start(#[from] BadStart),
     #[error(
-        "{0} is no whole number of minutes from {min} to {max}; write one, like 60",
+        "{0} is not a number of minutes from {min} to {max}; write one, like 60, or 8h, 90m or 1d",
         min = limits::LIFETIME_MINUTES.start(), max = limits::LIFETIME_MINUTES.end()
     )]
     Lifetime(String),
@@ -121,8 +122,7 @@ fn upn(text: &str) -> Result<Upn, Wrong> {
 }
 
 fn lifetime(text: &str) -> Result<u32, Wrong> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit());
-    let minutes = text.parse().ok().filter(|_| digits);
+    let minutes = text.parse().ok().map(|Minutes(minutes)| minutes);
     minutes
         .filter(|minutes| limits::LIFETIME_MINUTES.contains(minutes))
         .ok_or_else(|| Wrong::Lifetime(shown(text)))

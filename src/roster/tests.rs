@@ -96,13 +96,13 @@ fn the_sample_of_mistakes_names_each_by_line() {
         "happens twice in Europe/Berlin",
         "Windows zone name",
         "no known time zone",
-        "\"5\" is no whole number of minutes from 10 to 43200",
+        "\"5\" is not a number of minutes from 10 to 43200",
         "\"maybe\" is neither",
         "\"reception\" is not one mail address",
         "\"de_CH\" is no language tag",
         "closing quote",
         "no date and time",
-        "\"1h\" is no whole number",
+        "\"an hour\" is not a number",
         "\"ja\" is neither",
     ];
     for (fault, word) in faults.iter().zip(words) {

@@ -12,9 +12,10 @@ use jiff::Timestamp;
 
 use super::Session;
 use super::issuing::desk;
+use super::streak::Streak;
 use super::tidy::{Clearing, Left};
 use crate::clock::later;
-use crate::effect::{Effect, ObstacleKind};
+use crate::effect::Effect;
 use crate::ids::Line;
 use crate::ledger::{
     Channel, Errand, Event, Ledger, LedgerError, MailRecord, RowRecord, Standing, State,
@@ -72,6 +73,7 @@ pub(super) struct Mails<'a> {
     passes_under_way: usize,
     /// It was told that mail waits, and none has gone out since.
     told_of_rest: bool,
+    refusals: Streak,
     /// Why nothing more is mailed, if nothing is.
     stopped: Option<Stop>,
 }
@@ -102,6 +104,7 @@ impl<'a> Mails<'a> {
             sending: FuturesUnordered::new(),
             passes_under_way: 0,
             told_of_rest: false,
+            refusals: Streak::new(session),
             stopped: None,
         }
     }
@@ -137,6 +140,12 @@ impl<'a> Mails<'a> {
     /// Why mailing ended before its end.
     pub(super) fn stopped(&self) -> Option<&Stop> {
         self.stopped.as_ref()
+    }
+
+    /// The same, when nothing is under way any more: what waited to be told is told.
+    pub(super) fn end(mut self) -> Option<Stop> {
+        self.refusals.tell(self.session);
+        self.stopped
     }
 
     /// Begins as many mails as there are connections, those that rest between two attempts
@@ -201,14 +210,19 @@ impl<'a> Mails<'a> {
                 self.told_of_rest = false;
                 News::Did { doing: Doing::Deliver, rows: 1 }
             }
-            Ok(Effect::Refused(why)) => failed("refused", &why),
+            Ok(Effect::Refused(why)) => {
+                let news = failed("refused", &why);
+                if self.refusals.grows(&why, news, self.session) {
+                    self.stop(of_everybody(&why));
+                }
+                return;
+            }
             Ok(Effect::NoEffect(obstacle)) if obstacle.may_pass() => {
                 failed("not sent", &obstacle.why)
             }
             Ok(Effect::NoEffect(obstacle)) => {
-                let denied = obstacle.kind == ObstacleKind::SignIn;
-                self.stopped.get_or_insert(Stop { why: obstacle.why, denied });
-                self.end_rests();
+                let denied = obstacle.bars_us();
+                self.stop(Stop { why: obstacle.why, denied });
                 return;
             }
             Ok(Effect::Unsettled { why }) => {
@@ -222,8 +236,26 @@ impl<'a> Mails<'a> {
             }
             Err(Unsent::Drained | Unsent::Ledger(_)) => return,
         };
+        self.refusals.end(self.session);
         self.session.watcher.hear(news);
     }
+
+    fn stop(&mut self, stop: Stop) {
+        self.stopped.get_or_insert(stop);
+        self.end_rests();
+    }
+}
+
+/// Why mailing ends when one reader after the other is refused for the same reason. RFC 3463 has
+/// X.7 for security and policy: it is not the readers then.
+fn of_everybody(why: &str) -> Stop {
+    let denied = why.split_whitespace().nth(1).is_some_and(|code| code.starts_with("5.7."));
+    let why = format!(
+        "{} mails in a row were refused for the same reason: {why}; mend that, and deliver \
+         --retry-refused tries them anew, or --keep-going goes on with the others",
+        limits::EQUAL_REFUSALS
+    );
+    Stop { why, denied }
 }
 
 /// One mail, from the ledger's record of its row.
@@ -381,7 +413,7 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
     let worked = work(&mut mails, session).await;
     session.watcher.hear(News::Ended { doing: Doing::Deliver });
     worked?;
-    delivery.stopped = mails.stopped().cloned();
+    delivery.stopped = mails.end();
     delivery.drained = session.drain.is_on();
     if wish.revoke && !delivery.drained {
         revoke(ledger, session, &mut delivery).await?;

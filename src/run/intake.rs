@@ -15,6 +15,7 @@ use zeroize::Zeroize;
 
 use super::Session;
 use crate::clock::{later, span};
+use crate::exit::Exit;
 use crate::ids::{Line, RunId, Upn, UserId};
 use crate::ledger::{
     About, Asked, Channel, ClaimsError, Draft, Event, Existing, Ledger, LedgerError, NewBadRow,
@@ -120,6 +121,8 @@ pub struct Verdict {
     pub warnings: Vec<Warning>,
     /// What is wrong with the wave's mail as a whole, whatever the row.
     pub mail: Vec<String>,
+    /// Whether mail is not let through at all: a password, the sender, a certificate, a proxy.
+    pub bars_us: bool,
     /// The policy's bounds.
     pub policy: PolicyRecord,
     /// The columns.
@@ -128,6 +131,14 @@ pub struct Verdict {
     pub digest: String,
     /// How many sets of recipients there are.
     pub sets: usize,
+}
+
+impl Verdict {
+    /// The exit code of a check that found problems.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        if self.bars_us { Exit::Access } else { Exit::Problems }
+    }
 }
 
 /// Reads a wave into a draft. Faulty rows are kept too, as ineligible.
@@ -249,7 +260,7 @@ pub async fn check(
     }
     session.watcher.hear(News::Ended { doing: Doing::Check });
     let mail = proof.map(Proof::conclude).unwrap_or_default();
-    verdict(&check, wave, book, draft, mail)
+    verdict(&check, wave, book, draft, mail, session)
 }
 
 /// Makes the ledger whole: from here on, a resume needs nothing else.
@@ -270,7 +281,11 @@ pub fn publish(
         created: now,
         tapwave_version: env!("CARGO_PKG_VERSION").to_owned(),
         wave: WaveAbout {
-            path: wave.display().to_string(),
+            // The same from whatever folder a later command is started.
+            path: std::path::absolute(wave)
+                .unwrap_or_else(|_| wave.to_owned())
+                .display()
+                .to_string(),
             digest: verdict.digest.clone(),
             header_json: json(&verdict.header),
             rows: verdict.rows,
@@ -326,6 +341,13 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
             findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
         session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
+        for (row, (line, finding)) in rows.iter().zip(&findings) {
+            if let Finding::Ineligible(problems) = finding {
+                let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let (line, upn, why) = (*line, row.upn.clone(), why.join("; "));
+                session.watcher.hear(News::RowFailed { line, upn, why });
+            }
+        }
         let records =
             findings.into_iter().map(|(line, finding)| ledger.record(line, event(finding)));
         futures::future::try_join_all(records).await?;
@@ -450,6 +472,7 @@ fn verdict(
     book: &RecipientBook,
     draft: &Draft,
     mail: Vec<String>,
+    session: &Session,
 ) -> Result<Verdict, IntakeError> {
     let counts = draft.counts()?;
     let mut problems = Vec::new();
@@ -470,8 +493,9 @@ fn verdict(
         skipped: counts.of(Standing::Skipped),
         ineligible: counts.of(Standing::Ineligible),
         problems,
-        warnings: check.warnings(),
+        warnings: check.warnings(&session.graph),
         mail,
+        bars_us: false,
         policy: check.policy(),
         header: wave.header,
         digest: wave.digest,

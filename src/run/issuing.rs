@@ -20,8 +20,10 @@ use super::delivering::{self, Mails, Post};
 use super::intake::{self, IntakeError};
 use super::second_look::{FinalLook, Looked, SecondLook};
 use super::source::Source;
-use crate::clock::{later, span};
+use super::streak::Streak;
+use crate::clock::{earlier, later, span};
 use crate::effect::{Effect, Obstacle, ObstacleKind};
+use crate::graph::verdict::RefusalKind;
 use crate::ids::Line;
 use crate::ledger::{
     Channel, Denied, Event, Ledger, LedgerError, RowRecord, Standing, State, Unhanded,
@@ -32,7 +34,7 @@ use crate::progress::{Doing, News};
 use crate::stages::check::Candidate;
 use crate::stages::deliver::{Again, Stop};
 use crate::stages::issue::settle::{Settled, patience};
-use crate::stages::issue::{Attempt, Desk, Halt, waiting};
+use crate::stages::issue::{Attempt, Desk, Halt, No, waiting};
 use crate::stages::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
 use crate::stages::{Drain, DrainSwitch};
 use crate::vault::{self, Ciphertext, Container, HandoffError, RecipientSet, Spool};
@@ -112,7 +114,8 @@ pub async fn resume(
     // The first answer also tells Graph's clock, by which old intents are judged.
     session.graph.policy().await.map_err(Halt::from)?;
     let started = session.clock.instant();
-    let floor = Floor::open(ledger, sets, post, session, look)?;
+    let mut floor = Floor::open(ledger, sets, post, session, look)?;
+    floor.since = Some(earlier(session.graph.now(), limits::LOOK_GOOD_FOR));
     let fences = floor.pick_up(started).await?;
     intake::check_again(ledger, session).await?;
     Ok(floor.work(fences).await)
@@ -243,6 +246,8 @@ pub(super) struct Floor<'a> {
     post: Option<&'a Post>,
     session: &'a Session,
     look: FinalLook,
+    /// What an earlier process has seen before then, by Graph's clock, is looked at again.
+    since: Option<Timestamp>,
     /// Since when no request of any row has got through, if none has.
     unreached_since: Cell<Option<Instant>>,
     /// Stops the desk: a halt must reach the rows that wait for the limiter's leave as the
@@ -253,7 +258,15 @@ pub(super) struct Floor<'a> {
 /// What one task came to.
 enum Reached {
     Sealed(Line),
+    /// It has failed, and was told.
     Failed,
+    /// Graph refused it.
+    Refused {
+        line: Line,
+        upn: String,
+        why: String,
+        kind: RefusalKind,
+    },
     Held,
     /// Nobody knows; settle after the settling time.
     Lost(Line),
@@ -282,7 +295,16 @@ impl<'a> Floor<'a> {
         let (stop, drain) = Drain::new();
         let desk = Desk { drain, ..desk(ledger, session) };
         let vault = Vault::new(sets, spool);
-        Ok(Self { desk, vault, post, session, look, unreached_since: Cell::default(), stop })
+        Ok(Self {
+            desk,
+            vault,
+            post,
+            session,
+            look,
+            since: None,
+            unreached_since: Cell::default(),
+            stop,
+        })
     }
 
     /// Sorts out what an earlier process left: which rows must be settled, and when.
@@ -340,19 +362,20 @@ impl<'a> Floor<'a> {
         Issuance { halt, drained, mail, handoffs, looked, handover }
     }
 
-    /// The second look. After a halt nothing can be asked of Graph or told to the ledger, and a
-    /// later process does it.
+    /// The second look. After a halt nothing can be asked of Graph or told to the ledger, or what
+    /// is seen is what somebody is about to mend (a policy that is switched off disables every
+    /// pass), and a later process does it.
     async fn look_again(&self, halted: bool) -> Result<Looked, Halt> {
         if halted {
             return Ok(self.left_unseen("the run stopped before".to_owned()).await);
         }
-        let mut look = SecondLook::new(&self.desk, self.session, self.look);
+        let mut look = SecondLook::new(&self.desk, self.session, self.look, self.since);
         look.finish(|line| self.vault.forget(line)).await
     }
 
     /// What was not looked at again, and why.
     async fn left_unseen(&self, why: String) -> Looked {
-        match self.desk.ledger.waiting_for_look().await {
+        match self.desk.ledger.waiting_for_look(self.since).await {
             Ok(0) => Looked::default(),
             Ok(unseen) => Looked { unseen, missed: Vec::new(), why: Some(why) },
             Err(error) => Looked { why: Some(error.to_string()), ..Looked::default() },
@@ -396,11 +419,11 @@ impl<'a> Floor<'a> {
                     let sealed = seal::seal(&self.desk, &self.vault, *issued).await?;
                     return self.prove(sealed, upn).await;
                 }
-                Effect::Refused(Denied::Final { why }) => {
+                Effect::Refused(No { denied: Denied::Final { why }, kind }) => {
                     self.reached();
-                    return Ok(self.failed(line, upn, why));
+                    return Ok(Reached::Refused { line, upn, why, kind });
                 }
-                Effect::Refused(Denied::InTheWay { .. }) => {
+                Effect::Refused(No { denied: Denied::InTheWay { .. }, .. }) => {
                     self.reached();
                     return Ok(Reached::InTheWay(line));
                 }
@@ -417,9 +440,11 @@ impl<'a> Floor<'a> {
             let wait = match kind {
                 ObstacleKind::Throttled => Duration::ZERO,
                 ObstacleKind::Unreachable => counted(&mut unreached),
-                ObstacleKind::Temporary | ObstacleKind::SignIn | ObstacleKind::Lasting => {
-                    counted(&mut refused)
-                }
+                ObstacleKind::Temporary
+                | ObstacleKind::SignIn
+                | ObstacleKind::Sender
+                | ObstacleKind::Between
+                | ObstacleKind::Lasting => counted(&mut refused),
             };
             if self.stops_within(wait).await {
                 return Ok(Reached::Stopped);
@@ -442,6 +467,8 @@ impl<'a> Floor<'a> {
                 ObstacleKind::Throttled
                 | ObstacleKind::Temporary
                 | ObstacleKind::SignIn
+                | ObstacleKind::Sender
+                | ObstacleKind::Between
                 | ObstacleKind::Lasting,
                 _,
             ) => {
@@ -582,6 +609,7 @@ struct Shift<'a> {
     /// The second look that goes along: one at a time.
     looking: FuturesUnordered<LocalBoxFuture<'a, (SecondLook<'a>, Looks)>>,
     mails: Option<Mails<'a>>,
+    refusals: Streak,
     lost_in_a_row: u32,
     /// How often each row's answer was lost: refusals for throttling are no attempts.
     losses: HashMap<Line, u32>,
@@ -610,6 +638,7 @@ impl<'a> Shift<'a> {
                 let spool = Some(floor.vault.spool());
                 Mails::new(post, spool, Again::default(), floor.session)
             }),
+            refusals: Streak::new(floor.session),
             lost_in_a_row: 0,
             losses: HashMap::new(),
             last_success: floor.desk.clock.instant(),
@@ -658,30 +687,26 @@ impl<'a> Shift<'a> {
         let floor = self.floor;
         let drain = &floor.session.drain;
         let mut told = false;
-        let look = SecondLook::new(&floor.desk, floor.session, floor.look);
+        let look = SecondLook::new(&floor.desk, floor.session, floor.look, floor.since);
         if look.is_wanted() {
             self.look_along(look, false);
         }
         loop {
             let stopping = self.is_stopping();
-            if !stopping {
-                self.fill();
-            }
+            self.fill(stopping);
             if stopping && !told {
                 told = floor.stop.begin();
-                if let Some(mails) = &self.mails {
-                    mails.end_rests();
-                }
                 floor.hear(News::Draining { in_flight: self.working.len() as u64 });
             }
             if self.is_done(stopping) {
+                self.refusals.tell(floor.session);
                 // A pass that nobody could look at in time is not relied on.
                 for (line, unseen) in &self.unseen.rows {
                     if !unseen.inherited {
                         floor.vault.forget(*line);
                     }
                 }
-                *mail = self.mails.and_then(|mails| mails.stopped().cloned());
+                *mail = self.mails.and_then(Mails::end);
                 return self.halt.map_or(Ok(()), Err);
             }
             tokio::select! {
@@ -703,7 +728,7 @@ impl<'a> Shift<'a> {
                         self.halt.get_or_insert(halt);
                     }
                 }
-                () = drain.begun(), if !stopping => {}
+                () = drain.begun(), if !drain.is_on() => {}
             }
         }
     }
@@ -740,11 +765,18 @@ impl<'a> Shift<'a> {
 
     /// Nothing is under way, and nothing is to be begun.
     fn is_done(&self, stopping: bool) -> bool {
+        let goes_on = self.mail_goes_on();
         let mailing = self.mails.as_ref().is_some_and(|mails| {
-            mails.is_sending() || !stopping && mails.stopped().is_none() && mails.in_hand() > 0
+            mails.is_sending() || goes_on && mails.stopped().is_none() && mails.in_hand() > 0
         });
         let nothing_waits = self.fenced.is_empty() && self.source.is_exhausted();
         self.working.is_empty() && !mailing && (stopping || nothing_waits)
+    }
+
+    /// Mails are begun. They go on when Graph refuses everybody a pass: nobody else may be able to
+    /// open what was sealed before.
+    fn mail_goes_on(&self) -> bool {
+        !self.floor.session.drain.is_on() && self.halt.as_ref().is_none_or(Halt::is_of_everybody)
     }
 
     /// Mail has stopped, and nobody but this process could mail what it would issue.
@@ -764,9 +796,15 @@ impl<'a> Shift<'a> {
     }
 
     /// Begins as many mails and rows as may be in hand.
-    fn fill(&mut self) {
-        if let Some(mails) = &mut self.mails {
-            mails.fill();
+    fn fill(&mut self, stopping: bool) {
+        let mail_goes_on = self.mail_goes_on();
+        match &mut self.mails {
+            Some(mails) if mail_goes_on => mails.fill(),
+            Some(mails) => mails.end_rests(),
+            None => {}
+        }
+        if stopping {
+            return;
         }
         let room = if self.lost_in_a_row >= limits::LOSSES_BEFORE_CAUTION {
             1
@@ -781,6 +819,9 @@ impl<'a> Shift<'a> {
     }
 
     async fn take(&mut self, reached: Result<Reached, Halt>) {
+        if matches!(&reached, Ok(Reached::Sealed(_) | Reached::Failed | Reached::Held)) {
+            self.refusals.end(self.floor.session);
+        }
         let done = match reached {
             Ok(Reached::Sealed(line)) => {
                 self.unseen.end(line);
@@ -793,6 +834,13 @@ impl<'a> Shift<'a> {
                 true
             }
             Ok(Reached::Failed | Reached::Held) => true,
+            Ok(Reached::Refused { line, upn, why, kind }) => {
+                let news = News::RowFailed { line, upn, why: why.clone() };
+                if self.refusals.grows(&why, news, self.floor.session) {
+                    self.halt.get_or_insert(Halt::Everybody { why, kind });
+                }
+                true
+            }
             Ok(Reached::Stopped) => false,
             Ok(Reached::Lost(line)) => {
                 self.lose(line);

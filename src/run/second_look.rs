@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::Session;
 use crate::clock::{earlier, later};
@@ -47,6 +48,9 @@ pub(super) struct SecondLook<'a> {
     desk: &'a Desk,
     session: &'a Session,
     when: FinalLook,
+    /// What was seen before then, by Graph's clock, was seen by an earlier process, and is looked
+    /// at again.
+    since: Option<Timestamp>,
     /// The last line of the pass over the rows that is under way while issuing goes on.
     after: Option<Line>,
     /// Nobody may read passes: why.
@@ -63,6 +67,9 @@ struct Round {
     unseen: Vec<(Line, Unseen)>,
     lost: Vec<Line>,
 }
+
+/// Why the second look was not made, or not to its end.
+const INTERRUPTED: &str = "it was interrupted";
 
 /// Why a pass was not seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +91,13 @@ impl Unseen {
 }
 
 impl<'a> SecondLook<'a> {
-    pub(super) const fn new(desk: &'a Desk, session: &'a Session, when: FinalLook) -> Self {
-        Self { desk, session, when, after: None, forbidden: None }
+    pub(super) const fn new(
+        desk: &'a Desk,
+        session: &'a Session,
+        when: FinalLook,
+        since: Option<Timestamp>,
+    ) -> Self {
+        Self { desk, session, when, since, after: None, forbidden: None }
     }
 
     /// Whether any look is wanted.
@@ -104,7 +116,8 @@ impl<'a> SecondLook<'a> {
         }
         let before = earlier(self.desk.graph.now(), limits::SECOND_LOOK_AGE);
         let ledger = &self.desk.ledger;
-        let rows = ledger.rows_to_look_at(before, self.after, limits::SECOND_LOOK_ROWS).await?;
+        let rows =
+            ledger.rows_to_look_at(before, None, self.after, limits::SECOND_LOOK_ROWS).await?;
         let full = rows.len() == limits::SECOND_LOOK_ROWS;
         let round = self.look(rows).await?;
         // Those that were not listed have their turn again when the pass over all has ended.
@@ -118,7 +131,7 @@ impl<'a> SecondLook<'a> {
     /// # Errors
     /// [`Halt`]
     pub(super) async fn finish(&mut self, mut lose: impl FnMut(Line)) -> Result<Looked, Halt> {
-        let waiting = self.desk.ledger.waiting_for_look().await?;
+        let waiting = self.desk.ledger.waiting_for_look(self.since).await?;
         if let Some(why) = self.left_out(waiting) {
             let why = (waiting > 0).then_some(why);
             return Ok(Looked { unseen: waiting, missed: Vec::new(), why });
@@ -127,16 +140,19 @@ impl<'a> SecondLook<'a> {
         let looked = self.look_until_seen(&mut lose).await;
         self.session.watcher.hear(News::Ended { doing: Doing::Look });
         let missed = looked?;
-        let unseen = self.desk.ledger.waiting_for_look().await?;
+        let unseen = self.desk.ledger.waiting_for_look(self.since).await?;
         let why = match &self.forbidden {
             Some(why) => why.clone(),
-            None => "it was interrupted".to_owned(),
+            None => INTERRUPTED.to_owned(),
         };
         Ok(Looked { unseen, missed, why: (unseen > 0).then_some(why) })
     }
 
     /// Why the look is not made at all, if it is not.
     fn left_out(&self, waiting: u64) -> Option<String> {
+        if self.session.drain.is_on() {
+            return Some(INTERRUPTED.to_owned());
+        }
         match self.when {
             FinalLook::Never => return Some("--final-look never".to_owned()),
             FinalLook::Always => {}
@@ -154,7 +170,7 @@ impl<'a> SecondLook<'a> {
 
     /// Gives the rows that are not listed when somebody wishes to stop.
     async fn look_until_seen(&mut self, lose: &mut impl FnMut(Line)) -> Result<Vec<Line>, Halt> {
-        let mut first_missed: HashMap<Line, Timestamp> = HashMap::new();
+        let mut first_missed: HashMap<Line, Instant> = HashMap::new();
         let mut wait = limits::BETWEEN_LOOKS;
         let mut told: Option<Timestamp> = None;
         let patience = patience(self.desk.settle_after) + limits::DATE_ROUNDING;
@@ -164,30 +180,25 @@ impl<'a> SecondLook<'a> {
             if unseen.is_empty() || self.forbidden.is_some() || self.session.drain.is_on() {
                 return Ok(missed());
             }
-            let now = self.desk.graph.now();
+            let now = self.desk.clock.instant();
             for (line, _) in &unseen {
                 first_missed.entry(*line).or_insert(now);
             }
-            let is_over = |line: &Line| {
-                first_missed.get(line).is_some_and(|since| later(*since, patience) <= now)
-            };
+            let is_over =
+                |line: &Line| first_missed.get(line).is_some_and(|since| *since + patience <= now);
             for (line, unseen) in unseen.iter().filter(|(line, _)| is_over(line)) {
                 self.lose_unseen(*line, *unseen).await?;
                 lose(*line);
             }
             let since = || unseen.iter().filter_map(|(line, _)| first_missed.get(line));
-            let Some(last) = since().filter(|since| later(**since, patience) > now).max() else {
+            let left_of = |since: &Instant| (*since + patience).saturating_duration_since(now);
+            let Some(left) = since().map(left_of).filter(|left| !left.is_zero()).max() else {
                 continue;
             };
-            let left = crate::clock::span(now, later(*last, patience));
             if looks >= limits::LOOKS {
                 self.tell(unseen.len() as u64, left, &mut told);
             }
-            let next = since()
-                .map(|since| crate::clock::span(now, later(*since, patience)))
-                .filter(|left| !left.is_zero())
-                .min()
-                .unwrap_or(left);
+            let next = since().map(left_of).filter(|left| !left.is_zero()).min().unwrap_or(left);
             tokio::select! {
                 biased;
                 () = self.session.drain.begun() => return Ok(missed()),
@@ -214,17 +225,19 @@ impl<'a> SecondLook<'a> {
         lose: &mut impl FnMut(Line),
     ) -> Result<Vec<(Line, Unseen)>, Halt> {
         let mut unseen = Vec::new();
-        let mut after = None;
-        while self.forbidden.is_none() {
-            let ledger = &self.desk.ledger;
-            let rows =
-                ledger.rows_to_look_at(Timestamp::MAX, after, limits::ROWS_PER_CHECK).await?;
-            let round = self.look(rows).await?;
-            round.lost.iter().copied().for_each(&mut *lose);
-            self.session.watcher.hear(News::Did { doing: Doing::Look, rows: round.rows });
-            unseen.extend(round.unseen);
-            let Some(last) = round.last else { break };
-            after = Some(last);
+        for since in std::iter::once(None).chain(self.since.map(Some)) {
+            let mut after = None;
+            while self.forbidden.is_none() {
+                let ledger = &self.desk.ledger;
+                let most = limits::ROWS_PER_CHECK;
+                let rows = ledger.rows_to_look_at(Timestamp::MAX, since, after, most).await?;
+                let round = self.look(rows).await?;
+                round.lost.iter().copied().for_each(&mut *lose);
+                self.session.watcher.hear(News::Did { doing: Doing::Look, rows: round.rows });
+                unseen.extend(round.unseen);
+                let Some(last) = round.last else { break };
+                after = Some(last);
+            }
         }
         Ok(unseen)
     }
@@ -233,7 +246,13 @@ impl<'a> SecondLook<'a> {
         let mut round = Round { last: rows.last().map(|row| row.line), ..Round::default() };
         let users = rows.iter().map(|row| Ok(row.person()?.user)).collect::<Result<Vec<_>, Halt>>();
         let users = users?;
-        let passes = self.desk.graph.passes(&users).await?;
+        let passes = tokio::select! {
+            passes = self.desk.graph.passes(&users) => passes?,
+            // Held back, and not in flight; nothing was seen.
+            () = self.session.drain.outlasted(&self.desk.clock) => {
+                return Ok(Round { last: None, ..round });
+            }
+        };
         let now = self.desk.graph.now();
         let mut fine = Vec::with_capacity(rows.len());
         for (row, pass) in rows.iter().zip(passes) {

@@ -17,7 +17,7 @@ use super::issuing::{all_rows, desk};
 use crate::clock::later;
 use crate::graph::{Graph, GraphError};
 use crate::ids::{Line, Upn};
-use crate::ledger::{HandoffRecord, Ledger, LedgerError, Proof, Remains, Standing};
+use crate::ledger::{HandoffRecord, Ledger, LedgerError, Proof, Remains, RowRecord, Standing};
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::roster::{self, Found, Roster};
@@ -51,6 +51,8 @@ pub struct Tidied {
     pub files: u64,
     /// Handoff files that are not as they were written, and stay.
     pub changed: Vec<PathBuf>,
+    /// Files beside them that this run has no record of, and that stay.
+    pub unrecorded: Vec<PathBuf>,
 }
 
 /// A row of which cleanup could not prove that nothing is alive.
@@ -136,6 +138,9 @@ pub async fn run(
     cleared?;
     let mut tidied = clearing.end();
     tidied.remaining = ledger.remaining().await?;
+    if tidied.remaining == 0 && !session.drain.is_on() {
+        tidied.left.extend(contradictions(ledger).await?);
+    }
     tidied.drained = session.drain.is_on() && tidied.remaining > 0;
     let was_removed = ledger.counts().await?.of(Standing::Removed) > 0;
     tidied.strangers = tidied.unknown > 0 && tidied.unknown == tidied.remaining && !was_removed;
@@ -148,6 +153,37 @@ pub async fn run(
         tidied.purged = Some(ledger.purge_sealed().await?);
     }
     Ok(tidied)
+}
+
+/// Where a row stands of which something may be alive.
+const OWNING: [Standing; 6] = [
+    Standing::Intent,
+    Standing::Unsettled,
+    Standing::Sealed,
+    Standing::Mailing,
+    Standing::Delivered,
+    Standing::Lost,
+];
+
+/// Rows that own a pass, or an attempt, of which the ledger has no other record: nobody can have
+/// proven anything of them.
+async fn contradictions(ledger: &Ledger) -> Result<Vec<Left>, LedgerError> {
+    let left = |row: &RowRecord| Left {
+        line: row.line,
+        upn: row.upn.clone(),
+        why: format!(
+            "it is {}, and no pass or attempt of it is recorded: the ledger is damaged; look at \
+             this person in Entra",
+            row.state.name()
+        ),
+    };
+    let (mut contradicting, mut after) = (Vec::new(), None);
+    loop {
+        let rows = ledger.rows(&OWNING, after, limits::ROWS_PER_READ).await?;
+        let Some(last) = rows.last() else { return Ok(contradicting) };
+        after = Some(last.line);
+        contradicting.extend(rows.iter().map(left));
+    }
 }
 
 /// Clears rows, a page at a time, and looks again at what one look does not prove.
@@ -219,7 +255,12 @@ impl<'a> Clearing<'a> {
         }
         let graph = &self.session.graph;
         let issuers = &self.session.issuers;
-        let cleaned = cleanup::clear(graph, self.ledger, quiet, self.settle_after, issuers).await?;
+        let clearing = cleanup::clear(graph, self.ledger, quiet, self.settle_after, issuers);
+        let cleaned = tokio::select! {
+            cleaned = clearing => cleaned?,
+            // Whatever is still not answered by then is held back, and not in flight.
+            () = self.session.drain.outlasted(&self.session.clock) => return Ok(()),
+        };
         for one in cleaned {
             self.take(one);
         }
@@ -291,8 +332,10 @@ impl<'a> Clearing<'a> {
         };
         match (doubt, remains.absent_since) {
             (Doubt::NotListed, Some(since)) => {
-                let graph_now = self.session.graph.now();
-                now + crate::clock::span(graph_now, later(since, settled))
+                let clocks = self.session.graph.clocks();
+                let left = |since, now| crate::clock::span(now, later(since, settled));
+                let machine = remains.absent_at.unwrap_or(clocks.machine);
+                now + left(since, clocks.graph).max(left(machine, clocks.machine))
             }
             // Whoever is deleted does not come back; whoever is new is known soon.
             (Doubt::UserUnknown, _) => since(doubt).unwrap_or(now + limits::UNKNOWN_USER_PATIENCE),
@@ -366,6 +409,9 @@ impl<'a> Clearing<'a> {
                 "its pass is not listed, and may be there all the same: lists may lag; run cleanup again"
             }
             Some(Doubt::Behind | Doubt::Found) => "the pass is still listed; run cleanup again",
+            Some(Doubt::Unclear) => {
+                "a pass is on the user that may be this run's own, of an attempt whose answer was lost: look at this person in Entra; once that pass is deleted there, or over, run cleanup again"
+            }
             Some(Doubt::UserUnknown) => {
                 "the user is no longer in this tenant, or not yet known to all of it, so that nothing can be said of the pass; a deleted user can be restored for 30 days, perhaps with the pass: run cleanup again then"
             }
@@ -410,23 +456,30 @@ async fn delete_handoffs(ledger: &Ledger, tidied: &mut Tidied) -> Result<(), Tid
     let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
     let files = ledger.handoffs().await?;
     let deleting = tokio::task::spawn_blocking(move || delete_recorded(&folder, &files));
-    let (deleted, changed) = match deleting.await {
+    let (deleted, changed, unrecorded) = match deleting.await {
         Ok(deleted) => deleted?,
         Err(died) => std::panic::resume_unwind(died.into_panic()),
     };
     tidied.files = deleted;
     tidied.changed = changed;
+    tidied.unrecorded = unrecorded;
     Ok(())
 }
 
-/// Deletes what this run wrote, and nothing that is not what it wrote.
+/// Deletes what this run wrote, and nothing that is not what it wrote. Gives how many were deleted,
+/// which ones are not as they were written, and what else is there.
 fn delete_recorded(
     folder: &Path,
     files: &[HandoffRecord],
-) -> Result<(u64, Vec<PathBuf>), TidyError> {
+) -> Result<(u64, Vec<PathBuf>, Vec<PathBuf>), TidyError> {
     let (mut deleted, mut changed) = (0, Vec::new());
     for record in files {
         let path = folder.join(&record.file);
+        // A name alone: nothing outside of the folder is this run's to delete.
+        if path.file_name() != Some(record.file.as_ref()) {
+            changed.push(path);
+            continue;
+        }
         let failed = |source| TidyError::Handoff { path: path.clone(), source };
         match digest(&path) {
             Ok(found) if found == record.digest => {
@@ -438,7 +491,10 @@ fn delete_recorded(
             Err(error) => return Err(failed(error)),
         }
     }
-    Ok((deleted, changed))
+    let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let unrecorded =
+        listed.map(|entry| entry.path()).filter(|path| !changed.contains(path)).collect();
+    Ok((deleted, changed, unrecorded))
 }
 
 /// SHA-256 of a file's bytes, in hex. Follows no link.

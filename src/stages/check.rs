@@ -7,11 +7,12 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::Issuers;
-use crate::clock::{later, span};
-use crate::graph::{Boss, FoundPass, Graph, GraphError, Policy, Target, User};
+use crate::clock::{apart, later, span};
+use crate::graph::verdict::RefusalKind;
+use crate::graph::{Boss, FoundPass, Graph, GraphError, Membership, Policy, Target, User};
 use crate::ids::{GroupId, Line, MethodId, Upn, UserId};
 use crate::ledger::{
     Asked, Eligible, Existing, LedgerError, Options, Person, PolicyRecord, Reader, RowRecord,
@@ -31,6 +32,10 @@ const ROWS_WORTH_COUNTING: u64 = 40;
 const GROUP_PER_WAVE: u64 = 4;
 /// The documented rate of the slowest budget that may govern passes: 5 per 10 s.
 const SLOWEST_PER_SECOND: f64 = 0.5;
+
+/// The policy's lists, as `tapwave policy` has them.
+const INCLUDE: &str = "include";
+const EXCLUDE: &str = "exclude";
 
 /// A row that may get a pass: made by the check, or restored from its durable record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,6 +176,12 @@ pub enum Problem {
     /// In an excluded target, which wins.
     #[error("is excluded by the Temporary Access Pass policy")]
     Excluded,
+    /// Nobody knows which groups the user is in.
+    #[error("the groups of this user cannot be read: {why}; check again in a while")]
+    GroupsUnread {
+        /// Graph's words.
+        why: String,
+    },
     /// Not in a group that was demanded.
     #[error("is not in the group {group}")]
     NotInGroup {
@@ -199,7 +210,9 @@ pub enum Problem {
     #[error("asks for a multi-use pass; the policy allows one-time passes alone")]
     MultiUse,
     /// The start has passed and so has the end, or nearly.
-    #[error("would start at {start} and be over before it can be used; give it a later start")]
+    #[error(
+        "would start at {start} and, by Graph's clock, be over before it can be used; give it a later start"
+    )]
     Over {
         /// The planned start.
         start: Timestamp,
@@ -257,6 +270,17 @@ pub enum Problem {
     },
 }
 
+/// Graph's clock and this machine's disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Graph's clock and this machine's differ by {}: Graph's is {}; start times are judged by Graph's, and lost answers settled by it, so set the clock that is wrong",
+    apart(*ahead), if ahead.is_negative() { "behind" } else { "ahead" }
+)]
+pub struct ClocksApart {
+    /// How far Graph's is ahead.
+    pub ahead: SignedDuration,
+}
+
 /// What is odd about the wave. Never stops it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
@@ -268,9 +292,12 @@ pub enum Warning {
         /// Rows.
         rows: u64,
     },
+    /// Graph's clock, by which starts are judged, is not this machine's.
+    #[error(transparent)]
+    Clocks(#[from] ClocksApart),
     /// Some starts have passed.
     #[error(
-        "{rows} of the start times have passed; those passes start at once and keep their planned end"
+        "{rows} of the start times have passed by Graph's clock; those passes start at once and keep their planned end"
     )]
     StartsPast {
         /// Rows.
@@ -320,6 +347,16 @@ pub enum Warning {
         /// Rows.
         rows: u64,
     },
+    /// The policy names a group that was deleted; the others count as before.
+    #[error(
+        "the policy {list}s the group {group}, which is not in the directory: deleted, or made minutes ago; the others count as before; tapwave policy {list} {group} --remove takes it off"
+    )]
+    MissingGroup {
+        /// The group.
+        group: GroupId,
+        /// `include` or `exclude`.
+        list: &'static str,
+    },
     /// Nobody could use what is issued now.
     #[error(
         "the policy includes everyone in the tenant; a target group would narrow who can have a pass"
@@ -341,6 +378,15 @@ pub enum CheckError {
     /// The policy includes nobody.
     #[error("the Temporary Access Pass policy includes nobody, so nobody could use a pass")]
     NobodyIncluded,
+    /// The policy includes nobody but groups that were deleted.
+    #[error(
+        "the Temporary Access Pass policy includes no group that is in the directory ({}), so nobody could use a pass",
+        groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    OnlyMissingGroups {
+        /// Those that it names.
+        groups: Vec<GroupId>,
+    },
     /// Groups matter here, and the token may not read them.
     #[error("the policy or --group names groups, and the token may not read them")]
     GroupsUnreadable,
@@ -371,6 +417,8 @@ pub struct Check {
     included: Targets,
     excluded: Targets,
     demanded: Vec<Demanded>,
+    /// Groups that the policy names and the directory does not have, with the list they stand on.
+    missing: Vec<(GroupId, &'static str)>,
     /// Members by the directory's index, where paging was cheaper than asking; sorted.
     paged: HashMap<GroupId, Vec<UserId>>,
     /// What those pages told of the members, by [`Upn::key`], until their row is looked at.
@@ -430,7 +478,7 @@ impl Check {
         let everyone = policy.include_targets.iter().any(Target::is_everyone);
         let included = Targets::of(&policy.include_targets);
         let excluded = Targets::of(&policy.exclude_targets);
-        if !everyone && included.groups.is_empty() && included.users.is_empty() {
+        if !everyone && included.is_empty() {
             return Err(CheckError::NobodyIncluded);
         }
         let grouped = !everyone && !included.groups.is_empty()
@@ -450,6 +498,7 @@ impl Check {
             included,
             excluded,
             demanded,
+            missing: Vec::new(),
             paged: HashMap::new(),
             acquainted: HashMap::new(),
             lint: Lint::default(),
@@ -458,8 +507,28 @@ impl Check {
         if check.groups().len() > limits::MAX_GROUPS {
             return Err(CheckError::TooManyGroups);
         }
+        check.forget_missing(&graph.missing_groups(&check.groups()).await?);
+        if !check.everyone && check.included.is_empty() {
+            let groups = check.missing.iter().filter(|(_, list)| *list == INCLUDE);
+            let groups = groups.map(|(group, _)| *group).collect();
+            return Err(CheckError::OnlyMissingGroups { groups });
+        }
         check.page_if_cheaper(graph, rows).await?;
         Ok(check)
+    }
+
+    /// Takes groups that are not in the directory off the policy's lists.
+    fn forget_missing(&mut self, missing: &[GroupId]) {
+        let lists = [(&mut self.included, INCLUDE), (&mut self.excluded, EXCLUDE)];
+        for (targets, list) in lists {
+            targets.groups.retain(|group| {
+                let gone = missing.contains(group);
+                if gone {
+                    self.missing.push((*group, list));
+                }
+                !gone
+            });
+        }
     }
 
     /// The policy's bounds.
@@ -508,14 +577,17 @@ impl Check {
         Ok(rows.into_iter().map(conclude).collect())
     }
 
-    /// What is odd about the rows looked at so far.
+    /// What is odd about the rows looked at so far, and about the clocks.
     #[must_use]
-    pub fn warnings(&self) -> Vec<Warning> {
+    pub fn warnings(&self, graph: &Graph) -> Vec<Warning> {
         let lint = &self.lint;
         let mut warnings = Vec::new();
+        warnings.extend(graph.clock_ahead().map(|ahead| ClocksApart { ahead }.into()));
         if self.everyone && self.options.groups.is_empty() {
             warnings.push(Warning::Everyone);
         }
+        let missing = |&(group, list): &(GroupId, _)| Warning::MissingGroup { group, list };
+        warnings.extend(self.missing.iter().map(missing));
         if lint.one_time > 0 {
             warnings.push(Warning::OneTime { rows: lint.one_time });
         }
@@ -560,8 +632,20 @@ impl Check {
         groups
     }
 
-    /// Lists whole groups when that takes fewer calls than asking about every row.
+    /// Lists whole groups when that takes fewer calls than asking about every row. Who may not
+    /// list them may ask all the same.
     async fn page_if_cheaper(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
+        match self.page(graph, rows).await {
+            Err(GraphError::Refused { .. }) => {
+                self.paged = HashMap::new();
+                self.acquainted = HashMap::new();
+                Ok(())
+            }
+            paged => paged,
+        }
+    }
+
+    async fn page(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
         let groups = self.groups();
         if groups.is_empty() || rows < ROWS_WORTH_COUNTING {
             return Ok(());
@@ -570,7 +654,10 @@ impl Check {
         let asking = (rows * per_user).div_ceil(limits::REQUESTS_PER_BATCH as u64);
         let (mut paging, mut people) = (0, 0);
         for group in &groups {
-            let members = graph.member_count(*group).await?;
+            let Some(members) = graph.member_count(*group).await? else {
+                self.forget_missing(&[*group]);
+                continue;
+            };
             people += members;
             paging += members.div_ceil(limits::PAGE_SIZE as u64).max(1);
             if paging >= asking || members > rows * GROUP_PER_WAVE + limits::PAGE_SIZE as u64 {
@@ -579,9 +666,9 @@ impl Check {
         }
         // An address decides who reads a pass, and the list may still have the one before.
         let acquaint = self.options.mail.is_none() && people <= limits::MAX_ACQUAINTED;
-        for group in groups {
+        for group in self.groups() {
             let mut members = Vec::new();
-            if acquaint {
+            let listed = if acquaint {
                 let acquainted = &mut self.acquainted;
                 let meet = |user: User| {
                     members.push(user.id);
@@ -591,9 +678,13 @@ impl Check {
                         acquainted.insert(name, user);
                     }
                 };
-                graph.acquainted_members(group, meet).await?;
+                graph.acquainted_members(group, meet).await?
             } else {
-                graph.members(group, |user| members.push(user)).await?;
+                graph.members(group, |user| members.push(user)).await?
+            };
+            if listed.is_none() {
+                self.forget_missing(&[group]);
+                continue;
             }
             members.sort_unstable();
             self.paged.insert(group, members);
@@ -667,7 +758,11 @@ impl Check {
 
     /// Targets, exclusions and demanded groups. The paged lists may lag: whoever they would
     /// keep out is asked about, which is current.
-    async fn judge_groups(&self, graph: &Graph, rows: &mut [Row<'_>]) -> Result<(), GraphError> {
+    async fn judge_groups(
+        &mut self,
+        graph: &Graph,
+        rows: &mut [Row<'_>],
+    ) -> Result<(), GraphError> {
         // Without any group this asks nothing: users can be targets themselves.
         let groups = self.groups();
         let by_index = |user: UserId| -> HashSet<GroupId> {
@@ -676,20 +771,29 @@ impl Check {
             };
             groups.iter().filter(holds).copied().collect()
         };
-        let mut known: HashMap<UserId, HashSet<GroupId>> = HashMap::new();
+        let mut known: HashMap<UserId, Membership> = HashMap::new();
         let mut doubtful = Vec::new();
         for user in rows.iter().filter_map(|row| row.user) {
             let held = by_index(user.id);
             if self.paged.is_empty() || !self.group_problems(user.id, &held).is_empty() {
                 doubtful.push(user.id);
             }
-            known.insert(user.id, held);
+            known.insert(user.id, Ok(held));
         }
-        known.extend(graph.memberships(&doubtful, &groups).await?);
+        let current = graph.memberships(&doubtful, &groups).await?;
+        known.extend(current.of);
+        self.forget_missing(&current.missing);
         for row in rows {
-            if let Some(user) = row.user {
-                let held = known.get(&user.id).map_or_else(HashSet::new, Clone::clone);
-                row.problems.extend(self.group_problems(user.id, &held));
+            let Some(user) = row.user else { continue };
+            match known.get(&user.id) {
+                Some(Ok(held)) => row.problems.extend(self.group_problems(user.id, held)),
+                Some(Err(refusal)) if refusal.kind == RefusalKind::UserGone => {
+                    row.problems.push(Problem::NoSuchUser);
+                }
+                Some(Err(refusal)) => {
+                    row.problems.push(Problem::GroupsUnread { why: refusal.to_string() });
+                }
+                None => {}
             }
         }
         Ok(())
@@ -823,6 +927,10 @@ struct Row<'a> {
 }
 
 impl Targets {
+    fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.users.is_empty()
+    }
+
     fn of(targets: &[Target]) -> Self {
         let mut sorted = Self::default();
         for target in targets.iter().filter(|target| !target.is_everyone()) {

@@ -12,8 +12,8 @@ use jiff::Timestamp;
 
 use super::Issuers;
 use super::issue::Halt;
-use super::issue::settle::{Sighting, of_this_run, over, over_from, patience, sight};
-use crate::clock::later;
+use super::issue::settle::{Sighting, may_be_of, of_this_run, over, over_from, patience, sight};
+use crate::clock::Clocks;
 use crate::graph::verdict::Refusal;
 use crate::graph::{FoundPass, Graph};
 use crate::ids::{Line, MethodId, UserId};
@@ -42,6 +42,8 @@ pub enum Doubt {
     Behind,
     /// A pass of ours was found under an id that nobody knew, and can be deleted now.
     Found,
+    /// A pass is listed that may be that of an attempt whose answer was lost, or somebody else's.
+    Unclear,
     /// Graph does not find the user.
     UserUnknown,
 }
@@ -75,6 +77,7 @@ pub fn confirmed(
         gone: Vec::new(),
         attempts: Vec::new(),
         absent_since: None,
+        absent_at: None,
         seen: false,
         deleted: false,
     }
@@ -117,10 +120,10 @@ pub async fn clear(
     let mut deletions = graph.delete_passes(&passes).await?.into_iter();
     let users: Vec<UserId> = known.iter().map(|(user, _)| *user).collect();
     let looks = graph.passes(&users).await?;
-    let now = graph.now();
+    let now = graph.clocks();
     for ((_, mut row), look) in known.into_iter().zip(looks) {
         let answers: Vec<_> = deletions.by_ref().take(row.alive.len()).collect();
-        let sighting = sighted(&row, &answers, &look, settle_after, now);
+        let sighting = sighted(&row, &answers, &look, settle_after, now.graph);
         let sighting = sighting.map(|sighting| of_this_run(sighting, issuers));
         let fate = judge(&row, &answers, &look, sighting.as_ref(), settle_after, now);
         let foreign = match &sighting {
@@ -129,9 +132,9 @@ pub async fn clear(
             }
             _ => None,
         };
-        let events = events(&row, &fate, sighting.as_ref(), foreign.as_ref(), &look, now);
+        let events = events(&row, &fate, sighting.as_ref(), foreign.as_ref(), &look, now.graph);
         row.deleted = is_deleted(&row, &answers);
-        note(&mut row, &events);
+        note(&mut row, &events, now);
         if let Some(ledger) = ledger {
             for event in events {
                 ledger.record(row.line, event).await?;
@@ -143,7 +146,7 @@ pub async fn clear(
 }
 
 fn broken(row: Remains) -> Cleaned {
-    let lacks = "it names no user";
+    let lacks = "it names no user, or another one than its attempts do";
     let error = LedgerError::BrokenRow { line: row.line, upn: row.upn.clone(), lacks };
     Cleaned { remains: row, fate: Fate::Left { why: error.to_string() }, foreign: None }
 }
@@ -184,7 +187,7 @@ pub fn judge(
     look: &Result<Option<FoundPass>, Refusal>,
     sighting: Option<&Sighting>,
     settle_after: Duration,
-    now: Timestamp,
+    now: Clocks,
 ) -> Fate {
     let deleted = is_deleted(row, deletions);
     let refused = deletions
@@ -196,7 +199,12 @@ pub fn judge(
         Some(Sighting::Orphan(_) | Sighting::Used(_)) => Fate::Doubtful(Doubt::Found),
         Some(Sighting::Stale(_)) => Fate::Doubtful(Doubt::Behind),
         _ if deleted => Fate::Gone(Proof::Deleted),
-        _ if over_from(row, settle_after).is_some_and(|over| over <= now) => {
+        // A list that shows it at work knows better than a clock.
+        Some(Sighting::Ours(_)) if works(look) => match refused {
+            Some(why) => Fate::Left { why },
+            None => Fate::Doubtful(Doubt::Behind),
+        },
+        _ if over_from(row, settle_after).is_some_and(|over| over <= now.graph) => {
             Fate::Gone(Proof::Over)
         }
         Some(Sighting::Newer(_)) => Fate::Gone(Proof::Replaced),
@@ -204,12 +212,14 @@ pub fn judge(
             Some(why) => Fate::Left { why },
             None => Fate::Doubtful(Doubt::Behind),
         },
+        Some(Sighting::Foreign(_)) if may_be_unknown(look, row, settle_after) => {
+            Fate::Doubtful(Doubt::Unclear)
+        }
         Some(Sighting::Nothing | Sighting::Older(_) | Sighting::Foreign(_)) => {
-            match row.absent_since {
-                Some(since) if later(since, patience(settle_after)) <= now => {
-                    Fate::Gone(Proof::Absent)
-                }
-                _ => Fate::Doubtful(Doubt::NotListed),
+            if row.absent_for(now).is_some_and(|absent| absent >= patience(settle_after)) {
+                Fate::Gone(Proof::Absent)
+            } else {
+                Fate::Doubtful(Doubt::NotListed)
             }
         }
         None => match look {
@@ -218,6 +228,29 @@ pub fn judge(
             Ok(_) => Fate::Doubtful(Doubt::Behind),
         },
     }
+}
+
+/// Whether a list shows a pass that works, or will, by Graph's own word.
+fn works(look: &Result<Option<FoundPass>, Refusal>) -> bool {
+    let Ok(Some(pass)) = look else { return false };
+    match pass.method_usability_reason.as_deref() {
+        Some(reason) => matches!(reason, "EnabledByPolicy" | "NotYetValid"),
+        None => pass.is_usable == Some(true),
+    }
+}
+
+/// Whether a pass that is not known for ours may all the same be that of an attempt whose answer
+/// was lost: Graph does not say when it was made, or says that it was then.
+fn may_be_unknown(
+    look: &Result<Option<FoundPass>, Refusal>,
+    row: &Remains,
+    settle_after: Duration,
+) -> bool {
+    let Ok(Some(pass)) = look else { return false };
+    row.attempts
+        .iter()
+        .filter(|attempt| attempt.may_live)
+        .any(|attempt| may_be_of(pass, attempt, settle_after))
 }
 
 /// What the ledger is told of a look.
@@ -251,7 +284,7 @@ fn events(
 }
 
 /// Keeps the same in memory, for rows that no ledger has.
-fn note(row: &mut Remains, events: &[Event]) {
+fn note(row: &mut Remains, events: &[Event], now: Clocks) {
     for event in events {
         match event {
             Event::OrphanFound { method, over } => {
@@ -259,9 +292,11 @@ fn note(row: &mut Remains, events: &[Event]) {
                     row.alive.push((method.clone(), *over));
                 }
                 row.absent_since = None;
+                row.absent_at = None;
             }
             Event::NotListed { graph_time } => {
                 row.absent_since.get_or_insert(*graph_time);
+                row.absent_at.get_or_insert(now.machine);
             }
             _ => {}
         }
@@ -293,9 +328,18 @@ mod tests {
             gone: Vec::new(),
             attempts: Vec::new(),
             absent_since: None,
+            absent_at: None,
             seen: false,
             deleted: false,
         }
+    }
+
+    fn clocks() -> Clocks {
+        Clocks { graph: now(), machine: now() }
+    }
+
+    fn absent(since: Timestamp) -> Remains {
+        Remains { absent_since: Some(since), absent_at: Some(since), ..row() }
     }
 
     fn now() -> Timestamp {
@@ -335,7 +379,7 @@ mod tests {
     fn fate(row: &Remains, deletion: Deleted, look: &Look) -> Fate {
         let deletions = [deletion];
         let sighting = sighted(row, &deletions, look, SETTLE_AFTER, now());
-        judge(row, &deletions, look, sighting.as_ref(), SETTLE_AFTER, now())
+        judge(row, &deletions, look, sighting.as_ref(), SETTLE_AFTER, clocks())
     }
 
     #[test]
@@ -354,8 +398,7 @@ mod tests {
         let first = fate(&row(), gone(), &Ok(None));
         assert_eq!(first, Fate::Doubtful(Doubt::NotListed));
         for (since, counts) in [("2026-03-01T08:05:01Z", false), ("2026-03-01T08:05:00Z", true)] {
-            let seen = Remains { absent_since: Some(moment(since)), ..row() };
-            let again = fate(&seen, gone(), &Ok(None));
+            let again = fate(&absent(moment(since)), gone(), &Ok(None));
             assert_eq!(again == Fate::Gone(Proof::Absent), counts, "{since}: {again:?}");
         }
         // Somebody else's may have been there before ours, and the list be behind.
@@ -369,7 +412,7 @@ mod tests {
     fn a_404_about_the_user_proves_nothing_until_the_pass_is_over() {
         let unknown = Err(refusal(404));
         let deletion = || Err(Refusal { kind: RefusalKind::UserGone, ..refusal(404) });
-        let absent = Remains { absent_since: Some(moment("2026-03-01T07:00:00Z")), ..row() };
+        let absent = absent(moment("2026-03-01T07:00:00Z"));
         for one in [row(), absent] {
             assert_eq!(fate(&one, deletion(), &unknown), Fate::Doubtful(Doubt::UserUnknown));
         }

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use self::settle::{Sighting, of_this_run, sight};
 use super::check::Candidate;
 use super::{Drain, Issuers};
-use crate::clock::Clock;
+use crate::clock::{Clock, apart, later};
 use crate::effect::{Effect, Obstacle, ObstacleKind};
 use crate::graph::transport::Broken;
 use crate::graph::verdict::{Refusal, RefusalKind};
@@ -116,7 +116,16 @@ pub enum Attempt {
     },
     /// A pass was asked for. Done: it is here, and must be sealed now. Without effect: the row
     /// waits for another attempt. Unsettled: to be settled after the settling time.
-    Made(Effect<Box<Issued>, Denied>),
+    Made(Effect<Box<Issued>, No>),
+}
+
+/// A definite no to one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct No {
+    /// What the ledger has of it.
+    pub denied: Denied,
+    /// What Graph's refusal speaks of.
+    pub kind: RefusalKind,
 }
 
 /// Why the whole run must stop.
@@ -133,6 +142,23 @@ pub enum Halt {
     Outage {
         /// What broke last.
         why: String,
+    },
+    /// Something on the way lets nothing through, or answers in Graph's place.
+    #[error("{why}")]
+    Between {
+        /// What it is, and what to do about it.
+        why: String,
+    },
+    /// So many rows in a row were refused for the same reason that it is everybody's.
+    #[error(
+        "{rows} rows in a row were refused a pass for the same reason, so nobody else was asked \
+         for: {why}", rows = limits::EQUAL_REFUSALS
+    )]
+    Everybody {
+        /// Graph's words to the last of them.
+        why: String,
+        /// What they speak of.
+        kind: RefusalKind,
     },
     /// Graph's answers cannot be used.
     #[error(transparent)]
@@ -158,6 +184,12 @@ impl Halt {
     pub fn lost_ledger(&self) -> bool {
         matches!(self, Self::Ledger(LedgerError::Write(fault)) if fault.vanished())
     }
+
+    /// Whether Graph and the ledger are there all the same: what was begun can be ended.
+    #[must_use]
+    pub const fn is_of_everybody(&self) -> bool {
+        matches!(self, Self::Everybody { .. })
+    }
 }
 
 impl From<GraphError> for Halt {
@@ -165,6 +197,7 @@ impl From<GraphError> for Halt {
         match error {
             GraphError::SignIn { why } => Self::SignIn { why },
             GraphError::Outage { why } => Self::Outage { why },
+            GraphError::Between { why } => Self::Between { why },
             other => Self::Graph(other),
         }
     }
@@ -187,9 +220,16 @@ impl Desk {
         match self.graph.prepare().await {
             Ok(()) => {}
             Err(Broken::SignIn(why)) => return Err(Halt::SignIn { why }),
+            Err(Broken::Between(why) | Broken::Stranger(why)) => {
+                return Err(Halt::Between { why });
+            }
             Err(Broken::NotSent(why) | Broken::Lost(why)) => {
                 return Ok(unreachable(why));
             }
+        }
+        // What somebody else answers leaves another row of unknown fate.
+        if let Some(why) = self.graph.between() {
+            return Err(Halt::Between { why });
         }
         let now = match self.graph.time().await {
             // Nothing was asked for yet: a machine that has just woken waits for its network.
@@ -207,6 +247,7 @@ impl Desk {
             }
         };
         let intent = self.ledger.intend(candidate.line(), candidate.user(), asked, now).await?;
+        let mut kind = RefusalKind::Other;
         let effect = match self.graph.create_pass(&intent, permit).await {
             Effect::Done(created) => {
                 let CreatedPass { found, pass } = *created;
@@ -218,19 +259,16 @@ impl Desk {
                 let why = "Graph's answer held no usable pass".to_owned();
                 Effect::Done(Unheld { method: found.id, why })
             }
-            Effect::Refused(refusal) => self.refused(&intent, refusal, refused).await?,
+            Effect::Refused(refusal) => {
+                kind = refusal.kind;
+                self.refused(&intent, refusal, refused).await?
+            }
             Effect::NoEffect(obstacle) => Effect::NoEffect(obstacle),
             Effect::Unsettled { why } => Effect::Unsettled { why },
         };
+        let stranger = self.graph.between();
         self.ledger.record_outcome(intent, effect.clone(), self.graph.now()).await?;
-        match effect {
-            Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
-                Err(Halt::SignIn { why })
-            }
-            effect => {
-                Ok(Attempt::Made(effect.and_then(|Unheld { why, .. }| Effect::Unsettled { why })))
-            }
-        }
+        concluded(effect, kind, stranger)
     }
 
     /// Whether the latest word of a budget was a refusal: Graph is there, and wants to be left
@@ -257,7 +295,7 @@ impl Desk {
         refusal: Refusal,
         refused: u32,
     ) -> Result<Effect<Unheld, Denied>, Halt> {
-        let why = refusal.to_string();
+        let mut why = refusal.to_string();
         let again = match refusal.kind {
             RefusalKind::AlreadyThere => match self.in_the_way(intent).await? {
                 InTheWay::Doubtful => return Ok(Effect::Refused(Denied::InTheWay { why })),
@@ -266,9 +304,15 @@ impl Desk {
             },
             // Seen on the check a moment ago: a replica that does not know the user yet.
             RefusalKind::UserGone => true,
-            // It passed on the way to Graph, whose Date header tells whole seconds only; the
-            // next attempt leaves it out.
-            RefusalKind::StartPast => intent.asked().start.is_some(),
+            RefusalKind::StartPast => match intent.asked().start {
+                // It passed on the way to Graph; the next attempt leaves it out.
+                Some(start) if start <= later(self.graph.now(), limits::START_MARGIN) => true,
+                Some(start) => {
+                    why = format!("{why}; {}", self.start_ahead(start));
+                    false
+                }
+                None => false,
+            },
             _ => false,
         };
         // A tenant may contradict itself for ever.
@@ -276,6 +320,21 @@ impl Desk {
             return Ok(Obstacle::new(ObstacleKind::Temporary, why).into());
         }
         Ok(Effect::Refused(Denied::Final { why }))
+    }
+
+    /// What is said of a start that Graph calls past against its own clock: no wait mends that.
+    fn start_ahead(&self, start: Timestamp) -> String {
+        let (date, wall) = (self.graph.now(), self.clock.now());
+        format!(
+            "but the start {start} is {} ahead of the clock that Graph shows in its answers ({}) and {} of this machine's ({}), so the clock of the service that issues passes is wrong, or those two are; give a start that is later still, or none",
+            apart(start.duration_since(date)),
+            whole(date),
+            match start.duration_since(wall) {
+                ahead if ahead.is_negative() => format!("{} behind", apart(ahead)),
+                ahead => format!("{} ahead", apart(ahead)),
+            },
+            whole(wall),
+        )
     }
 
     /// What a refusal speaks of that says that a pass exists. A list may not show it yet, and it
@@ -313,6 +372,33 @@ impl Desk {
             [Err(refusal)] if refusal.kind == RefusalKind::MethodGone => InTheWay::Cleared,
             _ => InTheWay::Theirs,
         })
+    }
+}
+
+/// A moment without its fraction of a second.
+fn whole(moment: Timestamp) -> Timestamp {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
+/// What an outcome that the ledger has means for the run. `stranger` is whoever answered in
+/// Graph's place, if somebody did.
+fn concluded(
+    effect: Effect<Unheld, Denied>,
+    kind: RefusalKind,
+    stranger: Option<String>,
+) -> Result<Attempt, Halt> {
+    match (effect, stranger) {
+        (Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }), _) => {
+            Err(Halt::SignIn { why })
+        }
+        // The next row would be of unknown fate as well.
+        (Effect::NoEffect(Obstacle { kind: ObstacleKind::Between, why }), _)
+        | (Effect::Unsettled { .. }, Some(why)) => Err(Halt::Between { why }),
+        (effect, _) => {
+            let unheld = |Unheld { why, .. }| Effect::Unsettled { why };
+            let no = |denied| Effect::Refused(No { denied, kind });
+            Ok(Attempt::Made(effect.and_then(unheld).or_else(no)))
+        }
     }
 }
 

@@ -205,7 +205,12 @@ pub struct RecipientBook {
     prompts: Arc<dyn Prompts>,
     sets: Vec<Arc<RecipientSet>>,
     by_text: HashMap<String, u32>,
+    /// What keys are called; see [`RecipientRecord::names`].
+    names: BTreeMap<String, String>,
 }
+
+/// What a key is called that may read every pass.
+const BREAK_GLASS: &str = "break-glass";
 
 impl RecipientBook {
     /// `labels` come from the settings; `default` are labels or keys for rows that name
@@ -226,10 +231,19 @@ impl RecipientBook {
             prompts,
             sets: Vec::new(),
             by_text: HashMap::new(),
+            names: BTreeMap::new(),
         };
         for text in break_glass {
-            let found = book.resolve(text)?;
-            book.break_glass.extend(found);
+            for key in book.resolve(text)? {
+                let name = book.names.entry(key.as_str().to_owned());
+                name.and_modify(|name| {
+                    if !name.ends_with(BREAK_GLASS) {
+                        *name = format!("{name}, {BREAK_GLASS}");
+                    }
+                })
+                .or_insert_with(|| BREAK_GLASS.to_owned());
+                book.break_glass.push(key);
+            }
         }
         let default = book.default.clone();
         for text in &default {
@@ -319,9 +333,11 @@ impl RecipientBook {
     /// The sets so far, for the ledger.
     #[must_use]
     pub fn records(&self) -> Vec<RecipientRecord> {
+        let name = |key: &String| Some((key.clone(), self.names.get(key)?.clone()));
         let record = |set: &Arc<RecipientSet>| RecipientRecord {
             label: set.label().to_owned(),
             keys: set.keys().to_vec(),
+            names: set.keys().iter().filter_map(name).collect(),
         };
         self.sets.iter().map(record).collect()
     }
@@ -347,7 +363,7 @@ impl RecipientBook {
         names.iter().map(short).collect::<Vec<_>>().join("+")
     }
 
-    fn resolve(&self, text: &str) -> Result<Vec<Recipient>, BookError> {
+    fn resolve(&mut self, text: &str) -> Result<Vec<Recipient>, BookError> {
         let known = || match &self.labels.keys().cloned().collect::<Vec<_>>()[..] {
             [] => "there is none, tapwave.toml has no [recipients]".to_owned(),
             labels => labels.join(", "),
@@ -362,7 +378,12 @@ impl RecipientBook {
             };
         };
         let broken = |why| BookError::Label { label: text.to_owned(), why };
-        keys.iter().map(|key| key.parse().map_err(broken)).collect()
+        let keys: Vec<Recipient> =
+            keys.iter().map(|key| key.parse().map_err(broken)).collect::<Result<_, _>>()?;
+        for key in &keys {
+            self.names.entry(key.as_str().to_owned()).or_insert_with(|| text.to_owned());
+        }
+        Ok(keys)
     }
 }
 

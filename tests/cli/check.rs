@@ -76,8 +76,8 @@ fn the_verdict_is_one_json_object() {
     let bench = Bench::of(2);
     let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY, "--json", "-q"]).ends(0);
     let verdict = said.json();
-    let names = ["eligible", "ineligible", "problems", "rows", "schema", "skipped", "verdict"];
-    assert_eq!(keys(&verdict), [&names[..], &["warnings"]].concat());
+    let names = ["eligible", "ineligible", "problems", "recipients", "rows", "schema", "skipped"];
+    assert_eq!(keys(&verdict), [&names[..], &["verdict", "warnings"]].concat());
     assert_eq!(verdict["schema"], "tapwave.check/1");
     assert_eq!((&verdict["verdict"], &verdict["eligible"]), (&json!("ready"), &json!(2)));
     assert_eq!(said.err, "", "quiet says nothing when nothing is wrong");

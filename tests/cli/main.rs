@@ -13,6 +13,8 @@ mod bad_input;
 mod check;
 mod handoffs;
 mod open;
+mod permissions;
+mod policy_groups;
 mod rehearse;
 mod run;
 mod samples;

@@ -11,7 +11,7 @@ use serde_json::json;
 use tapwave::rehearsal::options::{Call, CodeStyle, Fault, Faults, SecondPost};
 use tapwave::rehearsal::{Event, Tenant};
 
-use crate::bench::{Bench, codes_in, keys, people, person};
+use crate::bench::{ANYBODY, Bench, codes_in, keys, people, person};
 use crate::others::{PYRAGE_OPENS, age_is_present, pyrage_is_present, run};
 
 /// The summary's names, as the design lists them, sorted.
@@ -158,13 +158,10 @@ fn several_recipients_each_open_every_pass() {
 fn a_site_lead_opens_only_their_own_people() {
     let bench = Bench::of(5);
     let [ams, ber, desk, glass] = ["ams", "ber", "desk", "glass"].map(|name| bench.reader(name));
-    bench.write(
-        "tapwave.toml",
-        format!(
-            "break_glass = \"{}\"\n[recipients]\nsite-ams = [\"{}\"]\nsite-ber = \"{}\"\n",
-            glass.key, ams.key, ber.key
-        ),
-    );
+    bench.settings(format!(
+        "break_glass = \"{}\"\n[recipients]\nsite-ams = [\"{}\"]\nsite-ber = \"{}\"\n",
+        glass.key, ams.key, ber.key
+    ));
     bench.write(
         "wave.csv",
         format!(
@@ -198,7 +195,7 @@ fn a_site_lead_opens_only_their_own_people() {
 fn a_break_glass_recipient_reads_everything() {
     let bench = Bench::of(2);
     let [lead, glass] = ["lead", "glass"].map(|name| bench.reader(name));
-    bench.write("tapwave.toml", format!("[recipients]\nlead = \"{}\"\n", lead.key));
+    bench.settings(format!("[recipients]\nlead = \"{}\"\n", lead.key));
     bench.tapwave(&["run", "wave.csv", "-r", "lead", "--break-glass", &glass.key]).ends(0);
     assert_eq!(bench.opened("latest", &lead.file), bench.codes());
     assert_eq!(bench.opened("latest", &glass.file), bench.codes());
@@ -209,7 +206,7 @@ fn a_break_glass_recipient_reads_everything() {
 fn an_unknown_label_is_a_problem_of_its_row() {
     let bench = Bench::of(2);
     let it = bench.reader("key");
-    bench.write("tapwave.toml", format!("[recipients]\nsite-ams = \"{}\"\n", it.key));
+    bench.settings(format!("[recipients]\nsite-ams = \"{}\"\n", it.key));
     bench.write(
         "wave.csv",
         format!("UPN,recipient\n{},site-ams\n{},site-asm\n", person(1), person(2)),
@@ -313,7 +310,7 @@ fn summary_and_status_are_the_documented_json() {
     assert_eq!(summary["run"], json!(bench.runs()[0]));
 
     let status = bench.tapwave(&["status", "latest", "--json"]).ends(0).json();
-    assert_eq!(keys(&status), ["rows", "schema"]);
+    assert_eq!(keys(&status), ["recipients", "rows", "schema"]);
     assert_eq!(status["schema"], "tapwave.status/1");
     let rows = status["rows"].as_array().expect("rows");
     let methods: BTreeMap<String, String> = bench.tenant(|tenant, _| {
@@ -355,6 +352,32 @@ fn columns_win_over_flags_and_flags_over_the_policy() {
     assert_eq!((made[&person(2)].0, made[&person(2)].1), (120, true));
     let morning: Timestamp = "2099-03-01T07:00:00Z".parse().expect("a time");
     assert_eq!(made[&person(3)], (120, true, morning));
+}
+
+// Case: lifetimes as people write them, by column, by flag and in the settings.
+#[test]
+fn a_lifetime_may_be_written_in_hours() {
+    let bench = Bench::of(3);
+    let it = bench.reader("key");
+    let [one, two, three] = [person(1), person(2), person(3)];
+    let column = |text: &str| format!("UPN,lifetime\n{one},8h\n{two},90m\n{three},{text}\n");
+    let lifetimes = || -> Vec<u32> {
+        bench.tenant(|tenant, _| tenant.passes().map(|(_, _, it)| it.lifetime_minutes).collect())
+    };
+    bench.write("wave.csv", column("31d"));
+    let said = bench.tapwave(&["check", "wave.csv", "-r", ANYBODY, "--json"]).ends(3);
+    let [(4, why)] = &said.problems()[..] else { panic!("{:?}", said.problems()) };
+    assert!(why.contains("\"31d\" is not a number of minutes from 10 to 43200"), "{why}");
+    bench.write("wave.csv", column(""));
+    bench.tapwave(&["run", "wave.csv", "-r", &it.key, "--lifetime", "2h"]).ends(0);
+    assert_eq!(lifetimes(), [480, 90, 120]);
+    let other = Bench::of(1);
+    other.write("tapwave.toml", "lifetime = \"3h 30m\"\n");
+    other.tapwave(&["run", "wave.csv", "-r", ANYBODY]).ends(0);
+    let made = |tenant: &mut Tenant, _| tenant.pass(&person(1)).expect("one").lifetime_minutes;
+    assert_eq!(other.tenant(made), 210);
+    bench.write("tapwave.toml", "lifetime = \"8 cups\"\n");
+    bench.tapwave(&["settings"]).ends(2).says(["tapwave.toml", "minutes"]);
 }
 
 // Case: one person is refused for good (an administrator); the others are done.

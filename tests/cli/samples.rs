@@ -82,7 +82,7 @@ fn every_mistake_is_named() {
         (13, &["happens twice in Europe/Berlin"]),
         (14, &["is a Windows zone name"]),
         (15, &["is no known time zone"]),
-        (16, &["is no whole number of minutes from 10 to 43200"]),
+        (16, &["is not a number of minutes from 10 to 43200"]),
         (17, &["is neither yes nor no"]),
         (18, &["is not one mail address"]),
         (19, &["is no language tag"]),

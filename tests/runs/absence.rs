@@ -61,6 +61,131 @@ fn another_tenant_is_told_and_left_alone() {
     site.cleanup(&[]).exits(0).says("removed 3 passes");
 }
 
+// Case: a run is killed while nobody knows what its POST came to, and the list that shows the pass
+// does not say when it was made.
+#[test]
+fn a_pass_that_may_be_ours_is_no_absence() {
+    let site = Site::with(3, |options| {
+        options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
+    });
+    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "5m"]));
+    site.until("nobody knows of one", |site| {
+        site.folder().join("ledger.db").exists()
+            && site.count("unsettled") == 1
+            && site.count("sealed") == 2
+    });
+    run.kill();
+    change(&site, |options| {
+        options.faults = Faults::default().also(always(Call::Look, Fault::Undated));
+    });
+    let told = patient(&site, &["cleanup", "wave-run"]).exits(8).says("removed 2 passes");
+    told.says("may be this run's own").says("look at this person in Entra");
+    assert_eq!(site.live().len(), 1);
+    assert_eq!(sealed_copies(&site).len(), 2, "nothing is purged");
+    change(&site, |options| options.faults = Faults::default());
+    site.cleanup(&[]).exits(0).says("removed 1 pass");
+    assert!(site.live().is_empty());
+}
+
+/// Whatever the next answers to batches are dated.
+fn misdated(site: &Site, answers: u64, ahead: i64) -> Faults {
+    let seen = site.seen(Call::Batch);
+    (1..=answers).fold(Faults::default(), |faults, nth| {
+        faults.at(Call::Batch, seen + nth, Fault::Dated { ahead })
+    })
+}
+
+// Case: a gateway with a wrong clock dates the first answers, while replicas do not know the passes.
+#[test]
+fn a_wrong_date_makes_no_stretch_of_time() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    let behind = Duration::from_secs(30);
+    let dated = misdated(&site, 2, -7_200);
+    change(&site, |options| {
+        options.faults = dated
+            .also(always(Call::Remove, Fault::MethodUnknown).lasting(behind))
+            .also(always(Call::Look, Fault::Unlisted).lasting(behind));
+    });
+    patient(&site, &["cleanup", "wave-run"]).exits(0).says("removed 2 passes");
+    assert!(site.live().is_empty());
+}
+
+// Case: the same for people of a wave, whose passes are known from one look alone.
+#[test]
+fn a_wrong_date_proves_nothing_of_a_wave() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    let behind = Duration::from_secs(30);
+    let dated = misdated(&site, 3, -7_200);
+    change(&site, |options| {
+        options.faults = dated
+            .also(always(Call::Remove, Fault::MethodUnknown).lasting(behind))
+            .also(always(Call::Look, Fault::Unlisted).lasting(behind));
+    });
+    patient(&site, &["cleanup", "--csv", "wave.csv", "--yes"]).exits(8);
+    assert_eq!(site.live().len(), 2);
+}
+
+// Case: DELETE is refused, a list shows the passes at work, and the answers' dates lie behind
+// their end.
+#[test]
+fn a_pass_that_is_shown_at_work_is_not_over() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    let dated = misdated(&site, 4, 86_400);
+    change(&site, |options| {
+        options.faults = dated.also(always(Call::Remove, Fault::Forbidden));
+    });
+    patient(&site, &["cleanup", "wave-run"]).exits(8);
+    assert_eq!((site.live().len(), sealed_copies(&site).len()), (2, 2));
+}
+
+// Case: the list of a user's passes begins with an empty page.
+#[test]
+fn an_empty_page_that_leads_on_is_no_absence() {
+    let site = Site::open(2);
+    change(&site, |options| {
+        options.faults = Faults::default().also(always(Call::Look, Fault::EmptyPage));
+    });
+    site.run(&["--existing", "fail"]).exits(0).says("2 issued and sealed");
+    change(&site, |options| {
+        options.faults = Faults::default()
+            .also(always(Call::Look, Fault::EmptyPage))
+            .also(always(Call::Remove, Fault::MethodUnknown));
+    });
+    patient(&site, &["cleanup", "wave-run"]).exits(8).says("still listed");
+    assert_eq!((site.live().len(), sealed_copies(&site).len()), (2, 2));
+}
+
+// Case: ledgers that say two things at once of a row.
+#[test]
+fn a_ledger_that_contradicts_itself_proves_nothing() {
+    for (sql, says) in [
+        ("DELETE FROM passes WHERE line = 3", "no pass or attempt of it is recorded"),
+        ("UPDATE passes SET ended = 'deleted' WHERE line = 3", "no pass or attempt of it"),
+        (
+            "UPDATE rows SET user_id = (SELECT user_id FROM rows WHERE line = 2) WHERE line = 3",
+            "another one than its attempts do",
+        ),
+    ] {
+        let site = Site::open(3);
+        site.run(&[]).exits(0);
+        let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
+        assert_eq!(db.execute(sql, []).expect("changed"), 1);
+        drop(db);
+        patient(&site, &["cleanup", "wave-run"]).exits(8).says(says);
+        assert_eq!((site.live().len(), sealed_copies(&site).len()), (1, 3), "{sql}");
+    }
+    let site = Site::open(3);
+    site.run(&[]).exits(0);
+    let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
+    db.execute("UPDATE passes SET ended = 'zombie' WHERE line = 3", []).expect("changed");
+    drop(db);
+    site.cleanup(&[]).exits(8).says("no pass or attempt of it is recorded");
+    assert_eq!(sealed_copies(&site).len(), 3);
+}
+
 // Case: one of the people was deleted from the tenant, and can be restored for 30 days.
 #[test]
 fn a_person_who_is_gone_is_no_pass_that_is_gone() {

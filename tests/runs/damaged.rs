@@ -100,7 +100,7 @@ fn a_run_whose_log_is_cut_is_resumed_to_its_end() {
         let log = site.folder().join("ledger.db-wal");
         let whole = fs::read(&log).expect("there");
         fs::write(&log, &whole[..whole.len() * part / 100]).expect("cut");
-        let told = site.end_as_time_passes(site.start(&["resume", "wave-run"]));
+        let told = site.end_as_time_passes(site.start(&["resume", "wave-run", "--yes"]));
         opened_or_refused(&told, &format!("cut at {part} %"));
         // Commits that are gone from the disk take the run's knowledge with them. A pass it does
         // not know any more may be held for an operator, but nothing is vouched for wrongly.

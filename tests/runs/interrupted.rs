@@ -1,10 +1,12 @@
 //! Promises that Ctrl-C ends a run without losing anything, and says how to go on.
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use tapwave::rehearsal::options::Call;
 
+use crate::hearing::hearing;
 use crate::mailed::Mailed;
 use crate::resume::typed_resume;
 use crate::site::{Site, Started, through};
@@ -14,7 +16,8 @@ fn the_first_stops_new_work_and_finishes_what_is_in_flight() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let site = Site::open(40);
         site.hold(Call::Issue, 5);
-        let run = site.start(&site.run_args(&["--max-in-flight", "3", "--json"]));
+        let inner = site.tapwave(&site.run_args(&["--max-in-flight", "3", "--json"]));
+        let run = Started::of(piped(hearing(&inner)));
         site.until_held(3);
         run.signal(signal);
         site.until("it has heard that", |_| run.has_said("stopping: what is in flight"));
@@ -58,11 +61,13 @@ fn the_second_leaves_at_once_and_keeps_what_was_committed() {
 fn hanging_up_again_never_leaves_at_once() {
     let site = Site::open(20);
     site.hold(Call::Issue, 5);
-    let run = site.start(&site.run_args(&["--max-in-flight", "3"]));
+    let inner = site.tapwave(&site.run_args(&["--max-in-flight", "3"]));
+    let run = Started::of(piped(hearing(&inner)));
     site.until_held(3);
     for _ in 0..3 {
         run.signal(Signal::HUP);
         taken(&site, run.id());
+        site.until("it has heard that", |_| run.has_said("stopping: what is in flight"));
     }
     site.let_go();
     run.end().exits(130).says("stopping: what is in flight is finished");
@@ -112,6 +117,12 @@ fn a_limit_on_the_size_of_files_is_an_error_like_any_other() {
     assert_eq!(told.code, Some(1), "not ended by a signal: {told:?}");
     site.resume().exits(0);
     site.assert_whole("after the resume");
+}
+
+/// What it says is heard.
+fn piped(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 /// A signal that has not been taken yet would swallow the next of its kind.

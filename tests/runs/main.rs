@@ -5,6 +5,9 @@
 
 #[path = "../support/certificates.rs"]
 mod certificates;
+#[cfg(unix)]
+#[path = "../support/hearing.rs"]
+mod hearing;
 #[path = "../support/mailed_site.rs"]
 mod mailed;
 #[path = "../support/others.rs"]
@@ -25,6 +28,8 @@ mod smtp;
 
 mod absence;
 mod cleanup;
+#[cfg(unix)]
+mod clocks;
 #[cfg(target_os = "linux")]
 mod core;
 mod damaged;
@@ -42,6 +47,7 @@ mod proxied;
 mod resume;
 mod together;
 mod told_to_wait;
+mod trust;
 #[cfg(target_os = "linux")]
 mod window;
 #[cfg(unix)]

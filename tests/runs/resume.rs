@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use tapwave::clock::span;
-use tapwave::rehearsal::options::{Call, Fault, Faults, SecondPost};
+use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, SecondPost};
 use tapwave::shown::shell_word;
 
 use crate::site::{Site, TOKEN};
@@ -16,7 +16,8 @@ pub(crate) fn typed_resume(site: &Site) -> String {
     let folder = site.folder();
     // As the program has it: with links resolved, but for Windows.
     let folder = if cfg!(windows) { folder } else { folder.canonicalize().expect("there") };
-    format!("tapwave resume {} --auth token", shell_word(&folder.display().to_string(), "RUN"))
+    let folder = shell_word(&folder.display().to_string(), "RUN");
+    format!("tapwave resume {folder} --auth token --graph-url {}", site.graph_url())
 }
 
 #[test]
@@ -377,4 +378,42 @@ fn a_setting_never_shortens_the_fence_that_a_run_was_begun_with() {
     let site = with_one_lost(&["--fence", "1m"]);
     settings(&site, "1h");
     waits_for(&site, Duration::from_mins(1));
+}
+
+// Case: a person becomes a guest while the run stands still for longer than its check is good for.
+#[test]
+fn whoever_must_not_have_a_pass_any_more_is_named_and_counts() {
+    let site = Site::open(4);
+    site.hold(Call::Issue, 2);
+    let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
+    site.until_held(1);
+    run.kill();
+    site.let_go();
+    site.pass(Duration::from_mins(30));
+    let person = site.people[3].clone();
+    site.served.with(|tenant, _| {
+        assert!(tenant.amend(&person, |user| {
+            let guest = tapwave::rehearsal::User::external_guest(&user.upn, "Guest");
+            user.identities = guest.identities;
+        }));
+    });
+    let told = site.end_as_time_passes(site.start(&["resume", "wave-run"])).exits(4);
+    told.says("3 issued and sealed, 1 ineligible").says(&person).says("guest").says("left out");
+}
+
+// Case: an attempt's answer is lost, lists are behind, and the next attempt is refused for good.
+#[test]
+fn a_pass_that_a_failed_row_may_have_left_is_told() {
+    let site = Site::with(2, |options| {
+        options.replication.unlisted_after_create = Latency::of(Duration::from_hours(1));
+        options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter).at(
+            Call::Issue,
+            3,
+            Fault::Forbidden,
+        );
+    });
+    let args = ["--max-in-flight", "1", "--fence", "10s", "--final-look", "never"];
+    let told = site.end_as_time_passes(site.start(&site.run_args(&args))).exits(4);
+    told.says("1 failed").says("may be alive all the same").says("cleanup").says("removes it");
+    assert_eq!(site.live().len(), 2);
 }

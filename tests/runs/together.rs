@@ -8,7 +8,12 @@ use std::time::Duration;
 use tapwave::rehearsal::Options;
 use tapwave::rehearsal::options::{Act, Call, Fault, Faults, Intervention, Latency, SecondPost};
 
-use crate::site::{Site, files};
+use crate::site::{Site, Told, files};
+
+/// Runs a command to its end while time passes.
+fn patient(site: &Site, args: &[&str]) -> Told {
+    site.end_as_time_passes(site.start(args))
+}
 
 fn run_into<'a>(site: &'a Site, folder: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let mut args = vec!["run", "wave.csv", "-r", site.recipient(), "--run", folder];
@@ -169,8 +174,9 @@ fn a_copy_of_a_run_asks_before_it_issues() {
     // From then on it belongs there.
     let resumed = site.start(&["resume", "copy"]);
     site.end_as_time_passes(resumed).exits(0).says("5 issued and sealed");
+    // What the original did after it was copied is not in this ledger.
     let run = site.start(&["cleanup", "copy"]);
-    site.end_as_time_passes(run).exits(0);
+    site.end_as_time_passes(run).exits(8).says("passes which it does not know may be alive");
     assert!(site.live().is_empty());
 }
 
@@ -192,11 +198,61 @@ fn a_run_that_was_put_back_from_a_backup_asks_before_it_issues() {
     assert_eq!(site.minted().len(), minted);
 }
 
+// Case: an older state is put back of a run that was killed, which nobody could note by then.
+#[test]
+fn an_older_state_of_a_run_that_was_killed_is_known_for_one() {
+    let site = Site::open(5);
+    site.hold(Call::Issue, 2);
+    let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
+    site.until_held(1);
+    copy(&site.folder(), &site.path("backup"));
+    site.hold(Call::Issue, 4);
+    site.until_held(1);
+    site.until("what was answered is sealed", |site| site.count("sealed") == 3);
+    run.kill();
+    site.let_go();
+    fs::remove_dir_all(site.folder()).expect("removed");
+    fs::rename(site.path("backup"), site.folder()).expect("put back");
+    let live = site.live();
+    for verb in ["resume", "cleanup"] {
+        let told = site.told(&[verb, "wave-run"]).exits(2);
+        told.says("holds an older state of this run").says("recorded since are missing");
+    }
+    assert_eq!(site.live(), live);
+    // Whoever says so may remove what it knows, and is told that this is not all.
+    let told = patient(&site, &["cleanup", "wave-run", "--yes"]).exits(8);
+    let told = told.says("passes which it does not know may be alive");
+    assert!(!site.live().is_empty());
+    assert!(!told.err.contains("purged"), "{}", told.err);
+    let told = patient(&site, &["cleanup", "wave-run"]).exits(8);
+    let wave = site.resolved("wave.csv");
+    told.says(&format!("tapwave cleanup --csv {wave} --auth token --graph-url"));
+    patient(&site, &["cleanup", "--csv", "wave.csv", "--yes"]);
+    assert!(site.live().is_empty());
+}
+
+// Case: a copy is cleaned up while the run itself issues.
+#[test]
+fn a_copy_frees_no_claims_of_the_run_itself() {
+    let site = Site::open(6);
+    site.hold(Call::Issue, 3);
+    let first = site.start(&run_into(&site, "first", &["--max-in-flight", "1"]));
+    site.until_held(1);
+    copy(&site.path("first"), &site.path("copy"));
+    site.told(&["cleanup", "copy"]).exits(2).says("this is a copy");
+    let run = site.start(&["cleanup", "copy", "--yes"]);
+    site.end_as_time_passes(run);
+    let second = run_into(&site, "second", &["--existing", "replace"]);
+    site.told(&second).exits(3).says("is claimed by run");
+    first.kill();
+    site.let_go();
+}
+
 // Case: the ledger is removed, replaced or moved while the run issues.
 #[cfg(unix)]
 #[test]
 fn a_ledger_that_disappears_stops_the_run_and_names_what_is_alive() {
-    for how in ["removed", "replaced", "moved"] {
+    for how in ["removed", "replaced", "moved", "log removed"] {
         let site = Site::open(12);
         site.hold(Call::Issue, 5);
         let run = site.start(&site.run_args(&["--max-in-flight", "2"]));
@@ -205,6 +261,7 @@ fn a_ledger_that_disappears_stops_the_run_and_names_what_is_alive() {
         let ledger = site.folder().join("ledger.db");
         match how {
             "removed" => fs::remove_file(&ledger).expect("removed"),
+            "log removed" => fs::remove_file(ledger.with_extension("db-wal")).expect("removed"),
             "replaced" => {
                 fs::copy(&ledger, site.path("other")).expect("copied");
                 fs::rename(site.path("other"), &ledger).expect("replaced");

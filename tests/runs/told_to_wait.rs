@@ -88,3 +88,26 @@ fn a_batch_whose_rest_is_refused_becomes_smaller() {
     let batches = site.seen(Call::Batch) - before;
     assert!(batches >= first + by_fives + listed, "{batches} batches");
 }
+
+// Case: somebody wishes to stop while the tenant holds back a cleanup's requests: none is in flight.
+#[cfg(unix)]
+#[test]
+fn what_is_held_back_is_not_waited_for_by_whoever_wishes_to_stop() {
+    for call in [Call::Remove, Call::Look] {
+        let site = Site::open(3);
+        site.run(&[]).exits(0);
+        let seen = site.seen(call);
+        site.served.with(|tenant, _| {
+            tenant.options_mut().faults = told_to_wait(call, seen + 1, "600");
+        });
+        let run = site.start(&["cleanup", "wave-run"]);
+        site.until("it is held back", |site| site.seen(call) > seen);
+        run.signal(rustix::process::Signal::INT);
+        site.until("it has heard that", |_| run.has_said("stopping: what is in flight"));
+        site.pass(Duration::from_secs(5));
+        run.end().exits(130);
+        site.pass(Duration::from_mins(20));
+        site.end_as_time_passes(site.start(&["cleanup", "wave-run"])).exits(0);
+        assert!(site.live().is_empty());
+    }
+}

@@ -11,6 +11,7 @@ use age::secrecy::SecretString;
 use rustix::process::Signal;
 use tapwave::rehearsal::options::Call;
 
+use crate::hearing::hearing;
 use crate::interrupted::taken;
 use crate::pty::Window;
 use crate::site::{Site, listens};
@@ -57,10 +58,12 @@ fn a_terminal_that_is_closed_lets_what_is_in_flight_be_finished() {
     let site = Site::open(40);
     site.hold(Call::Issue, 5);
     let args = site.run_args(&["--max-in-flight", "3", "--json"]);
-    let mut window = Window::open(&site.tapwave(&args));
+    let mut window = Window::open(&hearing(&site.tapwave(&args)));
     site.until_held(3);
     window.close();
     taken(&site, window.id());
+    // Of a closed window nobody reads that it has been heard.
+    site.until("it stops", |site| site.has_logged("stopping"));
     site.let_go();
     assert_eq!(window.end_unseen(), Some(130));
     let live = site.live().len();

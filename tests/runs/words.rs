@@ -219,7 +219,8 @@ fn the_hint_of_a_closed_run_is_its_cleanup() {
     site.cleanup(&["--keep-sealed"]).exits(0);
     let told = site.resume().exits(2).says("a new run issues new passes");
     let cleanup = told.command("hint: ", " goes on with the cleanup");
-    assert_eq!(cleanup, format!("tapwave cleanup {} --auth token", site.resolved("wave-run")));
+    let (folder, graph) = (site.resolved("wave-run"), site.graph_url());
+    assert_eq!(cleanup, format!("tapwave cleanup {folder} --auth token --graph-url {graph}"));
     site.pasted(&cleanup).exits(0).says("purged 1 sealed copy");
 }
 
@@ -231,6 +232,8 @@ fn a_run_that_is_there_already_is_named_to_be_carried_on() {
     site.told(&run).exits(0);
     let told = site.told(&run).exits(2).says("there is one already");
     let resume = told.command("hint: ", " carries on with the run that is there");
-    assert!(resume.ends_with(" --config my.toml --auth token"), "{resume}");
+    let graph = site.graph_url();
+    let ends = format!(" --config my.toml --auth token --graph-url {graph}");
+    assert!(resume.ends_with(&ends), "{resume}");
     site.pasted(&resume).exits(0).says("settings: my.toml");
 }

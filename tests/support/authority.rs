@@ -39,6 +39,8 @@ pub(crate) enum Instead {
     Throttled,
     /// 503 without more.
     Down,
+    /// 503 in HTML, as a gateway words it.
+    DownInHtml,
     /// A proxy's page.
     WebPage,
     /// `authorization_pending` or `slow_down`.
@@ -298,6 +300,11 @@ impl Instead {
                 answer
             }
             Self::Due | Self::Down => reply(503, &json!({"error": "temporarily_unavailable"})),
+            Self::DownInHtml => {
+                let page = Full::new(Bytes::from_static(b"<html><h1>503</h1></html>"));
+                let head = hyper::Response::builder().status(503);
+                head.header("content-type", "text/html").body(page).expect("valid headers")
+            }
             Self::WebPage => {
                 let page =
                     Full::new(Bytes::from_static(b"<html><h1>Blocked by policy</h1></html>"));

@@ -101,6 +101,12 @@ impl Bench {
         fs::write(self.path(name), bytes).expect("written");
     }
 
+    /// Writes the settings and trusts them.
+    pub(crate) fn settings(&self, text: impl AsRef<[u8]>) {
+        self.write("tapwave.toml", text);
+        self.tapwave(&["settings", "--trust"]).ends(0);
+    }
+
     /// Reads a text file of the folder.
     pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).expect("a text file")
@@ -331,7 +337,19 @@ pub(crate) fn person(number: usize) -> String {
 
 /// An unsigned JWT of an application with these roles.
 pub(crate) fn jwt(roles: &[&str]) -> String {
-    let payload = json!({"roles": roles, "tid": "contoso", "appid": "tapwave-tests"});
+    unsigned(&json!({"roles": roles, "tid": "contoso", "appid": "tapwave-tests"}))
+}
+
+/// An unsigned JWT of a person with these scopes and, where given, these active roles.
+pub(crate) fn person_jwt(scopes: &str, wids: Option<&Value>) -> String {
+    let mut claims = json!({"scp": scopes, "tid": "contoso", "upn": "admin@contoso.example"});
+    if let Some(wids) = wids {
+        claims["wids"] = wids.clone();
+    }
+    unsigned(&claims)
+}
+
+fn unsigned(payload: &Value) -> String {
     let mut token = String::from("e30.");
     write!(token, "{}.sig", URL_SAFE_NO_PAD.encode(payload.to_string())).expect("a string");
     token

@@ -66,6 +66,7 @@ impl Conducted {
                 graph: Graph::new(Arc::new(tenant.clone()), pace, clock.clone()),
                 may_read_groups: true,
                 fence: None,
+                keeps_going: false,
                 began: clock.instant(),
                 clock,
                 watcher: Arc::new(Deaf),

@@ -286,7 +286,11 @@ fn about(folder: &Path) -> About {
         tenant: None,
         graph_url: "https://graph.microsoft.com".to_owned(),
         options: Options { fence_seconds: 300, ..Options::default() },
-        recipients: vec![RecipientRecord { label: "all".to_owned(), keys: Vec::new() }],
+        recipients: vec![RecipientRecord {
+            label: "all".to_owned(),
+            keys: Vec::new(),
+            names: std::collections::BTreeMap::new(),
+        }],
         policy: PolicyRecord {
             min_lifetime_minutes: 60,
             max_lifetime_minutes: 480,

@@ -37,7 +37,7 @@ impl Mailed {
             relay.authority().display(),
             relay.port
         );
-        fs::write(site.path("tapwave.toml"), settings).expect("written");
+        site.settings(&settings);
         let row = |upn: &String| format!("{upn},{}\n", reader_of(upn));
         let rows: String = site.people.iter().map(row).collect();
         fs::write(site.path("wave.csv"), format!("userPrincipalName,deliverTo\n{rows}"))
@@ -49,7 +49,7 @@ impl Mailed {
     pub(crate) fn through_graph(&self) {
         let settings = "[mail]\ncourier = \"graph\"\nfrom = \"IT <user1@contoso.example>\"\n\
                         max_per_minute = 60000\n";
-        fs::write(self.site.path("tapwave.toml"), settings).expect("written");
+        self.site.settings(settings);
     }
 
     /// The program with the relay's password.

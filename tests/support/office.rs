@@ -81,7 +81,14 @@ impl Office {
              max_per_minute = {rate}\nmax_connections = 3\n"
         );
         let settings = format!("ca_file = '{}'\n{settings}", authority.display());
-        std::fs::write(self.path("tapwave.toml"), settings).expect("settings");
+        self.settings(&settings);
+    }
+
+    /// Writes the settings and trusts them.
+    pub(crate) fn settings(&self, text: &str) {
+        std::fs::write(self.path("tapwave.toml"), text).expect("settings");
+        let trusted = self.command(&["settings", "--trust"]).output().expect("started");
+        Ended::of(trusted).expect(0);
     }
 
     /// Puts other words into the settings.
@@ -89,7 +96,7 @@ impl Office {
         let path = self.path("tapwave.toml");
         let settings = std::fs::read_to_string(&path).expect("settings");
         assert!(settings.contains(from), "{settings}");
-        std::fs::write(path, settings.replacen(from, to, 1)).expect("settings");
+        self.settings(&settings.replacen(from, to, 1));
     }
 
     /// A command that waits to be started.

@@ -169,6 +169,12 @@ impl Served {
                 "Unable to read JSON request payload. Please ensure Content-Type header is set.";
             return Ok(error(415, "UnsupportedMediaType", message));
         }
+        // Counts are plain text, and whoever does not take that gets none (documented).
+        let wants_text = |accept: &str| accept.contains("text/plain") || accept.contains("*/*");
+        let counts = target.split('?').next().is_some_and(|path| path.ends_with("/$count"));
+        if counts && !header("accept").is_some_and(wants_text) {
+            return Ok(error(406, "NotAcceptable", "The specified 'Accept' is not supported."));
+        }
         let Some(method) = method(&head.method) else {
             return Ok(error(405, "Request_BadRequest", "Specified HTTP method is not allowed."));
         };

@@ -130,6 +130,12 @@ impl Site {
         fs::write(self.path("wave.csv"), wave).expect("written");
     }
 
+    /// Writes the settings and trusts them.
+    pub(crate) fn settings(&self, text: &str) {
+        fs::write(self.path("tapwave.toml"), text).expect("written");
+        self.told(&["settings", "--trust"]).exits(0);
+    }
+
     /// The program with everything that each command needs; standard input is no terminal.
     pub(crate) fn tapwave(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tapwave"));
@@ -191,6 +197,19 @@ impl Site {
     /// Runs what the program told to type, as a shell reads it, with no option besides.
     #[cfg(unix)]
     pub(crate) fn pasted(&self, line: &str) -> Told {
+        Told::of(self.shell(line).output().expect("started"))
+    }
+
+    /// The same, left to the caller.
+    #[cfg(unix)]
+    pub(crate) fn start_pasted(&self, line: &str) -> Started {
+        let mut shell = self.shell(line);
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Started::of(shell)
+    }
+
+    #[cfg(unix)]
+    fn shell(&self, line: &str) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_tapwave"));
         let path = std::env::join_paths(
             program
@@ -206,7 +225,7 @@ impl Site {
             .env("TAPWAVE_HOME", self.path("tapwave-home"))
             .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
             .env("TAPWAVE_TEST_CLOCK", self.served.clock());
-        Told::of(shell.output().expect("started"))
+        shell
     }
 
     /// The arguments of `run` into [`Site::folder`], with a short fence.
@@ -376,6 +395,13 @@ impl Site {
     /// Somebody signs in with their pass.
     pub(crate) fn use_pass(&self, upn: &str) {
         self.served.with(|tenant, now| tenant.use_pass(now, upn)).expect("a pass that works");
+    }
+
+    /// Whether the run's log has a line with this word.
+    #[cfg(unix)]
+    pub(crate) fn has_logged(&self, word: &str) -> bool {
+        let log = fs::read_to_string(self.folder().join("log.jsonl")).unwrap_or_default();
+        log.lines().any(|line| line.contains(&format!("\"message\":\"{word}\"")))
     }
 
     /// HTTP requests that have reached the tenant.

@@ -59,6 +59,8 @@ pub(crate) struct Manner {
     pub(crate) mechanisms: &'static str,
     /// The secret that is right.
     pub(crate) secret: String,
+    /// What a wrong one is told.
+    pub(crate) denial: &'static str,
     /// More connections than these are turned away.
     pub(crate) connections: usize,
     /// What EHLO offers besides; empty for nothing.
@@ -80,6 +82,7 @@ impl Default for Manner {
             client_certificate: false,
             mechanisms: "PLAIN LOGIN XOAUTH2",
             secret: "right".to_owned(),
+            denial: "535 5.7.8 bad credentials",
             connections: 3,
             offers: "",
             full: Vec::new(),
@@ -272,8 +275,7 @@ async fn serve(state: &State, stream: TcpStream, open: usize) -> Result<(), End>
             "AUTH" => {
                 let secret = state.manner().secret.clone();
                 signed_in = sign_in(&mut wire, &line, &secret).await?;
-                let answer =
-                    if signed_in { "235 2.7.0 welcome" } else { "535 5.7.8 bad credentials" };
+                let answer = if signed_in { "235 2.7.0 welcome" } else { manner.denial };
                 say(&mut wire, answer).await?;
             }
             "MAIL" if !signed_in => say(&mut wire, "530 5.7.0 sign in first").await?,
@@ -352,6 +354,11 @@ async fn take(state: &State, wire: &mut Wire, mail: &str, encrypted: bool) -> Re
             }
             ("DATA", Fault::CutAtData) => return Err(End::Closed),
             ("DATA", _) => break,
+            // It was a trial, and the fault is for the first mail.
+            ("RSET", _) => {
+                state.manner().faults.push_front(fault);
+                return say(wire, "250 ok").await;
+            }
             _ => return say(wire, "503 out of turn").await,
         }
     }

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::{Desk, Halt, Issuers};
-use crate::clock::{earlier, later};
+use crate::clock::{apart, earlier, later};
 use crate::graph::verdict::{Refusal, RefusalKind};
 use crate::graph::{FoundPass, GraphError};
 use crate::ids::{Line, MethodId, UserId};
@@ -37,6 +37,9 @@ const UNSEEN: &str = "Graph refuses another pass because one exists, and lists n
 const STALE: &str = "Graph still lists a pass that is gone; resume looks again";
 /// What is odd about a pass that is not listed.
 const NOT_LISTED: &str = "Graph does not list the pass that was sealed; resume looks again";
+
+/// What is odd about a pass that was shown to a person and is not listed any more.
+const OTHERWISE: &str = "Graph does not list the pass that was shown any more; nothing was deleted";
 
 fn behind(why: &str) -> Settled {
     Settled::Behind { why: why.to_owned() }
@@ -152,6 +155,17 @@ fn window(attempt: &IntentRecord, settle_after: Duration) -> (Timestamp, Timesta
     (first, later(ended(attempt), wait + slack), attempt)
 }
 
+/// Whether a pass may be this attempt's: it is shaped as was asked, and Graph says that it was made
+/// when the attempt could make one, or does not say when.
+pub(in crate::stages) fn may_be_of(
+    pass: &FoundPass,
+    attempt: &IntentRecord,
+    settle_after: Duration,
+) -> bool {
+    let (first, last, _) = window(attempt, settle_after);
+    pass.created_date_time.is_none_or(|at| first <= at && at <= last) && answers(pass, attempt)
+}
+
 /// Graph's clock when the answer came or was given up, or must have been.
 fn ended(attempt: &IntentRecord) -> Timestamp {
     attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT))
@@ -184,6 +198,20 @@ pub fn patience(settle_after: Duration) -> Duration {
     settle_after.max(limits::LEAST_PATIENCE)
 }
 
+/// What is said of a pass that is nobody's by its time and a lost attempt's by all else: Graph's
+/// own clocks may disagree, or this machine's answers come from a clock that is wrong.
+fn misdated(pass: &FoundPass, remains: &Remains) -> Option<String> {
+    let created = pass.created_date_time?;
+    let mut open = remains.attempts.iter().filter(|attempt| attempt.may_live);
+    let attempt = open.rfind(|attempt| answers(pass, attempt))?;
+    let off = created.duration_since(attempt.graph_time);
+    Some(format!(
+        "there is a pass like the one that was asked for, made {} {} the request by Graph's clocks, so that it cannot be told whose it is; if nobody else issued it, resume with --remove-found deletes it and issues another; else leave the person out",
+        apart(off),
+        if off.is_negative() { "before" } else { "after" },
+    ))
+}
+
 /// When a found pass is over at the latest, by Graph's clock.
 #[must_use]
 pub fn over(pass: &FoundPass, graph_now: Timestamp) -> Timestamp {
@@ -200,7 +228,10 @@ fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
     let lifetime = pass.lifetime_in_minutes.is_none_or(|minutes| minutes == asked.lifetime_minutes);
     let once = pass.is_usable_once.is_none_or(|once| once == asked.one_time);
     let start = match (asked.start, pass.start_date_time) {
-        (Some(asked), Some(found)) => asked.as_second() == found.as_second(),
+        // Rounded, perhaps.
+        (Some(asked), Some(found)) => {
+            asked.duration_since(found).unsigned_abs() <= limits::CLOCK_SLACK
+        }
         // Without a wish for a start, Graph's own is the moment of creation, or absent.
         (None, Some(found)) => pass.created_date_time.is_none_or(|created| {
             created.duration_since(found).unsigned_abs() <= limits::CLOCK_SLACK
@@ -273,8 +304,28 @@ impl Desk {
             ) => {
                 let first = matches!(state, State::Unsettled { .. });
                 let why = if first { IN_THE_WAY } else { STILL_IN_THE_WAY };
-                self.hold(&row, why.to_owned(), Some(method)).await
+                let misdated = found.as_ref().and_then(|pass| misdated(pass, &remains));
+                let why = misdated.unwrap_or_else(|| why.to_owned());
+                self.hold(&row, why, Some(method)).await
             }
+        }
+    }
+
+    /// Deletes the pass that holds a row, on the word of a person who was shown this very one, and
+    /// frees the row. Whatever else stands there now is left alone.
+    ///
+    /// # Errors
+    /// [`Halt`]
+    pub async fn remove_found(&self, line: Line, shown: &FoundPass) -> Result<Settled, Halt> {
+        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let user = row.person()?.user;
+        match self.look(user).await? {
+            Ok(Some(found)) if found.id == shown.id => {
+                let over = over(&found, self.graph.now());
+                self.remove_orphan(&row, user, found.id, over).await
+            }
+            Ok(_) => Ok(behind(OTHERWISE)),
+            Err(refusal) => self.unread(&row, &refusal).await,
         }
     }
 
@@ -298,19 +349,15 @@ impl Desk {
     /// A sealed pass that is not listed is given up once it is over, or was missed before, at
     /// least the settling time ago.
     async fn missed(&self, line: Line, remains: &Remains) -> Result<Settled, Halt> {
-        let now = self.graph.now();
-        if over_from(remains, self.settle_after).is_some_and(|over| over <= now) {
+        let now = self.graph.clocks();
+        if over_from(remains, self.settle_after).is_some_and(|over| over <= now.graph) {
             return self.settled(line, None, Some(Proof::Over)).await;
         }
-        match remains.absent_since {
-            Some(since) if later(since, patience(self.settle_after)) <= now => {
-                self.settled(line, None, Some(Proof::Absent)).await
-            }
-            _ => {
-                self.ledger.record(line, Event::NotListed { graph_time: now }).await?;
-                Ok(behind(NOT_LISTED))
-            }
+        if remains.absent_for(now).is_some_and(|absent| absent >= patience(self.settle_after)) {
+            return self.settled(line, None, Some(Proof::Absent)).await;
         }
+        self.ledger.record(line, Event::NotListed { graph_time: now.graph }).await?;
+        Ok(behind(NOT_LISTED))
     }
 
     /// A 404 is about the user, and proves nothing about a pass.
@@ -469,6 +516,7 @@ mod tests {
             gone: Vec::new(),
             attempts: vec![attempt()],
             absent_since: None,
+            absent_at: None,
             seen: false,
             deleted: false,
         }

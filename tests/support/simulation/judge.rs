@@ -56,7 +56,8 @@ impl Judge<'_> {
         let story = self.story();
         let mut wrong = Vec::new();
         // Nothing has been said yet of passes that wait for their second look.
-        let unseen = ledger.rows_to_look_at(Timestamp::MAX, None, 1_000).await.expect("readable");
+        let unseen =
+            ledger.rows_to_look_at(Timestamp::MAX, None, None, 1_000).await.expect("readable");
         let unseen: HashSet<Line> = unseen.into_iter().map(|row| row.line).collect();
         for row in &rows {
             let proven = matches!(row.state, State::Sealed { proven: true, .. });

@@ -199,10 +199,12 @@ fn mislead(options: &mut rehearsal::Options, rng: &mut Rng, fence: Duration) {
         rejects_after_end: lag(rng),
     };
     for call in [Call::Look, Call::Remove] {
-        let fault = match rng.u8(..6) {
+        let fault = match rng.u8(..8) {
             0 => Fault::UserUnknown,
             1 if call == Call::Remove => Fault::MethodUnknown,
             1 => Fault::Unlisted,
+            2 if call == Call::Look => Fault::Undated,
+            3 if call == Call::Look => Fault::EmptyPage,
             _ => continue,
         };
         let chance = Chance::new(call, 1.0, fault).lasting(farthest.mul_f64(rng.f64()));
@@ -214,6 +216,11 @@ fn mislead(options: &mut rehearsal::Options, rng: &mut Rng, fence: Duration) {
         1 => Some(Fault::OtherId { deletable: rng.bool() }),
         _ => None,
     };
+    if rng.u8(..3) == 0 {
+        let ahead = if rng.bool() { 7_200 } else { -7_200 };
+        let faults = std::mem::take(&mut options.faults);
+        options.faults = faults.at(Call::Batch, rng.u64(1..20), Fault::Dated { ahead });
+    }
     let odds = rng.f64() * 0.3;
     options.faults.chances.extend(fault.map(|fault| Chance::new(Call::Issue, odds, fault)));
     if rng.u8(..3) == 0 {

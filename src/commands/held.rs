@@ -1,0 +1,105 @@
+//! `resume --remove-found`: a person says that the pass which holds a row is this run's own.
+//!
+//! Must never delete a pass that was not shown, or unasked.
+
+use super::failure::OfRun;
+use super::typed::Typed;
+use super::{Failure, World};
+use crate::exit::Exit;
+use crate::graph::FoundPass;
+use crate::ledger::{Ledger, LedgerError, Standing};
+use crate::limits;
+use crate::report::{count, shown};
+use crate::run::Session;
+use crate::run::found::{self, FoundError, Held};
+use crate::stages::issue::settle::Settled;
+
+/// What says of held rows what the pass is that holds them, if there are any. People are named
+/// only where they are few enough to be looked at one by one.
+pub(super) async fn next(
+    ledger: &Ledger,
+    run: &Typed,
+) -> Result<Option<(String, &'static str)>, LedgerError> {
+    let rows = ledger.rows(&[Standing::Held], None, limits::HELD_NAMED).await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let upns: Vec<String> = rows.into_iter().map(|row| row.upn).collect();
+    let does =
+        "deletes the pass that holds each, if you know it is nobody else's, and issues another";
+    Ok(Some((run.resume_without(&upns), does)))
+}
+
+/// Deletes the passes that hold these people's rows, after asking. False if the answer was no.
+pub(super) async fn removed(
+    upns: &[String],
+    ledger: &Ledger,
+    session: &Session,
+    run: &Typed,
+    world: &World,
+) -> Result<bool, Failure> {
+    if upns.is_empty() {
+        return Ok(true);
+    }
+    let rows = found::held(ledger, session, upns).await.map_err(|error| match error {
+        FoundError::NotHeld { .. } => {
+            let hint = format!("{} shows every row and how far it is", run.status());
+            Failure::new(Exit::Usage, error, &[&hint])
+        }
+        FoundError::Halt(halt) => halt.of(run),
+    })?;
+    world.warn_of_clocks(session);
+    let mut passes = Vec::new();
+    for row in &rows {
+        world.report.say(described(row));
+        match (&row.pass, &row.issuer) {
+            (Some(pass), None) => passes.push((row, pass)),
+            (Some(_), Some(issuer)) => {
+                let what = format!("the pass of {} is of run {}", shown(&row.upn), shown(issuer));
+                let hint = "clean that run up, or leave the person out";
+                return Err(Failure::new(Exit::Usage, what, &[hint]));
+            }
+            (None, _) => {}
+        }
+    }
+    if passes.is_empty() {
+        return Ok(true);
+    }
+    let question = format!(
+        "delete {} and end what was signed in with them, then issue anew",
+        count(passes.len() as u64, "such pass", "such passes")
+    );
+    if !world.common.yes {
+        match world.asking.yes_or_no(&format!("{question}?")) {
+            Some(true) => {}
+            Some(false) => {
+                world.report.say("nothing was changed");
+                return Ok(false);
+            }
+            None => return Err(Failure::nobody_to_ask(&format!("this would {question}"))),
+        }
+    }
+    for (row, pass) in passes {
+        let settled = found::remove(ledger, session, row.line, pass).await;
+        match settled.map_err(|halt| halt.of(run))? {
+            Settled::Free | Settled::Sealed => {}
+            Settled::Held { why } | Settled::Behind { why } => {
+                world.report.complain(format_args!("{}: {}", shown(&row.upn), shown(&why)));
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// A held row and its pass, as a person needs to see them before it is deleted.
+fn described(row: &Held) -> String {
+    let about = format!("line {}, {}", row.line, shown(&row.upn));
+    let Some(pass) = &row.pass else {
+        return format!("{about}: Graph lists no pass, so there is none to delete");
+    };
+    let FoundPass { id, created_date_time, lifetime_in_minutes, .. } = pass;
+    let made = created_date_time.map(|at| format!(", made {at}")).unwrap_or_default();
+    let lives = lifetime_in_minutes.map(|it| format!(", {it} minutes")).unwrap_or_default();
+    let used = if pass.is_used() { ", used already" } else { "" };
+    format!("{about}: pass {id}{made}{lives}{used}")
+}

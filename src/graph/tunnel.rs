@@ -1,0 +1,72 @@
+//! Promises a proxy's own word on a connection that it is asked for (RFC 9110, 9.3.6), read to
+//! the end of its head and no further. Must never show the login that it was given.
+
+use std::io;
+
+use hyper_util::client::proxy::matcher::Intercept;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use zeroize::Zeroizing;
+
+use crate::limits;
+use crate::shown::plain;
+
+/// What a proxy said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The ways to sign in that it offers.
+    pub(crate) schemes: Vec<String>,
+}
+
+/// Asks for a connection to `to`, a host and a port. `None` if what answers speaks no HTTP.
+pub(crate) async fn ask<W: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut BufReader<W>,
+    to: &str,
+    proxy: &Intercept,
+) -> io::Result<Option<Said>> {
+    let mut ask = Zeroizing::new(Vec::with_capacity(limits::MAX_SECRET_BYTES));
+    let agent = concat!("User-Agent: tapwave/", env!("CARGO_PKG_VERSION"), "\r\n");
+    ask.extend_from_slice(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{agent}").as_bytes());
+    if let Some(login) = proxy.basic_auth() {
+        ask.extend_from_slice(b"Proxy-Authorization: ");
+        ask.extend_from_slice(login.as_bytes());
+        ask.extend_from_slice(b"\r\n");
+    }
+    ask.extend_from_slice(b"\r\n");
+    wire.write_all(&ask).await?;
+    wire.flush().await?;
+    heard(wire).await
+}
+
+async fn heard<W: AsyncRead + Unpin>(wire: &mut BufReader<W>) -> io::Result<Option<Said>> {
+    let mut head = Vec::new();
+    loop {
+        let room = limits::MAX_PROXY_ANSWER_BYTES.saturating_sub(head.len() as u64);
+        if wire.take(room).read_until(b'\n', &mut head).await? == 0 {
+            let closed = || io::Error::from(io::ErrorKind::UnexpectedEof);
+            return if room > 0 { Err(closed()) } else { Ok(None) };
+        }
+        let mut headers = [httparse::EMPTY_HEADER; limits::MAX_PROXY_ANSWER_HEADERS];
+        let mut answer = httparse::Response::new(&mut headers);
+        match answer.parse(&head) {
+            Ok(parsed) if parsed.is_partial() => {}
+            Ok(_) => {
+                let offers = answer.headers.iter().filter(|header| is_offer(header.name));
+                let schemes = offers.filter_map(|header| scheme(header.value)).collect();
+                return Ok(answer.code.map(|status| Said { status, schemes }));
+            }
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+fn is_offer(header: &str) -> bool {
+    header.eq_ignore_ascii_case("proxy-authenticate")
+}
+
+/// The way to sign in that one `Proxy-Authenticate` names.
+pub(crate) fn scheme(offer: &[u8]) -> Option<String> {
+    let offer = String::from_utf8_lossy(offer);
+    offer.split([' ', ',']).find(|word| !word.is_empty()).map(plain)
+}

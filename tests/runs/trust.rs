@@ -1,0 +1,249 @@
+//! Promises that no file decides whom to trust which is not its reader's own and was not seen:
+//! neither a ledger, nor a run folder of somebody else's, nor settings that were merely found.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::site::{Site, Told};
+
+/// A key whose identity an attacker has.
+const THEIRS: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+
+/// The same command without an address of Graph.
+fn unaddressed(site: &Site, args: &[&str]) -> Command {
+    let full = site.tapwave(args);
+    let mut command = Command::new(full.get_program());
+    let args = full.get_args().collect::<Vec<_>>();
+    let at = args.iter().position(|arg| *arg == "--graph-url").expect("it is there");
+    command.args(&args[..at]).args(&args[at + 2..]).current_dir(site.home.path()).env_clear();
+    command.envs(full.get_envs().map(|(name, value)| (name, value.expect("set"))));
+    command
+}
+
+/// Changes what a ledger says of its run.
+fn change_about(site: &Site, path: &str, to: &str) {
+    let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
+    let sql = format!("UPDATE about SET about_json = json_set(about_json, '{path}', ?1)");
+    assert_eq!(db.execute(&sql, [to]).expect("changed"), 1);
+}
+
+fn told(mut command: Command) -> Told {
+    Told::of(command.output().expect("started"))
+}
+
+// Case: a ledger names a server of somebody else's as Graph.
+#[test]
+fn a_token_goes_nowhere_that_only_a_ledger_names() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    let theirs = TcpListener::bind("127.0.0.1:0").expect("a port");
+    theirs.set_nonblocking(true).expect("set");
+    let url = format!("http://{}", theirs.local_addr().expect("an address"));
+    change_about(&site, "$.graphUrl", &url);
+    for args in [
+        &["status", "wave-run", "--live"][..],
+        &["cleanup", "wave-run"],
+        &["cleanup", "wave-run", "--yes"],
+        &["resume", "wave-run", "--yes"],
+    ] {
+        let refused = told(unaddressed(&site, args)).exits(2);
+        refused
+            .says("a token goes there only if you name it now")
+            .says(&format!("add --graph-url {url}"));
+        assert!(theirs.accept().is_err(), "{args:?}: somebody has called");
+    }
+    told(unaddressed(&site, &["status", "wave-run"])).exits(0);
+    assert_eq!(site.live().len(), 2);
+}
+
+// Case: a run folder that others may write, or that is another user's, also for root.
+#[cfg(unix)]
+#[test]
+fn a_run_folder_that_others_write_is_not_acted_on() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    let asked = site.requests();
+    let acts = [
+        &["status", "wave-run", "--live"][..],
+        &["cleanup", "wave-run", "--yes"],
+        &["resume", "wave-run", "--yes"],
+    ];
+    fs::set_permissions(site.folder(), fs::Permissions::from_mode(0o777)).expect("opened");
+    for args in acts {
+        site.told(args).exits(2).says("others may enter it").says("chmod 700");
+    }
+    fs::set_permissions(site.folder(), fs::Permissions::from_mode(0o700)).expect("closed");
+    let given = Command::new("chown").args(["-R", "65534"]).arg(site.folder()).status();
+    if !rustix::process::geteuid().is_root() || !given.is_ok_and(|given| given.success()) {
+        return crate::damaged::eprintln_skip("only root can give a folder away");
+    }
+    for args in acts {
+        site.told(args).exits(2).says("belongs to another user (65534)");
+    }
+    assert_eq!(site.requests(), asked, "nobody was called");
+    assert_eq!(site.live().len(), 2);
+}
+
+/// Settings that would have a program run, and send the passes to somebody else.
+fn steering(site: &Site) -> String {
+    let ran = site.path("ran");
+    format!(
+        "break_glass = \"{THEIRS}\"\nclient_secret_command = [\"touch\", '{}']\n[mail]\nhost = \"relay.example\"\n",
+        ran.display()
+    )
+}
+
+// Case: a tapwave.toml that somebody has put into the current folder.
+#[test]
+fn settings_that_were_found_steer_nothing_until_they_are_trusted() {
+    let site = Site::open(1);
+    let path = site.path("tapwave.toml");
+    fs::write(&path, steering(&site)).expect("written");
+    let check = ["check", "wave.csv", "-r", site.recipient()];
+    for args in [&check[..], &["run", "wave.csv", "-r", site.recipient(), "--yes"]] {
+        let refused = site.told(args).exits(2).says("decides whom to trust; nothing was done");
+        refused
+            .says(&format!("break_glass = \"{THEIRS}\""))
+            .says("client_secret_command = [\"touch\"")
+            .says("mail.host = \"relay.example\"")
+            .says("tapwave settings --trust")
+            .says("--config tapwave.toml");
+    }
+    assert!(!site.path("ran").exists(), "no program was run");
+    assert_eq!(site.requests(), 0);
+    // Looking is not obeying.
+    site.told(&["settings"]).exits(0).says("nobody has trusted this file yet");
+    let named = [&check[..], &["--config", "tapwave.toml"]].concat();
+    site.told(&named).exits(0).says("break-glass (age1ql3z7hjy54pw3hyw…)");
+    site.told(&["settings", "--trust"]).exits(0).says(THEIRS).says("trusted, until it changes");
+    site.told(&check).exits(0).says("break-glass (age1ql3z7hjy54pw3hyw…)");
+    fs::write(&path, format!("{}# more\n", steering(&site))).expect("changed");
+    site.told(&check).exits(2).says("tapwave settings --trust");
+    // What steers nothing needs nobody's word.
+    fs::write(&path, "lifetime = 60\n").expect("written");
+    site.told(&check).exits(0);
+    site.told(&["settings", "--trust"]).exits(2).says("there is nothing to trust");
+}
+
+// Case: the same on a terminal.
+#[cfg(unix)]
+#[test]
+fn whoever_sits_there_is_asked_once() {
+    let site = Site::open(1);
+    fs::write(site.path("tapwave.toml"), steering(&site)).expect("written");
+    let check = ["check", "wave.csv", "-r", site.recipient()];
+    for (answer, code) in [(b"n", 2), (b"y", 0)] {
+        let mut window = crate::pty::Window::open(&site.tapwave(&check));
+        window.until_shown("trust this file as it is now?");
+        window.press(answer);
+        let (ended, shown) = window.end();
+        assert_eq!(ended, Some(code), "{shown}");
+        assert!(shown.contains(THEIRS), "{shown}");
+    }
+    site.told(&check).exits(0);
+}
+
+// Case: a settings file that others own or may write, named or not.
+#[cfg(unix)]
+#[test]
+fn settings_that_others_may_change_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::open(1);
+    let path = site.path("tapwave.toml");
+    fs::write(&path, "lifetime = 60\n").expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("opened");
+    let check = ["check", "wave.csv", "-r", site.recipient()];
+    let named = [&check[..], &["--config", "tapwave.toml"]].concat();
+    for args in [&check[..], &named] {
+        site.told(args).exits(2).says("others may write to it (mode 666)").says("chmod go-w");
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("closed");
+    site.told(&check).exits(0);
+    let given = Command::new("chown").arg("65534").arg(&path).status();
+    if !rustix::process::geteuid().is_root() || !given.is_ok_and(|given| given.success()) {
+        return crate::damaged::eprintln_skip("only root can give a file away");
+    }
+    for args in [&check[..], &named] {
+        site.told(args).exits(2).says("it belongs to another user (65534)");
+    }
+}
+
+// Case: who will be able to read is said before anything is issued, and can be looked up.
+#[test]
+fn who_can_read_is_always_said() {
+    let site = Site::open(2);
+    let own = site.recipient();
+    site.settings(&format!("break_glass = \"{THEIRS}\"\n[recipients]\nAMS = \"{own}\"\n"));
+    let readers = format!("sealed to: AMS ({}…), break-glass (age1ql3z7hjy54pw3hyw…)", &own[..20]);
+    site.told(&["check", "wave.csv", "-r", "AMS"]).exits(0).says(&readers);
+    let run = ["run", "wave.csv", "-r", "AMS", "--run", "wave-run"];
+    site.told(&run).exits(0).says(&readers);
+    site.resume().exits(0).says(&readers);
+    let status: Value = serde_json::from_str(
+        &site.told(&["status", "wave-run", "--json"]).exits(0).says(&readers).out,
+    )
+    .expect("JSON");
+    assert_eq!(status["recipients"][0]["keys"][1], THEIRS);
+    assert_eq!(status["recipients"][0]["names"][own], "AMS");
+    site.told(&["keygen", "-o", "other.txt"]).exits(0);
+    let wrong = site.told(&["open", "wave-run", "-i", "other.txt"]).exits(2);
+    wrong.says("they are sealed to AMS (age1").says("break-glass (age1ql3z7hjy54pw3hyw…)");
+}
+
+fn from_elsewhere(site: &Site, args: &[&str]) -> Command {
+    let mut command = site.tapwave(args);
+    command.env("TAPWAVE_HOME", site.path("another-machine"));
+    command
+}
+
+// Case: a run folder that another machine made, with other recipients in its ledger and the id of
+// somebody else's pass.
+#[test]
+fn a_run_that_this_machine_did_not_make_is_acted_on_by_word_only() {
+    let site = Site::open(3);
+    site.run(&[]).exits(0);
+    change_about(&site, "$.recipients[0].keys[0]", THEIRS);
+    let (asked, before) = (site.requests(), site.live());
+    for verb in ["resume", "cleanup"] {
+        let refused = told(from_elsewhere(&site, &[verb, "wave-run"])).exits(2);
+        refused
+            .says("this machine did not make the run in")
+            .says("people: 3 (user1@contoso.example, user2@contoso.example, user3@contoso.example)")
+            .says("tenant: ")
+            .says("sealed to: age1ql3z7hjy54pw3hyw…")
+            .says("--yes");
+    }
+    assert_eq!((site.requests(), site.live()), (asked, before));
+    #[cfg(unix)]
+    {
+        let inner = from_elsewhere(&site, &["cleanup", "wave-run"]);
+        let mut window = crate::pty::Window::open(&inner);
+        window.until_shown("carry on here?");
+        window.press(b"n");
+        let (code, shown) = window.end();
+        assert_eq!(code, Some(0), "{shown}");
+        assert!(shown.contains("nothing was done"), "{shown}");
+        assert_eq!(site.requests(), asked);
+    }
+    told(from_elsewhere(&site, &["cleanup", "wave-run", "--yes"])).exits(0);
+    assert!(site.live().is_empty());
+}
+
+/// Killed right after its first pass, a run is this machine's all the same.
+#[test]
+fn a_run_is_known_from_its_first_pass_on() {
+    use tapwave::rehearsal::options::Call;
+    let site = Site::open(3);
+    site.hold(Call::Issue, 1);
+    let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
+    site.until_held(1);
+    run.kill();
+    site.let_go();
+    assert!(Path::new(&site.folder()).exists());
+    site.end_as_time_passes(site.start(&["resume", "wave-run"])).exits(0);
+}
