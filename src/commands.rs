@@ -189,6 +189,9 @@ impl World {
             self.tell_steering(found);
             found.trust(&self.home()?)?;
             self.report.say("trusted, until it changes");
+            if self.report.is_json() {
+                self.report.settings(&settings)?;
+            }
             return Ok(Exit::Done);
         }
         self.report.settings(&settings)?;

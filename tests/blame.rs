@@ -389,8 +389,7 @@ async fn a_proxy_that_says_no_is_told_alike_at_all_three() {
 async fn a_sender_that_graph_does_not_know_is_found_in_the_check() {
     let office = Office::open(1, &wave(1)).await;
     let settings = |from: &str| {
-        let settings = format!("[mail]\ncourier = \"graph\"\nfrom = \"IT <{from}>\"\n");
-        std::fs::write(office.path("tapwave.toml"), settings).expect("settings");
+        office.settings(&format!("[mail]\ncourier = \"graph\"\nfrom = \"IT <{from}>\"\n"));
     };
     let key = office.public_key.clone();
     settings("usre1@contoso.example");

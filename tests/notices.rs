@@ -411,7 +411,7 @@ async fn graph_carries_both_mails() {
             let html = mail["body"]["content"].as_str().expect("a body").replace("&amp;", "&");
             (
                 to.as_str().expect("an address").to_owned(),
-                codes.iter().any(|one| html.contains(&one.replace('&', "&amp;"))),
+                codes.iter().any(|one| html.contains(one.as_str())),
             )
         };
         tenant.mails().iter().map(|mail| of(&mail.message)).collect()

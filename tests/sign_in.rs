@@ -543,6 +543,7 @@ async fn no_program_that_is_started_gets_a_secret() {
     // What prints a secret.
     let (_served, _authority, program) = office(1).await;
     program.write("tapwave.toml", "client_secret_command = ['printer']\n");
+    program.run(&["settings", "--trust"]).exits(0);
     let (program, noted) = with_witness(program, "printer", &format!("echo {SECRET}"));
     program.run(&[&ACCESS[..], &["--auth", "client-secret"]].concat()).exits(0);
     got_no_secret(&noted).await;

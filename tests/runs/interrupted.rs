@@ -97,7 +97,7 @@ fn a_wait_before_the_run_is_given_up_at_once() {
     let settings = fs::read_to_string(site.path("tapwave.toml")).expect("there");
     let command = r#"password_command = ["sh", "-c", ": >asked; exec sleep 600"]"#;
     let settings = settings.replace(r#"password_env = "SMTP_PASSWORD""#, command);
-    fs::write(site.path("tapwave.toml"), settings).expect("written");
+    site.settings(&settings);
     let mail = ["--deliver", "--to", "column:deliverTo"];
     let run = site.start(&site.run_args(&mail));
     site.until("the password is asked for", |site| site.path("asked").exists());

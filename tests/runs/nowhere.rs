@@ -240,7 +240,7 @@ fn no_program_that_is_started_gets_a_secret() {
         ("password_command = [\"printer\"]", "SMTP_PASSWORD", "printer"),
     ] {
         let settings = settings.replace("password_env = \"SMTP_PASSWORD\"", password);
-        fs::write(site.path("tapwave.toml"), settings).expect("written");
+        site.settings(&settings);
         let run = ["run", "wave.csv", "--existing", "replace", "--deliver", "-r", site.recipient()];
         let mut run = mailed.tapwave(&[&run[..], &["-r", recipient], &IDENTITY].concat());
         run.env("PATH", &path).env(variable, PASSWORD);

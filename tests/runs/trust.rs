@@ -121,6 +121,11 @@ fn settings_that_were_found_steer_nothing_until_they_are_trusted() {
     let named = [&check[..], &["--config", "tapwave.toml"]].concat();
     site.told(&named).exits(0).says("break-glass (age1ql3z7hjy54pw3hyw…)");
     site.told(&["settings", "--trust"]).exits(0).says(THEIRS).says("trusted, until it changes");
+    let told = site.told(&["settings", "--trust", "--json"]).exits(0);
+    assert_eq!(
+        serde_json::from_str::<Value>(&told.out).expect("JSON")["schema"],
+        "tapwave.settings/1"
+    );
     site.told(&check).exits(0).says("break-glass (age1ql3z7hjy54pw3hyw…)");
     fs::write(&path, format!("{}# more\n", steering(&site))).expect("changed");
     site.told(&check).exits(2).says("tapwave settings --trust");
