@@ -15,20 +15,21 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
-use reqwest::header::{HeaderMap, HeaderValue, USER_AGENT};
 use rustls_pki_types::ServerName;
 use rustls_platform_verifier::Verifier;
+use tokio::io::BufReader;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::{ClientConfig, Error as TlsError};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
-use super::http::{AGENT, BaseUrl, NO_ANSWER, Network, NetworkError, authorities, without_login};
+use super::between::{Between, name};
+use super::http::{BaseUrl, NO_ANSWER, Network, NetworkError, authorities, without_login};
+use super::tunnel;
 use crate::limits;
 use crate::shown::plain;
 
@@ -41,7 +42,7 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone)]
 pub(super) struct Connector {
     straight: HttpConnector,
-    proxy: Option<Tunnel<HttpsConnector<HttpConnector>>>,
+    proxy: Option<Proxy>,
     tls: Arc<ClientConfig>,
 }
 
@@ -59,14 +60,14 @@ impl Connector {
         straight.set_tcp_user_timeout(Some(limits::UNHEARD));
         let mut tls = tls(network)?;
         let proxy = proxy(network, base)?;
-        let proxy = proxy.map(|proxy| tunnel(&proxy, (straight.clone(), tls.clone()).into()));
+        let proxy = proxy.map(|at| Proxy { at, reach: (straight.clone(), tls.clone()).into() });
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { straight, proxy, tls: Arc::new(tls) })
     }
 
     async fn connect(mut self, to: Uri) -> Result<Overwritten, Failed> {
         let wire: Wire = match &mut self.proxy {
-            Some(proxy) => Box::new(proxy.call(to.clone()).await?),
+            Some(proxy) => proxy.lead(&to).await?,
             None => Box::new(self.straight.call(to.clone()).await?),
         };
         let wire = Overwritten { wire, frames: None };
@@ -119,16 +120,39 @@ fn proxy(network: &Network, base: &BaseUrl) -> Result<Option<Intercept>, Network
     }
 }
 
-/// The way through a proxy, with what it asks of whoever goes through.
-fn tunnel(
-    proxy: &Intercept,
+/// The way through a proxy.
+#[derive(Clone)]
+struct Proxy {
+    at: Intercept,
     reach: HttpsConnector<HttpConnector>,
-) -> Tunnel<HttpsConnector<HttpConnector>> {
-    let agent = HeaderMap::from_iter([(USER_AGENT, HeaderValue::from_static(AGENT))]);
-    let tunnel = Tunnel::new(proxy.uri().clone(), reach).with_headers(agent);
-    match proxy.basic_auth() {
-        Some(login) => tunnel.with_auth(login.clone()),
-        None => tunnel,
+}
+
+impl Proxy {
+    /// A connection through it. A [`Between`] is the error if it does not let us through.
+    async fn lead(&mut self, to: &Uri) -> Result<Wire, Failed> {
+        let proxy = name(&self.at);
+        let wire = match self.reach.call(self.at.uri().clone()).await {
+            Ok(wire) => wire,
+            Err(error) => {
+                let own = Between::of_certificate(&format!("the proxy {proxy}"), &*error);
+                return Err(own.map_or(error, Into::into));
+            }
+        };
+        let mut wire = BufReader::new(TokioIo::new(wire));
+        let usual = if to.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = to.port_u16().unwrap_or(usual);
+        let place = format!("{}:{port}", to.host().unwrap_or_default());
+        let Some(said) = tunnel::ask(&mut wire, &place, &self.at).await? else {
+            return Err(format!("the proxy {proxy} does not speak HTTP").into());
+        };
+        let status = said.status;
+        if (200..300).contains(&status) {
+            // Graph does not speak first: no more has come than the proxy's word.
+            return Ok(Box::new(wire.into_inner().into_inner()));
+        }
+        let beyond = format!("the proxy {proxy} answered {status} to a connection to {place}");
+        let between = Between::of_tunnel(&self.at, said, place);
+        Err(between.map_or_else(|| beyond.into(), Into::into))
     }
 }
 

@@ -2,9 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tokio_rustls::TlsAcceptor;
 
+use crate::certificates::certify;
 use crate::proxy::{Proxy, Ways};
-use crate::site::Site;
+use crate::site::{Site, Started};
 
 #[test]
 fn a_proxy_leads_to_graph_and_reads_nothing() {
@@ -34,16 +36,26 @@ fn a_proxy_leads_to_graph_and_reads_nothing() {
 }
 
 #[test]
-fn a_proxy_that_lets_nobody_through_is_told_without_its_password() {
+fn what_a_proxy_says_instead_is_told_without_its_password() {
     let site = Site::over_tls(3, &["h2"], |_| {});
-    let refuses = Some("407 Proxy Authentication Required");
-    let proxy = site.block_on(Proxy::start(Ways { refuses, ..Ways::default() }));
-    let url = format!("http://ada:hunter2@localhost:{}", proxy.port);
-    let mut check = site.tapwave(&["policy", "show"]);
-    check.env("HTTPS_PROXY", &url);
-    let run = crate::site::Started::of(check);
-    let told = site.end_as_time_passes(run);
-    assert!(told.code != Some(0) && told.err.contains("proxy"), "{told:?}");
-    assert!(!told.err.contains("hunter2"), "{told:?}");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let unknown = Some(TlsAcceptor::from(certify(elsewhere.path(), false)));
+    let negotiate = Some("407 No\r\nProxy-Authenticate: Negotiate");
+    for (scheme, refuses, tls, words) in [
+        ("http", negotiate, None, "asks for a sign-in with Negotiate"),
+        ("https", negotiate, site.served.tls(), "asks for a sign-in with Negotiate"),
+        ("https", Some("403 No"), site.served.tls(), "have it let that through"),
+        ("https", None, unknown, "is not trusted here: invalid peer certificate"),
+        ("http", Some("502 Bad Gateway"), None, "answered 502"),
+    ] {
+        let proxy = site.block_on(Proxy::start(Ways { refuses, tls, ..Ways::default() }));
+        let url = format!("{scheme}://ada:hunter2@localhost:{}", proxy.port);
+        let mut check = site.tapwave(&["policy", "show"]);
+        check.env("HTTPS_PROXY", &url);
+        let told = site.end_as_time_passes(Started::of(check));
+        let named = format!("the proxy localhost:{}", proxy.port);
+        assert!(told.code != Some(0) && told.err.contains(&named), "{told:?}");
+        assert!(told.err.contains(words) && !told.err.contains("hunter2"), "{told:?}");
+    }
     assert_eq!(site.requests(), 0);
 }
