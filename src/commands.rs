@@ -314,7 +314,7 @@ impl World {
         self.explain(&grants, name);
         note_who(&grants, name, settings, base);
         self.judge(&grants, name, needs)?;
-        let transport = Http::new(client, base, Arc::new(sign_in)).over(&settings.network);
+        let transport = Http::new(&settings.network, base, Arc::new(sign_in))?;
         let pace = Pace::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = !grants.lacks(Need::ReadGroups);

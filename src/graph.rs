@@ -7,6 +7,7 @@
 
 pub mod batch;
 pub(crate) mod between;
+mod connection;
 pub mod http;
 pub mod transport;
 pub(crate) mod tunnel;

@@ -44,6 +44,9 @@ pub const MAX_GROUPS: usize = 200;
 
 /// Most bytes read from one Graph answer. A full page of users is about 1 MiB.
 pub const MAX_RESPONSE_BYTES: usize = 16 * 1024 * 1024;
+/// What a connection over HTTP/1.1 reads at a time, and the longest head of an answer. Graph's
+/// are a tenth of it.
+pub const HTTP_BUFFER_BYTES: usize = 16 * 1024;
 /// Wait for a connection to Graph.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Wait for one whole answer; after it the outcome of a write is unsettled. Graph's own
@@ -76,6 +79,13 @@ pub const ASSERTION_GOOD_FOR: Duration = Duration::from_mins(10);
 /// Idle connections are dropped after this, so that a write is seldom sent on one that the
 /// other side has already closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often a connection on which nothing happens is tried, as reqwest does.
+pub const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Times that such a try may go unanswered before the connection counts as broken.
+pub const KEEPALIVE_PROBES: u32 = 3;
+/// How long what was sent may go unacknowledged before it does.
+pub const UNHEARD: Duration = Duration::from_secs(30);
 
 /// Requests in flight at once unless `--max-in-flight` says otherwise.
 pub const DEFAULT_IN_FLIGHT: usize = 64;

@@ -126,19 +126,19 @@ impl Between {
         (status == 407).then_some(Self::ProxySignIn { proxy, status, place, schemes })
     }
 
-    /// What kept a request from being sent, if it stands in between. A proxy that refused is
-    /// asked once more, because the HTTP library does not tell what it said.
+    /// What kept a request from being sent, if it stands in between. Our own connections tell what
+    /// a proxy said. Where the HTTP library made one, which does not, the proxy is asked once more.
     pub(crate) async fn of_error(
         place: &str,
         url: &reqwest::Url,
         error: &(dyn Error + Send + Sync + 'static),
         network: &Network,
     ) -> Option<Self> {
-        if let Some(tls) = tls_error(error) {
-            return is_of_the_certificate(tls).then(|| Self::Certificate {
-                place: place.to_owned(),
-                why: plain(&tls.to_string()),
-            });
+        if let Some(told) = within::<Self>(error) {
+            return Some(told.clone());
+        }
+        if let Some(between) = Self::of_certificate(place, error) {
+            return Some(between);
         }
         let why = innermost(error);
         if !why.contains("tunnel error") {
@@ -156,6 +156,12 @@ impl Between {
             _ => return None,
         };
         Self::of_tunnel(&proxy, said, to)
+    }
+
+    /// A certificate that kept `place` from being reached.
+    pub(crate) fn of_certificate(place: &str, error: &(dyn Error + 'static)) -> Option<Self> {
+        let tls = tls_error(error).filter(|tls| is_of_the_certificate(tls))?;
+        Some(Self::Certificate { place: place.to_owned(), why: plain(&tls.to_string()) })
     }
 
     /// What a proxy's no to a connection means. One that only did not reach the other side stands
@@ -176,13 +182,18 @@ pub(crate) fn name(proxy: &Intercept) -> String {
     plain(proxy.uri().authority().map_or("", |authority| authority.as_str()))
 }
 
-/// Why TLS failed, if that is what broke. An I/O error takes the place of what it wraps, which is
-/// not its source.
+/// Why TLS failed, if that is what broke.
 pub(crate) fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a TlsError> {
+    within(error)
+}
+
+/// The error of this type among the causes. An I/O error takes the place of what it wraps, which
+/// is not its source.
+fn within<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut cause: Option<&'a (dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if let Some(tls) = error.downcast_ref::<TlsError>() {
-            return Some(tls);
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(inner) => Some(inner as &(dyn Error + 'static)),

@@ -1,20 +1,29 @@
 //! Promises Graph over HTTP: https only (http to loopback), TLS 1.2 or newer, no redirects,
 //! no request sent twice by the library, no answer larger than we can bear.
 //!
-//! Must never print a header, a body, or a query.
+//! Must never print a header, a body, or a query. Graph's answers, which may hold a pass, come over
+//! the connections of `connection`; reqwest, whose own keep what they have read, is for signing in.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::future::BoxFuture;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use jiff::Timestamp;
-use reqwest::header::{HeaderMap, HeaderName};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use super::between::{Between, GRAPH};
-use super::transport::{Broken, Method, Request, Response, Transport};
+use super::connection::{Connector, Uri};
+use super::transport::{Broken, Request, Response, Transport};
 use crate::limits;
 
 /// Why no token could be had, for people.
@@ -155,7 +164,7 @@ impl BaseUrl {
         &self.0
     }
 
-    fn is_http(&self) -> bool {
+    pub(super) fn is_http(&self) -> bool {
         self.0.starts_with("http://")
     }
 }
@@ -176,14 +185,19 @@ fn is_loopback(host: &str) -> bool {
         || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// An HTTP client with every bound and refusal that this file promises. `base` decides
-/// whether plain http is possible at all.
+/// What we call ourselves.
+pub(super) const AGENT: &str = concat!("tapwave/", env!("CARGO_PKG_VERSION"));
+/// Of a connection or an answer that did not come.
+pub(super) const NO_ANSWER: &str = "no answer in time";
+
+/// A client for signing in, with every bound and refusal that this file promises. `base` decides
+/// whether plain http is possible at all. Over its connections no pass may come.
 ///
 /// # Errors
 /// [`NetworkError`]
 pub fn client(network: &Network, base: &BaseUrl) -> Result<reqwest::Client, NetworkError> {
     let mut builder = reqwest::Client::builder()
-        .user_agent(concat!("tapwave/", env!("CARGO_PKG_VERSION")))
+        .user_agent(AGENT)
         .https_only(!base.is_http())
         .tls_backend_rustls()
         .tls_version_min(reqwest::tls::Version::TLS_1_2)
@@ -204,17 +218,28 @@ pub fn client(network: &Network, base: &BaseUrl) -> Result<reqwest::Client, Netw
         // A rehearsal on this machine is never meant for the company's proxy.
         builder = builder.no_proxy();
     }
-    if let Some(path) = &network.ca_file {
-        let broken = |why: String| NetworkError::CaFile { path: path.clone(), why };
-        let pem = std::fs::read(path).map_err(|error| broken(error.to_string()))?;
-        let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-            .map_err(|_| broken("it is not a PEM file of certificates".to_owned()))?;
-        if certificates.is_empty() {
-            return Err(broken("it holds no certificate".to_owned()));
-        }
-        builder = builder.tls_certs_merge(certificates);
+    let authorities = authorities(network)?;
+    if !authorities.is_empty() {
+        let certificate = |der: CertificateDer<'_>| reqwest::Certificate::from_der(&der);
+        let certificates: Result<Vec<_>, _> = authorities.into_iter().map(certificate).collect();
+        let unfit = |error: reqwest::Error| NetworkError::Tls(innermost(&error));
+        builder = builder.tls_certs_merge(certificates.map_err(unfit)?);
     }
     builder.build().map_err(|error| NetworkError::Tls(innermost(&error)))
+}
+
+/// The certificate authorities that are trusted besides the system's.
+pub(super) fn authorities(network: &Network) -> Result<Vec<CertificateDer<'static>>, NetworkError> {
+    let Some(path) = &network.ca_file else { return Ok(Vec::new()) };
+    let broken = |why: String| NetworkError::CaFile { path: path.clone(), why };
+    let pem = std::fs::read(path).map_err(|error| broken(error.to_string()))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates =
+        certificates.map_err(|_| broken("it is not a PEM file of certificates".to_owned()))?;
+    if certificates.is_empty() {
+        return Err(broken("it holds no certificate".to_owned()));
+    }
+    Ok(certificates)
 }
 
 /// A client for the identity endpoint of an Azure machine, which speaks plain http at an
@@ -234,81 +259,107 @@ pub fn metadata_client() -> Result<reqwest::Client, NetworkError> {
 
 /// Graph at a base URL, with tokens from a [`Bearer`].
 pub struct Http {
-    client: reqwest::Client,
+    client: legacy::Client<Connector, Full<Bytes>>,
     base: String,
     bearer: Arc<dyn Bearer>,
     network: Network,
 }
 
 impl Http {
-    /// Sends with `client` to `base` + `/v1.0`.
-    #[must_use]
-    pub fn new(client: reqwest::Client, base: &BaseUrl, bearer: Arc<dyn Bearer>) -> Self {
+    /// Sends to `base` + `/v1.0`.
+    ///
+    /// # Errors
+    /// [`NetworkError`]
+    pub fn new(
+        network: &Network,
+        base: &BaseUrl,
+        bearer: Arc<dyn Bearer>,
+    ) -> Result<Self, NetworkError> {
+        // It sends again only what it has not begun to send. All else that could is reqwest's.
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(limits::IDLE_TIMEOUT)
+            .pool_max_idle_per_host(limits::MAX_IN_FLIGHT)
+            // A buffer that grew with a long answer would not be used from its beginning again
+            // before it is full: what was read would stay in front of what is free.
+            .http1_read_buf_exact_size(limits::HTTP_BUFFER_BYTES)
+            .build(Connector::new(network, base)?);
         let base = format!("{}/v1.0", base.as_str());
-        Self { client, base, bearer, network: Network::default() }
-    }
-
-    /// The network that `client` was made for, so that what stands in between can be named.
-    #[must_use]
-    pub fn over(self, network: &Network) -> Self {
-        Self { network: network.clone(), ..self }
+        Ok(Self { client, base, bearer, network: network.clone() })
     }
 
     async fn send(&self, request: &Request) -> Result<Response, Broken> {
         let token = self.bearer.token().await?;
-        let method = match request.method {
-            Method::Get => reqwest::Method::GET,
-            Method::Post => reqwest::Method::POST,
-            Method::Patch => reqwest::Method::PATCH,
-            Method::Delete => reqwest::Method::DELETE,
+        let request = self.written(request, &token)?;
+        let answered = async {
+            let response = match self.client.request(request).await {
+                Ok(response) => response,
+                Err(error) => return Err(self.broken(error).await),
+            };
+            let status = response.status().as_u16();
+            let headers = response.headers();
+            if let Some(between) = Between::of_head(GRAPH, status, headers, &self.network) {
+                return Err(Broken::Between(between.to_string()));
+            }
+            if (300..400).contains(&status)
+                && let to = text(headers, "location")
+                && let Some(page) = Between::page(GRAPH, status, to.as_deref(), b"")
+            {
+                return Err(Broken::Stranger(page.to_string()));
+            }
+            if challenges(&response) {
+                return Err(Broken::SignIn(CLAIMS.to_owned()));
+            }
+            receive(response).await
         };
-        let mut builder = self
-            .client
-            .request(method, format!("{}{}", self.base, request.target))
-            .bearer_auth(token.expose_secret())
+        let in_time = tokio::time::timeout(limits::REQUEST_TIMEOUT, answered).await;
+        in_time.unwrap_or_else(|_| Err(Broken::Lost(NO_ANSWER.to_owned())))
+    }
+
+    fn written(
+        &self,
+        request: &Request,
+        token: &SecretString,
+    ) -> Result<hyper::Request<Full<Bytes>>, Broken> {
+        let unfit = |why: String| Broken::NotSent(crate::shown::plain(&why));
+        // Whatever a link of Graph's holds that an address may not is escaped.
+        let url = reqwest::Url::parse(&format!("{}{}", self.base, request.target));
+        let url = url.map_err(|error| unfit(error.to_string()))?;
+        let to = Uri::try_from(url.as_str()).map_err(|error| unfit(error.to_string()))?;
+        let bearer = Zeroizing::new(format!("Bearer {}", token.expose_secret()));
+        let mut bearer =
+            HeaderValue::from_str(&bearer).map_err(|error| unfit(error.to_string()))?;
+        bearer.set_sensitive(true);
+        let mut written = hyper::Request::builder()
+            .method(request.method.as_str())
+            .uri(to)
+            .header(USER_AGENT, AGENT)
+            .header(AUTHORIZATION, bearer)
             .header("client-request-id", request.client_request_id.to_string())
             .header("return-client-request-id", "true")
             .header("accept", accept(&request.target));
         if request.eventual {
-            builder = builder.header("consistencylevel", "eventual");
+            written = written.header("consistencylevel", "eventual");
         }
-        if let Some(body) = &request.body {
-            builder = builder.header("content-type", "application/json").body(body.clone());
+        if request.body.is_some() {
+            written = written.header("content-type", "application/json");
         }
-        let response = match builder.send().await {
-            Ok(response) => response,
-            Err(error) => return Err(self.broken(error).await),
-        };
-        let status = response.status().as_u16();
-        let headers = response.headers();
-        if let Some(between) = Between::of_head(GRAPH, status, headers, &self.network) {
-            return Err(Broken::Between(between.to_string()));
-        }
-        if (300..400).contains(&status)
-            && let to = text(headers, "location")
-            && let Some(page) = Between::page(GRAPH, status, to.as_deref(), b"")
-        {
-            return Err(Broken::Stranger(page.to_string()));
-        }
-        if challenges(&response) {
-            return Err(Broken::SignIn(CLAIMS.to_owned()));
-        }
-        receive(response).await
+        let body = Bytes::from(request.body.clone().unwrap_or_default());
+        written.body(Full::new(body)).map_err(|error| unfit(error.to_string()))
     }
 
     /// Only a connection that was never made is certain to have sent nothing.
-    async fn broken(&self, error: reqwest::Error) -> Broken {
-        if !(error.is_connect() || error.is_builder()) {
-            return Broken::Lost(why(&error));
+    async fn broken(&self, error: legacy::Error) -> Broken {
+        let why = innermost(&error);
+        if !error.is_connect() {
+            return Broken::Lost(why);
         }
         let between = match reqwest::Url::parse(&self.base) {
             Ok(url) => Between::of_error(GRAPH, &url, &error, &self.network).await,
             Err(_) => None,
         };
-        between.map_or_else(
-            || Broken::NotSent(why(&error)),
-            |between| Broken::Between(between.to_string()),
-        )
+        between.map_or(Broken::NotSent(why), |between| Broken::Between(between.to_string()))
     }
 }
 
@@ -334,7 +385,7 @@ impl Transport for Http {
 const CLAIMS: &str = "Graph asks for a new sign-in that meets a conditional access policy (a claims challenge): the account was changed, its sessions were revoked, or its network is not allowed; sign in again from where that is permitted";
 
 /// Whether a 401 is a claims challenge: the token is good but not good enough any more.
-fn challenges(response: &reqwest::Response) -> bool {
+fn challenges(response: &hyper::Response<Incoming>) -> bool {
     let wants = |text: String| text.contains("insufficient_claims") || text.contains("claims=");
     response.status().as_u16() == 401
         && text(response.headers(), "www-authenticate").is_some_and(wants)
@@ -346,10 +397,11 @@ fn accept(target: &str) -> &'static str {
     if path.ends_with("/$count") { "text/plain, application/json" } else { "application/json" }
 }
 
-async fn receive(mut response: reqwest::Response) -> Result<Response, Broken> {
-    let headers = response.headers();
+async fn receive(response: hyper::Response<Incoming>) -> Result<Response, Broken> {
+    let (head, mut incoming) = response.into_parts();
+    let headers = &head.headers;
     let answer = Response {
-        status: response.status().as_u16(),
+        status: head.status.as_u16(),
         retry_after: text(headers, "retry-after"),
         date: text(headers, "date")
             .and_then(|date| httpdate::parse_http_date(&date).ok())
@@ -359,10 +411,12 @@ async fn receive(mut response: reqwest::Response) -> Result<Response, Broken> {
         body: Zeroizing::new(Vec::new()),
     };
     // The promised length, so that a body with a pass seldom has to move while it grows.
-    let promised = response.content_length().unwrap_or(2048);
+    let promised = incoming.size_hint().exact().unwrap_or(2048);
     let promised = usize::try_from(promised).unwrap_or(usize::MAX).min(limits::MAX_RESPONSE_BYTES);
     let mut body = Zeroizing::new(Vec::with_capacity(promised));
-    while let Some(chunk) = response.chunk().await.map_err(|error| Broken::Lost(why(&error)))? {
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|error| Broken::Lost(innermost(&error)))?;
+        let Ok(chunk) = frame.into_data() else { continue };
         if body.len() + chunk.len() > limits::MAX_RESPONSE_BYTES {
             let max = limits::MAX_RESPONSE_BYTES;
             return Err(Broken::Lost(format!("the answer is longer than {max} bytes")));
@@ -374,14 +428,6 @@ async fn receive(mut response: reqwest::Response) -> Result<Response, Broken> {
 
 fn text(headers: &HeaderMap, name: &'static str) -> Option<String> {
     headers.get(HeaderName::from_static(name))?.to_str().ok().map(ToOwned::to_owned)
-}
-
-/// A short reason without the URL, whose query may name people.
-fn why(error: &reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "no answer in time".to_owned();
-    }
-    innermost(error)
 }
 
 /// The first cause, in one line: what lies over it only says that sending failed.

@@ -7,6 +7,7 @@ use hyper_util::client::proxy::matcher::Intercept;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use zeroize::Zeroizing;
 
+use super::http::AGENT;
 use crate::limits;
 use crate::shown::plain;
 
@@ -26,8 +27,8 @@ pub(crate) async fn ask<W: AsyncRead + AsyncWrite + Unpin>(
     proxy: &Intercept,
 ) -> io::Result<Option<Said>> {
     let mut ask = Zeroizing::new(Vec::with_capacity(limits::MAX_SECRET_BYTES));
-    let agent = concat!("User-Agent: tapwave/", env!("CARGO_PKG_VERSION"), "\r\n");
-    ask.extend_from_slice(format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n{agent}").as_bytes());
+    let head = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {AGENT}\r\n");
+    ask.extend_from_slice(head.as_bytes());
     if let Some(login) = proxy.basic_auth() {
         ask.extend_from_slice(b"Proxy-Authorization: ");
         ask.extend_from_slice(login.as_bytes());

@@ -13,6 +13,9 @@ mod mailed;
 #[path = "../support/others.rs"]
 mod others;
 #[cfg(target_os = "linux")]
+#[path = "../support/proxy.rs"]
+mod proxy;
+#[cfg(target_os = "linux")]
 #[path = "../support/pty.rs"]
 mod pty;
 #[path = "../support/server.rs"]
@@ -39,6 +42,8 @@ mod kill_sweep;
 #[cfg(target_os = "linux")]
 mod nowhere;
 mod one_post;
+#[cfg(target_os = "linux")]
+mod proxied;
 mod resume;
 mod together;
 mod told_to_wait;

@@ -4,7 +4,7 @@
 //! bearer token and the relay's password, but for the environment that brought them and the
 //! memory of the process that uses them: these two are not searched for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{PipeWriter, Read, Write};
 use std::ops::Range;
@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use memchr::memmem::Finder;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
+use tapwave::rehearsal::Options;
 use tapwave::rehearsal::options::{Call, CodeStyle, Fault, Faults};
 
 use crate::damaged::eprintln_skip;
 use crate::mailed::{IDENTITY, Mailed, PASSWORD, body};
-use crate::site::{Site, Started, TOKEN, Told, files, holds};
+use crate::site::{Site, Started, TOKEN, Told, files};
 use crate::smtp;
 
 const PEOPLE: usize = 12;
@@ -42,8 +42,9 @@ impl Wanted {
 
     /// The secrets that bytes hold in some form.
     fn within(&self, bytes: &[u8]) -> Vec<&str> {
-        let found = self.0.iter().filter(|(form, _)| holds(bytes, form));
-        found.map(|(_, secret)| secret.as_str()).collect()
+        let mut found = BTreeSet::new();
+        Sought::of(self).look(bytes, &mut found);
+        found.into_iter().collect()
     }
 }
 
@@ -292,11 +293,39 @@ fn no_code_is_in_the_memory_of_a_process_that_mails_sealed_copies() {
 
 #[test]
 fn no_code_is_in_the_memory_of_a_process_that_mails_through_graph() {
-    let mailed = place();
-    mailed.through_graph();
-    looked_at(&mailed, &["--deliver"]);
-    let mails = mailed.site.served.with(|tenant, _| tenant.mails().len());
-    assert_eq!((mails, mailed.relay.seen().taken.len()), (PEOPLE, 0));
+    let over = |protocols| Mailed::of(Site::over_tls(PEOPLE, protocols, the_last_one_waits));
+    for mailed in [place(), over(&["http/1.1"]), over(&["h2"])] {
+        mailed.through_graph();
+        looked_at(&mailed, &["--deliver"]);
+        let mails = mailed.site.served.with(|tenant, _| tenant.mails().len());
+        assert_eq!((mails, mailed.relay.seen().taken.len()), (PEOPLE, 0));
+    }
+}
+
+/// Each connection has brought many passes, and one waits for another answer. Neither what is
+/// read nor what lies in wait for the next answer may keep any.
+#[test]
+fn no_code_stays_in_the_buffers_of_a_connection() {
+    for protocols in [None, Some(&["http/1.1"][..]), Some(&["h2"]), Some(&["h2", "http/1.1"])] {
+        let site = match protocols {
+            None => Site::open(300),
+            Some(protocols) => Site::over_tls(300, protocols, |_| {}),
+        };
+        site.hold(Call::Issue, 300);
+        let run = site.start(&site.run_args(&["--json"]));
+        site.until("all but one are sealed", |site| {
+            site.served.holding() == 1 && site.count("sealed") == 299
+        });
+        let connections = site.served.connections();
+        let one_for_all = protocols.is_some_and(|names| names.contains(&"h2"));
+        assert_eq!(connections == 1, one_for_all, "control: {connections} over {protocols:?}");
+        if !search_process(&site, &run, 300) {
+            return eprintln_skip("only root may read the memory of a process that forbids it");
+        }
+        site.let_go();
+        assert_eq!(run.end().code, Some(0));
+        site.assert_whole("after being looked at");
+    }
 }
 
 fn stays_clean(more: &[&str]) {
@@ -306,12 +335,14 @@ fn stays_clean(more: &[&str]) {
     assert_eq!(mailed.relay.seen().taken.len(), mails);
 }
 
-/// The last one is told to wait: by then all others are sealed, and mailed if that was asked.
 fn place() -> Mailed {
+    Mailed::with(PEOPLE, the_last_one_waits)
+}
+
+/// The last one is told to wait: by then all others are sealed, and mailed if that was asked.
+fn the_last_one_waits(options: &mut Options) {
     let wait = Fault::Throttled { retry_after: Some("60".into()) };
-    Mailed::with(PEOPLE, |options| {
-        options.faults = Faults::default().at(Call::Issue, PEOPLE as u64, wait);
-    })
+    options.faults = Faults::default().at(Call::Issue, PEOPLE as u64, wait);
 }
 
 /// A run, looked at when all but its last row are done and nothing is under way, and again when
@@ -444,8 +475,8 @@ fn region(line: &str) -> Option<(u64, u64)> {
 impl Memory {
     /// Which of these secrets are in it.
     fn search(&self, wanted: &Wanted) -> Vec<String> {
-        let finders: Vec<Finder<'_>> = wanted.0.keys().map(Finder::new).collect();
-        let mut found = vec![false; finders.len()];
+        let sought = Sought::of(wanted);
+        let mut found = BTreeSet::new();
         let overlap = wanted.0.keys().map(|form| form.len() as u64).max().unwrap_or(0);
         let mut chunk = vec![0; CHUNK];
         for &(from, to) in &self.regions {
@@ -457,19 +488,46 @@ impl Memory {
                 // Most pages were never used.
                 let used = chunk[..read].chunks(PAGE.len()).map(|page| page != &PAGE[..page.len()]);
                 for run in runs(used, read) {
-                    for (finder, found) in finders.iter().zip(&mut found) {
-                        *found = *found || finder.find(&chunk[run.clone()]).is_some();
-                    }
+                    sought.look(&chunk[run], &mut found);
                 }
                 let next = at + read as u64;
                 at = if next < to { next.saturating_sub(overlap).max(at + 1) } else { next };
             }
         }
-        let found = wanted.0.values().zip(found).filter(|(_, found)| *found);
-        let mut found: Vec<String> = found.map(|(secret, _)| secret.clone()).collect();
-        found.sort();
-        found.dedup();
-        found
+        found.into_iter().map(ToOwned::to_owned).collect()
+    }
+}
+
+/// Bytes by which a form is told from what is none.
+const START: usize = 4;
+
+/// Thousands of forms, looked for in one go.
+struct Sought<'a> {
+    /// By the first two bytes: whether any form begins so.
+    begins: Vec<bool>,
+    forms: HashMap<&'a [u8], Vec<(&'a [u8], &'a str)>>,
+}
+
+impl<'a> Sought<'a> {
+    fn of(wanted: &'a Wanted) -> Self {
+        let mut sought = Self { begins: vec![false; 1 << 16], forms: HashMap::new() };
+        for (form, secret) in &wanted.0 {
+            assert!(form.len() > START, "{secret} is too short to be looked for");
+            sought.begins[usize::from(u16::from_le_bytes([form[0], form[1]]))] = true;
+            sought.forms.entry(&form[..START]).or_default().push((form, secret));
+        }
+        sought
+    }
+
+    fn look(&self, bytes: &[u8], found: &mut BTreeSet<&'a str>) {
+        for at in 0..bytes.len().saturating_sub(START) {
+            if self.begins[usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))]
+                && let Some(forms) = self.forms.get(&bytes[at..at + START])
+            {
+                let here = forms.iter().filter(|(form, _)| bytes[at..].starts_with(form));
+                found.extend(here.map(|(_, secret)| secret));
+            }
+        }
     }
 }
 

@@ -23,7 +23,11 @@ pub(crate) struct Mailed {
 impl Mailed {
     /// A tenant that behaves as `choose` says, and a kind relay.
     pub(crate) fn with(people: usize, choose: impl FnOnce(&mut Options)) -> Self {
-        let site = Site::with(people, choose);
+        Self::of(Site::with(people, choose))
+    }
+
+    /// A site and a kind relay.
+    pub(crate) fn of(site: Site) -> Self {
         let manner = Manner { secret: PASSWORD.to_owned(), ..Manner::default() };
         let relay = site.block_on(Relay::start(manner));
         let settings = format!(

@@ -236,6 +236,21 @@ impl Served {
         self.held.send_replace(None);
     }
 
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Its side of TLS, for others who are to be trusted as it is.
+    pub(crate) fn tls(&self) -> Option<TlsAcceptor> {
+        self.tls.clone()
+    }
+
+    /// Connections that were ever made.
+    pub(crate) fn connections(&self) -> u64 {
+        self.lock().connections
+    }
+
     /// How many answers are held now.
     pub(crate) fn holding(&self) -> usize {
         self.lock().holding

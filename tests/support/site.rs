@@ -17,7 +17,10 @@ use serde_json::Value;
 use tapwave::rehearsal::options::Call;
 use tapwave::rehearsal::{Event, Options, Tenant};
 use tokio::runtime::Runtime;
+use tokio_rustls::rustls::ServerConfig;
 
+#[cfg(target_os = "linux")]
+use crate::certificates::certify;
 use crate::server::Served;
 
 /// What the tenant takes for a token.
@@ -63,13 +66,37 @@ impl Site {
 
     /// A tenant that behaves as `choose` says.
     pub(crate) fn with(people: usize, choose: impl FnOnce(&mut Options)) -> Self {
+        Self::at(people, choose, |_| None)
+    }
+
+    /// The same behind TLS, over these protocols by their names in ALPN.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn over_tls(
+        people: usize,
+        protocols: &[&str],
+        choose: impl FnOnce(&mut Options),
+    ) -> Self {
+        let tls = |home: &Path| {
+            let mut config = ServerConfig::clone(&certify(home, false));
+            config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+            Some(Arc::new(config))
+        };
+        Self::at(people, choose, tls)
+    }
+
+    fn at(
+        people: usize,
+        choose: impl FnOnce(&mut Options),
+        tls: impl FnOnce(&Path) -> Option<Arc<ServerConfig>>,
+    ) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let people: Vec<String> =
             (1..=people).map(|number| format!("user{number}@contoso.example")).collect();
         let mut tenant = Tenant::for_wave(people.clone(), 7);
         choose(tenant.options_mut());
-        let served = runtime.block_on(Served::open(tenant, 0, TOKEN, None)).expect("a port");
         let home = tempfile::tempdir().expect("a temporary folder");
+        let tls = tls(home.path());
+        let served = runtime.block_on(Served::open(tenant, 0, TOKEN, tls)).expect("a port");
         let identity = age::x25519::Identity::generate();
         fs::write(home.path().join("id.txt"), identity.to_string().expose_secret())
             .expect("written");
@@ -125,6 +152,9 @@ impl Site {
             .stderr(Stdio::piped());
         if !args.contains(&"--graph-url") {
             command.args(["--graph-url", self.graph_url().as_str()]);
+        }
+        if self.graph_url().starts_with("https:") {
+            command.args(["--ca-file", "ca.pem"]);
         }
         #[cfg(unix)]
         if self.unprivileged {
