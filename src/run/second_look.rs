@@ -322,7 +322,7 @@ impl<'a> SecondLook<'a> {
         let run = (self.desk.issuers)(std::slice::from_ref(method)).remove(method);
         let who = match run {
             Some(run) => format!("by run {run}"),
-            None => "by somebody else: the helpdesk, or tapwave on another machine".to_owned(),
+            None => "by somebody else: the helpdesk, tapwave on another machine, or a gateway that carried the request out again".to_owned(),
         };
         let when = pass.created_date_time.map(|at| format!(" at {at:.0}")).unwrap_or_default();
         format!("its pass was replaced{when} {who} (method {method})")

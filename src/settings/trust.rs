@@ -48,7 +48,7 @@ impl Found {
             }
         }
         let digest = shown::hex(&Sha256::digest(text));
-        Ok(Self { path: path.canonicalize()?, digest, steers })
+        Ok(Self { path: std::path::absolute(path)?, digest, steers })
     }
 
     fn line(&self) -> Option<String> {
