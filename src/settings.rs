@@ -260,6 +260,33 @@ struct Written {
     mail: MailSettings,
 }
 
+impl Written {
+    /// The same with files and programs beside it where it lies, from whatever folder it is named:
+    /// they are trusted with it.
+    fn based(self, folder: &Path) -> Self {
+        let beside = |path: Option<PathBuf>| path.map(|path| folder.join(path));
+        let program = |command: Option<Vec<String>>| {
+            command.map(|mut words| {
+                let first = words.first_mut().filter(|word| word.contains(['/', '\\']));
+                if let Some(word) = first {
+                    *word = folder.join(&*word).display().to_string();
+                }
+                words
+            })
+        };
+        Self {
+            ca_file: beside(self.ca_file),
+            client_secret_file: beside(self.client_secret_file),
+            client_secret_command: program(self.client_secret_command),
+            client_certificate: beside(self.client_certificate),
+            client_certificate_password_file: beside(self.client_certificate_password_file),
+            client_certificate_password_command: program(self.client_certificate_password_command),
+            mail: self.mail.based(beside, program),
+            ..self
+        }
+    }
+}
+
 /// A text, or a list of texts.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged, expecting = "expected a text, or a list of texts")]
@@ -682,10 +709,11 @@ impl Read {
         }
         let mut text = String::new();
         opened.read_to_string(&mut text).map_err(failed)?;
-        let file = toml::from_str(&text).map_err(|error| SettingsError::File {
+        let file: Written = toml::from_str(&text).map_err(|error| SettingsError::File {
             path: path.to_owned(),
             why: format!("{}{}", error.to_string().trim_end(), near_match(error.message())),
         })?;
+        let file = Written::based(file, path.parent().unwrap_or(Path::new("")));
         let found = match named {
             Some(_) => None,
             None => Some(Found::of(path, &text).map_err(failed)?),

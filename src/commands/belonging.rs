@@ -9,7 +9,9 @@ use jiff::Timestamp;
 
 use super::{Failure, World};
 use crate::ids::{Line, RunId, UserId};
-use crate::ledger::{About, Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
+use crate::ledger::{
+    About, Claims, ClaimsError, Ledger, MailOptions, Registry, RunFolder, Standing, To,
+};
 use crate::limits;
 use crate::report::{count, shown};
 use crate::run::intake::IntakeError;
@@ -123,7 +125,16 @@ impl World {
             self.report.warn(&why);
             self.report.say(format_args!("tenant: {} at {}", tenant_of(about), about.graph_url));
             self.report.say(format_args!("people: {}", people_of(ledger).await?));
-            self.report.readers(&about.recipients);
+            for set in &about.recipients {
+                self.report.say(format_args!(
+                    "sealed to, {}: {}",
+                    shown(&set.label),
+                    set.readers()
+                ));
+            }
+            if let Some(mail) = &about.options.mail {
+                self.report.say(format_args!("mail: {}", mail_of(mail)));
+            }
             if !self.common.yes {
                 match self.asking.yes_or_no(&format!("{risk}; carry on here?")) {
                     Some(true) => {}
@@ -196,6 +207,26 @@ impl World {
 /// A run's tenant, for people.
 fn tenant_of(about: &About) -> String {
     about.tenant.as_deref().map_or_else(|| "unknown".to_owned(), shown)
+}
+
+/// How a run mails, for people: what, to whom, and from which templates.
+fn mail_of(mail: &MailOptions) -> String {
+    let place = |to: &To| match to {
+        To::Column => "column deliverTo".to_owned(),
+        To::Manager => "manager".to_owned(),
+        To::OtherMail => "other mail".to_owned(),
+        To::Mail => "own mailbox".to_owned(),
+        To::Address(address) => shown(address),
+    };
+    let places = |to: &[To]| to.iter().map(place).collect::<Vec<_>>().join(", ");
+    let mut words = format!("{} to {}", shown(&mail.body), places(&mail.to));
+    if !mail.notice_to.is_empty() {
+        words = format!("{words}; notice to {}", places(&mail.notice_to));
+    }
+    match &mail.templates {
+        Some(folder) => format!("{words}; templates in {}", folder.display()),
+        None => words,
+    }
 }
 
 /// A run's people, for people: how many, and the first of them.

@@ -54,6 +54,21 @@ const FOR_GRAPH_TOO: [&str; 6] =
     ["courier", "from", "reply_to", "max_per_minute", "max_connections", "support"];
 
 impl MailSettings {
+    /// The same with the places of its files and programs changed.
+    #[must_use]
+    pub fn based(
+        self,
+        file: impl Fn(Option<PathBuf>) -> Option<PathBuf>,
+        program: impl Fn(Option<Vec<String>>) -> Option<Vec<String>>,
+    ) -> Self {
+        Self {
+            password_file: file(self.password_file),
+            password_command: program(self.password_command.map(Words::into_vec)).map(Words::Many),
+            client_certificate: file(self.client_certificate),
+            ..self
+        }
+    }
+
     /// The keys that are given, in their order.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
@@ -137,6 +152,15 @@ pub enum Words {
     One(String),
     /// A program and its arguments.
     Many(Vec<String>),
+}
+
+impl Words {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(word) => vec![word],
+            Self::Many(words) => words,
+        }
+    }
 }
 
 /// `[mail]`, fit for use.
@@ -348,10 +372,7 @@ impl MailSettings {
     }
 
     fn sign_in(&self) -> Result<Option<SignIn>, MailSettingsError> {
-        let command = self.password_command.clone().map(|words| match words {
-            Words::One(word) => vec![word],
-            Words::Many(words) => words,
-        });
+        let command = self.password_command.clone().map(Words::into_vec);
         if command.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
             return Err(MailSettingsError::Value {
                 key: "password_command",

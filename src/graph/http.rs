@@ -169,11 +169,19 @@ impl BaseUrl {
     }
 }
 
-/// An address for people. What stands before an `@` may be a password, also in one that is
-/// malformed because of the signs in it.
+/// An address for people: the place that is reached, whatever else looks like one. In what is no
+/// address, because of the signs in it, what stands before an `@` may be a password.
 pub(crate) fn without_login(url: &str) -> String {
-    let shown =
-        url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
+    let malformed =
+        || url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
+    let shown = match reqwest::Url::parse(url) {
+        Ok(parsed) if parsed.username().is_empty() && parsed.password().is_none() => url.to_owned(),
+        Ok(mut parsed) => match (parsed.set_username(""), parsed.set_password(None)) {
+            (Ok(()), Ok(())) => format!("{parsed} (with a login)"),
+            _ => malformed(),
+        },
+        Err(_) => malformed(),
+    };
     crate::shown::plain(&shown)
 }
 

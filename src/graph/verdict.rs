@@ -105,7 +105,13 @@ pub fn judge(exchange: Result<Response, Broken>, now: Timestamp) -> Verdict {
         200..=299 => Effect::Done(response),
         429 => Obstacle::new(ObstacleKind::Throttled, "throttled (HTTP 429)").into(),
         401 => Obstacle::new(ObstacleKind::SignIn, refusal(&response).to_string()).into(),
-        400 | 403 | 404 => Effect::Refused(refusal(&response)),
+        400 | 403 | 404 if wire::error(&response.body).is_some() => {
+            Effect::Refused(refusal(&response))
+        }
+        // Graph says why (documented): whoever says no without that may have let the request through.
+        status @ (400 | 403 | 404) => Effect::Unsettled {
+            why: format!("HTTP {status} without Graph's reason, so that it may not be from Graph"),
+        },
         status => Effect::Unsettled { why: format!("Graph answered with HTTP {status}") },
     };
     Verdict { effect, wait, between: None }
@@ -200,7 +206,8 @@ mod tests {
     fn only_what_is_known_to_be_without_effect_counts_as_such() {
         let now = Timestamp::UNIX_EPOCH;
         for status in 100..=599 {
-            let effect = judge(Ok(response(status, "{}")), now).effect;
+            let error = r#"{"error":{"code":"c","message":"m"}}"#;
+            let effect = judge(Ok(response(status, error)), now).effect;
             let harmless = matches!(effect, Effect::Refused(_) | Effect::NoEffect(_));
             assert_eq!(harmless, [400, 401, 403, 404, 429].contains(&status), "{status}");
         }

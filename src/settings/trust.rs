@@ -12,14 +12,22 @@ use crate::shown;
 
 /// Files that were trusted: a digest and a path in each line.
 const TRUSTED: &str = "trusted";
-/// What decides where tokens, secrets and passes go, or runs a program. The rest of a file may
+/// What decides who signs in, with which files, and where tokens, secrets and passes go, or runs a
+/// program. The rest of a file may
 /// come from anybody who may write to the folder.
-const STEERING: [&str; 10] = [
+const STEERING: [&str; 17] = [
+    "tenant",
+    "cloud",
+    "auth",
+    "client_id",
     "graph_url",
     "authority_url",
     "ca_file",
     "proxy",
+    "client_secret_file",
     "client_secret_command",
+    "client_certificate",
+    "client_certificate_password_file",
     "client_certificate_password_command",
     "default_recipients",
     "break_glass",
@@ -91,9 +99,21 @@ impl Found {
     }
 }
 
-/// A note that is not there, or cannot be read, trusts nothing.
+/// A note that is not there, cannot be read, or that others may change, trusts nothing.
 fn trusted(home: &Path) -> String {
-    std::fs::read_to_string(home.join(TRUSTED)).unwrap_or_default()
+    let path = home.join(TRUSTED);
+    // A data folder on Windows is its user's own by where it lies.
+    let is_ours = |path: &Path| {
+        let about = path.symlink_metadata();
+        about.is_ok_and(|about| {
+            let ours = cfg!(windows) || others_may_change(path, &about).is_none();
+            !about.is_symlink() && ours
+        })
+    };
+    if !is_ours(home) || !is_ours(&path) {
+        return String::new();
+    }
+    std::fs::read_to_string(path).unwrap_or_default()
 }
 
 fn spell(name: &str, value: &toml::Value, into: &mut Vec<String>) {
@@ -120,7 +140,10 @@ pub(super) fn others_may_change(_: &Path, about: &std::fs::Metadata) -> Option<S
     if owner != own && owner != 0 {
         return Some(format!("it belongs to another user ({owner})"));
     }
-    (mode & 0o022 != 0).then(|| format!("others may write to it (mode {mode:03o})"))
+    // A group of the user's own, in which nobody else is, has the user's number by convention.
+    let is_own_group = owner == own && about.gid() == owner;
+    let others = if is_own_group { 0o002 } else { 0o022 };
+    (mode & others != 0).then(|| format!("others may write to it (mode {mode:03o})"))
 }
 
 /// The same by the file's access list. One that cannot be had says nothing: what decides whom to
@@ -231,13 +254,13 @@ mod tests {
     fn what_steers_is_told_and_trusted_as_it_is() {
         let home = tempfile::tempdir().expect("a folder");
         let path = home.path().join("tapwave.toml");
-        let text = "tenant = \"t\"\nproxy = \"http://ada:secret@proxy:80\"\n[recipients]\nlead = \"age1x\"\n[mail]\nhost = \"relay\"\nport = 25\n";
+        let text = "lifetime = 60\nproxy = \"http://ada:secret@proxy:80\"\n[recipients]\nlead = \"age1x\"\n[mail]\nhost = \"relay\"\nport = 25\n";
         std::fs::write(&path, text).expect("written");
         let found = Found::of(&path, text).expect("found");
         assert_eq!(
             found.steers,
             [
-                "proxy = \"…@proxy:80\"",
+                "proxy = \"http://proxy/ (with a login)\"",
                 "recipients.lead = \"age1x\"",
                 "mail.host = \"relay\"",
                 "mail.port = 25"
@@ -251,7 +274,15 @@ mod tests {
         assert!(!changed.is_trusted(&data));
         changed.trust(&data).expect("noted");
         assert!(changed.is_trusted(&data) && !found.is_trusted(&data), "one for each path");
-        let harmless = Found::of(&path, "tenant = \"t\"").expect("found");
+        let harmless = Found::of(&path, "lifetime = 60").expect("found");
         assert!(harmless.is_trusted(Path::new("/nowhere")));
+        for (url, shown) in [
+            ("http://evil:1/x@graph.microsoft.com", "http://evil:1/x@graph.microsoft.com"),
+            ("https://evil?@graph.microsoft.com", "https://evil?@graph.microsoft.com"),
+            ("https://a:b@evil/@graph.microsoft.com", "https://evil/@graph.microsoft.com (with"),
+        ] {
+            let found = Found::of(&path, &format!("graph_url = {url:?}")).expect("found");
+            assert!(found.steers[0].contains(shown), "{:?}", found.steers);
+        }
     }
 }
