@@ -172,16 +172,16 @@ impl BaseUrl {
 /// An address for people: the place that is reached, whatever else looks like one. In what is no
 /// address, because of the signs in it, what stands before an `@` may be a password.
 pub(crate) fn without_login(url: &str) -> String {
-    let malformed =
-        || url.rsplit_once('@').map_or_else(|| url.to_owned(), |(_, host)| format!("…@{host}"));
-    let shown = match reqwest::Url::parse(url) {
-        Ok(parsed) if parsed.username().is_empty() && parsed.password().is_none() => url.to_owned(),
-        Ok(mut parsed) => match (parsed.set_username(""), parsed.set_password(None)) {
-            (Ok(()), Ok(())) => format!("{parsed} (with a login)"),
-            _ => malformed(),
-        },
-        Err(_) => malformed(),
+    // Of an address, only what stands before its path can hold a login.
+    let end = match reqwest::Url::parse(url) {
+        Ok(_) => {
+            let begin = url.find("://").map_or(0, |at| at + 3);
+            url[begin..].find(['/', '\\', '?', '#']).map_or(url.len(), |at| begin + at)
+        }
+        Err(_) => url.len(),
     };
+    let shown =
+        url[..end].rfind('@').map_or_else(|| url.to_owned(), |at| format!("…{}", &url[at..]));
     crate::shown::plain(&shown)
 }
 

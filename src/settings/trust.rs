@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(
             found.steers,
             [
-                "proxy = \"http://proxy/ (with a login)\"",
+                "proxy = \"…@proxy:80\"",
                 "recipients.lead = \"age1x\"",
                 "mail.host = \"relay\"",
                 "mail.port = 25"
@@ -279,7 +279,7 @@ mod tests {
         for (url, shown) in [
             ("http://evil:1/x@graph.microsoft.com", "http://evil:1/x@graph.microsoft.com"),
             ("https://evil?@graph.microsoft.com", "https://evil?@graph.microsoft.com"),
-            ("https://a:b@evil/@graph.microsoft.com", "https://evil/@graph.microsoft.com (with"),
+            ("https://a:b@evil/@graph.microsoft.com", "…@evil/@graph.microsoft.com"),
         ] {
             let found = Found::of(&path, &format!("graph_url = {url:?}")).expect("found");
             assert!(found.steers[0].contains(shown), "{:?}", found.steers);
