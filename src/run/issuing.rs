@@ -697,6 +697,9 @@ impl<'a> Shift<'a> {
             if stopping && !told {
                 told = floor.stop.begin();
                 floor.hear(News::Draining { in_flight: self.working.len() as u64 });
+                // A look that is not heard to its end would keep its leave to ask, and the rows
+                // that are in flight wait for it.
+                self.looking.clear();
             }
             if self.is_done(stopping) {
                 self.refusals.tell(floor.session);

@@ -335,7 +335,8 @@ impl<'a> Clearing<'a> {
                 let clocks = self.session.graph.clocks();
                 let left = |since, now| crate::clock::span(now, later(since, settled));
                 let machine = remains.absent_at.unwrap_or(clocks.machine);
-                now + left(since, clocks.graph).max(left(machine, clocks.machine))
+                // A clock that was set back is not waited for.
+                now + left(since, clocks.graph).max(left(machine, clocks.machine)).min(settled)
             }
             // Whoever is deleted does not come back; whoever is new is known soon.
             (Doubt::UserUnknown, _) => since(doubt).unwrap_or(now + limits::UNKNOWN_USER_PATIENCE),
