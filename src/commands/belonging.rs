@@ -56,14 +56,13 @@ impl<'a> Claimant<'a> {
         &mut self,
         users: &[UserId],
     ) -> Result<HashMap<UserId, String>, ClaimsError> {
-        let claims = match &mut self.claims {
-            Some(claims) => claims,
-            None => {
-                let claims = self.claims.insert(Claims::open(&self.home)?);
-                // Before there is a ledger: one that is left by a kill is known for ours.
-                claims.note(self.run, self.folder, 0)?;
-                claims
-            }
+        let claims = if let Some(claims) = &mut self.claims {
+            claims
+        } else {
+            let claims = self.claims.insert(Claims::open(&self.home)?);
+            // Before there is a ledger: one that is left by a kill is known for ours.
+            claims.note(self.run, self.folder, 0)?;
+            claims
         };
         let taken = claims.claim(self.run, self.folder, self.graph, users, self.began)?;
         Ok(named(taken, self.registry))
