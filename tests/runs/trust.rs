@@ -220,7 +220,7 @@ fn a_run_that_this_machine_did_not_make_is_acted_on_by_word_only() {
             .says("this machine did not make the run in")
             .says("people: 3 (user1@contoso.example, user2@contoso.example, user3@contoso.example)")
             .says("tenant: ")
-            .says("sealed to, all: age1ql3z7hjy54pw3hyw…")
+            .says("sealed to, passes: age1ql3z7hjy54pw3hyw…")
             .says("--yes");
     }
     assert_eq!((site.requests(), site.live()), (asked, before));
