@@ -468,15 +468,15 @@ pub(super) async fn finish(
     let held = super::held::next(ledger, typed).await.unwrap_or_default();
     let open = if mailed { open_mail(ledger, session).await } else { Ok(OpenMail::default()) };
     world.end_claims(ledger).await;
-    let strays = ledger.strays().await.unwrap_or_default();
+    let strays = ledger.strays().await;
     let unknown = match &issuance.halt {
         Some(halt) if halt.lost_ledger() => Some(belonging::alive(ledger).await?),
         _ => None,
     };
     ledger.shut().await;
     let report = &world.report;
-    let summary = match summary {
-        Ok(summary) => summary,
+    let (summary, strays) = match summary.and_then(|summary| Ok((summary, strays?))) {
+        Ok(read) => read,
         // It may name a pass that could not be deleted: a ledger that cannot be summed up must
         // not hide that.
         Err(error) => {
