@@ -347,7 +347,7 @@ impl Report {
         let is_idle = tidied.removed + tidied.already + tidied.left.len() as u64 == 0;
         if tidied.strangers {
             self.complain(
-                "none of this run's people is in the tenant that you are signed in to: it is \
+                "none of these people is in the tenant that you are signed in to: it is \
                  probably another tenant; nothing was removed and nothing was purged",
             );
         } else if is_idle && !tidied.drained {

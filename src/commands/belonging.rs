@@ -33,7 +33,6 @@ pub(super) struct Claimant<'a> {
     claims: Option<Claims>,
     run: RunId,
     folder: &'a RunFolder,
-    graph: &'a str,
     registry: &'a Registry,
     /// When the check began.
     began: Timestamp,
@@ -44,11 +43,10 @@ impl<'a> Claimant<'a> {
         home: PathBuf,
         run: RunId,
         folder: &'a RunFolder,
-        graph: &'a str,
-        registry: &'a Registry,
+            registry: &'a Registry,
         began: Timestamp,
     ) -> Self {
-        Self { home, claims: None, run, folder, graph, registry, began }
+        Self { home, claims: None, run, folder, registry, began }
     }
 
     /// Claims these people; returns those whom another open run has, with its name.
@@ -64,14 +62,14 @@ impl<'a> Claimant<'a> {
             claims.note(self.run, self.folder, 0)?;
             claims
         };
-        let taken = claims.claim(self.run, self.folder, self.graph, users, self.began)?;
+        let taken = claims.claim(self.run, self.folder, users, self.began)?;
         Ok(named(taken, self.registry))
     }
 
     /// Nothing will be issued.
     pub(super) fn give_up(&mut self) -> Result<(), ClaimsError> {
         let Some(claims) = &mut self.claims else { return Ok(()) };
-        claims.release(self.run, self.folder, self.graph, &[], self.began)
+        claims.release(self.run, self.folder, &[], self.began)
     }
 }
 
@@ -179,7 +177,7 @@ impl World {
         let mut claims = Claims::open(&self.home()?)?;
         let users = open_people(ledger).await?;
         let now = self.clock.now();
-        let taken = claims.claim(about.id, ledger.folder(), &about.graph_url, &users, now)?;
+        let taken = claims.claim(about.id, ledger.folder(), &users, now)?;
         let people = taken.len();
         match named(taken, &self.registry()?).into_values().min() {
             Some(run) => Err(IntakeError::Claimed { people, run }.into()),
@@ -203,7 +201,7 @@ impl World {
             None => open_people(ledger).await?,
         };
         let now = self.clock.now();
-        claims.release(about.id, ledger.folder(), &about.graph_url, &open, now)?;
+        claims.release(about.id, ledger.folder(), &open, now)?;
         Ok(claims.note(about.id, ledger.folder(), ledger.latest_event().await?)?)
     }
 }

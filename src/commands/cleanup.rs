@@ -52,11 +52,9 @@ async fn of_run(
     let ledger = world.ledger(run, Access::Write).await;
     let ledger = ledger.map_err(|mut failure| {
         if Path::new(run).is_file() {
-            let wave = typed::wave(Path::new(run));
-            let options = typed::options(&world.common);
-            failure.told.hints.push(format!(
-                "tapwave cleanup --csv {wave}{options} removes what the people of a wave hold, whoever issued it"
-            ));
+            let cleanup = typed::cleanup_of(Path::new(run), &world.common);
+            let does = "removes what the people of a wave hold, whoever issued it";
+            failure.told.hints.push(format!("{cleanup} {does}"));
         }
         failure
     })?;
@@ -71,7 +69,8 @@ async fn of_run(
     let session = world.reconnect(settings, &ledger, &closing.needs(&NEEDS)).await?;
     world.warn_of_fence(session.fence);
     let keep_sealed = closing.args.keep_sealed || lacks > 0;
-    let tidied = tidy::run(&ledger, &session, keep_sealed).await?;
+    let tidied = tidy::run(&ledger, &session, keep_sealed).await;
+    let tidied = tidied.map_err(|error| Failure::untidied(error, &typed.cleanup()))?;
     let mut exit = ended(&tidied);
     let summary = Summary::of(&ledger, &session, tidied.foreign.len() as u64).await?;
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
@@ -79,13 +78,12 @@ async fn of_run(
     ledger.shut().await;
     world.report.tidied(&tidied);
     if lacks > 0 {
-        let wave = ledger.about().wave.path.clone();
-        let wave = typed::wave(Path::new(&wave));
-        let options = typed::options(&world.common);
+        let wave = Path::new(&ledger.about().wave.path);
         world.report.complain(format_args!(
             "this ledger lacks {} of its run, so that passes which it does not know may be alive; \
-             tapwave cleanup --csv {wave}{options} removes what the people of the wave hold",
-            count(lacks, "event", "events")
+             {} removes what the people of the wave hold",
+            count(lacks, "event", "events"),
+            typed::cleanup_of(wave, &world.common)
         ));
         exit = exit.and(Exit::CleanupIncomplete);
     }
@@ -115,15 +113,20 @@ async fn of_wave(
     let base = settings.graph_or_global();
     let (session, _) = world.connect(settings, &base, &closing.needs(&needs)).await?;
     let zone = settings.time_zone.clone();
-    let holdings = tidy::holdings(wave, zone, &session).await?;
+    let go_on = typed::cleanup_of(wave, &world.common);
+    let untidied = |error| Failure::untidied(error, &go_on);
+    let holdings = tidy::holdings(wave, zone, &session).await.map_err(untidied)?;
     for fault in &holdings.bad {
         world.report.warn(fault);
     }
-    for missed in holdings.unknown.iter().chain(&holdings.unseen) {
-        let (line, upn, why) = (missed.line, shown(&missed.upn), shown(&missed.why));
-        world.report.warn(format_args!("line {line}, {upn}: {why}"));
-    }
     let held = holdings.passes() as u64;
+    let missed = (holdings.unknown.len() + holdings.unseen.len()) as u64;
+    if held > 0 && missed > 0 {
+        let people = count(missed, "person", "people");
+        world.report.warn(format_args!(
+            "what {people} of them may hold is not known; each is named at the end"
+        ));
+    }
     let question = format!(
         "remove {} of the {} in {} and end what was signed in with them, whoever issued them",
         count(held, "pass", "passes"),
@@ -142,7 +145,10 @@ async fn of_wave(
     }
     let settle_after = session.fence.unwrap_or(limits::DEFAULT_FENCE);
     world.warn_of_fence(session.fence);
-    let mut tidied = tidy::remove_confirmed(holdings.people, settle_after, &session).await?;
+    let is_nobody_known = holdings.people.is_empty() && holdings.unseen.is_empty();
+    let removed = tidy::remove_confirmed(holdings.people, settle_after, &session).await;
+    let mut tidied = removed.map_err(untidied)?;
+    tidied.strangers = is_nobody_known && !holdings.unknown.is_empty();
     tidied.left.extend(holdings.unseen);
     tidied.left.extend(holdings.unknown);
     tidied.left.sort_by_key(|left| left.line);
@@ -152,7 +158,10 @@ async fn of_wave(
     let ended = ended(&tidied);
     match if incomplete { ended.and(Exit::CleanupIncomplete) } else { ended } {
         Exit::Done => closing.close(None, &session, world).await,
-        exit => Ok(exit),
+        exit => {
+            world.report.next(&[(go_on, "looks again, and removes what it finds")]);
+            Ok(exit)
+        }
     }
 }
 

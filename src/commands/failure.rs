@@ -67,8 +67,6 @@ const NEVER_REACHED_HINT: &str =
     "if it was never reached from here, check the network, the proxy and --graph-url";
 const UNREACHED_HINT: &str =
     "check the network, the proxy and --graph-url, or try again when Graph is back";
-/// What carries on with a cleanup, which may be of no run.
-const SAME_CLEANUP: &str = "the same cleanup";
 
 impl Failure {
     /// A failure with its hints.
@@ -202,6 +200,17 @@ impl Failure {
     pub(super) fn other_tenant(now: &str, then: &str) -> Self {
         let what = format!("you are signed in to tenant {now}, but this run belongs to {then}");
         Self::new(Exit::Access, what, &["sign in to the run's own tenant"])
+    }
+
+    /// A cleanup that had to stop. `go_on` is what carries on with it: a run that cleanup has
+    /// closed is not resumed.
+    pub(super) fn untidied(error: TidyError, go_on: &str) -> Self {
+        match error {
+            TidyError::Halt(halt) => Self::halted(halt, go_on),
+            TidyError::Ledger(error) => Self::unkept(error, go_on),
+            TidyError::Intake(error) => error.into(),
+            TidyError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
+        }
     }
 
     /// Work that had to stop. `go_on` is what carries on with it.
@@ -538,18 +547,6 @@ impl OfRun for IssuingError {
     }
 }
 
-impl From<TidyError> for Failure {
-    fn from(error: TidyError) -> Self {
-        match error {
-            // A run that cleanup has closed is not resumed.
-            TidyError::Halt(halt) => Self::halted(halt, SAME_CLEANUP),
-            TidyError::Ledger(error) => Self::unkept(error, SAME_CLEANUP),
-            TidyError::Intake(error) => error.into(),
-            TidyError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
-        }
-    }
-}
-
 impl From<PolicyError> for Failure {
     fn from(error: PolicyError) -> Self {
         match error {
@@ -592,11 +589,12 @@ mod tests {
     #[test]
     fn a_cleanup_that_could_not_end_is_told_as_one() {
         let why = "no answer in time".to_owned();
-        let outage = Failure::from(TidyError::from(GraphError::Outage { why }));
+        let outage = Failure::untidied(GraphError::Outage { why }.into(), "tapwave cleanup wave");
         assert_eq!(outage.exit, Exit::Outage);
         assert!(!outage.told.hints[0].contains("resume"), "a closed run is not resumed");
         let hindered = LedgerError::PurgeHindered("ledger.db".into());
-        assert_eq!(Failure::from(TidyError::from(hindered)).exit, Exit::CleanupIncomplete);
+        let hindered = Failure::untidied(TidyError::from(hindered), "tapwave cleanup wave");
+        assert_eq!(hindered.exit, Exit::CleanupIncomplete);
     }
 
     #[test]

@@ -302,7 +302,7 @@ async fn clean_up(
     world: &World,
 ) -> Result<Exit, Failure> {
     let tidied = tidy::run(ledger, session, false).await;
-    let tidied = tidied.map_err(|error| over(error.into()))?;
+    let tidied = tidied.map_err(|error| over(Failure::untidied(error, "")))?;
     world.report.tidied(&tidied);
     let left = tenant.with(|tenant, _| tenant.passes().count()) as u64;
     let summary = Summary::of(ledger, session, tidied.foreign.len() as u64).await?;

@@ -117,6 +117,11 @@ pub(super) fn over_wave(
     words.0
 }
 
+/// The command that removes what the people of a wave hold, whoever issued it.
+pub(super) fn cleanup_of(wave: &Path, common: &Common) -> String {
+    format!("tapwave cleanup --csv {}{}", self::wave(wave), options(common))
+}
+
 /// These flags, and a place for a recipient where neither they nor the settings name one.
 pub(super) fn with_somebody(want: &WaveArgs, settings: &Settings) -> WaveArgs {
     let mut want = want.clone();

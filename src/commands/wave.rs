@@ -307,7 +307,7 @@ pub(super) async fn check(
     let began = world.clock.now();
     let mut claimed = |users: &[UserId]| match &mut claims {
         Some(claims) => {
-            let taken = claims.claimed(base.as_str(), users, began)?;
+            let taken = claims.claimed(users, began)?;
             Ok(belonging::named(taken, &registry))
         }
         None => Ok(HashMap::new()),
@@ -378,7 +378,7 @@ pub(super) async fn run(
         options: wanted.options.clone(),
     };
     let mut claimant =
-        Claimant::new(world.home()?, id, &folder, base.as_str(), &registry, world.clock.now());
+        Claimant::new(world.home()?, id, &folder, &registry, world.clock.now());
     let mut claim = |users: &[UserId]| claimant.claim(users);
     let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &mut claim).await;
     if !matches!(begun, Ok(Ok(_))) {

@@ -21,15 +21,13 @@ use crate::limits;
 /// The database, in the data folder.
 const CLAIMS: &str = "claims.db";
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS claims (
-        graph   TEXT NOT NULL,  -- where the tenant is reached: object ids are unique there
-        user_id TEXT NOT NULL,
+    CREATE TABLE IF NOT EXISTS people (
+        user_id TEXT PRIMARY KEY,  -- unique in all tenants, whatever address leads to them
         run     TEXT NOT NULL,
-        path    TEXT NOT NULL,  -- the run's folder
-        ended   INTEGER,        -- when the run let go of the person, in milliseconds since 1970
-        PRIMARY KEY (graph, user_id)
+        path    TEXT NOT NULL,     -- the run's folder
+        ended   INTEGER            -- when the run let go of the person, in milliseconds since 1970
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS claims_by_run ON claims (run);
+    CREATE INDEX IF NOT EXISTS people_by_run ON people (run);
     CREATE TABLE IF NOT EXISTS runs (
         run          TEXT PRIMARY KEY,
         path         TEXT NOT NULL,    -- where it was last acted on
@@ -131,11 +129,10 @@ impl Claims {
     /// [`ClaimsError`]
     pub fn claimed(
         &mut self,
-        graph: &str,
         users: &[UserId],
         since: Timestamp,
     ) -> Result<HashMap<UserId, PathBuf>, ClaimsError> {
-        self.transact(|db| others(db, None, graph, users, since))
+        self.transact(|db| others(db, None, users, since))
     }
 
     /// Claims those of `users` that no other open run has; returns the others as
@@ -147,19 +144,18 @@ impl Claims {
         &mut self,
         run: RunId,
         folder: &RunFolder,
-        graph: &str,
         users: &[UserId],
         since: Timestamp,
     ) -> Result<HashMap<UserId, PathBuf>, ClaimsError> {
         let path = folder.path().to_string_lossy().into_owned();
         self.transact(|db| {
             let own = Some((run, path.as_str()));
-            let taken = others(db, own, graph, users, since)?;
+            let taken = others(db, own, users, since)?;
             let mut claim = db.prepare_cached(
-                "INSERT OR REPLACE INTO claims (graph, user_id, run, path) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT OR REPLACE INTO people (user_id, run, path) VALUES (?1, ?2, ?3)",
             )?;
             for user in users.iter().filter(|user| !taken.contains_key(user)) {
-                claim.execute(params![graph, user.to_string(), run.to_string(), path])?;
+                claim.execute(params![user.to_string(), run.to_string(), path])?;
             }
             Ok(taken)
         })
@@ -173,7 +169,6 @@ impl Claims {
         &mut self,
         run: RunId,
         folder: &RunFolder,
-        graph: &str,
         kept: &[UserId],
         now: Timestamp,
     ) -> Result<(), ClaimsError> {
@@ -182,18 +177,18 @@ impl Claims {
             // Kept for whoever began a check before: what it saw of these people is out of date.
             // A copy of a run has no claims but those that it made where it lies.
             db.execute(
-                "UPDATE claims SET ended = coalesce(ended, ?2) WHERE run = ?1 AND path = ?3",
+                "UPDATE people SET ended = coalesce(ended, ?2) WHERE run = ?1 AND path = ?3",
                 params![run.to_string(), now.as_millisecond(), path],
             )?;
             let old = now.as_millisecond() - millis(limits::CLAIM_REMEMBERED);
-            db.execute("DELETE FROM claims WHERE ended < ?1", [old])?;
+            db.execute("DELETE FROM people WHERE ended < ?1", [old])?;
             let mut keep = db.prepare_cached(
-                "INSERT INTO claims (graph, user_id, run, path) VALUES (?1, ?2, ?3, ?4)
+                "INSERT INTO people (user_id, run, path) VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET ended = NULL
                  WHERE run = excluded.run AND path = excluded.path",
             )?;
             for user in kept {
-                keep.execute(params![graph, user.to_string(), run.to_string(), path])?;
+                keep.execute(params![user.to_string(), run.to_string(), path])?;
             }
             Ok(())
         })
@@ -287,7 +282,6 @@ impl Claims {
 fn others(
     db: &Connection,
     own: Option<(RunId, &str)>,
-    graph: &str,
     users: &[UserId],
     since: Timestamp,
 ) -> Result<HashMap<UserId, PathBuf>, rusqlite::Error> {
@@ -297,11 +291,11 @@ fn others(
         own.as_ref().is_some_and(|(own, place)| own == run || place == path)
     };
     let mut find =
-        db.prepare_cached("SELECT run, path, ended FROM claims WHERE graph = ?1 AND user_id = ?2")?;
+        db.prepare_cached("SELECT run, path, ended FROM people WHERE user_id = ?1")?;
     let (mut taken, mut open) = (HashMap::new(), HashMap::<(String, PathBuf), bool>::new());
     for user in users {
         let claim = find
-            .query_row(params![graph, user.to_string()], |row| {
+            .query_row(params![user.to_string()], |row| {
                 let path = PathBuf::from(row.get::<_, String>(1)?);
                 Ok((row.get::<_, String>(0)?, path, row.get::<_, Option<i64>>(2)?))
             })
@@ -356,8 +350,6 @@ mod tests {
     use crate::clock::later;
     use crate::ledger::tests::{about, draft_with_rows};
 
-    const GRAPH: &str = "https://graph.microsoft.com";
-
     fn early() -> Timestamp {
         crate::ledger::tests::time("2026-03-01T08:00:00Z")
     }
@@ -386,21 +378,19 @@ mod tests {
         let mut claims = Claims::open(home.path()).expect("opened");
         assert!(
             claims
-                .claim(one, &first, GRAPH, &[user(7), user(8)], early())
+                .claim(one, &first, &[user(7), user(8)], early())
                 .expect("asked")
                 .is_empty()
         );
         let taken =
-            claims.claim(other, &second, GRAPH, &[user(8), user(9)], early()).expect("asked");
+            claims.claim(other, &second, &[user(8), user(9)], early()).expect("asked");
         assert_eq!(taken, HashMap::from([(user(8), first.path().to_owned())]));
-        let elsewhere = claims.claimed("https://graph.microsoft.us", &[user(8)], early());
-        assert!(elsewhere.expect("asked").is_empty(), "another tenant's");
-        claims.release(one, &first, GRAPH, &[user(7)], late()).expect("released");
-        let overlap = claims.claim(other, &second, GRAPH, &[user(8)], early()).expect("asked");
+        claims.release(one, &first, &[user(7)], late()).expect("released");
+        let overlap = claims.claim(other, &second, &[user(8)], early()).expect("asked");
         assert_eq!(overlap.len(), 1, "looked at before the other run let go");
         let after = later(late(), Duration::from_millis(1));
-        assert!(claims.claim(other, &second, GRAPH, &[user(8)], after).expect("asked").is_empty());
-        assert_eq!(claims.claimed(GRAPH, &[user(7), user(9)], early()).expect("asked").len(), 2);
+        assert!(claims.claim(other, &second, &[user(8)], after).expect("asked").is_empty());
+        assert_eq!(claims.claimed(&[user(7), user(9)], early()).expect("asked").len(), 2);
     }
 
     #[tokio::test]
@@ -409,14 +399,14 @@ mod tests {
         let (closed, first) = run(home.path(), "closed", 1).await;
         let (gone, second) = run(home.path(), "gone", 2).await;
         let mut claims = Claims::open(home.path()).expect("opened");
-        claims.claim(closed, &first, GRAPH, &[user(7)], early()).expect("claimed");
-        claims.claim(gone, &second, GRAPH, &[user(8)], early()).expect("claimed");
+        claims.claim(closed, &first, &[user(7)], early()).expect("claimed");
+        claims.claim(gone, &second, &[user(8)], early()).expect("claimed");
         let clock = crate::clock::Clock::system();
         let ledger = crate::ledger::Ledger::open(&first, crate::ledger::Access::Write, clock).await;
         let ledger = ledger.expect("opened");
         ledger.close().await.expect("closed");
         ledger.shut().await;
         std::fs::remove_dir_all(second.path()).expect("removed");
-        assert!(claims.claimed(GRAPH, &[user(7), user(8)], early()).expect("asked").is_empty());
+        assert!(claims.claimed(&[user(7), user(8)], early()).expect("asked").is_empty());
     }
 }

@@ -243,8 +243,9 @@ impl fmt::Display for WriteFault {
             }
             Cause::Vanished => write!(
                 f,
-                "failed to write {path}: it was removed, replaced or moved while this run was \
-                 under way, so that nothing more is issued; put it back if it was moved"
+                "failed to write {path}: it, its log or its lock was removed, replaced or moved \
+                 while this run was under way, so that nothing more is issued; put it back if it \
+                 was moved"
             ),
         }
     }

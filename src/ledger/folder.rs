@@ -382,14 +382,17 @@ pub fn sync_folder(_: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
-/// Tells whether a database's path still leads to the file that was opened there, and its
-/// write-ahead log's, which holds what was committed last. Must not open them itself: on Unix,
-/// closing one would give `SQLite`'s locks on it back.
+/// Tells whether a database's path still leads to the file that was opened there, and so do those
+/// of its write-ahead log, which holds what was committed last, and of the lock beside it, without
+/// which another process would write too. Must not open them itself: on Unix, closing one would
+/// give `SQLite`'s locks on it back.
 #[derive(Debug)]
 pub(super) struct Watch {
     path: PathBuf,
     #[cfg(unix)]
     was: Option<(u64, u64)>,
+    #[cfg(unix)]
+    lock_was: Option<(u64, u64)>,
     /// The log is there from the first transaction on until the database is closed.
     #[cfg(unix)]
     log_was: std::cell::Cell<Option<(u64, u64)>>,
@@ -402,6 +405,8 @@ impl Watch {
             #[cfg(unix)]
             was: identity(path),
             #[cfg(unix)]
+            lock_was: identity(&path.with_file_name(LOCK)),
+            #[cfg(unix)]
             log_was: std::cell::Cell::default(),
         }
     }
@@ -413,7 +418,8 @@ impl Watch {
         let log = identity(Path::new(&log));
         let is_log_there = self.log_was.get().is_none_or(|was| log == Some(was));
         self.log_was.set(self.log_was.get().or(log));
-        self.was.is_some() && identity(&self.path) == self.was && is_log_there
+        let is_lock_there = identity(&self.path.with_file_name(LOCK)) == self.lock_was;
+        self.was.is_some() && identity(&self.path) == self.was && is_log_there && is_lock_there
     }
 
     /// Windows lets nobody replace or move a database that is open.

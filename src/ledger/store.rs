@@ -691,7 +691,7 @@ fn restart_attempts(db: &Connection, line: Line) -> Result<(), rusqlite::Error> 
 
 fn standing_of(db: &Connection, line: Line) -> Result<(State, Option<UserId>), Halt> {
     db.prepare_cached("SELECT state_json, user_id FROM rows WHERE line = ?1")?
-        .query_row([key(line)], |row| Ok((from_json(row, 0)?, parsed(row, 1)?)))
+        .query_row([key(line)], of_row(line, |row| Ok((from_json(row, 0)?, parsed(row, 1)?))))
         .optional()?
         .ok_or_else(|| LedgerError::UnknownLine(line).into())
 }
@@ -935,10 +935,13 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
         .prepare_cached(
             "SELECT method_id, over_at, ended FROM passes WHERE line = ?1 ORDER BY method_id",
         )?
-        .query_map([key(line)], |row| {
-            let ended: Option<Proof> = parsed(row, 2)?;
-            Ok((needed(row, 0)?, needed(row, 1)?, ended.is_some()))
-        })?
+        .query_map(
+            [key(line)],
+            of_row(line, |row| {
+                let ended: Option<Proof> = parsed(row, 2)?;
+                Ok((needed(row, 0)?, needed(row, 1)?, ended.is_some()))
+            }),
+        )?
         .collect::<Result<Vec<(MethodId, Timestamp, bool)>, _>>()?;
     let (alive, gone): (Vec<_>, Vec<_>) = passes.into_iter().partition(|(_, _, ended)| !ended);
     let attempts = attempts(db, line)?;
@@ -951,21 +954,24 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
                         WHERE i.line = rows.line AND i.user_id IS NOT rows.user_id)
          FROM rows WHERE line = ?1",
     )?
-    .query_row([key(line)], |row| {
-        Ok(Remains {
-            line,
-            upn: row.get(0)?,
-            user: if row.get(6)? { None } else { parsed(row, 1)? },
-            state: from_json(row, 2)?,
-            alive: alive.into_iter().map(|(method, over, _)| (method, over)).collect(),
-            gone: gone.into_iter().map(|(method, ..)| method).collect(),
-            attempts,
-            absent_since: parsed(row, 3)?,
-            absent_at: parsed(row, 5)?,
-            seen: row.get(4)?,
-            deleted: false,
-        })
-    })
+    .query_row(
+        [key(line)],
+        of_row(line, |row| {
+            Ok(Remains {
+                line,
+                upn: row.get(0)?,
+                user: if row.get(6)? { None } else { parsed(row, 1)? },
+                state: from_json(row, 2)?,
+                alive: alive.iter().map(|(method, over, _)| (method.clone(), *over)).collect(),
+                gone: gone.iter().map(|(method, ..)| method.clone()).collect(),
+                attempts: attempts.clone(),
+                absent_since: parsed(row, 3)?,
+                absent_at: parsed(row, 5)?,
+                seen: row.get(4)?,
+                deleted: false,
+            })
+        }),
+    )
 }
 
 /// Every attempt of a row that may have created a pass, the oldest first.
@@ -976,7 +982,7 @@ fn attempts(db: &Connection, line: Line) -> Result<Vec<IntentRecord>, rusqlite::
          AND (may_live OR coalesce(outcome, '') NOT IN ('not effected', 'refused'))
          ORDER BY intent",
     )?
-    .query_map([key(line)], |row| attempt(row, 0))?
+    .query_map([key(line)], of_row(line, |row| attempt(row, 0)))?
     .collect()
 }
 
@@ -1071,7 +1077,7 @@ pub(super) fn history(
     line: Line,
 ) -> Result<Vec<(Timestamp, Event)>, rusqlite::Error> {
     db.prepare_cached("SELECT at, event_json FROM events WHERE line = ?1 ORDER BY seq")?
-        .query_map([key(line)], |row| Ok((needed(row, 0)?, from_json(row, 1)?)))?
+        .query_map([key(line)], of_row(line, |row| Ok((needed(row, 0)?, from_json(row, 1)?))))?
         .collect()
 }
 
@@ -1087,18 +1093,29 @@ pub(super) fn sealed_by_us(
 
 /// A whole row, or an error that names it.
 fn row_record(row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
-    use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType};
     let line = line_of(row, 0)?;
-    restored(line, row).map_err(|error| match error {
-        FromSqlConversionFailure(column, _, why) => {
-            let name = row.as_ref().column_name(column).unwrap_or("a column");
-            unreadable(column, format!("row {line}, {name}: {why}"))
-        }
-        InvalidColumnType(column, name, found) => {
-            unreadable(column, format!("row {line}, {name}: it is {found}"))
-        }
-        other => other,
-    })
+    of_row(line, |row| restored(line, row))(row)
+}
+
+/// Reads something of a row of the wave: what cannot be read is an error that names the row and
+/// the column.
+fn of_row<T>(
+    line: Line,
+    read: impl Fn(&Row<'_>) -> Result<T, rusqlite::Error>,
+) -> impl Fn(&Row<'_>) -> Result<T, rusqlite::Error> {
+    use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType};
+    move |row| {
+        read(row).map_err(|error| match error {
+            FromSqlConversionFailure(column, _, why) => {
+                let name = row.as_ref().column_name(column).unwrap_or("a column");
+                unreadable(column, format!("row {line}, {name}: {why}"))
+            }
+            InvalidColumnType(column, name, found) => {
+                unreadable(column, format!("row {line}, {name}: it is {found}"))
+            }
+            other => other,
+        })
+    }
 }
 
 fn restored(line: Line, row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {

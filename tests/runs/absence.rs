@@ -50,6 +50,23 @@ fn a_404_about_every_user_is_not_a_cleanup() {
     assert!(site.live().is_empty());
 }
 
+// Case: the same for the people of a wave, whoever issued what they hold.
+#[test]
+fn people_of_a_wave_who_are_all_unknown_are_of_another_tenant() {
+    let site = Site::open(3);
+    site.run(&[]).exits(0);
+    change(&site, |options| options.another_tenant = true);
+    let told = patient(&site, &["cleanup", "--csv", "wave.csv", "--yes"]).exits(8);
+    let told = told.says("none of these people is in the tenant").says("next: tapwave cleanup");
+    assert_eq!(told.err.matches(site.people[0].as_str()).count(), 1, "{}", told.err);
+    change(&site, |options| options.another_tenant = false);
+    let gone = site.people[1].clone();
+    site.dismiss(&gone);
+    let told = patient(&site, &["cleanup", "--csv", "wave.csv", "--yes"]).exits(8);
+    let told = told.says("what 1 person of them may hold is not known").says("removed 2 passes");
+    assert_eq!(told.err.matches(gone.as_str()).count(), 1, "{}", told.err);
+}
+
 // Case: an opaque token of another tenant at the same address.
 #[test]
 fn another_tenant_is_told_and_left_alone() {
@@ -184,6 +201,27 @@ fn a_ledger_that_contradicts_itself_proves_nothing() {
     drop(db);
     site.cleanup(&[]).exits(8).says("no pass or attempt of it is recorded");
     assert_eq!(sealed_copies(&site).len(), 3);
+}
+
+// Case: the ledger holds something of one row that cannot be read.
+#[test]
+fn what_cannot_be_read_of_a_row_names_the_row() {
+    for (sql, says) in [
+        ("UPDATE passes SET over_at = 'x' WHERE line = 3", "row 3, over_at"),
+        ("UPDATE rows SET absent_since = 'x' WHERE line = 3", "row 3, absent_since"),
+        ("UPDATE intents SET graph_time = 'x' WHERE line = 3", "row 3, graph_time"),
+        ("UPDATE intents SET asked_json = '{' WHERE line = 3", "row 3, asked_json"),
+    ] {
+        let site = Site::open(3);
+        site.run(&[]).exits(0);
+        let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
+        assert_eq!(db.execute(sql, []).expect("changed"), 1);
+        drop(db);
+        let told = site.cleanup(&[]);
+        assert_ne!(told.code, Some(0), "{sql}: {}", told.err);
+        told.says(says);
+        assert!(!site.live().is_empty() && sealed_copies(&site).len() == 3, "{sql}");
+    }
 }
 
 // Case: one of the people was deleted from the tenant, and can be restored for 30 days.

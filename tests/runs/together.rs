@@ -45,6 +45,22 @@ fn two_waves_that_overlap_cannot_both_say_that_all_is_well() {
     }
 }
 
+// Case: a second run reaches the same tenant by another name of the machine that it is on.
+#[test]
+fn a_person_is_claimed_whatever_address_leads_there() {
+    let site = Site::open(3);
+    site.hold(Call::Issue, 2);
+    let first = site.start(&run_into(&site, "first", &["--max-in-flight", "1"]));
+    site.until_held(1);
+    let url = site.graph_url().replace("127.0.0.1", "localhost");
+    let more = ["--existing", "replace", "--graph-url", &url];
+    let second = site.told(&run_into(&site, "second", &more));
+    second.exits(3).says("is claimed by run").says("/first, which is still open");
+    site.let_go();
+    first.end().exits(0);
+    assert_eq!(site.minted().len(), 3);
+}
+
 // Case: a run that was killed keeps its people, and a run that is gone does not.
 #[test]
 fn a_claim_ends_with_its_run() {
@@ -252,7 +268,7 @@ fn a_copy_frees_no_claims_of_the_run_itself() {
 #[cfg(unix)]
 #[test]
 fn a_ledger_that_disappears_stops_the_run_and_names_what_is_alive() {
-    for how in ["removed", "replaced", "moved", "log removed"] {
+    for how in ["removed", "replaced", "moved", "log removed", "lock removed"] {
         let site = Site::open(12);
         site.hold(Call::Issue, 5);
         let run = site.start(&site.run_args(&["--max-in-flight", "2"]));
@@ -262,6 +278,7 @@ fn a_ledger_that_disappears_stops_the_run_and_names_what_is_alive() {
         match how {
             "removed" => fs::remove_file(&ledger).expect("removed"),
             "log removed" => fs::remove_file(ledger.with_extension("db-wal")).expect("removed"),
+            "lock removed" => fs::remove_file(ledger.with_extension("lock")).expect("removed"),
             "replaced" => {
                 fs::copy(&ledger, site.path("other")).expect("copied");
                 fs::rename(site.path("other"), &ledger).expect("replaced");
