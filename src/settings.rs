@@ -10,7 +10,6 @@ mod trust;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +36,7 @@ use crate::letter::{Mailbox, Mode};
 use crate::limits;
 use crate::pace::PaceOptions;
 use crate::roster::{BadStart, BadZone, parse_start, parse_zone};
+use crate::vault::read_bounded;
 
 /// The settings file that is read when it is there and none is named.
 const DEFAULT_FILE: &str = "tapwave.toml";
@@ -692,23 +692,27 @@ impl Read {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
         let unreadable = |why: String| SettingsError::Unreadable { path: path.to_owned(), why };
         let failed = |error: std::io::Error| unreadable(error.to_string());
-        let mut opened = match File::open(path) {
+        // One that was merely found may be a pipe, which nobody should wait for.
+        let about = named.is_none().then(|| path.metadata()).and_then(Result::ok);
+        if about.is_some_and(|about| !about.is_file()) {
+            return Err(unreadable("it is no regular file".to_owned()));
+        }
+        let opened = match File::open(path) {
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Self::default());
             }
             opened => opened.map_err(failed)?,
         };
         let about = opened.metadata().map_err(failed)?;
-        if about.len() > limits::MAX_SETTINGS_BYTES {
-            return Err(unreadable("it is too large for a settings file".to_owned()));
-        }
         // A device, such as the one that is always empty, is the system's.
         let changeable = about.is_file().then(|| trust::others_may_change(path, &about));
         if let Some(why) = changeable.flatten() {
             return Err(SettingsError::NotOurs { path: path.to_owned(), why });
         }
-        let mut text = String::new();
-        opened.read_to_string(&mut text).map_err(failed)?;
+        let bytes = read_bounded(opened).map_err(failed)?;
+        let bytes = bytes.ok_or_else(|| unreadable("it is too large for settings".to_owned()))?;
+        let text = String::from_utf8(bytes.to_vec());
+        let text = text.map_err(|_| unreadable("it is not UTF-8".to_owned()))?;
         let file: Written = toml::from_str(&text).map_err(|error| SettingsError::File {
             path: path.to_owned(),
             why: format!("{}{}", error.to_string().trim_end(), near_match(error.message())),

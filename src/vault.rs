@@ -34,8 +34,9 @@ pub use pass::Pass;
 pub use prompts::{NoPrompts, Prompts};
 pub use recipients::{
     BadRecipient, BadRecipientFile, Recipient, RecipientSet, SetError, holds_secret_key,
-    read_recipient_file,
+    read_bounded, read_recipient_file, read_small,
 };
+pub use wiped::Wiped;
 
 /// The columns of a sealed row and of a handoff file, in order.
 pub const COLUMNS: [&str; 7] = [

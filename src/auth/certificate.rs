@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Clock;
 use crate::limits;
+use crate::vault::read_small;
 
 const ENCRYPTED_BEGIN: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----";
 const ENCRYPTED_END: &str = "-----END ENCRYPTED PRIVATE KEY-----";
@@ -82,12 +83,8 @@ impl Certificate {
     /// [`CertificateError`]
     pub fn read(path: &Path, password: Option<&SecretString>) -> Result<Self, CertificateError> {
         let failed = |why| CertificateError::File { path: path.to_owned(), why };
-        let about = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?;
-        if about.len() > limits::MAX_SETTINGS_BYTES {
-            return Err(failed("it is too large for a certificate".to_owned()));
-        }
-        let bytes = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-        let bytes = Zeroizing::new(bytes);
+        let bytes = read_small(path).map_err(|error| failed(error.to_string()))?;
+        let bytes = bytes.ok_or_else(|| failed("it is too large for a certificate".to_owned()))?;
         let content = |why| CertificateError::Content { path: path.to_owned(), why };
         let locked = || CertificateError::Password {
             path: path.to_owned(),

@@ -7,14 +7,35 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Failure, World};
-use crate::ids::{Line, RunId, UserId};
+use super::{Failure, World, typed};
+use crate::auth::permissions::Need;
+use crate::graph::Graph;
+use crate::ids::{Line, RunId, Upn, UserId};
 use crate::ledger::{
     About, Claims, ClaimsError, Ledger, MailOptions, Registry, RunFolder, Standing, To,
 };
 use crate::limits;
 use crate::report::{count, shown};
 use crate::run::intake::IntakeError;
+
+/// How a run stands to this machine.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Belonging {
+    /// Somebody agreed to go on with it although it was not made here, or lies elsewhere.
+    is_new_here: bool,
+    /// This machine has acted on it before.
+    is_known: bool,
+    newly_lacks: u64,
+    /// How many of the run's events this ledger is known to lack.
+    pub(super) lacks: u64,
+}
+
+impl Belonging {
+    /// What [`World::names_its_people`] needs besides.
+    pub(super) fn needs(&self) -> Option<Need> {
+        self.is_new_here.then_some(Need::ReadUsers)
+    }
+}
 
 /// Where a row may still be issued a pass, or another one.
 const OPEN: [Standing; 6] = [
@@ -43,7 +64,7 @@ impl<'a> Claimant<'a> {
         home: PathBuf,
         run: RunId,
         folder: &'a RunFolder,
-            registry: &'a Registry,
+        registry: &'a Registry,
         began: Timestamp,
     ) -> Self {
         Self { home, claims: None, run, folder, registry, began }
@@ -94,13 +115,13 @@ pub(super) fn named(
 impl World {
     /// Asks before a run is acted on that this machine did not make, or that lies in a folder
     /// where it does not belong: its ledger may say what somebody else wants, and a copy may know
-    /// nothing of what the run has done since. `risk` says what could come of it. Gives how many
-    /// of the run's events this ledger is known to lack; nothing if somebody says no.
+    /// nothing of what the run has done since. `risk` says what could come of it. Nothing if
+    /// somebody says no.
     pub(super) async fn belongs_here(
         &self,
         ledger: &Ledger,
         risk: &str,
-    ) -> Result<Option<u64>, Failure> {
+    ) -> Result<Option<Belonging>, Failure> {
         let (about, folder) = (ledger.about(), ledger.folder());
         let mut claims = Claims::open(&self.home()?)?;
         let known = claims.known(about.id)?;
@@ -147,13 +168,69 @@ impl World {
                     None => return Err(Failure::nobody_to_ask(&format!("{why}; {risk}"))),
                 }
             }
-            if lacks > 0 {
-                claims.note_lacking(about.id, lacks)?;
+        }
+        let is_new_here = !why.is_empty();
+        let is_known = known.is_some();
+        let lacked = known.map_or(0, |known| known.lacks);
+        Ok(Some(Belonging { is_new_here, is_known, newly_lacks: lacks, lacks: lacks.max(lacked) }))
+    }
+
+    /// From here on the run belongs to this machine and lies where it belongs.
+    pub(super) async fn settle(
+        &self,
+        belonging: &Belonging,
+        ledger: &Ledger,
+    ) -> Result<(), Failure> {
+        if belonging.is_new_here {
+            if belonging.newly_lacks > 0 {
+                let run = ledger.about().id;
+                Claims::open(&self.home()?)?.note_lacking(run, belonging.newly_lacks)?;
             }
             ledger.settle_here().await?;
         }
-        self.made_here(ledger).await?;
-        Ok(Some(lacks.max(known.map_or(0, |known| known.lacks))))
+        self.made_here(ledger).await
+    }
+
+    /// Makes sure that a run which is new here acts on the people whom it names: whoever was asked
+    /// saw names, and Graph acts on ids.
+    pub(super) async fn names_its_people(
+        &self,
+        belonging: &Belonging,
+        ledger: &Ledger,
+        graph: &Graph,
+    ) -> Result<(), Failure> {
+        if !belonging.is_new_here {
+            return Ok(());
+        }
+        let (mut others, mut after) = (Vec::new(), None);
+        loop {
+            let rows = ledger.rows(&Standing::ALL, after, limits::ROWS_PER_CHECK).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.line);
+            let mut named = Vec::new();
+            for row in &rows {
+                if let Some(user) = row.user() {
+                    let upn = row.upn.parse::<Upn>().map_err(|_| row.lacks("its name is none"))?;
+                    named.push((row.line, upn, user));
+                }
+            }
+            let upns: Vec<Upn> = named.iter().map(|(_, upn, _)| upn.clone()).collect();
+            let found = graph.users(&upns).await?;
+            let is_other = |upn: &Upn, user| match found.get(&upn.key()) {
+                Some(found) => found.id != user,
+                // Somebody who was renamed or deleted since: this machine made the run and knows.
+                None => !belonging.is_known,
+            };
+            let other = named.into_iter().filter(|(_, upn, user)| is_other(upn, *user));
+            others.extend(
+                other.map(|(line, upn, _)| format!("line {line}, {}", shown(upn.as_str()))),
+            );
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        let wave = Path::new(&ledger.about().wave.path);
+        Err(Failure::other_people(&others, &typed::cleanup_of(wave, &self.common)))
     }
 
     /// Notes that this machine works on a run, and from now on how far it is: whatever ends this

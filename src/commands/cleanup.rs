@@ -63,10 +63,15 @@ async fn of_run(
     super::note_run(&ledger);
     let typed = world.work_on(ledger.folder(), Typed::cleanup);
     let risk = "cleaning it up deletes every pass that its ledger names";
-    let Some(lacks) = world.belongs_here(&ledger, risk).await? else {
+    let Some(belonging) = world.belongs_here(&ledger, risk).await? else {
         return Ok(Exit::Done);
     };
-    let session = world.reconnect(settings, &ledger, &closing.needs(&NEEDS)).await?;
+    let mut needs = closing.needs(&NEEDS);
+    needs.extend(belonging.needs());
+    let session = world.reconnect(settings, &ledger, &needs).await?;
+    world.names_its_people(&belonging, &ledger, &session.graph).await?;
+    world.settle(&belonging, &ledger).await?;
+    let lacks = belonging.lacks;
     world.warn_of_fence(session.fence);
     let keep_sealed = closing.args.keep_sealed || lacks > 0;
     let tidied = tidy::run(&ledger, &session, keep_sealed).await;

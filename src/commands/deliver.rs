@@ -131,9 +131,9 @@ pub(super) async fn deliver(
         return Err(Failure::new(Exit::Usage, what, &["a new run issues new passes"]));
     }
     let risk = "delivering it may mail what has been mailed from the other folder";
-    if world.belongs_here(&ledger, risk).await?.is_none() {
+    let Some(belonging) = world.belongs_here(&ledger, risk).await? else {
         return Ok(Exit::Done);
-    }
+    };
     let options = options(args, &ledger);
     let carrier = Carrier::load(&options, &args.identities, settings, Some(&ledger), world)?;
     settings::news_of_a_pass(carrier.desk.mode, &options.notice_to)?;
@@ -148,8 +148,13 @@ pub(super) async fn deliver(
     let mut needs: Vec<Need> = needs_of_mail(&carrier.desk.plan).into_iter().collect();
     if args.revoke_undelivered {
         needs.extend([Need::WritePasses, Need::ReadPasses]);
+        needs.extend(belonging.needs());
     }
     let session = connected(needs, &ledger, settings, world).await?;
+    if args.revoke_undelivered {
+        world.names_its_people(&belonging, &ledger, &session.graph).await?;
+    }
+    world.settle(&belonging, &ledger).await?;
     let session = Session { keeps_going: args.keep_going, ..session };
     let post = carrier.post(&ledger, &session, settings, world)?;
     let readdressed = delivering::readdress(&ledger, &readdress).await;

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::typed::{Typed, options};
+use super::typed::{self, Typed, options};
 use crate::auth::AuthError;
 use crate::auth::permissions::Need;
 use crate::cli::Common;
@@ -13,7 +13,8 @@ use crate::graph::GraphError;
 use crate::graph::http::NetworkError;
 use crate::graph::verdict::RefusalKind;
 use crate::ledger::{ClaimsError, FolderError, LedgerError, Registry, RegistryError, RunFolder};
-use crate::report::{OpenFailure, Told};
+use crate::limits;
+use crate::report::{OpenFailure, Told, count};
 use crate::run::StatusError;
 use crate::run::delivering::ReaddressError;
 use crate::run::intake::IntakeError;
@@ -202,6 +203,22 @@ impl Failure {
         Self::new(Exit::Access, what, &["sign in to the run's own tenant"])
     }
 
+    /// A run from elsewhere whose rows name other people than those whom they would act on.
+    pub(super) fn other_people(rows: &[String], cleanup: &str) -> Self {
+        let shown: Vec<&str> =
+            rows.iter().take(limits::PROBLEMS_SHOWN).map(String::as_str).collect();
+        let more = rows.len().saturating_sub(shown.len());
+        let what = format!(
+            "in this tenant the ids of {} belong to nobody of that name, as if somebody had changed \
+             the ledger: {}{}; nothing was done",
+            count(rows.len() as u64, "row", "rows"),
+            shown.join("; "),
+            if more > 0 { format!("; and {more} more") } else { String::new() }
+        );
+        let cleanup = format!("{cleanup} removes what the people of the wave hold, by their names");
+        Self::new(Exit::Usage, what, &["work on the machine that made the run", &cleanup])
+    }
+
     /// A cleanup that had to stop. `go_on` is what carries on with it: a run that cleanup has
     /// closed is not resumed.
     pub(super) fn untidied(error: TidyError, go_on: &str) -> Self {
@@ -328,14 +345,15 @@ impl From<SettingsError> for Failure {
             SettingsError::Unreadable { .. } => &[
                 "check the path and that your account may read it; without --config, tapwave.toml in this folder is read if it is there",
             ],
-            SettingsError::NotOurs { .. } => {
-                if cfg!(windows) {
-                    &[
-                        "take the right to write from them (Properties, Security), or copy it into a folder of your own",
-                    ]
-                } else {
-                    &["make it yours alone (`chown`, `chmod go-w`), or copy it to a file that is"]
-                }
+            SettingsError::NotOurs { .. } if cfg!(windows) => &[
+                "take the right to write from them (Properties, Security), or copy it into a folder of your own",
+            ],
+            SettingsError::NotOurs { path, .. } => {
+                let file = typed::file(path);
+                let hint = format!(
+                    "chown \"$USER\" {file} && chmod go-w {file} makes it yours alone, if you know what it says"
+                );
+                return Self::new(Exit::Usage, chain(&error), &[&hint]);
             }
             SettingsError::File { .. } => {
                 &["correct that line; samples/tapwave.toml has every key with a comment"]

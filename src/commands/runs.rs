@@ -38,12 +38,16 @@ pub(super) async fn resume(
     if ledger.closed().await?.is_some() {
         return Err(IssuingError::Closed.of(&run));
     }
-    let people = count(belonging::still_open(&ledger).await?, "person", "people");
-    let risk =
-        format!("resuming it may issue a pass to {people}, and end one that they got meanwhile");
-    if world.belongs_here(&ledger, &risk).await?.is_none() {
+    let risk = match belonging::still_open(&ledger).await? {
+        0 => "resuming it may delete passes that its ledger calls its own".to_owned(),
+        open => {
+            let people = count(open, "person", "people");
+            format!("resuming it may issue a pass to {people}, and end one that they got meanwhile")
+        }
+    };
+    let Some(belonging) = world.belongs_here(&ledger, &risk).await? else {
         return Ok(Exit::Done);
-    }
+    };
     world.report.readers(&ledger.about().recipients);
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {
@@ -61,6 +65,8 @@ pub(super) async fn resume(
     };
     needs.extend(carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
     let session = world.reconnect(settings, &ledger, &needs).await?;
+    world.names_its_people(&belonging, &ledger, &session.graph).await?;
+    world.settle(&belonging, &ledger).await?;
     let session = Session { keeps_going: args.keep_going, ..session };
     world.warn_of_fence(session.fence);
     let post = match carrier {

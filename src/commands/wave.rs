@@ -377,8 +377,7 @@ pub(super) async fn run(
         graph_url: base.as_str().to_owned(),
         options: wanted.options.clone(),
     };
-    let mut claimant =
-        Claimant::new(world.home()?, id, &folder, &registry, world.clock.now());
+    let mut claimant = Claimant::new(world.home()?, id, &folder, &registry, world.clock.now());
     let mut claim = |users: &[UserId]| claimant.claim(users);
     let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &mut claim).await;
     if !matches!(begun, Ok(Ok(_))) {

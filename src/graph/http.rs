@@ -25,6 +25,7 @@ use super::between::{Between, GRAPH};
 use super::connection::{Connector, Uri};
 use super::transport::{Broken, Request, Response, Transport};
 use crate::limits;
+use crate::vault::read_small;
 
 /// Why no token could be had, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -240,7 +241,8 @@ pub fn client(network: &Network, base: &BaseUrl) -> Result<reqwest::Client, Netw
 pub(super) fn authorities(network: &Network) -> Result<Vec<CertificateDer<'static>>, NetworkError> {
     let Some(path) = &network.ca_file else { return Ok(Vec::new()) };
     let broken = |why: String| NetworkError::CaFile { path: path.clone(), why };
-    let pem = std::fs::read(path).map_err(|error| broken(error.to_string()))?;
+    let pem = read_small(path).map_err(|error| broken(error.to_string()))?;
+    let pem = pem.ok_or_else(|| broken("it is too large for certificates".to_owned()))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let certificates =
         certificates.map_err(|_| broken("it is not a PEM file of certificates".to_owned()))?;

@@ -290,8 +290,7 @@ fn others(
     let is_own = |run: &String, path: &PathBuf| {
         own.as_ref().is_some_and(|(own, place)| own == run || place == path)
     };
-    let mut find =
-        db.prepare_cached("SELECT run, path, ended FROM people WHERE user_id = ?1")?;
+    let mut find = db.prepare_cached("SELECT run, path, ended FROM people WHERE user_id = ?1")?;
     let (mut taken, mut open) = (HashMap::new(), HashMap::<(String, PathBuf), bool>::new());
     for user in users {
         let claim = find
@@ -376,14 +375,8 @@ mod tests {
         let (one, first) = run(home.path(), "one", 1).await;
         let (other, second) = run(home.path(), "other", 2).await;
         let mut claims = Claims::open(home.path()).expect("opened");
-        assert!(
-            claims
-                .claim(one, &first, &[user(7), user(8)], early())
-                .expect("asked")
-                .is_empty()
-        );
-        let taken =
-            claims.claim(other, &second, &[user(8), user(9)], early()).expect("asked");
+        assert!(claims.claim(one, &first, &[user(7), user(8)], early()).expect("asked").is_empty());
+        let taken = claims.claim(other, &second, &[user(8), user(9)], early()).expect("asked");
         assert_eq!(taken, HashMap::from([(user(8), first.path().to_owned())]));
         claims.release(one, &first, &[user(7)], late()).expect("released");
         let overlap = claims.claim(other, &second, &[user(8)], early()).expect("asked");

@@ -67,6 +67,13 @@ pub enum FolderError {
         /// The user's number.
         owner: u32,
     },
+    /// A link, or a file that has a second name elsewhere.
+    #[error(
+        "failed to use {}: it is no file of this folder alone, so that others may write it; copy \
+         the folder and look at the copy first",
+        .0.display()
+    )]
+    Shared(PathBuf),
     /// Others may look into it.
     #[error(
         "failed to use {}: others may enter it (mode {mode:03o}); close it with `chmod 700 {}`",
@@ -314,17 +321,18 @@ impl RunFolder {
     #[cfg(unix)]
     pub fn check_private(&self) -> Result<(), FolderError> {
         use std::os::unix::fs::MetadataExt;
-        let found = std::fs::metadata(&self.0).map_err(io_error("look at", &self.0))?;
-        // Root too: a folder of somebody else's says what that person wants.
-        if found.uid() != rustix::process::geteuid().as_raw() {
-            return Err(FolderError::NotOurs { path: self.0.clone(), owner: found.uid() });
+        check_owner(&self.0, 0o077)?;
+        let mut log = self.join(LEDGER).into_os_string();
+        log.push("-wal");
+        for path in [self.join(LEDGER), log.into()] {
+            let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
+            check_owner(&path, 0)?;
+            // Whoever has the other name may write through it.
+            if !found.is_file() || found.nlink() > 1 {
+                return Err(FolderError::Shared(path));
+            }
         }
-        let mode = found.mode() & 0o777;
-        let others = mode & 0o077;
-        if others == 0 {
-            return Ok(());
-        }
-        Err(FolderError::TooOpen { path: self.0.clone(), mode })
+        Ok(())
     }
 
     /// Access lists cannot be read without unsafe calls; they are set when a folder is made.
@@ -450,9 +458,29 @@ pub(super) fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
 /// Makes the data folder, for its owner alone, if it is not there.
 ///
 /// # Errors
-/// If it cannot be made.
+/// If it cannot be made, belongs to somebody else, or others may write to it: what lies in it says
+/// whom to trust, and who issues to whom.
 pub fn private_home(home: &Path) -> Result<(), FolderError> {
-    private_dir_builder(true).create(home).map_err(io_error("make", home))
+    private_dir_builder(true).create(home).map_err(io_error("make", home))?;
+    #[cfg(unix)]
+    check_owner(home, 0o022)?;
+    Ok(())
+}
+
+/// That a folder or file is its user's own, and that its mode has none of the bits of `barred`.
+#[cfg(unix)]
+fn check_owner(path: &Path, barred: u32) -> Result<(), FolderError> {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::symlink_metadata(path).map_err(io_error("look at", path))?;
+    // Root too: what is somebody else's says what that person wants.
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        return Err(FolderError::NotOurs { path: path.to_owned(), owner: found.uid() });
+    }
+    let mode = found.mode() & 0o777;
+    if mode & barred != 0 {
+        return Err(FolderError::TooOpen { path: path.to_owned(), mode });
+    }
+    Ok(())
 }
 
 pub(super) fn private_dir_builder(parents: bool) -> DirBuilder {

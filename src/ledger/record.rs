@@ -314,6 +314,12 @@ impl RowRecord {
         })
     }
 
+    /// Whose it is, if somebody has checked it.
+    #[must_use]
+    pub const fn user(&self) -> Option<UserId> {
+        self.user
+    }
+
     /// Whether no pass was ever asked for.
     #[must_use]
     pub const fn is_untried(&self) -> bool {

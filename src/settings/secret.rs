@@ -7,8 +7,8 @@ use std::process::Stdio;
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use crate::limits;
 use crate::programs;
+use crate::vault::read_small;
 
 /// Where a secret is to be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,11 +96,10 @@ impl SecretSource {
 
 fn from_file(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     let failed = |why: String| SecretError::File { path: path.to_owned(), why };
-    let about = std::fs::metadata(path).map_err(|error| failed(error.to_string()))?;
-    if about.len() > limits::MAX_SETTINGS_BYTES {
-        return Err(failed("it is too large for a secret".to_owned()));
-    }
-    std::fs::read_to_string(path).map(Zeroizing::new).map_err(|error| failed(error.to_string()))
+    let bytes = read_small(path).map_err(|error| failed(error.to_string()))?;
+    let bytes = bytes.ok_or_else(|| failed("it is too large for a secret".to_owned()))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| failed("it is not UTF-8".to_owned()))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 fn from_command(command: &[String]) -> Result<Zeroizing<String>, SecretError> {

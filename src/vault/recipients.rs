@@ -416,13 +416,20 @@ pub(super) fn encrypt(
     Ok(writer.finish()?)
 }
 
-/// A small file's bytes, or nothing if it is over [`limits::MAX_SETTINGS_BYTES`].
-fn read_small(path: &Path) -> io::Result<Option<Wiped>> {
+/// A small file's bytes, or nothing if it is over [`limits::MAX_SETTINGS_BYTES`], whatever the
+/// system says of its size.
+///
+/// # Errors
+/// If the system cannot open or read it.
+pub fn read_small(path: &Path) -> io::Result<Option<Wiped>> {
     read_bounded(File::open(path)?)
 }
 
 /// What a reader holds, or nothing if it is over [`limits::MAX_SETTINGS_BYTES`].
-pub(super) fn read_bounded(mut reader: impl Read) -> io::Result<Option<Wiped>> {
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read_bounded(mut reader: impl Read) -> io::Result<Option<Wiped>> {
     let mut bytes = Wiped::with_capacity(4096);
     let mut block = zeroize::Zeroizing::new([0; 4096]);
     loop {

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Bytes that are wiped when they are moved, cleared or dropped.
-pub(super) struct Wiped(Zeroizing<Vec<u8>>);
+pub struct Wiped(Zeroizing<Vec<u8>>);
 
 impl Wiped {
     /// Room for `capacity` bytes before anything has to be moved.

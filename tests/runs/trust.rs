@@ -15,10 +15,15 @@ const THEIRS: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmc
 
 /// The same command without an address of Graph.
 fn unaddressed(site: &Site, args: &[&str]) -> Command {
+    without(site, "--graph-url", args)
+}
+
+/// The same command without an option that every command gets here, and its value.
+fn without(site: &Site, option: &str, args: &[&str]) -> Command {
     let full = site.tapwave(args);
     let mut command = Command::new(full.get_program());
     let args = full.get_args().collect::<Vec<_>>();
-    let at = args.iter().position(|arg| *arg == "--graph-url").expect("it is there");
+    let at = args.iter().position(|arg| *arg == option).expect("it is there");
     command.args(&args[..at]).args(&args[at + 2..]).current_dir(site.home.path()).env_clear();
     command.envs(full.get_envs().map(|(name, value)| (name, value.expect("set"))));
     command
@@ -251,4 +256,139 @@ fn a_run_is_known_from_its_first_pass_on() {
     site.let_go();
     assert!(Path::new(&site.folder()).exists());
     site.end_as_time_passes(site.start(&["resume", "wave-run"])).exits(0);
+}
+
+// Case: a run from another machine names one person and acts on another, or on somebody whom
+// nobody knows by that name.
+#[test]
+fn a_run_from_elsewhere_acts_on_the_people_whom_it_names() {
+    for sql in [
+        "UPDATE rows SET user_id = (SELECT user_id FROM rows WHERE line = 4) WHERE line = 2;
+         UPDATE intents SET user_id = (SELECT user_id FROM rows WHERE line = 4) WHERE line = 2",
+        "UPDATE rows SET user_principal_name = 'nobody@contoso.example' WHERE line = 2",
+    ] {
+        let site = Site::open(3);
+        site.run(&[]).exits(0);
+        let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
+        db.execute_batch(sql).expect("changed");
+        drop(db);
+        let before = site.live();
+        for verb in ["resume", "cleanup"] {
+            // Asked again each time: nobody has worked on it here.
+            let refused = told(from_elsewhere(&site, &[verb, "wave-run", "--yes"])).exits(2);
+            refused
+                .says("this machine did not make the run in")
+                .says("the ids of 1 row belong to nobody of that name")
+                .says("line 2, ")
+                .says("tapwave cleanup --csv");
+        }
+        assert_eq!(site.live(), before);
+    }
+}
+
+// Case: the folder that remembers whom to trust is open to others.
+#[cfg(unix)]
+#[test]
+fn a_data_folder_that_others_may_write_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::open(1);
+    let home = site.path("tapwave-home");
+    fs::create_dir(&home).expect("made");
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o777)).expect("opened");
+    site.run(&[]).exits(2).says("tapwave-home: others may enter it (mode 777)").says("chmod 700");
+    assert!(site.live().is_empty());
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).expect("closed");
+    site.run(&[]).exits(0);
+}
+
+// Case: a ledger that somebody else can write by another name, or by owning it.
+#[cfg(unix)]
+#[test]
+fn a_ledger_that_others_can_write_is_not_acted_on() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    let ledger = site.folder().join("ledger.db");
+    let asked = site.requests();
+    fs::hard_link(&ledger, site.path("second-name.db")).expect("linked");
+    for args in [&["status", "wave-run", "--live"][..], &["cleanup", "wave-run", "--yes"]] {
+        site.told(args).exits(2).says("it is no file of this folder alone");
+    }
+    fs::remove_file(site.path("second-name.db")).expect("removed");
+    let given = Command::new("chown").arg("65534").arg(&ledger).status();
+    if !rustix::process::geteuid().is_root() || !given.is_ok_and(|given| given.success()) {
+        return crate::damaged::eprintln_skip("only root can give a file away");
+    }
+    site.cleanup(&["--yes"]).exits(2).says("ledger.db: it belongs to another user (65534)");
+    assert_eq!((site.requests(), site.live().len()), (asked, 2));
+}
+
+// Case: settings that never end, or that nobody writes to.
+#[cfg(unix)]
+#[test]
+fn settings_and_secrets_without_an_end_are_refused() {
+    let site = Site::open(1);
+    let made = Command::new("mkfifo").arg(site.path("tapwave.toml")).status().expect("started");
+    assert!(made.success());
+    let check = ["check", "wave.csv", "-r", site.recipient()];
+    site.told(&check).exits(2).says("tapwave.toml: it is no regular file");
+    fs::remove_file(site.path("tapwave.toml")).expect("removed");
+    let endless = [&check[..], &["--config", "/dev/zero"]].concat();
+    site.told(&endless).exits(2).says("/dev/zero: it is too large");
+    fs::write(site.path("named.toml"), "client_secret_file = \"/dev/zero\"\n").expect("written");
+    let mut check =
+        [&check[..], &["--config", "named.toml", "--tenant", "contoso.example"]].concat();
+    check.extend(["--client-id", "9c0f6a1e-3a5e-4a51-9d6c-0d2f4c1b7a10"]);
+    let mut command = without(&site, "--auth", &check);
+    command.env_remove("TAPWAVE_ACCESS_TOKEN");
+    told(command).exits(2).says("too large for a secret");
+}
+
+// Case: a found settings file is a link, lies in a folder of a group of one's own, or the note of
+// what was trusted is not its reader's own.
+#[cfg(unix)]
+#[test]
+fn what_was_trusted_is_known_through_links_and_groups_and_not_from_others_notes() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let site = Site::open(1);
+    let check = ["check", "wave.csv", "-r", site.recipient()];
+    fs::write(site.path("real.toml"), steering(&site)).expect("written");
+    std::os::unix::fs::symlink(site.path("real.toml"), site.path("tapwave.toml")).expect("linked");
+    site.told(&check).exits(2).says("decides whom to trust");
+    site.told(&["settings", "--trust"]).exits(0);
+    site.told(&check).exits(0);
+    let about = fs::metadata(site.path("real.toml")).expect("there");
+    if about.gid() == about.uid() {
+        fs::set_permissions(site.path("real.toml"), fs::Permissions::from_mode(0o664))
+            .expect("set");
+        site.told(&check).exits(0);
+    }
+    let note = site.path("tapwave-home").join("trusted");
+    fs::set_permissions(&note, fs::Permissions::from_mode(0o666)).expect("opened");
+    site.told(&check).exits(2).says("decides whom to trust");
+}
+
+// Case: a settings file in another folder names its files beside itself.
+#[test]
+fn what_settings_name_lies_beside_them() {
+    let site = Site::open(1);
+    fs::create_dir(site.path("etc")).expect("made");
+    fs::write(site.path("etc").join("secret.txt"), "hush\n").expect("written");
+    let text = "client_secret_file = \"secret.txt\"\nca_file = \"missing.pem\"\n";
+    fs::write(site.path("etc").join("tapwave.toml"), text).expect("written");
+    let args = ["check", "wave.csv", "-r", site.recipient(), "--config", "etc/tapwave.toml"];
+    let missing = Path::new("etc").join("missing.pem");
+    site.told(&args).exits(2).says(&missing.display().to_string());
+}
+
+// Case: how a run from elsewhere would mail is part of the question.
+#[test]
+fn how_a_run_from_elsewhere_mails_is_shown() {
+    let site = Site::open(1);
+    site.settings("[mail]\ncourier = \"graph\"\nfrom = \"user1@contoso.example\"\n");
+    let mail = ["--deliver", "--to", "lead@contoso.example", "--body", "sealed"];
+    let run = [&["run", "wave.csv", "-r", site.recipient(), "--run", "wave-run"][..], &mail];
+    site.told(&run.concat()).exits(0);
+    let cleanup = ["cleanup", "wave-run", "--config", "tapwave.toml"];
+    let asked = told(from_elsewhere(&site, &cleanup)).exits(2);
+    asked.says("mail: sealed to lead@contoso.example");
 }
