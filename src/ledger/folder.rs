@@ -325,7 +325,9 @@ impl RunFolder {
         let mut log = self.join(LEDGER).into_os_string();
         log.push("-wal");
         for path in [self.join(LEDGER), log.into()] {
-            let Ok(found) = std::fs::symlink_metadata(&path) else { continue };
+            // What is a link is refused where it would be opened.
+            let found = std::fs::symlink_metadata(&path).ok().filter(|found| !found.is_symlink());
+            let Some(found) = found else { continue };
             check_owner(&path, 0)?;
             // Whoever has the other name may write through it.
             if !found.is_file() || found.nlink() > 1 {
