@@ -122,6 +122,14 @@ pub struct Clocks {
     pub machine: Timestamp,
 }
 
+impl Clocks {
+    /// Whichever shows less: what is over by both is over by this one.
+    #[must_use]
+    pub fn least(self) -> Timestamp {
+        self.graph.min(self.machine)
+    }
+}
+
 /// `moment` moved forward; the end of time if that is beyond it.
 #[must_use]
 pub fn later(moment: Timestamp, by: Duration) -> Timestamp {

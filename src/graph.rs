@@ -124,10 +124,10 @@ struct Tally {
 /// What the answers so far say of Graph's clock.
 #[derive(Debug, Default)]
 struct Dates {
-    /// The last date that another one bears out, or the first of all.
+    /// The last date that another one bears out, or this machine's own clock did at first.
     sure: Option<Told>,
-    /// A later one that contradicts it: an answer of a gateway's, whose clock is wrong, or the
-    /// first after this machine slept.
+    /// One that contradicts it: an answer of a gateway's, whose clock is wrong, or the first after
+    /// this machine slept, or where this machine's clock is wrong.
     odd: Option<Told>,
 }
 
@@ -136,7 +136,8 @@ impl Dates {
     fn hear(&mut self, told: Told) {
         let odd = self.odd.take();
         let agrees = |other: &Option<Told>| other.is_some_and(|other| told.agrees_with(other));
-        if self.sure.is_none() || agrees(&self.sure) || agrees(&odd) {
+        let borne_out = if self.sure.is_none() { !told.is_apart() } else { agrees(&self.sure) };
+        if borne_out || agrees(&odd) {
             self.sure = Some(told);
         } else {
             self.odd = Some(told);
@@ -153,6 +154,16 @@ struct Told {
 }
 
 impl Told {
+    /// How far Graph's clock is ahead of this machine's.
+    fn ahead(self) -> SignedDuration {
+        self.date.duration_since(self.wall)
+    }
+
+    /// Whether that is too much for an answer's way and the rounding of its date.
+    fn is_apart(self) -> bool {
+        self.ahead().unsigned_abs() > limits::CLOCK_SLACK
+    }
+
     /// Whether as much time has passed for Graph since as for one of our clocks, of which the
     /// monotonic one may stand still while the machine sleeps.
     fn agrees_with(&self, before: Self) -> bool {
@@ -196,8 +207,8 @@ impl Graph {
     }
 
     /// Graph's own time: its last `Date` header and what the monotonic clock has counted
-    /// since, so that no jump of the wall clock moves it. Before the first answer, the wall
-    /// clock's.
+    /// since, so that no jump of the wall clock moves it. Before the first answer that
+    /// another one, or the wall clock, bears out: the wall clock's.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match self.tally.told().sure {
@@ -238,8 +249,7 @@ impl Graph {
     /// and the rounding of its `Date`: more than [`limits::CLOCK_SLACK`].
     #[must_use]
     pub fn clock_ahead(&self) -> Option<SignedDuration> {
-        let ahead = self.tally.told().sure.map(|told| told.date.duration_since(told.wall))?;
-        (ahead.unsigned_abs() > limits::CLOCK_SLACK).then_some(ahead)
+        self.tally.told().sure.filter(|told| told.is_apart()).map(Told::ahead)
     }
 
     /// The best time that can be had at once: [`Graph::time`] where Graph has answered before, else

@@ -617,6 +617,28 @@ impl Ledger {
         self.read(move |db| store::remains(db, after, limit)).await
     }
 
+    /// At most `limit` rows behind `after`, by line, that are not removed and of which a pass was
+    /// given up because lists did not show it.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn given_up(
+        &self,
+        after: Option<Line>,
+        limit: usize,
+    ) -> Result<Vec<Remains>, LedgerError> {
+        self.read(move |db| store::given_up(db, after, limit)).await
+    }
+
+    /// Rows of which the ledger's tables do not say the same, each with its userPrincipalName, as
+    /// far as it has one, and what is odd; some at most.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn contradictions(&self) -> Result<Vec<(Line, String, String)>, LedgerError> {
+        self.read(|db| store::contradictions(db, crate::limits::ROWS_PER_READ)).await
+    }
+
     /// What may be alive of these rows.
     ///
     /// # Errors

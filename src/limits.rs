@@ -164,6 +164,10 @@ pub const CHECK_GOOD_FOR: Duration = Duration::from_mins(15);
 /// How far two clocks inside Graph may differ when a pass's creation time is compared with
 /// an intent's.
 pub const CLOCK_SLACK: Duration = Duration::from_mins(1);
+/// How far the clocks of Graph's parts may lie apart at most, for a pass that looks like a lost
+/// attempt's and was made at another time to be taken for one that may be this run's: minutes were
+/// seen. More, and every pass of the tenant's usual shape would be doubted.
+pub const PARTS_APART: Duration = Duration::from_mins(15);
 /// A start nearer than this is left out of the request: Graph refuses one that has passed by
 /// the time it arrives.
 pub const START_MARGIN: Duration = Duration::from_secs(30);

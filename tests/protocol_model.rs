@@ -148,6 +148,8 @@ struct World {
     /// The ids that the ledger knows: those that may be alive, and those that are gone.
     alive: BTreeSet<i64>,
     gone: BTreeSet<i64>,
+    /// Those that count as gone by what lists did not show, or showed in their place.
+    given_up: BTreeSet<i64>,
     absent_since: Option<i64>,
     /// When a look first missed the sealed pass, in this process.
     missed_since: Option<i64>,
@@ -178,6 +180,7 @@ impl World {
             attempts: Vec::new(),
             alive: BTreeSet::new(),
             gone: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             absent_since: None,
             missed_since: None,
             inherited: false,
@@ -345,7 +348,9 @@ impl World {
             steps.push(match waited.sight(shown) {
                 Sighting::Nothing => waited.settled(None),
                 Sighting::Stale(_) => Self { minute: waited.minute + 1, ..waited.clone() },
-                Sighting::Ours(method) | Sighting::Orphan(method) => waited.found(shown, method),
+                Sighting::Ours(method) | Sighting::Orphan(method) | Sighting::GivenUp(method) => {
+                    waited.found(shown, method)
+                }
                 Sighting::Used(method)
                 | Sighting::Older(method)
                 | Sighting::Newer(method)
@@ -369,6 +374,7 @@ impl World {
             Some(Maker::Us(id)) => {
                 let mut noted = Self { program: Program::Deleting(id), ..noted };
                 noted.alive.insert(id);
+                noted.given_up.remove(&id);
                 noted.absent_since = None;
                 noted
             }
@@ -385,7 +391,7 @@ impl World {
         }
         let found = Some(method(Maker::Us(id)));
         let deleted = ready.with(None).to(&Event::Settled { found, proof: Some(Proof::Deleted) });
-        let mut steps = vec![deleted.all_gone()];
+        let mut steps = vec![deleted.all_gone(Proof::Deleted)];
         steps.extend(self.is_behind(rules).then_some(later));
         steps
     }
@@ -398,7 +404,7 @@ impl World {
         for shown in self.shown(rules) {
             steps.push(match self.sight(shown) {
                 Sighting::Ours(method) if method == *sealed => self.verified(),
-                Sighting::Nothing | Sighting::Stale(_) => self.miss(rules),
+                Sighting::Nothing | Sighting::Stale(_) | Sighting::GivenUp(_) => self.miss(rules),
                 Sighting::Ours(method)
                 | Sighting::Orphan(method)
                 | Sighting::Used(method)
@@ -419,7 +425,7 @@ impl World {
         }
         if self.inherited {
             let gone = self.to(&Event::Settled { found: None, proof: Some(Proof::Absent) });
-            return Self { missed_since: None, ..gone.all_gone() };
+            return Self { missed_since: None, ..gone.all_gone(Proof::Absent) };
         }
         self.hold(None)
     }
@@ -432,8 +438,8 @@ impl World {
             .copied()
             .filter(|id| verified.row.method() == Some(&method(Maker::Us(*id))));
         let sealed: BTreeSet<i64> = sealed.collect();
-        verified = verified.all_gone();
-        verified.gone = verified.gone.difference(&sealed).copied().collect();
+        verified = verified.all_gone(Proof::Replaced);
+        verified.given_up = verified.given_up.difference(&sealed).copied().collect();
         verified.alive = sealed;
         Self { missed_since: None, ..verified }
     }
@@ -511,14 +517,15 @@ impl World {
         if let Some(Sighting::Ours(_)) = &sighting {
             next.absent_since = None;
         }
-        if let Some(Sighting::Orphan(method)) = &sighting {
+        if let Some(Sighting::Orphan(method) | Sighting::GivenUp(method)) = &sighting {
             let maker = (1..=self.posts).find(|id| *method == ours(*id));
             next.alive.extend(maker);
+            next.given_up.retain(|id| Some(*id) != maker);
             next.absent_since = None;
             next.deleted_theirs |= maker.is_none();
         }
         match fate {
-            Fate::Gone(_) => Self { cleaned: true, ..next },
+            Fate::Gone(_) | Fate::StillGone => Self { cleaned: true, ..next },
             Fate::Doubtful(Doubt::NotListed) if !rules.patience => Self { cleaned: true, ..next },
             Fate::Doubtful(Doubt::NotListed) => {
                 let since = *next.absent_since.get_or_insert(self.minute);
@@ -590,9 +597,13 @@ impl World {
     }
 
     /// Nothing that the row got, or may have got, is alive.
-    fn all_gone(&self) -> Self {
+    fn all_gone(&self, proof: Proof) -> Self {
         let mut next = self.clone();
-        next.gone.extend(std::mem::take(&mut next.alive));
+        let alive = std::mem::take(&mut next.alive);
+        match proof {
+            Proof::Deleted => next.gone.extend(alive),
+            Proof::Replaced | Proof::Over | Proof::Absent => next.given_up.extend(alive),
+        }
         for attempt in &mut next.attempts {
             if attempt.fate == AttemptFate::Open {
                 attempt.fate = AttemptFate::Over;
@@ -615,11 +626,13 @@ impl World {
         Remains {
             line: Line(2),
             upn: "ada@contoso.example".to_owned(),
+            unreadable: None,
             user: Some(UserId::new(uuid::Uuid::nil())),
             state: self.row.clone(),
             // Longer than any story here: nothing ends by itself.
             alive: self.alive.iter().map(|id| (ours(*id), Timestamp::MAX)).collect(),
             gone: self.gone.iter().map(|id| ours(*id)).collect(),
+            given_up: self.given_up.iter().map(|id| ours(*id)).collect(),
             attempts: attempts.map(record).collect(),
             absent_since: self.absent_since.map(at),
             absent_at: self.absent_since.map(at),

@@ -125,12 +125,9 @@ async fn of_wave(
         world.report.warn(fault);
     }
     let held = holdings.passes() as u64;
-    let missed = (holdings.unknown.len() + holdings.unseen.len()) as u64;
-    if held > 0 && missed > 0 {
-        let people = count(missed, "person", "people");
-        world.report.warn(format_args!(
-            "what {people} of them may hold is not known; each is named at the end"
-        ));
+    for missed in holdings.unknown.iter().chain(&holdings.unseen) {
+        let (line, upn, why) = (missed.line, shown(&missed.upn), shown(&missed.why));
+        world.report.warn(format_args!("line {line}, {upn}: {why}"));
     }
     let question = format!(
         "remove {} of the {} in {} and end what was signed in with them, whoever issued them",
@@ -154,10 +151,10 @@ async fn of_wave(
     let removed = tidy::remove_confirmed(holdings.people, settle_after, &session).await;
     let mut tidied = removed.map_err(untidied)?;
     tidied.strangers = is_nobody_known && !holdings.unknown.is_empty();
+    world.report.tidied(&tidied);
+    // These were told before.
     tidied.left.extend(holdings.unseen);
     tidied.left.extend(holdings.unknown);
-    tidied.left.sort_by_key(|left| left.line);
-    world.report.tidied(&tidied);
     let incomplete = !holdings.bad.is_empty();
     summed(wave, holdings.rows, &tidied, &session, world)?;
     let ended = ended(&tidied);

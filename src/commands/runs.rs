@@ -11,7 +11,7 @@ use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{ManifestArgs, ResumeArgs, StatusArgs};
 use crate::exit::Exit;
-use crate::ledger::{Access, Existing, RecipientRecord, Standing};
+use crate::ledger::{Access, Existing, Ledger, RecipientRecord, Standing};
 use crate::report::{TOLD, count};
 use crate::run::issuing::IssuingError;
 use crate::run::{self, RowStatus, Session, issuing};
@@ -28,16 +28,7 @@ pub(super) async fn resume(
     super::note_run(&ledger);
     let run = world.work_on(ledger.folder(), Typed::resume);
     // Said before anybody signs in.
-    if ledger.purged().await?.is_some() {
-        return Err(Failure::new(
-            Exit::Usage,
-            IssuingError::Closed,
-            &["a new run issues new passes"],
-        ));
-    }
-    if ledger.closed().await?.is_some() {
-        return Err(IssuingError::Closed.of(&run));
-    }
+    not_closed(&ledger, &run).await?;
     let risk = match belonging::still_open(&ledger).await? {
         0 => "resuming it may delete passes that its ledger calls its own".to_owned(),
         open => {
@@ -90,6 +81,18 @@ pub(super) async fn resume(
         world.warn_of_clocks(&session);
     }
     super::wave::finish(&ledger, issuance, left_out, &run, &session, world).await
+}
+
+/// That cleanup has neither begun nor ended.
+async fn not_closed(ledger: &Ledger, run: &Typed) -> Result<(), Failure> {
+    if ledger.purged().await?.is_some() {
+        let hints = ["a new run issues new passes"];
+        return Err(Failure::new(Exit::Usage, IssuingError::Closed, &hints));
+    }
+    match ledger.closed().await? {
+        Some(_) => Err(IssuingError::Closed.of(run)),
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn status(args: &StatusArgs, world: &World) -> Result<Exit, Failure> {

@@ -123,7 +123,7 @@ impl Graph {
         }
         match effect {
             Effect::Done(response) => {
-                let sorted = Sorted::from(&response, sent, &self.clock.now());
+                let sorted = Sorted::from(&response, requests, sent, &self.clock.now());
                 return self.sorted(budget, permit, queue, sorted, response.load).await;
             }
             Effect::Refused(refusal) => {
@@ -225,7 +225,12 @@ struct Sorted {
 }
 
 impl Sorted {
-    fn from(response: &Response, sent: Vec<Open>, now: &jiff::Timestamp) -> Self {
+    fn from(
+        response: &Response,
+        requests: &[Inner],
+        sent: Vec<Open>,
+        now: &jiff::Timestamp,
+    ) -> Self {
         let mut sorted = Self {
             finals: Vec::new(),
             throttled: Vec::new(),
@@ -243,6 +248,16 @@ impl Sorted {
             outer.responses.iter().map(|answer| (answer.id.as_ref(), answer)).collect();
         for one in sent {
             match by_id.remove(one.index.to_string().as_str()) {
+                // Documented: 204 says that it is deleted. What another success says, nobody knows.
+                Some(answer)
+                    if (200..300).contains(&answer.status)
+                        && answer.status != 204
+                        && requests.get(one.index).is_some_and(Inner::is_delete) =>
+                {
+                    let status = answer.status;
+                    let why = format!("Graph answered a deletion with HTTP {status} and not 204");
+                    sorted.lose(one, why);
+                }
                 Some(answer) => sorted.sort(one, answer, response, now),
                 None => sorted.lose(one, "a batch left a request unanswered".to_owned()),
             }

@@ -389,6 +389,10 @@ pub struct Inner {
 }
 
 impl Inner {
+    pub(super) fn is_delete(&self) -> bool {
+        self.method == Method::Delete
+    }
+
     pub(super) fn get(target: String) -> Self {
         Self { method: Method::Get, target, body: None }
     }

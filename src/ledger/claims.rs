@@ -286,9 +286,11 @@ fn others(
     since: Timestamp,
 ) -> Result<HashMap<UserId, PathBuf>, rusqlite::Error> {
     let own = own.map(|(run, path)| (run.to_string(), PathBuf::from(path)));
-    // A folder holds one run: what another one left there never came to be.
+    // A folder holds one run: what another one left there never came to be. A copy of this run
+    // is its own, unless a process is at work on it.
     let is_own = |run: &String, path: &PathBuf| {
-        own.as_ref().is_some_and(|(own, place)| own == run || place == path)
+        let at_work = || RunFolder::open(path).is_ok_and(|folder| lock::is_held(&folder));
+        own.as_ref().is_some_and(|(own, place)| place == path || (own == run && !at_work()))
     };
     let mut find = db.prepare_cached("SELECT run, path, ended FROM people WHERE user_id = ?1")?;
     let (mut taken, mut open) = (HashMap::new(), HashMap::<(String, PathBuf), bool>::new());

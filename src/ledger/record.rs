@@ -380,14 +380,18 @@ pub struct Remains {
     pub line: Line,
     /// Whose it is.
     pub upn: String,
+    /// Why the rest of this cannot be read, if it cannot.
+    pub unreadable: Option<String>,
     /// The object id. A row without one had no attempt: else the ledger is damaged.
     pub user: Option<UserId>,
     /// Where the row stands.
     pub state: State,
     /// Passes that may be alive, and when each is over at the latest by Graph's clock.
     pub alive: Vec<(MethodId, Timestamp)>,
-    /// Passes that are known to be gone: a list that shows one is behind.
+    /// Passes that were deleted by us: a list that shows one is behind.
     pub gone: Vec<MethodId>,
+    /// Passes that count as gone because of what lists did not show, or showed in their place.
+    pub given_up: Vec<MethodId>,
     /// Attempts that created a pass, or may have; those that may still have one of unknown id
     /// say so.
     pub attempts: Vec<IntentRecord>,
@@ -405,6 +409,25 @@ pub struct Remains {
 }
 
 impl Remains {
+    /// A row of which something may be alive and that cannot be read.
+    pub(super) fn unreadable(line: Line, upn: String, why: String) -> Self {
+        Self {
+            line,
+            upn,
+            unreadable: Some(why),
+            user: None,
+            state: State::Listed,
+            alive: Vec::new(),
+            gone: Vec::new(),
+            given_up: Vec::new(),
+            attempts: Vec::new(),
+            absent_since: None,
+            absent_at: None,
+            seen: false,
+            deleted: false,
+        }
+    }
+
     /// For how long looks have shown nothing of the row's, by whichever clock says less.
     #[must_use]
     pub fn absent_for(&self, now: Clocks) -> Option<Duration> {

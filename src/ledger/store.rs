@@ -818,12 +818,15 @@ pub(super) fn row(db: &Connection, line: Line) -> Result<Option<RowRecord>, rusq
 /// How many rows stand where.
 pub(super) fn counts(db: &Connection) -> Result<Counts, rusqlite::Error> {
     let mut counts = Counts::default();
-    let mut by_state = db.prepare_cached("SELECT state, count(*) FROM rows GROUP BY state")?;
+    let mut by_state =
+        db.prepare_cached("SELECT state, count(*), min(line) FROM rows GROUP BY state")?;
     let mut found = by_state.query([])?;
     while let Some(row) = found.next()? {
         let name: String = row.get(0)?;
         let standing = Standing::ALL.into_iter().find(|state| state.name() == name);
-        let standing = standing.ok_or_else(|| unreadable(0, format!("no state is \"{name}\"")))?;
+        let line = line_of(row, 2)?;
+        let unknown = || unreadable(0, format!("row {line}, state: no state is \"{name}\""));
+        let standing = standing.ok_or_else(unknown)?;
         counts.by_standing[standing as usize] = unsigned(row, 1)?;
     }
     let mut by_notice = db.prepare_cached(
@@ -926,7 +929,69 @@ pub(super) fn remains(
     let lines = found
         .query_map(params![after.map_or(-1, key), at_most(limit)], |row| line_of(row, 0))?
         .collect::<Result<Vec<Line>, _>>()?;
-    lines.into_iter().map(|line| remains_of(db, line)).collect()
+    lines.into_iter().map(|line| remains_or_why_not(db, line)).collect()
+}
+
+/// At most `limit` rows behind `after` that are not removed and of which a pass was given up.
+pub(super) fn given_up(
+    db: &Connection,
+    after: Option<Line>,
+    limit: usize,
+) -> Result<Vec<Remains>, rusqlite::Error> {
+    let mut found = db.prepare_cached(
+        "SELECT DISTINCT p.line FROM passes p JOIN rows r ON r.line = p.line
+         WHERE p.ended = 'absent' AND p.line > ?1 AND r.state <> 'removed'
+         AND NOT EXISTS (SELECT 1 FROM passes q WHERE q.line = p.line AND q.ended IS NULL)
+         AND NOT EXISTS (SELECT 1 FROM intents i WHERE i.line = p.line AND i.may_live)
+         ORDER BY p.line LIMIT ?2",
+    )?;
+    let lines = found
+        .query_map(params![after.map_or(-1, key), at_most(limit)], |row| line_of(row, 0))?
+        .collect::<Result<Vec<Line>, _>>()?;
+    lines.into_iter().map(|line| remains_or_why_not(db, line)).collect()
+}
+
+/// One row that cannot be read does not keep the others' passes alive.
+fn remains_or_why_not(db: &Connection, line: Line) -> Result<Remains, rusqlite::Error> {
+    use rusqlite::Error::{FromSqlConversionFailure, QueryReturnedNoRows};
+    let why = match remains_of(db, line) {
+        Err(FromSqlConversionFailure(_, _, why)) => why.to_string(),
+        Err(QueryReturnedNoRows) => format!("row {line} is missing"),
+        other => return other,
+    };
+    let upn = db
+        .prepare_cached("SELECT user_principal_name FROM rows WHERE line = ?1")?
+        .query_row([key(line)], |row| row.get(0))
+        .optional()?;
+    Ok(Remains::unreadable(line, upn.unwrap_or_default(), why))
+}
+
+/// Where the tables do not say the same of a row: at most `limit`, with what is odd.
+pub(super) fn contradictions(
+    db: &Connection,
+    limit: usize,
+) -> Result<Vec<(Line, String, String)>, rusqlite::Error> {
+    let mut found = db.prepare(
+        "SELECT line, max(upn), min(why) FROM (
+             SELECT line, user_principal_name AS upn,
+                    'it is ' || state || ' by one record and otherwise by another' AS why
+             FROM rows
+             WHERE iif(json_valid(state_json), json_extract(state_json, '$.state'), '') IS NOT state
+             UNION ALL
+             SELECT k.line, coalesce(r.user_principal_name, ''),
+                    'a pass of it was sealed, and is not recorded any more'
+             FROM (SELECT line FROM sealed
+                   UNION SELECT line FROM intents WHERE outcome = 'sealed') k
+             LEFT JOIN rows r ON r.line = k.line
+             WHERE k.line NOT IN (SELECT line FROM passes)
+             UNION ALL
+             SELECT line, '', 'its row is missing'
+             FROM (SELECT DISTINCT line FROM events) WHERE line NOT IN (SELECT line FROM rows)
+         ) GROUP BY line ORDER BY line LIMIT ?1",
+    )?;
+    found
+        .query_map([at_most(limit)], |row| Ok((line_of(row, 0)?, row.get(1)?, row.get(2)?)))?
+        .collect()
 }
 
 /// What may be alive of one row.
@@ -937,13 +1002,17 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
         )?
         .query_map(
             [key(line)],
-            of_row(line, |row| {
-                let ended: Option<Proof> = parsed(row, 2)?;
-                Ok((needed(row, 0)?, needed(row, 1)?, ended.is_some()))
-            }),
+            of_row(line, |row| Ok((needed(row, 0)?, needed(row, 1)?, parsed(row, 2)?))),
         )?
-        .collect::<Result<Vec<(MethodId, Timestamp, bool)>, _>>()?;
-    let (alive, gone): (Vec<_>, Vec<_>) = passes.into_iter().partition(|(_, _, ended)| !ended);
+        .collect::<Result<Vec<(MethodId, Timestamp, Option<Proof>)>, _>>()?;
+    let (mut alive, mut gone, mut given_up) = (Vec::new(), Vec::new(), Vec::new());
+    for (method, over, ended) in passes {
+        match ended {
+            None => alive.push((method, over)),
+            Some(Proof::Deleted) => gone.push(method),
+            Some(Proof::Replaced | Proof::Over | Proof::Absent) => given_up.push(method),
+        }
+    }
     let attempts = attempts(db, line)?;
     db.prepare_cached(
         "SELECT user_principal_name, user_id, state_json, absent_since, looked_at IS NOT NULL,
@@ -960,10 +1029,12 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
             Ok(Remains {
                 line,
                 upn: row.get(0)?,
+                unreadable: None,
                 user: if row.get(6)? { None } else { parsed(row, 1)? },
                 state: from_json(row, 2)?,
-                alive: alive.iter().map(|(method, over, _)| (method.clone(), *over)).collect(),
-                gone: gone.iter().map(|(method, ..)| method.clone()).collect(),
+                alive: alive.clone(),
+                gone: gone.clone(),
+                given_up: given_up.clone(),
                 attempts: attempts.clone(),
                 absent_since: parsed(row, 3)?,
                 absent_at: parsed(row, 5)?,

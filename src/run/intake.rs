@@ -340,6 +340,7 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
             () = session.drain.begun() => return Err(IntakeError::Interrupted),
             findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
+        let findings = same_accounts(&rows, findings)?;
         session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
         for (row, (line, finding)) in rows.iter().zip(&findings) {
             if let Finding::Ineligible(problems) = finding {
@@ -434,6 +435,21 @@ fn subject(row: &RowRecord, book: &mut RecipientBook) -> Result<Subject, IntakeE
 }
 
 /// A ledger's waiting row as the check takes it.
+/// Whoever was asked for stays who they are: what was issued before is theirs, and so are the
+/// run's claims.
+fn same_accounts(
+    rows: &[RowRecord],
+    mut findings: Vec<(Line, Finding)>,
+) -> Result<Vec<(Line, Finding)>, LedgerError> {
+    for (row, (_, finding)) in rows.iter().zip(&mut findings) {
+        let user = row.person()?.user;
+        if matches!(finding, Finding::Eligible(found) if found.user != user) {
+            *finding = Finding::Ineligible(vec![Problem::OtherAccount]);
+        }
+    }
+    Ok(findings)
+}
+
 fn again(row: &RowRecord) -> Result<Subject, LedgerError> {
     Ok(Subject {
         line: row.line,

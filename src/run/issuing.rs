@@ -115,7 +115,11 @@ pub async fn resume(
     session.graph.policy().await.map_err(Halt::from)?;
     let started = session.clock.instant();
     let mut floor = Floor::open(ledger, sets, post, session, look)?;
-    floor.since = Some(earlier(session.graph.now(), limits::LOOK_GOOD_FOR));
+    let now = session.graph.time().await.map_err(Halt::from)?;
+    floor.since = Some(match look {
+        FinalLook::Always => now,
+        FinalLook::Auto | FinalLook::Never => earlier(now, limits::LOOK_GOOD_FOR),
+    });
     let fences = floor.pick_up(started).await?;
     intake::check_again(ledger, session).await?;
     Ok(floor.work(fences).await)

@@ -76,6 +76,8 @@ const INTERRUPTED: &str = "it was interrupted";
 enum Unseen {
     NotListed,
     UserUnknown,
+    /// Another pass is listed, and Graph does not tell since when.
+    Undated,
 }
 
 impl Unseen {
@@ -83,6 +85,7 @@ impl Unseen {
     const fn why(self) -> &'static str {
         match self {
             Self::NotListed => "its pass is not on the user any more: somebody has deleted it",
+            Self::Undated => "another pass is listed in its place, whoever made it and whenever",
             Self::UserUnknown => {
                 "Graph does not find the user any more, so that nothing can be said of the pass"
             }
@@ -261,7 +264,13 @@ impl<'a> SecondLook<'a> {
                     fine.push(row.line);
                 }
                 Ok(found) => {
-                    if self.displaced(row, found.as_ref(), now).await? {
+                    // A list that is behind may show what ours has replaced.
+                    let undated =
+                        |found: &FoundPass| found.created_date_time.is_none() && found.is_live(now);
+                    let other = row.state.method() != found.as_ref().map(|found| &found.id);
+                    if other && found.as_ref().is_some_and(undated) {
+                        round.unseen.push((row.line, Unseen::Undated));
+                    } else if self.displaced(row, found.as_ref(), now).await? {
                         round.lost.push(row.line);
                     } else {
                         round.unseen.push((row.line, Unseen::NotListed));
@@ -340,6 +349,10 @@ impl<'a> SecondLook<'a> {
         found: Option<MethodId>,
     ) -> Result<(), Halt> {
         let (line, upn) = (row.line, row.upn.clone());
+        let why = match &row.handoff {
+            Some(file) => format!("{why}; {file}, which was handed over before, holds its code"),
+            None => why,
+        };
         self.desk.ledger.record(line, Event::Displaced { why: why.clone(), found }).await?;
         self.session.watcher.hear(News::RowLost { line, upn, why });
         Ok(())

@@ -17,7 +17,7 @@ use super::issuing::{all_rows, desk};
 use crate::clock::later;
 use crate::graph::{Graph, GraphError};
 use crate::ids::{Line, Upn};
-use crate::ledger::{HandoffRecord, Ledger, LedgerError, Proof, Remains, RowRecord, Standing};
+use crate::ledger::{HandoffRecord, Ledger, LedgerError, Proof, Remains, Standing};
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::roster::{self, Found, Roster};
@@ -142,8 +142,10 @@ pub async fn run(
         tidied.left.extend(contradictions(ledger).await?);
     }
     tidied.drained = session.drain.is_on() && tidied.remaining > 0;
-    let was_removed = ledger.counts().await?.of(Standing::Removed) > 0;
-    tidied.strangers = tidied.unknown > 0 && tidied.unknown == tidied.remaining && !was_removed;
+    let somebody_known = tidied.removed + tidied.already > 0
+        || ledger.counts().await?.of(Standing::Removed) > 0
+        || !tidied.foreign.is_empty();
+    tidied.strangers = tidied.unknown > 0 && tidied.unknown == tidied.remaining && !somebody_known;
     if tidied.strangers && !was_closed {
         // Nothing was removed, and perhaps nothing of this run is in this tenant.
         ledger.reopen().await?;
@@ -165,24 +167,28 @@ const OWNING: [Standing; 6] = [
     Standing::Lost,
 ];
 
-/// Rows that own a pass, or an attempt, of which the ledger has no other record: nobody can have
-/// proven anything of them.
+/// Rows of which the ledger's tables do not say the same: nobody can have proven anything of them.
+/// Such are rows that own a pass, or an attempt, of which there is no other record.
 async fn contradictions(ledger: &Ledger) -> Result<Vec<Left>, LedgerError> {
-    let left = |row: &RowRecord| Left {
-        line: row.line,
-        upn: row.upn.clone(),
-        why: format!(
-            "it is {}, and no pass or attempt of it is recorded: the ledger is damaged; look at \
-             this person in Entra",
-            row.state.name()
-        ),
+    let left = |line, upn: &str, why: String| Left {
+        line,
+        upn: upn.to_owned(),
+        why: format!("{why}: the ledger is damaged; look at this person in Entra"),
     };
-    let (mut contradicting, mut after) = (Vec::new(), None);
+    let mut found = BTreeMap::new();
+    for (line, upn, why) in ledger.contradictions().await? {
+        found.insert(line, left(line, &upn, why));
+    }
+    let mut after = None;
     loop {
         let rows = ledger.rows(&OWNING, after, limits::ROWS_PER_READ).await?;
-        let Some(last) = rows.last() else { return Ok(contradicting) };
+        let Some(last) = rows.last() else { return Ok(found.into_values().collect()) };
         after = Some(last.line);
-        contradicting.extend(rows.iter().map(left));
+        for row in &rows {
+            let state = row.state.name();
+            let why = format!("it is {state}, and no pass or attempt of it is recorded");
+            found.insert(row.line, left(row.line, &row.upn, why));
+        }
     }
 }
 
@@ -237,6 +243,15 @@ impl<'a> Clearing<'a> {
             after = Some(last.line);
             self.look(rows).await?;
         }
+        // What was given up while the run issued is looked at once more: a list that was behind
+        // for longer than the settling time may show it now.
+        let mut after = None;
+        while !self.session.drain.is_on() {
+            let rows = ledger.given_up(after, limits::ROWS_PER_CHECK).await?;
+            let Some(last) = rows.last() else { break };
+            after = Some(last.line);
+            self.look(rows).await?;
+        }
         self.look_again().await
     }
 
@@ -271,7 +286,9 @@ impl<'a> Clearing<'a> {
     /// clock says so, at the latest a settling time after this process began.
     fn quiet_at(&self, row: &Remains) -> Instant {
         match quiet_from(row, self.settle_after) {
-            Some(from) if from > self.session.graph.now() => self.began + self.settle_after,
+            Some(from) if from > self.session.graph.clocks().least() => {
+                self.began + self.settle_after
+            }
             _ => self.session.clock.instant(),
         }
     }
@@ -294,6 +311,7 @@ impl<'a> Clearing<'a> {
         match fate {
             Fate::Gone(Proof::Deleted) => self.tidied.removed += 1,
             Fate::Gone(_) => self.tidied.already += 1,
+            Fate::StillGone => return,
             Fate::Left { why } => self.tidied.left.push(Left { line, upn, why }),
             Fate::Doubtful(doubt) => {
                 let waiting = self.again(doubt, before.as_ref(), remains);

@@ -164,6 +164,11 @@ pub enum Problem {
     /// Nobody of that name.
     #[error("no such user in the tenant; a user made minutes ago may not be visible yet")]
     NoSuchUser,
+    /// Somebody else by the same name than at an earlier check.
+    #[error(
+        "is another account than at the first check: it was made anew, or somebody else has the name now; issue to it from a new wave"
+    )]
+    OtherAccount,
     /// The account is off.
     #[error("the account is disabled; enable it first")]
     Disabled,

@@ -12,9 +12,11 @@ use jiff::Timestamp;
 
 use super::Issuers;
 use super::issue::Halt;
-use super::issue::settle::{Sighting, may_be_of, of_this_run, over, over_from, patience, sight};
+use super::issue::settle::{
+    Sighting, may_be_misdated, may_be_of, of_this_run, over, over_from, patience, sight,
+};
 use crate::clock::Clocks;
-use crate::graph::verdict::Refusal;
+use crate::graph::verdict::{Refusal, RefusalKind};
 use crate::graph::{FoundPass, Graph};
 use crate::ids::{Line, MethodId, UserId};
 use crate::ledger::{Event, Ledger, LedgerError, Proof, Remains, State};
@@ -24,6 +26,8 @@ use crate::ledger::{Event, Ledger, LedgerError, Proof, Remains, State};
 pub enum Fate {
     /// Nothing of the row's can be alive.
     Gone(Proof),
+    /// What an earlier look gave up is still not there.
+    StillGone,
     /// What was seen proves nothing yet.
     Doubtful(Doubt),
     /// Something is left, or may be, and another look now would not help.
@@ -71,10 +75,12 @@ pub fn confirmed(
     Remains {
         line,
         upn,
+        unreadable: None,
         user: Some(user),
         state: State::Checked { after_loss: false },
         alive: pass.map(|pass| (pass.id.clone(), over(pass, graph_now))).into_iter().collect(),
         gone: Vec::new(),
+        given_up: Vec::new(),
         attempts: Vec::new(),
         absent_since: None,
         absent_at: None,
@@ -119,7 +125,16 @@ pub async fn clear(
     }
     let mut deletions = graph.delete_passes(&passes).await?.into_iter();
     let users: Vec<UserId> = known.iter().map(|(user, _)| *user).collect();
-    let looks = graph.passes(&users).await?;
+    let looks = match graph.passes(&users).await {
+        Ok(looks) => looks,
+        Err(error) => {
+            // Proof without a look: a later cleanup need not prove it again.
+            if let Some(ledger) = ledger {
+                keep_deletions(ledger, &known, deletions).await?;
+            }
+            return Err(error.into());
+        }
+    };
     let now = graph.clocks();
     for ((_, mut row), look) in known.into_iter().zip(looks) {
         let answers: Vec<_> = deletions.by_ref().take(row.alive.len()).collect();
@@ -145,10 +160,32 @@ pub async fn clear(
     Ok(cleaned)
 }
 
+/// Records Graph's 204s of rows that own nothing else.
+async fn keep_deletions(
+    ledger: &Ledger,
+    rows: &[(UserId, Remains)],
+    mut deletions: impl Iterator<Item = Result<(), Refusal>>,
+) -> Result<(), LedgerError> {
+    for (_, row) in rows {
+        let answers: Vec<_> = deletions.by_ref().take(row.alive.len()).collect();
+        let is_open = row.attempts.iter().any(|attempt| attempt.may_live);
+        if answers.iter().any(Result::is_ok) && !is_open {
+            ledger.record(row.line, gone(row, Proof::Deleted)).await?;
+        }
+    }
+    Ok(())
+}
+
 fn broken(row: Remains) -> Cleaned {
-    let lacks = "it names no user, or another one than its attempts do";
-    let error = LedgerError::BrokenRow { line: row.line, upn: row.upn.clone(), lacks };
-    Cleaned { remains: row, fate: Fate::Left { why: error.to_string() }, foreign: None }
+    let why = if let Some(why) = &row.unreadable {
+        format!(
+            "its record cannot be read ({why}); the ledger is damaged: copy the folder back from a backup, and look at this person in Entra"
+        )
+    } else {
+        let lacks = "it names no user, or another one than its attempts do";
+        LedgerError::BrokenRow { line: row.line, upn: row.upn.clone(), lacks }.to_string()
+    };
+    Cleaned { remains: row, fate: Fate::Left { why }, foreign: None }
 }
 
 /// What one look shows of a row; nothing if nobody may look. The answers to our DELETEs come in
@@ -166,9 +203,11 @@ pub fn sighted(
         return Some(sight(found, row, settle_after, now));
     }
     // A user has one pass at most: with one deleted, none of the row's others was there.
+    let known = row.alive.iter().map(|(id, _)| id).chain(&row.given_up);
     let all_gone = Remains {
         alive: Vec::new(),
-        gone: row.gone.iter().chain(row.alive.iter().map(|(id, _)| id)).cloned().collect(),
+        gone: row.gone.iter().chain(known).cloned().collect(),
+        given_up: Vec::new(),
         ..row.clone()
     };
     Some(sight(found, &all_gone, settle_after, now))
@@ -190,22 +229,30 @@ pub fn judge(
     now: Clocks,
 ) -> Fate {
     let deleted = is_deleted(row, deletions);
-    let refused = deletions
-        .iter()
-        .filter_map(|deletion| deletion.as_ref().err())
-        .find(|refusal| refusal.status != 404)
-        .map(ToString::to_string);
+    let mut refusals = deletions.iter().filter_map(|deletion| deletion.as_ref().err());
+    let no_such_user = refusals.clone().any(|refusal| refusal.kind == RefusalKind::UserGone);
+    let refused = refusals.find(|refusal| refusal.status != 404).map(ToString::to_string);
     match sighting {
-        Some(Sighting::Orphan(_) | Sighting::Used(_)) => Fate::Doubtful(Doubt::Found),
+        Some(Sighting::Orphan(_) | Sighting::Used(_) | Sighting::GivenUp(_)) => {
+            Fate::Doubtful(Doubt::Found)
+        }
         Some(Sighting::Stale(_)) => Fate::Doubtful(Doubt::Behind),
         _ if deleted => Fate::Gone(Proof::Deleted),
+        _ if owns_nothing(row) && !matches!(look, Err(refusal) if refusal.status != 404) => {
+            Fate::StillGone
+        }
         // A list that shows it at work knows better than a clock.
         Some(Sighting::Ours(_)) if works(look) => match refused {
             Some(why) => Fate::Left { why },
             None => Fate::Doubtful(Doubt::Behind),
         },
-        _ if over_from(row, settle_after).is_some_and(|over| over <= now.graph) => {
+        _ if over_from(row, settle_after).is_some_and(|over| over <= now.least()) => {
             Fate::Gone(Proof::Over)
+        }
+        Some(Sighting::Older(_) | Sighting::Newer(_))
+            if may_be_ours_misdated(look, row, settle_after) =>
+        {
+            Fate::Doubtful(Doubt::Unclear)
         }
         Some(Sighting::Newer(_)) => Fate::Gone(Proof::Replaced),
         Some(Sighting::Ours(_)) => match refused {
@@ -214,6 +261,10 @@ pub fn judge(
         },
         Some(Sighting::Foreign(_)) if may_be_unknown(look, row, settle_after) => {
             Fate::Doubtful(Doubt::Unclear)
+        }
+        // A list may be empty because it does not know the person either.
+        Some(Sighting::Nothing | Sighting::Older(_) | Sighting::Foreign(_)) if no_such_user => {
+            Fate::Doubtful(Doubt::UserUnknown)
         }
         Some(Sighting::Nothing | Sighting::Older(_) | Sighting::Foreign(_)) => {
             if row.absent_for(now).is_some_and(|absent| absent >= patience(settle_after)) {
@@ -228,6 +279,21 @@ pub fn judge(
             Ok(_) => Fate::Doubtful(Doubt::Behind),
         },
     }
+}
+
+/// Whether all that the row owned counts as gone already, and some of it by absence alone.
+fn owns_nothing(row: &Remains) -> bool {
+    let may_live = row.attempts.iter().any(|attempt| attempt.may_live);
+    !row.given_up.is_empty() && row.alive.is_empty() && !may_live
+}
+
+fn may_be_ours_misdated(
+    look: &Result<Option<FoundPass>, Refusal>,
+    row: &Remains,
+    settle_after: Duration,
+) -> bool {
+    let Ok(Some(pass)) = look else { return false };
+    may_be_misdated(pass, row, settle_after)
 }
 
 /// Whether a list shows a pass that works, or will, by Graph's own word.
@@ -266,21 +332,30 @@ fn events(
         foreign.map(|method| Event::ForeignSeen { method: method.clone() }).into_iter().collect();
     // Also of a pass that is known: what was missed before is there.
     if let (
-        Some(Sighting::Ours(method) | Sighting::Orphan(method) | Sighting::Used(method)),
+        Some(
+            Sighting::Ours(method)
+            | Sighting::Orphan(method)
+            | Sighting::Used(method)
+            | Sighting::GivenUp(method),
+        ),
         Ok(Some(pass)),
     ) = (sighting, look)
     {
         events.push(Event::OrphanFound { method: method.clone(), over: over(pass, now) });
     }
     match fate {
-        Fate::Gone(proof) if row.state.method().is_some() => {
-            events.push(Event::Removed { proof: *proof });
-        }
-        Fate::Gone(proof) => events.push(Event::Settled { found: None, proof: Some(*proof) }),
+        Fate::Gone(proof) => events.push(gone(row, *proof)),
         Fate::Doubtful(Doubt::NotListed) => events.push(Event::NotListed { graph_time: now }),
-        Fate::Doubtful(_) | Fate::Left { .. } => {}
+        Fate::Doubtful(_) | Fate::StillGone | Fate::Left { .. } => {}
     }
     events
+}
+
+fn gone(row: &Remains, proof: Proof) -> Event {
+    match row.state.method() {
+        Some(_) => Event::Removed { proof },
+        None => Event::Settled { found: None, proof: Some(proof) },
+    }
 }
 
 /// Keeps the same in memory, for rows that no ledger has.
@@ -322,10 +397,12 @@ mod tests {
         Remains {
             line: Line(2),
             upn: "ada@contoso.example".into(),
+            unreadable: None,
             user: Some(UserId::new(uuid::Uuid::nil())),
             state: State::Sealed { method: id("ours"), proven: true },
             alive: vec![(id("ours"), moment("2026-03-01T09:00:00Z"))],
             gone: Vec::new(),
+            given_up: Vec::new(),
             attempts: Vec::new(),
             absent_since: None,
             absent_at: None,

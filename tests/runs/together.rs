@@ -196,6 +196,54 @@ fn a_copy_of_a_run_asks_before_it_issues() {
     assert!(site.live().is_empty());
 }
 
+// Case: a copy of a run is resumed while the run itself issues.
+#[test]
+fn a_copy_issues_nothing_while_the_run_itself_does() {
+    let site = Site::open(4);
+    site.hold(Call::Issue, 2);
+    let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
+    site.until_held(1);
+    copy(&site.folder(), &site.path("copy"));
+    let posts = site.seen(Call::Issue);
+    site.told(&["resume", "copy", "--yes"]).exits(3).says("claimed by run");
+    assert_eq!(site.seen(Call::Issue), posts);
+    site.let_go();
+    run.end().exits(0);
+}
+
+// Case: somebody else's pass took the place of one that was looked at less than a minute ago.
+#[test]
+fn a_final_look_that_is_always_wanted_is_always_made() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    site.issue_elsewhere(&site.people[0]);
+    let told = patient(&site, &["resume", "wave-run", "--final-look", "always"]).exits(4);
+    told.says("1 lost").says("passes.age, which was handed over before, holds its code");
+}
+
+// Case: somebody is renamed, and somebody new gets the name before its pass was asked for.
+#[test]
+fn a_name_that_has_moved_is_somebody_else_s() {
+    use tapwave::rehearsal::{Target, User};
+    let site = Site::open(3);
+    site.hold(Call::Issue, 2);
+    let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
+    site.until_held(1);
+    run.kill();
+    site.let_go();
+    let upn = site.people[2].clone();
+    site.served.with(|tenant, now| {
+        assert!(tenant.amend(&upn, |user| user.upn = "renamed@contoso.example".to_owned()));
+        tenant.hire(now, User::named(upn.clone(), "Ada Anew"));
+        tenant.policy_mut().include = vec![Target::everyone()];
+    });
+    site.pass(Duration::from_mins(20));
+    let told = patient(&site, &["resume", "wave-run"]).exits(4);
+    told.says("is another account than at the first check");
+    patient(&site, &["cleanup", "wave-run"]).exits(0);
+    assert!(site.live().is_empty());
+}
+
 // Case: an older state of the run is put back in its place from a backup.
 #[test]
 fn a_run_that_was_put_back_from_a_backup_asks_before_it_issues() {

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{Desk, Halt, Issuers};
@@ -69,8 +69,11 @@ pub enum Settled {
 pub enum Sighting {
     /// Nothing, or a pass that is over.
     Nothing,
-    /// A pass that is known to be gone: the list is behind.
+    /// A pass that we deleted: the list is behind.
     Stale(MethodId),
+    /// A pass of this row that was given up, because lists did not show it: either this list is
+    /// behind, or those were.
+    GivenUp(MethodId),
     /// A pass of this row whose id is known.
     Ours(MethodId),
     /// The pass of one of this row's attempts, unused, under an id that nobody knew.
@@ -105,6 +108,10 @@ pub fn sight(
     }
     if remains.alive.iter().any(|(known, _)| *known == id) {
         return Sighting::Ours(id);
+    }
+    if remains.given_up.contains(&id) {
+        let is_live = pass.is_live(graph_now);
+        return if is_live { Sighting::GivenUp(id) } else { Sighting::Nothing };
     }
     let windows: Vec<(Timestamp, Timestamp, &IntentRecord)> =
         remains.attempts.iter().map(|one| window(one, settle_after)).collect();
@@ -201,15 +208,32 @@ pub fn patience(settle_after: Duration) -> Duration {
 /// What is said of a pass that is nobody's by its time and a lost attempt's by all else: Graph's
 /// own clocks may disagree, or this machine's answers come from a clock that is wrong.
 fn misdated(pass: &FoundPass, remains: &Remains) -> Option<String> {
-    let created = pass.created_date_time?;
-    let mut open = remains.attempts.iter().filter(|attempt| attempt.may_live);
-    let attempt = open.rfind(|attempt| answers(pass, attempt))?;
-    let off = created.duration_since(attempt.graph_time);
+    let off = off_by(pass, remains)?;
     Some(format!(
         "there is a pass like the one that was asked for, made {} {} the request by Graph's clocks, so that it cannot be told whose it is; if nobody else issued it, resume with --remove-found deletes it and issues another; else leave the person out",
         apart(off),
         if off.is_negative() { "before" } else { "after" },
     ))
+}
+
+/// How long after a lost attempt's request a pass was made that looks like that attempt's; negative
+/// if before.
+fn off_by(pass: &FoundPass, remains: &Remains) -> Option<SignedDuration> {
+    let created = pass.created_date_time?;
+    let mut open = remains.attempts.iter().filter(|attempt| attempt.may_live);
+    let attempt = open.rfind(|attempt| answers(pass, attempt))?;
+    Some(created.duration_since(attempt.graph_time))
+}
+
+/// Whether a pass that is not a lost attempt's by its time may be so all the same, because the
+/// clocks of Graph's parts do not agree.
+pub(in crate::stages) fn may_be_misdated(
+    pass: &FoundPass,
+    remains: &Remains,
+    settle_after: Duration,
+) -> bool {
+    let most = settle_after + limits::PARTS_APART;
+    off_by(pass, remains).is_some_and(|off| off.unsigned_abs() <= most)
 }
 
 /// When a found pass is over at the latest, by Graph's clock.
@@ -242,13 +266,14 @@ fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
 }
 
 impl Desk {
-    /// When a row found unsettled at the start of a resume may be settled: at once if, by
-    /// Graph's own clock, its attempt was given up, or must have been, longer ago than the
+    /// When a row found unsettled at the start of a resume may be settled: at once if, by Graph's
+    /// clock and this machine's, its attempt was given up, or must have been, longer ago than the
     /// settling time.
     #[must_use]
     pub fn settled_from(&self, attempt: &IntentRecord, started: Instant) -> Instant {
         let over = later(ended(attempt), self.settle_after + limits::CLOCK_SLACK);
-        if self.graph.now() > over { started } else { started + self.settle_after }
+        let is_over = self.graph.clocks().least() > over;
+        if is_over { started } else { started + self.settle_after }
     }
 
     /// Records that an attempt left without an outcome, by a killed run, is unsettled.
@@ -285,7 +310,7 @@ impl Desk {
                 State::Held { sealed: Some(sealed) } | State::Lost { method: sealed },
                 Sighting::Ours(method),
             ) if *sealed == method => self.own_again(&row, found.as_ref()).await,
-            (_, Sighting::Ours(method) | Sighting::Orphan(method)) => {
+            (_, Sighting::Ours(method) | Sighting::Orphan(method) | Sighting::GivenUp(method)) => {
                 let over = found.as_ref().map(|pass| over(pass, self.graph.now()));
                 self.remove_orphan(&row, user, method, over.unwrap_or(Timestamp::MAX)).await
             }
@@ -350,7 +375,7 @@ impl Desk {
     /// least the settling time ago.
     async fn missed(&self, line: Line, remains: &Remains) -> Result<Settled, Halt> {
         let now = self.graph.clocks();
-        if over_from(remains, self.settle_after).is_some_and(|over| over <= now.graph) {
+        if over_from(remains, self.settle_after).is_some_and(|over| over <= now.least()) {
             return self.settled(line, None, Some(Proof::Over)).await;
         }
         if remains.absent_for(now).is_some_and(|absent| absent >= patience(self.settle_after)) {
@@ -389,7 +414,7 @@ impl Desk {
                 self.ledger.record(line, Event::Verified).await?;
                 Ok(Settled::Sealed)
             }
-            Sighting::Nothing | Sighting::Stale(_) => Ok(behind(NOT_LISTED)),
+            Sighting::Nothing | Sighting::Stale(_) | Sighting::GivenUp(_) => Ok(behind(NOT_LISTED)),
             // What was to be replaced may be listed for a while too.
             Sighting::Older(_) if self.existing == Existing::Replace => Ok(behind(NOT_LISTED)),
             Sighting::Ours(method)
@@ -510,10 +535,12 @@ mod tests {
         Remains {
             line: Line(2),
             upn: "ada@contoso.example".into(),
+            unreadable: None,
             user: None,
             state: State::Unsettled { intent: IntentId(1), orphan: None },
             alive: Vec::new(),
             gone: Vec::new(),
+            given_up: Vec::new(),
             attempts: vec![attempt()],
             absent_since: None,
             absent_at: None,
