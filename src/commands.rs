@@ -218,11 +218,18 @@ impl World {
     /// Adds to the run's own log from now on. A run without one is a run all the same.
     fn note_calls(&self, folder: &RunFolder) {
         match folder.log() {
-            Ok(log) => self.log.add(log),
+            Ok(log) => self.log.of_run(Some(log)),
             Err(error) => {
                 self.report.warn(format_args!("the calls of this run are not logged: {error}"));
             }
         }
+    }
+
+    /// Takes back a start that came to nothing; `made` says whether the folder was made for it.
+    fn abandon(&self, folder: &RunFolder, made: bool) {
+        // Windows keeps a folder whose files are open.
+        self.log.of_run(None);
+        folder.abandon(made);
     }
 
     /// A run as a person would type it.

@@ -4,20 +4,24 @@
 
 use std::fs;
 use std::path::Path;
+#[cfg(unix)]
 use std::process::Command;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 use tapwave::ids::Line;
+#[cfg(unix)]
+use tapwave::vault::Separator;
 use tapwave::vault::{
-    Entry, Format, Identities, NoPrompts, Prompts, RecipientSet, RowWriter, Separator, Spool,
-    keygen, open,
+    Entry, Format, Identities, NoPrompts, Prompts, RecipientSet, RowWriter, Spool, keygen, open,
 };
 
 #[path = "support/others.rs"]
 mod others;
 
-use others::{PYRAGE_OPENS, age_is_present, present, pyrage_is_present, run};
+#[cfg(unix)]
+use others::present;
+use others::{PYRAGE_OPENS, age_is_present, pyrage_is_present, run};
 
 const CODES: [&str; 3] = ["+drkzqAD", "=1+1", "a\"b,c;d"];
 const EXPECTED: &str = "userPrincipalName,displayName,temporaryAccessPass,startDateTime,lifetimeInMinutes,isUsableOnce,methodId\n\

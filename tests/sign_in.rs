@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;
+#[cfg(unix)]
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use pkcs8::der::pem::LineEnding;

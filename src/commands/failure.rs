@@ -1,6 +1,7 @@
 //! Promises that every error ends as a sentence, what to do about it, and an exit code.
 
 use std::error::Error;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -60,6 +61,14 @@ const INCLUDE: Advice = Advice::Tenant {
     does: "adds one, or Entra → Authentication methods → Temporary Access Pass",
 };
 const SHOW: Advice = Advice::Tenant { command: "policy show", does: "looks again" };
+/// Opens what should be a file. Windows says of a folder no more than that access is denied.
+pub(super) fn plain_file(path: &Path) -> io::Result<File> {
+    if path.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+    }
+    File::open(path)
+}
+
 /// What a wave is, for whoever gave none.
 pub(super) const WAVE: &str = "the wave's CSV file";
 const POLICY_HINT: &str = "the permission Policy.ReadWrite.AuthenticationMethod is missing, or (delegated) your account lacks the role Authentication Policy Administrator";

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::CommandFactory;
 use secrecy::ExposeSecret;
 
+use super::failure::plain_file;
 use super::{Failure, World, typed};
 use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
 use crate::exit::Exit;
@@ -238,7 +239,7 @@ pub(super) fn identities(paths: &[PathBuf], world: &World) -> Result<Identities,
             identities.add_file("stdin", io::stdin().lock(), &prompts)?;
             continue;
         }
-        let file = File::open(path).map_err(|error| Failure::unread(path, &error, IDENTITY))?;
+        let file = plain_file(path).map_err(|error| Failure::unread(path, &error, IDENTITY))?;
         identities.add_file(&path.display().to_string(), file, &prompts)?;
     }
     Ok(identities)

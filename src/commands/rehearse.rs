@@ -16,7 +16,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::failure::{OfRun, WAVE};
+use super::failure::{OfRun, WAVE, plain_file};
 use super::wave::{Wanted, begin};
 use super::{Failure, World, typed};
 use crate::cli::{Profile, RehearseArgs};
@@ -372,7 +372,7 @@ fn invent(path: &Path, rows: u64) -> std::io::Result<()> {
 /// Everybody in the wave, to be put into the tenant. What is wrong with a row is told later.
 fn people(wave: &Path, time_zone: Option<TimeZone>) -> Result<Vec<String>, Failure> {
     let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
-    let file = File::open(wave).map_err(|error| Failure::unread(wave, &error, WAVE))?;
+    let file = plain_file(wave).map_err(|error| Failure::unread(wave, &error, WAVE))?;
     let roster = Roster::open(file, Defaults { time_zone }).map_err(unread)?;
     let mut upns = Vec::new();
     for found in roster {

@@ -1,14 +1,14 @@
 //! `check` and `run`: from a wave to a verdict, and on to a handoff.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::belonging::{self, Claimant};
 use super::deliver::{Carrier, needs_of_mail};
-use super::failure::{OfRun, WAVE};
+use super::failure::{OfRun, WAVE, plain_file};
 use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
@@ -363,7 +363,7 @@ pub(super) async fn run(
     let (session, tenant) = match connected {
         Ok(connected) => connected,
         Err(failure) => {
-            folder.abandon(made);
+            world.abandon(&folder, made);
             return Err(failure);
         }
     };
@@ -382,7 +382,7 @@ pub(super) async fn run(
     let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &mut claim).await;
     if !matches!(begun, Ok(Ok(_))) {
         claimant.give_up()?;
-        folder.abandon(made);
+        world.abandon(&folder, made);
     }
     let ledger = match begun? {
         Ok(ledger) => ledger,
@@ -659,15 +659,13 @@ fn told_rejects(wanted: &Wanted<'_>, verdict: &Verdict, world: &World) {
 
 /// Nobody should sign in before a wave that cannot be read is told.
 pub(super) fn readable(wave: &Path) -> Result<(), Failure> {
-    let about = std::fs::File::open(wave).and_then(|file| file.metadata());
-    match about {
-        Ok(about) if about.is_dir() => {
+    plain_file(wave).map(drop).map_err(|error| match error.kind() {
+        io::ErrorKind::IsADirectory => {
             let what = format!("failed to open {}: it is a folder", wave.display());
-            Err(Failure::new(Exit::Usage, what, &["name the CSV file in it"]))
+            Failure::new(Exit::Usage, what, &["name the CSV file in it"])
         }
-        Ok(_) => Ok(()),
-        Err(error) => Err(Failure::unread(wave, &error, WAVE)),
-    }
+        _ => Failure::unread(wave, &error, WAVE),
+    })
 }
 
 /// Nobody should wait for a check whose rejected rows have no place.

@@ -292,10 +292,11 @@ impl RunFolder {
         path.canonicalize().map(Self).map_err(io_error("resolve", path))
     }
 
+    /// Windows takes `c:\USERS` for `C:\Users` and has short names beside long ones: a folder has
+    /// one path here, however it was typed.
     #[cfg(not(unix))]
-    #[expect(clippy::unnecessary_wraps, reason = "the other platforms can fail here")]
     fn settled(path: &Path) -> Result<Self, FolderError> {
-        Ok(Self(path.to_owned()))
+        path.canonicalize().map(unprefixed).map(Self).map_err(io_error("resolve", path))
     }
 
     fn check_empty(&self) -> Result<(), FolderError> {
@@ -338,8 +339,10 @@ impl RunFolder {
     }
 
     /// Access lists cannot be read without unsafe calls; they are set when a folder is made.
+    ///
+    /// # Errors
+    /// None.
     #[cfg(not(unix))]
-    #[expect(clippy::unnecessary_wraps, reason = "the other platforms can fail here")]
     pub fn check_private(&self) -> Result<(), FolderError> {
         Ok(())
     }
@@ -349,6 +352,27 @@ impl RunFolder {
 fn bare(path: &Path) -> Result<PathBuf, FolderError> {
     let path = std::path::absolute(path).map_err(io_error("resolve", path))?;
     Ok(path.components().collect())
+}
+
+/// A path with `\\?\` before it as people, and other programs, write it, where both lead to the
+/// same place: not a long one, nor names that mean something else without the prefix.
+#[cfg(not(unix))]
+fn unprefixed(path: PathBuf) -> PathBuf {
+    use std::path::Prefix;
+    /// The system takes 259 characters, and files of ours are to lie below.
+    const MAX_FOLDER: usize = 200;
+    let Some(Component::Prefix(prefix)) = path.components().next() else { return path };
+    let bare = match (prefix.kind(), path.to_str()) {
+        (Prefix::VerbatimDisk(_), Some(text)) => text.strip_prefix(r"\\?\").map(str::to_owned),
+        (Prefix::VerbatimUNC(..), Some(text)) => {
+            text.strip_prefix(r"\\?\UNC").map(|share| format!(r"\{share}"))
+        }
+        _ => None,
+    };
+    // What the system would read into it: dots and blanks at the end, devices such as NUL.
+    let is_same = |bare: &String| std::path::absolute(bare).is_ok_and(|read| *read == **bare);
+    let bare = bare.filter(|bare| bare.encode_utf16().count() <= MAX_FOLDER && is_same(bare));
+    bare.map_or(path, PathBuf::from)
 }
 
 /// Whether a run may lie at `path`, which need not exist yet.

@@ -617,7 +617,8 @@ fn found(dir: &Path) -> Result<Vec<(String, PathBuf)>, TemplateError> {
 /// What a folder holds, in order, but for what begins with a dot.
 fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>, TemplateError> {
     let unreadable = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotADirectory => TemplateError::Stray { path: dir.to_owned() },
+        // Systems do not agree on what a file is that is read as a folder.
+        _ if dir.is_file() => TemplateError::Stray { path: dir.to_owned() },
         _ => TemplateError::Unreadable { path: dir.to_owned(), why: error.to_string() },
     };
     let mut entries = Vec::new();

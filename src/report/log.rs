@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -16,7 +16,15 @@ use tracing_subscriber::{Layer, fmt};
 
 /// Where log lines go; files can be added while it runs. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Log(Arc<Mutex<Vec<File>>>);
+pub struct Log(Arc<Mutex<Files>>);
+
+#[derive(Debug, Default)]
+struct Files {
+    /// That somebody named.
+    named: Option<File>,
+    /// The run's own.
+    of_run: Option<File>,
+}
 
 impl Log {
     /// Begins to listen. With `loud`, the lines go to stderr too, for people.
@@ -36,7 +44,17 @@ impl Log {
 
     /// Writes to this file too from now on.
     pub fn add(&self, file: File) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+        self.files().named = Some(file);
+    }
+
+    /// Writes to this file of a run too from now on; to none, and lets go of the file, if there is
+    /// no run any more.
+    pub fn of_run(&self, file: Option<File>) {
+        self.files().of_run = file;
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -50,7 +68,9 @@ impl<'a> MakeWriter<'a> for Log {
 
 impl Write for Log {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        for file in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+        let mut files = self.files();
+        let Files { named, of_run } = &mut *files;
+        for file in named.iter_mut().chain(of_run) {
             file.write_all(line)?;
         }
         Ok(line.len())

@@ -83,6 +83,7 @@ impl Terminal {
     }
 
     #[cfg(not(unix))]
+    #[expect(clippy::needless_pass_by_value, reason = "the other platforms add to it")]
     fn say(&self, text: String) {
         use std::io::Write;
         // Nobody is left to tell if the console is gone.

@@ -424,6 +424,10 @@ fn is_device(name: &str) -> bool {
 }
 
 /// Makes a rename in a folder durable. Windows does so by itself.
+#[cfg_attr(
+    not(unix),
+    expect(clippy::unnecessary_wraps, reason = "the other platforms can fail here")
+)]
 fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     File::open(folder)?.sync_all()?;

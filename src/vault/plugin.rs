@@ -534,9 +534,11 @@ mod tests {
     }
 
     /// Hears what a person would be shown.
+    #[cfg(unix)]
     #[derive(Default)]
     struct Hears(std::sync::Mutex<Vec<String>>);
 
+    #[cfg(unix)]
     impl Prompts for Hears {
         fn show(&self, message: &str) {
             self.0.lock().expect("whole").push(message.to_owned());

@@ -2,7 +2,9 @@
 //! nobody else, and tells truly how it ended.
 
 use std::collections::BTreeMap;
+#[cfg(unix)]
 use std::fs;
+#[cfg(unix)]
 use std::path::Path;
 use std::time::Duration;
 

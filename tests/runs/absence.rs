@@ -437,6 +437,7 @@ fn an_absence_is_proven_by_two_looks() {
 }
 
 // Case: the first look lies in an earlier cleanup, which was interrupted.
+#[cfg(unix)]
 #[test]
 fn a_look_is_remembered_by_the_next_cleanup() {
     let site = Site::open(2);

@@ -3,13 +3,16 @@
 //!
 //! `cargo test --features failpoints --test runs` also sweeps over every durable write.
 
+#[cfg(unix)]
 #[path = "../support/certificates.rs"]
 mod certificates;
 #[cfg(unix)]
 #[path = "../support/hearing.rs"]
 mod hearing;
+#[cfg(unix)]
 #[path = "../support/mailed_site.rs"]
 mod mailed;
+#[cfg(unix)]
 #[path = "../support/others.rs"]
 mod others;
 #[cfg(target_os = "linux")]
@@ -18,10 +21,13 @@ mod proxy;
 #[cfg(target_os = "linux")]
 #[path = "../support/pty.rs"]
 mod pty;
+#[cfg_attr(windows, expect(dead_code, reason = "other systems ask for more of it"))]
 #[path = "../support/server.rs"]
 mod server;
+#[cfg_attr(windows, expect(dead_code, reason = "other systems ask for more of it"))]
 #[path = "../support/site.rs"]
 mod site;
+#[cfg(unix)]
 #[expect(dead_code, reason = "other tests use more of the same relay")]
 #[path = "../support/smtp.rs"]
 mod smtp;
