@@ -36,7 +36,7 @@ use crate::letter::{Mailbox, Mode};
 use crate::limits;
 use crate::pace::PaceOptions;
 use crate::roster::{BadStart, BadZone, parse_start, parse_zone};
-use crate::vault::read_bounded;
+use crate::vault::{read_bounded, reads_like_a_key};
 
 /// The settings file that is read when it is there and none is named.
 const DEFAULT_FILE: &str = "tapwave.toml";
@@ -225,6 +225,13 @@ pub enum SettingsError {
         /// Where they go instead, if anywhere.
         remedy: &'static str,
     },
+    /// A label that reads like a key, and would be taken for one.
+    #[error(
+        "{} cannot be the label of a recipient, because it reads like a key; name the person or the \
+         team who holds the key in [recipients]",
+        .0.escape_debug()
+    )]
+    Label(String),
     /// A recipients file.
     #[error(transparent)]
     Recipients(#[from] crate::vault::BadRecipientFile),
@@ -351,6 +358,9 @@ impl Settings {
         joined.list("break_glass", &break_glass);
         let labels: BTreeMap<String, Vec<String>> =
             file.recipients.into_iter().map(|(label, keys)| (label, keys.into())).collect();
+        if let Some(label) = labels.keys().find(|label| reads_like_a_key(label)) {
+            return Err(SettingsError::Label(label.clone()));
+        }
         joined.list("recipients", &labels.keys().cloned().collect::<Vec<_>>());
         joined.list("mail", &file.mail.keys());
         Ok(Self {

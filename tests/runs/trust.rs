@@ -392,3 +392,16 @@ fn how_a_run_from_elsewhere_mails_is_shown() {
     let asked = told(from_elsewhere(&site, &cleanup)).exits(2);
     asked.says("mail: sealed to lead@contoso.example");
 }
+
+// Case: settings call an attacker's key by the key of somebody who is trusted.
+#[test]
+fn a_label_is_no_key() {
+    let site = Site::open(1);
+    for label in [site.recipient(), "age1lead", "ssh-ed25519", "AGE-SECRET-KEY-1", "Age1x"] {
+        let text = format!("[recipients]\n\"{label}\" = \"{THEIRS}\"\n");
+        fs::write(site.path("named.toml"), text).expect("written");
+        let check = ["check", "wave.csv", "-r", site.recipient(), "--config", "named.toml"];
+        let refused = site.told(&check).exits(2);
+        refused.says("cannot be the label of a recipient");
+    }
+}
