@@ -189,12 +189,13 @@ impl Failure {
         let what = format!(
             "{path} was found here, was not named, and decides whom to trust; nothing was done"
         );
-        let steers = format!("it says: {}", found.steers.join("; "));
-        let hints = [
-            steers.as_str(),
+        let steers = found.steers.iter().map(|one| format!("it says: {one}"));
+        let ways = [
             "tapwave settings --trust, in this folder, trusts it as it is now",
             "--config tapwave.toml names it for one command",
         ];
+        let hints: Vec<String> = steers.chain(ways.map(str::to_owned)).collect();
+        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
         Self::new(Exit::Usage, what, &hints)
     }
 

@@ -173,12 +173,15 @@ impl BaseUrl {
 /// An address for people: the place that is reached, whatever else looks like one. In what is no
 /// address, because of the signs in it, what stands before an `@` may be a password.
 pub(crate) fn without_login(url: &str) -> String {
-    // Of an address, only what stands before its path can hold a login.
-    let end = match reqwest::Url::parse(url) {
-        Ok(_) => {
-            let begin = url.find("://").map_or(0, |at| at + 3);
-            url[begin..].find(['/', '\\', '?', '#']).map_or(url.len(), |at| begin + at)
-        }
+    // Of an address, only what stands before its path can hold a login. One without a scheme is
+    // taken for http by what uses it.
+    let begin = url.find("://").map_or(0, |at| at + 3);
+    let parsed = match begin {
+        0 => reqwest::Url::parse(&format!("http://{url}")),
+        _ => reqwest::Url::parse(url),
+    };
+    let end = match parsed {
+        Ok(_) => url[begin..].find(['/', '\\', '?', '#']).map_or(url.len(), |at| begin + at),
         Err(_) => url.len(),
     };
     let shown =

@@ -405,3 +405,46 @@ fn a_label_is_no_key() {
         refused.says("cannot be the label of a recipient");
     }
 }
+
+// Case: a command or a path that looks as if it were an address with a login.
+#[test]
+fn what_a_found_file_runs_is_shown_whole_and_logins_are_not() {
+    let site = Site::open(1);
+    let text = "proxy = \"ada:hunter2@proxy.example:1\"\nca_file = 'x://a@b.pem'\n\
+        client_secret_command = [\"sh\", \"-c\", \"touch ran; : https://x@login.example\"]\n\
+        [mail]\npassword_command = 'evil://program@vault'\nhost = \"\"\"relay\nit says: nothing\"\"\"\n";
+    fs::write(site.path("tapwave.toml"), text).expect("written");
+    for args in [&["settings", "--trust"][..], &["check", "wave.csv", "-r", site.recipient()]] {
+        let told = site.told(args);
+        let told = told
+            .says("touch ran; : https://x@login.example")
+            .says("evil://program@vault")
+            .says("x://a@b.pem")
+            .says("…@proxy.example:1");
+        assert!(!told.err.contains("hunter2"), "{told:?}");
+        assert!(!told.err.lines().any(|line| line.starts_with("it says: nothing")), "{told:?}");
+        fs::write(site.path("tapwave.toml"), format!("{text}# more\n")).expect("changed");
+    }
+    let shown = site.told(&["settings"]);
+    assert!(!format!("{shown:?}").contains("hunter2"), "{shown:?}");
+}
+
+// Case: the question is so long that its end is all that anybody sees.
+#[test]
+fn the_question_about_a_found_file_has_an_end_and_commands_are_there() {
+    let site = Site::open(1);
+    let labels: Vec<String> =
+        (0..500).map(|nth| format!("site{nth:03} = \"{THEIRS}\"\n")).collect();
+    let labels = labels.concat();
+    let many = vec![format!("\"{THEIRS}\""); 500].join(", ");
+    let text =
+        format!("client_secret_command = \"evil\"\nbreak_glass = [{many}]\n[recipients]\n{labels}")
+            .replace("\"evil\"", "[\"evil\"]");
+    fs::write(site.path("tapwave.toml"), text).expect("written");
+    let told = site.told(&["settings", "--trust"]).exits(0);
+    let lines: Vec<&str> = told.err.lines().collect();
+    assert!(lines.len() < 40 && told.err.len() < 8_000, "{told:?}");
+    let at = |words: &str| lines.iter().position(|line| line.contains(words)).expect(words);
+    assert!(at("recipients: 480 more") < at("client_secret_command = [\"evil\"]"));
+    told.says("and 480 more");
+}
