@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::ledger::{FolderError, private_home};
+use crate::ledger::{FolderError, check_home, private_home};
 use crate::shown;
 
 /// Files that were trusted: a digest and a path in each line.
@@ -115,14 +115,11 @@ impl Found {
 fn trusted(home: &Path) -> String {
     let path = home.join(TRUSTED);
     // A data folder on Windows is its user's own by where it lies.
-    let is_ours = |path: &Path| {
-        let about = path.symlink_metadata();
-        about.is_ok_and(|about| {
-            let ours = cfg!(windows) || others_may_change(path, &about).is_none();
-            !about.is_symlink() && ours
-        })
-    };
-    if !is_ours(home) || !is_ours(&path) {
+    let is_ours = path.symlink_metadata().is_ok_and(|about| {
+        let ours = cfg!(windows) || others_may_change(&path, &about).is_none();
+        !about.is_symlink() && ours
+    });
+    if !is_ours || check_home(home).is_err() {
         return String::new();
     }
     std::fs::read_to_string(path).unwrap_or_default()

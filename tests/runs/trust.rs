@@ -448,3 +448,31 @@ fn the_question_about_a_found_file_has_an_end_and_commands_are_there() {
     assert!(at("recipients: 480 more") < at("client_secret_command = [\"evil\"]"));
     told.says("and 480 more");
 }
+
+// Case: a note of what was trusted that would never be believed.
+#[cfg(unix)]
+#[test]
+fn trust_is_not_noted_where_it_would_not_be_believed() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::open(1);
+    fs::write(site.path("tapwave.toml"), steering(&site)).expect("written");
+    let home = site.path("tapwave-home");
+    fs::create_dir(&home).expect("made");
+    for mode in [0o777, 0o775, 0o770] {
+        fs::set_permissions(&home, fs::Permissions::from_mode(mode)).expect("opened");
+        let refused = site.told(&["settings", "--trust"]).exits(2);
+        refused.says(&format!("(mode {mode:03o})")).says("chmod 700");
+    }
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).expect("closed");
+    fs::rename(&home, site.path("real-home")).expect("moved");
+    std::os::unix::fs::symlink(site.path("real-home"), &home).expect("linked");
+    let refused = site.told(&["settings", "--trust"]).exits(2);
+    refused.says("is a symbolic link").says("TAPWAVE_HOME");
+    fs::remove_file(&home).expect("removed");
+    fs::rename(site.path("real-home"), &home).expect("moved");
+    site.told(&["settings", "--trust"]).exits(0).says("trusted, until it changes");
+    // What others may write is replaced, and believed then.
+    fs::set_permissions(home.join("trusted"), fs::Permissions::from_mode(0o666)).expect("opened");
+    site.told(&["settings", "--trust"]).exits(0);
+    site.told(&["check", "wave.csv", "-r", site.recipient()]).exits(0);
+}
