@@ -114,10 +114,17 @@ impl Report {
         self.manner.json
     }
 
-    /// A line of words.
+    /// A line of words; one line, whatever is in them.
     pub fn say(&self, words: impl fmt::Display) {
         if !self.manner.quiet {
             self.bars.line(&words.to_string());
+        }
+    }
+
+    /// Lines of our own words.
+    pub fn explain(&self, words: impl fmt::Display) {
+        if !self.manner.quiet {
+            self.bars.lines(&words.to_string());
         }
     }
 
@@ -457,7 +464,7 @@ impl Report {
     /// Rows with problems, the first of them as a table on stderr.
     fn problems(&self, problems: &[RowProblem], all: u64) {
         let table = tables::problems(&problems[..problems.len().min(limits::PROBLEMS_SHOWN)]);
-        self.bars.line(&table);
+        self.bars.lines(&table);
         let more = all.saturating_sub(limits::PROBLEMS_SHOWN as u64);
         if more > 0 {
             self.bars.line(&format!("… and {more} more; --rejects FILE writes them all"));

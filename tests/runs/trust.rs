@@ -476,3 +476,79 @@ fn trust_is_not_noted_where_it_would_not_be_believed() {
     site.told(&["settings", "--trust"]).exits(0);
     site.told(&["check", "wave.csv", "-r", site.recipient()]).exits(0);
 }
+
+/// A run of three whose passes are to be mailed, and then `sql` done to its ledger.
+fn mailed_elsewhere(to: &str, sql: &str) -> Site {
+    let site = Site::open(3);
+    site.settings("[mail]\ncourier = \"graph\"\nfrom = \"user1@contoso.example\"\n");
+    let run = ["run", "wave.csv", "-r", site.recipient(), "--run", "wave-run"];
+    site.told(&[&run[..], &["--to", to, "--body", "sealed"]].concat()).exits(0);
+    let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
+    db.execute_batch(sql).expect("changed");
+    site
+}
+
+/// No line begins with words that a file brought.
+#[track_caller]
+fn forges_nothing(told: &Told) {
+    assert!(!told.err.lines().any(|line| line.trim_start().starts_with("forged")), "{told:?}");
+    assert!(!told.out.lines().any(|line| line.trim_start().starts_with("forged")), "{told:?}");
+}
+
+// Case: what a ledger, a settings file or a file's name holds goes on in a new line.
+#[cfg(unix)]
+#[test]
+fn nothing_from_outside_makes_a_line_of_its_own() {
+    let site = mailed_elsewhere("mail", "UPDATE about SET place = '/x' || char(10) || 'forged'");
+    let was = site.graph_url();
+    for (path, to) in [
+        ("$.graphUrl", format!("{was}\nforged: https://x")),
+        ("$.tenant", "x\nforged".to_owned()),
+        ("$.recipients[0].label", "all\nforged".to_owned()),
+        ("$.options.mail.templates", "/x\nforged".to_owned()),
+        ("$.options.mail.body", "x\nforged".to_owned()),
+        ("$.wave.path", "x\nforged".to_owned()),
+        ("$.name", "x\nforged".to_owned()),
+    ] {
+        change_about(&site, path, &to);
+        for args in [
+            &["status", "wave-run"][..],
+            &["status", "wave-run", "--live"],
+            &["deliver", "wave-run", "--config", "tapwave.toml"],
+            &["deliver", "wave-run", "--config", "tapwave.toml", "--yes"],
+            &["cleanup", "wave-run"],
+            &["resume", "wave-run", "--yes"],
+            &["runs"],
+        ] {
+            forges_nothing(&told(from_elsewhere(&site, args)));
+            forges_nothing(&site.told(args));
+        }
+        change_about(&site, "$.graphUrl", &was);
+    }
+    let odd = site.path("x\nforged.age");
+    fs::write(&odd, "age-encryption.org/v1\n").expect("written");
+    forges_nothing(&site.told(&["open", "x\nforged.age", "-i", "id.txt"]));
+    forges_nothing(&site.told(&["open", ".", "-i", "id.txt"]));
+    forges_nothing(&site.told(&["open", "gone\nforged.age", "-i", "id.txt"]));
+    forges_nothing(&site.told(&["check", "x\nforged.csv", "-r", site.recipient()]));
+    let folder = ["run", "wave.csv", "-r", site.recipient(), "--run", "x\nforged"];
+    forges_nothing(&site.told(&folder));
+    fs::create_dir(site.path("d\nforged")).expect("made");
+    fs::write(site.path("d\nforged").join("tapwave.toml"), "tennant = 1\n").expect("written");
+    let config = ["check", "wave.csv", "--config", "d\nforged/tapwave.toml"];
+    forges_nothing(&site.told(&config));
+}
+
+// Case: the name of a key reads like other readers.
+#[test]
+fn a_name_of_a_key_is_no_list_of_readers() {
+    let site = Site::open(1);
+    let label = format!("AMS ({}…), nobody else. And", &site.recipient()[..20]);
+    let text = format!("[recipients]\n\"{label}\" = \"{THEIRS}\"\n");
+    fs::write(site.path("named.toml"), text).expect("written");
+    let told = site.told(&["check", "wave.csv", "-r", &label, "--config", "named.toml"]).exits(0);
+    // What to type next repeats what was typed.
+    let line = told.err.lines().find(|line| line.starts_with("sealed to: ")).expect("told");
+    assert!(line.ends_with(" (age1ql3z7hjy54pw3hyw…)"), "{line}");
+    assert_eq!((line.matches('(').count(), line.matches(',').count()), (1, 0), "{line}");
+}
