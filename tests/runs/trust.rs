@@ -552,3 +552,18 @@ fn a_name_of_a_key_is_no_list_of_readers() {
     assert!(line.ends_with(" (age1ql3z7hjy54pw3hyw…)"), "{line}");
     assert_eq!((line.matches('(').count(), line.matches(',').count()), (1, 0), "{line}");
 }
+
+// Case: a wave with more sets of recipients than are told one by one.
+#[test]
+fn every_key_without_a_name_is_told() {
+    let site = Site::open(30);
+    let keys: Vec<String> =
+        (0..30).map(|_| age::x25519::Identity::generate().to_public().to_string()).collect();
+    let rows = site.people.iter().zip(&keys).map(|(upn, key)| format!("{upn},{key}\n"));
+    let wave = format!("userPrincipalName,recipient\n{}", rows.collect::<String>());
+    fs::write(site.path("wave.csv"), wave).expect("written");
+    let told = site.told(&["check", "wave.csv"]).exits(0);
+    for key in &keys {
+        assert!(told.err.contains(&key[..20]), "{key} is not in {told:?}");
+    }
+}
