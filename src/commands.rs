@@ -3,6 +3,7 @@
 //! Decides nothing that the rooms below could decide. A failure comes back as a [`Failure`],
 //! which says who must act; only `main.rs` exits.
 
+mod addressees;
 mod belonging;
 mod cleanup;
 mod deliver;

@@ -220,6 +220,21 @@ impl Failure {
         Self::new(Exit::Usage, what, &["work on the machine that made the run", &cleanup])
     }
 
+    /// A run from elsewhere whose rows would be mailed to others than its options name.
+    pub(super) fn other_readers(rows: &[String]) -> Self {
+        let shown: Vec<&str> =
+            rows.iter().take(limits::PROBLEMS_SHOWN).map(String::as_str).collect();
+        let more = rows.len().saturating_sub(shown.len());
+        let what = format!(
+            "{} would be mailed to somebody whom this run's --to and --notice-to do not name, as if \
+             somebody had changed the ledger: {}{}; nothing was done",
+            count(rows.len() as u64, "row", "rows"),
+            shown.join("; "),
+            if more > 0 { format!("; and {more} more") } else { String::new() }
+        );
+        Self::new(Exit::Usage, what, &["work on the machine that made the run"])
+    }
+
     /// A cleanup that had to stop. `go_on` is what carries on with it: a run that cleanup has
     /// closed is not resumed.
     pub(super) fn untidied(error: TidyError, go_on: &str) -> Self {

@@ -11,11 +11,23 @@ use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{ManifestArgs, ResumeArgs, StatusArgs};
 use crate::exit::Exit;
-use crate::ledger::{Access, Existing, RecipientRecord, Standing};
+use crate::ledger::{Access, Existing, Ledger, RecipientRecord, Standing};
 use crate::report::{TOLD, count};
 use crate::run::issuing::IssuingError;
 use crate::run::{self, RowStatus, Session, issuing};
 use crate::settings::Settings;
+
+/// Nothing more is issued in a run that cleanup has closed.
+async fn is_open(ledger: &Ledger, run: &Typed) -> Result<(), Failure> {
+    if ledger.purged().await?.is_some() {
+        let hints = ["a new run issues new passes"];
+        return Err(Failure::new(Exit::Usage, IssuingError::Closed, &hints));
+    }
+    match ledger.closed().await? {
+        Some(_) => Err(IssuingError::Closed.of(run)),
+        None => Ok(()),
+    }
+}
 
 pub(super) async fn resume(
     args: &ResumeArgs,
@@ -28,16 +40,7 @@ pub(super) async fn resume(
     super::note_run(&ledger);
     let run = world.work_on(ledger.folder(), Typed::resume);
     // Said before anybody signs in.
-    if ledger.purged().await?.is_some() {
-        return Err(Failure::new(
-            Exit::Usage,
-            IssuingError::Closed,
-            &["a new run issues new passes"],
-        ));
-    }
-    if ledger.closed().await?.is_some() {
-        return Err(IssuingError::Closed.of(&run));
-    }
+    is_open(&ledger, &run).await?;
     let risk = match belonging::still_open(&ledger).await? {
         0 => "resuming it may delete passes that its ledger calls its own".to_owned(),
         open => {
@@ -48,6 +51,7 @@ pub(super) async fn resume(
     let Some(belonging) = world.belongs_here(&ledger, &risk).await? else {
         return Ok(Exit::Done);
     };
+    world.mails_whom_it_says(&belonging, &ledger).await?;
     world.report.readers(&ledger.about().recipients);
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {

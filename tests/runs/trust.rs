@@ -567,3 +567,28 @@ fn every_key_without_a_name_is_told() {
         assert!(told.err.contains(&key[..20]), "{key} is not in {told:?}");
     }
 }
+
+/// Has a row mailed to a thief.
+const TO_A_THIEF: &str = "UPDATE rows SET
+    reader_json = json_set(reader_json, '$.address', 'thief@evil.example') WHERE line = 3";
+
+// Case: the ledger's rows would be mailed to somebody else than its options say.
+#[test]
+fn those_who_would_be_mailed_are_shown_as_the_rows_have_them() {
+    let site = mailed_elsewhere("mail", TO_A_THIEF);
+    let deliver = ["deliver", "wave-run", "--config", "tapwave.toml"];
+    let asked = told(from_elsewhere(&site, &deliver)).exits(2);
+    asked
+        .says("mail: sealed to own mailbox")
+        .says("mail goes to: 3 addresses (thief@evil.example, user1@contoso.example, ");
+    let site = mailed_elsewhere("lead@contoso.example", TO_A_THIEF);
+    let yes = [&deliver[..], &["--yes"]].concat();
+    let refused = told(from_elsewhere(&site, &yes)).exits(2);
+    refused.says("line 3, user2@contoso.example, to thief@evil.example").says("nothing was done");
+    // Somebody who was named with --readdress is no forgery, and is shown.
+    let site = mailed_elsewhere("lead@contoso.example", "");
+    let readdress = ["--readdress", "2=other@contoso.example"];
+    site.told(&[&deliver[..], &readdress, &["--due", "0s"]].concat());
+    let asked = told(from_elsewhere(&site, &deliver)).exits(2);
+    asked.says("mail goes to: 2 addresses (lead@contoso.example, other@contoso.example)");
+}
