@@ -35,6 +35,7 @@ use crate::ledger::{Existing, MailOptions, Options, To};
 use crate::letter::{Mailbox, Mode};
 use crate::limits;
 use crate::pace::PaceOptions;
+use crate::programs::keep_back;
 use crate::roster::{BadStart, BadZone, parse_start, parse_zone};
 use crate::vault::{read_bounded, reads_like_a_key};
 
@@ -328,6 +329,10 @@ impl Settings {
     ) -> Result<Self, SettingsError> {
         no_login_in(flags)?;
         let Read { path, found, file } = Read::file(flags.config.as_deref())?;
+        // Whatever is started from here on, mail or no mail, has no use for it.
+        if let Some(variable) = &file.mail.password_env {
+            keep_back(variable);
+        }
         let mut joined = Joined { environment, known: Vec::new() };
         let tenant =
             joined.text("tenant", flags.tenant.as_ref(), "AZURE_TENANT_ID", file.tenant.clone());

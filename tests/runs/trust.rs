@@ -592,3 +592,23 @@ fn those_who_would_be_mailed_are_shown_as_the_rows_have_them() {
     let asked = told(from_elsewhere(&site, &deliver)).exits(2);
     asked.says("mail goes to: 2 addresses (lead@contoso.example, other@contoso.example)");
 }
+
+// Case: a command that has nothing to do with mail would get the relay's password.
+#[cfg(unix)]
+#[test]
+fn no_command_gets_the_password_of_mail_although_nothing_is_mailed() {
+    let site = Site::open(1);
+    let seen = site.path("seen");
+    let text = format!(
+        "client_id = \"9c0f6a1e-3a5e-4a51-9d6c-0d2f4c1b7a10\"\ntenant = \"contoso.example\"\n\
+         client_secret_command = [\"/bin/sh\", \"-c\", \"echo \\\"$RELAY_PASSWORD.\\\" > '{}'; exit 1\"]\n\
+         [mail]\nhost = \"relay.example\"\nusername = \"u\"\nfrom = \"it@contoso.example\"\npassword_env = \"RELAY_PASSWORD\"\n",
+        seen.display()
+    );
+    fs::write(site.path("named.toml"), text).expect("written");
+    let check = ["check", "wave.csv", "-r", site.recipient(), "--config", "named.toml"];
+    let mut command = without(&site, "--auth", &check);
+    command.env_remove("TAPWAVE_ACCESS_TOKEN").env("RELAY_PASSWORD", "hunter2");
+    told(command).exits(2);
+    assert_eq!(fs::read_to_string(seen).expect("it was run"), ".\n");
+}
