@@ -612,3 +612,16 @@ fn no_command_gets_the_password_of_mail_although_nothing_is_mailed() {
     told(command).exits(2);
     assert_eq!(fs::read_to_string(seen).expect("it was run"), ".\n");
 }
+
+// Case: a rehearsal beside a settings file that nobody has trusted.
+#[test]
+fn a_rehearsal_leaves_out_whom_an_untrusted_file_names() {
+    let site = Site::open(1);
+    let text = format!(
+        "break_glass = \"age1evil1qqqqqq\"\ndefault_recipients = \"{THEIRS}\"\n[recipients]\nlead = \"{THEIRS}\"\n"
+    );
+    fs::write(site.path("tapwave.toml"), text).expect("written");
+    let told = site.told(&["rehearse", "--rows", "1"]).exits(0);
+    let told = told.says("nobody has trusted");
+    assert!(!told.err.contains("age1ql3z7hjy54pw3hyw"), "{told:?}");
+}
