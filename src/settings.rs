@@ -730,7 +730,7 @@ impl Read {
         let text = text.map_err(|_| unreadable("it is not UTF-8".to_owned()))?;
         let file: Written = toml::from_str(&text).map_err(|error| SettingsError::File {
             path: path.to_owned(),
-            why: format!("{}{}", error.to_string().trim_end(), near_match(error.message())),
+            why: unquoted(&text, &error),
         })?;
         let file = Written::based(file, path.parent().unwrap_or(Path::new("")));
         let found = match named {
@@ -924,6 +924,31 @@ fn number(value: &impl ToString) -> String {
     value.to_string()
 }
 
+/// Where and why a text is no settings file. Never quotes a line of it, nor a value: they may hold
+/// a secret.
+fn unquoted(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let begun = before.rsplit('\n').next().unwrap_or_default();
+    let column = begun.chars().count() + 1;
+    let is_name = |key: &&str| key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let key = begun.split_once('=').map(|(key, _)| key.trim()).filter(is_name);
+    let key = key.map(|key| format!(", {key}")).unwrap_or_default();
+    let (message, near) = (error.message(), near_match(error.message()));
+    // The parser names the value that it found before what it had expected.
+    let expected = message.rfind(", expected ").map(|at| &message[at + 2..]);
+    let why = match expected {
+        Some(expected) if message.starts_with("invalid ") => {
+            format!("a value of the wrong kind, {expected}")
+        }
+        Some(expected) if message.starts_with("unknown variant ") => {
+            format!("an unknown word, {expected}")
+        }
+        _ => message.to_owned(),
+    };
+    format!("line {line}, column {column}{key}: {}{near}", crate::shown::plain(&why))
+}
+
 /// `; did you mean …?` for an unknown key, out of the keys that the parser expected.
 fn near_match(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
@@ -932,7 +957,7 @@ fn near_match(message: &str) -> String {
     };
     let near = quoted.map(|known| (strsim::damerau_levenshtein(unknown, known), known));
     match near.min().filter(|(distance, _)| *distance <= limits::NEAR_KEY) {
-        Some((_, known)) => format!("\ndid you mean {known}?"),
+        Some((_, known)) => format!("; did you mean {known}?"),
         None => String::new(),
     }
 }
@@ -1067,7 +1092,7 @@ mod tests {
     fn an_unknown_key_is_an_error() {
         let wrong = toml::from_str::<Written>("tennant = 'contoso.example'").expect_err("a typo");
         assert!(wrong.to_string().contains("tennant"), "{wrong}");
-        assert_eq!(near_match(wrong.message()), "\ndid you mean tenant?");
+        assert_eq!(near_match(wrong.message()), "; did you mean tenant?");
         let far = toml::from_str::<Written>("zzzzzzzz = 1").expect_err("no key");
         assert_eq!(near_match(far.message()), "");
     }

@@ -625,3 +625,22 @@ fn a_rehearsal_leaves_out_whom_an_untrusted_file_names() {
     let told = told.says("nobody has trusted");
     assert!(!told.err.contains("age1ql3z7hjy54pw3hyw"), "{told:?}");
 }
+
+// Case: a secret in a line that is no TOML.
+#[test]
+fn no_error_quotes_a_line_of_the_settings() {
+    let site = Site::open(1);
+    let check = ["check", "wave.csv", "-r", site.recipient(), "--config", "named.toml"];
+    for (text, place, why) in [
+        ("\nclient_secret = \"hunter2\"\n", "line 2, column 1", "unknown field `client_secret`"),
+        ("proxy = \"http://ada:hunter2@x\" y\n", "line 1, column ", ""),
+        ("tennant = 'hunter2'\n", "line 1, column 1", "did you mean tenant?"),
+        ("client_secret_command = 'hunter2'\n", "line 1, column 25", "expected a sequence"),
+        ("[mail]\ntls = 'hunter2'\n", "line 2, column 7", "starttls"),
+        ("max_in_flight = 'hunter2'\n", "line 1, column 17", "expected"),
+    ] {
+        fs::write(site.path("named.toml"), text).expect("written");
+        let told = site.told(&check).exits(2).says(place).says(why);
+        assert!(!told.err.contains("hunter2"), "{told:?}");
+    }
+}
