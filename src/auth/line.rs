@@ -4,7 +4,7 @@
 
 use azure_core::Result;
 use azure_core::error::{Error, ErrorKind};
-use azure_core::http::headers::HeaderName;
+use azure_core::http::headers::{CONTENT_TYPE, HeaderName};
 use azure_core::http::{AsyncRawResponse, HttpClient, RawResponse, Request};
 
 use super::explain::PLACE;
@@ -35,7 +35,8 @@ impl HttpClient for Watched {
         let (status, headers, body) = RawResponse::deconstruct(answer);
         let number = u16::from(status);
         let location = headers.get_optional_str(&HeaderName::from_static("location"));
-        if let Some(between) = Between::page(PLACE, number, location, body.as_ref()) {
+        let kind = headers.get_optional_str(&CONTENT_TYPE);
+        if let Some(between) = Between::page(PLACE, number, location, kind, body.as_ref()) {
             return Err(told(between));
         }
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body.as_ref()).is_ok();

@@ -233,7 +233,8 @@ impl Line {
         // A page is known by its body, when it cannot be read: what breaks here is tried again
         // while a person is waited for.
         if status.is_redirection()
-            && let Some(page) = Between::page(PLACE, status.as_u16(), location.as_deref(), b"")
+            && let Some(page) =
+                Between::page(PLACE, status.as_u16(), location.as_deref(), None, b"")
         {
             return Err(Unsent::Between(page));
         }

@@ -317,14 +317,22 @@ impl Http {
             }
             if (300..400).contains(&status)
                 && let to = text(headers, "location")
-                && let Some(page) = Between::page(GRAPH, status, to.as_deref(), b"")
+                && let Some(page) = Between::page(GRAPH, status, to.as_deref(), None, b"")
             {
                 return Err(Broken::Stranger(page.to_string()));
             }
             if challenges(&response) {
                 return Err(Broken::SignIn(CLAIMS.to_owned()));
             }
-            receive(response).await
+            let kind = text(headers, "content-type");
+            let answer = receive(response).await?;
+            // What the body alone shows is judged with the rest of the answer.
+            match kind
+                .and_then(|kind| Between::page(GRAPH, status, None, Some(&kind), &answer.body))
+            {
+                Some(page) => Err(Broken::Stranger(page.to_string())),
+                None => Ok(answer),
+            }
         };
         let in_time = tokio::time::timeout(limits::REQUEST_TIMEOUT, answered).await;
         in_time.unwrap_or_else(|_| Err(Broken::Lost(NO_ANSWER.to_owned())))
