@@ -460,3 +460,52 @@ async fn a_proxy_that_is_busy_is_no_refusal() {
     says(&ended, &["answered 429"]);
     assert!(!ended.err.contains("have it let that through"), "{}", ended.err);
 }
+
+/// A listener that says this to everybody, and the same again to whatever it is asked.
+fn speaks(words: &'static str, then: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            // Whoever called may have gone.
+            let _ = stream.write_all(words.as_bytes());
+            std::thread::spawn(move || {
+                let Ok(heard) = stream.try_clone() else { return };
+                for _ in BufReader::new(heard).lines() {
+                    if stream.write_all(then.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// A web page in the relay's place, or a relay that does not take this machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_relays_place_is_told_in_check_and_deliver() {
+    const PAGE: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n<html><title>Portal</title></html>\r\n";
+    let page = "a web server";
+    let us = "does not take this machine";
+    for (words, then, told) in [
+        (PAGE, "", page),
+        ("<html>\r\n<title>Portal</title>\r\n", "", page),
+        ("554 5.7.1 no mail from you\r\n", "", us),
+        ("550 go away\r\n", "", us),
+        ("220 relay\r\n", "550 5.7.1 no mail from you\r\n", us),
+    ] {
+        let (office, relay) = mailing_office(1).await;
+        let key = office.public_key.clone();
+        office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
+        let port = format!("port = {}", speaks(words, then));
+        let was = format!("port = {}", relay.port);
+        office.change_settings(&was, &port);
+        let check = ["check", "wave.csv", "-r", &key, "--deliver", "--existing", "skip"];
+        let ended = office.run(&check).await.expect(5);
+        says(&ended, &[told]);
+        let ended = office.run(&["deliver", "latest", "-i", "key.txt"]).await.expect(5);
+        says(&ended, &[told]);
+    }
+}
