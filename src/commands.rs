@@ -3,6 +3,7 @@
 //! Decides nothing that the rooms below could decide. A failure comes back as a [`Failure`],
 //! which says who must act; only `main.rs` exits.
 
+mod addressees;
 mod belonging;
 mod cleanup;
 mod deliver;
@@ -100,10 +101,8 @@ async fn dispatch(cli: &Cli, world: &World) -> Result<Exit, Failure> {
         Command::Cleanup(args) => cleanup::cleanup(args, common, &settings()?, world).await,
         Command::Settings { trust } => world.show_settings(*trust),
         Command::Policy { command } => policy::policy(command, common, &settings()?, world).await,
-        // Nothing leaves this machine, and nobody signs in: no file has to be trusted for that.
         Command::Rehearse(args) => {
-            let settings = Settings::load(common, &world.environment)?;
-            rehearse::rehearse(args, &settings, world).await
+            rehearse::rehearse(args, &world.settings_for_nobody()?, world).await
         }
         Command::Keygen(args) => open::keygen(args, world),
         Command::Completions { shell } => open::completions(*shell),
@@ -169,6 +168,25 @@ impl World {
             }
             _ => Err(Failure::untrusted(found)),
         }
+    }
+
+    /// The settings of a command that leaves this machine alone and signs nobody in: no file has to
+    /// be trusted for that. Whoever an untrusted one names gets nothing, and none of their plugins
+    /// is started.
+    fn settings_for_nobody(&self) -> Result<Settings, Failure> {
+        let mut settings = Settings::load(&self.common, &self.environment)?;
+        let Some(found) = &settings.found else { return Ok(settings) };
+        let trusted = found.steers.is_empty() || self.home().is_ok_and(|at| found.is_trusted(&at));
+        if !trusted {
+            self.report.say(format_args!(
+                "nobody has trusted {} yet: the recipients that it names are left out",
+                found.path.display()
+            ));
+            settings.labels.clear();
+            settings.break_glass.clear();
+            settings.recipients.clear();
+        }
+        Ok(settings)
     }
 
     fn tell_steering(&self, found: &Found) {

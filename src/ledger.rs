@@ -96,7 +96,9 @@ pub use self::events::{Asked, Channel, Eligible, Event, IntentId, Posted, Proof,
 #[doc(hidden)]
 pub use self::failpoint::Faults;
 pub use self::fault::{Holder, LedgerError, WriteFault};
-pub use self::folder::{FolderError, RunFolder, check_place, private_home, sync_folder};
+pub use self::folder::{
+    FolderError, RunFolder, check_home, check_place, private_home, sync_folder,
+};
 pub(crate) use self::lock::host;
 pub use self::private::{append_to_log, create_private};
 pub use self::record::{

@@ -17,6 +17,7 @@ mod settings;
 mod tables;
 mod terminal;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -114,10 +115,17 @@ impl Report {
         self.manner.json
     }
 
-    /// A line of words.
+    /// A line of words; one line, whatever is in them.
     pub fn say(&self, words: impl fmt::Display) {
         if !self.manner.quiet {
             self.bars.line(&words.to_string());
+        }
+    }
+
+    /// Lines of our own words.
+    pub fn explain(&self, words: impl fmt::Display) {
+        if !self.manner.quiet {
+            self.bars.lines(&words.to_string());
         }
     }
 
@@ -256,20 +264,16 @@ impl Report {
         Ok(())
     }
 
-    /// Who will be able to read the passes, for each set of recipients.
+    /// Who will be able to read the passes, for each set of recipients: of many, the first sets,
+    /// and of the rest each key that goes by no name of the settings.
     pub fn readers(&self, sets: &[RecipientRecord]) {
         match sets {
             [] => {}
             [all] => self.say(format_args!("sealed to: {}", all.readers())),
             sets => {
                 self.say("sealed to, by what the row says:");
-                for set in sets.iter().take(SHOWN_SETS) {
-                    self.say(format_args!("  {}: {}", shown(&set.label), set.readers()));
-                }
-                let more = sets.len().saturating_sub(SHOWN_SETS) as u64;
-                if more > 0 {
-                    let more = count(more, "more set of recipients", "more sets of recipients");
-                    self.say(format_args!("  and {more}"));
+                for line in readers(sets, |set, key| set.names.contains_key(key)) {
+                    self.say(format_args!("  {line}"));
                 }
             }
         }
@@ -457,7 +461,7 @@ impl Report {
     /// Rows with problems, the first of them as a table on stderr.
     fn problems(&self, problems: &[RowProblem], all: u64) {
         let table = tables::problems(&problems[..problems.len().min(limits::PROBLEMS_SHOWN)]);
-        self.bars.line(&table);
+        self.bars.lines(&table);
         let more = all.saturating_sub(limits::PROBLEMS_SHOWN as u64);
         if more > 0 {
             self.bars.line(&format!("… and {more} more; --rejects FILE writes them all"));
@@ -518,6 +522,35 @@ fn looks_again(doing: Doing, rows: u64, until: jiff::Timestamp) -> String {
         _ => format!("{rows} passes {} and are", why.replacen("is", "are", 1)),
     };
     format!("{passes} looked at again until {until}: Microsoft's lists may lag")
+}
+
+/// Who can read what is sealed to these sets: the first of them by what they are called, and every
+/// further key that is not `known` by a name, once.
+pub(crate) fn readers(
+    sets: &[RecipientRecord],
+    known: impl Fn(&RecipientRecord, &str) -> bool,
+) -> Vec<String> {
+    let (told, rest) = sets.split_at(sets.len().min(SHOWN_SETS));
+    let mut lines: Vec<String> =
+        told.iter().map(|set| format!("{}: {}", set.title(), set.readers())).collect();
+    if rest.is_empty() {
+        return lines;
+    }
+    let more = count(rest.len() as u64, "more set of recipients", "more sets of recipients");
+    let mut seen: HashSet<&String> = told.iter().flat_map(|set| &set.keys).collect();
+    let mut unnamed = Vec::new();
+    for set in rest {
+        let news = set.keys.iter().filter(|key| seen.insert(*key));
+        unnamed.extend(news.filter(|key| !known(set, key)).map(|key| set.reader(key)));
+    }
+    lines.push(match unnamed.len() {
+        0 => format!("and {more}"),
+        keys => {
+            let keys = count(keys as u64, "further key", "further keys");
+            format!("and {more}, with {keys}: {}", unnamed.join(", "))
+        }
+    });
+    lines
 }
 
 /// A duration as people say it: `850 ms`, `12.3 s`, `4 min 10 s`, `2 h 5 min`.

@@ -35,8 +35,9 @@ use crate::ledger::{Existing, MailOptions, Options, To};
 use crate::letter::{Mailbox, Mode};
 use crate::limits;
 use crate::pace::PaceOptions;
+use crate::programs::keep_back;
 use crate::roster::{BadStart, BadZone, parse_start, parse_zone};
-use crate::vault::read_bounded;
+use crate::vault::{read_bounded, reads_like_a_key};
 
 /// The settings file that is read when it is there and none is named.
 const DEFAULT_FILE: &str = "tapwave.toml";
@@ -225,6 +226,13 @@ pub enum SettingsError {
         /// Where they go instead, if anywhere.
         remedy: &'static str,
     },
+    /// A label that reads like a key, and would be taken for one.
+    #[error(
+        "{} cannot be the label of a recipient, because it reads like a key; name the person or the \
+         team who holds the key in [recipients]",
+        .0.escape_debug()
+    )]
+    Label(String),
     /// A recipients file.
     #[error(transparent)]
     Recipients(#[from] crate::vault::BadRecipientFile),
@@ -321,6 +329,10 @@ impl Settings {
     ) -> Result<Self, SettingsError> {
         no_login_in(flags)?;
         let Read { path, found, file } = Read::file(flags.config.as_deref())?;
+        // Whatever is started from here on, mail or no mail, has no use for it.
+        if let Some(variable) = &file.mail.password_env {
+            keep_back(variable);
+        }
         let mut joined = Joined { environment, known: Vec::new() };
         let tenant =
             joined.text("tenant", flags.tenant.as_ref(), "AZURE_TENANT_ID", file.tenant.clone());
@@ -351,6 +363,9 @@ impl Settings {
         joined.list("break_glass", &break_glass);
         let labels: BTreeMap<String, Vec<String>> =
             file.recipients.into_iter().map(|(label, keys)| (label, keys.into())).collect();
+        if let Some(label) = labels.keys().find(|label| reads_like_a_key(label)) {
+            return Err(SettingsError::Label(label.clone()));
+        }
         joined.list("recipients", &labels.keys().cloned().collect::<Vec<_>>());
         joined.list("mail", &file.mail.keys());
         Ok(Self {
@@ -715,7 +730,7 @@ impl Read {
         let text = text.map_err(|_| unreadable("it is not UTF-8".to_owned()))?;
         let file: Written = toml::from_str(&text).map_err(|error| SettingsError::File {
             path: path.to_owned(),
-            why: format!("{}{}", error.to_string().trim_end(), near_match(error.message())),
+            why: unquoted(&text, &error),
         })?;
         let file = Written::based(file, path.parent().unwrap_or(Path::new("")));
         let found = match named {
@@ -909,6 +924,31 @@ fn number(value: &impl ToString) -> String {
     value.to_string()
 }
 
+/// Where and why a text is no settings file. Never quotes a line of it, nor a value: they may hold
+/// a secret.
+fn unquoted(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let begun = before.rsplit('\n').next().unwrap_or_default();
+    let column = begun.chars().count() + 1;
+    let is_name = |key: &&str| key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let key = begun.split_once('=').map(|(key, _)| key.trim()).filter(is_name);
+    let key = key.map(|key| format!(", {key}")).unwrap_or_default();
+    let (message, near) = (error.message(), near_match(error.message()));
+    // The parser names the value that it found before what it had expected.
+    let expected = message.rfind(", expected ").map(|at| &message[at + 2..]);
+    let why = match expected {
+        Some(expected) if message.starts_with("invalid ") => {
+            format!("a value of the wrong kind, {expected}")
+        }
+        Some(expected) if message.starts_with("unknown variant ") => {
+            format!("an unknown word, {expected}")
+        }
+        _ => message.to_owned(),
+    };
+    format!("line {line}, column {column}{key}: {}{near}", crate::shown::plain(&why))
+}
+
 /// `; did you mean …?` for an unknown key, out of the keys that the parser expected.
 fn near_match(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
@@ -917,7 +957,7 @@ fn near_match(message: &str) -> String {
     };
     let near = quoted.map(|known| (strsim::damerau_levenshtein(unknown, known), known));
     match near.min().filter(|(distance, _)| *distance <= limits::NEAR_KEY) {
-        Some((_, known)) => format!("\ndid you mean {known}?"),
+        Some((_, known)) => format!("; did you mean {known}?"),
         None => String::new(),
     }
 }
@@ -1052,7 +1092,7 @@ mod tests {
     fn an_unknown_key_is_an_error() {
         let wrong = toml::from_str::<Written>("tennant = 'contoso.example'").expect_err("a typo");
         assert!(wrong.to_string().contains("tennant"), "{wrong}");
-        assert_eq!(near_match(wrong.message()), "\ndid you mean tenant?");
+        assert_eq!(near_match(wrong.message()), "; did you mean tenant?");
         let far = toml::from_str::<Written>("zzzzzzzz = 1").expect_err("no key");
         assert_eq!(near_match(far.message()), "");
     }

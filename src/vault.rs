@@ -34,7 +34,7 @@ pub use pass::Pass;
 pub use prompts::{NoPrompts, Prompts};
 pub use recipients::{
     BadRecipient, BadRecipientFile, Recipient, RecipientSet, SetError, holds_secret_key,
-    read_bounded, read_recipient_file, read_small,
+    read_bounded, read_recipient_file, read_small, reads_like_a_key,
 };
 pub use wiped::Wiped;
 

@@ -352,7 +352,12 @@ async fn a_proxy_that_says_no_is_told_alike_at_all_three() {
             "407 No\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: NTLM",
             "asks for a sign-in with Negotiate, NTLM, and tapwave knows Basic alone",
         ),
+        (
+            "407 No\r\nProxy-Authenticate: Negotiate, Basic realm=\"a, b\", NTLM",
+            "asks for a sign-in (Negotiate, Basic, NTLM)",
+        ),
         ("403 Forbidden", "have it let that through"),
+        ("511 Network Authentication Required", "sign in at its page"),
     ] {
         let proxy = Proxy::start(Ways { refuses: Some(refuses), ..Ways::default() }).await;
         let url = format!("http://ada:hunter2@127.0.0.1:{}", proxy.port);
@@ -400,4 +405,107 @@ async fn a_sender_that_graph_does_not_know_is_found_in_the_check() {
     assert_eq!(passes(&office), 0);
     settings("user1@contoso.example");
     office.run(&["run", "wave.csv", "-r", &key, "--deliver"]).await.expect(0);
+}
+
+/// What a portal says in Graph's place, in whatever form.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_is_known_by_its_kind_too() {
+    let utf16: Vec<u8> =
+        "<html><title>Portal</title>".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16 = [&b"\xff\xfe"[..], &utf16].concat();
+    let page = "Graph answered with a web page";
+    let packed = "something packed that nobody asked for";
+    let proxy = "a proxy answered 407 to a connection to Graph: it asks for a sign-in (Basic)";
+    for (head, body, told) in [
+        ("200 OK\r\ncontent-type: text/html; charset=utf-8", b"Please sign in".to_vec(), page),
+        ("403 No\r\ncontent-type: TEXT/HTML", Vec::new(), page),
+        ("400 No\r\ncontent-type: application/xhtml+xml", b"x".to_vec(), page),
+        ("200 OK", utf16, page),
+        ("403 No\r\ncontent-encoding: gzip", b"\x1f\x8b\x08rest".to_vec(), packed),
+        ("407 No\r\nproxy-authenticate: Basic", Vec::new(), proxy),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let graph = format!("http://{}", listener.local_addr().expect("an address"));
+        let answer = format!(
+            "HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
+                while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let _ = stream.write_all(&[answer.as_bytes(), &body].concat());
+            }
+        });
+        let program = Program::new().var("TAPWAVE_ACCESS_TOKEN", TOKEN);
+        let access = ["check", "--access", "--auth", "token", "--graph-url", &graph];
+        let ran = program.run(&access).exits(5);
+        ran.says(told);
+    }
+}
+
+/// A proxy that has too much to do is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_is_busy_is_no_refusal() {
+    let refuses = Some("429 Too Many Requests");
+    let proxy = Proxy::start(Ways { refuses, ..Ways::default() }).await;
+    let (office, _relay) = mailing_office(1).await;
+    let far = format!("host = \"{}\"", certificates::RELAY);
+    office.change_settings("host = \"localhost\"", &far);
+    let key = office.public_key.clone();
+    let mut check = office.command(&["check", "wave.csv", "-r", &key, "--deliver"]);
+    check.env("HTTPS_PROXY", format!("http://127.0.0.1:{}", proxy.port)).env("NO_PROXY", "");
+    let ended = office.finish(check).await;
+    says(&ended, &["answered 429"]);
+    assert!(!ended.err.contains("have it let that through"), "{}", ended.err);
+}
+
+/// A listener that says this to everybody, and the same again to whatever it is asked.
+fn speaks(words: &'static str, then: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            // Whoever called may have gone.
+            let _ = stream.write_all(words.as_bytes());
+            std::thread::spawn(move || {
+                let Ok(heard) = stream.try_clone() else { return };
+                for _ in BufReader::new(heard).lines() {
+                    if stream.write_all(then.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    port
+}
+
+/// A web page in the relay's place, or a relay that does not take this machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_the_relays_place_is_told_in_check_and_deliver() {
+    const PAGE: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\n\r\n<html><title>Portal</title></html>\r\n";
+    let page = "a web server";
+    let us = "does not take this machine";
+    for (words, then, told) in [
+        (PAGE, "", page),
+        ("<html>\r\n<title>Portal</title>\r\n", "", page),
+        ("554 5.7.1 no mail from you\r\n", "", us),
+        ("550 go away\r\n", "", us),
+        ("220 relay\r\n", "550 5.7.1 no mail from you\r\n", us),
+    ] {
+        let (office, relay) = mailing_office(1).await;
+        let key = office.public_key.clone();
+        office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
+        let port = format!("port = {}", speaks(words, then));
+        let was = format!("port = {}", relay.port);
+        office.change_settings(&was, &port);
+        let check = ["check", "wave.csv", "-r", &key, "--deliver", "--existing", "skip"];
+        let ended = office.run(&check).await.expect(5);
+        says(&ended, &[told]);
+        let ended = office.run(&["deliver", "latest", "-i", "key.txt"]).await.expect(5);
+        says(&ended, &[told]);
+    }
 }

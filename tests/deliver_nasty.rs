@@ -110,10 +110,12 @@ async fn a_relay_that_lets_nobody_in_is_the_reason_of_its_rows() {
         other => kind(other),
     });
     let (office, relay) = sealed(1, script).await;
-    let ended = office.run(&DELIVER).await.expect(7);
-    assert!(ended.err.contains("mail stopped: 554 5.7.1 not from there"), "{}", ended.err);
+    let ended = office.run(&DELIVER).await.expect(5);
+    let told = "the relay does not take this machine: 554 5.7.1 not from there";
+    assert!(ended.err.contains(&format!("mail stopped: {told}")), "{}", ended.err);
     let rows = office.rows().await;
-    assert_eq!(rows[0]["reason"], "mail not sent: 554 5.7.1 not from there");
+    let reason = rows[0]["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with(&format!("mail not sent: {told}")), "{reason}");
     assert_eq!((&rows[0]["state"], relay.whole().len()), (&"sealed".into(), 0));
 }
 

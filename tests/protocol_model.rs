@@ -532,6 +532,8 @@ impl World {
                 let minute = (self.minute + 2).min((since + PATIENCE).max(self.minute + 1));
                 Self { minute, ..next }
             }
+            // It says that it does not know, and no time changes that: nothing is called gone.
+            Fate::Doubtful(Doubt::Unclear) => next,
             Fate::Doubtful(_) | Fate::Left { .. } => Self { minute: self.minute + 1, ..next },
         }
     }

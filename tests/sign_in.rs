@@ -141,6 +141,24 @@ async fn what_the_platform_refuses_is_explained() {
     program.run(&ACCESS).exits(0);
 }
 
+/// An answer that gives back what it was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_quotes_a_secret_is_not_shown() {
+    let (_served, authority, program) = office(1).await;
+    let mut program = with_secret(program);
+    for (secret, text) in [
+        (SECRET, "AADSTS90014: no field in client_id=x&client_secret=the-right-secret&scope=y"),
+        ("a b+c/d~", "AADSTS90014: no field in client_secret=a+b%2bc%2Fd%7E"),
+        ("a b+c/d~", "AADSTS90014: no field in client_secret=a b+c/d~"),
+    ] {
+        authority.answers([Instead::Refused(text)]);
+        program = program.var("AZURE_CLIENT_SECRET", secret);
+        let ran = program.run(&ACCESS).exits(5);
+        let ran = ran.says("AADSTS90014").says("a secret");
+        assert!(!ran.err.contains(secret) && !ran.err.contains("a+b%2bc"), "{ran:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_signs_in_in_every_form() {
     let (_served, authority, program) = office(1).await;

@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Mutex;
 
 use super::explain::{PLACE, platform};
-use super::line::Watched;
+use super::line::{Watched, without_secrets};
 use crate::clock::Clock;
 use crate::graph::between::Between;
 use crate::graph::http::{BaseUrl, NoToken};
@@ -210,6 +210,7 @@ impl Line {
         let (head, body) = request.into_parts();
         let Watched { client, network } = &self.way_there;
         let to = head.uri.to_string();
+        let asked = body.clone();
         let sent = client.request(head.method, &to).headers(head.headers).body(body).send().await;
         let sent = match sent {
             Ok(sent) => sent,
@@ -233,11 +234,15 @@ impl Line {
         // A page is known by its body, when it cannot be read: what breaks here is tried again
         // while a person is waited for.
         if status.is_redirection()
-            && let Some(page) = Between::page(PLACE, status.as_u16(), location.as_deref(), b"")
+            && let Some(page) =
+                Between::page(PLACE, status.as_u16(), location.as_deref(), None, b"")
         {
             return Err(Unsent::Between(page));
         }
-        answer.body(body.to_vec()).map_err(|_| Unsent::Unreachable("its answer makes no sense"))
+        let quoted = without_secrets(&asked, status.is_success(), &body);
+        answer
+            .body(quoted.unwrap_or_else(|| body.to_vec()))
+            .map_err(|_| Unsent::Unreachable("its answer makes no sense"))
     }
 }
 

@@ -7,15 +7,13 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Failure, World, typed};
+use super::{Failure, World, addressees, typed};
 use crate::auth::permissions::Need;
 use crate::graph::Graph;
 use crate::ids::{Line, RunId, Upn, UserId};
-use crate::ledger::{
-    About, Claims, ClaimsError, Ledger, MailOptions, Registry, RunFolder, Standing, To,
-};
+use crate::ledger::{About, Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
 use crate::limits;
-use crate::report::{count, shown};
+use crate::report::{count, readers, shown};
 use crate::run::intake::IntakeError;
 
 /// How a run stands to this machine.
@@ -31,6 +29,11 @@ pub(super) struct Belonging {
 }
 
 impl Belonging {
+    /// Whether what the run says of itself is to be doubted.
+    pub(super) const fn is_new_here(&self) -> bool {
+        self.is_new_here
+    }
+
     /// What [`World::names_its_people`] needs besides.
     pub(super) fn needs(&self) -> Option<Need> {
         self.is_new_here.then_some(Need::ReadUsers)
@@ -146,18 +149,7 @@ impl World {
         };
         if !why.is_empty() {
             self.report.warn(&why);
-            self.report.say(format_args!("tenant: {} at {}", tenant_of(about), about.graph_url));
-            self.report.say(format_args!("people: {}", people_of(ledger).await?));
-            for set in &about.recipients {
-                self.report.say(format_args!(
-                    "sealed to, {}: {}",
-                    shown(&set.label),
-                    set.readers()
-                ));
-            }
-            if let Some(mail) = &about.options.mail {
-                self.report.say(format_args!("mail: {}", mail_of(mail)));
-            }
+            self.show(ledger).await?;
             if !self.common.yes {
                 match self.asking.yes_or_no(&format!("{risk}; carry on here?")) {
                     Some(true) => {}
@@ -173,6 +165,24 @@ impl World {
         let is_known = known.is_some();
         let lacked = known.map_or(0, |known| known.lacks);
         Ok(Some(Belonging { is_new_here, is_known, newly_lacks: lacks, lacks: lacks.max(lacked) }))
+    }
+
+    /// Whom a run from elsewhere concerns, by its own words.
+    async fn show(&self, ledger: &Ledger) -> Result<(), Failure> {
+        let (about, report) = (ledger.about(), &self.report);
+        report.say(format_args!("tenant: {} at {}", tenant_of(about), shown(&about.graph_url)));
+        report.say(format_args!("people: {}", people_of(ledger).await?));
+        // Names of keys are the ledger's own here: each key counts, whatever it is called.
+        for line in readers(&about.recipients, |_, _| false) {
+            report.say(format_args!("sealed to, {line}"));
+        }
+        if let Some(mail) = &about.options.mail {
+            report.say(format_args!("mail: {}", addressees::manner(mail)));
+        }
+        for line in addressees::of(ledger).await? {
+            report.say(line);
+        }
+        Ok(())
     }
 
     /// From here on the run belongs to this machine and lies where it belongs.
@@ -286,26 +296,6 @@ impl World {
 /// A run's tenant, for people.
 fn tenant_of(about: &About) -> String {
     about.tenant.as_deref().map_or_else(|| "unknown".to_owned(), shown)
-}
-
-/// How a run mails, for people: what, to whom, and from which templates.
-fn mail_of(mail: &MailOptions) -> String {
-    let place = |to: &To| match to {
-        To::Column => "column deliverTo".to_owned(),
-        To::Manager => "manager".to_owned(),
-        To::OtherMail => "other mail".to_owned(),
-        To::Mail => "own mailbox".to_owned(),
-        To::Address(address) => shown(address),
-    };
-    let places = |to: &[To]| to.iter().map(place).collect::<Vec<_>>().join(", ");
-    let mut words = format!("{} to {}", shown(&mail.body), places(&mail.to));
-    if !mail.notice_to.is_empty() {
-        words = format!("{words}; notice to {}", places(&mail.notice_to));
-    }
-    match &mail.templates {
-        Some(folder) => format!("{words}; templates in {}", folder.display()),
-        None => words,
-    }
 }
 
 /// A run's people, for people: how many, and the first of them.

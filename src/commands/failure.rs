@@ -198,12 +198,13 @@ impl Failure {
         let what = format!(
             "{path} was found here, was not named, and decides whom to trust; nothing was done"
         );
-        let steers = format!("it says: {}", found.steers.join("; "));
-        let hints = [
-            steers.as_str(),
+        let steers = found.steers.iter().map(|one| format!("it says: {one}"));
+        let ways = [
             "tapwave settings --trust, in this folder, trusts it as it is now",
             "--config tapwave.toml names it for one command",
         ];
+        let hints: Vec<String> = steers.chain(ways.map(str::to_owned)).collect();
+        let hints: Vec<&str> = hints.iter().map(String::as_str).collect();
         Self::new(Exit::Usage, what, &hints)
     }
 
@@ -226,6 +227,21 @@ impl Failure {
         );
         let cleanup = format!("{cleanup} removes what the people of the wave hold, by their names");
         Self::new(Exit::Usage, what, &["work on the machine that made the run", &cleanup])
+    }
+
+    /// A run from elsewhere whose rows would be mailed to others than its options name.
+    pub(super) fn other_readers(rows: &[String]) -> Self {
+        let shown: Vec<&str> =
+            rows.iter().take(limits::PROBLEMS_SHOWN).map(String::as_str).collect();
+        let more = rows.len().saturating_sub(shown.len());
+        let what = format!(
+            "{} would be mailed to somebody whom this run's --to and --notice-to do not name, as if \
+             somebody had changed the ledger: {}{}; nothing was done",
+            count(rows.len() as u64, "row", "rows"),
+            shown.join("; "),
+            if more > 0 { format!("; and {more} more") } else { String::new() }
+        );
+        Self::new(Exit::Usage, what, &["work on the machine that made the run"])
     }
 
     /// A cleanup that had to stop. `go_on` is what carries on with it: a run that cleanup has

@@ -335,7 +335,7 @@ fn teach(args: &RehearseArgs, issued: u64, settings: &Settings, world: &World) {
     let report = &world.report;
     let people = count(issued, "person", "people");
     report.say("");
-    report.say(format_args!(
+    report.explain(format_args!(
         "what happened: {people} got their own Temporary Access Pass, a code that lets its owner\n\
          sign in and set up a device. Each code was encrypted the moment it arrived, so that only the\n\
          holder of the identity could read it; no file ever held one in the clear. At the end every\n\

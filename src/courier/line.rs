@@ -60,7 +60,7 @@ impl Line {
                 break;
             }
         }
-        Answer::read(&answer).ok_or_else(unfit)
+        Answer::read(&answer).ok_or_else(|| if is_web(&answer) { web() } else { unfit() })
     }
 
     /// Makes sure, without waiting, that the relay has neither gone nor said anything that it was
@@ -103,6 +103,24 @@ fn closed() -> io::Error {
 
 fn unasked() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the relay answered what it was not asked")
+}
+
+/// Whether a web server, or whoever shows a page, speaks here.
+fn is_web(answer: &[u8]) -> bool {
+    answer.starts_with(b"HTTP/") || answer.trim_ascii_start().starts_with(b"<")
+}
+
+/// Somebody else answered in the relay's place.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a web server answers in the relay's place: check host and port in [mail]; a proxy may stand \
+     in between: sign in at its page with a browser on this machine, or have it let the relay \
+     through"
+)]
+pub(super) struct Web;
+
+fn web() -> io::Error {
+    io::Error::other(Web)
 }
 
 fn unfit() -> io::Error {

@@ -86,6 +86,9 @@ pub(super) enum NoRoute {
          relay; list the relay in NO_PROXY to go straight to it"
     )]
     Beyond { proxy: String, status: u16, relay: String },
+    /// The proxy has too much to do.
+    #[error("the proxy {proxy} answered 429 to a connection to {relay}: it has too much to do now")]
+    Busy { proxy: String, relay: String },
     /// What answered is no proxy.
     #[error("the proxy {proxy} does not answer as an HTTP proxy does; check its address")]
     NoProxy { proxy: String },
@@ -104,6 +107,7 @@ impl NoRoute {
     pub(super) const fn kind(&self) -> ObstacleKind {
         match self {
             Self::Unreachable { .. } | Self::Beyond { .. } => ObstacleKind::Unreachable,
+            Self::Busy { .. } => ObstacleKind::Throttled,
             Self::Between(_) | Self::Avoidable(_) => ObstacleKind::Between,
             Self::Certificate { .. } => ObstacleKind::SignIn,
             Self::NoProxy { .. } | Self::NoTls { .. } => ObstacleKind::Lasting,
@@ -181,8 +185,11 @@ impl Route {
             return Ok(Box::new(wire));
         }
         Err(match Between::of_tunnel(proxy, said, relay.clone()) {
-            Some(refused @ Between::ProxyRefused { .. }) => NoRoute::Avoidable(refused),
+            Some(refused @ (Between::ProxyRefused { .. } | Between::ProxyPage { .. })) => {
+                NoRoute::Avoidable(refused)
+            }
             Some(between) => NoRoute::Between(between),
+            None if status == 429 => NoRoute::Busy { proxy: name(proxy), relay },
             None => NoRoute::Beyond { proxy: name(proxy), status, relay },
         })
     }

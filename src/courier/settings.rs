@@ -9,7 +9,6 @@ use serde::Deserialize;
 use super::secret::{Credentials, NoSecret, Source, one_line};
 use crate::letter::{BadMailbox, Mailbox};
 use crate::limits;
-use crate::programs::keep_back;
 
 /// `[mail]` as written. Unknown keys are errors.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -381,7 +380,7 @@ impl MailSettings {
             });
         }
         let mut places = [
-            self.password_env.clone().inspect(|name| keep_back(name)).map(SecretPlace::Variable),
+            self.password_env.clone().map(SecretPlace::Variable),
             self.password_file.clone().map(SecretPlace::File),
             command.map(SecretPlace::Command),
         ]

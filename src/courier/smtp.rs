@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
 use super::answer::{Answer, Class, Offers};
-use super::line::Line;
+use super::line::{Line, Web};
 use super::route::{NoRoute, Route, Wire, turns_us_away};
 use super::secret::Credentials;
 use super::settings::{MailPlan, Mechanism, Relay, SignIn, Tls};
@@ -370,6 +370,7 @@ impl Smtp {
         }
         let mut line = Line::new(wire);
         let greeting = line.hear().await.map_err(|error| silent(&error))?;
+        welcome(&greeting)?;
         self.expect(greeting, 220).map_err(of_the_line)?;
         let can = self.greet(&mut line, &hello).await?;
         if self.relay.tls != Tls::Starttls {
@@ -397,7 +398,12 @@ impl Smtp {
     }
 
     async fn greet(&self, line: &mut Line, hello: &Ehlo) -> Result<Offers, Obstacle> {
-        let answer = self.command(line, hello, 250).await.map_err(of_the_line)?;
+        let answer = match timeout(self.waits.answer, line.ask(hello)).await {
+            Ok(answer) => answer.map_err(|error| silent(&error))?,
+            Err(_) => return Err(passing("no answer in time from the relay")),
+        };
+        welcome(&answer)?;
+        let answer = self.expect(answer, 250).map_err(of_the_line)?;
         Ok(Offers::of(&answer))
     }
 
@@ -553,6 +559,20 @@ async fn part(mut from: Vec<Kept>) {
     let _ = timeout(limits::SMTP_QUIT, leaving).await;
 }
 
+/// Makes sure that a relay does not turn this machine away before it has heard of any mail: by its
+/// first words, or by those to EHLO. One that does not know that command (500, 502) has nothing
+/// against us.
+fn welcome(answer: &Answer) -> Result<(), Obstacle> {
+    if answer.class() != Class::Permanent || answer.has_code(500) || answer.has_code(502) {
+        return Ok(());
+    }
+    Err(denied(format!(
+        "the relay does not take this machine: {}; have its operator let this machine in, or \
+         check host, port and hello in [mail]",
+        answer.told()
+    )))
+}
+
 /// AUTH, and whatever the relay asks then. The last answer.
 async fn sign_in_over(
     line: &mut Line,
@@ -656,6 +676,11 @@ fn lost(why: String) -> Fault {
 /// No answer. In TLS 1.3 the word about a client's certificate comes this late.
 fn silent(error: &io::Error) -> Obstacle {
     let why = plain(&error.to_string());
+    if let Some(inner) = error.get_ref()
+        && inner.is::<Web>()
+    {
+        return Obstacle::new(ObstacleKind::Between, why);
+    }
     match tls_error(error) {
         Some(tls) if turns_us_away(tls) => {
             denied(format!("{why}; check client_certificate in tapwave.toml"))

@@ -2,10 +2,12 @@
 //! Graph, the sign-in address or a mail relay: a certificate, a proxy, a portal. No waiting mends
 //! any of it. Must never show a proxy's password.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io;
 
+use encoding_rs::UTF_8;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use reqwest::header::HeaderMap;
 use tokio::io::BufReader;
@@ -28,6 +30,8 @@ pub(crate) enum Between {
     Certificate { place: String, why: String },
     /// The proxy wants to know who asks.
     ProxySignIn { proxy: String, status: u16, place: String, schemes: Vec<String> },
+    /// The proxy lets through whoever has signed in at a page of its own.
+    ProxyPage { proxy: String, status: u16, place: String },
     /// The proxy does not let through.
     ProxyRefused { proxy: String, status: u16, place: String },
     /// Somebody answered in the other side's place.
@@ -46,7 +50,7 @@ impl fmt::Display for Between {
                  address and the clock of this machine"
             ),
             Self::ProxySignIn { proxy, status, place, schemes } => {
-                write!(f, "the proxy {proxy} answered {status} to a connection to {place}: ")?;
+                write!(f, "{proxy} answered {status} to a connection to {place}: ")?;
                 let basic = schemes.iter().any(|one| one.eq_ignore_ascii_case("basic"));
                 match schemes.join(", ") {
                     named if named.is_empty() => f.write_str(
@@ -66,9 +70,15 @@ impl fmt::Display for Between {
                     ),
                 }
             }
+            Self::ProxyPage { proxy, status, place } => write!(
+                f,
+                "{proxy} answered {status} to a connection to {place}: it wants a sign-in first; \
+                 sign in at its page with a browser on this machine, or have it let this address \
+                 through"
+            ),
             Self::ProxyRefused { proxy, status, place } => write!(
                 f,
-                "the proxy {proxy} answered {status} to a connection to {place}; have it let that \
+                "{proxy} answered {status} to a connection to {place}; have it let that \
                  through"
             ),
             Self::Page { place, what } => write!(
@@ -82,33 +92,42 @@ impl fmt::Display for Between {
 
 impl Between {
     /// Whoever answers with a page, or sends elsewhere, is none of those we asked: they speak
-    /// JSON. A server error is an outage, whatever it is written in.
+    /// JSON. A server error is an outage, whatever it is written in. `kind` is the answer's
+    /// `Content-Type`.
     pub(crate) fn page(
         place: &str,
         status: u16,
         location: Option<&str>,
+        kind: Option<&str>,
         body: &[u8],
     ) -> Option<Self> {
         let foreign = match status {
             300..400 | 407 | 511 => true,
             429 | 500.. => false,
-            _ => is_page(body),
+            _ => is_page(kind, body),
         };
-        let kind = if (300..400).contains(&status) { "a redirect" } else { "a web page" };
+        // What may hold a pass is looked at no further.
+        if !foreign {
+            return None;
+        }
+        let what = match status {
+            300..400 => "a redirect",
+            _ => what(kind, body),
+        };
         let to = location.and_then(|to| reqwest::Url::parse(to).ok());
         let to = to.and_then(|to| to.host_str().map(|host| format!(" to {}", plain(host))));
         let titled = title(body).map(|title| format!(", \"{title}\"")).unwrap_or_default();
-        foreign.then(|| Self::Page {
-            place: place.to_owned(),
-            what: format!("{kind}{}{titled} (HTTP {status})", to.unwrap_or_default()),
-        })
+        let what = format!("{what}{}{titled} (HTTP {status})", to.unwrap_or_default());
+        Some(Self::Page { place: place.to_owned(), what })
     }
 
     /// The same, by its body alone.
     pub(crate) fn of_body(place: &str, body: &[u8]) -> Option<Self> {
-        let titled = title(body).map(|title| format!(", \"{title}\"")).unwrap_or_default();
-        is_page(body)
-            .then(|| Self::Page { place: place.to_owned(), what: format!("a web page{titled}") })
+        is_page(None, body).then(|| {
+            let titled = title(body).map(|title| format!(", \"{title}\"")).unwrap_or_default();
+            let what = format!("{}{titled}", what(None, body));
+            Self::Page { place: place.to_owned(), what }
+        })
     }
 
     /// A 407 in the place of an answer: the proxy passes on what is not encrypted, and speaks for
@@ -120,8 +139,9 @@ impl Between {
         network: &Network,
     ) -> Option<Self> {
         let offers = headers.get_all("proxy-authenticate").iter();
-        let schemes = offers.filter_map(|offer| tunnel::scheme(offer.as_bytes())).collect();
-        let proxy = network.proxy.as_deref().map(without_login).unwrap_or_default();
+        let schemes = offers.flat_map(|offer| tunnel::schemes(offer.as_bytes())).collect();
+        let named = network.proxy.as_deref().map(without_login);
+        let proxy = named.map_or_else(|| "a proxy".to_owned(), |name| format!("the proxy {name}"));
         let place = place.to_owned();
         (status == 407).then_some(Self::ProxySignIn { proxy, status, place, schemes })
     }
@@ -164,12 +184,14 @@ impl Between {
         Some(Self::Certificate { place: place.to_owned(), why: plain(&tls.to_string()) })
     }
 
-    /// What a proxy's no to a connection means. One that only did not reach the other side stands
-    /// in nobody's way.
+    /// What a proxy's no to a connection means. One that only did not reach the other side, or has
+    /// too much to do, stands in nobody's way.
     pub(crate) fn of_tunnel(proxy: &Intercept, said: Said, place: String) -> Option<Self> {
-        let proxy = name(proxy);
+        let proxy = format!("the proxy {}", name(proxy));
         let Said { status, schemes } = said;
         match status {
+            429 => None,
+            511 => Some(Self::ProxyPage { proxy, status, place }),
             401 | 407 => Some(Self::ProxySignIn { proxy, status, place, schemes }),
             300..500 => Some(Self::ProxyRefused { proxy, status, place }),
             _ => None,
@@ -228,14 +250,46 @@ async fn asked(proxy: &Intercept, to: &str) -> io::Result<Option<Said>> {
     tunnel::ask(&mut BufReader::new(stream), to, proxy).await
 }
 
-fn is_page(body: &[u8]) -> bool {
+/// Whether an answer is written for people. Nobody whom we asked for JSON writes in UTF-16, or
+/// packs what we did not ask to be packed.
+fn is_page(kind: Option<&str>, body: &[u8]) -> bool {
+    let kind = kind.unwrap_or_default().to_ascii_lowercase();
+    let is_html = ["text/html", "application/xhtml"].iter().any(|html| kind.starts_with(html));
+    is_html || is_packed(body) || begins_as_one(body)
+}
+
+/// By its first bytes alone, so that nothing of a pass is read, and left anywhere, for that.
+fn begins_as_one(body: &[u8]) -> bool {
+    let is_utf16 = body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff");
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     body.trim_ascii_start().starts_with(b"<")
+        || is_utf16 && text(body).trim_start().starts_with('<')
+}
+
+/// What it is called.
+fn what(kind: Option<&str>, body: &[u8]) -> &'static str {
+    match kind {
+        None if is_packed(body) => "something packed that nobody asked for",
+        _ => "a web page",
+    }
+}
+
+/// Whether it is a stream of gzip.
+fn is_packed(body: &[u8]) -> bool {
+    body.starts_with(b"\x1f\x8b")
+}
+
+/// The beginning of a body, in whatever Unicode it is written.
+fn text(body: &[u8]) -> Cow<'_, str> {
+    let body = body.trim_ascii_start();
+    let head = &body[..body.len().min(limits::MAX_TITLE_SEARCH)];
+    // Without a mark it is UTF-8.
+    UTF_8.decode(head).0
 }
 
 /// What a page calls itself.
 fn title(body: &[u8]) -> Option<String> {
-    let head = String::from_utf8_lossy(&body[..body.len().min(limits::MAX_TITLE_SEARCH)]);
+    let head = text(body);
     let begin = head.to_ascii_lowercase().find("<title>")? + "<title>".len();
     let title = head.get(begin..)?.split('<').next()?.trim();
     (!title.is_empty()).then(|| plain(title))

@@ -173,12 +173,15 @@ impl BaseUrl {
 /// An address for people: the place that is reached, whatever else looks like one. In what is no
 /// address, because of the signs in it, what stands before an `@` may be a password.
 pub(crate) fn without_login(url: &str) -> String {
-    // Of an address, only what stands before its path can hold a login.
-    let end = match reqwest::Url::parse(url) {
-        Ok(_) => {
-            let begin = url.find("://").map_or(0, |at| at + 3);
-            url[begin..].find(['/', '\\', '?', '#']).map_or(url.len(), |at| begin + at)
-        }
+    // Of an address, only what stands before its path can hold a login. One without a scheme is
+    // taken for http by what uses it.
+    let begin = url.find("://").map_or(0, |at| at + 3);
+    let parsed = match begin {
+        0 => reqwest::Url::parse(&format!("http://{url}")),
+        _ => reqwest::Url::parse(url),
+    };
+    let end = match parsed {
+        Ok(_) => url[begin..].find(['/', '\\', '?', '#']).map_or(url.len(), |at| begin + at),
         Err(_) => url.len(),
     };
     let shown =
@@ -314,14 +317,22 @@ impl Http {
             }
             if (300..400).contains(&status)
                 && let to = text(headers, "location")
-                && let Some(page) = Between::page(GRAPH, status, to.as_deref(), b"")
+                && let Some(page) = Between::page(GRAPH, status, to.as_deref(), None, b"")
             {
                 return Err(Broken::Stranger(page.to_string()));
             }
             if challenges(&response) {
                 return Err(Broken::SignIn(CLAIMS.to_owned()));
             }
-            receive(response).await
+            let kind = text(headers, "content-type");
+            let answer = receive(response).await?;
+            // What the body alone shows is judged with the rest of the answer.
+            match kind
+                .and_then(|kind| Between::page(GRAPH, status, None, Some(&kind), &answer.body))
+            {
+                Some(page) => Err(Broken::Stranger(page.to_string())),
+                None => Ok(answer),
+            }
         };
         let in_time = tokio::time::timeout(limits::REQUEST_TIMEOUT, answered).await;
         in_time.unwrap_or_else(|_| Err(Broken::Lost(NO_ANSWER.to_owned())))

@@ -54,7 +54,7 @@ async fn heard<W: AsyncRead + Unpin>(wire: &mut BufReader<W>) -> io::Result<Opti
             Ok(parsed) if parsed.is_partial() => {}
             Ok(_) => {
                 let offers = answer.headers.iter().filter(|header| is_offer(header.name));
-                let schemes = offers.filter_map(|header| scheme(header.value)).collect();
+                let schemes = offers.flat_map(|header| schemes(header.value)).collect();
                 return Ok(answer.code.map(|status| Said { status, schemes }));
             }
             Err(_) => return Ok(None),
@@ -66,8 +66,33 @@ fn is_offer(header: &str) -> bool {
     header.eq_ignore_ascii_case("proxy-authenticate")
 }
 
-/// The way to sign in that one `Proxy-Authenticate` names.
-pub(crate) fn scheme(offer: &[u8]) -> Option<String> {
+/// The ways to sign in that one `Proxy-Authenticate` names: a list of schemes, each with parameters
+/// that are themselves listed (RFC 9110, 11.6.1).
+pub(crate) fn schemes(offer: &[u8]) -> Vec<String> {
     let offer = String::from_utf8_lossy(offer);
-    offer.split([' ', ',']).find(|word| !word.is_empty()).map(plain)
+    let mut quoted = false;
+    let items = offer.split(|c: char| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    });
+    let first = items.filter_map(|item| item.split_whitespace().next());
+    first.filter(|word| !word.contains('=')).map(plain).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_scheme_of_a_list_is_read() {
+        for (offer, read) in [
+            ("Basic realm=\"x\"", &["Basic"][..]),
+            ("Negotiate, Basic realm=\"a, Digest b\", NTLM", &["Negotiate", "Basic", "NTLM"]),
+            ("Digest realm=\"x\", nonce=\"y\", Basic", &["Digest", "Basic"]),
+            ("Negotiate YIIabc==,Kerberos", &["Negotiate", "Kerberos"]),
+            (" , ", &[]),
+        ] {
+            assert_eq!(schemes(offer.as_bytes()), read, "{offer}");
+        }
+    }
 }

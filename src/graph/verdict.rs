@@ -92,7 +92,7 @@ pub fn judge(exchange: Result<Response, Broken>, now: Timestamp) -> Verdict {
             return Verdict { effect: broken.into(), wait: None, between };
         }
     };
-    if let Some(page) = Between::page(GRAPH, response.status, None, &response.body) {
+    if let Some(page) = Between::page(GRAPH, response.status, None, None, &response.body) {
         let why = page.to_string();
         let effect = Effect::Unsettled { why: why.clone() };
         return Verdict { effect, wait: None, between: Some(why) };

@@ -74,6 +74,13 @@ pub enum FolderError {
         .0.display()
     )]
     Shared(PathBuf),
+    /// The folder that says whom to trust is reached through a link, which may lead elsewhere
+    /// tomorrow.
+    #[error(
+        "failed to use {}: it is a symbolic link; set TAPWAVE_HOME to the folder that it leads to",
+        .0.display()
+    )]
+    LinkedHome(PathBuf),
     /// Others may look into it.
     #[error(
         "failed to use {}: others may enter it (mode {mode:03o}); close it with `chmod 700 {}`",
@@ -488,6 +495,18 @@ pub(super) fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
 /// whom to trust, and who issues to whom.
 pub fn private_home(home: &Path) -> Result<(), FolderError> {
     private_dir_builder(true).create(home).map_err(io_error("make", home))?;
+    check_home(home)
+}
+
+/// The same of a folder that is there.
+///
+/// # Errors
+/// As [`private_home`], or if it is not there.
+pub fn check_home(home: &Path) -> Result<(), FolderError> {
+    let found = std::fs::symlink_metadata(home).map_err(io_error("look at", home))?;
+    if found.is_symlink() {
+        return Err(FolderError::LinkedHome(home.to_owned()));
+    }
     #[cfg(unix)]
     check_owner(home, 0o022)?;
     Ok(())

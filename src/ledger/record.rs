@@ -156,6 +156,9 @@ pub enum Existing {
     Replace,
 }
 
+/// What follows the name of a key that is break-glass besides.
+const BESIDES: &str = ", break-glass";
+
 /// One set of recipients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -174,21 +177,60 @@ impl RecipientRecord {
     /// Who may read, for people: each name with its key's beginning.
     #[must_use]
     pub fn readers(&self) -> String {
-        let reader = |key: &String| match self.names.get(key) {
-            Some(name) => format!("{} ({})", shown::escaped(name), beginning(key)),
+        self.keys.iter().map(|key| self.reader(key)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn reader(&self, key: &str) -> String {
+        match self.names.get(key) {
+            Some(name) => format!("{} ({})", worded(name), beginning(key)),
             None => beginning(key),
-        };
-        self.keys.iter().map(reader).collect::<Vec<_>>().join(", ")
+        }
+    }
+
+    /// What the set is called, for people.
+    #[must_use]
+    pub fn title(&self) -> String {
+        worded(&self.label)
     }
 }
 
-/// What of a public key tells it from others. All SSH keys of a kind begin alike.
+/// A name from a file, which cannot be taken for more than one, nor for a key; a long one is cut.
+fn worded(name: &str) -> String {
+    const SHOWN: usize = 60;
+    // A key with a label may be break-glass besides.
+    let (name, besides) = match name.strip_suffix(BESIDES) {
+        Some(name) => (name, BESIDES),
+        None => (name, ""),
+    };
+    let cut = name.char_indices().nth(SHOWN);
+    let (begin, rest) = cut.map_or((name, ""), |(at, _)| (&name[..at], "…"));
+    format!("{}{rest}{besides}", unparted(begin))
+}
+
+/// The text with what stands between readers, and between a name and its key, written out.
+fn unparted(text: &str) -> String {
+    let mut safe = String::new();
+    for c in shown::escaped(text).chars() {
+        if "(),;:…".contains(c) {
+            safe.extend(c.escape_unicode());
+        } else {
+            safe.push(c);
+        }
+    }
+    safe
+}
+
+/// What of a public key tells it from others. All SSH keys of a kind begin alike. In a ledger may
+/// stand what is no key at all.
 fn beginning(key: &str) -> String {
     const SHOWN: usize = 16;
-    let key = shown::escaped(key);
+    let key = unparted(key);
     if let Some((kind, rest)) = key.split_once(' ') {
         let rest = rest.split(' ').next().unwrap_or_default();
         let last = rest.char_indices().rev().nth(SHOWN - 1).map_or(0, |(at, _)| at);
+        let kind: String = kind.chars().take(SHOWN).collect();
         return format!("{kind} …{}", &rest[last..]);
     }
     // A plugin's name stands before the last 1.

@@ -16,7 +16,7 @@ use indicatif::{
 use super::lasting;
 use super::left::TimeLeft;
 use crate::progress::Doing;
-use crate::shown::lines;
+use crate::shown::{escaped, lines};
 
 /// How often a bar is drawn at most.
 const DRAWS_PER_SECOND: u8 = 20;
@@ -48,10 +48,19 @@ impl Bars {
         Self { screen: wanted.then(screen), bars: Mutex::default() }
     }
 
-    /// Words on stderr, above the bars. Whatever they were made of, nothing in them but ends
-    /// of lines reaches the terminal as more than a character.
+    /// One line of words on stderr, above the bars. Whatever they were made of, nothing in them
+    /// reaches the terminal as more than a character, and an end of a line that came along from
+    /// outside makes no other line.
     pub(super) fn line(&self, words: &str) {
-        let line = lines(words);
+        self.print(&escaped(words));
+    }
+
+    /// The same for words of several lines that are our own.
+    pub(super) fn lines(&self, words: &str) {
+        self.print(&lines(words));
+    }
+
+    fn print(&self, line: &str) {
         let print = || {
             // Nobody is left to tell if stderr is gone.
             let _ = writeln!(io::stderr().lock(), "{line}");

@@ -7,33 +7,40 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::ledger::{FolderError, private_home};
+use crate::ledger::{FolderError, check_home, private_home};
 use crate::shown;
 
 /// Files that were trusted: a digest and a path in each line.
 const TRUSTED: &str = "trusted";
-/// What decides who signs in, with which files, and where tokens, secrets and passes go, or runs a
-/// program. The rest of a file may
-/// come from anybody who may write to the folder.
+/// What decides who can read the passes, who signs in, with which files, where tokens, secrets and
+/// passes go, or which program runs, in the order in which it is told. The rest of a file may come
+/// from anybody who may write to the folder.
 const STEERING: [&str; 17] = [
+    "default_recipients",
+    "break_glass",
+    "recipients",
     "tenant",
     "cloud",
     "auth",
     "client_id",
-    "graph_url",
-    "authority_url",
+    "client_certificate",
+    "client_secret_file",
+    "client_certificate_password_file",
     "ca_file",
     "proxy",
-    "client_secret_file",
-    "client_secret_command",
-    "client_certificate",
-    "client_certificate_password_file",
-    "client_certificate_password_command",
-    "default_recipients",
-    "break_glass",
-    "recipients",
+    "graph_url",
+    "authority_url",
     "mail",
+    "client_secret_command",
+    "client_certificate_password_command",
 ];
+/// Those of which there may be many: a file with a thousand keys must not push the rest out of
+/// sight.
+const MANY: [&str; 3] = ["default_recipients", "break_glass", "recipients"];
+/// Most keys and labels of these that are told.
+const TOLD: usize = 20;
+/// Addresses, which may hold a login.
+const ADDRESSES: [&str; 3] = ["proxy", "graph_url", "authority_url"];
 
 /// A settings file that nobody named.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +48,8 @@ pub struct Found {
     /// Its absolute path.
     pub path: PathBuf,
     digest: String,
-    /// What of it decides whom to trust, each as it is written; logins in addresses left out.
+    /// What of it decides whom to trust, each on a line that may be shown; logins in addresses left
+    /// out.
     pub steers: Vec<String>,
 }
 
@@ -55,6 +63,10 @@ impl Found {
                 spell(key, value, &mut steers);
             }
         }
+        // What would run is what a reader sees last.
+        let (commands, others): (Vec<String>, Vec<String>) =
+            steers.into_iter().partition(|line| is_command(line));
+        let steers = [others, commands].concat();
         let digest = shown::hex(&Sha256::digest(text));
         Ok(Self { path: std::path::absolute(path)?, digest, steers })
     }
@@ -103,30 +115,56 @@ impl Found {
 fn trusted(home: &Path) -> String {
     let path = home.join(TRUSTED);
     // A data folder on Windows is its user's own by where it lies.
-    let is_ours = |path: &Path| {
-        let about = path.symlink_metadata();
-        about.is_ok_and(|about| {
-            let ours = cfg!(windows) || others_may_change(path, &about).is_none();
-            !about.is_symlink() && ours
-        })
-    };
-    if !is_ours(home) || !is_ours(&path) {
+    let is_ours = path.symlink_metadata().is_ok_and(|about| {
+        let ours = cfg!(windows) || others_may_change(&path, &about).is_none();
+        !about.is_symlink() && ours
+    });
+    if !is_ours || check_home(home).is_err() {
         return String::new();
     }
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
+/// Spells a value out, each on one line. Nothing but a login is left out of it: of a path or a
+/// command every word counts.
 fn spell(name: &str, value: &toml::Value, into: &mut Vec<String>) {
+    let toml::Value::Table(table) = value else {
+        into.push(shown::escaped(&format!("{name} = {}", word(name, value))));
+        return;
+    };
+    let told = if is_many(name) { TOLD } else { table.len() };
+    for (key, value) in table.iter().take(told) {
+        spell(&format!("{name}.{key}"), value, into);
+    }
+    if table.len() > told {
+        into.push(format!("{name}: {} more", table.len() - told));
+    }
+}
+
+fn is_command(line: &str) -> bool {
+    line.split(" = ").next().is_some_and(|name| name.ends_with("_command"))
+}
+
+fn is_many(name: &str) -> bool {
+    MANY.contains(&name.split('.').next().unwrap_or_default())
+}
+
+fn word(name: &str, value: &toml::Value) -> String {
     match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                spell(&format!("{name}.{key}"), value, into);
+        toml::Value::String(text) if ADDRESSES.contains(&name) => {
+            format!("{:?}", crate::graph::http::without_login(text))
+        }
+        toml::Value::String(text) => format!("{text:?}"),
+        toml::Value::Array(values) => {
+            let told = if is_many(name) { TOLD } else { values.len() };
+            let mut words: Vec<String> =
+                values.iter().take(told).map(|value| word(name, value)).collect();
+            if values.len() > told {
+                words.push(format!("and {} more", values.len() - told));
             }
+            format!("[{}]", words.join(", "))
         }
-        toml::Value::String(text) if text.contains("://") => {
-            into.push(format!("{name} = {:?}", crate::graph::http::without_login(text)));
-        }
-        value => into.push(format!("{name} = {value}")),
+        value => value.to_string(),
     }
 }
 
@@ -260,8 +298,8 @@ mod tests {
         assert_eq!(
             found.steers,
             [
-                "proxy = \"…@proxy:80\"",
                 "recipients.lead = \"age1x\"",
+                "proxy = \"…@proxy:80\"",
                 "mail.host = \"relay\"",
                 "mail.port = 25"
             ]

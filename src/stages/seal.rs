@@ -368,14 +368,14 @@ impl RecipientBook {
             [] => "there is none, tapwave.toml has no [recipients]".to_owned(),
             labels => labels.join(", "),
         };
+        // A key is itself, whatever the settings call by its name.
+        match text.parse() {
+            Ok(key) => return Ok(vec![key]),
+            Err(BadRecipient::Unknown) => {}
+            Err(why) => return Err(BookError::Key(why)),
+        }
         let Some(keys) = self.labels.get(text) else {
-            return match text.parse() {
-                Ok(key) => Ok(vec![key]),
-                Err(BadRecipient::Unknown) => {
-                    Err(BookError::Unknown { shown: shown(text), known: known() })
-                }
-                Err(why) => Err(BookError::Key(why)),
-            };
+            return Err(BookError::Unknown { shown: shown(text), known: known() });
         };
         let broken = |why| BookError::Label { label: text.to_owned(), why };
         let keys: Vec<Recipient> =

@@ -216,6 +216,17 @@ impl FromStr for Recipient {
     }
 }
 
+/// Whether a text is a key of some kind, or begins as one, so that nothing else may be called so.
+#[must_use]
+pub fn reads_like_a_key(text: &str) -> bool {
+    let text = text.trim();
+    let small = text.to_ascii_lowercase();
+    let begins = ["age1", "age-secret-key-", "age-plugin-", "ssh-", "ecdsa-sha2-", "sk-"];
+    text.starts_with("AGE-")
+        || begins.iter().any(|begin| small.starts_with(begin))
+        || text.parse::<Recipient>().is_ok()
+}
+
 /// Reads a file of recipients: one per line, `#` begins a comment line, blank lines are
 /// skipped.
 ///

@@ -392,3 +392,255 @@ fn how_a_run_from_elsewhere_mails_is_shown() {
     let asked = told(from_elsewhere(&site, &cleanup)).exits(2);
     asked.says("mail: sealed to lead@contoso.example");
 }
+
+// Case: settings call an attacker's key by the key of somebody who is trusted.
+#[test]
+fn a_label_is_no_key() {
+    let site = Site::open(1);
+    for label in [site.recipient(), "age1lead", "ssh-ed25519", "AGE-SECRET-KEY-1", "Age1x"] {
+        let text = format!("[recipients]\n\"{label}\" = \"{THEIRS}\"\n");
+        fs::write(site.path("named.toml"), text).expect("written");
+        let check = ["check", "wave.csv", "-r", site.recipient(), "--config", "named.toml"];
+        let refused = site.told(&check).exits(2);
+        refused.says("cannot be the label of a recipient");
+    }
+}
+
+// Case: a command or a path that looks as if it were an address with a login.
+#[test]
+fn what_a_found_file_runs_is_shown_whole_and_logins_are_not() {
+    let site = Site::open(1);
+    let text = "proxy = \"ada:hunter2@proxy.example:1\"\nca_file = 'x://a@b.pem'\n\
+        client_secret_command = [\"sh\", \"-c\", \"touch ran; : https://x@login.example\"]\n\
+        [mail]\npassword_command = 'evil://program@vault'\nhost = \"\"\"relay\nit says: nothing\"\"\"\n";
+    fs::write(site.path("tapwave.toml"), text).expect("written");
+    for args in [&["settings", "--trust"][..], &["check", "wave.csv", "-r", site.recipient()]] {
+        let told = site.told(args);
+        let told = told
+            .says("touch ran; : https://x@login.example")
+            .says("evil://program@vault")
+            .says("x://a@b.pem")
+            .says("…@proxy.example:1");
+        assert!(!told.err.contains("hunter2"), "{told:?}");
+        assert!(!told.err.lines().any(|line| line.starts_with("it says: nothing")), "{told:?}");
+        fs::write(site.path("tapwave.toml"), format!("{text}# more\n")).expect("changed");
+    }
+    let shown = site.told(&["settings"]);
+    assert!(!format!("{shown:?}").contains("hunter2"), "{shown:?}");
+}
+
+// Case: the question is so long that its end is all that anybody sees.
+#[test]
+fn the_question_about_a_found_file_has_an_end_and_commands_are_there() {
+    let site = Site::open(1);
+    let labels: Vec<String> =
+        (0..500).map(|nth| format!("site{nth:03} = \"{THEIRS}\"\n")).collect();
+    let labels = labels.concat();
+    let many = vec![format!("\"{THEIRS}\""); 500].join(", ");
+    let text =
+        format!("client_secret_command = \"evil\"\nbreak_glass = [{many}]\n[recipients]\n{labels}")
+            .replace("\"evil\"", "[\"evil\"]");
+    fs::write(site.path("tapwave.toml"), text).expect("written");
+    let told = site.told(&["settings", "--trust"]).exits(0);
+    let lines: Vec<&str> = told.err.lines().collect();
+    assert!(lines.len() < 40 && told.err.len() < 8_000, "{told:?}");
+    let at = |words: &str| lines.iter().position(|line| line.contains(words)).expect(words);
+    assert!(at("recipients: 480 more") < at("client_secret_command = [\"evil\"]"));
+    told.says("and 480 more");
+}
+
+// Case: a note of what was trusted that would never be believed.
+#[cfg(unix)]
+#[test]
+fn trust_is_not_noted_where_it_would_not_be_believed() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::open(1);
+    fs::write(site.path("tapwave.toml"), steering(&site)).expect("written");
+    let home = site.path("tapwave-home");
+    fs::create_dir(&home).expect("made");
+    for mode in [0o777, 0o775, 0o770] {
+        fs::set_permissions(&home, fs::Permissions::from_mode(mode)).expect("opened");
+        let refused = site.told(&["settings", "--trust"]).exits(2);
+        refused.says(&format!("(mode {mode:03o})")).says("chmod 700");
+    }
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).expect("closed");
+    fs::rename(&home, site.path("real-home")).expect("moved");
+    std::os::unix::fs::symlink(site.path("real-home"), &home).expect("linked");
+    let refused = site.told(&["settings", "--trust"]).exits(2);
+    refused.says("is a symbolic link").says("TAPWAVE_HOME");
+    fs::remove_file(&home).expect("removed");
+    fs::rename(site.path("real-home"), &home).expect("moved");
+    site.told(&["settings", "--trust"]).exits(0).says("trusted, until it changes");
+    // What others may write is replaced, and believed then.
+    fs::set_permissions(home.join("trusted"), fs::Permissions::from_mode(0o666)).expect("opened");
+    site.told(&["settings", "--trust"]).exits(0);
+    site.told(&["check", "wave.csv", "-r", site.recipient()]).exits(0);
+}
+
+/// A run of three whose passes are to be mailed, and then `sql` done to its ledger.
+fn mailed_elsewhere(to: &str, sql: &str) -> Site {
+    let site = Site::open(3);
+    site.settings("[mail]\ncourier = \"graph\"\nfrom = \"user1@contoso.example\"\n");
+    let run = ["run", "wave.csv", "-r", site.recipient(), "--run", "wave-run"];
+    site.told(&[&run[..], &["--to", to, "--body", "sealed"]].concat()).exits(0);
+    let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
+    db.execute_batch(sql).expect("changed");
+    site
+}
+
+/// No line begins with words that a file brought.
+#[track_caller]
+fn forges_nothing(told: &Told) {
+    assert!(!told.err.lines().any(|line| line.trim_start().starts_with("forged")), "{told:?}");
+    assert!(!told.out.lines().any(|line| line.trim_start().starts_with("forged")), "{told:?}");
+}
+
+// Case: what a ledger, a settings file or a file's name holds goes on in a new line.
+#[cfg(unix)]
+#[test]
+fn nothing_from_outside_makes_a_line_of_its_own() {
+    let site = mailed_elsewhere("mail", "UPDATE about SET place = '/x' || char(10) || 'forged'");
+    let was = site.graph_url();
+    for (path, to) in [
+        ("$.graphUrl", format!("{was}\nforged: https://x")),
+        ("$.tenant", "x\nforged".to_owned()),
+        ("$.recipients[0].label", "all\nforged".to_owned()),
+        ("$.options.mail.templates", "/x\nforged".to_owned()),
+        ("$.options.mail.body", "x\nforged".to_owned()),
+        ("$.wave.path", "x\nforged".to_owned()),
+        ("$.name", "x\nforged".to_owned()),
+    ] {
+        change_about(&site, path, &to);
+        for args in [
+            &["status", "wave-run"][..],
+            &["status", "wave-run", "--live"],
+            &["deliver", "wave-run", "--config", "tapwave.toml"],
+            &["deliver", "wave-run", "--config", "tapwave.toml", "--yes"],
+            &["cleanup", "wave-run"],
+            &["resume", "wave-run", "--yes"],
+            &["runs"],
+        ] {
+            forges_nothing(&told(from_elsewhere(&site, args)));
+            forges_nothing(&site.told(args));
+        }
+        change_about(&site, "$.graphUrl", &was);
+    }
+    let odd = site.path("x\nforged.age");
+    fs::write(&odd, "age-encryption.org/v1\n").expect("written");
+    forges_nothing(&site.told(&["open", "x\nforged.age", "-i", "id.txt"]));
+    forges_nothing(&site.told(&["open", ".", "-i", "id.txt"]));
+    forges_nothing(&site.told(&["open", "gone\nforged.age", "-i", "id.txt"]));
+    forges_nothing(&site.told(&["check", "x\nforged.csv", "-r", site.recipient()]));
+    let folder = ["run", "wave.csv", "-r", site.recipient(), "--run", "x\nforged"];
+    forges_nothing(&site.told(&folder));
+    fs::create_dir(site.path("d\nforged")).expect("made");
+    fs::write(site.path("d\nforged").join("tapwave.toml"), "tennant = 1\n").expect("written");
+    let config = ["check", "wave.csv", "--config", "d\nforged/tapwave.toml"];
+    forges_nothing(&site.told(&config));
+}
+
+// Case: the name of a key reads like other readers.
+#[test]
+fn a_name_of_a_key_is_no_list_of_readers() {
+    let site = Site::open(1);
+    let label = format!("AMS ({}…), nobody else. And", &site.recipient()[..20]);
+    let text = format!("[recipients]\n\"{label}\" = \"{THEIRS}\"\n");
+    fs::write(site.path("named.toml"), text).expect("written");
+    let told = site.told(&["check", "wave.csv", "-r", &label, "--config", "named.toml"]).exits(0);
+    // What to type next repeats what was typed.
+    let line = told.err.lines().find(|line| line.starts_with("sealed to: ")).expect("told");
+    assert!(line.ends_with(" (age1ql3z7hjy54pw3hyw…)"), "{line}");
+    assert_eq!((line.matches('(').count(), line.matches(',').count()), (1, 0), "{line}");
+}
+
+// Case: a wave with more sets of recipients than are told one by one.
+#[test]
+fn every_key_without_a_name_is_told() {
+    let site = Site::open(30);
+    let keys: Vec<String> =
+        (0..30).map(|_| age::x25519::Identity::generate().to_public().to_string()).collect();
+    let rows = site.people.iter().zip(&keys).map(|(upn, key)| format!("{upn},{key}\n"));
+    let wave = format!("userPrincipalName,recipient\n{}", rows.collect::<String>());
+    fs::write(site.path("wave.csv"), wave).expect("written");
+    let told = site.told(&["check", "wave.csv"]).exits(0);
+    for key in &keys {
+        assert!(told.err.contains(&key[..20]), "{key} is not in {told:?}");
+    }
+}
+
+/// Has a row mailed to a thief.
+const TO_A_THIEF: &str = "UPDATE rows SET
+    reader_json = json_set(reader_json, '$.address', 'thief@evil.example') WHERE line = 3";
+
+// Case: the ledger's rows would be mailed to somebody else than its options say.
+#[test]
+fn those_who_would_be_mailed_are_shown_as_the_rows_have_them() {
+    let site = mailed_elsewhere("mail", TO_A_THIEF);
+    let deliver = ["deliver", "wave-run", "--config", "tapwave.toml"];
+    let asked = told(from_elsewhere(&site, &deliver)).exits(2);
+    asked
+        .says("mail: sealed to own mailbox")
+        .says("mail goes to: 3 addresses (thief@evil.example, user1@contoso.example, ");
+    let site = mailed_elsewhere("lead@contoso.example", TO_A_THIEF);
+    let yes = [&deliver[..], &["--yes"]].concat();
+    let refused = told(from_elsewhere(&site, &yes)).exits(2);
+    refused.says("line 3, user2@contoso.example, to thief@evil.example").says("nothing was done");
+    // Somebody who was named with --readdress is no forgery, and is shown.
+    let site = mailed_elsewhere("lead@contoso.example", "");
+    let readdress = ["--readdress", "2=other@contoso.example"];
+    site.told(&[&deliver[..], &readdress, &["--due", "0s"]].concat());
+    let asked = told(from_elsewhere(&site, &deliver)).exits(2);
+    asked.says("mail goes to: 2 addresses (lead@contoso.example, other@contoso.example)");
+}
+
+// Case: a command that has nothing to do with mail would get the relay's password.
+#[cfg(unix)]
+#[test]
+fn no_command_gets_the_password_of_mail_although_nothing_is_mailed() {
+    let site = Site::open(1);
+    let seen = site.path("seen");
+    let text = format!(
+        "client_id = \"9c0f6a1e-3a5e-4a51-9d6c-0d2f4c1b7a10\"\ntenant = \"contoso.example\"\n\
+         client_secret_command = [\"/bin/sh\", \"-c\", \"echo \\\"$RELAY_PASSWORD.\\\" > '{}'; exit 1\"]\n\
+         [mail]\nhost = \"relay.example\"\nusername = \"u\"\nfrom = \"it@contoso.example\"\npassword_env = \"RELAY_PASSWORD\"\n",
+        seen.display()
+    );
+    fs::write(site.path("named.toml"), text).expect("written");
+    let check = ["check", "wave.csv", "-r", site.recipient(), "--config", "named.toml"];
+    let mut command = without(&site, "--auth", &check);
+    command.env_remove("TAPWAVE_ACCESS_TOKEN").env("RELAY_PASSWORD", "hunter2");
+    told(command).exits(2);
+    assert_eq!(fs::read_to_string(seen).expect("it was run"), ".\n");
+}
+
+// Case: a rehearsal beside a settings file that nobody has trusted.
+#[test]
+fn a_rehearsal_leaves_out_whom_an_untrusted_file_names() {
+    let site = Site::open(1);
+    let text = format!(
+        "break_glass = \"age1evil1qqqqqq\"\ndefault_recipients = \"{THEIRS}\"\n[recipients]\nlead = \"{THEIRS}\"\n"
+    );
+    fs::write(site.path("tapwave.toml"), text).expect("written");
+    let told = site.told(&["rehearse", "--rows", "1"]).exits(0);
+    let told = told.says("nobody has trusted");
+    assert!(!told.err.contains("age1ql3z7hjy54pw3hyw"), "{told:?}");
+}
+
+// Case: a secret in a line that is no TOML.
+#[test]
+fn no_error_quotes_a_line_of_the_settings() {
+    let site = Site::open(1);
+    let check = ["check", "wave.csv", "-r", site.recipient(), "--config", "named.toml"];
+    for (text, place, why) in [
+        ("\nclient_secret = \"hunter2\"\n", "line 2, column 1", "unknown field `client_secret`"),
+        ("proxy = \"http://ada:hunter2@x\" y\n", "line 1, column ", ""),
+        ("tennant = 'hunter2'\n", "line 1, column 1", "did you mean tenant?"),
+        ("client_secret_command = 'hunter2'\n", "line 1, column 25", "expected a sequence"),
+        ("[mail]\ntls = 'hunter2'\n", "line 2, column 7", "starttls"),
+        ("max_in_flight = 'hunter2'\n", "line 1, column 17", "expected"),
+    ] {
+        fs::write(site.path("named.toml"), text).expect("written");
+        let told = site.told(&check).exits(2).says(place).says(why);
+        assert!(!told.err.contains("hunter2"), "{told:?}");
+    }
+}
