@@ -329,14 +329,15 @@ impl RunFolder {
     #[cfg(unix)]
     pub fn check_private(&self) -> Result<(), FolderError> {
         use std::os::unix::fs::MetadataExt;
-        check_owner(&self.0, 0o077)?;
+        let found = std::fs::symlink_metadata(&self.0).map_err(io_error("look at", &self.0))?;
+        check_owner(&self.0, &found, 0o077)?;
         let mut log = self.join(LEDGER).into_os_string();
         log.push("-wal");
         for path in [self.join(LEDGER), log.into()] {
             // What is a link is refused where it would be opened.
             let found = std::fs::symlink_metadata(&path).ok().filter(|found| !found.is_symlink());
             let Some(found) = found else { continue };
-            check_owner(&path, 0)?;
+            check_owner(&path, &found, 0)?;
             // Whoever has the other name may write through it.
             if !found.is_file() || found.nlink() > 1 {
                 return Err(FolderError::Shared(path));
@@ -508,15 +509,14 @@ pub fn check_home(home: &Path) -> Result<(), FolderError> {
         return Err(FolderError::LinkedHome(home.to_owned()));
     }
     #[cfg(unix)]
-    check_owner(home, 0o022)?;
+    check_owner(home, &found, 0o022)?;
     Ok(())
 }
 
 /// That a folder or file is its user's own, and that its mode has none of the bits of `barred`.
 #[cfg(unix)]
-fn check_owner(path: &Path, barred: u32) -> Result<(), FolderError> {
+fn check_owner(path: &Path, found: &std::fs::Metadata, barred: u32) -> Result<(), FolderError> {
     use std::os::unix::fs::MetadataExt;
-    let found = std::fs::symlink_metadata(path).map_err(io_error("look at", path))?;
     // Root too: what is somebody else's says what that person wants.
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(FolderError::NotOurs { path: path.to_owned(), owner: found.uid() });
