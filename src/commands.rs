@@ -171,20 +171,20 @@ impl World {
     }
 
     /// The settings of a command that leaves this machine alone and signs nobody in: no file has to
-    /// be trusted for that. Whoever an untrusted one names gets nothing, and none of their plugins
-    /// is started.
+    /// be trusted for that. But no plugin is started for a key that an untrusted one names.
     fn settings_for_nobody(&self) -> Result<Settings, Failure> {
         let mut settings = Settings::load(&self.common, &self.environment)?;
-        let Some(found) = &settings.found else { return Ok(settings) };
+        let Some(found) = settings.found.clone() else { return Ok(settings) };
         let trusted = found.steers.is_empty() || self.home().is_ok_and(|at| found.is_trusted(&at));
         if !trusted {
-            self.report.say(format_args!(
-                "nobody has trusted {} yet: the recipients that it names are left out",
-                found.path.display()
-            ));
-            settings.labels.clear();
-            settings.break_glass.clear();
-            settings.recipients.clear();
+            let before = settings.readers().count();
+            settings.keep_readers(|key| !needs_plugin(key));
+            if settings.readers().count() < before {
+                self.report.say(format_args!(
+                    "nobody has trusted {} yet: the keys in it that need a plugin are left out",
+                    found.path.display()
+                ));
+            }
         }
         Ok(settings)
     }
@@ -449,4 +449,11 @@ impl World {
             }
         }
     }
+}
+
+/// Whether sealing to this key starts a program: its name stands between `age1` and another 1, which
+/// no other key has (age's plugin specification).
+fn needs_plugin(key: &str) -> bool {
+    let key = key.trim().to_ascii_lowercase();
+    key.strip_prefix("age1").is_some_and(|rest| rest.contains('1'))
 }

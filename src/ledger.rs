@@ -619,6 +619,14 @@ impl Ledger {
         self.read(move |db| store::remains(db, after, limit)).await
     }
 
+    /// The rows in this state.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn lines(&self, standing: Standing) -> Result<Vec<Line>, LedgerError> {
+        self.read(move |db| store::lines(db, standing)).await
+    }
+
     /// At most `limit` rows behind `after`, by line, that are not removed and of which a pass was
     /// given up because lists did not show it.
     ///
@@ -633,12 +641,12 @@ impl Ledger {
     }
 
     /// Rows of which the ledger's tables do not say the same, each with its userPrincipalName, as
-    /// far as it has one, and what is odd; some at most.
+    /// far as it has one, and what is odd.
     ///
     /// # Errors
     /// If they cannot be read.
     pub async fn contradictions(&self) -> Result<Vec<(Line, String, String)>, LedgerError> {
-        self.read(|db| store::contradictions(db, crate::limits::ROWS_PER_READ)).await
+        self.read(store::contradictions).await
     }
 
     /// What may be alive of these rows.

@@ -365,7 +365,8 @@ impl Report {
                 "line {line}, {upn}: has a pass that this run did not issue; it was left alone"
             ));
         }
-        for left in tidied.left.iter().take(limits::PROBLEMS_SHOWN) {
+        let untold = || tidied.left.iter().filter(|left| !tidied.told.contains(&left.line));
+        for left in untold().take(limits::PROBLEMS_SHOWN) {
             self.complain(format_args!(
                 "line {}, {}: {}",
                 left.line,
@@ -373,7 +374,7 @@ impl Report {
                 shown(&left.why)
             ));
         }
-        let more = tidied.left.len().saturating_sub(limits::PROBLEMS_SHOWN);
+        let more = untold().count().saturating_sub(limits::PROBLEMS_SHOWN);
         if more > 0 {
             self.complain(format_args!("and {}", count(more as u64, "row more", "rows more")));
         }

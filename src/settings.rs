@@ -391,6 +391,20 @@ impl Settings {
         })
     }
 
+    /// Every key, or label, by which this names somebody who may read.
+    pub fn readers(&self) -> impl Iterator<Item = &String> {
+        self.labels.values().flatten().chain(&self.break_glass).chain(&self.recipients)
+    }
+
+    /// Leaves out whoever is named otherwise than by these.
+    pub fn keep_readers(&mut self, is_kept: impl Fn(&str) -> bool) {
+        let lists = self.labels.values_mut();
+        for keys in lists.chain([&mut self.break_glass, &mut self.recipients]) {
+            keys.retain(|key| is_kept(key));
+        }
+        self.labels.retain(|_, keys| !keys.is_empty());
+    }
+
     /// Where to sign in for a Graph: the place that was named, else the one of that Graph's
     /// cloud.
     #[must_use]
@@ -726,16 +740,16 @@ impl Read {
         }
         let bytes = read_bounded(opened).map_err(failed)?;
         let bytes = bytes.ok_or_else(|| unreadable("it is too large for settings".to_owned()))?;
-        let text = String::from_utf8(bytes.to_vec());
+        let text = std::str::from_utf8(&bytes);
         let text = text.map_err(|_| unreadable("it is not UTF-8".to_owned()))?;
-        let file: Written = toml::from_str(&text).map_err(|error| SettingsError::File {
+        let file: Written = toml::from_str(text).map_err(|error| SettingsError::File {
             path: path.to_owned(),
-            why: unquoted(&text, &error),
+            why: unquoted(text, &error),
         })?;
         let file = Written::based(file, path.parent().unwrap_or(Path::new("")));
         let found = match named {
             Some(_) => None,
-            None => Some(Found::of(path, &text).map_err(failed)?),
+            None => Some(Found::of(path, text).map_err(failed)?),
         };
         Ok(Self { path: Some(path.to_owned()), found, file })
     }

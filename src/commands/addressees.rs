@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::belonging::Belonging;
 use super::{Failure, World};
+use crate::exit::Exit;
+use crate::ids::Line;
 use crate::ledger::{Channel, Event, Ledger, MailOptions, RowRecord, Standing, To};
 use crate::letter::Mailbox;
 use crate::limits;
@@ -79,15 +81,16 @@ fn address(row: &RowRecord) -> Result<Option<String>, Failure> {
 
 impl World {
     /// Makes sure that a run which is new here mails nobody but those whom its options fix, or whom
-    /// somebody has named since.
+    /// somebody has named since, or names now.
     pub(super) async fn mails_whom_it_says(
         &self,
         belonging: &Belonging,
         ledger: &Ledger,
+        readdressed: &[(Line, Mailbox)],
     ) -> Result<(), Failure> {
         let mail = ledger.about().options.mail.as_ref();
         let Some(mail) = mail.filter(|_| belonging.is_new_here()) else { return Ok(()) };
-        let fixed = [(Channel::Pass, fixed(&mail.to)), (Channel::Notice, fixed(&mail.notice_to))];
+        let fixed = [(Channel::Pass, fixed(&mail.to)?), (Channel::Notice, fixed(&mail.notice_to)?)];
         let (mut others, mut after) = (Vec::new(), None);
         loop {
             let rows = ledger.rows(&Standing::ALL, after, limits::ROWS_PER_CHECK).await?;
@@ -100,6 +103,9 @@ impl World {
                         Channel::Notice => &row.notice_reader,
                     };
                     let (Some(fixed), Some(reader)) = (fixed, reader) else { continue };
+                    if readdressed.iter().any(|(line, _)| *line == row.line) {
+                        continue;
+                    }
                     let address = reader.address.to_lowercase();
                     if !fixed.contains(&address) && !was_named(ledger, row, *channel).await? {
                         let (line, upn) = (row.line, shown(&row.upn));
@@ -113,13 +119,17 @@ impl World {
 }
 
 /// The addresses, if these places are nothing else.
-fn fixed(places: &[To]) -> Option<BTreeSet<String>> {
-    let address = |place: &To| match place {
-        To::Address(text) => Some(text.parse::<Mailbox>().ok()?.address().to_lowercase()),
-        _ => None,
-    };
-    let addresses = places.iter().map(address).collect::<Option<BTreeSet<_>>>();
-    addresses.filter(|addresses| !addresses.is_empty())
+fn fixed(places: &[To]) -> Result<Option<BTreeSet<String>>, Failure> {
+    let mut addresses = BTreeSet::new();
+    for place in places {
+        let To::Address(text) = place else { return Ok(None) };
+        let mailbox: Mailbox = text.parse().map_err(|_| {
+            let what = format!("the run mails to \"{}\", which is no address", shown(text));
+            Failure::new(Exit::Usage, what, &["work on the machine that made the run"])
+        })?;
+        addresses.insert(mailbox.address().to_lowercase());
+    }
+    Ok(Some(addresses).filter(|addresses| !addresses.is_empty()))
 }
 
 /// Whether `--readdress` has given the row the reader that it has.

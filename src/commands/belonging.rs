@@ -219,22 +219,14 @@ impl World {
             after = Some(last.line);
             let mut named = Vec::new();
             for row in &rows {
-                if let Some(user) = row.user() {
+                if let Some(user) = row.user()
+                    && row.state.standing() != Standing::Removed
+                {
                     let upn = row.upn.parse::<Upn>().map_err(|_| row.lacks("its name is none"))?;
                     named.push((row.line, upn, user));
                 }
             }
-            let upns: Vec<Upn> = named.iter().map(|(_, upn, _)| upn.clone()).collect();
-            let found = graph.users(&upns).await?;
-            let is_other = |upn: &Upn, user| match found.get(&upn.key()) {
-                Some(found) => found.id != user,
-                // Somebody who was renamed or deleted since: this machine made the run and knows.
-                None => !belonging.is_known,
-            };
-            let other = named.into_iter().filter(|(_, upn, user)| is_other(upn, *user));
-            others.extend(
-                other.map(|(line, upn, _)| format!("line {line}, {}", shown(upn.as_str()))),
-            );
+            others.extend(other_people(&named, belonging.is_known, graph).await?);
         }
         if others.is_empty() {
             return Ok(());
@@ -291,6 +283,37 @@ impl World {
         claims.release(about.id, ledger.folder(), &open, now)?;
         Ok(claims.note(about.id, ledger.folder(), ledger.latest_event().await?)?)
     }
+}
+
+/// Those whose id is not the one of the person whom they name.
+async fn other_people(
+    rows: &[(Line, Upn, UserId)],
+    is_known: bool,
+    graph: &Graph,
+) -> Result<Vec<String>, Failure> {
+    let upns: Vec<Upn> = rows.iter().map(|(_, upn, _)| upn.clone()).collect();
+    let found = graph.users(&upns).await?;
+    let (mut others, mut unfound) = (Vec::new(), Vec::new());
+    for (line, upn, user) in rows {
+        match found.get(&upn.key()) {
+            Some(found) if found.id == *user => {}
+            Some(_) => others.push(format!("line {line}, {}", shown(upn.as_str()))),
+            None => unfound.push((line, upn, *user)),
+        }
+    }
+    // Where this machine has acted on the run before: somebody who was renamed since.
+    if is_known {
+        return Ok(others);
+    }
+    let ids: Vec<UserId> = unfound.iter().map(|(.., user)| *user).collect();
+    for ((line, upn, _), known) in unfound.iter().zip(graph.users_by_id(&ids).await?) {
+        // Whoever is deleted is nobody else.
+        if let Some(name) = known.and_then(|user| user.user_principal_name) {
+            let (upn, name) = (shown(upn.as_str()), shown(&name));
+            others.push(format!("line {line}, {upn}, whose id is that of {name}"));
+        }
+    }
+    Ok(others)
 }
 
 /// A run's tenant, for people.

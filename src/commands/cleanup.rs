@@ -1,5 +1,6 @@
 //! `cleanup`: of a run, or of whatever the people of a wave hold.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::typed::{self, Typed};
@@ -125,9 +126,11 @@ async fn of_wave(
         world.report.warn(fault);
     }
     let held = holdings.passes() as u64;
+    let mut told = BTreeSet::new();
     for missed in holdings.unknown.iter().chain(&holdings.unseen) {
         let (line, upn, why) = (missed.line, shown(&missed.upn), shown(&missed.why));
         world.report.warn(format_args!("line {line}, {upn}: {why}"));
+        told.insert(line);
     }
     let question = format!(
         "remove {} of the {} in {} and end what was signed in with them, whoever issued them",
@@ -151,10 +154,9 @@ async fn of_wave(
     let removed = tidy::remove_confirmed(holdings.people, settle_after, &session).await;
     let mut tidied = removed.map_err(untidied)?;
     tidied.strangers = is_nobody_known && !holdings.unknown.is_empty();
+    tidied.left.extend(holdings.unseen.into_iter().chain(holdings.unknown));
+    tidied.told = told;
     world.report.tidied(&tidied);
-    // These were told before.
-    tidied.left.extend(holdings.unseen);
-    tidied.left.extend(holdings.unknown);
     let incomplete = !holdings.bad.is_empty();
     summed(wave, holdings.rows, &tidied, &session, world)?;
     let ended = ended(&tidied);

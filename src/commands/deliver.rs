@@ -134,7 +134,7 @@ pub(super) async fn deliver(
     let Some(belonging) = world.belongs_here(&ledger, risk).await? else {
         return Ok(Exit::Done);
     };
-    world.mails_whom_it_says(&belonging, &ledger).await?;
+    world.mails_whom_it_says(&belonging, &ledger, &readdress).await?;
     let options = options(args, &ledger);
     let carrier = Carrier::load(&options, &args.identities, settings, Some(&ledger), world)?;
     settings::news_of_a_pass(carrier.desk.mode, &options.notice_to)?;

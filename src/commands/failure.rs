@@ -219,8 +219,8 @@ impl Failure {
             rows.iter().take(limits::PROBLEMS_SHOWN).map(String::as_str).collect();
         let more = rows.len().saturating_sub(shown.len());
         let what = format!(
-            "in this tenant the ids of {} belong to nobody of that name, as if somebody had changed \
-             the ledger: {}{}; nothing was done",
+            "in this tenant the ids of {} are not those of the people whom the run names, as if \
+             somebody had changed the ledger, or renamed them: {}{}; nothing was done",
             count(rows.len() as u64, "row", "rows"),
             shown.join("; "),
             if more > 0 { format!("; and {more} more") } else { String::new() }

@@ -39,7 +39,7 @@ pub(super) async fn resume(
     let Some(belonging) = world.belongs_here(&ledger, &risk).await? else {
         return Ok(Exit::Done);
     };
-    world.mails_whom_it_says(&belonging, &ledger).await?;
+    world.mails_whom_it_says(&belonging, &ledger, &[]).await?;
     world.report.readers(&ledger.about().recipients);
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if ledger.about().options.existing != Existing::Replace {

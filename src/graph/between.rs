@@ -253,9 +253,7 @@ async fn asked(proxy: &Intercept, to: &str) -> io::Result<Option<Said>> {
 /// Whether an answer is written for people. Nobody whom we asked for JSON writes in UTF-16, or
 /// packs what we did not ask to be packed.
 fn is_page(kind: Option<&str>, body: &[u8]) -> bool {
-    let kind = kind.unwrap_or_default().to_ascii_lowercase();
-    let is_html = ["text/html", "application/xhtml"].iter().any(|html| kind.starts_with(html));
-    is_html || is_packed(body) || begins_as_one(body)
+    is_html(kind) || is_packed(body) || begins_as_one(body)
 }
 
 /// By its first bytes alone, so that nothing of a pass is read, and left anywhere, for that.
@@ -268,10 +266,16 @@ fn begins_as_one(body: &[u8]) -> bool {
 
 /// What it is called.
 fn what(kind: Option<&str>, body: &[u8]) -> &'static str {
-    match kind {
-        None if is_packed(body) => "something packed that nobody asked for",
-        _ => "a web page",
+    if is_packed(body) && !is_html(kind) {
+        "something packed that nobody asked for"
+    } else {
+        "a web page"
     }
+}
+
+fn is_html(kind: Option<&str>) -> bool {
+    let kind = kind.unwrap_or_default().to_ascii_lowercase();
+    ["text/html", "application/xhtml"].iter().any(|html| kind.starts_with(html))
 }
 
 /// Whether it is a stream of gzip.

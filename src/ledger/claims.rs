@@ -288,9 +288,14 @@ fn others(
     let own = own.map(|(run, path)| (run.to_string(), PathBuf::from(path)));
     // A folder holds one run: what another one left there never came to be. A copy of this run
     // is its own, unless a process is at work on it.
-    let is_own = |run: &String, path: &PathBuf| {
-        let at_work = || RunFolder::open(path).is_ok_and(|folder| lock::is_held(&folder));
-        own.as_ref().is_some_and(|(own, place)| place == path || (own == run && !at_work()))
+    let mut at_work = HashMap::<PathBuf, bool>::new();
+    let mut is_own = |run: &String, path: &PathBuf| {
+        let Some((own, place)) = &own else { return false };
+        if place == path {
+            return true;
+        }
+        let held = || RunFolder::open(path).is_ok_and(|folder| lock::is_held(&folder));
+        own == run && !*at_work.entry(path.clone()).or_insert_with(held)
     };
     let mut find = db.prepare_cached("SELECT run, path, ended FROM people WHERE user_id = ?1")?;
     let (mut taken, mut open) = (HashMap::new(), HashMap::<(String, PathBuf), bool>::new());

@@ -60,6 +60,7 @@ CREATE TABLE passes (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX passes_by_line ON passes (line);
 CREATE INDEX passes_alive ON passes (line) WHERE ended IS NULL;
+CREATE INDEX passes_given_up ON passes (line) WHERE ended = 'absent';
 
 -- One for each request that was about to be sent.
 CREATE TABLE intents (

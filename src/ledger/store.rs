@@ -966,10 +966,16 @@ fn remains_or_why_not(db: &Connection, line: Line) -> Result<Remains, rusqlite::
     Ok(Remains::unreadable(line, upn.unwrap_or_default(), why))
 }
 
-/// Where the tables do not say the same of a row: at most `limit`, with what is odd.
+/// The rows in this state, whatever else can be read of them.
+pub(super) fn lines(db: &Connection, standing: Standing) -> Result<Vec<Line>, rusqlite::Error> {
+    db.prepare_cached("SELECT line FROM rows WHERE state = ?1 ORDER BY line")?
+        .query_map([standing.name()], |row| line_of(row, 0))?
+        .collect()
+}
+
+/// Where the tables do not say the same of a row, with what is odd.
 pub(super) fn contradictions(
     db: &Connection,
-    limit: usize,
 ) -> Result<Vec<(Line, String, String)>, rusqlite::Error> {
     let mut found = db.prepare(
         "SELECT line, max(upn), min(why) FROM (
@@ -987,11 +993,13 @@ pub(super) fn contradictions(
              UNION ALL
              SELECT line, '', 'its row is missing'
              FROM (SELECT DISTINCT line FROM events) WHERE line NOT IN (SELECT line FROM rows)
-         ) GROUP BY line ORDER BY line LIMIT ?1",
+             UNION ALL
+             SELECT line, user_principal_name, 'its pass is not recorded any more' FROM rows
+             WHERE method_id IS NOT NULL AND NOT EXISTS (
+                 SELECT 1 FROM passes p WHERE p.method_id = rows.method_id AND p.line = rows.line)
+         ) GROUP BY line ORDER BY line",
     )?;
-    found
-        .query_map([at_most(limit)], |row| Ok((line_of(row, 0)?, row.get(1)?, row.get(2)?)))?
-        .collect()
+    found.query_map([], |row| Ok((line_of(row, 0)?, row.get(1)?, row.get(2)?)))?.collect()
 }
 
 /// What may be alive of one row.

@@ -434,7 +434,6 @@ fn subject(row: &RowRecord, book: &mut RecipientBook) -> Result<Subject, IntakeE
     Ok(Subject { line: row.line, upn: upn(row)?, wanted, set, untried: true })
 }
 
-/// A ledger's waiting row as the check takes it.
 /// Whoever was asked for stays who they are: what was issued before is theirs, and so are the
 /// run's claims.
 fn same_accounts(
@@ -450,6 +449,7 @@ fn same_accounts(
     Ok(findings)
 }
 
+/// A ledger's waiting row as the check takes it.
 fn again(row: &RowRecord) -> Result<Subject, LedgerError> {
     Ok(Subject {
         line: row.line,

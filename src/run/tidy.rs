@@ -1,7 +1,7 @@
 //! Promises that cleanup closes the run first, removes exactly what it issued, proves it,
 //! and only then destroys the sealed copies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::intake::IntakeError;
-use super::issuing::{all_rows, desk};
+use super::issuing::desk;
 use crate::clock::later;
 use crate::graph::{Graph, GraphError};
 use crate::ids::{Line, Upn};
@@ -35,6 +35,8 @@ pub struct Tidied {
     pub already: u64,
     /// Rows of which something may be alive.
     pub left: Vec<Left>,
+    /// Those of them that people were told of before.
+    pub told: BTreeSet<Line>,
     /// Those of them whose user Graph does not find.
     pub unknown: u64,
     /// Whether Graph finds none of the run's people: it is probably another tenant.
@@ -119,16 +121,17 @@ pub async fn run(
         let _ = vault::remove_unfinished(&folder);
     }
     let desk = desk(ledger, session);
-    for row in all_rows(ledger, &[Standing::Intent]).await? {
-        desk.mark_lost(&row).await?;
-    }
-    if ledger.has_open_attempts().await? {
-        // The first answer tells Graph's clock, by which old attempts are judged. So does a
-        // refusal: cleanup needs no leave to read the policy.
-        match session.graph.policy().await {
-            Ok(_) | Err(GraphError::Refused { .. }) => {}
+    for line in ledger.lines(Standing::Intent).await? {
+        match ledger.row(line).await {
+            Ok(Some(row)) => desk.mark_lost(&row).await?,
+            // Its attempt may live: it is named among those that are left.
+            Ok(None) | Err(LedgerError::Damaged { .. }) => {}
             Err(error) => return Err(error.into()),
         }
+    }
+    if ledger.has_open_attempts().await? {
+        // By Graph's clock old attempts are judged.
+        session.graph.ask_the_time().await?;
     }
     let total = ledger.remaining().await?;
     session.watcher.hear(News::Began { doing: Doing::Remove, total: Some(total) });

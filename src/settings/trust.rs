@@ -2,6 +2,7 @@
 //! trust only as its reader has once seen it: by its path and the digest of its bytes. Must never
 //! take a file that others may change for its reader's own.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -34,11 +35,8 @@ const STEERING: [&str; 17] = [
     "client_secret_command",
     "client_certificate_password_command",
 ];
-/// Those of which there may be many: a file with a thousand keys must not push the rest out of
-/// sight.
-const MANY: [&str; 3] = ["default_recipients", "break_glass", "recipients"];
-/// Most keys and labels of these that are told.
-const TOLD: usize = 20;
+/// Those in which something that is there twice says no more.
+const LISTS: [&str; 2] = ["default_recipients", "break_glass"];
 /// Addresses, which may hold a login.
 const ADDRESSES: [&str; 3] = ["proxy", "graph_url", "authority_url"];
 
@@ -132,21 +130,13 @@ fn spell(name: &str, value: &toml::Value, into: &mut Vec<String>) {
         into.push(shown::escaped(&format!("{name} = {}", word(name, value))));
         return;
     };
-    let told = if is_many(name) { TOLD } else { table.len() };
-    for (key, value) in table.iter().take(told) {
+    for (key, value) in table {
         spell(&format!("{name}.{key}"), value, into);
-    }
-    if table.len() > told {
-        into.push(format!("{name}: {} more", table.len() - told));
     }
 }
 
 fn is_command(line: &str) -> bool {
     line.split(" = ").next().is_some_and(|name| name.ends_with("_command"))
-}
-
-fn is_many(name: &str) -> bool {
-    MANY.contains(&name.split('.').next().unwrap_or_default())
 }
 
 fn word(name: &str, value: &toml::Value) -> String {
@@ -156,11 +146,11 @@ fn word(name: &str, value: &toml::Value) -> String {
         }
         toml::Value::String(text) => format!("{text:?}"),
         toml::Value::Array(values) => {
-            let told = if is_many(name) { TOLD } else { values.len() };
-            let mut words: Vec<String> =
-                values.iter().take(told).map(|value| word(name, value)).collect();
-            if values.len() > told {
-                words.push(format!("and {} more", values.len() - told));
+            let mut words: Vec<String> = values.iter().map(|value| word(name, value)).collect();
+            if LISTS.contains(&name) {
+                // What is there a thousand times hides nothing else.
+                let mut seen = BTreeSet::new();
+                words.retain(|word| seen.insert(word.clone()));
             }
             format!("[{}]", words.join(", "))
         }

@@ -1,5 +1,5 @@
 //! Promises that a pass counts as removed only by proof: Graph's 204 to our DELETE by its id, a
-//! newer pass in its place, its end by Graph's clock, or two looks that lie at least the settling
+//! newer pass in its place, its end by Graph's clock and this machine's, or two looks that lie at least the settling
 //! time apart and do not show it. Works from everything the ledger ever knew of a row.
 //!
 //! Deletes only what a ledger says a run issued, or what an operator named a person for and
@@ -166,14 +166,15 @@ async fn keep_deletions(
     rows: &[(UserId, Remains)],
     mut deletions: impl Iterator<Item = Result<(), Refusal>>,
 ) -> Result<(), LedgerError> {
+    let mut records = Vec::new();
     for (_, row) in rows {
         let answers: Vec<_> = deletions.by_ref().take(row.alive.len()).collect();
         let is_open = row.attempts.iter().any(|attempt| attempt.may_live);
         if answers.iter().any(Result::is_ok) && !is_open {
-            ledger.record(row.line, gone(row, Proof::Deleted)).await?;
+            records.push(ledger.record(row.line, gone(row, Proof::Deleted)));
         }
     }
-    Ok(())
+    try_join_all(records).await.map(drop)
 }
 
 fn broken(row: Remains) -> Cleaned {
@@ -281,7 +282,7 @@ pub fn judge(
     }
 }
 
-/// Whether all that the row owned counts as gone already, and some of it by absence alone.
+/// Whether all that the row owned counts as gone already, and some of it not by our own deleting.
 fn owns_nothing(row: &Remains) -> bool {
     let may_live = row.attempts.iter().any(|attempt| attempt.may_live);
     !row.given_up.is_empty() && row.alive.is_empty() && !may_live

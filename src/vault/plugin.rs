@@ -200,7 +200,16 @@ impl Plugin {
         }
     }
 
+    /// The plugin is gone. The keys that give a command up reach it too, and may have reached it
+    /// first: whoever hears them says in a moment that all is given up.
     fn ended(&self) -> PluginFailed {
+        let glances = limits::STOP_GRACE.as_millis() / limits::STOP_GLANCE.as_millis();
+        for _ in 0..glances {
+            if self.prompts.is_given_up() {
+                return PluginFailed::GivenUp { plugin: self.name.clone() };
+            }
+            std::thread::sleep(limits::STOP_GLANCE);
+        }
         let reason = "it ended before it was done".to_owned();
         PluginFailed::Died { plugin: self.name.clone(), reason }
     }

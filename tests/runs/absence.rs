@@ -379,11 +379,64 @@ fn what_cannot_be_read_of_a_row_names_the_row() {
         let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
         assert_eq!(db.execute(sql, []).expect("changed"), 1);
         drop(db);
-        let told = site.cleanup(&[]);
-        assert_ne!(told.code, Some(0), "{sql}: {}", told.err);
-        told.says(says);
-        assert!(!site.live().is_empty() && sealed_copies(&site).len() == 3, "{sql}");
+        site.cleanup(&[]).exits(8).says(says).says("removed 2 passes");
+        assert_eq!((site.live().len(), sealed_copies(&site).len()), (1, 3), "{sql}");
     }
+}
+
+// Case: the same of a row whose request was under way when the run was killed.
+#[test]
+fn a_row_that_was_under_way_and_cannot_be_read_keeps_no_other_pass_alive() {
+    let site = Site::open(3);
+    site.hold(Call::Issue, 3);
+    let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
+    site.until_held(1);
+    run.kill();
+    let db = rusqlite::Connection::open(site.folder().join("ledger.db")).expect("opened");
+    let sql = "UPDATE intents SET asked_json = '{' WHERE line = 4";
+    assert_eq!(db.execute(sql, []).expect("changed"), 1);
+    drop(db);
+    site.let_go();
+    site.until("it was executed", |site| site.minted().len() == 3);
+    site.cleanup(&[]).exits(8).says("row 4, asked_json").says("removed 2 passes");
+    assert_eq!((site.live().len(), sealed_copies(&site).len()), (1, 2));
+}
+
+// Case: nobody's passes can be looked at.
+#[test]
+fn people_of_a_wave_who_cannot_be_looked_at_have_not_no_pass() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    change(&site, |options| {
+        options.faults = Faults::default().also(always(Call::Look, Fault::Forbidden));
+    });
+    let told = patient(&site, &["cleanup", "--csv", "wave.csv", "--yes"]).exits(8);
+    for untrue in ["there was no pass to remove", "none of these passes is left"] {
+        assert!(!told.err.contains(untrue), "{}", told.err);
+    }
+}
+
+// Case: this machine's clock is an hour ahead, and a row has a pass and an attempt whose answer was
+// lost a moment ago.
+#[test]
+fn a_machine_that_is_ahead_waits_for_what_may_come_late() {
+    let site = Site::with(2, |options| {
+        options.clock_offset = jiff::SignedDuration::from_hours(-1);
+        options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
+    });
+    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "5m"]));
+    site.until("nobody knows of one", |site| {
+        site.folder().join("ledger.db").exists()
+            && site.count("unsettled") == 1
+            && site.count("sealed") == 1
+    });
+    run.kill();
+    let removals = site.seen(Call::Remove);
+    let cleanup = site.start(&["cleanup", "wave-run"]);
+    site.until("the other is removed", |site| site.seen(Call::Remove) > removals);
+    site.until("its own is waited for", |site| site.live().len() == 1);
+    site.end_as_time_passes(cleanup).exits(0).says("removed 2 passes");
+    assert!(site.live().is_empty());
 }
 
 // Case: one of the people was deleted from the tenant, and can be restored for 30 days.

@@ -278,7 +278,7 @@ fn a_run_from_elsewhere_acts_on_the_people_whom_it_names() {
             let refused = told(from_elsewhere(&site, &[verb, "wave-run", "--yes"])).exits(2);
             refused
                 .says("this machine did not make the run in")
-                .says("the ids of 1 row belong to nobody of that name")
+                .says("the ids of 1 row are not those of the people whom the run names")
                 .says("line 2, ")
                 .says("tapwave cleanup --csv");
         }
@@ -429,9 +429,9 @@ fn what_a_found_file_runs_is_shown_whole_and_logins_are_not() {
     assert!(!format!("{shown:?}").contains("hunter2"), "{shown:?}");
 }
 
-// Case: the question is so long that its end is all that anybody sees.
+// Case: the question is so long that its end is all that anybody sees at once.
 #[test]
-fn the_question_about_a_found_file_has_an_end_and_commands_are_there() {
+fn every_key_is_shown_before_a_file_is_trusted_and_commands_come_last() {
     let site = Site::open(1);
     let labels: Vec<String> =
         (0..500).map(|nth| format!("site{nth:03} = \"{THEIRS}\"\n")).collect();
@@ -443,10 +443,10 @@ fn the_question_about_a_found_file_has_an_end_and_commands_are_there() {
     fs::write(site.path("tapwave.toml"), text).expect("written");
     let told = site.told(&["settings", "--trust"]).exits(0);
     let lines: Vec<&str> = told.err.lines().collect();
-    assert!(lines.len() < 40 && told.err.len() < 8_000, "{told:?}");
     let at = |words: &str| lines.iter().position(|line| line.contains(words)).expect(words);
-    assert!(at("recipients: 480 more") < at("client_secret_command = [\"evil\"]"));
-    told.says("and 480 more");
+    assert!(at("recipients.site499") < at("client_secret_command = [\"evil\"]"));
+    let glass = lines[at("break_glass = ")];
+    assert_eq!(glass.matches(THEIRS).count(), 1, "once is enough");
 }
 
 // Case: a note of what was trusted that would never be believed.
@@ -615,15 +615,18 @@ fn no_command_gets_the_password_of_mail_although_nothing_is_mailed() {
 
 // Case: a rehearsal beside a settings file that nobody has trusted.
 #[test]
-fn a_rehearsal_leaves_out_whom_an_untrusted_file_names() {
+fn a_rehearsal_starts_no_plugin_that_an_untrusted_file_names() {
     let site = Site::open(1);
     let text = format!(
-        "break_glass = \"age1evil1qqqqqq\"\ndefault_recipients = \"{THEIRS}\"\n[recipients]\nlead = \"{THEIRS}\"\n"
+        "break_glass = \"age1evil1qqqqqq\"\ndefault_recipients = \"age1evil1qqqqqq\"\n[recipients]\nlead = \"{THEIRS}\"\nevil = \"age1evil1qqqqqq\"\n"
     );
     fs::write(site.path("tapwave.toml"), text).expect("written");
     let told = site.told(&["rehearse", "--rows", "1"]).exits(0);
-    let told = told.says("nobody has trusted");
-    assert!(!told.err.contains("age1ql3z7hjy54pw3hyw"), "{told:?}");
+    told.says("nobody has trusted").says("the keys in it that need a plugin are left out");
+    // Sealing a rehearsal's passes to any other key harms nobody.
+    let text = format!("userPrincipalName,recipient\n{},lead\n", site.people[0]);
+    fs::write(site.path("labelled.csv"), text).expect("written");
+    site.told(&["rehearse", "labelled.csv"]).exits(0);
 }
 
 // Case: a secret in a line that is no TOML.
