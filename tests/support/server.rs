@@ -8,6 +8,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,8 +49,7 @@ pub(crate) struct Served {
     address: SocketAddr,
     tls: Option<TlsAcceptor>,
     state: Arc<Mutex<State>>,
-    /// Whose answers are held: those to the n-th request of a kind and all that follow it.
-    held: Arc<watch::Sender<Option<(Call, u64)>>>,
+    held: Arc<watch::Sender<Option<Hold>>>,
     /// Holds the file of the clock.
     folder: Arc<tempfile::TempDir>,
 }
@@ -62,8 +62,6 @@ struct State {
     /// How far the tenant's door is ahead of the machine's clock.
     ahead: SignedDuration,
     connections: u64,
-    /// Answers that are held now.
-    holding: usize,
     /// How much of the tenant's being ahead the program shares.
     passed: Duration,
 }
@@ -87,7 +85,6 @@ impl Served {
             token_ends: None,
             ahead: SignedDuration::ZERO,
             connections: 0,
-            holding: 0,
             passed: Duration::ZERO,
         };
         let served = Self {
@@ -204,12 +201,10 @@ impl Served {
             let seen = Call::ALL.map(|call| state.tenant.seen(call));
             let answer = state.tenant.handle(now, request);
             let reached = Call::ALL.map(|call| state.tenant.seen(call));
-            let holds = move |held: &Option<(Call, u64)>| {
-                held.is_some_and(|(on, nth)| {
-                    let mut calls = Call::ALL.iter().zip(seen.iter().zip(&reached));
-                    calls.any(|(call, (seen, reached))| {
-                        *call == on && reached > seen && *reached >= nth
-                    })
+            let holds = move |hold: &Hold| {
+                let mut calls = Call::ALL.iter().zip(seen.iter().zip(&reached));
+                calls.any(|(call, (seen, reached))| {
+                    *call == hold.on && reached > seen && *reached >= hold.nth
                 })
             };
             (answer, holds)
@@ -228,7 +223,7 @@ impl Served {
     /// Holds the answers to the `nth` request of a kind, counted from 1, and to all of that kind
     /// that follow: they have their effect, and nobody hears of it until [`Served::let_go`].
     pub(crate) fn hold(&self, call: Call, nth: u64) {
-        self.held.send_replace(Some((call, nth)));
+        self.held.send_replace(Some(Hold { on: call, nth, holding: Arc::default() }));
     }
 
     /// Gives every held answer, and holds none any more.
@@ -251,9 +246,10 @@ impl Served {
         self.lock().connections
     }
 
-    /// How many answers are held now.
+    /// How many answers are held now. One of an earlier hold does not count, also when it was let
+    /// go so lately that it is still on its way.
     pub(crate) fn holding(&self) -> usize {
-        self.lock().holding
+        self.held.borrow().as_ref().map_or(0, |hold| hold.holding.load(Ordering::SeqCst))
     }
 
     /// The file of the clock that the tenant goes by, for the program's `TAPWAVE_TEST_CLOCK`.
@@ -275,30 +271,39 @@ impl Served {
 }
 
 impl Served {
-    async fn until_let_go(&self, holds: impl Fn(&Option<(Call, u64)>) -> bool) {
+    async fn until_let_go(&self, holds: impl Fn(&Hold) -> bool) {
         let mut held = self.held.subscribe();
-        if !holds(&held.borrow()) {
-            return;
+        loop {
+            let counted =
+                held.borrow_and_update().as_ref().filter(|hold| holds(hold)).map(Held::by);
+            // The sender lives as long as this.
+            if counted.is_none() || held.changed().await.is_err() {
+                return;
+            }
         }
-        let _counted = Holding::one(&self.state);
-        // The sender lives as long as this.
-        let _ = held.wait_for(|held| !holds(held)).await;
     }
+}
+
+/// Whose answers are held: those to the n-th request of a kind and all that follow it.
+struct Hold {
+    on: Call,
+    nth: u64,
+    holding: Arc<AtomicUsize>,
 }
 
 /// Counts an answer that is held, until it is given or its asker has gone.
-struct Holding(Arc<Mutex<State>>);
+struct Held(Arc<AtomicUsize>);
 
-impl Holding {
-    fn one(state: &Arc<Mutex<State>>) -> Self {
-        state.lock().unwrap_or_else(PoisonError::into_inner).holding += 1;
-        Self(Arc::clone(state))
+impl Held {
+    fn by(hold: &Hold) -> Self {
+        hold.holding.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(&hold.holding))
     }
 }
 
-impl Drop for Holding {
+impl Drop for Held {
     fn drop(&mut self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).holding -= 1;
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
