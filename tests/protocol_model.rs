@@ -21,7 +21,7 @@ use tapwave::ids::{Line, MethodId, UserId};
 use tapwave::ledger::state::next;
 use tapwave::ledger::{Asked, Event, IntentId, IntentRecord, Proof, Remains, State};
 use tapwave::stages::cleanup::{Doubt, Fate, judge, sighted};
-use tapwave::stages::issue::settle::{Sighting, quiet_from, sight};
+use tapwave::stages::issue::settle::{Sighting, quiet_in, sight};
 
 const SETTLE_AFTER: Duration = Duration::from_mins(5);
 /// The same in minutes, and one more, which is what a model of whole minutes rounds away.
@@ -332,9 +332,9 @@ impl World {
     /// The settling time, the look, and what follows from it.
     fn settle(&self, rules: Rules) -> Vec<Self> {
         let in_the_way = self.attempts.last().is_some_and(|attempt| attempt.ended.is_none());
-        let quiet = quiet_from(&self.remains(), SETTLE_AFTER).map_or(self.minute, minute);
+        let quiet = self.quiet_after(&self.remains());
         let after = match (rules.settling, in_the_way && self.crashes == 0) {
-            (true, false) => self.minute.max(quiet + 1),
+            (true, false) => quiet,
             // A refusal has no effect that could come late.
             (_, true) => self.minute + 1,
             (false, _) => self.minute,
@@ -467,8 +467,7 @@ impl World {
         if remains.alive.is_empty() && !remains.attempts.iter().any(|attempt| attempt.may_live) {
             return vec![Self { cleaned: true, ..up }];
         }
-        let quiet = quiet_from(&remains, SETTLE_AFTER).map_or(up.minute, minute);
-        let up = Self { minute: up.minute.max(quiet + 1), ..up };
+        let up = Self { minute: up.quiet_after(&remains), ..up };
         let mut steps = Vec::new();
         for (after, deletions) in up.deletions(&remains, rules) {
             for look in after.looks(rules) {
@@ -639,8 +638,15 @@ impl World {
             absent_since: self.absent_since.map(at),
             absent_at: self.absent_since.map(at),
             seen: false,
-            deleted: false,
+            deleted: Vec::new(),
         }
+    }
+
+    /// The first whole minute at which no attempt is feared any more.
+    fn quiet_after(&self, remains: &Remains) -> i64 {
+        let now = Clocks { graph: at(self.minute), machine: at(self.minute) };
+        let wait = quiet_in(remains, SETTLE_AFTER, now).as_secs().div_ceil(60);
+        self.minute + i64::try_from(wait).expect("minutes")
     }
 
     fn sight(&self, shown: Option<Live>) -> Sighting {
@@ -712,10 +718,6 @@ fn search_for(rules: Rules, sought: Option<&str>) -> (usize, BTreeMap<&'static s
 
 fn at(minute: i64) -> Timestamp {
     Timestamp::from_second(minute * 60).expect("a time")
-}
-
-fn minute(at: Timestamp) -> i64 {
-    at.as_second() / 60
 }
 
 fn asked() -> Asked {

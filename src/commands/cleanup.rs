@@ -1,18 +1,19 @@
 //! `cleanup`: of a run, or of whatever the people of a wave hold.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
 
 use super::typed::{self, Typed};
 use super::{Failure, World};
 use crate::auth::permissions::Need;
 use crate::cli::{CleanupArgs, Common};
 use crate::exit::Exit;
-use crate::ledger::{Access, Ledger, Listed, RunFolder, Standing};
+use crate::ids::{Line, UserId};
+use crate::ledger::{Access, Claims, Ledger, LedgerError, Listed, RowRecord, RunFolder, Standing};
 use crate::limits;
 use crate::report::{count, shown};
 use crate::run::policy::{self, Scope, Wish};
-use crate::run::tidy::{self, Tidied};
+use crate::run::tidy::{self, Left, Tidied};
 use crate::run::{Session, Summary};
 use crate::settings::Settings;
 
@@ -151,8 +152,20 @@ async fn of_wave(
     let settle_after = session.fence.unwrap_or(limits::DEFAULT_FENCE);
     world.warn_of_fence(session.fence);
     let is_nobody_known = holdings.people.is_empty() && holdings.unseen.is_empty();
+    let people: HashMap<UserId, (Line, String)> = holdings
+        .people
+        .iter()
+        .filter_map(|one| Some((one.user?, (one.line, one.upn.clone()))))
+        .collect();
+    let mut under_way = UnderWay::default();
+    under_way.look(&people, world).await?;
     let removed = tidy::remove_confirmed(holdings.people, settle_after, &session).await;
     let mut tidied = removed.map_err(untidied)?;
+    under_way.look(&people, world).await?;
+    for unread in under_way.unread {
+        world.report.warn(unread);
+    }
+    tidied.left.extend(under_way.rows.into_values());
     tidied.strangers = is_nobody_known && !holdings.unknown.is_empty();
     tidied.left.extend(holdings.unseen.into_iter().chain(holdings.unknown));
     tidied.told = told;
@@ -166,6 +179,64 @@ async fn of_wave(
             world.report.next(&[(go_on, "looks again, and removes what it finds")]);
             Ok(exit)
         }
+    }
+}
+
+/// For whom an open run of this machine has asked for a pass without knowing yet whether there is
+/// one: it may come to be after the last look.
+#[derive(Default)]
+struct UnderWay {
+    rows: BTreeMap<Line, Left>,
+    /// What is said of runs that cannot be read.
+    unread: BTreeSet<String>,
+}
+
+impl UnderWay {
+    async fn look(
+        &mut self,
+        people: &HashMap<UserId, (Line, String)>,
+        world: &World,
+    ) -> Result<(), Failure> {
+        let Some(mut claims) = Claims::find(&world.home()?)? else { return Ok(()) };
+        let users: Vec<UserId> = people.keys().copied().collect();
+        let folders = claims.claimed(&users, world.clock.now())?;
+        let folders: BTreeSet<PathBuf> = folders.into_values().collect();
+        for folder in folders {
+            let place = folder.display();
+            let rows = match asked(&folder, world).await {
+                Ok(rows) => rows,
+                Err(error) => {
+                    self.unread.insert(format!(
+                        "some of these people belong to the open run {place}, which cannot be read ({error}): a pass that it asked for in the last minutes may come later; run this again in ten minutes"
+                    ));
+                    continue;
+                }
+            };
+            for (line, upn) in rows.iter().filter_map(|row| people.get(&row.user()?)) {
+                let (line, upn) = (*line, upn.clone());
+                let why = format!(
+                    "the open run {place} has asked for a pass for this person and does not know yet whether there is one: resume that run, or clean it up"
+                );
+                self.rows.insert(line, Left { line, upn, why });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a run whose attempt has no outcome.
+async fn asked(folder: &Path, world: &World) -> Result<Vec<RowRecord>, LedgerError> {
+    let folder = RunFolder::open(folder)?;
+    let ledger = Ledger::open(&folder, Access::Read, world.clock.clone()).await?;
+    let mut all: Vec<RowRecord> = Vec::new();
+    loop {
+        let after = all.last().map(|row| row.line);
+        let states = [Standing::Intent, Standing::Unsettled];
+        let rows = ledger.rows(&states, after, limits::ROWS_PER_READ).await?;
+        if rows.is_empty() {
+            return Ok(all);
+        }
+        all.extend(rows);
     }
 }
 

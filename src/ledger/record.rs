@@ -445,9 +445,9 @@ pub struct Remains {
     /// Whether a look has shown the sealed pass as the one of its user: from then on another one
     /// of the same shape is somebody else's.
     pub seen: bool,
-    /// Whether this process has had Graph's 204 to a DELETE by one of the ids. Not recorded: a
-    /// later process looks for itself.
-    pub deleted: bool,
+    /// The ids whose DELETE this process has had Graph's 204 to. Not recorded: a later process
+    /// looks for itself.
+    pub deleted: Vec<MethodId>,
 }
 
 impl Remains {
@@ -466,7 +466,7 @@ impl Remains {
             absent_since: None,
             absent_at: None,
             seen: false,
-            deleted: false,
+            deleted: Vec::new(),
         }
     }
 

@@ -409,7 +409,11 @@ fn keep_evidence(
                 lifetime_minutes: *lifetime_minutes,
                 one_time: *one_time,
             };
-            keep_issued(db, line, &issued, *graph_time)?;
+            let over = match start {
+                Some(start) => over((*start).max(*graph_time), *lifetime_minutes),
+                None => last_moment(db, *intent, *graph_time)?,
+            };
+            keep_issued(db, line, &issued, *graph_time, over)?;
         }
         Event::OrphanFound { method, over } => keep_found(db, line, method, *over)?,
         Event::NotListed { graph_time } => keep_absence(db, line, *graph_time)?,
@@ -479,6 +483,7 @@ fn keep_issued(
     line: Line,
     issued: &Issued,
     graph_time: Timestamp,
+    over: Timestamp,
 ) -> Result<(), rusqlite::Error> {
     let Issued { method, start, lifetime_minutes, one_time } = issued;
     db.prepare_cached(
@@ -494,8 +499,7 @@ fn keep_issued(
         one_time,
         graph_time.as_second(),
     ])?;
-    let begins = start.map_or(graph_time, |start| start.max(graph_time));
-    know(db, line, method, over(begins, *lifetime_minutes))
+    know(db, line, method, over)
 }
 
 fn keep_settled(
@@ -633,15 +637,17 @@ fn know(
     Ok(())
 }
 
-/// When the pass of an attempt that ended at `ended` is over at the latest.
+/// When the pass of an attempt that ended at `ended` is over at the latest, by Graph's clock and
+/// by this machine's: the Date of that answer may have been wrong.
 fn last_moment(
     db: &Connection,
     intent: IntentId,
     ended: Timestamp,
 ) -> Result<Timestamp, rusqlite::Error> {
-    let asked: Asked = db
-        .prepare_cached("SELECT asked_json FROM intents WHERE intent = ?1")?
-        .query_row([intent.0], |row| from_json(row, 0))?;
+    let (asked, minted): (Asked, Timestamp) = db
+        .prepare_cached("SELECT asked_json, minted_at FROM intents WHERE intent = ?1")?
+        .query_row([intent.0], |row| Ok((from_json(row, 0)?, needed(row, 1)?)))?;
+    let ended = ended.max(later(minted, limits::ATTEMPT_TIMEOUT));
     let begins = asked.start.map_or(ended, |start| start.max(ended));
     Ok(over(begins, asked.lifetime_minutes))
 }
@@ -1047,7 +1053,7 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
                 absent_since: parsed(row, 3)?,
                 absent_at: parsed(row, 5)?,
                 seen: row.get(4)?,
-                deleted: false,
+                deleted: Vec::new(),
             })
         }),
     )

@@ -117,7 +117,8 @@ pub async fn resume(
     let mut floor = Floor::open(ledger, sets, post, session, look)?;
     let now = session.graph.time().await.map_err(Halt::from)?;
     floor.since = Some(match look {
-        FinalLook::Always => now,
+        // Graph tells whole seconds, so that its clock may seem to go back by one.
+        FinalLook::Always => earlier(now, limits::DATE_ROUNDING),
         FinalLook::Auto | FinalLook::Never => earlier(now, limits::LOOK_GOOD_FOR),
     });
     let fences = floor.pick_up(started).await?;

@@ -146,7 +146,8 @@ impl<'a> SecondLook<'a> {
         let unseen = self.desk.ledger.waiting_for_look(self.since).await?;
         let why = match &self.forbidden {
             Some(why) => why.clone(),
-            None => INTERRUPTED.to_owned(),
+            None if self.session.drain.is_on() => INTERRUPTED.to_owned(),
+            None => "Graph's lists were behind for too long".to_owned(),
         };
         Ok(Looked { unseen, missed, why: (unseen > 0).then_some(why) })
     }

@@ -16,14 +16,14 @@ use super::intake::IntakeError;
 use super::issuing::desk;
 use crate::clock::later;
 use crate::graph::{Graph, GraphError};
-use crate::ids::{Line, Upn};
+use crate::ids::{Line, MethodId, Upn};
 use crate::ledger::{HandoffRecord, Ledger, LedgerError, Proof, Remains, Standing};
 use crate::limits;
 use crate::progress::{Doing, News};
 use crate::roster::{self, Found, Roster};
 use crate::stages::cleanup::{self, Cleaned, Doubt, Fate};
 use crate::stages::issue::Halt;
-use crate::stages::issue::settle::{patience, quiet_from};
+use crate::stages::issue::settle::{patience, quiet_in};
 use crate::vault;
 
 /// What a cleanup came to.
@@ -217,7 +217,7 @@ struct Waiting {
     doubt: Option<Doubt>,
     upn: String,
     /// Graph has answered a DELETE with 204.
-    deleted: bool,
+    deleted: Vec<MethodId>,
     /// What is known of a row that no ledger has.
     remains: Option<Remains>,
 }
@@ -267,7 +267,7 @@ impl<'a> Clearing<'a> {
             let (line, upn) = (row.line, row.upn.clone());
             let remains = self.ledger.is_none().then_some(row);
             let (until, exhausted, doubt) = (None, false, None);
-            let deleted = false;
+            let deleted = Vec::new();
             let waiting = Waiting { due, looks: 0, until, exhausted, doubt, upn, deleted, remains };
             self.waiting.insert(line, waiting);
         }
@@ -285,15 +285,12 @@ impl<'a> Clearing<'a> {
         Ok(())
     }
 
-    /// When none of a row's attempts is feared to be carried out any more: at once if Graph's
-    /// clock says so, at the latest a settling time after this process began.
+    /// When none of a row's attempts is feared to be carried out any more: at once if the clocks
+    /// say so, at the latest a settling time after this process began.
     fn quiet_at(&self, row: &Remains) -> Instant {
-        match quiet_from(row, self.settle_after) {
-            Some(from) if from > self.session.graph.clocks().least() => {
-                self.began + self.settle_after
-            }
-            _ => self.session.clock.instant(),
-        }
+        let now = self.session.clock.instant();
+        let wait = quiet_in(row, self.settle_after, self.session.graph.clocks());
+        (now + wait).min(now.max(self.began + self.settle_after))
     }
 
     fn take(&mut self, cleaned: Cleaned) {
@@ -336,7 +333,7 @@ impl<'a> Clearing<'a> {
             Doubt::Found => (now, looks >= limits::MOST_LOOKS),
             _ => ((now + wait).min(until), now >= until || looks >= limits::MOST_LOOKS),
         };
-        let (upn, deleted) = (remains.upn.clone(), remains.deleted);
+        let (upn, deleted) = (remains.upn.clone(), remains.deleted.clone());
         let remains = self.ledger.is_none().then_some(remains);
         let (until, doubt) = (Some(until), Some(doubt));
         Waiting { due, looks, until, exhausted, doubt, upn, deleted, remains }
@@ -369,7 +366,7 @@ impl<'a> Clearing<'a> {
     pub(super) async fn look_again(&mut self) -> Result<(), Halt> {
         let mut told = None;
         loop {
-            self.give_up();
+            self.give_up().await?;
             let Some(due) = self.waiting.values().map(|waiting| waiting.due).min() else {
                 return Ok(());
             };
@@ -401,7 +398,8 @@ impl<'a> Clearing<'a> {
         if let Some(ledger) = self.ledger {
             let mut rows = ledger.remains_of(lines.to_vec()).await?;
             for row in &mut rows {
-                row.deleted = self.waiting.get(&row.line).is_some_and(|known| known.deleted);
+                let known = self.waiting.get(&row.line);
+                row.deleted = known.map(|known| known.deleted.clone()).unwrap_or_default();
             }
             return Ok(rows);
         }
@@ -412,14 +410,30 @@ impl<'a> Clearing<'a> {
     }
 
     /// Leaves what has been looked at for long enough.
-    fn give_up(&mut self) {
+    async fn give_up(&mut self) -> Result<(), LedgerError> {
         let exhausted = self.waiting.iter().filter(|(_, waiting)| waiting.exhausted);
         let lines: Vec<Line> = exhausted.map(|(line, _)| *line).collect();
         for line in lines {
-            if let Some(waiting) = self.waiting.remove(&line) {
+            let Some(waiting) = self.waiting.remove(&line) else { continue };
+            // Graph's 204 is proof, for however long a list shows what was.
+            if waiting.doubt == Some(Doubt::Behind) && !waiting.deleted.is_empty() {
+                self.take_as_deleted(line).await?;
+            } else {
                 self.leave(line, waiting);
             }
         }
+        Ok(())
+    }
+
+    async fn take_as_deleted(&mut self, line: Line) -> Result<(), LedgerError> {
+        if let Some(ledger) = self.ledger {
+            for row in ledger.remains_of(vec![line]).await? {
+                ledger.record(line, cleanup::deleted_all_the_same(&row)).await?;
+            }
+        }
+        self.tidied.removed += 1;
+        self.session.watcher.hear(News::Did { doing: Doing::Remove, rows: 1 });
+        Ok(())
     }
 
     fn leave(&mut self, line: Line, waiting: Waiting) {

@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::Issuers;
 use crate::clock::{apart, later, span};
-use crate::graph::verdict::RefusalKind;
+use crate::graph::verdict::{Refusal, RefusalKind};
 use crate::graph::{Boss, FoundPass, Graph, GraphError, Membership, Policy, Target, User};
 use crate::ids::{GroupId, Line, MethodId, Upn, UserId};
 use crate::ledger::{
@@ -877,7 +877,16 @@ impl Check {
             .filter(|row| row.problems.is_empty())
             .filter_map(|row| row.user.map(|user| user.id))
             .collect();
-        let passes = graph.passes(&users).await?;
+        let mut passes = graph.passes(&users).await?;
+        // Of somebody whom Graph has just found it says that there is no such user: another replica.
+        let unknown = |pass: &Result<_, Refusal>| matches!(pass, Err(why) if why.status == 404);
+        let behind: Vec<usize> = (0..users.len()).filter(|at| unknown(&passes[*at])).collect();
+        if !behind.is_empty() {
+            let some: Vec<UserId> = behind.iter().map(|at| users[*at]).collect();
+            for (at, pass) in behind.into_iter().zip(graph.passes(&some).await?) {
+                passes[at] = pass;
+            }
+        }
         let passes = passes.into_iter().map(|pass| pass.map_err(|refusal| refusal.to_string()));
         Ok(users.into_iter().zip(passes).collect())
     }

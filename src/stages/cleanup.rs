@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use super::Issuers;
 use super::issue::Halt;
 use super::issue::settle::{
-    Sighting, may_be_misdated, may_be_of, of_this_run, over, over_from, patience, sight,
+    Sighting, is_over, may_be_misdated, may_be_of, of_this_run, over, patience, sight,
 };
 use crate::clock::Clocks;
 use crate::graph::verdict::{Refusal, RefusalKind};
@@ -85,7 +85,7 @@ pub fn confirmed(
         absent_since: None,
         absent_at: None,
         seen: false,
-        deleted: false,
+        deleted: Vec::new(),
     }
 }
 
@@ -113,11 +113,11 @@ pub async fn clear(
     }
     let passes: Vec<(UserId, MethodId)> = known
         .iter()
-        .flat_map(|(user, row)| row.alive.iter().map(|(method, _)| (*user, method.clone())))
+        .flat_map(|(user, row)| to_delete(row).map(|method| (*user, method.clone())))
         .collect();
     if let Some(ledger) = ledger {
         let intents = known.iter().flat_map(|(_, row)| {
-            row.alive.iter().map(|(method, _)| {
+            to_delete(row).map(|method| {
                 ledger.record(row.line, Event::RemovalIntended { method: method.clone() })
             })
         });
@@ -137,18 +137,23 @@ pub async fn clear(
     };
     let now = graph.clocks();
     for ((_, mut row), look) in known.into_iter().zip(looks) {
-        let answers: Vec<_> = deletions.by_ref().take(row.alive.len()).collect();
+        let answers: Vec<_> = deletions.by_ref().take(to_delete(&row).count()).collect();
         let sighting = sighted(&row, &answers, &look, settle_after, now.graph);
         let sighting = sighting.map(|sighting| of_this_run(sighting, issuers));
         let fate = judge(&row, &answers, &look, sighting.as_ref(), settle_after, now);
-        let foreign = match &sighting {
-            Some(Sighting::Older(method) | Sighting::Newer(method) | Sighting::Foreign(method)) => {
-                Some(method.clone())
-            }
+        let foreign = match (&sighting, &fate) {
+            // It may be this row's own.
+            (_, Fate::Doubtful(Doubt::Unclear)) => None,
+            (
+                Some(Sighting::Older(method) | Sighting::Newer(method) | Sighting::Foreign(method)),
+                _,
+            ) => Some(method.clone()),
             _ => None,
         };
         let events = events(&row, &fate, sighting.as_ref(), foreign.as_ref(), &look, now.graph);
-        row.deleted = is_deleted(&row, &answers);
+        let done = to_delete(&row).zip(&answers).filter(|(_, answer)| answer.is_ok());
+        let done: Vec<MethodId> = done.map(|(method, _)| method.clone()).collect();
+        row.deleted.extend(done);
         note(&mut row, &events, now);
         if let Some(ledger) = ledger {
             for event in events {
@@ -160,6 +165,18 @@ pub async fn clear(
     Ok(cleaned)
 }
 
+/// The passes of a row that have not had Graph's 204.
+fn to_delete(row: &Remains) -> impl Iterator<Item = &MethodId> {
+    let alive = row.alive.iter().map(|(method, _)| method);
+    alive.filter(|method| !row.deleted.contains(method))
+}
+
+/// What is recorded of a row whose pass had Graph's 204 and is listed for longer than lists lag.
+#[must_use]
+pub fn deleted_all_the_same(row: &Remains) -> Event {
+    gone(row, Proof::Deleted)
+}
+
 /// Records Graph's 204s of rows that own nothing else.
 async fn keep_deletions(
     ledger: &Ledger,
@@ -168,7 +185,7 @@ async fn keep_deletions(
 ) -> Result<(), LedgerError> {
     let mut records = Vec::new();
     for (_, row) in rows {
-        let answers: Vec<_> = deletions.by_ref().take(row.alive.len()).collect();
+        let answers: Vec<_> = deletions.by_ref().take(to_delete(row).count()).collect();
         let is_open = row.attempts.iter().any(|attempt| attempt.may_live);
         if answers.iter().any(Result::is_ok) && !is_open {
             records.push(ledger.record(row.line, gone(row, Proof::Deleted)));
@@ -190,7 +207,7 @@ fn broken(row: Remains) -> Cleaned {
 }
 
 /// What one look shows of a row; nothing if nobody may look. The answers to our DELETEs come in
-/// the order of [`Remains::alive`].
+/// the order of [`Remains::alive`], without those that had their 204 before.
 #[must_use]
 pub fn sighted(
     row: &Remains,
@@ -215,7 +232,7 @@ pub fn sighted(
 }
 
 fn is_deleted(row: &Remains, deletions: &[Result<(), Refusal>]) -> bool {
-    row.deleted || deletions.iter().any(Result::is_ok)
+    !row.deleted.is_empty() || deletions.iter().any(Result::is_ok)
 }
 
 /// What the answers to our DELETEs and one look prove of a row. Pure, so that a model checker can
@@ -247,14 +264,12 @@ pub fn judge(
             Some(why) => Fate::Left { why },
             None => Fate::Doubtful(Doubt::Behind),
         },
-        _ if over_from(row, settle_after).is_some_and(|over| over <= now.least()) => {
-            Fate::Gone(Proof::Over)
-        }
         Some(Sighting::Older(_) | Sighting::Newer(_))
             if may_be_ours_misdated(look, row, settle_after) =>
         {
             Fate::Doubtful(Doubt::Unclear)
         }
+        _ if is_over(row, settle_after, now) => Fate::Gone(Proof::Over),
         Some(Sighting::Newer(_)) => Fate::Gone(Proof::Replaced),
         Some(Sighting::Ours(_)) => match refused {
             Some(why) => Fate::Left { why },
@@ -408,7 +423,7 @@ mod tests {
             absent_since: None,
             absent_at: None,
             seen: false,
-            deleted: false,
+            deleted: Vec::new(),
         }
     }
 
@@ -467,7 +482,7 @@ mod tests {
         assert_eq!(fate(&row(), Ok(()), &unread), Fate::Gone(Proof::Deleted));
         let behind = fate(&row(), Ok(()), &Ok(Some(listed("ours"))));
         assert_eq!(behind, Fate::Doubtful(Doubt::Behind));
-        let before = Remains { deleted: true, ..row() };
+        let before = Remains { deleted: vec![id("ours")], ..row() };
         assert_eq!(fate(&before, gone(), &Ok(None)), Fate::Gone(Proof::Deleted));
     }
 

@@ -159,6 +159,81 @@ fn a_clock_alone_ends_no_pass() {
     assert_eq!((site.live().len(), sealed_copies(&site).len()), (2, 2));
 }
 
+// Case: while a run issues, every answer is dated wrong, and right afterwards: a lost attempt is not
+// older than it is, so that a resume waits for what may come late, and a cleanup for its end.
+#[test]
+fn an_attempt_that_was_dated_wrong_is_not_older_than_it_is() {
+    for seconds in [-420, -7_200] {
+        let site = Site::with(2, |options| {
+            options.date_offset = jiff::SignedDuration::from_secs(seconds);
+            let late = Fault::Late { by: Duration::from_secs(30) };
+            options.faults = Faults::default().at(Call::Issue, 2, late);
+        });
+        let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "5m"]));
+        site.until("nobody knows of one", |site| {
+            site.folder().join("ledger.db").exists()
+                && site.count("unsettled") == 1
+                && site.count("sealed") == 1
+        });
+        run.kill();
+        change(&site, |options| options.date_offset = jiff::SignedDuration::ZERO);
+        patient(&site, &["cleanup", "wave-run"]).exits(8).says("may be this run's own");
+        assert_eq!((site.live().len(), sealed_copies(&site).len()), (1, 1), "{seconds}");
+        assert_eq!(site.seen(Call::Issue), 2);
+    }
+}
+
+// Case: the answers are dated wrong by more than Graph's parts lie apart, always: a pass that was
+// made when this machine sent the request is not thereby somebody else's.
+#[test]
+fn a_pass_that_no_date_fits_may_be_ours_by_this_machines_clock() {
+    for seconds in [-1_800, 1_800] {
+        let site = Site::with(2, |options| {
+            options.date_offset = jiff::SignedDuration::from_secs(seconds);
+            options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
+        });
+        patient(&site, &site.run_args(&["--max-in-flight", "1"])).exits(4).says("held");
+        let told = patient(&site, &["cleanup", "wave-run"]).exits(8).says("may be this run's own");
+        assert!(!told.err.contains("did not issue"), "{}", told.err);
+        assert_eq!((site.live().len(), sealed_copies(&site).len()), (1, 1), "{seconds}");
+    }
+}
+
+// Case: lists show a pass for longer than anybody waits after Graph's 204 to its DELETE.
+#[test]
+fn a_204_is_proof_for_however_long_a_list_is_behind() {
+    let site = Site::with(3, |options| {
+        options.replication.listed_after_end = Latency::of(Duration::from_mins(20));
+    });
+    site.run(&[]).exits(0);
+    patient(&site, &["cleanup", "wave-run"]).exits(0).says("removed 3 passes\n");
+    assert!(site.live().is_empty() && sealed_copies(&site).is_empty());
+    assert_eq!(site.seen(Call::Remove), 3, "what had its 204 is not deleted again");
+}
+
+// Case: a replica that does not know the user answers the DELETE of a lost attempt's pass.
+#[test]
+fn a_404_about_the_user_holds_no_row_whose_orphan_is_deleted() {
+    let site = Site::with(2, |options| {
+        options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter).at(
+            Call::Remove,
+            1,
+            Fault::UserUnknown,
+        );
+    });
+    patient(&site, &site.run_args(&["--max-in-flight", "1"])).exits(0).says("2 issued and sealed");
+    site.assert_whole("after the run");
+}
+
+// Case: a replica that does not know a user whom Graph has just found answers the check.
+#[test]
+fn a_404_about_a_user_who_was_found_refuses_no_wave() {
+    let site = Site::with(3, |options| {
+        options.faults = Faults::default().at(Call::Look, 2, Fault::UserUnknown);
+    });
+    site.run(&[]).exits(0).says("3 issued and sealed");
+}
+
 // Case: a DELETE says that nobody knows the user, and a list is empty.
 #[test]
 fn a_404_about_the_user_outweighs_an_empty_list() {

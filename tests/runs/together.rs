@@ -222,6 +222,34 @@ fn a_final_look_that_is_always_wanted_is_always_made() {
     told.says("1 lost").says("passes.age, which was handed over before, holds its code");
 }
 
+// Case: the same again and again: a look that was made is not told as one that was left out.
+#[test]
+fn a_final_look_that_was_made_is_not_told_as_left_out() {
+    let site = Site::open(2);
+    site.run(&[]).exits(0);
+    for _ in 0..5 {
+        let told = site.told(&["resume", "wave-run", "--final-look", "always"]).exits(0);
+        assert!(!told.err.contains("not looked at again"), "{}", told.err);
+    }
+}
+
+// Case: the passes of a wave are removed while a run of it waits for an answer.
+#[test]
+fn a_cleanup_of_a_wave_does_not_speak_for_a_run_that_is_at_work() {
+    let site = Site::open(3);
+    site.hold(Call::Issue, 2);
+    let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
+    site.until_held(1);
+    run.kill();
+    let cleanup = ["cleanup", "--csv", "wave.csv", "--yes"];
+    let told = site.end_as_time_passes(site.start(&cleanup)).exits(8);
+    told.says("wave-run has asked for a pass for this person").says(site.people[1].as_str());
+    site.let_go();
+    site.end_as_time_passes(site.start(&["cleanup", "wave-run"])).exits(0);
+    site.end_as_time_passes(site.start(&cleanup)).exits(0);
+    assert!(site.live().is_empty());
+}
+
 // Case: somebody is renamed, and somebody new gets the name before its pass was asked for.
 #[test]
 fn a_name_that_has_moved_is_somebody_else_s() {

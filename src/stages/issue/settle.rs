@@ -12,8 +12,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::{Desk, Halt, Issuers};
-use crate::clock::{apart, earlier, later};
-use crate::graph::verdict::{Refusal, RefusalKind};
+use crate::clock::{Clocks, apart, earlier, later, span};
+use crate::graph::verdict::Refusal;
 use crate::graph::{FoundPass, GraphError};
 use crate::ids::{Line, MethodId, UserId};
 use crate::ledger::{Event, Existing, IntentRecord, LedgerError, Proof, Remains, RowRecord, State};
@@ -178,24 +178,44 @@ fn ended(attempt: &IntentRecord) -> Timestamp {
     attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT))
 }
 
-/// Graph's clock from which on no attempt of the row is feared to be carried out any more.
-#[must_use]
-pub fn quiet_from(remains: &Remains, settle_after: Duration) -> Option<Timestamp> {
-    let open = remains.attempts.iter().filter(|attempt| attempt.may_live);
-    open.map(|attempt| later(ended(attempt), settle_after + limits::CLOCK_SLACK)).max()
+/// How much of `wait` is left since an attempt ended, or must have. Its Date may have been wrong
+/// then, and right now, so what counts is what has passed on both clocks, each from its own start.
+fn left_of(wait: Duration, attempt: &IntentRecord, now: Clocks) -> Duration {
+    let lasted = match attempt.given_up {
+        Some(ended) if ended >= attempt.graph_time => span(attempt.graph_time, ended),
+        _ => limits::ATTEMPT_TIMEOUT,
+    };
+    let lasted = lasted.min(limits::ATTEMPT_TIMEOUT);
+    let by_graph = span(now.graph, later(ended(attempt), wait));
+    let by_machine = span(now.machine, later(attempt.minted, lasted + wait));
+    by_graph.max(by_machine)
 }
 
-/// Graph's clock from which on whatever the row got, or may have got, is over.
+/// How long until no attempt of the row is feared to be carried out any more: the settling time at
+/// most, since a clock that was set back is not waited for.
 #[must_use]
-pub fn over_from(remains: &Remains, settle_after: Duration) -> Option<Timestamp> {
-    let of_attempt = |attempt: &IntentRecord| {
-        let last = later(ended(attempt), settle_after);
-        let begins = attempt.asked.start.map_or(last, |start| start.max(last));
+pub fn quiet_in(remains: &Remains, settle_after: Duration, now: Clocks) -> Duration {
+    let open = remains.attempts.iter().filter(|attempt| attempt.may_live);
+    open.map(|attempt| quiet_after(attempt, settle_after, now)).max().unwrap_or_default()
+}
+
+fn quiet_after(attempt: &IntentRecord, settle_after: Duration, now: Clocks) -> Duration {
+    left_of(settle_after + limits::CLOCK_SLACK, attempt, now).min(settle_after)
+}
+
+/// Whether whatever the row got, or may have got, is over; false if it got nothing.
+#[must_use]
+pub fn is_over(remains: &Remains, settle_after: Duration, now: Clocks) -> bool {
+    let is_over = |attempt: &IntentRecord| {
         let lifetime = Duration::from_secs(u64::from(attempt.asked.lifetime_minutes) * 60);
-        later(begins, lifetime + limits::CLOCK_SLACK)
+        let life = lifetime + limits::CLOCK_SLACK;
+        left_of(settle_after + life, attempt, now).is_zero()
+            && attempt.asked.start.is_none_or(|start| later(start, life) <= now.least())
     };
-    let open = remains.attempts.iter().filter(|attempt| attempt.may_live).map(of_attempt);
-    remains.alive.iter().map(|(_, over)| *over).chain(open).max()
+    let mut open = remains.attempts.iter().filter(|attempt| attempt.may_live).peekable();
+    (open.peek().is_some() || !remains.alive.is_empty())
+        && open.all(is_over)
+        && remains.alive.iter().all(|(_, over)| *over <= now.least())
 }
 
 /// How far apart two looks must lie that are to prove by what they do not show. Lists lag whatever
@@ -220,20 +240,29 @@ fn misdated(pass: &FoundPass, remains: &Remains) -> Option<String> {
 /// if before.
 fn off_by(pass: &FoundPass, remains: &Remains) -> Option<SignedDuration> {
     let created = pass.created_date_time?;
+    Some(created.duration_since(alike(pass, remains)?.graph_time))
+}
+
+/// The latest lost attempt that asked for a pass like this one.
+fn alike<'a>(pass: &FoundPass, remains: &'a Remains) -> Option<&'a IntentRecord> {
     let mut open = remains.attempts.iter().filter(|attempt| attempt.may_live);
-    let attempt = open.rfind(|attempt| answers(pass, attempt))?;
-    Some(created.duration_since(attempt.graph_time))
+    open.rfind(|attempt| answers(pass, attempt))
 }
 
 /// Whether a pass that is not a lost attempt's by its time may be so all the same, because the
-/// clocks of Graph's parts do not agree.
+/// clocks of Graph's parts do not agree, or the Date of its answers was wrong: then this machine's
+/// clock tells when the attempt was made.
 pub(in crate::stages) fn may_be_misdated(
     pass: &FoundPass,
     remains: &Remains,
     settle_after: Duration,
 ) -> bool {
     let most = settle_after + limits::PARTS_APART;
-    off_by(pass, remains).is_some_and(|off| off.unsigned_abs() <= most)
+    let (Some(created), Some(attempt)) = (pass.created_date_time, alike(pass, remains)) else {
+        return false;
+    };
+    let near = |moment: Timestamp| created.duration_since(moment).unsigned_abs() <= most;
+    near(attempt.graph_time) || near(attempt.minted)
 }
 
 /// When a found pass is over at the latest, by Graph's clock.
@@ -271,9 +300,7 @@ impl Desk {
     /// settling time.
     #[must_use]
     pub fn settled_from(&self, attempt: &IntentRecord, started: Instant) -> Instant {
-        let over = later(ended(attempt), self.settle_after + limits::CLOCK_SLACK);
-        let is_over = self.graph.clocks().least() > over;
-        if is_over { started } else { started + self.settle_after }
+        started + quiet_after(attempt, self.settle_after, self.graph.clocks())
     }
 
     /// Records that an attempt left without an outcome, by a killed run, is unsettled.
@@ -375,7 +402,7 @@ impl Desk {
     /// least the settling time ago.
     async fn missed(&self, line: Line, remains: &Remains) -> Result<Settled, Halt> {
         let now = self.graph.clocks();
-        if over_from(remains, self.settle_after).is_some_and(|over| over <= now.least()) {
+        if is_over(remains, self.settle_after, now) {
             return self.settled(line, None, Some(Proof::Over)).await;
         }
         if remains.absent_for(now).is_some_and(|absent| absent >= patience(self.settle_after)) {
@@ -464,8 +491,8 @@ impl Desk {
         match self.graph.delete_passes(&[(user, method.clone())]).await?.pop() {
             Some(Ok(())) => self.settled(line, Some(method), Some(Proof::Deleted)).await,
             None => Ok(behind(STALE)),
-            // Listed a moment ago, and not there: one of the two answers is behind.
-            Some(Err(refusal)) if refusal.kind == RefusalKind::MethodGone => Ok(behind(STALE)),
+            // The pass, or the user, was there a moment ago: one of the two answers is behind.
+            Some(Err(refusal)) if refusal.status == 404 => Ok(behind(STALE)),
             Some(Err(refusal)) => {
                 // It is nobody else's: not told as a foreign one.
                 let why = format!("the pass of a lost attempt cannot be deleted: {refusal}");
@@ -545,7 +572,7 @@ mod tests {
             absent_since: None,
             absent_at: None,
             seen: false,
-            deleted: false,
+            deleted: Vec::new(),
         }
     }
 
@@ -641,12 +668,38 @@ mod tests {
     fn what_may_be_alive_is_over_when_the_longest_of_it_is() {
         let known = moment("2026-03-01T10:00:00Z");
         let both = Remains { alive: vec![(id(), known)], ..remains() };
+        let at = |text| Clocks { graph: moment(text), machine: moment(text) };
+        let over = |remains: &Remains, now| is_over(remains, SETTLE_AFTER, now);
         // Given up 08:01:40, five minutes of settling, an hour of life, a minute of slack.
-        let attempt = moment("2026-03-01T09:07:40Z");
-        assert_eq!(over_from(&remains(), SETTLE_AFTER), Some(attempt));
-        assert_eq!(over_from(&both, SETTLE_AFTER), Some(known));
-        assert_eq!(quiet_from(&both, SETTLE_AFTER), Some(moment("2026-03-01T08:07:40Z")));
+        assert!(!over(&remains(), at("2026-03-01T09:07:39Z")));
+        assert!(over(&remains(), at("2026-03-01T09:07:40Z")));
+        assert!(!over(&both, at("2026-03-01T09:59:59Z")));
+        assert!(over(&both, at("2026-03-01T10:00:00Z")));
+        let quiet = |now| quiet_in(&both, SETTLE_AFTER, now);
+        assert_eq!(quiet(at("2026-03-01T08:07:30Z")), Duration::from_secs(10));
+        assert_eq!(quiet(at("2026-03-01T08:07:40Z")), Duration::ZERO);
         let nothing = Remains { attempts: Vec::new(), ..remains() };
-        assert_eq!(over_from(&nothing, SETTLE_AFTER), None);
+        assert!(!over(&nothing, at("2026-03-02T08:00:00Z")));
+    }
+
+    #[test]
+    fn time_has_passed_where_it_has_on_both_clocks_each_from_its_own_start() {
+        // The answers of then were dated two hours behind, those of now are not.
+        let misdated = IntentRecord {
+            graph_time: moment("2026-03-01T06:00:00Z"),
+            given_up: Some(moment("2026-03-01T06:00:10Z")),
+            ..attempt()
+        };
+        let row = Remains { attempts: vec![misdated], ..remains() };
+        let now = moment("2026-03-01T08:02:00Z");
+        let now = Clocks { graph: now, machine: now };
+        assert!(!is_over(&row, SETTLE_AFTER, now));
+        assert_eq!(quiet_in(&row, SETTLE_AFTER, now), Duration::from_secs(250));
+        // A pass that the list dates right is not thereby somebody else's.
+        assert!(may_be_misdated(&pass("2026-03-01T08:00:01Z"), &row, SETTLE_AFTER));
+        assert!(!may_be_misdated(&pass("2026-03-01T09:00:01Z"), &row, SETTLE_AFTER));
+        // This machine's clock was set back by a day since: what is left is bounded.
+        let back = Clocks { machine: moment("2026-02-28T08:00:00Z"), ..now };
+        assert_eq!(quiet_in(&remains(), SETTLE_AFTER, back), SETTLE_AFTER);
     }
 }
