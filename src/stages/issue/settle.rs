@@ -182,7 +182,10 @@ fn ended(attempt: &IntentRecord) -> Timestamp {
 /// then, and right now, so what counts is what has passed on both clocks, each from its own start.
 fn left_of(wait: Duration, attempt: &IntentRecord, now: Clocks) -> Duration {
     let lasted = match attempt.given_up {
-        Some(ended) if ended >= attempt.graph_time => span(attempt.graph_time, ended),
+        // Graph tells whole seconds, so that its clock may seem to go back by one.
+        Some(ended) if later(ended, limits::DATE_ROUNDING) >= attempt.graph_time => {
+            span(attempt.graph_time, ended)
+        }
         _ => limits::ATTEMPT_TIMEOUT,
     };
     let lasted = lasted.min(limits::ATTEMPT_TIMEOUT);
