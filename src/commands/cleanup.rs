@@ -9,7 +9,9 @@ use crate::auth::permissions::Need;
 use crate::cli::{CleanupArgs, Common};
 use crate::exit::Exit;
 use crate::ids::{Line, UserId};
-use crate::ledger::{Access, Claims, Ledger, LedgerError, Listed, RowRecord, RunFolder, Standing};
+use crate::ledger::{
+    Access, Claims, Ledger, LedgerError, Listed, Remains, RowRecord, RunFolder, Standing,
+};
 use crate::limits;
 use crate::report::{count, shown};
 use crate::run::policy::{self, Scope, Wish};
@@ -152,20 +154,10 @@ async fn of_wave(
     let settle_after = session.fence.unwrap_or(limits::DEFAULT_FENCE);
     world.warn_of_fence(session.fence);
     let is_nobody_known = holdings.people.is_empty() && holdings.unseen.is_empty();
-    let people: HashMap<UserId, (Line, String)> = holdings
-        .people
-        .iter()
-        .filter_map(|one| Some((one.user?, (one.line, one.upn.clone()))))
-        .collect();
-    let mut under_way = UnderWay::default();
-    under_way.look(&people, world).await?;
+    let under_way = UnderWay::begin(&holdings.people, world).await?;
     let removed = tidy::remove_confirmed(holdings.people, settle_after, &session).await;
     let mut tidied = removed.map_err(untidied)?;
-    under_way.look(&people, world).await?;
-    for unread in under_way.unread {
-        world.report.warn(unread);
-    }
-    tidied.left.extend(under_way.rows.into_values());
+    tidied.left.extend(under_way.end(world).await?);
     tidied.strangers = is_nobody_known && !holdings.unknown.is_empty();
     tidied.left.extend(holdings.unseen.into_iter().chain(holdings.unknown));
     tidied.told = told;
@@ -186,19 +178,34 @@ async fn of_wave(
 /// one: it may come to be after the last look.
 #[derive(Default)]
 struct UnderWay {
+    people: HashMap<UserId, (Line, String)>,
     rows: BTreeMap<Line, Left>,
     /// What is said of runs that cannot be read.
     unread: BTreeSet<String>,
 }
 
 impl UnderWay {
-    async fn look(
-        &mut self,
-        people: &HashMap<UserId, (Line, String)>,
-        world: &World,
-    ) -> Result<(), Failure> {
+    /// Looks before anything is removed.
+    async fn begin(people: &[Remains], world: &World) -> Result<Self, Failure> {
+        let known = |one: &Remains| Some((one.user?, (one.line, one.upn.clone())));
+        let people = people.iter().filter_map(known).collect();
+        let mut begun = Self { people, ..Self::default() };
+        begun.look(world).await?;
+        Ok(begun)
+    }
+
+    /// Looks once more: these may have a pass by now that nobody has looked at.
+    async fn end(mut self, world: &World) -> Result<impl Iterator<Item = Left>, Failure> {
+        self.look(world).await?;
+        for unread in self.unread {
+            world.report.warn(unread);
+        }
+        Ok(self.rows.into_values())
+    }
+
+    async fn look(&mut self, world: &World) -> Result<(), Failure> {
         let Some(mut claims) = Claims::find(&world.home()?)? else { return Ok(()) };
-        let users: Vec<UserId> = people.keys().copied().collect();
+        let users: Vec<UserId> = self.people.keys().copied().collect();
         let folders = claims.claimed(&users, world.clock.now())?;
         let folders: BTreeSet<PathBuf> = folders.into_values().collect();
         for folder in folders {
@@ -212,7 +219,7 @@ impl UnderWay {
                     continue;
                 }
             };
-            for (line, upn) in rows.iter().filter_map(|row| people.get(&row.user()?)) {
+            for (line, upn) in rows.iter().filter_map(|row| self.people.get(&row.user()?)) {
                 let (line, upn) = (*line, upn.clone());
                 let why = format!(
                     "the open run {place} has asked for a pass for this person and does not know yet whether there is one: resume that run, or clean it up"
