@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use mailed::{count_state, taken, wave};
 use smtp::{Fault, Manner, Relay};
 use support_office::Office;
-use tapwave::rehearsal::options::Latency;
+use tapwave_simulator::options::Latency;
 
 #[path = "../tests/support/certificates.rs"]
 mod certificates;

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use jiff::fmt::friendly::SpanParser;
-use tapwave::rehearsal::options::{CodeStyle, Latency, Limit, SecondPost, Throttle};
-use tapwave::rehearsal::{Options, Tenant};
+use tapwave_simulator::options::{CodeStyle, Latency, Limit, SecondPost, Throttle};
+use tapwave_simulator::{Options, Tenant};
 use tokio_rustls::rustls::ServerConfig;
 
 #[path = "../tests/support/certificates.rs"]

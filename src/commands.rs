@@ -24,22 +24,22 @@ use uuid::Uuid;
 
 pub use self::failure::Failure;
 use self::typed::Typed;
-use crate::auth::permissions::{self, Grants, Need, Verdict};
-use crate::auth::{self, Places, SignIn};
-use crate::cli::{Auth, Cli, Command, Common};
-use crate::clock::Clock;
-use crate::exit::Exit;
-use crate::graph::Graph;
-use crate::graph::http::{self, BaseUrl, Http};
-use crate::graph::transport::Shut;
-use crate::ledger::{Access, Ledger, Registry, RunFolder, append_to_log, default_home};
-use crate::limits;
-use crate::pace::Pace;
-use crate::report::{Asking, AtWork, Log, Report, count, shown};
-use crate::run::Session;
-use crate::settings::{self, Found, Settings};
-use crate::stages::Drain;
-use crate::stages::check::ClocksApart;
+use crate::args::{Auth, Cli, Command, Common};
+use crate::config::{self, Found, Settings};
+use crate::output::{Asking, AtWork, Log, Report, count, shown};
+use tapwave_core::clock::Clock;
+use tapwave_core::exit::Exit;
+use tapwave_core::limits;
+use tapwave_graph::Graph;
+use tapwave_graph::http::{self, BaseUrl, Http};
+use tapwave_graph::limiter::Pace;
+use tapwave_graph::sign_in::permissions::{self, Grants, Need, Verdict};
+use tapwave_graph::sign_in::{self, Places, SignIn};
+use tapwave_graph::transport::Shut;
+use tapwave_ledger::{Access, Ledger, Registry, RunFolder, append_to_log, default_home};
+use tapwave_pipeline::check::ClocksApart;
+use tapwave_pipeline::run::Session;
+use tapwave_pipeline::stop::Drain;
 
 /// Looks a variable up.
 pub type Environment = Box<dyn Fn(&str) -> Option<String>>;
@@ -82,7 +82,7 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
 
 async fn dispatch(cli: &Cli, world: &World) -> Result<Exit, Failure> {
     let common = &cli.common;
-    settings::no_login_in(common)?;
+    config::no_login_in(common)?;
     if let Some(path) = &common.log {
         let log = append_to_log(path);
         world.log.add(log.map_err(|error| Failure::unwritten("open the log", path, &error))?);
@@ -126,7 +126,7 @@ fn note_who(grants: &Grants, method: &str, settings: &Settings, base: &BaseUrl) 
     let claims = grants.claims();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        host = crate::ledger::host(),
+        host = tapwave_ledger::host(),
         signed_in_with = method,
         who = claims.and_then(|claims| claims.who.as_deref()),
         tenant = claims.and_then(|claims| claims.tenant.as_deref()).or(settings.tenant.as_deref()),
@@ -318,7 +318,8 @@ impl World {
     ) -> Result<(Session, Grants), Failure> {
         self.name_settings(settings);
         let client = http::client(&settings.network, base)?;
-        let on_azure = settings.is_undecided(&self.environment) && auth::on_azure_machine().await;
+        let on_azure =
+            settings.is_undecided(&self.environment) && sign_in::on_azure_machine().await;
         let method = settings.sign_in(&self.environment, on_azure)?;
         let name = method.name();
         if settings.auth == Auth::Auto {

@@ -10,13 +10,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use tapwave::cli::Cli;
-use tapwave::clock::Clock;
+use tapwave::args::Cli;
 use tapwave::commands::{World, perform};
-use tapwave::exit::Exit;
-use tapwave::limits;
-use tapwave::report::{Asking, Log, Manner, Report};
-use tapwave::stages::Drain;
+use tapwave::output::{Asking, Log, Manner, Report};
+use tapwave_core::clock::Clock;
+use tapwave_core::exit::Exit;
+use tapwave_core::limits;
+use tapwave_pipeline::stop::Drain;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes memory when it is freed, so that no buffer of a library keeps a pass.

@@ -5,17 +5,11 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tapwave::rehearsal::options::{Call, Fault, Faults};
-use tapwave::rehearsal::{Event, Tenant};
+use tapwave_simulator::options::{Call, Fault, Faults};
+use tapwave_simulator::{Event, Tenant};
 
-#[path = "support/program.rs"]
-mod program;
-#[expect(dead_code, reason = "other tests ask for more of it")]
-#[path = "support/server.rs"]
-mod server;
-
-use program::Program;
-use server::Served;
+use crate::support::program::Program;
+use crate::support::server::Served;
 
 /// A JWT of an application called Onboarding in the tenant t1, with every permission.
 fn token() -> String {

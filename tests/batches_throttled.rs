@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tapwave::clock::Clock;
-use tapwave::graph::{Graph, GraphError};
-use tapwave::ids::{MethodId, UserId};
-use tapwave::limits;
-use tapwave::pace::{Pace, PaceOptions};
-use tapwave::rehearsal::options::{
+use tapwave_core::clock::Clock;
+use tapwave_core::ids::{MethodId, UserId};
+use tapwave_core::limits;
+use tapwave_graph::limiter::{Pace, PaceOptions};
+use tapwave_graph::{Graph, GraphError};
+use tapwave_simulator::options::{
     Call, Chance, Fault, Faults, Latency, Limit, RetryAfter, Throttle,
 };
-use tapwave::rehearsal::{InMemory, Tenant};
+use tapwave_simulator::{InMemory, Tenant};
 
 /// What a throttled job came to.
 #[derive(Debug)]

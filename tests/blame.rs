@@ -2,44 +2,23 @@
 //! not send, a permission, a proxy, a certificate, a portal) is told once, ends the work with the
 //! exit code of its kind, and loses nothing. Through the built program.
 
+use crate::support::authority;
+use crate::support::certificates;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 
-use authority::Authority;
-use mailed::{count_state, taken, wave};
-use program::Program;
-use proxy::{Proxy, Ways};
-use server::Served;
-use smtp::{Fault as Mishap, Manner, Relay};
-use support_office::{Ended, Office};
-use tapwave::limits::EQUAL_REFUSALS;
-use tapwave::rehearsal::Tenant;
-use tapwave::rehearsal::options::{Call, Fault, Faults};
-use until::until;
-
-#[expect(dead_code, reason = "other tests ask for more of it")]
-#[path = "support/authority.rs"]
-mod authority;
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/mailed.rs"]
-mod mailed;
-#[expect(dead_code, reason = "other tests ask for more of it")]
-#[path = "support/program.rs"]
-mod program;
-#[path = "support/proxy.rs"]
-mod proxy;
-#[expect(dead_code, reason = "other tests ask for more of it")]
-#[path = "support/server.rs"]
-mod server;
-#[expect(dead_code, reason = "other tests use more of the same servers")]
-#[path = "support/smtp.rs"]
-mod smtp;
-#[path = "support/office.rs"]
-mod support_office;
-#[path = "support/until.rs"]
-mod until;
+use crate::support::authority::Authority;
+use crate::support::mailed::{count_state, taken, wave};
+use crate::support::office::{Ended, Office};
+use crate::support::program::Program;
+use crate::support::proxy::{Proxy, Ways};
+use crate::support::server::Served;
+use crate::support::smtp::{Fault as Mishap, Manner, Relay};
+use crate::support::until::until;
+use tapwave_core::limits::EQUAL_REFUSALS;
+use tapwave_simulator::Tenant;
+use tapwave_simulator::options::{Call, Fault, Faults};
 
 const ROWS: u64 = 30;
 const FAST: u32 = 60_000;

@@ -1,23 +1,20 @@
 //! Promises the conductor's small rules, each by itself and at its boundary, judged by the
 //! simulated tenant's own counts. In virtual time.
 
-#[path = "support/conducted.rs"]
-mod conducted;
-
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tapwave::clock::{later, span};
-use tapwave::ledger::{Existing, Ledger, Standing};
-use tapwave::limits;
-use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, Throttle};
-use tapwave::run::issuing;
-use tapwave::run::second_look::FinalLook;
-use tapwave::stages::check::Candidate;
-use tapwave::stages::issue::Halt;
+use tapwave_core::clock::{later, span};
+use tapwave_core::limits;
+use tapwave_ledger::{Existing, Ledger, Standing};
+use tapwave_pipeline::check::Candidate;
+use tapwave_pipeline::issue::Halt;
+use tapwave_pipeline::run::issuing;
+use tapwave_pipeline::run::second_look::FinalLook;
+use tapwave_simulator::options::{Call, Fault, Faults, Latency, Limit, Throttle};
 use tokio::time::Instant;
 
-use conducted::Conducted;
+use crate::support::conducted::Conducted;
 
 const ROUND_TRIP: Duration = Duration::from_millis(100);
 

@@ -1,36 +1,21 @@
 //! Mails through the built program, judged by what the relay, or the tenant's mailboxes, took.
 
+mod damaged;
+mod late;
+mod nasty;
+mod notices;
+mod relays;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use mailed::{count_state, taken, wave};
-use smtp::{Fault, Manner, Relay};
-use support::{Office, rate};
-use tapwave::rehearsal::options::Call;
-use until::until;
+use crate::support::mailed::{count_state, taken, wave};
+use crate::support::office::Office;
+use crate::support::smtp::{Fault, Manner, Relay};
+use crate::support::until::until;
+use tapwave_simulator::options::Call;
 
-#[path = "support/certificates.rs"]
-mod certificates;
-#[path = "support/mailed.rs"]
-mod mailed;
-#[expect(dead_code, reason = "other tests ask for more of it")]
-#[path = "support/server.rs"]
-mod server;
-#[expect(dead_code, reason = "other tests use more of the same servers")]
-#[path = "support/smtp.rs"]
-mod smtp;
-#[path = "support/office.rs"]
-mod support_office;
-#[path = "support/until.rs"]
-mod until;
-
-mod support {
-    pub(crate) use super::support_office::Office;
-
-    /// Mails a minute, where the rate is not what is tested.
-    pub(crate) const fn rate() -> u32 {
-        60_000
-    }
-}
+/// Mails a minute, where the rate is not what is tested.
+const RATE: u32 = 60_000;
 
 /// A mail's text with its soft line ends joined: codes are plain ASCII.
 fn text(bytes: &[u8]) -> String {
@@ -76,7 +61,7 @@ async fn under_every_fault_nothing_is_doubled_and_nothing_lost() {
     let office = Office::open(ROWS, &wave(ROWS)).await;
     let faults = VecDeque::from(faults);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
-    office.mail_through(&relay, rate());
+    office.mail_through(&relay, RATE);
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--json"];
     let ended = office.run(&run).await.expect(7);
@@ -127,7 +112,7 @@ async fn a_changed_mail_is_held_and_not_repeated() {
     let office = Office::open(1, &wave(1)).await;
     let faults = VecDeque::from([Fault::CutAfterDot]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
-    office.mail_through(&relay, rate());
+    office.mail_through(&relay, RATE);
     let key = office.public_key.clone();
     office.run(&["run", "wave.csv", "-r", &key, "--deliver"]).await.expect(7);
     office.change_settings("from = \"IT <", "from = \"Somebody else <");
@@ -145,7 +130,7 @@ async fn a_kill_never_mails_twice_and_issuing_waits_for_mail() {
     const ROWS: u64 = 40;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     let relay = Relay::start(Manner::default()).await;
-    office.mail_through(&relay, rate());
+    office.mail_through(&relay, RATE);
     // Five are acknowledged, and three more are under way from then on.
     relay.hold(6);
     let key = office.public_key.clone();
@@ -178,7 +163,7 @@ async fn a_kill_never_mails_twice_and_issuing_waits_for_mail() {
 async fn a_wrong_password_is_found_before_any_pass() {
     let office = Office::open(3, &wave(3)).await;
     let relay = Relay::start(Manner { secret: "other".into(), ..Manner::default() }).await;
-    office.mail_through(&relay, rate());
+    office.mail_through(&relay, RATE);
     let key = office.public_key.clone();
     for command in ["check", "run"] {
         let ended = office.run(&[command, "wave.csv", "-r", &key, "--deliver"]).await.expect(5);
@@ -221,7 +206,7 @@ async fn only_what_is_due_is_mailed_and_each_hour_may_ask_again() {
     );
     let office = Office::open(2, &wave).await;
     let relay = Relay::start(Manner::default()).await;
-    office.mail_through(&relay, rate());
+    office.mail_through(&relay, RATE);
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--to", "column:deliverTo"];
     office.run(&run).await.expect(0);
@@ -241,7 +226,7 @@ async fn the_first_place_with_an_address_wins_and_a_row_without_one_is_a_problem
                 user2@contoso.example,\nuser3@contoso.example,own@home.example\n";
     let office = Office::open(3, wave).await;
     let relay = Relay::start(Manner::default()).await;
-    office.mail_through(&relay, rate());
+    office.mail_through(&relay, RATE);
     let key = office.public_key.clone();
     // The first of a team has no manager.
     let run = ["run", "wave.csv", "-r", &key, "--deliver"];
@@ -261,7 +246,7 @@ async fn a_sealed_body_and_a_notice_carry_no_code() {
     for body in ["sealed", "notice"] {
         let office = Office::open(4, &wave(4)).await;
         let relay = Relay::start(Manner::default()).await;
-        office.mail_through(&relay, rate());
+        office.mail_through(&relay, RATE);
         let key = office.public_key.clone();
         let run = ["run", "wave.csv", "-r", &key, "--deliver", "--body", body];
         office.run(&run).await.expect(0);
@@ -282,7 +267,7 @@ async fn a_sealed_body_and_a_notice_carry_no_code() {
 async fn a_letter_is_previewed_with_a_dummy_code_and_a_bad_template_stops_the_wave() {
     let office = Office::open(2, &wave(2)).await;
     let relay = Relay::start(Manner::default()).await;
-    office.mail_through(&relay, rate());
+    office.mail_through(&relay, RATE);
     let key = office.public_key.clone();
     let check = ["check", "wave.csv", "-r", &key, "--deliver"];
     let shown = office.run(&[&check[..], &["--preview", "3"]].concat()).await.expect(0);
@@ -305,7 +290,7 @@ async fn addresses_come_from_the_people_and_not_from_their_groups_list() {
     const ROWS: u64 = 100;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     let relay = Relay::start(Manner::default()).await;
-    office.mail_through(&relay, rate());
+    office.mail_through(&relay, RATE);
     let key = office.public_key.clone();
     let asked = || office.tenant.with(|tenant, _| tenant.seen(Call::Users));
     let check = ["check", "wave.csv", "-r", &key];
@@ -341,7 +326,7 @@ async fn graph_sends_from_a_mailbox_and_keeps_no_copy() {
 async fn nobody_is_mailed_the_pass_of_somebody_else() {
     let office = Office::open(2, &wave(2)).await;
     let relay = Relay::start(Manner::default()).await;
-    office.mail_through(&relay, rate());
+    office.mail_through(&relay, RATE);
     let key = office.public_key.clone();
     office.run(&["run", "wave.csv", "-r", &key, "--run", "swapped"]).await.expect(0);
     let ledger = rusqlite::Connection::open(office.path("swapped").join("ledger.db"));

@@ -1,12 +1,10 @@
 //! Any bytes, so many a door: promises that the corpus of `fuzz/`, the samples, and what
 //! chance makes of both are survived in every test run. On a failure it prints the bytes.
 
+use crate::support::fuzzed;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-
-#[path = "support/fuzzed.rs"]
-mod fuzzed;
 
 /// Decides which changes are tried, so that a failure comes again.
 const SEED: u64 = 20_260_301;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tapwave::clock::{Clock, span};
-use tapwave::graph::Graph;
-use tapwave::pace::{Pace, PaceOptions};
-use tapwave::rehearsal::{InMemory, Tenant};
+use tapwave_core::clock::{Clock, span};
+use tapwave_graph::Graph;
+use tapwave_graph::limiter::{Pace, PaceOptions};
+use tapwave_simulator::{InMemory, Tenant};
 
 #[tokio::test(start_paused = true)]
 async fn a_jump_of_the_wall_clock_does_not_age_an_intent() {

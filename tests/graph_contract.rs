@@ -6,17 +6,14 @@ use std::sync::Arc;
 use futures::executor::block_on;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tapwave::clock::Clock;
-use tapwave::graph::transport::{Method, Request, Response, Transport};
-use tapwave::ids::ClientRequestId;
-use tapwave::rehearsal::options::{Call, CodeStyle, Fault, Limit, SecondPost, Throttle};
-use tapwave::rehearsal::{InMemory, Tenant, User};
+use tapwave_core::clock::Clock;
+use tapwave_core::ids::ClientRequestId;
+use tapwave_graph::transport::{Method, Request, Response, Transport};
+use tapwave_simulator::options::{Call, CodeStyle, Fault, Limit, SecondPost, Throttle};
+use tapwave_simulator::{InMemory, Tenant, User};
 use zeroize::Zeroizing;
 
-#[path = "support/judge.rs"]
-mod judge;
-
-use judge::{Judge, Judged};
+use crate::support::judge::{Judge, Judged};
 
 const POLICY: &str =
     "/policies/authenticationMethodsPolicy/authenticationMethodConfigurations/temporaryAccessPass";
@@ -155,7 +152,7 @@ async fn refusals_are_in_graphs_shape() {
 async fn the_policy_is_read_and_written() {
     let driver = Driver::new(&["a@contoso.example"], |tenant| {
         let group = tenant.group_id("Onboarding").expect("a group");
-        tenant.policy_mut().exclude = vec![tapwave::rehearsal::Target::group(group)];
+        tenant.policy_mut().exclude = vec![tapwave_simulator::Target::group(group)];
     });
     let policy = body(&driver.ask(&get(POLICY), 200));
     assert_eq!(policy["excludeTargets"].as_array().map(Vec::len), Some(1));
@@ -362,7 +359,7 @@ fn the_judge_objects_to_wrong_requests() {
 async fn the_judge_hears_a_garbled_answer() {
     let driver = Driver::new(&["a@contoso.example"], |tenant| {
         tenant.options_mut().faults =
-            tapwave::rehearsal::options::Faults::default().at(Call::Issue, 1, Fault::Garbled);
+            tapwave_simulator::options::Faults::default().at(Call::Issue, 1, Fault::Garbled);
     });
     driver.ask(&issue("a@contoso.example", json!({})), 201);
     assert_eq!(driver.0.objections().len(), 1, "{:?}", driver.0.objections());

@@ -9,19 +9,16 @@ use std::process::Command;
 use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
-use tapwave::ids::Line;
+use tapwave_core::ids::Line;
 #[cfg(unix)]
-use tapwave::vault::Separator;
-use tapwave::vault::{
+use tapwave_seal::Separator;
+use tapwave_seal::{
     Entry, Format, Identities, NoPrompts, Prompts, RecipientSet, RowWriter, Spool, keygen, open,
 };
 
-#[path = "support/others.rs"]
-mod others;
-
 #[cfg(unix)]
-use others::present;
-use others::{PYRAGE_OPENS, age_is_present, pyrage_is_present, run};
+use crate::support::others::present;
+use crate::support::others::{PYRAGE_OPENS, age_is_present, pyrage_is_present, run};
 
 const CODES: [&str; 3] = ["+drkzqAD", "=1+1", "a\"b,c;d"];
 const EXPECTED: &str = "userPrincipalName,displayName,temporaryAccessPass,startDateTime,lifetimeInMinutes,isUsableOnce,methodId\n\
@@ -187,7 +184,9 @@ fn a_plugin_seals_and_opens() {
     let mut path = std::ffi::OsString::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plugin:"));
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let mut command = Command::new(std::env::current_exe().expect("this program"));
-    command.args(["--exact", "a_plugin_seals_and_opens", "--nocapture"]).env(WITH_PLUGINS, "1");
+    command
+        .args(["--exact", "interop_age::a_plugin_seals_and_opens", "--nocapture"])
+        .env(WITH_PLUGINS, "1");
     // The age crate's own client would print every file key with this.
     let output = command.env("PATH", &path).env("AGEDEBUG", "plugin").output().expect("it starts");
     let said = String::from_utf8_lossy(&output.stdout);

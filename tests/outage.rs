@@ -1,25 +1,22 @@
 //! Promises that throttling alone fails no row and holds no run for ever: after so long with
 //! nothing but refusals it ends, and a resume carries on. In virtual time.
 
-#[path = "support/conducted.rs"]
-mod conducted;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tapwave::ledger::Standing;
-use tapwave::limits;
-use tapwave::progress::{News, Watcher};
-use tapwave::rehearsal::Tenant;
-use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, Limit, SecondPost, Throttle};
-use tapwave::run::issuing::{self, IssuingError};
-use tapwave::run::second_look::FinalLook;
-use tapwave::stages::issue::Halt;
+use tapwave_core::limits;
+use tapwave_core::progress::{News, Watcher};
+use tapwave_ledger::Standing;
+use tapwave_pipeline::issue::Halt;
+use tapwave_pipeline::run::issuing::{self, IssuingError};
+use tapwave_pipeline::run::second_look::FinalLook;
+use tapwave_simulator::Tenant;
+use tapwave_simulator::options::{Call, Fault, Faults, Latency, Limit, SecondPost, Throttle};
 use tokio::time::Instant;
 
-use conducted::{Conducted, Stopped};
+use crate::support::conducted::{Conducted, Stopped};
 
 const ROWS: u64 = 300;
 

@@ -4,24 +4,16 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tapwave::clock::Clock;
-use tapwave::graph::Graph;
-use tapwave::pace::{Pace, PaceOptions};
-use tapwave::rehearsal::options::{Call, Fault, Faults};
-use tapwave::rehearsal::{InMemory, PassPolicy, Target, Tenant};
-use tapwave::run::policy::{Scope, Wish};
+use tapwave_core::clock::Clock;
+use tapwave_graph::Graph;
+use tapwave_graph::limiter::{Pace, PaceOptions};
+use tapwave_pipeline::policy::{Scope, Wish};
+use tapwave_simulator::options::{Call, Fault, Faults};
+use tapwave_simulator::{InMemory, PassPolicy, Target, Tenant};
 
-#[path = "support/judge.rs"]
-mod judge;
-#[path = "support/program.rs"]
-mod program;
-#[expect(dead_code, reason = "other tests ask for more of it")]
-#[path = "support/server.rs"]
-mod server;
-
-use judge::{Judge, Judged};
-use program::Program;
-use server::Served;
+use crate::support::judge::{Judge, Judged};
+use crate::support::program::Program;
+use crate::support::server::Served;
 
 const TOKEN: &str = "an-opaque-token";
 const ADA: &str = "ada@contoso.example";
@@ -256,7 +248,7 @@ async fn microsofts_metadata_approves_of_every_change() {
     let transport = Arc::new(transport);
     let pace = Pace::new(PaceOptions::default(), clock.clone());
     let graph = Graph::new(Arc::clone(&transport) as _, pace, clock);
-    let target = || vec![tapwave::graph::Target::group(group)];
+    let target = || vec![tapwave_graph::Target::group(group)];
     for wish in [
         Wish { enabled: Some(false), one_time: Some(true), ..Wish::default() },
         Wish {

@@ -1,18 +1,15 @@
 //! Promises that the prediction of a rehearsal is what a wave then takes, under every kind of
 //! limit. In virtual time.
 
-#[path = "support/conducted.rs"]
-mod conducted;
-
 use std::time::Duration;
 
-use tapwave::pace::{PaceOptions, foretell};
-use tapwave::rehearsal::Gate;
-use tapwave::rehearsal::options::{Latency, Limit, Throttle};
-use tapwave::run::second_look::FinalLook;
+use tapwave_graph::limiter::{PaceOptions, foretell};
+use tapwave_pipeline::run::second_look::FinalLook;
+use tapwave_simulator::Gate;
+use tapwave_simulator::options::{Latency, Limit, Throttle};
 use tokio::time::Instant;
 
-use conducted::Conducted;
+use crate::support::conducted::Conducted;
 
 const ROUND_TRIP: Duration = Duration::from_millis(40);
 

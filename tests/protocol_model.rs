@@ -14,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tapwave::clock::Clocks;
-use tapwave::graph::FoundPass;
-use tapwave::graph::verdict::{Refusal, RefusalKind};
-use tapwave::ids::{Line, MethodId, UserId};
-use tapwave::ledger::state::next;
-use tapwave::ledger::{Asked, Event, IntentId, IntentRecord, Proof, Remains, State};
-use tapwave::stages::cleanup::{Doubt, Fate, judge, sighted};
-use tapwave::stages::issue::settle::{Sighting, quiet_in, sight};
+use tapwave_core::clock::Clocks;
+use tapwave_core::ids::{Line, MethodId, UserId};
+use tapwave_graph::FoundPass;
+use tapwave_graph::verdict::{Refusal, RefusalKind};
+use tapwave_ledger::state::next;
+use tapwave_ledger::{Asked, Event, IntentId, IntentRecord, Proof, Remains, State};
+use tapwave_pipeline::cleanup::{Doubt, Fate, judge, sighted};
+use tapwave_pipeline::reconcile::{Sighting, quiet_in, sight};
 
 const SETTLE_AFTER: Duration = Duration::from_mins(5);
 /// The same in minutes, and one more, which is what a model of whole minutes rounds away.

@@ -1,14 +1,12 @@
 //! Promises that the sample script gives an app registration exactly the permissions that
 //! tapwave asks for, and uploads no private key. A stand-in for the Azure CLI is the witness.
 
-#![cfg(unix)]
-
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use tapwave::auth::permissions::Need;
+use tapwave_graph::sign_in::permissions::Need;
 
 /// Writes down its arguments and answers as the Azure CLI does; a role's id is its name.
 const AZ: &str = r#"#!/bin/bash

@@ -8,14 +8,14 @@ use std::time::Duration;
 use futures::executor::block_on;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
-use tapwave::clock::{Clock, later};
-use tapwave::graph::transport::{Broken, Method, Request, Response, Transport};
-use tapwave::ids::ClientRequestId;
-use tapwave::rehearsal::options::{
+use tapwave_core::clock::{Clock, later};
+use tapwave_core::ids::ClientRequestId;
+use tapwave_graph::transport::{Broken, Method, Request, Response, Transport};
+use tapwave_simulator::options::{
     Act, Call, CodeStyle, Fault, Faults, Intervention, Latency, Limit, NextLink, Replication,
     RetryAfter, SecondPost, Throttle,
 };
-use tapwave::rehearsal::{
+use tapwave_simulator::{
     Event, InMemory, Options, Shown, Target, Tenant, Unusable, Usability, User,
 };
 

@@ -4,14 +4,10 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tapwave::rehearsal::options::{Call, Fault, Faults};
-use tapwave::rehearsal::{Event, Shown, Tenant};
+use tapwave_simulator::options::{Call, Fault, Faults};
+use tapwave_simulator::{Event, Shown, Tenant};
 
-#[expect(dead_code, reason = "other tests ask for more of it")]
-#[path = "support/server.rs"]
-mod server;
-
-use server::Served;
+use crate::support::server::Served;
 
 const ADA: &str = "ada@contoso.example";
 

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use tapwave::cli::{Common, WaveArgs};
-use tapwave::settings::{Settings, SettingsError};
+use tapwave::args::{Common, WaveArgs};
+use tapwave::config::{Settings, SettingsError};
 
 fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")

@@ -3,10 +3,7 @@
 
 use serde_json::{Value, json};
 
-#[path = "support/program.rs"]
-mod program;
-
-use program::{Program, Ran};
+use crate::support::program::{Program, Ran};
 
 fn known(ran: &Ran, name: &str) -> (Value, Value) {
     let settings = ran.json();

@@ -1,6 +1,9 @@
 //! Promises every way to sign in, against a token endpoint over TLS that checks what it is
 //! shown, and words for every way it can fail. The endpoint's own memory is the witness.
 
+use crate::support::authority;
+#[cfg(unix)]
+use crate::support::hearing;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 #[cfg(unix)]
@@ -14,28 +17,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p12_keystore::{KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use pkcs8::der::pem::LineEnding;
 use rcgen::{CertificateParams, KeyPair, PKCS_RSA_SHA256, RsaKeySize};
-use tapwave::rehearsal::Tenant;
-use tapwave::rehearsal::options::{Fault, Faults, Latency};
+use tapwave_simulator::Tenant;
+use tapwave_simulator::options::{Fault, Faults, Latency};
 
-#[path = "support/authority.rs"]
-mod authority;
+use crate::support::authority::{Authority, CLIENT, Instead, SECRET, TENANT};
+use crate::support::program::Program;
+use crate::support::server::Served;
 #[cfg(unix)]
-#[path = "support/hearing.rs"]
-mod hearing;
-#[path = "support/program.rs"]
-mod program;
-#[expect(dead_code, reason = "other tests ask for more of it")]
-#[path = "support/server.rs"]
-mod server;
-#[cfg(unix)]
-#[path = "support/until.rs"]
-mod until;
-
-use authority::{Authority, CLIENT, Instead, SECRET, TENANT};
-use program::Program;
-use server::Served;
-#[cfg(unix)]
-use until::until;
+use crate::support::until::until;
 
 const ACCESS: [&str; 2] = ["check", "--access"];
 

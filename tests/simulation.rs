@@ -16,27 +16,24 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
-use tapwave::clock::Clock;
-use tapwave::graph::Graph;
-use tapwave::ids::RunId;
-use tapwave::ledger::{Access, Draft, Faults, Ledger, LedgerError, RunFolder, Standing};
-use tapwave::pace::{Pace, PaceOptions};
-use tapwave::progress::Deaf;
-use tapwave::rehearsal::{Entry, Event, InMemory};
-use tapwave::run::intake::{self, RunAbout};
-use tapwave::run::second_look::FinalLook;
-use tapwave::run::tidy::Tidied;
-use tapwave::run::{Session, issuing, tidy};
-use tapwave::stages::seal::RecipientBook;
-use tapwave::stages::{Drain, DrainSwitch};
-use tapwave::vault::{NewIdentity, NoPrompts, Prompts, keygen};
+use tapwave_core::clock::Clock;
+use tapwave_core::ids::RunId;
+use tapwave_core::progress::Deaf;
+use tapwave_graph::Graph;
+use tapwave_graph::limiter::{Pace, PaceOptions};
+use tapwave_ledger::{Access, Draft, Faults, Ledger, LedgerError, RunFolder, Standing};
+use tapwave_pipeline::run::cleanup::Tidied;
+use tapwave_pipeline::run::intake::{self, RunAbout};
+use tapwave_pipeline::run::second_look::FinalLook;
+use tapwave_pipeline::run::{Session, cleanup, issuing};
+use tapwave_pipeline::seal::RecipientBook;
+use tapwave_pipeline::stop::{Drain, DrainSwitch};
+use tapwave_seal::{NewIdentity, NoPrompts, Prompts, keygen};
+use tapwave_simulator::{Entry, Event, InMemory};
 use tempfile::TempDir;
 
-#[path = "support/simulation/judge.rs"]
 mod judge;
-#[path = "support/simulation/odds.rs"]
 mod odds;
-#[path = "support/simulation/witness.rs"]
 mod witness;
 
 use judge::Judge;
@@ -133,7 +130,7 @@ impl Story {
         let home = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
         let home = home.expect("a temporary folder");
         fs::write(home.path().join("wave.csv"), &odds.wave).expect("written");
-        let shift = |tenant: &mut tapwave::rehearsal::Tenant, now: Timestamp| {
+        let shift = |tenant: &mut tapwave_simulator::Tenant, now: Timestamp| {
             now.checked_add(tenant.options().clock_offset).unwrap_or(now)
         };
         Self {
@@ -211,7 +208,7 @@ impl Story {
     /// From here on nothing goes wrong any more.
     fn calm(&self) {
         self.tenant.with(|tenant, _| {
-            tenant.options_mut().faults = tapwave::rehearsal::options::Faults::default();
+            tenant.options_mut().faults = tapwave_simulator::options::Faults::default();
             tenant.options_mut().interventions.clear();
         });
     }
@@ -421,7 +418,7 @@ impl Story {
         let mut bustle = self.rng.fork();
         let others = self.others(&mut bustle, troubled);
         let work = async {
-            let tidied = tidy::run(&ledger, &session, false).await;
+            let tidied = cleanup::run(&ledger, &session, false).await;
             ledger.shut().await;
             tidied.ok()
         };

@@ -1,23 +1,21 @@
-//! The house style, held by a test: promises that rooms import downwards only, and that what
-//! every file owes its reader is there. Every message says what to write instead.
+//! The house style, held by a test: promises what cargo cannot hold, and that what every file
+//! owes its reader is there. Every message says what to write instead.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Lines that a function may have; more does not fit a screen.
 const MAX_FUNCTION: usize = 70;
 
-/// What a stage may import of its siblings: the one before it.
-///
-/// Cleanup stands last and takes what any stage before it left. All it imports is `Halt`, the
-/// reasons to stop a whole run, which issuing is the first to have.
-const STAGES: [(&str, &[&str]); 5] = [
+/// What a stage may import of the others: those before it, whose values it takes. All that
+/// delivery and cleanup take of issuing are the reasons to stop a whole run.
+const STAGES: [(&str, &[&str]); 6] = [
     ("check", &[]),
-    ("issue", &["check"]),
+    ("issue", &["check", "reconcile"]),
+    ("reconcile", &["check", "issue"]),
     ("seal", &["issue"]),
     ("deliver", &["seal"]),
-    ("cleanup", &["issue"]),
+    ("cleanup", &["check", "issue", "reconcile"]),
 ];
 
 /// Folders that are made and not written.
@@ -39,9 +37,9 @@ impl Source {
         lines.map(|(index, line)| (index + 1, line.split("//").next().unwrap_or_default()))
     }
 
-    /// `src/graph/http.rs` is in the room `graph`.
-    fn room(&self) -> Option<&str> {
-        self.path.strip_prefix("src/")?.split(['/', '.']).next()
+    /// Whether it is a module, or below it: `src/output` is `src/output.rs` with its folder.
+    fn is_in(&self, module: &str) -> bool {
+        self.path.strip_prefix(module).is_some_and(|rest| rest.starts_with(['/', '.']))
     }
 }
 
@@ -74,7 +72,7 @@ fn is_rust(name: &str) -> bool {
 }
 
 fn rust() -> Vec<Source> {
-    let found: Vec<Source> = ["src", "tests", "examples", "benches", "fuzz"]
+    let found: Vec<Source> = ["src", "crates", "tests", "examples", "benches", "fuzz"]
         .into_iter()
         .flat_map(|folder| sources(folder, is_rust))
         .collect();
@@ -82,23 +80,16 @@ fn rust() -> Vec<Source> {
     found
 }
 
-fn assert_none(wrong: &[String]) {
-    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
+/// What is shipped: the program and its crates.
+fn product() -> Vec<Source> {
+    let found: Vec<Source> =
+        ["src", "crates"].into_iter().flat_map(|folder| sources(folder, is_rust)).collect();
+    assert!(found.len() > 50, "only {} files found", found.len());
+    found
 }
 
-/// The table of src/lib.rs: ``//! | 5 | [`graph`] | the calls, typed |``.
-fn ranks() -> BTreeMap<String, u32> {
-    let map = fs::read_to_string(root().join("src/lib.rs")).expect("readable");
-    let mut ranks = BTreeMap::new();
-    for line in map.lines().filter_map(|line| line.strip_prefix("//! | ")) {
-        let mut cells = line.split(" | ");
-        let (Some(rank), Some(rooms)) = (cells.next(), cells.next()) else { continue };
-        let Ok(rank) = rank.parse::<u32>() else { continue };
-        for room in rooms.split('`').skip(1).step_by(2) {
-            ranks.insert(room.trim_end_matches(".rs").to_owned(), rank);
-        }
-    }
-    ranks
+fn assert_none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }
 
 /// The first name after each `marker` in a line.
@@ -110,59 +101,16 @@ fn names_after<'a>(line: &'a str, marker: &'static str) -> impl Iterator<Item = 
 }
 
 #[test]
-fn the_table_names_every_room() {
-    let ranks = ranks();
-    for source in sources("src", is_rust) {
-        let room = source.room().expect("below src");
-        assert!(
-            room == "lib" || ranks.contains_key(room),
-            "{}: give the room {room} a rank in the table of src/lib.rs",
-            source.path
-        );
-    }
-}
-
-#[test]
-fn rooms_import_downwards_only() {
-    let ranks = ranks();
-    let mut wrong = Vec::new();
-    for source in sources("src", is_rust) {
-        let room = source.room().expect("below src");
-        let Some(rank) = ranks.get(room) else { continue };
-        for (number, line) in source.code() {
-            for other in names_after(line, "crate::").filter(|other| *other != room) {
-                let place = format!("{}:{number}", source.path);
-                match ranks.get(other) {
-                    Some(below) if below < rank => {}
-                    Some(_) => wrong.push(format!(
-                        "{place}: {room} may not import {other}, which stands above or beside it; \
-                         move what is shared into a lower room, or pass it in as a parameter"
-                    )),
-                    None => wrong.push(format!(
-                        "{place}: crate::{other} is no room of the table in src/lib.rs; write \
-                         `use crate::ROOM::Name`, one line for each room"
-                    )),
-                }
-            }
-        }
-    }
-    assert_none(&wrong);
-}
-
-#[test]
-fn a_stage_imports_only_the_one_before_it() {
+fn a_stage_imports_only_those_before_it() {
+    let all = sources("crates/pipeline/src", is_rust);
     let mut wrong = Vec::new();
     for (stage, before) in STAGES {
-        let of_stage = |source: &Source| {
-            source.path == format!("src/stages/{stage}.rs")
-                || source.path.starts_with(&format!("src/stages/{stage}/"))
-        };
-        for source in sources("src/stages", is_rust).into_iter().filter(of_stage) {
-            let above =
-                if source.path.matches('/').count() > 2 { "super::super::" } else { "super::" };
+        let mut seen = false;
+        for source in all.iter().filter(|one| one.is_in(&format!("crates/pipeline/src/{stage}"))) {
+            seen = true;
             for (number, line) in source.code() {
-                let named = names_after(line, above).chain(names_after(line, "crate::stages::"));
-                for other in named.filter(|other| STAGES.iter().any(|(known, _)| known == other)) {
+                let others = names_after(line, "crate::");
+                for other in others.filter(|other| STAGES.iter().any(|(known, _)| known == other)) {
                     if other != stage && !before.contains(&other) {
                         wrong.push(format!(
                             "{}:{number}: {stage} may not import {other}; let the value it needs \
@@ -173,6 +121,7 @@ fn a_stage_imports_only_the_one_before_it() {
                 }
             }
         }
+        assert!(seen, "no stage {stage}");
     }
     assert_none(&wrong);
 }
@@ -218,19 +167,19 @@ fn nothing_is_silenced_or_left_undone() {
 }
 
 #[test]
-fn only_report_speaks() {
+fn only_output_speaks() {
     let mut wrong = Vec::new();
-    for source in sources("src", is_rust) {
+    for source in product() {
         for (number, line) in source.code() {
             let prints = ["println!", "eprintln!", "print!(", "eprint!("];
             let in_tests = source.text.lines().take(number).any(|line| line == "#[cfg(test)]");
             if prints.iter().any(|print| line.contains(print))
-                && source.room() != Some("report")
+                && !source.is_in("src/output")
                 && !in_tests
                 && !only_for_tests(&source.path)
             {
                 wrong.push(format!(
-                    "{}:{number}: return it, or send it as progress::News; only report prints",
+                    "{}:{number}: return it, or send it as progress::News; only src/output prints",
                     source.path
                 ));
             }
@@ -243,12 +192,12 @@ fn only_report_speaks() {
 #[test]
 fn only_programs_starts_programs() {
     let mut wrong = Vec::new();
-    for source in sources("src", is_rust) {
+    for source in product() {
         for (number, line) in source.code() {
             let starts = ["Command::new(", "open::that", "open::with"];
             let in_tests = source.text.lines().take(number).any(|line| line == "#[cfg(test)]");
             if starts.iter().any(|start| line.contains(start))
-                && source.room() != Some("programs")
+                && !source.is_in("crates/core/src/programs")
                 && !in_tests
                 && !only_for_tests(&source.path)
             {
@@ -259,12 +208,26 @@ fn only_programs_starts_programs() {
     assert_none(&wrong);
 }
 
+/// Whoever reads a pass could hand it on.
+#[test]
+fn a_pass_is_read_where_it_is_sealed_or_written_to_its_owner() {
+    let readers = ["crates/seal/src", "crates/mail/src/template"];
+    let mut wrong = Vec::new();
+    for source in product().iter().filter(|source| !readers.iter().any(|at| source.is_in(at))) {
+        for (number, _) in source.code().filter(|(_, code)| code.contains(".reveal()")) {
+            wrong.push(format!("{}:{number}: hand the pass on as it is", source.path));
+        }
+    }
+    assert_none(&wrong);
+}
+
 /// A file that its parent declares under `#[cfg(test)]`.
 fn only_for_tests(path: &str) -> bool {
     let Some((folder, name)) = path.rsplit_once('/') else { return false };
     let declared = format!("#[cfg(test)]\nmod {};", name.trim_end_matches(".rs"));
-    fs::read_to_string(root().join(format!("{folder}.rs")))
-        .is_ok_and(|parent| parent.contains(&declared))
+    let parents = [format!("{folder}.rs"), format!("{folder}/lib.rs")].map(|at| root().join(at));
+    let holds = |at: &PathBuf| fs::read_to_string(at).is_ok_and(|text| text.contains(&declared));
+    parents.iter().any(holds)
 }
 
 #[test]
@@ -328,7 +291,12 @@ fn every_dependency_says_why_it_is_here() {
     for line in manifest.lines() {
         if line.starts_with('[') {
             in_dependencies = line.ends_with("dependencies]");
-        } else if in_dependencies && line.contains(" = ") && !above.starts_with("# ") {
+        } else if in_dependencies
+            && line.contains(" = ")
+            && !line.ends_with(".workspace = true")
+            && !line.starts_with("tapwave-")
+            && !above.starts_with("# ")
+        {
             wrong.push(format!("Cargo.toml: {line}: write a comment above it with the reason"));
         }
         above = line;
@@ -369,17 +337,19 @@ fn nothing_of_one_machine_is_in_the_tree() {
 /// the module outside `cfg(debug_assertions)` does not compile in a release build.
 #[test]
 fn what_moves_the_time_is_in_no_build_for_users() {
-    let clock = fs::read_to_string(root().join("src/clock.rs")).expect("readable");
-    assert!(clock.contains("#[cfg(debug_assertions)]\nmod moved;"), "src/clock.rs: guard moved");
+    let clock = fs::read_to_string(root().join("crates/core/src/clock.rs")).expect("readable");
+    assert!(
+        clock.contains("#[cfg(debug_assertions)]\nmod moved;"),
+        "crates/core/src/clock.rs: guard moved"
+    );
     let reads = |source: &&Source| {
-        source.path != "src/clock/moved.rs"
+        !source.is_in("crates/core/src/clock/moved")
             && source.code().any(|(_, code)| code.contains("TEST_CLOCK"))
     };
-    let sources = sources("src", is_rust);
-    let others: Vec<String> = sources
+    let others: Vec<String> = product()
         .iter()
         .filter(reads)
-        .map(|source| format!("{}: only src/clock/moved.rs reads this variable", source.path))
+        .map(|source| format!("{}: only clock/moved.rs reads this variable", source.path))
         .collect();
     assert_none(&others);
 }

@@ -1,19 +1,16 @@
 //! Promises that the time left which `run` shows is right after the first tenth, whatever the
 //! tenant's limit. In virtual time, over what the conductor really tells.
 
-#[path = "support/conducted.rs"]
-mod conducted;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tapwave::progress::{Doing, News, Watcher};
-use tapwave::rehearsal::Tenant;
-use tapwave::rehearsal::options::{Latency, Limit, Throttle};
-use tapwave::report::TimeLeft;
+use tapwave::output::TimeLeft;
+use tapwave_core::progress::{Doing, News, Watcher};
+use tapwave_simulator::Tenant;
+use tapwave_simulator::options::{Latency, Limit, Throttle};
 use tokio::time::Instant;
 
-use conducted::Conducted;
+use crate::support::conducted::Conducted;
 
 /// Notes what the bar would have shown after each row.
 struct Clerk(Mutex<Notes>);

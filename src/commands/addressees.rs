@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::belonging::Belonging;
 use super::{Failure, World};
-use crate::exit::Exit;
-use crate::ids::Line;
-use crate::ledger::{Channel, Event, Ledger, MailOptions, RowRecord, Standing, To};
-use crate::letter::Mailbox;
-use crate::limits;
-use crate::report::{count, shown};
-use crate::roster::Wanted;
+use crate::output::{count, shown};
+use tapwave_core::exit::Exit;
+use tapwave_core::ids::Line;
+use tapwave_core::limits;
+use tapwave_ledger::{Channel, Event, Ledger, MailOptions, RowRecord, Standing, To};
+use tapwave_mail::template::Mailbox;
+use tapwave_pipeline::wave::Wanted;
 
 /// Most addresses that are told of each kind.
 const TOLD: usize = 5;

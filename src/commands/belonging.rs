@@ -8,13 +8,13 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 
 use super::{Failure, World, addressees, typed};
-use crate::auth::permissions::Need;
-use crate::graph::Graph;
-use crate::ids::{Line, RunId, Upn, UserId};
-use crate::ledger::{About, Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
-use crate::limits;
-use crate::report::{count, readers, shown};
-use crate::run::intake::IntakeError;
+use crate::output::{count, readers, shown};
+use tapwave_core::ids::{Line, RunId, Upn, UserId};
+use tapwave_core::limits;
+use tapwave_graph::Graph;
+use tapwave_graph::sign_in::permissions::Need;
+use tapwave_ledger::{About, Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
+use tapwave_pipeline::run::intake::IntakeError;
 
 /// How a run stands to this machine.
 #[derive(Debug, Clone, Copy)]

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 
 use super::typed::{self, Typed};
 use super::{Failure, World};
-use crate::auth::permissions::Need;
-use crate::cli::{CleanupArgs, Common};
-use crate::exit::Exit;
-use crate::ids::{Line, UserId};
-use crate::ledger::{
+use crate::args::{CleanupArgs, Common};
+use crate::config::Settings;
+use crate::output::{count, shown};
+use tapwave_core::exit::Exit;
+use tapwave_core::ids::{Line, UserId};
+use tapwave_core::limits;
+use tapwave_graph::sign_in::permissions::Need;
+use tapwave_ledger::{
     Access, Claims, Ledger, LedgerError, Listed, Remains, RowRecord, RunFolder, Standing,
 };
-use crate::limits;
-use crate::report::{count, shown};
-use crate::run::policy::{self, Scope, Wish};
-use crate::run::tidy::{self, Left, Tidied};
-use crate::run::{Session, Summary};
-use crate::settings::Settings;
+use tapwave_pipeline::policy::{self, Scope, Wish};
+use tapwave_pipeline::run::cleanup::{self, Left, Tidied};
+use tapwave_pipeline::run::{Session, Summary};
 
 const NEEDS: [Need; 2] = [Need::WritePasses, Need::ReadPasses];
 /// Where a row of another run still needs the policy.
@@ -78,7 +78,7 @@ async fn of_run(
     let lacks = belonging.lacks;
     world.warn_of_fence(session.fence);
     let keep_sealed = closing.args.keep_sealed || lacks > 0;
-    let tidied = tidy::run(&ledger, &session, keep_sealed).await;
+    let tidied = cleanup::run(&ledger, &session, keep_sealed).await;
     let tidied = tidied.map_err(|error| Failure::untidied(error, &typed.cleanup()))?;
     let mut exit = ended(&tidied);
     let summary = Summary::of(&ledger, &session, tidied.foreign.len() as u64).await?;
@@ -124,7 +124,7 @@ async fn of_wave(
     let zone = settings.time_zone.clone();
     let go_on = typed::cleanup_of(wave, &world.common);
     let untidied = |error| Failure::untidied(error, &go_on);
-    let holdings = tidy::holdings(wave, zone, &session).await.map_err(untidied)?;
+    let holdings = cleanup::holdings(wave, zone, &session).await.map_err(untidied)?;
     for fault in &holdings.bad {
         world.report.warn(fault);
     }
@@ -155,7 +155,7 @@ async fn of_wave(
     world.warn_of_fence(session.fence);
     let is_nobody_known = holdings.people.is_empty() && holdings.unseen.is_empty();
     let under_way = UnderWay::begin(&holdings.people, world).await?;
-    let removed = tidy::remove_confirmed(holdings.people, settle_after, &session).await;
+    let removed = cleanup::remove_confirmed(holdings.people, settle_after, &session).await;
     let mut tidied = removed.map_err(untidied)?;
     tidied.left.extend(under_way.end(world).await?);
     tidied.strangers = is_nobody_known && !holdings.unknown.is_empty();

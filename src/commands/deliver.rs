@@ -7,23 +7,23 @@ use super::failure::OfRun;
 use super::open::identities;
 use super::typed::Typed;
 use super::{Environment, Failure, World};
-use crate::auth::permissions::Need;
-use crate::cli::DeliverArgs;
-use crate::courier::settings::MailPlan;
-use crate::courier::smtp::Waits;
-use crate::courier::{Courier, GraphMail, Smtp};
-use crate::exit::Exit;
-use crate::ledger::{Access, Ledger, MailOptions, Standing};
-use crate::letter::Mode;
-use crate::report::{count, shown};
-use crate::roster::Header;
-use crate::run::delivering::{self, Delivery, OpenMail, Post, Wish};
-use crate::run::tidy::Left;
-use crate::run::{Session, Summary, issuing};
-use crate::settings::{self, Settings};
-use crate::stages::deliver::{Again, Desk, Mailroom, NoDesk, Resting, Stop};
-use crate::stages::issue::Halt;
-use crate::vault::Identities;
+use crate::args::DeliverArgs;
+use crate::config::{self, Settings};
+use crate::output::{count, shown};
+use tapwave_core::exit::Exit;
+use tapwave_graph::sign_in::permissions::Need;
+use tapwave_ledger::{Access, Ledger, MailOptions, Standing};
+use tapwave_mail::template::Mode;
+use tapwave_mail::transport::settings::MailPlan;
+use tapwave_mail::transport::smtp::Waits;
+use tapwave_mail::transport::{Courier, GraphMail, Smtp};
+use tapwave_pipeline::deliver::{Again, Desk, Mailroom, NoDesk, Resting, Stop};
+use tapwave_pipeline::issue::Halt;
+use tapwave_pipeline::run::cleanup::Left;
+use tapwave_pipeline::run::delivering::{self, Delivery, OpenMail, Post, Wish};
+use tapwave_pipeline::run::{Session, Summary, issuing};
+use tapwave_pipeline::wave::Header;
+use tapwave_seal::Identities;
 
 /// What carries on with a delivery: its flags are the operator's choice each time.
 const SAME_COMMAND: &str = "the same command";
@@ -120,9 +120,9 @@ pub(super) async fn deliver(
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let due = args.due.as_deref().map(settings::due).transpose()?;
+    let due = args.due.as_deref().map(config::due).transpose()?;
     let readdress: Result<Vec<_>, _> =
-        args.readdress.iter().map(|text| settings::readdress(text)).collect();
+        args.readdress.iter().map(|text| config::readdress(text)).collect();
     let readdress = readdress?;
     let ledger = world.ledger(&args.run, Access::Write).await?;
     let typed = world.work_on(ledger.folder(), |_| SAME_COMMAND.to_owned());
@@ -137,7 +137,7 @@ pub(super) async fn deliver(
     world.mails_whom_it_says(&belonging, &ledger, &readdress).await?;
     let options = options(args, &ledger);
     let carrier = Carrier::load(&options, &args.identities, settings, Some(&ledger), world)?;
-    settings::news_of_a_pass(carrier.desk.mode, &options.notice_to)?;
+    config::news_of_a_pass(carrier.desk.mode, &options.notice_to)?;
     let counts = ledger.counts().await?;
     let locked = counts.of(Standing::Sealed) + counts.of(Standing::Mailing) > 0;
     if locked && !carrier.runs_ahead() {
@@ -217,10 +217,10 @@ fn options(args: &DeliverArgs, ledger: &Ledger) -> MailOptions {
     let named = args.body.is_some() || recorded.is_none();
     let mut options = recorded.unwrap_or_default();
     if named {
-        settings::mode(args.body).as_str().clone_into(&mut options.body);
+        config::mode(args.body).as_str().clone_into(&mut options.body);
     }
     if let Some(path) = &args.template {
-        options.templates = Some(settings::absolute(path));
+        options.templates = Some(config::absolute(path));
     }
     options
 }

@@ -5,14 +5,14 @@
 use super::failure::OfRun;
 use super::typed::Typed;
 use super::{Failure, World};
-use crate::exit::Exit;
-use crate::graph::FoundPass;
-use crate::ledger::{Ledger, LedgerError, Standing};
-use crate::limits;
-use crate::report::{count, shown};
-use crate::run::Session;
-use crate::run::found::{self, FoundError, Held};
-use crate::stages::issue::settle::Settled;
+use crate::output::{count, shown};
+use tapwave_core::exit::Exit;
+use tapwave_core::limits;
+use tapwave_graph::FoundPass;
+use tapwave_ledger::{Ledger, LedgerError, Standing};
+use tapwave_pipeline::reconcile::Settled;
+use tapwave_pipeline::run::Session;
+use tapwave_pipeline::run::found::{self, FoundError, Held};
 
 /// What says of held rows what the pass is that holds them, if there are any. People are named
 /// only where they are few enough to be looked at one by one.

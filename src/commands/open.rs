@@ -11,15 +11,15 @@ use secrecy::ExposeSecret;
 
 use super::failure::plain_file;
 use super::{Failure, World, typed};
-use crate::cli::{Cli, KeygenArgs, OpenArgs, OpenFormat};
-use crate::exit::Exit;
-use crate::ids::{Line, Upn};
-use crate::ledger::{
+use crate::args::{Cli, KeygenArgs, OpenArgs, OpenFormat};
+use crate::output::{Doubled, OpenFailure, Opened, Opening, Shape, count, shown};
+use tapwave_core::exit::Exit;
+use tapwave_core::ids::{Line, Upn};
+use tapwave_core::limits;
+use tapwave_ledger::{
     Access, Ledger, RecipientRecord, RegistryError, Standing, State, create_private,
 };
-use crate::limits;
-use crate::report::{Doubled, OpenFailure, Opened, Opening, Shape, count, shown};
-use crate::vault::{Identities, OpenError, Prompts, keygen as new_identity};
+use tapwave_seal::{Identities, OpenError, Prompts, keygen as new_identity};
 
 /// Rows whose sealed copy is in the ledger until it is purged.
 const READABLE: [Standing; 4] =

@@ -3,14 +3,14 @@
 //! Shows every difference and asks before anything is changed.
 
 use super::{Failure, World};
-use crate::auth::permissions::Need;
-use crate::cli::{Common, PolicyCommand, TargetArgs};
-use crate::clock::Minutes;
-use crate::exit::Exit;
-use crate::report::Names;
-use crate::run::Session;
-use crate::run::policy::{self, Plan, Scope, Wish};
-use crate::settings::Settings;
+use crate::args::{Common, PolicyCommand, TargetArgs};
+use crate::config::Settings;
+use crate::output::Names;
+use tapwave_core::clock::Minutes;
+use tapwave_core::exit::Exit;
+use tapwave_graph::sign_in::permissions::Need;
+use tapwave_pipeline::policy::{self, Plan, Scope, Wish};
+use tapwave_pipeline::run::Session;
 
 pub(super) async fn policy(
     command: &PolicyCommand,
@@ -83,7 +83,7 @@ struct Change<'a> {
 
 struct Aimed<'a> {
     names: &'a [String],
-    scope: fn(Vec<crate::graph::Target>) -> Scope,
+    scope: fn(Vec<tapwave_graph::Target>) -> Scope,
     removing: bool,
     including: bool,
 }

@@ -19,22 +19,22 @@ use uuid::Uuid;
 use super::failure::{OfRun, WAVE, plain_file};
 use super::wave::{Wanted, begin};
 use super::{Failure, World, typed};
-use crate::cli::{Profile, RehearseArgs};
-use crate::exit::Exit;
-use crate::graph::Graph;
-use crate::ids::RunId;
-use crate::ledger::{Ledger, RunFolder};
-use crate::limits;
-use crate::pace::{Foretold, Pace, foretell};
-use crate::rehearsal::options::{Latency, Limit, Throttle, Throttles};
-use crate::rehearsal::{Gate, InMemory, Options, Tenant};
-use crate::report::{count, lasting};
-use crate::roster::{Defaults, Found, Roster};
-use crate::run::intake::{IntakeError, RunAbout};
-use crate::run::second_look::FinalLook;
-use crate::run::{Session, Summary, issuing, tidy};
-use crate::settings::Settings;
-use crate::vault::{Handoff, Identities, NewIdentity, NoPrompts, Prompts, keygen};
+use crate::args::{Profile, RehearseArgs};
+use crate::config::Settings;
+use crate::output::{count, lasting};
+use tapwave_core::exit::Exit;
+use tapwave_core::ids::RunId;
+use tapwave_core::limits;
+use tapwave_graph::Graph;
+use tapwave_graph::limiter::{Foretold, Pace, foretell};
+use tapwave_ledger::{Ledger, RunFolder};
+use tapwave_pipeline::run::intake::{IntakeError, RunAbout};
+use tapwave_pipeline::run::second_look::FinalLook;
+use tapwave_pipeline::run::{Session, Summary, cleanup, issuing};
+use tapwave_pipeline::wave::{Defaults, Found, Roster};
+use tapwave_seal::{Handoff, Identities, NewIdentity, NoPrompts, Prompts, keygen};
+use tapwave_simulator::options::{Latency, Limit, Throttle, Throttles};
+use tapwave_simulator::{Gate, InMemory, Options, Tenant};
 
 /// What a call to Graph takes, near enough.
 const LATENCY: Latency =
@@ -301,7 +301,7 @@ async fn clean_up(
     session: &Session,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let tidied = tidy::run(ledger, session, false).await;
+    let tidied = cleanup::run(ledger, session, false).await;
     let tidied = tidied.map_err(|error| over(Failure::untidied(error, "")))?;
     world.report.tidied(&tidied);
     let left = tenant.with(|tenant, _| tenant.passes().count()) as u64;

@@ -8,14 +8,14 @@ use super::failure::OfRun;
 use super::held;
 use super::typed::{self, Typed};
 use super::{Failure, World};
-use crate::auth::permissions::Need;
-use crate::cli::{ManifestArgs, ResumeArgs, StatusArgs};
-use crate::exit::Exit;
-use crate::ledger::{Access, Existing, Ledger, RecipientRecord, Standing};
-use crate::report::{TOLD, count};
-use crate::run::issuing::IssuingError;
-use crate::run::{self, RowStatus, Session, issuing};
-use crate::settings::Settings;
+use crate::args::{ManifestArgs, ResumeArgs, StatusArgs};
+use crate::config::Settings;
+use crate::output::{TOLD, count};
+use tapwave_core::exit::Exit;
+use tapwave_graph::sign_in::permissions::Need;
+use tapwave_ledger::{Access, Existing, Ledger, RecipientRecord, Standing};
+use tapwave_pipeline::run::issuing::IssuingError;
+use tapwave_pipeline::run::{self, RowStatus, Session, issuing};
 
 pub(super) async fn resume(
     args: &ResumeArgs,

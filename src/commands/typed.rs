@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use crate::cli::{Common, MailArgs, WaveArgs};
-use crate::ledger::{Registry, RunFolder};
-use crate::settings::Settings;
-use crate::shown::shell_word;
+use crate::args::{Common, MailArgs, WaveArgs};
+use crate::config::Settings;
+use tapwave_core::shown::shell_word;
+use tapwave_ledger::{Registry, RunFolder};
 
 /// A run as it is typed in commands.
 #[derive(Debug)]
@@ -230,13 +230,13 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::args::{Cli, Command};
 
     #[test]
     fn what_a_command_needs_is_said_again_and_nothing_else() {
         let common = Common {
             config: Some("my settings.toml".into()),
-            auth: Some(crate::cli::Auth::DeviceCode),
+            auth: Some(crate::args::Auth::DeviceCode),
             graph_url: Some("https://graph.microsoft.us".to_owned()),
             fence: Some("10m".to_owned()),
             json: true,

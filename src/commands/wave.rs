@@ -11,26 +11,26 @@ use super::deliver::{Carrier, needs_of_mail};
 use super::failure::{OfRun, WAVE, plain_file};
 use super::typed::{self, Typed};
 use super::{Failure, World};
-use crate::auth::permissions::Need;
-use crate::cli::{CheckArgs, FinalLookArg, MailArgs, RunArgs, WaveArgs};
-use crate::courier::settings::MailPlan;
-use crate::courier::{NEEDS_UTF8, Scripts};
-use crate::exit::Exit;
-use crate::ids::{Line, RunId, UserId};
-use crate::ledger::{
+use crate::args::{CheckArgs, FinalLookArg, MailArgs, RunArgs, WaveArgs};
+use crate::config::Settings;
+use crate::output::{count, shown};
+use tapwave_core::exit::Exit;
+use tapwave_core::ids::{Line, RunId, UserId};
+use tapwave_core::limits;
+use tapwave_graph::sign_in::permissions::Need;
+use tapwave_ledger::{
     Claims, Draft, Existing, Ledger, Options, PolicyRecord, Reader, RunFolder, Standing,
 };
-use crate::limits;
-use crate::report::{count, shown};
-use crate::run::delivering::{OpenMail, open_mail};
-use crate::run::intake::{self, Claim, IntakeError, Letters, RunAbout, Verdict};
-use crate::run::issuing::{self, Issuance};
-use crate::run::second_look::{FinalLook, Looked};
-use crate::run::{Session, Summary};
-use crate::settings::Settings;
-use crate::stages::check::{Check, Problem, Warning};
-use crate::stages::deliver::Preview;
-use crate::stages::seal::RecipientBook;
+use tapwave_mail::transport::settings::MailPlan;
+use tapwave_mail::transport::{NEEDS_UTF8, Scripts};
+use tapwave_pipeline::check::{Check, Problem, Warning};
+use tapwave_pipeline::deliver::Preview;
+use tapwave_pipeline::run::delivering::{OpenMail, open_mail};
+use tapwave_pipeline::run::intake::{self, Claim, IntakeError, Letters, RunAbout, Verdict};
+use tapwave_pipeline::run::issuing::{self, Issuance};
+use tapwave_pipeline::run::second_look::{FinalLook, Looked};
+use tapwave_pipeline::run::{Session, Summary};
+use tapwave_pipeline::seal::RecipientBook;
 
 /// How long the rule between two letters is, in characters.
 const RULE: usize = 72;
@@ -258,7 +258,7 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
     let check = Check::prepare(&session.graph, &options, 0, session.may_read_groups).await?;
     let bounds = check.policy();
     let problems = access_problems(&options, &bounds);
-    let names = crate::run::policy::names(&session.graph, &[&policy]).await?;
+    let names = tapwave_pipeline::policy::names(&session.graph, &[&policy]).await?;
     world.report.access(base.as_str(), &grants, &policy, &names, &problems)?;
     let told = |it: &Warning| matches!(it, Warning::MissingGroup { .. } | Warning::Clocks(_));
     for warning in check.warnings(&session.graph).into_iter().filter(told) {
@@ -694,7 +694,7 @@ fn somebody_can_read(wanted: &Wanted<'_>, world: &World, must: bool) -> Result<(
 
 /// Whether the wave has a recipient column at all.
 fn names_recipients(wave: &Path) -> bool {
-    use crate::roster::{Column, Defaults, Roster};
+    use tapwave_pipeline::wave::{Column, Defaults, Roster};
     std::fs::File::open(wave)
         .ok()
         .and_then(|file| Roster::open(file, Defaults::default()).ok())

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 
-use tapwave::exit::Exit;
-use tapwave::limits;
-use tapwave::report::Report;
-use tapwave::stages::{Drain, DrainSwitch};
+use tapwave::output::Report;
+use tapwave_core::exit::Exit;
+use tapwave_core::limits;
+use tapwave_pipeline::stop::{Drain, DrainSwitch};
 
 /// Who wishes to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use serde_json::json;
-use tapwave::rehearsal::options::{Call, NextLink};
-use tapwave::rehearsal::{Target, Tenant};
+use tapwave_simulator::options::{Call, NextLink};
+use tapwave_simulator::{Target, Tenant};
 
-use crate::bench::{ANYBODY, Bench, Said, people, person};
+use crate::support::bench::{ANYBODY, Bench, Said, people, person};
 
 /// A key whose file nobody holds.
 const KEY: &str = "age1ek7q2ypfzd3htynvu2ygj0t7njlsh4qjl0qt3n3w3vjgtlkyy55qhvz45x";
@@ -319,7 +319,8 @@ fn a_next_link_to_another_host() {
     let host = other.graph_url().replace("http://", "");
     for command in ["check", "run"] {
         let said = bench.tapwave(&[command, "wave.csv", "-r", KEY]).ends(1);
-        said.says([&host, "hint: the token was not sent there"]).hides(crate::bench::OPAQUE);
+        said.says([&host, "hint: the token was not sent there"])
+            .hides(crate::support::bench::OPAQUE);
     }
     bench.is_unchanged();
     other.is_untouched();

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use tapwave::rehearsal::options::Call;
-use tapwave::rehearsal::{Event, Target, Tenant, User};
+use tapwave_simulator::options::Call;
+use tapwave_simulator::{Event, Target, Tenant, User};
 
-use crate::bench::{ANYBODY, Bench, OPAQUE, jwt, keys, people, person};
+use crate::support::bench::{ANYBODY, Bench, OPAQUE, jwt, keys, people, person};
 
 /// Every role that `run` needs, the least of each.
 const ROLES: [&str; 5] = [

@@ -6,7 +6,7 @@ use std::fs;
 
 use tar::EntryType;
 
-use crate::bench::{Bench, Reader, codes_in, person};
+use crate::support::bench::{Bench, Reader, codes_in, person};
 
 /// Two runs of two people each, of one reader.
 fn two_runs() -> (Bench, Reader) {
@@ -74,7 +74,10 @@ fn any_mixture_is_one_list() {
     let args = ["open", "one", "two/handoff", "-i", &it.file, "--format"];
     let csv = bench.tapwave(&[&args[..], &["csv", "-o", "all.csv"]].concat()).ends(0);
     csv.says(["4 passes written to all.csv"]);
-    assert_eq!(crate::run::codes_of_csv(bench.read("all.csv").as_bytes(), b','), bench.codes());
+    assert_eq!(
+        crate::cli::run::codes_of_csv(bench.read("all.csv").as_bytes(), b','),
+        bench.codes()
+    );
     let excel = bench.tapwave(&[&args[..], &["excel"]].concat()).ends(0);
     assert_eq!(excel.out.lines().count(), 5, "one header");
     let table = bench.tapwave(&[&args[..], &["table"]].concat()).ends(0);

@@ -6,10 +6,10 @@ use std::fs;
 use std::process::Stdio;
 
 use rusqlite::Connection;
-use tapwave::rehearsal::options::CodeStyle;
+use tapwave_simulator::options::CodeStyle;
 
-use crate::bench::{Bench, Reader, Said, codes_in, person};
-use crate::run::codes_of_csv;
+use crate::cli::run::codes_of_csv;
+use crate::support::bench::{Bench, Reader, Said, codes_in, person};
 
 /// A finished run of a few people with nasty codes, and its reader.
 fn finished(count: usize) -> (Bench, Reader) {

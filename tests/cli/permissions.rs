@@ -2,9 +2,9 @@
 //! and that a doubt about it is told.
 
 use serde_json::{Value, json};
-use tapwave::rehearsal::Tenant;
+use tapwave_simulator::Tenant;
 
-use crate::bench::{ANYBODY, Bench, jwt, people, person_jwt};
+use crate::support::bench::{ANYBODY, Bench, jwt, people, person_jwt};
 
 const CHECK: [&str; 4] = ["check", "wave.csv", "-r", ANYBODY];
 /// What a person needs for a run besides the right to read groups.

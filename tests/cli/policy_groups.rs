@@ -3,10 +3,10 @@
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tapwave::rehearsal::options::{Call, Chance, Fault, Faults};
-use tapwave::rehearsal::{Target, Tenant};
+use tapwave_simulator::options::{Call, Chance, Fault, Faults};
+use tapwave_simulator::{Target, Tenant};
 
-use crate::bench::{ANYBODY, Bench, person};
+use crate::support::bench::{ANYBODY, Bench, person};
 
 const CHECK: [&str; 4] = ["check", "wave.csv", "-r", ANYBODY];
 

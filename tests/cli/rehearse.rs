@@ -7,9 +7,9 @@ use std::io::{BufRead, BufReader};
 #[cfg(unix)]
 use std::process::Stdio;
 
-use tapwave::rehearsal::Tenant;
+use tapwave_simulator::Tenant;
 
-use crate::bench::{Bench, Said, keys};
+use crate::support::bench::{Bench, Said, keys};
 
 /// A folder and no tenant that anybody could reach.
 fn bench() -> Bench {

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tapwave::rehearsal::options::{Call, CodeStyle, Fault, Faults, SecondPost};
-use tapwave::rehearsal::{Event, Tenant};
+use tapwave_simulator::options::{Call, CodeStyle, Fault, Faults, SecondPost};
+use tapwave_simulator::{Event, Tenant};
 
-use crate::bench::{ANYBODY, Bench, codes_in, keys, people, person};
-use crate::others::{PYRAGE_OPENS, age_is_present, pyrage_is_present, run};
+use crate::support::bench::{ANYBODY, Bench, codes_in, keys, people, person};
+use crate::support::others::{PYRAGE_OPENS, age_is_present, pyrage_is_present, run};
 
 /// The summary's names, as the design lists them, sorted.
 const SUMMARY: [&str; 17] = [
@@ -96,7 +96,8 @@ fn nothing_that_is_said_shows_a_code() {
         serde_json::from_str::<serde_json::Value>(line).expect("a line of JSON");
     }
     said.err += &log;
-    for secret in bench.codes().values().map(String::as_str).chain([crate::bench::OPAQUE]) {
+    for secret in bench.codes().values().map(String::as_str).chain([crate::support::bench::OPAQUE])
+    {
         assert!(!said.err.contains(secret) && !said.out.contains(secret), "{secret} was said");
     }
 }
@@ -228,7 +229,7 @@ fn an_unknown_label_is_a_problem_of_its_row() {
 #[test]
 fn a_plugin_recipient_is_sealed_to() {
     const KEY: &str = "age1tapwavetest1w3shqampwejj6um5v9hxgttfdc97rwm4";
-    if !crate::others::present("python3", "python3", &["--version"]) {
+    if !crate::support::others::present("python3", "python3", &["--version"]) {
         return;
     }
     let bench = Bench::of(3);
@@ -238,7 +239,7 @@ fn a_plugin_recipient_is_sealed_to() {
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let flags =
         ["run", "wave.csv", "-r", KEY, "-r", &it.key, "--graph-url", &url, "--auth", "token"];
-    crate::bench::Said::of(bench.command(&flags).env("PATH", &path)).ends(0);
+    crate::support::bench::Said::of(bench.command(&flags).env("PATH", &path)).ends(0);
     let sealed = fs::read(bench.handoff("passes.age")).expect("a handoff");
     let head = String::from_utf8_lossy(&sealed[..sealed.len().min(400)]).into_owned();
     assert!(head.contains("-> tapwavetest"), "{head}");
@@ -345,9 +346,8 @@ fn columns_win_over_flags_and_flags_over_the_policy() {
     let flags = ["run", "wave.csv", "-r", &it.key, "--lifetime", "120", "--one-time"];
     bench.tapwave(&flags).ends(0);
     let made: BTreeMap<String, (u32, bool, Timestamp)> = bench.tenant(|tenant, _| {
-        let about = |pass: &tapwave::rehearsal::LivePass| {
-            (pass.lifetime_minutes, pass.one_time, pass.start)
-        };
+        let about =
+            |pass: &tapwave_simulator::LivePass| (pass.lifetime_minutes, pass.one_time, pass.start);
         tenant.passes().map(|(_, upn, pass)| (upn.to_owned(), about(pass))).collect()
     });
     assert_eq!((made[&person(1)].0, made[&person(1)].1), (90, false));

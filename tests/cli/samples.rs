@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use tapwave::rehearsal::Tenant;
+use tapwave_simulator::Tenant;
 
-use crate::bench::{Bench, Said};
+use crate::support::bench::{Bench, Said};
 
 /// Every file of the folder that is a wave, with its rows.
 const WAVES: [(&str, u64); 5] = [

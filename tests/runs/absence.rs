@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use tapwave::rehearsal::Options;
-use tapwave::rehearsal::options::{Call, Chance, Fault, Faults, Latency, SecondPost};
+use tapwave_simulator::Options;
+use tapwave_simulator::options::{Call, Chance, Fault, Faults, Latency, SecondPost};
 
-use crate::cleanup::sealed_copies;
-use crate::site::{Site, Told};
+use crate::runs::cleanup::sealed_copies;
+use crate::support::site::{Site, Told};
 
 /// Runs a command to its end while time passes.
 fn patient(site: &Site, args: &[&str]) -> Told {

@@ -4,10 +4,10 @@
 use std::fs;
 use std::time::Duration;
 
-use tapwave::rehearsal::Event;
-use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tapwave_simulator::Event;
+use tapwave_simulator::options::{Call, Fault, Faults};
 
-use crate::site::{Site, files, holds};
+use crate::support::site::{Site, files, holds};
 
 fn deleted(site: &Site) -> Vec<String> {
     site.served.with(|tenant, _| {

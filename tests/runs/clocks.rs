@@ -2,10 +2,10 @@
 //! a person can say whose the pass is that no clock can tell.
 
 use jiff::{SignedDuration, Timestamp};
-use tapwave::rehearsal::Event;
-use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tapwave_simulator::Event;
+use tapwave_simulator::options::{Call, Fault, Faults};
 
-use crate::site::{Site, Told};
+use crate::support::site::{Site, Told};
 
 const HOURS: SignedDuration = SignedDuration::from_hours(2);
 
@@ -125,7 +125,7 @@ fn a_pass_that_holds_a_row_is_not_deleted_for_a_no() {
     patient(&site, &args).exits(4);
     let person = &site.people[0];
     let resume = site.tapwave(&["resume", "wave-run", "--remove-found", person]);
-    let mut window = crate::pty::Window::open(&resume);
+    let mut window = crate::support::pty::Window::open(&resume);
     window.until_shown("delete 1 such pass");
     window.press(b"n");
     let (code, shown) = window.end();

@@ -6,10 +6,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
 use rustix::process::Signal;
-use tapwave::rehearsal::options::Call;
+use tapwave_simulator::options::Call;
 
-use crate::damaged::eprintln_skip;
-use crate::site::{Site, Started, files, through};
+use crate::runs::damaged::eprintln_skip;
+use crate::support::site::{Site, Started, files, through};
 
 /// Raises the limit as far as it goes, and becomes the program.
 const WITH_CORES: [&str; 4] = ["sh", "-c", "ulimit -c unlimited && exec \"$@\"", "sh"];

@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use tapwave::rehearsal::options::Call;
+use tapwave_simulator::options::Call;
 
-use crate::site::{Site, Told, files};
+use crate::support::site::{Site, Told, files};
 
 /// Steps over the part of a ledger that no two cuts are likely to differ in; a prime, so that
 /// it meets every place of a page in time.

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use age::secrecy::ExposeSecret;
 use serde_json::Value;
-use tapwave::rehearsal::options::{Call, CodeStyle};
+use tapwave_simulator::options::{Call, CodeStyle};
 
-use crate::others::{PYRAGE_OPENS, age_is_present, present, pyrage_is_present, run};
-use crate::site::Site;
+use crate::support::others::{PYRAGE_OPENS, age_is_present, present, pyrage_is_present, run};
+use crate::support::site::Site;
 
 /// The names in the handoff folder.
 fn listing(site: &Site) -> Vec<String> {

@@ -4,12 +4,12 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
-use tapwave::rehearsal::options::Call;
+use tapwave_simulator::options::Call;
 
-use crate::hearing::hearing;
-use crate::mailed::Mailed;
-use crate::resume::typed_resume;
-use crate::site::{Site, Started, through};
+use crate::runs::resume::typed_resume;
+use crate::support::hearing::hearing;
+use crate::support::mailed_site::Mailed;
+use crate::support::site::{Site, Started, through};
 
 #[test]
 fn the_first_stops_new_work_and_finishes_what_is_in_flight() {

@@ -2,18 +2,18 @@
 //! issues none twice and vouches for none that is dead. Every write of the real program, one
 //! after the other, until a process comes to its end undisturbed.
 //!
-//! Run with `cargo test --features failpoints --test runs kill_sweep`.
+//! Run with `cargo test --features failpoints --test integration kill_sweep`.
 
 mod mails;
 
 #[cfg(target_os = "linux")]
 use std::process::Command;
 
-use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tapwave_simulator::options::{Call, Fault, Faults};
 
 #[cfg(target_os = "linux")]
-use crate::site::through;
-use crate::site::{Site, Told};
+use crate::support::site::through;
+use crate::support::site::{Site, Told};
 
 /// More durable writes than any command here makes.
 const ENOUGH: u64 = 200;
@@ -236,7 +236,7 @@ fn a_sync_of_a_run_that_fails_in_the_kernel() {
         cleaned_up(site, context);
     });
     if !traced {
-        crate::damaged::eprintln_skip("there is no strace here");
+        crate::runs::damaged::eprintln_skip("there is no strace here");
     }
 }
 
@@ -253,9 +253,9 @@ fn a_sync_of_a_cleanup_that_fails_in_the_kernel() {
         // Whatever was proven is so by the tenant's word; what was not is not called done.
         assert!(told.code != Some(0) || site.live().is_empty(), "{context}: {told:?}");
         cleaned_up(site, context);
-        assert!(crate::cleanup::sealed_copies(site).is_empty(), "{context}");
+        assert!(crate::runs::cleanup::sealed_copies(site).is_empty(), "{context}");
     });
     if !traced {
-        crate::damaged::eprintln_skip("there is no strace here");
+        crate::runs::damaged::eprintln_skip("there is no strace here");
     }
 }

@@ -18,13 +18,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::Signal;
-use tapwave::rehearsal::Options;
-use tapwave::rehearsal::options::{Call, CodeStyle, Fault, Faults};
+use tapwave_simulator::Options;
+use tapwave_simulator::options::{Call, CodeStyle, Fault, Faults};
 
-use crate::damaged::eprintln_skip;
-use crate::mailed::{IDENTITY, Mailed, PASSWORD, body};
-use crate::site::{Site, Started, TOKEN, Told, files};
-use crate::smtp;
+use crate::runs::damaged::eprintln_skip;
+use crate::support::mailed_site::{IDENTITY, Mailed, PASSWORD, body};
+use crate::support::site::{Site, Started, TOKEN, Told, files};
+use crate::support::smtp;
 
 const PEOPLE: usize = 12;
 const PAGE: [u8; 4096] = [0; 4096];

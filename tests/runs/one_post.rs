@@ -12,10 +12,10 @@ use h2::Reason;
 use h2::server::{Connection, SendResponse};
 use jiff::Timestamp;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tapwave::graph::transport::{Method, Request};
-use tapwave::ids::ClientRequestId;
-use tapwave::rehearsal::Tenant;
-use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tapwave_core::ids::ClientRequestId;
+use tapwave_graph::transport::{Method, Request};
+use tapwave_simulator::Tenant;
+use tapwave_simulator::options::{Call, Fault, Faults};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -23,7 +23,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::server::TlsStream;
 
-use crate::site::{Site, Told};
+use crate::support::site::{Site, Told};
 
 const PASSES: &str = "/authentication/temporaryAccessPassMethods";
 

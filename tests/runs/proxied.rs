@@ -4,9 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tokio_rustls::TlsAcceptor;
 
-use crate::certificates::certify;
-use crate::proxy::{Proxy, Ways};
-use crate::site::{Site, Started};
+use crate::support::certificates::certify;
+use crate::support::proxy::{Proxy, Ways};
+use crate::support::site::{Site, Started};
 
 #[test]
 fn a_proxy_leads_to_graph_and_reads_nothing() {

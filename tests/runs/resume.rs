@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
-use tapwave::clock::span;
-use tapwave::rehearsal::options::{Call, Fault, Faults, Latency, SecondPost};
-use tapwave::shown::shell_word;
+use tapwave_core::clock::span;
+use tapwave_core::shown::shell_word;
+use tapwave_simulator::options::{Call, Fault, Faults, Latency, SecondPost};
 
-use crate::site::{Site, TOKEN};
+use crate::support::site::{Site, TOKEN};
 
 /// What the program tells to type to carry on with [`Site::folder`].
 pub(crate) fn typed_resume(site: &Site) -> String {
@@ -175,7 +175,7 @@ fn another_tenant_and_another_graph_are_refused() {
     let with_token = |args: &[&str], token: &str| {
         let mut command = site.tapwave(args);
         command.env("TAPWAVE_ACCESS_TOKEN", token);
-        crate::site::Told::of(command.output().expect("started"))
+        crate::support::site::Told::of(command.output().expect("started"))
     };
     with_token(&site.run_args(&[]), &ours).exits(0);
     let requests = site.requests();
@@ -205,7 +205,7 @@ fn a_pass_that_nobody_vouches_for_is_not_read_out() {
     let told = site.told(&["open", "wave-run", "-i", "id.txt", "--format", "json"]).exits(0);
     assert_eq!(told.out.trim(), "[]");
     told.says("2 passes are not shown").says(&typed_resume(&site));
-    site.change_token(crate::site::TOKEN);
+    site.change_token(crate::support::site::TOKEN);
     site.resume().exits(0);
     site.assert_whole("after the resume");
 }
@@ -218,7 +218,7 @@ fn a_tenant_that_was_named_by_its_domain_is_not_taken_for_another() {
     site.change_token(&token);
     let mut command = site.tapwave(&["cleanup", "wave-run"]);
     command.env("TAPWAVE_ACCESS_TOKEN", token);
-    crate::site::Told::of(command.output().expect("started")).exits(0);
+    crate::support::site::Told::of(command.output().expect("started")).exits(0);
     assert!(site.live().is_empty());
 }
 
@@ -393,7 +393,7 @@ fn whoever_must_not_have_a_pass_any_more_is_named_and_counts() {
     let person = site.people[3].clone();
     site.served.with(|tenant, _| {
         assert!(tenant.amend(&person, |user| {
-            let guest = tapwave::rehearsal::User::external_guest(&user.upn, "Guest");
+            let guest = tapwave_simulator::User::external_guest(&user.upn, "Guest");
             user.identities = guest.identities;
         }));
     });

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use tapwave::rehearsal::Options;
-use tapwave::rehearsal::options::{Act, Call, Fault, Faults, Intervention, Latency, SecondPost};
+use tapwave_simulator::Options;
+use tapwave_simulator::options::{Act, Call, Fault, Faults, Intervention, Latency, SecondPost};
 
-use crate::site::{Site, Told, files};
+use crate::support::site::{Site, Told, files};
 
 /// Runs a command to its end while time passes.
 fn patient(site: &Site, args: &[&str]) -> Told {
@@ -253,7 +253,7 @@ fn a_cleanup_of_a_wave_does_not_speak_for_a_run_that_is_at_work() {
 // Case: somebody is renamed, and somebody new gets the name before its pass was asked for.
 #[test]
 fn a_name_that_has_moved_is_somebody_else_s() {
-    use tapwave::rehearsal::{Target, User};
+    use tapwave_simulator::{Target, User};
     let site = Site::open(3);
     site.hold(Call::Issue, 2);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use tapwave::clock::{later, span};
-use tapwave::rehearsal::options::{Call, Fault, Faults};
-use tapwave::rehearsal::{Entry, Event};
+use tapwave_core::clock::{later, span};
+use tapwave_simulator::options::{Call, Fault, Faults};
+use tapwave_simulator::{Entry, Event};
 
-use crate::resume::typed_resume;
-use crate::site::Site;
+use crate::runs::resume::typed_resume;
+use crate::support::site::Site;
 
 fn told_to_wait(call: Call, nth: u64, retry_after: &str) -> Faults {
     let retry_after = Some(retry_after.to_owned());

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::site::{Site, Told};
+use crate::support::site::{Site, Told};
 
 /// A key whose identity an attacker has.
 const THEIRS: &str = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
@@ -85,7 +85,7 @@ fn a_run_folder_that_others_write_is_not_acted_on() {
     fs::set_permissions(site.folder(), fs::Permissions::from_mode(0o700)).expect("closed");
     let given = Command::new("chown").args(["-R", "65534"]).arg(site.folder()).status();
     if !rustix::process::geteuid().is_root() || !given.is_ok_and(|given| given.success()) {
-        return crate::damaged::eprintln_skip("only root can give a folder away");
+        return crate::runs::damaged::eprintln_skip("only root can give a folder away");
     }
     for args in acts {
         site.told(args).exits(2).says("belongs to another user (65534)");
@@ -148,7 +148,7 @@ fn whoever_sits_there_is_asked_once() {
     fs::write(site.path("tapwave.toml"), steering(&site)).expect("written");
     let check = ["check", "wave.csv", "-r", site.recipient()];
     for (answer, code) in [(b"n", 2), (b"y", 0)] {
-        let mut window = crate::pty::Window::open(&site.tapwave(&check));
+        let mut window = crate::support::pty::Window::open(&site.tapwave(&check));
         window.until_shown("trust this file as it is now?");
         window.press(answer);
         let (ended, shown) = window.end();
@@ -176,7 +176,7 @@ fn settings_that_others_may_change_are_refused() {
     site.told(&check).exits(0);
     let given = Command::new("chown").arg("65534").arg(&path).status();
     if !rustix::process::geteuid().is_root() || !given.is_ok_and(|given| given.success()) {
-        return crate::damaged::eprintln_skip("only root can give a file away");
+        return crate::runs::damaged::eprintln_skip("only root can give a file away");
     }
     for args in [&check[..], &named] {
         site.told(args).exits(2).says("it belongs to another user (65534)");
@@ -232,7 +232,7 @@ fn a_run_that_this_machine_did_not_make_is_acted_on_by_word_only() {
     #[cfg(unix)]
     {
         let inner = from_elsewhere(&site, &["cleanup", "wave-run"]);
-        let mut window = crate::pty::Window::open(&inner);
+        let mut window = crate::support::pty::Window::open(&inner);
         window.until_shown("carry on here?");
         window.press(b"n");
         let (code, shown) = window.end();
@@ -247,7 +247,7 @@ fn a_run_that_this_machine_did_not_make_is_acted_on_by_word_only() {
 /// Killed right after its first pass, a run is this machine's all the same.
 #[test]
 fn a_run_is_known_from_its_first_pass_on() {
-    use tapwave::rehearsal::options::Call;
+    use tapwave_simulator::options::Call;
     let site = Site::open(3);
     site.hold(Call::Issue, 1);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
@@ -316,7 +316,7 @@ fn a_ledger_that_others_can_write_is_not_acted_on() {
     fs::remove_file(site.path("second-name.db")).expect("removed");
     let given = Command::new("chown").arg("65534").arg(&ledger).status();
     if !rustix::process::geteuid().is_root() || !given.is_ok_and(|given| given.success()) {
-        return crate::damaged::eprintln_skip("only root can give a file away");
+        return crate::runs::damaged::eprintln_skip("only root can give a file away");
     }
     site.cleanup(&["--yes"]).exits(2).says("ledger.db: it belongs to another user (65534)");
     assert_eq!((site.requests(), site.live().len()), (asked, 2));

@@ -9,12 +9,12 @@ use std::process::Command;
 
 use age::secrecy::SecretString;
 use rustix::process::Signal;
-use tapwave::rehearsal::options::Call;
+use tapwave_simulator::options::Call;
 
-use crate::hearing::hearing;
-use crate::interrupted::taken;
-use crate::pty::Window;
-use crate::site::{Site, listens};
+use crate::runs::interrupted::taken;
+use crate::support::hearing::hearing;
+use crate::support::pty::Window;
+use crate::support::site::{Site, listens};
 
 const CTRL_C: &[u8] = b"\x03";
 const CTRL_D: &[u8] = b"\x04";

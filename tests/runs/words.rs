@@ -4,9 +4,9 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tapwave_simulator::options::{Call, Fault, Faults};
 
-use crate::site::{Site, Told};
+use crate::support::site::{Site, Told};
 
 /// Clears a screen, sets a title, an eight-bit escape, turns the direction of reading, takes no
 /// room, and begins a line that looks like ours.
@@ -16,7 +16,7 @@ const STEERING: &str = "\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}2J\u{202e}\u{2066}\u{200b}
 fn is_tame(told: &Told) {
     for words in [&told.err, &told.out] {
         let wild: Vec<char> =
-            words.chars().filter(|c| *c != '\n' && tapwave::shown::steers(*c)).collect();
+            words.chars().filter(|c| *c != '\n' && tapwave_core::shown::steers(*c)).collect();
         assert!(wild.is_empty(), "{wild:?} in {words:?}");
         assert!(!words.contains("\nerror: forged"), "a line was forged: {words:?}");
     }

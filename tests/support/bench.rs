@@ -14,12 +14,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tapwave::rehearsal::options::Call;
-use tapwave::rehearsal::{Event, Tenant};
+use tapwave_simulator::options::Call;
+use tapwave_simulator::{Event, Tenant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::server::Served;
+use super::server::Served;
 
 /// Whoever may read the passes, where it does not matter who.
 pub(crate) const ANYBODY: &str = "age1ek7q2ypfzd3htynvu2ygj0t7njlsh4qjl0qt3n3w3vjgtlkyy55qhvz45x";

@@ -7,20 +7,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tapwave::clock::Clock;
-use tapwave::graph::Graph;
-use tapwave::ids::RunId;
-use tapwave::ledger::{Draft, Existing, Ledger, Options, RunFolder};
-use tapwave::pace::{Pace, PaceOptions};
-use tapwave::progress::Deaf;
-use tapwave::rehearsal::{InMemory, Tenant};
-use tapwave::run::Session;
-use tapwave::run::intake::{self, IntakeError, RunAbout};
-use tapwave::run::issuing::{self, Issuance, IssuingError};
-use tapwave::run::second_look::FinalLook;
-use tapwave::stages::seal::RecipientBook;
-use tapwave::stages::{Drain, DrainSwitch};
-use tapwave::vault::{NoPrompts, Prompts, RecipientSet, keygen};
+use tapwave_core::clock::Clock;
+use tapwave_core::ids::RunId;
+use tapwave_core::progress::Deaf;
+use tapwave_graph::Graph;
+use tapwave_graph::limiter::{Pace, PaceOptions};
+use tapwave_ledger::{Draft, Existing, Ledger, Options, RunFolder};
+use tapwave_pipeline::run::Session;
+use tapwave_pipeline::run::intake::{self, IntakeError, RunAbout};
+use tapwave_pipeline::run::issuing::{self, Issuance, IssuingError};
+use tapwave_pipeline::run::second_look::FinalLook;
+use tapwave_pipeline::seal::RecipientBook;
+use tapwave_pipeline::stop::{Drain, DrainSwitch};
+use tapwave_seal::{NoPrompts, Prompts, RecipientSet, keygen};
+use tapwave_simulator::{InMemory, Tenant};
 use tempfile::TempDir;
 
 /// Why a wave was not conducted to its end.

@@ -11,21 +11,21 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use tapwave::cli::{Common, WaveArgs};
-use tapwave::clock::Clock;
-use tapwave::effect::{Effect, Obstacle};
-use tapwave::graph::Graph;
-use tapwave::graph::transport::{Broken, Request, Response, Transport};
-use tapwave::ids::{Line, UserId};
-use tapwave::ledger::{
+use tapwave::args::{Common, WaveArgs};
+use tapwave::config::Settings;
+use tapwave_core::clock::Clock;
+use tapwave_core::effect::{Effect, Obstacle};
+use tapwave_core::ids::{Line, UserId};
+use tapwave_core::limits;
+use tapwave_graph::Graph;
+use tapwave_graph::limiter::{Budget, Pace, PaceOptions};
+use tapwave_graph::transport::{Broken, Request, Response, Transport};
+use tapwave_ledger::{
     About, Access, Asked, Draft, Eligible, Event, Intent, Ledger, NewRow, Options, PolicyRecord,
     RecipientRecord, RunFolder, Standing, WaveAbout,
 };
-use tapwave::limits;
-use tapwave::pace::{Budget, Pace, PaceOptions};
-use tapwave::roster::{Defaults, Found, Roster};
-use tapwave::settings::Settings;
-use tapwave::vault::{Handoff, Identities, NoPrompts, Prompts};
+use tapwave_pipeline::wave::{Defaults, Found, Roster};
+use tapwave_seal::{Handoff, Identities, NoPrompts, Prompts};
 use zeroize::Zeroizing;
 
 /// One door: its name, which is its corpus's, and what to do with bytes.
@@ -273,7 +273,7 @@ async fn intent(ledger: &Ledger) -> Intent {
 
 fn about(folder: &Path) -> About {
     About {
-        id: tapwave::ids::RunId::new(uuid::Uuid::nil()),
+        id: tapwave_core::ids::RunId::new(uuid::Uuid::nil()),
         name: "run".to_owned(),
         created: moment(),
         tapwave_version: "0.1.0".to_owned(),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use futures::future::BoxFuture;
 use jsonschema::Validator;
 use serde_json::{Map, Value, json};
-use tapwave::graph::transport::{Broken, Method, Request, Response, Transport};
+use tapwave_graph::transport::{Broken, Method, Request, Response, Transport};
 use zeroize::Zeroizing;
 
 const SLICE: &str = include_str!("../graph/graph-v1-tap-slice.openapi.yaml");

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
-use tapwave::courier::Courier;
-use tapwave::effect::Effect;
-use tapwave::letter::{
+use tapwave_core::effect::Effect;
+use tapwave_mail::template::{
     Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Templates, compose,
 };
+use tapwave_mail::transport::Courier;
 use uuid::Uuid;
 
 /// A code with everything that an encoding could trip over.

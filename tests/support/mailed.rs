@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::smtp::Relay;
+use super::smtp::Relay;
 
 /// user1 to userN, each with a mailbox of their own elsewhere.
 pub(crate) fn wave(rows: u64) -> String {

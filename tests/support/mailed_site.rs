@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
-use tapwave::rehearsal::Options;
+use tapwave_simulator::Options;
 
-use crate::site::{Site, Told};
-use crate::smtp::{Manner, Relay, Taken};
+use super::site::{Site, Told};
+use super::smtp::{Manner, Relay, Taken};
 
 /// What the relay takes for a password.
 pub(crate) const PASSWORD: &str = "relayed-password-93ac";

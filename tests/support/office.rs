@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use tapwave::rehearsal::Tenant;
+use tapwave_simulator::Tenant;
 use tempfile::TempDir;
 
-use crate::server::Served;
-use crate::smtp::Relay;
+use super::server::Served;
+use super::smtp::Relay;
 
 /// The token that the tenant expects.
 const TOKEN: &str = "office-token";

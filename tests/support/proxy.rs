@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, copy_bi
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::smtp::Stream;
+use super::smtp::Stream;
 
 /// How the proxy behaves.
 #[derive(Clone, Default)]

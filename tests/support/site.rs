@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 use age::secrecy::ExposeSecret;
 use jiff::Timestamp;
 use serde_json::Value;
-use tapwave::rehearsal::options::Call;
-use tapwave::rehearsal::{Event, Options, Tenant};
+use tapwave_simulator::options::Call;
+use tapwave_simulator::{Event, Options, Tenant};
 use tokio::runtime::Runtime;
 use tokio_rustls::rustls::ServerConfig;
 
 #[cfg(target_os = "linux")]
-use crate::certificates::certify;
-use crate::server::Served;
+use super::certificates::certify;
+use super::server::Served;
 
 /// What the tenant takes for a token.
 pub(crate) const TOKEN: &str = "rehearsed-bearer-5e2f";

@@ -144,7 +144,7 @@ impl Relay {
     /// Starts one.
     pub(crate) async fn start(manner: Manner) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let tls = crate::certificates::certify(folder.path(), manner.client_certificate);
+        let tls = super::certificates::certify(folder.path(), manner.client_certificate);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let (manner, seen) = (Mutex::new(manner), Mutex::default());

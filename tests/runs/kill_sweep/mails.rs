@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use tapwave::rehearsal::options::{Call, Fault, Faults};
+use tapwave_simulator::options::{Call, Fault, Faults};
 
 use super::{ENOUGH, cleaned_up, told_of_the_disk};
-use crate::mailed::{IDENTITY, Mailed, body, reader_of};
-use crate::site::Told;
-use crate::smtp::Taken;
+use crate::support::mailed_site::{IDENTITY, Mailed, body, reader_of};
+use crate::support::site::Told;
+use crate::support::smtp::Taken;
 
 /// The command in whose writes the fault is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Struck {
             Self::Deliver => drop(mailed.told(&mailed.site.run_args(&ON_THE_SPOT)).exits(0)),
             Self::Resend => {
                 mailed.relay.change(|manner| {
-                    manner.faults.push_back(crate::smtp::Fault::CutAfterDot);
+                    manner.faults.push_back(crate::support::smtp::Fault::CutAfterDot);
                 });
                 drop(mailed.told(&run_args(&mailed, self)).exits(7));
             }
@@ -297,6 +297,6 @@ fn a_sync_of_a_delivery_that_fails_in_the_kernel() {
     };
     let traced = super::sweep_syncs(place, |mailed, context, _| delivered(mailed, context));
     if !traced {
-        crate::damaged::eprintln_skip("there is no strace here");
+        crate::runs::damaged::eprintln_skip("there is no strace here");
     }
 }

@@ -1,0 +1,452 @@
+//! Promises numbers for the limiter against the limits Graph is known or feared to have, in
+//! virtual time; must never touch the network or the wall clock.
+//!
+//! `cargo test --lib pace::simulation -- --nocapture` prints one line per case.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::task::LocalSet;
+use tokio::time::Instant;
+
+use super::{Budget, Pace, PaceOptions, Throttled};
+use tapwave_core::clock::Clock;
+
+/// How a server counts.
+#[derive(Debug, Clone)]
+enum Limit {
+    None,
+    /// Tokens per second, and how many it holds; a refusal costs a token if `debt`.
+    Bucket {
+        rate: f64,
+        burst: f64,
+        debt: bool,
+    },
+    /// So many in each span, counted from the start.
+    Fixed {
+        count: usize,
+        span: f64,
+    },
+    /// So many in any span; refusals count too if `debt`.
+    Sliding {
+        count: usize,
+        span: f64,
+        debt: bool,
+    },
+}
+
+/// How a server names the wait.
+#[derive(Debug, Clone, Copy)]
+enum RetryAfter {
+    /// Whole seconds, rounded up: what Graph does.
+    Seconds,
+    Exact,
+    /// Whole seconds, plus up to so many more.
+    Jittered(f64),
+    Absent,
+}
+
+/// One case: the tenant, the path to it, and the work.
+#[derive(Debug, Clone)]
+struct Case {
+    name: &'static str,
+    limit: Limit,
+    /// From this second on, another limit.
+    then: Option<(f64, Limit)>,
+    retry_after: RetryAfter,
+    /// Requests per second of somebody else.
+    competitor: f64,
+    /// Seconds there and back, and by what share it varies.
+    latency: f64,
+    varies: f64,
+    rows: u32,
+    max_rate: Option<f64>,
+    seed: u64,
+}
+
+impl Case {
+    fn new(name: &'static str, limit: Limit, rows: u32) -> Self {
+        Self {
+            name,
+            limit,
+            then: None,
+            retry_after: RetryAfter::Seconds,
+            competitor: 0.0,
+            latency: 0.05,
+            varies: 0.1,
+            rows,
+            max_rate: None,
+            seed: 7,
+        }
+    }
+
+    fn latency(self, latency: f64) -> Self {
+        Self { latency, ..self }
+    }
+}
+
+#[derive(Debug)]
+struct Server {
+    limit: Limit,
+    then: Option<(f64, Limit)>,
+    retry_after: RetryAfter,
+    competitor: f64,
+    competed: f64,
+    tokens: f64,
+    at: f64,
+    log: VecDeque<f64>,
+    chance: fastrand::Rng,
+}
+
+impl Server {
+    fn new(case: &Case) -> Self {
+        let tokens = if let Limit::Bucket { burst, .. } = case.limit { burst } else { 0.0 };
+        Self {
+            limit: case.limit.clone(),
+            then: case.then.clone(),
+            retry_after: case.retry_after,
+            competitor: case.competitor,
+            competed: 0.0,
+            tokens,
+            at: 0.0,
+            log: VecDeque::new(),
+            chance: fastrand::Rng::with_seed(case.seed),
+        }
+    }
+
+    /// A request at second `now`: accepted, or refused with the seconds to wait.
+    fn ask(&mut self, now: f64) -> Result<(), Option<f64>> {
+        if let Some((_, limit)) = self.then.take_if(|(from, _)| *from <= now) {
+            self.limit = limit;
+        }
+        while self.competitor > 0.0 && self.competed + 1.0 / self.competitor <= now {
+            self.competed += 1.0 / self.competitor;
+            let _ = self.count(self.competed);
+        }
+        self.count(now).map_err(|wait| match self.retry_after {
+            RetryAfter::Seconds => Some(wait.ceil().max(1.0)),
+            RetryAfter::Exact => Some(wait),
+            RetryAfter::Jittered(most) => Some(wait.ceil().max(1.0) + most * self.chance.f64()),
+            RetryAfter::Absent => None,
+        })
+    }
+
+    fn count(&mut self, now: f64) -> Result<(), f64> {
+        match self.limit {
+            Limit::None => Ok(()),
+            Limit::Bucket { rate, burst, debt } => {
+                self.tokens = burst.min(self.tokens + (now - self.at).max(0.0) * rate);
+                self.at = self.at.max(now);
+                if self.tokens >= 1.0 {
+                    self.tokens -= 1.0;
+                    return Ok(());
+                }
+                if debt {
+                    self.tokens -= 1.0;
+                }
+                Err((1.0 - self.tokens) / rate)
+            }
+            Limit::Fixed { count, span } => {
+                let window = (now / span).floor() * span;
+                self.log.retain(|at| *at >= window);
+                self.log.push_back(now);
+                if self.log.len() <= count { Ok(()) } else { Err(window + span - now) }
+            }
+            Limit::Sliding { count, span, debt } => {
+                self.log.retain(|at| *at > now - span);
+                if self.log.len() < count {
+                    self.log.push_back(now);
+                    return Ok(());
+                }
+                if debt {
+                    self.log.push_back(now);
+                }
+                let frees = self.log[self.log.len() - count];
+                Err(frees + span - now)
+            }
+        }
+    }
+}
+
+/// What a case came to.
+#[derive(Debug)]
+struct Outcome {
+    seconds: f64,
+    refused: u64,
+    most_in_flight: u32,
+    /// Accepted requests by whole second.
+    by_second: Vec<u32>,
+}
+
+impl Outcome {
+    /// Accepted per second between two seconds.
+    fn rate(&self, from: usize, to: usize) -> f64 {
+        let accepted: u32 = self.by_second.iter().skip(from).take(to - from).sum();
+        f64::from(accepted) / f64::from(u32::try_from(to - from).unwrap())
+    }
+}
+
+/// Works the case off with twice as many tasks as may be in flight.
+async fn run(case: &Case) -> Outcome {
+    let options = PaceOptions { max_rate: case.max_rate, ..PaceOptions::default() };
+    let start = Instant::now();
+    let pace = Pace::new(options, Clock::system());
+    let server = Rc::new(RefCell::new(Server::new(case)));
+    let left = Rc::new(Cell::new(case.rows));
+    let in_flight = Rc::new(Cell::new(0));
+    let outcome = Rc::new(RefCell::new(Outcome {
+        seconds: 0.0,
+        refused: 0,
+        most_in_flight: 0,
+        by_second: Vec::new(),
+    }));
+    let tasks = LocalSet::new();
+    for seed in 0..128 {
+        let (pace, server, left) = (pace.clone(), Rc::clone(&server), Rc::clone(&left));
+        let (outcome, in_flight) = (Rc::clone(&outcome), Rc::clone(&in_flight));
+        let case = case.clone();
+        tasks.spawn_local(async move {
+            let mut chance = fastrand::Rng::with_seed(case.seed * 1_000 + seed);
+            while left.get() > 0 {
+                left.set(left.get() - 1);
+                loop {
+                    let mut permit = pace.admit(Budget::PassWrites, 1).await.expect("not barred");
+                    if !permit.depart().await {
+                        continue;
+                    }
+                    let half = case.latency / 2.0;
+                    let mut leg = || {
+                        let factor = 1.0 + case.varies * (2.0 * chance.f64() - 1.0);
+                        tokio::time::sleep(Duration::from_secs_f64(half * factor))
+                    };
+                    in_flight.set(in_flight.get() + 1);
+                    let most = outcome.borrow().most_in_flight.max(in_flight.get());
+                    outcome.borrow_mut().most_in_flight = most;
+                    leg().await;
+                    let answer = server.borrow_mut().ask(start.elapsed().as_secs_f64());
+                    leg().await;
+                    in_flight.set(in_flight.get() - 1);
+                    let mut outcome = outcome.borrow_mut();
+                    match answer {
+                        Ok(()) => {
+                            permit.answered(1, None, None);
+                            let second = usize::try_from(start.elapsed().as_secs()).unwrap();
+                            let longer = outcome.by_second.len().max(second + 1);
+                            outcome.by_second.resize(longer, 0);
+                            outcome.by_second[second] += 1;
+                            outcome.seconds = start.elapsed().as_secs_f64();
+                            break;
+                        }
+                        Err(wait) => {
+                            let retry_after = wait.map(Duration::from_secs_f64);
+                            let throttled = Throttled { count: 1, retry_after };
+                            permit.answered(0, Some(throttled), None);
+                            outcome.refused += 1;
+                        }
+                    }
+                }
+            }
+        });
+    }
+    tasks.await;
+    Rc::try_unwrap(outcome).expect("all tasks have ended").into_inner()
+}
+
+/// Runs a case, prints its line, and holds its bounds.
+async fn holds(case: Case, ideal: f64, most: f64, most_refused: u64) -> Outcome {
+    let outcome = run(&case).await;
+    let ratio = outcome.seconds / ideal;
+    println!(
+        "{:<44} {:>5} ms {:>8.2} s {:>8.2} s {:>6.3} {:>4} refused",
+        case.name,
+        case.latency * 1_000.0,
+        ideal,
+        outcome.seconds,
+        ratio,
+        outcome.refused
+    );
+    assert!(outcome.most_in_flight <= 64);
+    assert!(ratio <= most, "{}: {ratio:.3} × the ideal time", case.name);
+    assert!(outcome.refused <= most_refused, "{}: {} refused", case.name, outcome.refused);
+    outcome
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_lost_without_a_throttle() {
+    for (latency, most) in [(0.01, 1.25), (0.05, 1.15), (0.2, 1.12), (2.0, 1.12)] {
+        for varies in [0.0, 0.1] {
+            let case = Case { varies, ..Case::new("no throttle", Limit::None, 2_000) };
+            holds(case.latency(latency), 2_000.0 * latency / 64.0, most, 0).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn twenty_a_second_are_met_within_two_percent() {
+    for latency in [0.01, 0.05, 0.1, 0.2] {
+        for debt in [true, false] {
+            for varies in [0.0, 0.1] {
+                let limit = Limit::Bucket { rate: 20.0, burst: 20.0, debt };
+                let case = Case { varies, ..Case::new("20/s, burst 20", limit, 2_000) };
+                holds(case.latency(latency), 99.0, 1.02, 20).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_path_costs_little_more() {
+    for (latency, debt, most, most_refused) in
+        [(0.05, true, 1.02, 20), (0.2, true, 1.05, 40), (0.2, false, 1.03, 30)]
+    {
+        let limit = Limit::Bucket { rate: 20.0, burst: 20.0, debt };
+        let case = Case { varies: 0.4, ..Case::new("20/s, a path that varies", limit, 2_000) };
+        holds(case.latency(latency), 99.0, most, most_refused).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_in_ten_seconds_are_met_within_ten_percent() {
+    for latency in [0.01, 0.05, 0.2, 0.5] {
+        for varies in [0.0, 0.1] {
+            let limit = Limit::Fixed { count: 5, span: 10.0 };
+            let case = Case { varies, ..Case::new("5 per 10 s, fixed", limit, 60) };
+            holds(case.latency(latency), 110.0, 1.10, 15).await;
+        }
+    }
+}
+
+/// Even spacing alone costs as much as one window less one request: the last window's requests
+/// could have left at its beginning.
+#[tokio::test(start_paused = true)]
+async fn a_sliding_window_is_met_too() {
+    for (name, count, span, rows, charged, free) in [
+        ("5 per 10 s, sliding", 5_usize, 10.0, 60_u32, 1.16, 1.13),
+        ("5 per 10 s, sliding", 5, 10.0, 200, 1.12, 1.08),
+        ("50 per 10 s, sliding", 50, 10.0, 600, 1.19, 1.18),
+        ("200 per 10 s, sliding", 200, 10.0, 2_000, 1.25, 1.18),
+        ("20 per 1 s, sliding", 20, 1.0, 2_000, 1.35, 1.35),
+    ] {
+        let windows = rows / u32::try_from(count).unwrap();
+        let ideal = f64::from(windows - 1) * span;
+        for (debt, most) in [(true, charged), (false, free)] {
+            for latency in [0.05, 0.2] {
+                let limit = Limit::Sliding { count, span, debt };
+                let case = Case::new(name, limit, rows).latency(latency);
+                holds(case, ideal, most, 16 + u64::from(rows) / 12).await;
+            }
+        }
+    }
+}
+
+/// A bucket that a second of its rate fills.
+fn bucket(rate: f64) -> Limit {
+    Limit::Bucket { rate, burst: rate.max(1.0), debt: false }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_rate_from_half_to_a_thousand_is_found() {
+    for (rate, rows) in [(0.5, 30), (2.0, 200), (8.0, 500), (80.0, 4_000), (300.0, 12_000)] {
+        for debt in [false, true] {
+            for latency in [0.01, 0.2] {
+                let limit = Limit::Bucket { rate, burst: rate.max(1.0), debt };
+                let case = Case::new("a bucket", limit, rows).latency(latency);
+                let by_rate = (f64::from(rows) - rate.max(1.0)) / rate;
+                let ideal = by_rate.max(f64::from(rows) * latency / 64.0);
+                // At one in two seconds, what the first volley's refusals cost is a third.
+                let most = if debt && rate < 1.0 { 1.50 } else { 1.12 };
+                holds(case, ideal, most, 20 + u64::from(rows) / 40).await;
+            }
+        }
+    }
+    let case = Case::new("a fast bucket", bucket(1_000.0), 30_000).latency(0.01);
+    holds(case, 29.0, 1.15, 300).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_budget_is_used_up_at_full_speed() {
+    for latency in [0.05, 0.2] {
+        let limit = Limit::Bucket { rate: 20.0, burst: 3_000.0, debt: true };
+        let case = Case::new("3,000, then 20/s", limit, 5_000).latency(latency);
+        let at_full_speed = 3_000.0 * latency / 64.0;
+        let outcome = holds(case, 100.0, 1.10, 125).await;
+        let mut second = 0.0;
+        let in_time = outcome.by_second.iter().take_while(|_| {
+            second += 1.0;
+            second <= at_full_speed + 2.0
+        });
+        let used = in_time.sum::<u32>();
+        assert!(used >= 2_800, "{used} of the burst used in {at_full_speed:.1} s");
+    }
+    let limit = Limit::Fixed { count: 3_000, span: 150.0 };
+    holds(Case::new("3,000 per 150 s, fixed", limit, 9_000), 300.0, 1.30, 100).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn unclear_waits_do_no_more_than_slow_it_down() {
+    for (name, retry_after, most) in [
+        ("20/s, exact waits", RetryAfter::Exact, 1.05),
+        ("20/s, waits up to 2 s too long", RetryAfter::Jittered(2.0), 1.30),
+        ("20/s, waits not named", RetryAfter::Absent, 1.05),
+    ] {
+        let case = Case { retry_after, ..Case::new(name, bucket(20.0), 2_000) };
+        holds(case, 99.0, most, 40).await;
+    }
+    for (name, retry_after) in [
+        ("5 per 10 s, waits up to 2 s too long", RetryAfter::Jittered(2.0)),
+        ("5 per 10 s, waits not named", RetryAfter::Absent),
+    ] {
+        let limit = Limit::Fixed { count: 5, span: 10.0 };
+        let case = Case { retry_after, ..Case::new(name, limit, 60) };
+        holds(case, 110.0, 1.35, 30).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_competitor_gets_its_share_and_we_get_the_rest() {
+    let case = Case { competitor: 8.0, ..Case::new("20/s, 8/s taken", bucket(20.0), 1_200) };
+    holds(case, 100.0, 1.15, 60).await;
+    let limit = Limit::Fixed { count: 50, span: 10.0 };
+    let case = Case { competitor: 2.0, ..Case::new("50 per 10 s, 2/s taken", limit, 300) };
+    holds(case, 97.0, 1.35, 60).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_moves_is_followed() {
+    let then = Some((60.0, bucket(2.0)));
+    let case = Case { then, ..Case::new("20/s, after a minute 2/s", bucket(20.0), 1_400) };
+    holds(case, 160.0, 1.15, 60).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_raised_tenfold_is_found_back_within_a_minute() {
+    let sliding = |count| Limit::Sliding { count, span: 10.0, debt: true };
+    for (name, before, after, rate, rows) in [
+        ("2/s, then 20/s", bucket(2.0), bucket(20.0), 20.0, 2_000),
+        ("20/s, then 200/s", bucket(20.0), bucket(200.0), 200.0, 16_000),
+        ("50 per 10 s, then 500", sliding(50), sliding(500), 50.0, 5_000),
+    ] {
+        for from in [60_u32, 67, 74, 82] {
+            for latency in [0.05, 0.2] {
+                let then = Some((f64::from(from), after.clone()));
+                let case = Case { then, ..Case::new(name, before.clone(), rows) };
+                let outcome = run(&case.latency(latency)).await;
+                let found = (from as usize..outcome.by_second.len())
+                    .find(|second| outcome.rate(*second, second + 5) >= 0.75 * rate)
+                    .map(|second| second - from as usize);
+                println!("{name:<28} {:>4} ms: found back after {found:?} s", latency * 1e3);
+                assert!(found.is_some_and(|after| after <= 60), "{name} at {from}: {found:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_given_rate_holds_from_the_start() {
+    let limit = Limit::None;
+    let case = Case { max_rate: Some(10.0), ..Case::new("no limit but ours, 10/s", limit, 500) };
+    let outcome = holds(case, 49.9, 1.02, 0).await;
+    assert!(outcome.by_second.iter().all(|accepted| *accepted <= 12));
+}

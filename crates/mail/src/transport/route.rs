@@ -1,0 +1,348 @@
+//! Promises a connection to the relay, straight or through the proxy that Graph is reached by,
+//! and TLS on it for the relay's own name. Must never show a proxy's password, nor take a
+//! proxy's refusal for the relay's.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_platform_verifier::Verifier;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::{CryptoProvider, aws_lc_rs};
+use tokio_rustls::rustls::{AlertDescription, ClientConfig, Error as TlsError};
+use zeroize::Zeroizing;
+
+use super::settings::{Relay, Tls, is_loopback};
+use tapwave_core::effect::ObstacleKind;
+use tapwave_core::limits;
+use tapwave_core::shown::plain;
+use tapwave_graph::between::{Between, is_of_the_certificate, name, tls_error};
+use tapwave_graph::http::{Network, without_login};
+use tapwave_graph::tunnel;
+
+/// Whatever bytes go over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A connection.
+pub(super) type Wire = Box<dyn Stream>;
+
+/// Why no route could be laid out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SmtpSetupError {
+    /// A file of certificates.
+    #[error("failed to read certificates from {path}: {why}; give a PEM file")]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// TLS cannot be set up.
+    #[error("failed to set up TLS for the relay {host}: {why}; check its name and certificates")]
+    Tls {
+        /// The relay.
+        host: String,
+        /// The TLS library's reason.
+        why: String,
+    },
+    /// A proxy that cannot be used for mail.
+    #[error(
+        "the proxy {proxy} cannot be used for the relay {host}: it must be an http or https URL; \
+         list the relay in NO_PROXY to go straight to it"
+    )]
+    Proxy {
+        /// The proxy, without user and password.
+        proxy: String,
+        /// The relay.
+        host: String,
+    },
+    /// The plan is for Graph.
+    #[error("[mail] in tapwave.toml names no relay; set courier = \"smtp\" and host")]
+    NoRelay,
+}
+
+/// Why there is no connection. Nothing of a mail was sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoRoute {
+    /// No connection to the relay or the proxy.
+    #[error("{place} cannot be reached: {why}")]
+    Unreachable { place: String, why: String },
+    /// Something stands in between.
+    #[error("{0}")]
+    Between(Between),
+    /// The same, where there is a way round it.
+    #[error("{0}, or list the relay in NO_PROXY")]
+    Avoidable(Between),
+    /// The proxy did not reach the relay.
+    #[error(
+        "the proxy {proxy} answered {status} to a connection to {relay}: it does not reach the \
+         relay; list the relay in NO_PROXY to go straight to it"
+    )]
+    Beyond { proxy: String, status: u16, relay: String },
+    /// The proxy has too much to do.
+    #[error("the proxy {proxy} answered 429 to a connection to {relay}: it has too much to do now")]
+    Busy { proxy: String, relay: String },
+    /// What answered is no proxy.
+    #[error("the proxy {proxy} does not answer as an HTTP proxy does; check its address")]
+    NoProxy { proxy: String },
+    /// The certificate that was shown to it does not hold.
+    #[error(
+        "{why}; {place} does not take our certificate: check client_certificate in tapwave.toml"
+    )]
+    Certificate { place: String, why: String },
+    /// TLS cannot be agreed on.
+    #[error("{why}; {place} does not speak TLS there as it should: check host, port and tls")]
+    NoTls { place: String, why: String },
+}
+
+impl NoRoute {
+    /// What a later attempt depends on.
+    pub(super) const fn kind(&self) -> ObstacleKind {
+        match self {
+            Self::Unreachable { .. } | Self::Beyond { .. } => ObstacleKind::Unreachable,
+            Self::Busy { .. } => ObstacleKind::Throttled,
+            Self::Between(_) | Self::Avoidable(_) => ObstacleKind::Between,
+            Self::Certificate { .. } => ObstacleKind::SignIn,
+            Self::NoProxy { .. } | Self::NoTls { .. } => ObstacleKind::Lasting,
+        }
+    }
+}
+
+/// The way to a relay.
+pub(super) struct Route {
+    host: String,
+    port: u16,
+    proxy: Option<Intercept>,
+    tls: Option<Tunnels>,
+}
+
+/// TLS to the relay and, without its client certificate, to a proxy that wants TLS itself.
+struct Tunnels {
+    relay: TlsConnector,
+    proxy: TlsConnector,
+}
+
+/// A connection, and this machine's end of it.
+pub(super) struct Reached {
+    pub(super) wire: Wire,
+    pub(super) own: IpAddr,
+}
+
+impl Route {
+    /// Lays the way out, and connects to nothing yet.
+    pub(super) fn new(relay: &Relay, network: &Network) -> Result<Self, SmtpSetupError> {
+        let proxy = proxy(relay, network)?;
+        let tls = if relay.tls == Tls::None { None } else { Some(tunnels(relay, network)?) };
+        Ok(Self { host: relay.host.clone(), port: relay.port, proxy, tls })
+    }
+
+    /// Connects: to the relay, or to the proxy and through it.
+    pub(super) async fn connect(&self) -> Result<Reached, NoRoute> {
+        let Some(proxy) = &self.proxy else {
+            return tcp(&self.host, self.port, format!("the relay {}", self.host)).await;
+        };
+        let (place, uri) = (format!("the proxy {}", name(proxy)), proxy.uri());
+        let secured = uri.scheme_str() == Some("https");
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let port = uri.port_u16().unwrap_or(if secured { 443 } else { 80 });
+        let Reached { mut wire, own } = tcp(host, port, place.clone()).await?;
+        if let (true, Some(tls)) = (secured, &self.tls) {
+            wire = protect(&tls.proxy, host, wire, place).await?;
+        }
+        Ok(Reached { wire: self.tunnel(wire, proxy).await?, own })
+    }
+
+    /// Begins TLS with the relay.
+    pub(super) async fn protect(&self, wire: Wire) -> Result<Wire, NoRoute> {
+        let place = format!("the relay {}", self.host);
+        match &self.tls {
+            Some(tls) => protect(&tls.relay, &self.host, wire, place).await,
+            None => Err(NoRoute::NoTls { place, why: "it was not set up".to_owned() }),
+        }
+    }
+
+    /// Asks a proxy for a connection to the relay (RFC 9110, 9.3.6).
+    async fn tunnel(&self, wire: Wire, proxy: &Intercept) -> Result<Wire, NoRoute> {
+        let relay = format!("{}:{}", bracketed(&self.host), self.port);
+        // Kept: the relay speaks first, and its first words may come along with the proxy's.
+        let mut wire = BufReader::new(wire);
+        let broken = |why: io::Error| NoRoute::Unreachable {
+            place: format!("the relay {relay}, through the proxy {},", name(proxy)),
+            why: plain(&why.to_string()),
+        };
+        let Some(said) = tunnel::ask(&mut wire, &relay, proxy).await.map_err(broken)? else {
+            return Err(NoRoute::NoProxy { proxy: name(proxy) });
+        };
+        let status = said.status;
+        if (200..300).contains(&status) {
+            return Ok(Box::new(wire));
+        }
+        Err(match Between::of_tunnel(proxy, said, relay.clone()) {
+            Some(refused @ (Between::ProxyRefused { .. } | Between::ProxyPage { .. })) => {
+                NoRoute::Avoidable(refused)
+            }
+            Some(between) => NoRoute::Between(between),
+            None if status == 429 => NoRoute::Busy { proxy: name(proxy), relay },
+            None => NoRoute::Beyond { proxy: name(proxy), status, relay },
+        })
+    }
+}
+
+/// Whether the other side does not take the certificate that it was shown, or wants one. A later
+/// attempt would show the same.
+pub(super) const fn turns_us_away(error: &TlsError) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        error,
+        TlsError::AlertReceived(
+            Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::CertificateRequired
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+        )
+    )
+}
+
+/// The proxy that a relay is behind, by the rules for an https address of its name.
+fn proxy(relay: &Relay, network: &Network) -> Result<Option<Intercept>, SmtpSetupError> {
+    if is_loopback(&relay.host) {
+        return Ok(None);
+    }
+    let unusable = |proxy| SmtpSetupError::Proxy { proxy, host: relay.host.clone() };
+    let host = bracketed(&relay.host);
+    let Ok(address) = format!("https://{host}:{}/", relay.port).parse() else { return Ok(None) };
+    let matcher = match &network.proxy {
+        None => Matcher::from_system(),
+        Some(url) => {
+            let all = || Matcher::builder().all(url.as_str());
+            if all().build().intercept(&address).is_none() {
+                return Err(unusable(without_login(url)));
+            }
+            all().no(network.no_proxy.clone().unwrap_or_default()).build()
+        }
+    };
+    match matcher.intercept(&address) {
+        Some(proxy) if !matches!(proxy.uri().scheme_str(), Some("http" | "https")) => {
+            Err(unusable(name(&proxy)))
+        }
+        chosen => Ok(chosen),
+    }
+}
+
+/// A host as it stands before a port.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// A connection that sends at once. The dot goes by itself behind the text; held back for the
+/// text's acknowledgement (Nagle), it would cost 40 ms a mail.
+async fn tcp(host: &str, port: u16, place: String) -> Result<Reached, NoRoute> {
+    let connected = async {
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let own = stream.local_addr()?.ip().to_canonical();
+        Ok(Reached { wire: Box::new(stream), own })
+    };
+    connected
+        .await
+        .map_err(|error: io::Error| NoRoute::Unreachable { place, why: plain(&error.to_string()) })
+}
+
+async fn protect(
+    tls: &TlsConnector,
+    host: &str,
+    wire: Wire,
+    place: String,
+) -> Result<Wire, NoRoute> {
+    let Ok(name) = ServerName::try_from(host.to_owned()) else {
+        let why = "its name cannot stand in a certificate".to_owned();
+        return Err(NoRoute::Between(Between::Certificate { place, why }));
+    };
+    let error = match tls.connect(name, wire).await {
+        Ok(wire) => return Ok(Box::new(wire)),
+        Err(error) => error,
+    };
+    let why = plain(&error.to_string());
+    Err(match tls_error(&error) {
+        Some(tls) if is_of_the_certificate(tls) => {
+            NoRoute::Between(Between::Certificate { place, why })
+        }
+        Some(tls) if turns_us_away(tls) => NoRoute::Certificate { place, why },
+        Some(_) => NoRoute::NoTls { place, why },
+        None => NoRoute::Unreachable { place, why },
+    })
+}
+
+fn tunnels(relay: &Relay, network: &Network) -> Result<Tunnels, SmtpSetupError> {
+    let broken = |error: TlsError| SmtpSetupError::Tls {
+        host: relay.host.clone(),
+        why: plain(&error.to_string()),
+    };
+    let authorities = match &network.ca_file {
+        Some(path) => chain(path, &read(path)?)?,
+        None => Vec::new(),
+    };
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier = Verifier::new_with_extra_roots(authorities, Arc::clone(&provider));
+    let verifier = Arc::new(verifier.map_err(broken)?);
+    let builder = |provider: Arc<CryptoProvider>| {
+        let builder = ClientConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().map_err(broken)?;
+        let verifier = Arc::clone(&verifier);
+        Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
+    };
+    let plain_config = builder(Arc::clone(&provider))?.with_no_client_auth();
+    let relay_config = match &relay.client_certificate {
+        None => plain_config.clone(),
+        Some(path) => {
+            let unusable = |why: String| SmtpSetupError::Certificates { path: path.clone(), why };
+            let pem = read(path)?;
+            let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
+                unusable("it holds no private key, or one that needs a passphrase".to_owned())
+            })?;
+            builder(provider)?
+                .with_client_auth_cert(chain(path, &pem)?, key)
+                .map_err(|error| unusable(plain(&error.to_string())))?
+        }
+    };
+    let connector = |config: ClientConfig| TlsConnector::from(Arc::new(config));
+    Ok(Tunnels { relay: connector(relay_config), proxy: connector(plain_config) })
+}
+
+/// All certificates of a PEM file, in its order; at least one.
+fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, SmtpSetupError> {
+    let unusable = |why: &str| {
+        let (path, why) = (path.to_owned(), why.to_owned());
+        SmtpSetupError::Certificates { path, why }
+    };
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let chain = chain.map_err(|_| unusable("it is not a PEM file of certificates"))?;
+    if chain.is_empty() {
+        return Err(unusable("it holds no certificate"));
+    }
+    Ok(chain)
+}
+
+fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, SmtpSetupError> {
+    use std::io::Read as _;
+    let unusable = |why: String| SmtpSetupError::Certificates { path: path.to_owned(), why };
+    let mut bytes = Zeroizing::new(Vec::new());
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limits::MAX_CERTIFICATE_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|error| unusable(error.to_string()))?;
+    if bytes.len() as u64 > limits::MAX_CERTIFICATE_BYTES {
+        return Err(unusable("it is too large".to_owned()));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,565 @@
+//! Promises that `[mail]` of tapwave.toml is read strictly and comes out fit for use, or with
+//! the key that has to be changed. Must never hold a secret: only where it is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::secret::{Credentials, NoSecret, Source, one_line};
+use crate::template::{BadMailbox, Mailbox};
+use tapwave_core::limits;
+
+/// `[mail]` as written. Unknown keys are errors.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MailSettings {
+    /// `smtp` or `graph`.
+    pub courier: Option<Way>,
+    /// Who writes: an address, or a name and an address.
+    pub from: Option<String>,
+    /// Who takes answers.
+    pub reply_to: Option<String>,
+    /// The relay's name.
+    pub host: Option<String>,
+    /// The relay's port: 587, with implicit TLS 465, without TLS 25.
+    pub port: Option<u16>,
+    /// `starttls` (required), `implicit`, or `none` to loopback.
+    pub tls: Option<Tls>,
+    /// Who signs in at the relay; nobody without it.
+    pub username: Option<String>,
+    /// The environment variable that holds the password or token.
+    pub password_env: Option<String>,
+    /// The file that holds it.
+    pub password_file: Option<PathBuf>,
+    /// The command that prints it: a program, or a list of it and its arguments.
+    pub password_command: Option<Words>,
+    /// How to sign in; without it `plain`, else `login`, whichever the relay has.
+    pub auth: Option<Mechanism>,
+    /// Most mails a minute.
+    pub max_per_minute: Option<u32>,
+    /// Most connections to the relay, or requests to Graph, at once.
+    pub max_connections: Option<usize>,
+    /// A PEM file with a client certificate, those between it and its authority, and its key.
+    pub client_certificate: Option<PathBuf>,
+    /// How to introduce this machine to the relay; without it by its address.
+    pub hello: Option<String>,
+    /// Whom readers may call, as the letters say it.
+    pub support: Option<String>,
+}
+
+/// The keys that are not about a relay.
+const FOR_GRAPH_TOO: [&str; 6] =
+    ["courier", "from", "reply_to", "max_per_minute", "max_connections", "support"];
+
+impl MailSettings {
+    /// The same with the places of its files and programs changed.
+    #[must_use]
+    pub fn based(
+        self,
+        file: impl Fn(Option<PathBuf>) -> Option<PathBuf>,
+        program: impl Fn(Option<Vec<String>>) -> Option<Vec<String>>,
+    ) -> Self {
+        Self {
+            password_file: file(self.password_file),
+            password_command: program(self.password_command.map(Words::into_vec)).map(Words::Many),
+            client_certificate: file(self.client_certificate),
+            ..self
+        }
+    }
+
+    /// The keys that are given, in their order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.given().map(ToOwned::to_owned).collect()
+    }
+
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        let keys = [
+            ("courier", self.courier.is_some()),
+            ("from", self.from.is_some()),
+            ("reply_to", self.reply_to.is_some()),
+            ("host", self.host.is_some()),
+            ("port", self.port.is_some()),
+            ("tls", self.tls.is_some()),
+            ("username", self.username.is_some()),
+            ("password_env", self.password_env.is_some()),
+            ("password_file", self.password_file.is_some()),
+            ("password_command", self.password_command.is_some()),
+            ("auth", self.auth.is_some()),
+            ("max_per_minute", self.max_per_minute.is_some()),
+            ("max_connections", self.max_connections.is_some()),
+            ("client_certificate", self.client_certificate.is_some()),
+            ("hello", self.hello.is_some()),
+            ("support", self.support.is_some()),
+        ];
+        keys.into_iter().filter(|(_, is_given)| *is_given).map(|(key, _)| key)
+    }
+}
+
+/// The two couriers, as the settings name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// A relay.
+    Smtp,
+    /// Graph's `sendMail`.
+    Graph,
+}
+
+/// How the line to a relay is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// By TLS after STARTTLS; a relay that does not offer it gets nothing.
+    Starttls,
+    /// By TLS from the first byte.
+    Implicit,
+    /// Not at all; to this machine alone.
+    None,
+}
+
+/// How to sign in at a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mechanism {
+    /// RFC 4616.
+    Plain,
+    /// The older one, which Exchange Online still has.
+    Login,
+    /// With an access token.
+    Xoauth2,
+}
+
+impl Mechanism {
+    /// As relays write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::Login => "LOGIN",
+            Self::Xoauth2 => "XOAUTH2",
+        }
+    }
+}
+
+/// A word, or a list of words.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Words {
+    /// A program without arguments.
+    One(String),
+    /// A program and its arguments.
+    Many(Vec<String>),
+}
+
+impl Words {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(word) => vec![word],
+            Self::Many(words) => words,
+        }
+    }
+}
+
+/// `[mail]`, fit for use.
+#[derive(Debug, Clone)]
+pub struct MailPlan {
+    /// Who writes.
+    pub from: Mailbox,
+    /// Who takes answers.
+    pub reply_to: Option<Mailbox>,
+    /// Whom readers may call.
+    pub support: Option<String>,
+    /// Most mails a minute.
+    pub max_per_minute: u32,
+    /// Most connections, or requests, at once.
+    pub max_connections: usize,
+    /// The relay; `None` means Graph.
+    pub relay: Option<Relay>,
+}
+
+/// A relay and how to speak with it.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    /// Its name, which its certificate must bear.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How the line is protected.
+    pub tls: Tls,
+    /// Who signs in, and how; the first mechanism that the relay has is taken.
+    pub sign_in: Option<SignIn>,
+    /// A PEM file with a client certificate, those between it and its authority, and its key.
+    pub client_certificate: Option<PathBuf>,
+    /// How to introduce this machine; without it by its address.
+    pub hello: Option<String>,
+}
+
+/// Who signs in at a relay.
+#[derive(Debug, Clone)]
+pub struct SignIn {
+    /// The name.
+    pub username: String,
+    /// Mechanisms, best first.
+    pub mechanisms: Vec<Mechanism>,
+    /// Where the secret is.
+    pub secret: SecretPlace,
+}
+
+/// Where the secret is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretPlace {
+    /// In an environment variable.
+    Variable(String),
+    /// In a file.
+    File(PathBuf),
+    /// In what a command prints.
+    Command(Vec<String>),
+}
+
+/// What is wrong with `[mail]`. Exit 2.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MailSettingsError {
+    /// A key that has to be there.
+    #[error("[mail] in tapwave.toml lacks {key}; add {example}")]
+    Missing {
+        /// The key.
+        key: &'static str,
+        /// A line to copy.
+        example: &'static str,
+    },
+    /// An address that is none.
+    #[error("[mail] {key} in tapwave.toml: the address {why}")]
+    Address {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with it.
+        why: BadMailbox,
+    },
+    /// A value out of its bounds.
+    #[error("[mail] {key} in tapwave.toml cannot be {value}; {remedy}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// As written.
+        value: String,
+        /// What to write instead.
+        remedy: &'static str,
+    },
+    /// A key that has no meaning beside another.
+    #[error("[mail] {key} in tapwave.toml has no meaning {beside}; remove it")]
+    Pointless {
+        /// The key.
+        key: &'static str,
+        /// Beside what.
+        beside: &'static str,
+    },
+    /// More than one place for the secret.
+    #[error(
+        "[mail] in tapwave.toml names two places for the password; keep one of password_env, \
+         password_file, password_command"
+    )]
+    TwoSecrets,
+    /// A line that others can read.
+    #[error(
+        "[mail] tls = \"none\" in tapwave.toml is for this machine alone, and {host} is not; use \
+         \"starttls\" or \"implicit\""
+    )]
+    Unprotected {
+        /// The relay.
+        host: String,
+    },
+}
+
+impl MailSettings {
+    /// Checks the form of everything and fills in what was left out. Reads no secret.
+    ///
+    /// # Errors
+    /// [`MailSettingsError`]
+    pub fn validate(&self) -> Result<MailPlan, MailSettingsError> {
+        let missing = |key, example| MailSettingsError::Missing { key, example };
+        let way = self.courier.ok_or_else(|| missing("courier", "courier = \"smtp\""))?;
+        let from = self.from.as_deref();
+        let from = from.ok_or_else(|| missing("from", "from = \"IT <it@contoso.example>\""))?;
+        Ok(MailPlan {
+            from: address("from", from)?,
+            reply_to: self.reply_to.as_deref().map(|text| address("reply_to", text)).transpose()?,
+            support: self.support.clone().filter(|text| !text.trim().is_empty()),
+            max_per_minute: self.rate()?,
+            max_connections: self.connections(way)?,
+            relay: match way {
+                Way::Smtp => Some(self.relay()?),
+                Way::Graph => self.no_relay()?,
+            },
+        })
+    }
+
+    fn rate(&self) -> Result<u32, MailSettingsError> {
+        let rate = self.max_per_minute.unwrap_or(limits::MAILS_PER_MINUTE);
+        if !(1..=limits::MAX_MAILS_PER_MINUTE).contains(&rate) {
+            return Err(MailSettingsError::Value {
+                key: "max_per_minute",
+                value: rate.to_string(),
+                remedy: "give 1 to 60000",
+            });
+        }
+        Ok(rate)
+    }
+
+    fn connections(&self, way: Way) -> Result<usize, MailSettingsError> {
+        let (usual, most, remedy) = match way {
+            Way::Smtp => (limits::MAIL_CONNECTIONS, limits::MAX_MAIL_CONNECTIONS, "give 1 to 100"),
+            Way::Graph => (limits::GRAPH_MAILS, limits::GRAPH_MAILS, "give 1 to 4"),
+        };
+        let connections = self.max_connections.unwrap_or(usual);
+        if !(1..=most).contains(&connections) {
+            let value = connections.to_string();
+            return Err(MailSettingsError::Value { key: "max_connections", value, remedy });
+        }
+        Ok(connections)
+    }
+
+    fn relay(&self) -> Result<Relay, MailSettingsError> {
+        let host = self.host.as_deref().unwrap_or_default();
+        if host.is_empty() {
+            let example = "host = \"smtp.contoso.example\"";
+            return Err(MailSettingsError::Missing { key: "host", example });
+        }
+        if host.chars().any(|c| !(c.is_ascii_alphanumeric() || ".-:".contains(c))) {
+            return Err(MailSettingsError::Value {
+                key: "host",
+                value: format!("{host:?}"),
+                remedy: "give a name such as smtp.contoso.example, without a port",
+            });
+        }
+        let tls = self.tls.unwrap_or(Tls::Starttls);
+        if tls == Tls::None && !is_loopback(host) {
+            return Err(MailSettingsError::Unprotected { host: host.to_owned() });
+        }
+        if tls == Tls::None && self.client_certificate.is_some() {
+            let (key, beside) = ("client_certificate", "beside tls = \"none\"");
+            return Err(MailSettingsError::Pointless { key, beside });
+        }
+        let usual = match tls {
+            Tls::Starttls => 587,
+            Tls::Implicit => 465,
+            Tls::None => 25,
+        };
+        Ok(Relay {
+            host: host.to_owned(),
+            port: self.port.unwrap_or(usual),
+            tls,
+            sign_in: self.sign_in()?,
+            client_certificate: self.client_certificate.clone(),
+            hello: self.introduction()?,
+        })
+    }
+
+    /// A host name, or an address in brackets; nothing that could end EHLO's line.
+    fn introduction(&self) -> Result<Option<String>, MailSettingsError> {
+        let Some(hello) = &self.hello else { return Ok(None) };
+        let fit = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+        if hello.is_empty() || hello.len() > limits::MAX_HOST_BYTES || !hello.chars().all(fit) {
+            return Err(MailSettingsError::Value {
+                key: "hello",
+                value: format!("{hello:?}"),
+                remedy: "give this machine's full name, such as wave.contoso.example, or leave it out",
+            });
+        }
+        Ok(Some(hello.clone()))
+    }
+
+    fn sign_in(&self) -> Result<Option<SignIn>, MailSettingsError> {
+        let command = self.password_command.clone().map(Words::into_vec);
+        if command.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
+            return Err(MailSettingsError::Value {
+                key: "password_command",
+                value: "empty".to_owned(),
+                remedy: "give a program, or a list of it and its arguments",
+            });
+        }
+        let mut places = [
+            self.password_env.clone().map(SecretPlace::Variable),
+            self.password_file.clone().map(SecretPlace::File),
+            command.map(SecretPlace::Command),
+        ]
+        .into_iter()
+        .flatten();
+        let (secret, second) = (places.next(), places.next());
+        if second.is_some() {
+            return Err(MailSettingsError::TwoSecrets);
+        }
+        let pointless = |key| MailSettingsError::Pointless { key, beside: "without username" };
+        let username = self.username.clone().filter(|name| !name.is_empty());
+        match (username, secret) {
+            (None, None) if self.auth.is_some() => Err(pointless("auth")),
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(pointless("the password")),
+            (Some(_), None) => Err(MailSettingsError::Missing {
+                key: "the place of the password",
+                example: "password_env = \"SMTP_PASSWORD\"",
+            }),
+            (Some(username), Some(secret)) => {
+                if username.chars().any(char::is_control) {
+                    return Err(MailSettingsError::Value {
+                        key: "username",
+                        value: format!("{username:?}"),
+                        remedy: "give one line of text",
+                    });
+                }
+                let mechanisms = self
+                    .auth
+                    .map_or_else(|| vec![Mechanism::Plain, Mechanism::Login], |one| vec![one]);
+                Ok(Some(SignIn { username, mechanisms, secret }))
+            }
+        }
+    }
+
+    /// Graph knows none of the relay's keys; one that stands there was meant for something.
+    fn no_relay(&self) -> Result<Option<Relay>, MailSettingsError> {
+        match self.given().find(|key| !FOR_GRAPH_TOO.contains(key)) {
+            Some(key) => {
+                Err(MailSettingsError::Pointless { key, beside: "beside courier = \"graph\"" })
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+impl SecretPlace {
+    /// The source that a courier asks at each connection. A variable is read now.
+    ///
+    /// # Errors
+    /// [`NoSecret`] for a variable that is not set or holds no line of text.
+    pub fn source(
+        &self,
+        environment: &impl Fn(&str) -> Option<String>,
+    ) -> Result<Arc<dyn Credentials>, NoSecret> {
+        Ok(Arc::new(match self {
+            Self::Variable(name) => {
+                let value = zeroize::Zeroizing::new(environment(name).unwrap_or_default());
+                if value.is_empty() {
+                    return Err(NoSecret::Variable(name.clone()));
+                }
+                let secret = one_line(value.as_bytes());
+                Source::Variable(secret.ok_or_else(|| NoSecret::Shape(name.clone()))?)
+            }
+            Self::File(path) => Source::File(path.clone()),
+            Self::Command(words) => Source::Command(words.clone()),
+        }))
+    }
+}
+
+/// Whether a name means this machine, whatever a name server says.
+pub(super) fn is_loopback(host: &str) -> bool {
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn address(key: &'static str, text: &str) -> Result<Mailbox, MailSettingsError> {
+    text.parse().map_err(|why| MailSettingsError::Address { key, why })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DESIGNED: &str = r#"
+        courier = "smtp"
+        from = "IT Onboarding <onboarding@contoso.example>"
+        host = "smtp.contoso.example"
+        port = 587
+        tls = "starttls"
+        username = "onboarding"
+        password_env = "SMTP_PASSWORD"
+        max_per_minute = 30
+        max_connections = 3
+    "#;
+    const GRAPH: &str = "courier = \"graph\"\nfrom = \"it@contoso.example\"\n";
+    const LOCAL: &str = "courier = \"smtp\"\nfrom = \"it@contoso.example\"\nhost = \"localhost\"\n";
+
+    fn written(text: &str) -> MailSettings {
+        toml::from_str(text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn wrong(text: &str) -> String {
+        written(text).validate().expect_err(text).to_string()
+    }
+
+    #[test]
+    fn the_designed_settings_are_taken() {
+        let plan = written(DESIGNED).validate().expect("a plan");
+        assert_eq!(plan.from.address(), "onboarding@contoso.example");
+        assert_eq!((plan.max_per_minute, plan.max_connections), (30, 3));
+        let relay = plan.relay.expect("a relay");
+        assert_eq!((relay.host.as_str(), relay.port), ("smtp.contoso.example", 587));
+        let sign_in = relay.sign_in.expect("a sign-in");
+        assert_eq!(sign_in.mechanisms, [Mechanism::Plain, Mechanism::Login]);
+        assert_eq!(sign_in.secret, SecretPlace::Variable("SMTP_PASSWORD".to_owned()));
+
+        let plan = written(GRAPH).validate().expect("a plan");
+        assert!(plan.relay.is_none());
+        assert_eq!((plan.max_per_minute, plan.max_connections), (30, 4));
+    }
+
+    #[test]
+    fn each_mistake_is_named_with_its_key() {
+        for (text, says) in [
+            ("", "lacks courier"),
+            ("courier = \"smtp\"", "lacks from"),
+            ("courier = \"smtp\"\nfrom = \"it\"", "from in tapwave.toml: the address is not"),
+            ("courier = \"smtp\"\nfrom = \"it@c.example\"", "lacks host"),
+        ] {
+            assert!(wrong(text).contains(says), "{text}: {}", wrong(text));
+        }
+        for (more, says) in [
+            ("max_per_minute = 0", "max_per_minute in tapwave.toml cannot be 0"),
+            ("max_connections = 1000", "max_connections"),
+            ("reply_to = \"a@b\\r\\nBcc: c@d\"", "reply_to"),
+            ("username = \"u\"", "lacks the place of the password"),
+            ("password_env = \"P\"", "has no meaning without username"),
+            ("auth = \"login\"", "auth in tapwave.toml has no meaning without username"),
+            ("username = \"u\"\npassword_env = \"P\"\npassword_file = \"p\"", "two places"),
+            ("username = \"u\"\npassword_command = []", "password_command"),
+            ("tls = \"none\"\nclient_certificate = \"c.pem\"", "client_certificate"),
+            ("hello = \"me\\r\\nMAIL FROM:<x@y>\"", "hello"),
+            ("hello = \"\"", "hello"),
+        ] {
+            let text = format!("{LOCAL}{more}");
+            assert!(wrong(&text).contains(says), "{text}: {}", wrong(&text));
+        }
+        for key in ["host = \"h\"", "tls = \"none\"", "username = \"u\"", "port = 1"] {
+            assert!(wrong(&format!("{GRAPH}{key}")).contains("beside courier = \"graph\""));
+        }
+        assert!(toml::from_str::<MailSettings>("passwort_env = \"x\"").is_err());
+        assert!(toml::from_str::<MailSettings>("tls = \"opportunistic\"").is_err());
+        assert!(toml::from_str::<MailSettings>("password = \"secret\"").is_err());
+    }
+
+    #[test]
+    fn no_tls_is_for_this_machine_alone() {
+        let with = |host: &str| {
+            let text = LOCAL.replace("localhost", host);
+            written(&format!("{text}tls = \"none\"")).validate()
+        };
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "::1"] {
+            assert!(with(host).is_ok(), "{host}");
+        }
+        for host in ["smtp.contoso.example", "127.0.0.1.evil.example", "localhost.evil", "10.0.0.1"]
+        {
+            assert!(matches!(with(host), Err(MailSettingsError::Unprotected { .. })), "{host}");
+        }
+        assert!(matches!(with("a b"), Err(MailSettingsError::Value { key: "host", .. })));
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_named() {
+        let place = SecretPlace::Variable("P".to_owned());
+        let unset = place.source(&|_: &str| None).err();
+        assert_eq!(unset, Some(NoSecret::Variable("P".to_owned())));
+        let twice = place.source(&|_: &str| Some("a\nb".to_owned())).err();
+        assert_eq!(twice, Some(NoSecret::Shape("P".to_owned())));
+        assert!(place.source(&|_: &str| Some("secret".to_owned())).is_ok());
+    }
+}

@@ -1,0 +1,1144 @@
+//! Promises that a row gets a [`Candidate`] only after Graph showed that a pass can be
+//! issued to that person and will work.
+//!
+//! Reads in batches, changes nothing. What is wrong with a row is a [`Problem`]; what is odd
+//! about the wave is a [`Warning`]; the words of both are for people.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::wave::Wanted;
+use tapwave_core::clock::{apart, later, span};
+use tapwave_core::ids::{GroupId, Line, MethodId, Upn, UserId};
+use tapwave_core::limits;
+use tapwave_core::shown::{self, plain};
+use tapwave_graph::verdict::{Refusal, RefusalKind};
+use tapwave_graph::{Boss, FoundPass, Graph, GraphError, Membership, Policy, Target, User};
+use tapwave_ledger::{
+    Asked, Eligible, Existing, LedgerError, Options, Person, PolicyRecord, Reader, RowRecord,
+    State, To,
+};
+use tapwave_mail::template::{BadMailbox, Mailbox, Mode};
+
+/// Which runs of this machine issued these passes, by their names: for whoever looks at passes
+/// after the check.
+pub type Issuers = Arc<dyn Fn(&[MethodId]) -> HashMap<MethodId, String> + Send + Sync>;
+
+/// The policy's bounds where Graph leaves them out (documented defaults).
+const DEFAULT_BOUNDS: (u32, u32, u32) = (60, 480, 60);
+/// Below this many rows, asking about each is as cheap as counting a group first.
+const ROWS_WORTH_COUNTING: u64 = 40;
+/// A group this many times the wave's size is asked about row by row: its list would not
+/// fit the memory that a wave may use.
+const GROUP_PER_WAVE: u64 = 4;
+/// The documented rate of the slowest budget that may govern passes: 5 per 10 s.
+const SLOWEST_PER_SECOND: f64 = 0.5;
+
+/// The policy's lists, as `tapwave policy` has them.
+const INCLUDE: &str = "include";
+const EXCLUDE: &str = "exclude";
+
+/// A row that may get a pass: made by the check, or restored from its durable record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    line: Line,
+    upn: String,
+    display_name: Option<String>,
+    user: UserId,
+    asked: Asked,
+    set: u32,
+}
+
+impl Candidate {
+    /// From the ledger's record of a row that is checked.
+    ///
+    /// # Errors
+    /// [`LedgerError::BrokenRow`], also if it is not checked.
+    pub fn restore(record: &RowRecord) -> Result<Self, LedgerError> {
+        if !matches!(record.state, State::Checked { .. }) {
+            return Err(record.lacks("it does not wait for a pass"));
+        }
+        let Person { user, display_name, asked, set } = record.person()?;
+        Ok(Self {
+            line: record.line,
+            upn: record.upn.clone(),
+            display_name: display_name.map(ToOwned::to_owned),
+            user,
+            asked: asked.clone(),
+            set,
+        })
+    }
+
+    /// Its line in the wave.
+    #[must_use]
+    pub const fn line(&self) -> Line {
+        self.line
+    }
+
+    /// The name as the wave wrote it.
+    #[must_use]
+    pub fn upn(&self) -> &str {
+        &self.upn
+    }
+
+    /// For people to read.
+    #[must_use]
+    pub fn display_name(&self) -> Option<&str> {
+        self.display_name.as_deref()
+    }
+
+    /// The object id.
+    #[must_use]
+    pub const fn user(&self) -> UserId {
+        self.user
+    }
+
+    /// Index of the recipient set.
+    #[must_use]
+    pub const fn set(&self) -> u32 {
+        self.set
+    }
+
+    /// What to ask for at this moment. A start that has passed is left out and the lifetime
+    /// shortened to the planned end.
+    ///
+    /// # Errors
+    /// [`TooLate`] if less than the policy's minimum would be left.
+    pub fn asked_at(&self, now: Timestamp, min_lifetime: u32) -> Result<Asked, TooLate> {
+        let soon = later(now, limits::START_MARGIN);
+        let Some(start) = self.asked.start.filter(|start| *start <= soon) else {
+            return Ok(self.asked.clone());
+        };
+        let end = later(start, minutes(self.asked.lifetime_minutes));
+        let left = u32::try_from(span(now, end).as_secs() / 60).unwrap_or(u32::MAX);
+        let left = left.min(self.asked.lifetime_minutes);
+        if left < min_lifetime {
+            return Err(TooLate { end });
+        }
+        Ok(Asked { start: None, lifetime_minutes: left, one_time: self.asked.one_time })
+    }
+}
+
+/// The planned end is too near for the shortest pass that the policy allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "its pass would have ended at {end}, too soon for the policy's shortest lifetime; give the row a later start"
+)]
+pub struct TooLate {
+    end: Timestamp,
+}
+
+/// A row about to be checked.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    /// Its line in the wave.
+    pub line: Line,
+    /// Whom the pass is for.
+    pub upn: Upn,
+    /// What the row asks for.
+    pub wanted: Wanted,
+    /// Index of the recipient set.
+    pub set: u32,
+    /// Whether a live pass may still be skipped: decided once, before the first intent.
+    pub untried: bool,
+}
+
+/// What the check found about one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// It may get a pass.
+    Eligible(Box<Eligible>),
+    /// It must not, for these reasons.
+    Ineligible(Vec<Problem>),
+    /// It has a live pass and `--existing skip` leaves that alone.
+    HasPass(MethodId),
+    /// Another open run has claimed the person, and `--existing skip` leaves them to it.
+    Claimed {
+        /// That run.
+        run: String,
+    },
+}
+
+/// Why a row must not get a pass.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// Nobody of that name.
+    #[error("no such user in the tenant; a user made minutes ago may not be visible yet")]
+    NoSuchUser,
+    /// Somebody else by the same name than at an earlier check.
+    #[error(
+        "is another account than at the first check: it was made anew, or somebody else has the name now; issue to it from a new wave"
+    )]
+    OtherAccount,
+    /// The account is off.
+    #[error("the account is disabled; enable it first")]
+    Disabled,
+    /// A guest from another tenant.
+    #[error("is an external guest, who cannot have a pass")]
+    Guest,
+    /// Not in any included target.
+    #[error("is in no group that the Temporary Access Pass policy includes")]
+    NotIncluded,
+    /// In an excluded target, which wins.
+    #[error("is excluded by the Temporary Access Pass policy")]
+    Excluded,
+    /// Nobody knows which groups the user is in.
+    #[error("the groups of this user cannot be read: {why}; check again in a while")]
+    GroupsUnread {
+        /// Graph's words.
+        why: String,
+    },
+    /// Not in a group that was demanded.
+    #[error("is not in the group {group}")]
+    NotInGroup {
+        /// Its name or id, as shown.
+        group: String,
+    },
+    /// Not seen in a group that was demanded and whose members may be hidden from us.
+    #[error(
+        "cannot be seen in the group {group}, which hides its members; grant Member.Read.Hidden, or name another group"
+    )]
+    NotSeenInGroup {
+        /// Its name or id, as shown.
+        group: String,
+    },
+    /// The lifetime is outside the policy.
+    #[error("asks for {asked} minutes; the policy allows {min} to {max}")]
+    Lifetime {
+        /// Minutes.
+        asked: u32,
+        /// Minutes.
+        min: u32,
+        /// Minutes.
+        max: u32,
+    },
+    /// The policy demands one-time passes.
+    #[error("asks for a multi-use pass; the policy allows one-time passes alone")]
+    MultiUse,
+    /// The start has passed and so has the end, or nearly.
+    #[error(
+        "would start at {start} and, by Graph's clock, be over before it can be used; give it a later start"
+    )]
+    Over {
+        /// The planned start.
+        start: Timestamp,
+    },
+    /// A pass is there already.
+    #[error("has a live pass already{run}; use --existing skip to leave it, or replace to replace it", run = issuer.as_ref().map(|run| format!(", issued by run {run}")).unwrap_or_default())]
+    HasPass {
+        /// The run on this machine that issued it, if one did.
+        issuer: Option<String>,
+    },
+    /// Another run of this machine may issue a pass to the same person.
+    #[error(
+        "is claimed by run {run}, which is still open, or was while this check looked; finish that run with resume, or close it with cleanup, then check again"
+    )]
+    Claimed {
+        /// That run.
+        run: String,
+    },
+    /// The same person as another row, under another name.
+    #[error("is the same user as line {first}; remove one of the two")]
+    SameUser {
+        /// The earlier row.
+        first: Line,
+    },
+    /// None of the places asked for has an address.
+    #[error(
+        "has no mail address{purpose} in {tried}; give it one there, or add another place to {flag}",
+        purpose = if *flag == NOTICE_TO { " for its notice" } else { "" }
+    )]
+    NoAddress {
+        /// The places, for people.
+        tried: String,
+        /// The flag that named them.
+        flag: &'static str,
+    },
+    /// What stands where the address should be is none.
+    #[error("its mail address from {place}: the address {why}")]
+    BadAddress {
+        /// Where it came from.
+        place: &'static str,
+        /// What is wrong with it.
+        why: BadMailbox,
+    },
+    /// Its letter cannot be written.
+    #[error("{why}")]
+    Letter {
+        /// What is wrong, usually with the template.
+        why: String,
+    },
+    /// Graph would not let us look at the user's passes.
+    #[error("the passes of this user cannot be read: {why}")]
+    Unreadable {
+        /// Graph's words.
+        why: String,
+    },
+}
+
+/// Graph's clock and this machine's disagree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "Graph's clock and this machine's differ by {}: Graph's is {}; start times are judged by Graph's, and lost answers settled by it, so set the clock that is wrong",
+    apart(*ahead), if ahead.is_negative() { "behind" } else { "ahead" }
+)]
+pub struct ClocksApart {
+    /// How far Graph's is ahead.
+    pub ahead: SignedDuration,
+}
+
+/// What is odd about the wave. Never stops it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Warning {
+    /// One-time passes and reboots do not go together.
+    #[error(
+        "{rows} of the passes work once only; a device enrolment asks for the pass again after its reboots, so such a wave needs --multi-use"
+    )]
+    OneTime {
+        /// Rows.
+        rows: u64,
+    },
+    /// Graph's clock, by which starts are judged, is not this machine's.
+    #[error(transparent)]
+    Clocks(#[from] ClocksApart),
+    /// Some starts have passed.
+    #[error(
+        "{rows} of the start times have passed by Graph's clock; those passes start at once and keep their planned end"
+    )]
+    StartsPast {
+        /// Rows.
+        rows: u64,
+    },
+    /// The first pass is over before the last begins.
+    #[error(
+        "the first and the last start are {hours} h apart, more than the shortest lifetime of {lifetime} min; passes that start early are over before the others begin"
+    )]
+    Span {
+        /// Hours between.
+        hours: u64,
+        /// Minutes.
+        lifetime: u32,
+    },
+    /// The wave may take longer than a pass lives.
+    #[error(
+        "at the slowest rate Microsoft documents for this (5 per 10 s) issuing takes {forecast} min, longer than the shortest lifetime of {lifetime} min; hand passes on while the run goes, or raise --lifetime"
+    )]
+    Slow {
+        /// Minutes.
+        forecast: u64,
+        /// Minutes.
+        lifetime: u32,
+    },
+    /// A mailbox that opens with the pass alone.
+    #[error(
+        "{rows} of the passes would go to the mailbox of the very person who may need the pass to open it; --to manager or other-mail reaches somebody who can read it"
+    )]
+    OwnMailbox {
+        /// Rows.
+        rows: u64,
+    },
+    /// News of a pass, in a mailbox that opens with that pass alone.
+    #[error(
+        "{rows} of the notices would go to the mailbox of the very person who may need the pass to open it, and be read too late; other-mail or the column deliverTo reaches them before"
+    )]
+    OwnNotice {
+        /// Rows.
+        rows: u64,
+    },
+    /// Somebody is told that they have what they have.
+    #[error(
+        "{rows} of the notices would go to the address that gets the pass itself; name another place with --notice-to"
+    )]
+    NoticeToHolder {
+        /// Rows.
+        rows: u64,
+    },
+    /// The policy names a group that was deleted; the others count as before.
+    #[error(
+        "the policy {list}s the group {group}, which is not in the directory: deleted, or made minutes ago; the others count as before; tapwave policy {list} {group} --remove takes it off"
+    )]
+    MissingGroup {
+        /// The group.
+        group: GroupId,
+        /// `include` or `exclude`.
+        list: &'static str,
+    },
+    /// Nobody could use what is issued now.
+    #[error(
+        "the policy includes everyone in the tenant; a target group would narrow who can have a pass"
+    )]
+    Everyone,
+}
+
+/// Why the check could not be made, whatever the rows.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Graph would not answer.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The method is off.
+    #[error(
+        "the Temporary Access Pass policy of this tenant is disabled, so nobody could use a pass"
+    )]
+    PolicyDisabled,
+    /// The policy includes nobody.
+    #[error("the Temporary Access Pass policy includes nobody, so nobody could use a pass")]
+    NobodyIncluded,
+    /// The policy includes nobody but groups that were deleted.
+    #[error(
+        "the Temporary Access Pass policy includes no group that is in the directory ({}), so nobody could use a pass",
+        groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    OnlyMissingGroups {
+        /// Those that it names.
+        groups: Vec<GroupId>,
+    },
+    /// Groups matter here, and the token may not read them.
+    #[error("the policy or --group names groups, and the token may not read them")]
+    GroupsUnreadable,
+    /// `--group` names nothing.
+    #[error("there is no group {group}")]
+    NoSuchGroup {
+        /// As given.
+        group: String,
+    },
+    /// `--group` names several.
+    #[error("{count} groups are named {group}; give the id of the one that is meant")]
+    AmbiguousGroup {
+        /// As given.
+        group: String,
+        /// How many.
+        count: usize,
+    },
+    /// More groups than [`limits::MAX_GROUPS`].
+    #[error("the policy and --group name more than {max} groups", max = limits::MAX_GROUPS)]
+    TooManyGroups,
+}
+/// Everything the check needs to know before it looks at rows.
+#[derive(Debug)]
+pub struct Check {
+    policy: PolicyRecord,
+    options: Options,
+    everyone: bool,
+    included: Targets,
+    excluded: Targets,
+    demanded: Vec<Demanded>,
+    /// Groups that the policy names and the directory does not have, with the list they stand on.
+    missing: Vec<(GroupId, &'static str)>,
+    /// Members by the directory's index, where paging was cheaper than asking; sorted.
+    paged: HashMap<GroupId, Vec<UserId>>,
+    /// What those pages told of the members, by [`Upn::key`], until their row is looked at.
+    acquainted: HashMap<String, User>,
+    lint: Lint,
+    seen: HashMap<UserId, Line>,
+}
+
+/// A group that was named.
+#[derive(Debug)]
+pub struct Demanded {
+    /// Its object id.
+    pub id: GroupId,
+    /// As shown.
+    name: String,
+    /// `checkMemberGroups` may leave it out without a word.
+    hidden: bool,
+}
+
+#[derive(Debug, Default)]
+struct Targets {
+    groups: Vec<GroupId>,
+    users: Vec<UserId>,
+}
+
+#[derive(Debug, Default)]
+struct Lint {
+    eligible: u64,
+    one_time: u64,
+    own_mailbox: u64,
+    own_notice: u64,
+    notice_to_holder: u64,
+    starts_past: u64,
+    first_start: Option<Timestamp>,
+    last_start: Option<Timestamp>,
+    shortest: Option<u32>,
+}
+
+impl Check {
+    /// Reads the policy and resolves the groups. `rows` is how many will be looked at, which
+    /// decides whether paging a group is cheaper than asking about each row. Unless
+    /// `may_read_groups`, a policy that names groups is an error before any call that would
+    /// read them.
+    ///
+    /// # Errors
+    /// [`CheckError`]
+    pub async fn prepare(
+        graph: &Graph,
+        options: &Options,
+        rows: u64,
+        may_read_groups: bool,
+    ) -> Result<Self, CheckError> {
+        let policy = graph.policy().await?;
+        if !policy.state.as_deref().is_some_and(|state| state.eq_ignore_ascii_case("enabled")) {
+            return Err(CheckError::PolicyDisabled);
+        }
+        let everyone = policy.include_targets.iter().any(Target::is_everyone);
+        let included = Targets::of(&policy.include_targets);
+        let excluded = Targets::of(&policy.exclude_targets);
+        if !everyone && included.is_empty() {
+            return Err(CheckError::NobodyIncluded);
+        }
+        let grouped = !everyone && !included.groups.is_empty()
+            || !excluded.groups.is_empty()
+            || !options.groups.is_empty();
+        if grouped && !may_read_groups {
+            return Err(CheckError::GroupsUnreadable);
+        }
+        let mut demanded = Vec::new();
+        for wanted in &options.groups {
+            demanded.push(resolve(graph, wanted).await?);
+        }
+        let mut check = Self {
+            policy: bounds(&policy),
+            options: options.clone(),
+            everyone,
+            included,
+            excluded,
+            demanded,
+            missing: Vec::new(),
+            paged: HashMap::new(),
+            acquainted: HashMap::new(),
+            lint: Lint::default(),
+            seen: HashMap::with_capacity(usize::try_from(rows).unwrap_or_default()),
+        };
+        if check.groups().len() > limits::MAX_GROUPS {
+            return Err(CheckError::TooManyGroups);
+        }
+        check.forget_missing(&graph.missing_groups(&check.groups()).await?);
+        if !check.everyone && check.included.is_empty() {
+            let groups = check.missing.iter().filter(|(_, list)| *list == INCLUDE);
+            let groups = groups.map(|(group, _)| *group).collect();
+            return Err(CheckError::OnlyMissingGroups { groups });
+        }
+        check.page_if_cheaper(graph, rows).await?;
+        Ok(check)
+    }
+
+    /// Takes groups that are not in the directory off the policy's lists.
+    fn forget_missing(&mut self, missing: &[GroupId]) {
+        let lists = [(&mut self.included, INCLUDE), (&mut self.excluded, EXCLUDE)];
+        for (targets, list) in lists {
+            targets.groups.retain(|group| {
+                let gone = missing.contains(group);
+                if gone {
+                    self.missing.push((*group, list));
+                }
+                !gone
+            });
+        }
+    }
+
+    /// The policy's bounds.
+    #[must_use]
+    pub const fn policy(&self) -> PolicyRecord {
+        self.policy
+    }
+
+    /// Looks at some rows, at most [`limits::ROWS_PER_CHECK`] for best use of the batches.
+    /// `issuers` tells which runs on this machine issued some passes.
+    ///
+    /// # Errors
+    /// [`GraphError`]
+    pub async fn look(
+        &mut self,
+        graph: &Graph,
+        subjects: &[Subject],
+        issuers: &Issuers,
+    ) -> Result<Vec<(Line, Finding)>, GraphError> {
+        let (mut users, upns) = self.recall(subjects);
+        users.extend(graph.users(&upns).await?);
+        let now = graph.now();
+        let mut rows: Vec<Row<'_>> = subjects
+            .iter()
+            .map(|subject| Row {
+                subject,
+                user: users.get(&subject.upn.key()),
+                asked: self.asked(&subject.wanted),
+                problems: Vec::new(),
+                reader: None,
+                notice_reader: None,
+            })
+            .collect();
+        for row in &mut rows {
+            self.judge_alone(row, now);
+        }
+        self.judge_groups(graph, &mut rows).await?;
+        self.judge_mail(graph, &mut rows).await?;
+        let passes = self.live_passes(graph, &rows).await?;
+        let found = passes.values().flatten().flatten();
+        let live: Vec<MethodId> =
+            found.filter(|pass| pass.is_live(now)).map(|pass| pass.id.clone()).collect();
+        let issuers = if live.is_empty() { HashMap::new() } else { issuers(&live) };
+        let conclude =
+            |row: Row<'_>| (row.subject.line, self.conclude(row, &passes, now, &issuers));
+        Ok(rows.into_iter().map(conclude).collect())
+    }
+
+    /// What is odd about the rows looked at so far, and about the clocks.
+    #[must_use]
+    pub fn warnings(&self, graph: &Graph) -> Vec<Warning> {
+        let lint = &self.lint;
+        let mut warnings = Vec::new();
+        warnings.extend(graph.clock_ahead().map(|ahead| ClocksApart { ahead }.into()));
+        if self.everyone && self.options.groups.is_empty() {
+            warnings.push(Warning::Everyone);
+        }
+        let missing = |&(group, list): &(GroupId, _)| Warning::MissingGroup { group, list };
+        warnings.extend(self.missing.iter().map(missing));
+        if lint.one_time > 0 {
+            warnings.push(Warning::OneTime { rows: lint.one_time });
+        }
+        if lint.own_mailbox > 0 {
+            warnings.push(Warning::OwnMailbox { rows: lint.own_mailbox });
+        }
+        if lint.own_notice > 0 {
+            warnings.push(Warning::OwnNotice { rows: lint.own_notice });
+        }
+        if lint.notice_to_holder > 0 {
+            warnings.push(Warning::NoticeToHolder { rows: lint.notice_to_holder });
+        }
+        if lint.starts_past > 0 {
+            warnings.push(Warning::StartsPast { rows: lint.starts_past });
+        }
+        if let (Some(first), Some(last), Some(lifetime)) =
+            (lint.first_start, lint.last_start, lint.shortest)
+        {
+            let between = span(first, last);
+            if between > minutes(lifetime) {
+                warnings.push(Warning::Span { hours: between.as_secs().div_ceil(3600), lifetime });
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
+        let slowest = Duration::from_secs_f64(lint.eligible as f64 / SLOWEST_PER_SECOND);
+        if let Some(lifetime) = lint.shortest.filter(|lifetime| slowest > minutes(*lifetime)) {
+            warnings.push(Warning::Slow { forecast: slowest.as_secs().div_ceil(60), lifetime });
+        }
+        warnings
+    }
+
+    /// Every group that matters, each once.
+    fn groups(&self) -> Vec<GroupId> {
+        let mut groups: Vec<GroupId> = if self.everyone { &[] } else { &self.included.groups[..] }
+            .iter()
+            .chain(&self.excluded.groups)
+            .chain(self.demanded.iter().map(|group| &group.id))
+            .copied()
+            .collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+
+    /// Lists whole groups when that takes fewer calls than asking about every row. Who may not
+    /// list them may ask all the same.
+    async fn page_if_cheaper(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
+        match self.page(graph, rows).await {
+            Err(GraphError::Refused { .. }) => {
+                self.paged = HashMap::new();
+                self.acquainted = HashMap::new();
+                Ok(())
+            }
+            paged => paged,
+        }
+    }
+
+    async fn page(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
+        let groups = self.groups();
+        if groups.is_empty() || rows < ROWS_WORTH_COUNTING {
+            return Ok(());
+        }
+        let per_user = groups.len().div_ceil(limits::GROUPS_PER_CHECK) as u64;
+        let asking = (rows * per_user).div_ceil(limits::REQUESTS_PER_BATCH as u64);
+        let (mut paging, mut people) = (0, 0);
+        for group in &groups {
+            let Some(members) = graph.member_count(*group).await? else {
+                self.forget_missing(&[*group]);
+                continue;
+            };
+            people += members;
+            paging += members.div_ceil(limits::PAGE_SIZE as u64).max(1);
+            if paging >= asking || members > rows * GROUP_PER_WAVE + limits::PAGE_SIZE as u64 {
+                return Ok(());
+            }
+        }
+        // An address decides who reads a pass, and the list may still have the one before.
+        let acquaint = self.options.mail.is_none() && people <= limits::MAX_ACQUAINTED;
+        for group in self.groups() {
+            let mut members = Vec::new();
+            let listed = if acquaint {
+                let acquainted = &mut self.acquainted;
+                let meet = |user: User| {
+                    members.push(user.id);
+                    // Whoever is not as hoped is asked about by name when their row comes.
+                    let name = user.user_principal_name.as_ref().map(|name| name.to_lowercase());
+                    if let Some(name) = name.filter(|_| user.is_in_order()) {
+                        acquainted.insert(name, user);
+                    }
+                };
+                graph.acquainted_members(group, meet).await?
+            } else {
+                graph.members(group, |user| members.push(user)).await?
+            };
+            if listed.is_none() {
+                self.forget_missing(&[group]);
+                continue;
+            }
+            members.sort_unstable();
+            self.paged.insert(group, members);
+        }
+        Ok(())
+    }
+
+    /// Who is known from the groups' lists already, and whom to ask for by name.
+    fn recall(&mut self, subjects: &[Subject]) -> (HashMap<String, User>, Vec<Upn>) {
+        let (mut known, mut unknown) = (HashMap::new(), Vec::new());
+        for subject in subjects {
+            let key = subject.upn.key();
+            match self.acquainted.remove(&key) {
+                Some(user) => drop(known.insert(key, user)),
+                None => unknown.push(subject.upn.clone()),
+            }
+        }
+        if self.acquainted.is_empty() {
+            self.acquainted = HashMap::new();
+        }
+        (known, unknown)
+    }
+
+    /// Row over options over policy; whether multi-use was asked for in so many words.
+    fn asked(&self, wanted: &Wanted) -> (Asked, bool) {
+        let said = wanted.one_time.or(self.options.one_time);
+        let asked = Asked {
+            start: wanted.start.or(self.options.start),
+            lifetime_minutes: wanted
+                .lifetime_minutes
+                .or(self.options.lifetime_minutes)
+                .unwrap_or(self.policy.default_lifetime_minutes),
+            one_time: said.unwrap_or(false) || self.policy.one_time,
+        };
+        (asked, said == Some(false))
+    }
+
+    /// What needs no further call.
+    fn judge_alone(&mut self, row: &mut Row<'_>, now: Timestamp) {
+        let (asked, multi_use_said) = &row.asked;
+        let PolicyRecord { min_lifetime_minutes: min, max_lifetime_minutes: max, one_time, .. } =
+            self.policy;
+        if !(min..=max).contains(&asked.lifetime_minutes) {
+            row.problems.push(Problem::Lifetime { asked: asked.lifetime_minutes, min, max });
+        }
+        if one_time && *multi_use_said {
+            row.problems.push(Problem::MultiUse);
+        }
+        if let Some(start) = asked.start.filter(|start| *start <= now) {
+            let end = later(start, minutes(asked.lifetime_minutes));
+            if span(now, end) < minutes(min) {
+                row.problems.push(Problem::Over { start });
+            }
+        }
+        let Some(user) = row.user else {
+            row.problems.push(Problem::NoSuchUser);
+            return;
+        };
+        // Absent means that the token may not see it; the POST will tell.
+        if user.account_enabled == Some(false) {
+            row.problems.push(Problem::Disabled);
+        }
+        if user.is_external_guest() {
+            row.problems.push(Problem::Guest);
+        }
+        let first = *self.seen.entry(user.id).or_insert(row.subject.line);
+        if first != row.subject.line {
+            row.problems.push(Problem::SameUser { first });
+        }
+    }
+
+    /// Targets, exclusions and demanded groups. The paged lists may lag: whoever they would
+    /// keep out is asked about, which is current.
+    async fn judge_groups(
+        &mut self,
+        graph: &Graph,
+        rows: &mut [Row<'_>],
+    ) -> Result<(), GraphError> {
+        // Without any group this asks nothing: users can be targets themselves.
+        let groups = self.groups();
+        let by_index = |user: UserId| -> HashSet<GroupId> {
+            let holds = |group: &&GroupId| {
+                self.paged.get(group).is_some_and(|members| members.binary_search(&user).is_ok())
+            };
+            groups.iter().filter(holds).copied().collect()
+        };
+        let mut known: HashMap<UserId, Membership> = HashMap::new();
+        let mut doubtful = Vec::new();
+        for user in rows.iter().filter_map(|row| row.user) {
+            let held = by_index(user.id);
+            if self.paged.is_empty() || !self.group_problems(user.id, &held).is_empty() {
+                doubtful.push(user.id);
+            }
+            known.insert(user.id, Ok(held));
+        }
+        let current = graph.memberships(&doubtful, &groups).await?;
+        known.extend(current.of);
+        self.forget_missing(&current.missing);
+        for row in rows {
+            let Some(user) = row.user else { continue };
+            match known.get(&user.id) {
+                Some(Ok(held)) => row.problems.extend(self.group_problems(user.id, held)),
+                Some(Err(refusal)) if refusal.kind == RefusalKind::UserGone => {
+                    row.problems.push(Problem::NoSuchUser);
+                }
+                Some(Err(refusal)) => {
+                    row.problems.push(Problem::GroupsUnread { why: refusal.to_string() });
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn group_problems(&self, user: UserId, held: &HashSet<GroupId>) -> Vec<Problem> {
+        let hit = |targets: &Targets| {
+            targets.users.contains(&user) || targets.groups.iter().any(|group| held.contains(group))
+        };
+        let mut problems = Vec::new();
+        if !self.everyone && !hit(&self.included) {
+            problems.push(Problem::NotIncluded);
+        }
+        if hit(&self.excluded) {
+            problems.push(Problem::Excluded);
+        }
+        for demanded in self.demanded.iter().filter(|one| !held.contains(&one.id)) {
+            let group = demanded.name.clone();
+            problems.push(if demanded.hidden {
+                Problem::NotSeenInGroup { group }
+            } else {
+                Problem::NotInGroup { group }
+            });
+        }
+        problems
+    }
+
+    /// Finds out who gets each row's mail, and who is told of it. A manager is looked up where
+    /// one is asked for and no earlier place gives an address.
+    async fn judge_mail(&self, graph: &Graph, rows: &mut [Row<'_>]) -> Result<(), GraphError> {
+        let Some(mail) = &self.options.mail else { return Ok(()) };
+        let to = Places { flag: TO, list: &mail.to };
+        let notice_to = Places { flag: NOTICE_TO, list: &mail.notice_to };
+        let asked_about: Vec<UserId> = rows
+            .iter()
+            .filter(|row| row.problems.is_empty())
+            .filter_map(|row| Some((row.user?, &row.subject.wanted)))
+            .filter(|(user, wanted)| {
+                let needed = [&to, &notice_to].into_iter().any(|to| to.ask_manager(wanted, user));
+                mail.names_manager || needed
+            })
+            .map(|(user, _)| user.id)
+            .collect();
+        let bosses = graph.managers(&asked_about).await?;
+        let bosses: HashMap<UserId, Option<Boss>> = asked_about.into_iter().zip(bosses).collect();
+        for row in rows {
+            let Some(user) = row.user.filter(|_| row.problems.is_empty()) else { continue };
+            let manager = bosses.get(&user.id).and_then(Option::as_ref);
+            let wanted = &row.subject.wanted;
+            match to.reader(wanted, user, manager) {
+                Ok(reader) => row.reader = Some(reader),
+                Err(problem) => row.problems.push(problem),
+            }
+            if notice_to.list.is_empty() {
+                continue;
+            }
+            match notice_to.reader(wanted, user, manager) {
+                Ok(reader) => row.notice_reader = Some(reader),
+                Err(problem) => row.problems.push(problem),
+            }
+        }
+        Ok(())
+    }
+
+    /// The passes of the rows that are good so far. `--existing replace` reads nothing.
+    async fn live_passes(
+        &self,
+        graph: &Graph,
+        rows: &[Row<'_>],
+    ) -> Result<HashMap<UserId, Result<Option<FoundPass>, String>>, GraphError> {
+        if self.options.existing == Existing::Replace {
+            return Ok(HashMap::new());
+        }
+        let users: Vec<UserId> = rows
+            .iter()
+            .filter(|row| row.problems.is_empty())
+            .filter_map(|row| row.user.map(|user| user.id))
+            .collect();
+        let mut passes = graph.passes(&users).await?;
+        // Of somebody whom Graph has just found it says that there is no such user: another replica.
+        let unknown = |pass: &Result<_, Refusal>| matches!(pass, Err(why) if why.status == 404);
+        let behind: Vec<usize> = (0..users.len()).filter(|at| unknown(&passes[*at])).collect();
+        if !behind.is_empty() {
+            let some: Vec<UserId> = behind.iter().map(|at| users[*at]).collect();
+            for (at, pass) in behind.into_iter().zip(graph.passes(&some).await?) {
+                passes[at] = pass;
+            }
+        }
+        let passes = passes.into_iter().map(|pass| pass.map_err(|refusal| refusal.to_string()));
+        Ok(users.into_iter().zip(passes).collect())
+    }
+
+    fn conclude(
+        &mut self,
+        mut row: Row<'_>,
+        passes: &HashMap<UserId, Result<Option<FoundPass>, String>>,
+        now: Timestamp,
+        issuers: &HashMap<MethodId, String>,
+    ) -> Finding {
+        let Some(user) = row.user.filter(|_| row.problems.is_empty()) else {
+            return Finding::Ineligible(row.problems);
+        };
+        match passes.get(&user.id) {
+            Some(Err(why)) => row.problems.push(Problem::Unreadable { why: why.clone() }),
+            Some(Ok(Some(pass))) if pass.is_live(now) => {
+                if self.options.existing == Existing::Skip && row.subject.untried {
+                    return Finding::HasPass(pass.id.clone());
+                }
+                row.problems.push(Problem::HasPass { issuer: issuers.get(&pass.id).cloned() });
+            }
+            _ => {}
+        }
+        if !row.problems.is_empty() {
+            return Finding::Ineligible(row.problems);
+        }
+        let (asked, _) = row.asked;
+        self.lint.count(&asked, now);
+        let news =
+            self.options.mail.as_ref().is_some_and(|mail| mail.body == Mode::Notice.as_str());
+        self.lint.count_mail(user, row.reader.as_ref(), row.notice_reader.as_ref(), news);
+        Finding::Eligible(Box::new(Eligible {
+            user: user.id,
+            display_name: user.display_name.as_deref().map(shown::name),
+            asked,
+            set: row.subject.set,
+            reader: row.reader,
+            notice_reader: row.notice_reader,
+        }))
+    }
+}
+
+/// One row while it is looked at.
+struct Row<'a> {
+    subject: &'a Subject,
+    user: Option<&'a User>,
+    asked: (Asked, bool),
+    problems: Vec<Problem>,
+    reader: Option<Reader>,
+    notice_reader: Option<Reader>,
+}
+
+impl Targets {
+    fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.users.is_empty()
+    }
+
+    fn of(targets: &[Target]) -> Self {
+        let mut sorted = Self::default();
+        for target in targets.iter().filter(|target| !target.is_everyone()) {
+            if target.is_user() {
+                sorted.users.extend(target.id.parse::<UserId>());
+            } else {
+                sorted.groups.extend(target.id.parse::<GroupId>());
+            }
+        }
+        sorted
+    }
+}
+
+impl Lint {
+    fn count(&mut self, asked: &Asked, now: Timestamp) {
+        self.eligible += 1;
+        self.one_time += u64::from(asked.one_time);
+        self.shortest = Some(
+            self.shortest.map_or(asked.lifetime_minutes, |least| least.min(asked.lifetime_minutes)),
+        );
+        if let Some(start) = asked.start {
+            self.starts_past += u64::from(start <= now);
+            self.first_start = Some(self.first_start.map_or(start, |first| first.min(start)));
+            self.last_start = Some(self.last_start.map_or(start, |last| last.max(start)));
+        }
+    }
+
+    /// `news`: the reader gets no more than a notice either.
+    fn count_mail(
+        &mut self,
+        user: &User,
+        reader: Option<&Reader>,
+        told: Option<&Reader>,
+        news: bool,
+    ) {
+        let own = |reader: Option<&Reader>| reader.is_some_and(|one| is_own(user, &one.address));
+        self.own_mailbox += u64::from(!news && own(reader));
+        self.own_notice += u64::from(news && own(reader) || own(told));
+        let same = reader
+            .zip(told)
+            .is_some_and(|(reader, told)| reader.address.eq_ignore_ascii_case(&told.address));
+        self.notice_to_holder += u64::from(same);
+    }
+}
+
+/// The flag that says where the address comes from.
+const TO: &str = "--to";
+/// The flag that says the same of the notice's.
+const NOTICE_TO: &str = "--notice-to";
+
+/// An ordered list of places for an address.
+struct Places<'a> {
+    flag: &'static str,
+    list: &'a [To],
+}
+
+impl Places<'_> {
+    /// Whether a manager has to be known to find this row's address.
+    fn ask_manager(&self, wanted: &Wanted, user: &User) -> bool {
+        let first = self
+            .list
+            .iter()
+            .find(|to| **to == To::Manager || address(to, wanted, user, None).is_some());
+        first == Some(&To::Manager)
+    }
+
+    /// The first of the places that gives an address.
+    fn reader(
+        &self,
+        wanted: &Wanted,
+        user: &User,
+        manager: Option<&Boss>,
+    ) -> Result<Reader, Problem> {
+        let named = |text: &Option<String>| text.clone().unwrap_or_default();
+        for to in self.list {
+            let Some(text) = address(to, wanted, user, manager) else { continue };
+            let place = self.place(to);
+            let mailbox: Mailbox =
+                text.parse().map_err(|why| Problem::BadAddress { place, why })?;
+            let (name, language) = match to {
+                To::Manager => manager.map(|boss| (&boss.display_name, &boss.preferred_language)),
+                To::OtherMail | To::Mail => Some((&user.display_name, &user.preferred_language)),
+                To::Column | To::Address(_) => Some((&None, &user.preferred_language)),
+            }
+            .unwrap_or((&None, &None));
+            return Ok(Reader {
+                address: mailbox.address().to_owned(),
+                name: mailbox.name().map(ToOwned::to_owned).or_else(|| name.clone()),
+                locale: wanted.locale.clone().or_else(|| language.clone()),
+                manager: manager.map(|boss| (named(&boss.display_name), named(&boss.mail))),
+            });
+        }
+        let tried: Vec<&str> = self.list.iter().map(|to| self.place(to)).collect();
+        Err(Problem::NoAddress { tried: tried.join(" or "), flag: self.flag })
+    }
+
+    /// Where an address comes from, for people.
+    const fn place(&self, to: &To) -> &'static str {
+        match to {
+            To::Column => "the column deliverTo",
+            To::Manager => "the manager's mail",
+            To::OtherMail => "the person's other mails",
+            To::Mail => "the person's mail",
+            To::Address(_) => self.flag,
+        }
+    }
+}
+
+/// What stands at a place, unless it is blank.
+fn address(to: &To, wanted: &Wanted, user: &User, manager: Option<&Boss>) -> Option<String> {
+    let text = match to {
+        To::Column => wanted.deliver_to.clone(),
+        To::Manager => manager.and_then(|boss| boss.mail.clone()),
+        To::OtherMail => user.other_mails.iter().flatten().next().cloned(),
+        To::Mail => user.mail.clone(),
+        To::Address(address) => Some(address.clone()),
+    };
+    text.filter(|text| !text.trim().is_empty())
+}
+
+/// Whether an address is the one its person signs in to.
+fn is_own(user: &User, address: &str) -> bool {
+    let own = [&user.mail, &user.user_principal_name];
+    own.into_iter().flatten().any(|own| own.eq_ignore_ascii_case(address))
+}
+
+/// The policy's bounds; the documented defaults where Graph leaves one out.
+#[must_use]
+pub fn bounds(policy: &Policy) -> PolicyRecord {
+    let (min, max, default) = DEFAULT_BOUNDS;
+    PolicyRecord {
+        min_lifetime_minutes: policy.minimum_lifetime_in_minutes.unwrap_or(min),
+        max_lifetime_minutes: policy.maximum_lifetime_in_minutes.unwrap_or(max),
+        default_lifetime_minutes: policy.default_lifetime_in_minutes.unwrap_or(default),
+        one_time: policy.is_usable_once.unwrap_or(false),
+    }
+}
+
+/// A group by its id or its one and only name.
+///
+/// # Errors
+/// [`CheckError::NoSuchGroup`], [`CheckError::AmbiguousGroup`], [`CheckError::Graph`]
+pub async fn resolve(graph: &Graph, wanted: &str) -> Result<Demanded, CheckError> {
+    let missing = || CheckError::NoSuchGroup { group: plain(wanted) };
+    if let Ok(id) = wanted.parse::<GroupId>() {
+        let group = graph.group(id).await?.ok_or_else(missing)?;
+        let name = group.display_name.as_deref().map_or_else(|| id.to_string(), plain);
+        return Ok(Demanded { id, name, hidden: group.hides_members() });
+    }
+    match &graph.groups_named(wanted).await?[..] {
+        [] => Err(missing()),
+        [group] => {
+            Ok(Demanded { id: group.id, name: plain(wanted), hidden: group.hides_members() })
+        }
+        several => Err(CheckError::AmbiguousGroup { group: plain(wanted), count: several.len() }),
+    }
+}
+
+fn minutes(minutes: u32) -> Duration {
+    Duration::from_secs(u64::from(minutes) * 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn moment(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn candidate(start: &str, lifetime_minutes: u32) -> Candidate {
+        Candidate {
+            line: Line(2),
+            upn: "ada@contoso.example".into(),
+            display_name: None,
+            user: UserId::new(uuid::Uuid::nil()),
+            asked: Asked { start: Some(moment(start)), lifetime_minutes, one_time: false },
+            set: 0,
+        }
+    }
+
+    #[test]
+    fn a_late_pass_keeps_its_planned_end() {
+        let candidate = candidate("2026-03-02T08:00:00Z", 120);
+        let early = candidate.asked_at(moment("2026-03-02T07:59:00Z"), 60).expect("in time");
+        assert_eq!(early.start, Some(moment("2026-03-02T08:00:00Z")));
+        let at_once = candidate.asked_at(moment("2026-03-02T07:59:59Z"), 60).expect("in time");
+        assert_eq!((at_once.start, at_once.lifetime_minutes), (None, 120), "too near to be sent");
+        let late = candidate.asked_at(moment("2026-03-02T08:30:30Z"), 60).expect("in time");
+        assert_eq!((late.start, late.lifetime_minutes), (None, 89));
+        assert!(candidate.asked_at(moment("2026-03-02T09:00:30Z"), 60).is_err());
+    }
+}

@@ -1,0 +1,526 @@
+//! Promises that a pass counts as removed only by proof: Graph's 204 to our DELETE by its id, a
+//! newer pass in its place, its end by Graph's clock and this machine's, or two looks that lie at least the settling
+//! time apart and do not show it. Works from everything the ledger ever knew of a row.
+//!
+//! Deletes only what a ledger says a run issued, or what an operator named a person for and
+//! confirmed. Somebody else's pass is reported and stays. A 404 about a *user* proves nothing.
+
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use jiff::Timestamp;
+
+use crate::check::Issuers;
+use crate::issue::Halt;
+use crate::reconcile::{
+    Sighting, is_over, may_be_misdated, may_be_of, of_this_run, over, patience, sight,
+};
+use tapwave_core::clock::Clocks;
+use tapwave_core::ids::{Line, MethodId, UserId};
+use tapwave_graph::verdict::{Refusal, RefusalKind};
+use tapwave_graph::{FoundPass, Graph};
+use tapwave_ledger::{Event, Ledger, LedgerError, Proof, Remains, State};
+
+/// What one look at one row came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing of the row's can be alive.
+    Gone(Proof),
+    /// What an earlier look gave up is still not there.
+    StillGone,
+    /// What was seen proves nothing yet.
+    Doubtful(Doubt),
+    /// Something is left, or may be, and another look now would not help.
+    Left {
+        /// For people.
+        why: String,
+    },
+}
+
+/// Why another look is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// Nothing of ours is listed: it counts once it is seen again after the settling time.
+    NotListed,
+    /// A list, or a DELETE, shows the past: what it says does not go with what is known.
+    Behind,
+    /// A pass of ours was found under an id that nobody knew, and can be deleted now.
+    Found,
+    /// A pass is listed that may be that of an attempt whose answer was lost, or somebody else's.
+    Unclear,
+    /// Graph does not find the user.
+    UserUnknown,
+}
+
+/// What was found out about one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cleaned {
+    /// The row as it was, with what the look added to it.
+    pub remains: Remains,
+    /// What the look came to.
+    pub fate: Fate,
+    /// Somebody else's live pass, seen on the way.
+    pub foreign: Option<MethodId>,
+}
+
+/// A pass found on a person whom the operator named, to be deleted on their word.
+#[must_use]
+pub fn confirmed(
+    line: Line,
+    upn: String,
+    user: UserId,
+    pass: Option<&FoundPass>,
+    graph_now: Timestamp,
+) -> Remains {
+    Remains {
+        line,
+        upn,
+        unreadable: None,
+        user: Some(user),
+        state: State::Checked { after_loss: false },
+        alive: pass.map(|pass| (pass.id.clone(), over(pass, graph_now))).into_iter().collect(),
+        gone: Vec::new(),
+        given_up: Vec::new(),
+        attempts: Vec::new(),
+        absent_since: None,
+        absent_at: None,
+        seen: false,
+        deleted: Vec::new(),
+    }
+}
+
+/// Deletes every pass of these rows by its id, looks at what each user has, and records both,
+/// given a `ledger`. At most [`tapwave_core::limits::ROWS_PER_CHECK`] rows at a time keep memory flat.
+///
+/// The caller must have waited until no attempt of theirs is feared to be carried out late.
+///
+/// # Errors
+/// [`Halt`], if Graph is out of reach.
+pub async fn clear(
+    graph: &Graph,
+    ledger: Option<&Ledger>,
+    rows: Vec<Remains>,
+    settle_after: Duration,
+    issuers: &Issuers,
+) -> Result<Vec<Cleaned>, Halt> {
+    let mut cleaned = Vec::with_capacity(rows.len());
+    let mut known = Vec::with_capacity(rows.len());
+    for row in rows {
+        match row.user {
+            Some(user) => known.push((user, row)),
+            None => cleaned.push(broken(row)),
+        }
+    }
+    let passes: Vec<(UserId, MethodId)> = known
+        .iter()
+        .flat_map(|(user, row)| to_delete(row).map(|method| (*user, method.clone())))
+        .collect();
+    if let Some(ledger) = ledger {
+        let intents = known.iter().flat_map(|(_, row)| {
+            to_delete(row).map(|method| {
+                ledger.record(row.line, Event::RemovalIntended { method: method.clone() })
+            })
+        });
+        try_join_all(intents).await?;
+    }
+    let mut deletions = graph.delete_passes(&passes).await?.into_iter();
+    let users: Vec<UserId> = known.iter().map(|(user, _)| *user).collect();
+    let looks = match graph.passes(&users).await {
+        Ok(looks) => looks,
+        Err(error) => {
+            // Proof without a look: a later cleanup need not prove it again.
+            if let Some(ledger) = ledger {
+                keep_deletions(ledger, &known, deletions).await?;
+            }
+            return Err(error.into());
+        }
+    };
+    let now = graph.clocks();
+    for ((_, mut row), look) in known.into_iter().zip(looks) {
+        let answers: Vec<_> = deletions.by_ref().take(to_delete(&row).count()).collect();
+        let sighting = sighted(&row, &answers, &look, settle_after, now.graph);
+        let sighting = sighting.map(|sighting| of_this_run(sighting, issuers));
+        let fate = judge(&row, &answers, &look, sighting.as_ref(), settle_after, now);
+        let foreign = match (&sighting, &fate) {
+            // It may be this row's own.
+            (_, Fate::Doubtful(Doubt::Unclear)) => None,
+            (
+                Some(Sighting::Older(method) | Sighting::Newer(method) | Sighting::Foreign(method)),
+                _,
+            ) => Some(method.clone()),
+            _ => None,
+        };
+        let events = events(&row, &fate, sighting.as_ref(), foreign.as_ref(), &look, now.graph);
+        let done = to_delete(&row).zip(&answers).filter(|(_, answer)| answer.is_ok());
+        let done: Vec<MethodId> = done.map(|(method, _)| method.clone()).collect();
+        row.deleted.extend(done);
+        note(&mut row, &events, now);
+        if let Some(ledger) = ledger {
+            for event in events {
+                ledger.record(row.line, event).await?;
+            }
+        }
+        cleaned.push(Cleaned { remains: row, fate, foreign });
+    }
+    Ok(cleaned)
+}
+
+/// The passes of a row that have not had Graph's 204.
+fn to_delete(row: &Remains) -> impl Iterator<Item = &MethodId> {
+    let alive = row.alive.iter().map(|(method, _)| method);
+    alive.filter(|method| !row.deleted.contains(method))
+}
+
+/// What is recorded of a row whose pass had Graph's 204 and is listed for longer than lists lag.
+#[must_use]
+pub fn deleted_all_the_same(row: &Remains) -> Event {
+    gone(row, Proof::Deleted)
+}
+
+/// Records Graph's 204s of rows that own nothing else.
+async fn keep_deletions(
+    ledger: &Ledger,
+    rows: &[(UserId, Remains)],
+    mut deletions: impl Iterator<Item = Result<(), Refusal>>,
+) -> Result<(), LedgerError> {
+    let mut records = Vec::new();
+    for (_, row) in rows {
+        let answers: Vec<_> = deletions.by_ref().take(to_delete(row).count()).collect();
+        let is_open = row.attempts.iter().any(|attempt| attempt.may_live);
+        if answers.iter().any(Result::is_ok) && !is_open {
+            records.push(ledger.record(row.line, gone(row, Proof::Deleted)));
+        }
+    }
+    try_join_all(records).await.map(drop)
+}
+
+fn broken(row: Remains) -> Cleaned {
+    let why = if let Some(why) = &row.unreadable {
+        format!(
+            "its record cannot be read ({why}); the ledger is damaged: copy the folder back from a backup, and look at this person in Entra"
+        )
+    } else {
+        let lacks = "it names no user, or another one than its attempts do";
+        LedgerError::BrokenRow { line: row.line, upn: row.upn.clone(), lacks }.to_string()
+    };
+    Cleaned { remains: row, fate: Fate::Left { why }, foreign: None }
+}
+
+/// What one look shows of a row; nothing if nobody may look. The answers to our DELETEs come in
+/// the order of [`Remains::alive`], without those that had their 204 before.
+#[must_use]
+pub fn sighted(
+    row: &Remains,
+    deletions: &[Result<(), Refusal>],
+    look: &Result<Option<FoundPass>, Refusal>,
+    settle_after: Duration,
+    now: Timestamp,
+) -> Option<Sighting> {
+    let found = look.as_ref().ok()?.as_ref();
+    if !is_deleted(row, deletions) {
+        return Some(sight(found, row, settle_after, now));
+    }
+    // A user has one pass at most: with one deleted, none of the row's others was there.
+    let known = row.alive.iter().map(|(id, _)| id).chain(&row.given_up);
+    let all_gone = Remains {
+        alive: Vec::new(),
+        gone: row.gone.iter().chain(known).cloned().collect(),
+        given_up: Vec::new(),
+        ..row.clone()
+    };
+    Some(sight(found, &all_gone, settle_after, now))
+}
+
+fn is_deleted(row: &Remains, deletions: &[Result<(), Refusal>]) -> bool {
+    !row.deleted.is_empty() || deletions.iter().any(Result::is_ok)
+}
+
+/// What the answers to our DELETEs and one look prove of a row. Pure, so that a model checker can
+/// walk it.
+#[must_use]
+pub fn judge(
+    row: &Remains,
+    deletions: &[Result<(), Refusal>],
+    look: &Result<Option<FoundPass>, Refusal>,
+    sighting: Option<&Sighting>,
+    settle_after: Duration,
+    now: Clocks,
+) -> Fate {
+    let deleted = is_deleted(row, deletions);
+    let mut refusals = deletions.iter().filter_map(|deletion| deletion.as_ref().err());
+    let no_such_user = refusals.clone().any(|refusal| refusal.kind == RefusalKind::UserGone);
+    let refused = refusals.find(|refusal| refusal.status != 404).map(ToString::to_string);
+    match sighting {
+        Some(Sighting::Orphan(_) | Sighting::Used(_) | Sighting::GivenUp(_)) => {
+            Fate::Doubtful(Doubt::Found)
+        }
+        Some(Sighting::Stale(_)) => Fate::Doubtful(Doubt::Behind),
+        _ if deleted => Fate::Gone(Proof::Deleted),
+        _ if owns_nothing(row) && !matches!(look, Err(refusal) if refusal.status != 404) => {
+            Fate::StillGone
+        }
+        // A list that shows it at work knows better than a clock.
+        Some(Sighting::Ours(_)) if works(look) => match refused {
+            Some(why) => Fate::Left { why },
+            None => Fate::Doubtful(Doubt::Behind),
+        },
+        Some(Sighting::Older(_) | Sighting::Newer(_))
+            if may_be_ours_misdated(look, row, settle_after) =>
+        {
+            Fate::Doubtful(Doubt::Unclear)
+        }
+        _ if is_over(row, settle_after, now) => Fate::Gone(Proof::Over),
+        Some(Sighting::Newer(_)) => Fate::Gone(Proof::Replaced),
+        Some(Sighting::Ours(_)) => match refused {
+            Some(why) => Fate::Left { why },
+            None => Fate::Doubtful(Doubt::Behind),
+        },
+        Some(Sighting::Foreign(_)) if may_be_unknown(look, row, settle_after) => {
+            Fate::Doubtful(Doubt::Unclear)
+        }
+        // A list may be empty because it does not know the person either.
+        Some(Sighting::Nothing | Sighting::Older(_) | Sighting::Foreign(_)) if no_such_user => {
+            Fate::Doubtful(Doubt::UserUnknown)
+        }
+        Some(Sighting::Nothing | Sighting::Older(_) | Sighting::Foreign(_)) => {
+            if row.absent_for(now).is_some_and(|absent| absent >= patience(settle_after)) {
+                Fate::Gone(Proof::Absent)
+            } else {
+                Fate::Doubtful(Doubt::NotListed)
+            }
+        }
+        None => match look {
+            Err(refusal) if refusal.status == 404 => Fate::Doubtful(Doubt::UserUnknown),
+            Err(refusal) => Fate::Left { why: refused.unwrap_or_else(|| refusal.to_string()) },
+            Ok(_) => Fate::Doubtful(Doubt::Behind),
+        },
+    }
+}
+
+/// Whether all that the row owned counts as gone already, and some of it not by our own deleting.
+fn owns_nothing(row: &Remains) -> bool {
+    let may_live = row.attempts.iter().any(|attempt| attempt.may_live);
+    !row.given_up.is_empty() && row.alive.is_empty() && !may_live
+}
+
+fn may_be_ours_misdated(
+    look: &Result<Option<FoundPass>, Refusal>,
+    row: &Remains,
+    settle_after: Duration,
+) -> bool {
+    let Ok(Some(pass)) = look else { return false };
+    may_be_misdated(pass, row, settle_after)
+}
+
+/// Whether a list shows a pass that works, or will, by Graph's own word.
+fn works(look: &Result<Option<FoundPass>, Refusal>) -> bool {
+    let Ok(Some(pass)) = look else { return false };
+    match pass.method_usability_reason.as_deref() {
+        Some(reason) => matches!(reason, "EnabledByPolicy" | "NotYetValid"),
+        None => pass.is_usable == Some(true),
+    }
+}
+
+/// Whether a pass that is not known for ours may all the same be that of an attempt whose answer
+/// was lost: Graph does not say when it was made, or says that it was then.
+fn may_be_unknown(
+    look: &Result<Option<FoundPass>, Refusal>,
+    row: &Remains,
+    settle_after: Duration,
+) -> bool {
+    let Ok(Some(pass)) = look else { return false };
+    row.attempts
+        .iter()
+        .filter(|attempt| attempt.may_live)
+        .any(|attempt| may_be_of(pass, attempt, settle_after))
+}
+
+/// What the ledger is told of a look.
+fn events(
+    row: &Remains,
+    fate: &Fate,
+    sighting: Option<&Sighting>,
+    foreign: Option<&MethodId>,
+    look: &Result<Option<FoundPass>, Refusal>,
+    now: Timestamp,
+) -> Vec<Event> {
+    let mut events: Vec<Event> =
+        foreign.map(|method| Event::ForeignSeen { method: method.clone() }).into_iter().collect();
+    // Also of a pass that is known: what was missed before is there.
+    if let (
+        Some(
+            Sighting::Ours(method)
+            | Sighting::Orphan(method)
+            | Sighting::Used(method)
+            | Sighting::GivenUp(method),
+        ),
+        Ok(Some(pass)),
+    ) = (sighting, look)
+    {
+        events.push(Event::OrphanFound { method: method.clone(), over: over(pass, now) });
+    }
+    match fate {
+        Fate::Gone(proof) => events.push(gone(row, *proof)),
+        Fate::Doubtful(Doubt::NotListed) => events.push(Event::NotListed { graph_time: now }),
+        Fate::Doubtful(_) | Fate::StillGone | Fate::Left { .. } => {}
+    }
+    events
+}
+
+fn gone(row: &Remains, proof: Proof) -> Event {
+    match row.state.method() {
+        Some(_) => Event::Removed { proof },
+        None => Event::Settled { found: None, proof: Some(proof) },
+    }
+}
+
+/// Keeps the same in memory, for rows that no ledger has.
+fn note(row: &mut Remains, events: &[Event], now: Clocks) {
+    for event in events {
+        match event {
+            Event::OrphanFound { method, over } => {
+                if row.alive.iter().all(|(known, _)| known != method) {
+                    row.alive.push((method.clone(), *over));
+                }
+                row.absent_since = None;
+                row.absent_at = None;
+            }
+            Event::NotListed { graph_time } => {
+                row.absent_since.get_or_insert(*graph_time);
+                row.absent_at.get_or_insert(now.machine);
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tapwave_graph::verdict::RefusalKind;
+
+    const SETTLE_AFTER: Duration = Duration::from_mins(5);
+
+    fn moment(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn id(text: &str) -> MethodId {
+        text.parse().expect("an id")
+    }
+
+    fn row() -> Remains {
+        Remains {
+            line: Line(2),
+            upn: "ada@contoso.example".into(),
+            unreadable: None,
+            user: Some(UserId::new(uuid::Uuid::nil())),
+            state: State::Sealed { method: id("ours"), proven: true },
+            alive: vec![(id("ours"), moment("2026-03-01T09:00:00Z"))],
+            gone: Vec::new(),
+            given_up: Vec::new(),
+            attempts: Vec::new(),
+            absent_since: None,
+            absent_at: None,
+            seen: false,
+            deleted: Vec::new(),
+        }
+    }
+
+    fn clocks() -> Clocks {
+        Clocks { graph: now(), machine: now() }
+    }
+
+    fn absent(since: Timestamp) -> Remains {
+        Remains { absent_since: Some(since), absent_at: Some(since), ..row() }
+    }
+
+    fn now() -> Timestamp {
+        moment("2026-03-01T08:10:00Z")
+    }
+
+    type Look = Result<Option<FoundPass>, Refusal>;
+
+    fn listed(name: &str) -> FoundPass {
+        FoundPass {
+            id: id(name),
+            created_date_time: Some(moment("2026-03-01T08:00:00Z")),
+            start_date_time: None,
+            lifetime_in_minutes: Some(60),
+            is_usable_once: Some(false),
+            is_usable: Some(true),
+            method_usability_reason: Some("EnabledByPolicy".into()),
+        }
+    }
+
+    fn refusal(status: u16) -> Refusal {
+        Refusal {
+            status,
+            code: "x".into(),
+            message: "no".into(),
+            kind: RefusalKind::Other,
+            request_id: None,
+        }
+    }
+
+    type Deleted = Result<(), Refusal>;
+
+    fn gone() -> Deleted {
+        Err(Refusal { kind: RefusalKind::MethodGone, ..refusal(404) })
+    }
+
+    fn fate(row: &Remains, deletion: Deleted, look: &Look) -> Fate {
+        let deletions = [deletion];
+        let sighting = sighted(row, &deletions, look, SETTLE_AFTER, now());
+        judge(row, &deletions, look, sighting.as_ref(), SETTLE_AFTER, clocks())
+    }
+
+    #[test]
+    fn our_own_204_is_proof_and_a_list_that_is_behind_is_waited_for() {
+        assert_eq!(fate(&row(), Ok(()), &Ok(None)), Fate::Gone(Proof::Deleted));
+        let unread = Err(refusal(403));
+        assert_eq!(fate(&row(), Ok(()), &unread), Fate::Gone(Proof::Deleted));
+        let behind = fate(&row(), Ok(()), &Ok(Some(listed("ours"))));
+        assert_eq!(behind, Fate::Doubtful(Doubt::Behind));
+        let before = Remains { deleted: vec![id("ours")], ..row() };
+        assert_eq!(fate(&before, gone(), &Ok(None)), Fate::Gone(Proof::Deleted));
+    }
+
+    #[test]
+    fn an_absence_counts_once_it_is_seen_again_after_the_settling_time() {
+        let first = fate(&row(), gone(), &Ok(None));
+        assert_eq!(first, Fate::Doubtful(Doubt::NotListed));
+        for (since, counts) in [("2026-03-01T08:05:01Z", false), ("2026-03-01T08:05:00Z", true)] {
+            let again = fate(&absent(moment(since)), gone(), &Ok(None));
+            assert_eq!(again == Fate::Gone(Proof::Absent), counts, "{since}: {again:?}");
+        }
+        // Somebody else's may have been there before ours, and the list be behind.
+        assert_eq!(
+            fate(&row(), gone(), &Ok(Some(listed("theirs")))),
+            Fate::Doubtful(Doubt::NotListed)
+        );
+    }
+
+    #[test]
+    fn a_404_about_the_user_proves_nothing_until_the_pass_is_over() {
+        let unknown = Err(refusal(404));
+        let deletion = || Err(Refusal { kind: RefusalKind::UserGone, ..refusal(404) });
+        let absent = absent(moment("2026-03-01T07:00:00Z"));
+        for one in [row(), absent] {
+            assert_eq!(fate(&one, deletion(), &unknown), Fate::Doubtful(Doubt::UserUnknown));
+        }
+        let over = Remains { alive: vec![(id("ours"), now())], ..row() };
+        assert_eq!(fate(&over, deletion(), &unknown), Fate::Gone(Proof::Over));
+    }
+
+    #[test]
+    fn what_is_listed_and_cannot_be_deleted_is_left() {
+        let refused = fate(&row(), Err(refusal(403)), &Ok(Some(listed("ours"))));
+        assert!(matches!(refused, Fate::Left { .. }), "{refused:?}");
+        assert_eq!(
+            fate(&row(), gone(), &Ok(Some(listed("ours")))),
+            Fate::Doubtful(Doubt::Behind),
+            "one of the two answers is behind"
+        );
+    }
+}

@@ -1,0 +1,875 @@
+//! Promises that a mail's Message-ID, date and digest are durable before its first byte is
+//! sent and not before the relay has let us in, and that what became of it is in the ledger
+//! before anything else happens to the row.
+//!
+//! A mail that may have arrived is never sent again by itself: it stays unsettled until an
+//! operator asks for the identical bytes once more. A code is opened at the moment its letter
+//! is rendered, and gone when the courier has answered. Whoever is told that somebody has the
+//! pass is told it only of a [`Delivered`] one.
+
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::stop::{Drain, DrainSwitch};
+use crate::wave::{Header, Wanted};
+use tapwave_core::clock::{Clock, later};
+use tapwave_core::effect::{Effect, Obstacle};
+use tapwave_core::ids::Upn;
+use tapwave_core::limits;
+use tapwave_core::shown::plain;
+use tapwave_graph::Graph;
+use tapwave_ledger::{
+    Channel, Errand, Event, Issued, Ledger, LedgerError, MailOptions, MailRecord, Posted, Reader,
+    RowRecord, State,
+};
+use tapwave_mail::template::{
+    BadMailbox, Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Mode, NotComposed,
+    NotMessageId, Person, TemplateError, Templates, compose,
+};
+use tapwave_mail::transport::settings::MailPlan;
+use tapwave_mail::transport::{Courier, Ready, backoff};
+use tapwave_seal::{HandoffError, Identities, OpenError, OpenedRow, Spool, open};
+
+/// The language of readers of whom none is known.
+const ANY_LANGUAGE: &str = "en";
+
+/// What opens a sealed pass.
+#[derive(Clone, Copy)]
+pub enum Key<'a> {
+    /// This process's own spool: for passes that it sealed itself.
+    Spool(&'a Spool),
+    /// An operator's identities.
+    Identities(&'a Identities),
+    /// Nothing: for letters without a code.
+    None,
+}
+
+/// Which mails may go out besides those that nobody tried yet and those that certainly did not
+/// go out: what an operator asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Again {
+    /// Those of unknown fate, with the identical bytes.
+    pub unsettled: bool,
+    /// Those that were refused for good, as new mails.
+    pub refused: bool,
+}
+
+/// The mail of a row that may go out now, if one may.
+///
+/// # Errors
+/// [`Unwritten::Damaged`], if what has become of it so far cannot be read.
+pub fn next_mail(row: &RowRecord, again: Again) -> Result<Option<Channel>, Unwritten> {
+    let (channel, errand, tried) = match &row.state {
+        State::Sealed { proven: true, .. } => (Channel::Pass, Errand::Due, &row.mail),
+        State::Mailing { mail, .. } => (Channel::Pass, Errand::Open(mail.clone()), &row.mail),
+        State::Delivered { notice: Some(notice), .. } => {
+            (Channel::Notice, notice.clone(), &row.notice)
+        }
+        _ => return Ok(None),
+    };
+    let tried = tried.as_ref();
+    tried.map_or(Ok(()), known)?;
+    let may = match errand {
+        Errand::Due => again.refused || !tried.is_some_and(MailRecord::is_refused),
+        Errand::Open(mail) => {
+            if tried.is_none_or(|tried| tried.posted.digest != mail.digest) {
+                let what = "its latest mail is not the one that may have gone out";
+                return Err(damaged(what));
+            }
+            mail.lost && again.unsettled
+        }
+        Errand::Done => false,
+    };
+    Ok(may.then_some(channel))
+}
+
+/// Makes sure that a mail's record says nothing that no tapwave of this version writes.
+fn known(mail: &MailRecord) -> Result<(), Unwritten> {
+    let Posted { courier, body, .. } = &mail.posted;
+    let (what, word) = if mode_named(body).is_none() {
+        ("what its latest mail carried", body)
+    } else if ![Form::Mime, Form::GraphJson].map(courier_name).contains(&courier.as_str()) {
+        ("what its latest mail was sent by", courier)
+    } else if let Some(outcome) = mail.outcome.as_ref().filter(|_| !mail.is_outcome_known()) {
+        ("what became of its latest mail", outcome)
+    } else {
+        return Ok(());
+    };
+    Err(damaged(format!("\"{word}\" is not a known word for {what}")))
+}
+
+fn mode_named(word: &str) -> Option<Mode> {
+    Mode::ALL.into_iter().find(|mode| mode.as_str() == word)
+}
+
+fn lacking(error: LedgerError) -> Unwritten {
+    damaged(match error {
+        LedgerError::BrokenRow { lacks, .. } => lacks.to_owned(),
+        other => other.to_string(),
+    })
+}
+
+fn damaged(what: impl Into<String>) -> Unwritten {
+    Unwritten::Damaged(plain(&what.into()))
+}
+
+/// A sealed pass whose mail may go out. Made out of the ledger's record alone.
+#[derive(Debug)]
+pub struct Addressed(RowRecord);
+
+/// A pass whose mail a courier took: made by [`Mailroom::deliver`], or out of the ledger's
+/// record. Nobody can be told of a pass by less:
+///
+/// ```compile_fail,E0423
+/// # use tapwave_pipeline::deliver::Delivered;
+/// # fn forge(row: tapwave_ledger::RowRecord) -> Delivered {
+/// Delivered(row)
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Delivered(RowRecord);
+
+impl Delivered {
+    /// Whether somebody is still to be told of it.
+    #[must_use]
+    pub fn owes_notice(&self) -> bool {
+        self.0.state.notice().is_some_and(|notice| *notice != Errand::Done)
+    }
+}
+
+/// What may go out of a row now.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// The mail to whoever gets the pass.
+    Pass(Box<Addressed>),
+    /// The notice to somebody else.
+    Notice(Box<Delivered>),
+}
+
+impl Outgoing {
+    /// From a ledger record, if [`next_mail`] finds one.
+    ///
+    /// # Errors
+    /// [`Unwritten::Damaged`]
+    pub fn restore(row: RowRecord, again: Again) -> Result<Option<Self>, Unwritten> {
+        Ok(next_mail(&row, again)?.map(|channel| match channel {
+            Channel::Pass => Self::Pass(Box::new(Addressed(row))),
+            Channel::Notice => Self::Notice(Box::new(Delivered(row))),
+        }))
+    }
+}
+
+/// The mail of a row that an operator may send elsewhere, because it certainly did not go out,
+/// and its reader with this address.
+///
+/// # Errors
+/// [`Unwritten::Damaged`]
+pub fn readdressed(row: &RowRecord, to: &Mailbox) -> Result<Option<(Channel, Reader)>, Unwritten> {
+    let Some(channel) = next_mail(row, Again { unsettled: false, refused: true })? else {
+        return Ok(None);
+    };
+    let before = match channel {
+        Channel::Pass => row.reader.clone(),
+        Channel::Notice => row.notice_reader.clone(),
+    };
+    let (locale, manager) = match before {
+        Some(reader) => (reader.locale, reader.manager),
+        None => (wanted(row)?.locale, None),
+    };
+    let name = to.name().map(ToOwned::to_owned);
+    Ok(Some((channel, Reader { address: to.address().to_owned(), name, locale, manager })))
+}
+
+/// Why a mail was not tried to its end. Except for `NotWritten` and `Held`, the ledger has it.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsent {
+    /// Its pass was over before its turn came: it did not go out, and never will.
+    #[error(transparent)]
+    TooLate(Over),
+    /// It could not be written: nothing was sent.
+    #[error(transparent)]
+    NotWritten(#[from] Unwritten),
+    /// The mail of unknown fate cannot be made again with the same bytes.
+    #[error(
+        "cannot be repeated with the same bytes: sender, template, body or mail settings have \
+         changed; set them back, or ask its reader"
+    )]
+    Held,
+    /// The wish to stop came before it was sent.
+    #[error("it waits")]
+    Drained,
+    /// The ledger; the mail's fate may be unknown.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+/// Why nothing more is mailed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// What somebody has to mend.
+    pub why: String,
+    /// It is a sign-in, a certificate or a permission.
+    pub denied: bool,
+}
+
+/// Why no mail could be written for a row. Never quotes a code.
+#[derive(Debug, thiserror::Error)]
+pub enum Unwritten {
+    /// No address.
+    #[error(
+        "no mail address is known for it; give one with --readdress, or check the wave with --to"
+    )]
+    NoAddress,
+    /// An address that is none.
+    #[error("its mail address {0}")]
+    Address(#[from] BadMailbox),
+    /// What the ledger holds of the row cannot be read.
+    #[error(
+        "the ledger is damaged: {0}; copy the run's folder back from a backup, or start a new run \
+         for it"
+    )]
+    Damaged(String),
+    /// The sealed copy cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError<std::convert::Infallible>),
+    /// This process's copy cannot be read.
+    #[error(transparent)]
+    Spool(#[from] HandoffError),
+    /// The sealed copy is somebody else's: a ledger that was changed by hand.
+    #[error(
+        "its sealed copy holds somebody else's pass, so nothing is mailed; start a new run for it"
+    )]
+    NotTheirs,
+    /// A letter with a code, and nothing to open the sealed copy with.
+    #[error("its sealed copy needs an identity; give it with -i")]
+    NoKey,
+    /// The sealed copy is not there.
+    #[error("its sealed copy is not in the ledger")]
+    NoCopy,
+    /// The template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The mail around the letter.
+    #[error(transparent)]
+    Compose(#[from] NotComposed),
+    /// The Message-ID in the ledger.
+    #[error(transparent)]
+    MessageId(#[from] NotMessageId),
+}
+
+/// Writes letters: what a check needs of mail, and what mailing needs of letters.
+pub struct Desk {
+    /// `[mail]`.
+    pub plan: MailPlan,
+    /// The words.
+    pub templates: Templates,
+    /// What a letter carries.
+    pub mode: Mode,
+    /// The zone of readers whose row names none.
+    pub zone: TimeZone,
+    /// Whom the check found a reader for, and must have one.
+    checked: Vec<Channel>,
+}
+
+/// Why no letters can be written at all.
+#[derive(Debug, thiserror::Error)]
+pub enum NoDesk {
+    /// The templates.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The options say what no tapwave of this version does: those of a damaged ledger.
+    #[error("\"{word}\" is not a known {what} of mails")]
+    Unknown {
+        /// The kind of word.
+        what: &'static str,
+        /// The word.
+        word: String,
+    },
+}
+
+impl Desk {
+    /// Reads the templates.
+    ///
+    /// # Errors
+    /// [`NoDesk`]
+    pub fn new(plan: MailPlan, options: &MailOptions) -> Result<Self, NoDesk> {
+        let unknown = |what, word: &str| NoDesk::Unknown { what, word: word.to_owned() };
+        let zone = |name: &str| TimeZone::get(name).map_err(|_| unknown("time zone", name));
+        let places = [(Channel::Pass, &options.to), (Channel::Notice, &options.notice_to)];
+        Ok(Self {
+            plan,
+            mode: mode_named(&options.body).ok_or_else(|| unknown("body", &options.body))?,
+            zone: options.time_zone.as_deref().map_or(Ok(TimeZone::UTC), zone)?,
+            templates: Templates::load(options.templates.as_deref())?,
+            checked: places.iter().filter(|(_, to)| !to.is_empty()).map(|one| one.0).collect(),
+        })
+    }
+
+    /// The reader whom the check found; a run that was checked without mail has the column.
+    fn reader(&self, row: &RowRecord, channel: Channel) -> Result<Reader, Unwritten> {
+        let found = match channel {
+            Channel::Pass => &row.reader,
+            Channel::Notice => &row.notice_reader,
+        };
+        if let Some(reader) = found {
+            return Ok(reader.clone());
+        }
+        if self.checked.contains(&channel) {
+            return Err(damaged(format!("who gets its {} is not there", channel.noun())));
+        }
+        if channel == Channel::Notice {
+            return Err(Unwritten::NoAddress);
+        }
+        let wanted = wanted(row)?;
+        let mailbox: Mailbox = wanted.deliver_to.ok_or(Unwritten::NoAddress)?.parse()?;
+        let name = mailbox.name().map(ToOwned::to_owned);
+        let address = mailbox.address().to_owned();
+        Ok(Reader { address, name, locale: wanted.locale, manager: None })
+    }
+
+    /// Makes sure that all who are to be mailed about a row are known.
+    fn readers(&self, row: &RowRecord) -> Result<(), Unwritten> {
+        self.reader(row, Channel::Pass)?;
+        if self.checked.contains(&Channel::Notice) {
+            self.reader(row, Channel::Notice)?;
+        }
+        Ok(())
+    }
+
+    /// A checked row's letters with a dummy code, its mail's and its notice's: what is wrong
+    /// with a template shows here.
+    ///
+    /// # Errors
+    /// [`Unwritten`]
+    pub fn preview(
+        &self,
+        row: &RowRecord,
+        header: &Header,
+        now: Timestamp,
+    ) -> Result<Vec<Preview>, Unwritten> {
+        let pass = Terms::planned(row, now)?;
+        let mut previews = Vec::new();
+        for channel in channels(row) {
+            let (mode, reader) = (self.mode_of(channel), self.reader(row, channel)?);
+            let facts = self.facts(row, header, channel, &pass)?;
+            let letter = self.templates.preview(mode, locale(&reader), &facts)?;
+            previews.push(Preview { channel, to: reader.address, letter });
+        }
+        Ok(previews)
+    }
+
+    /// What is wrong with a row's letter in this language, whatever the row.
+    ///
+    /// # Errors
+    /// [`Unwritten`], if the row cannot serve as an example.
+    pub fn faults(
+        &self,
+        row: &RowRecord,
+        header: &Header,
+        channel: Channel,
+        locale: &str,
+        now: Timestamp,
+    ) -> Result<Vec<TemplateError>, Unwritten> {
+        let facts = self.facts(row, header, channel, &Terms::planned(row, now)?)?;
+        Ok(self.templates.check(&[self.mode_of(channel)], &[locale], &facts))
+    }
+
+    /// Whether the letters can say whom to call.
+    #[must_use]
+    pub fn names_support(&self) -> bool {
+        self.support().is_some()
+    }
+
+    /// Whom readers may call: as the settings have it, else who takes their answers.
+    fn support(&self) -> Option<String> {
+        let answers = || self.plan.reply_to.as_ref().map(|mailbox| mailbox.address().to_owned());
+        self.plan.support.clone().or_else(answers)
+    }
+
+    /// Whether a letter of a run with these options names the person's manager.
+    #[must_use]
+    pub fn names_manager(&self, options: &MailOptions) -> bool {
+        let notice = (!options.notice_to.is_empty()).then_some(Mode::Notice);
+        let modes: Vec<Mode> = std::iter::once(self.mode).chain(notice).collect();
+        self.templates.name(&modes, "manager")
+    }
+
+    /// What this mail of a row carries.
+    const fn mode_of(&self, channel: Channel) -> Mode {
+        match channel {
+            Channel::Pass => self.mode,
+            Channel::Notice => Mode::Notice,
+        }
+    }
+
+    fn facts(
+        &self,
+        row: &RowRecord,
+        header: &Header,
+        channel: Channel,
+        pass: &Terms,
+    ) -> Result<Facts, Unwritten> {
+        let wanted = wanted(row)?;
+        let zone = match wanted.time_zone.as_deref() {
+            None => self.zone.clone(),
+            Some(name) => TimeZone::get(name).map_err(|_| {
+                damaged(format!("\"{name}\" is not a known time zone of whoever has the pass"))
+            })?,
+        };
+        let reader = self.reader(row, channel)?;
+        let holder = match channel {
+            Channel::Pass => None,
+            Channel::Notice => {
+                let Reader { name, address, .. } = self.reader(row, Channel::Pass)?;
+                Some(Person { name: name.unwrap_or_default(), mail: address })
+            }
+        };
+        Ok(Facts {
+            upn: row.upn.parse::<Upn>().map_err(|_| damaged("whose it is cannot be read"))?,
+            name: row.display_name.clone().unwrap_or_default(),
+            manager: reader.manager.map(|(name, mail)| Person { name, mail }),
+            columns: header.names().iter().cloned().zip(row.cells.iter().cloned()).collect(),
+            start: pass.start,
+            lifetime_minutes: pass.lifetime_minutes,
+            one_time: pass.one_time,
+            zone,
+            support: self.support(),
+            holder,
+        })
+    }
+}
+
+/// A letter with a dummy code, to look at.
+pub struct Preview {
+    /// Which of the row's.
+    pub channel: Channel,
+    /// The one address.
+    pub to: String,
+    /// What it says.
+    pub letter: Letter,
+}
+
+/// What a letter says of a pass.
+struct Terms {
+    start: Timestamp,
+    lifetime_minutes: u32,
+    one_time: bool,
+}
+
+impl Terms {
+    /// Frozen: without a start from Graph, the moment of the intent stands for it.
+    fn of(row: &RowRecord) -> Result<Self, Unwritten> {
+        let issued = row.issued.as_ref();
+        let issued = issued.ok_or_else(|| damaged("the pass that Graph answered is not there"))?;
+        let start = match issued.start {
+            Some(start) => start,
+            None => row.attempt().map_err(lacking)?.graph_time,
+        };
+        let Issued { lifetime_minutes, one_time, .. } = *issued;
+        Ok(Self { start, lifetime_minutes, one_time })
+    }
+
+    /// What a checked row's pass shall be.
+    fn planned(row: &RowRecord, now: Timestamp) -> Result<Self, Unwritten> {
+        let asked = row.person().map_err(lacking)?.asked;
+        Ok(Self {
+            start: asked.start.unwrap_or(now),
+            lifetime_minutes: asked.lifetime_minutes,
+            one_time: asked.one_time,
+        })
+    }
+}
+
+/// When a row's pass begins to work, once it is sealed.
+///
+/// # Errors
+/// [`Unwritten::Damaged`]
+pub fn start_of(row: &RowRecord) -> Result<Timestamp, Unwritten> {
+    Terms::of(row).map(|terms| terms.start)
+}
+
+/// It is too late to mail a pass, or to tell of one: nobody could use it any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its pass is over at {}, before anybody could use it; issue another with a new run", end.strftime("%Y-%m-%d %H:%M:%S UTC"))]
+pub struct Over {
+    end: Timestamp,
+}
+
+/// Whether a row's pass is over at `now`, or will be within [`limits::LAST_MOMENTS`].
+///
+/// # Errors
+/// [`Unwritten::Damaged`]
+pub fn over(row: &RowRecord, now: Timestamp) -> Result<Option<Over>, Unwritten> {
+    let terms = Terms::of(row)?;
+    let lifetime = Duration::from_secs(u64::from(terms.lifetime_minutes) * 60);
+    let end = later(terms.start, lifetime);
+    Ok((end <= later(now, limits::LAST_MOMENTS)).then_some(Over { end }))
+}
+
+/// Everything that mailing needs.
+pub struct Mailroom {
+    /// Letters.
+    pub desk: Desk,
+    /// Who carries them.
+    pub courier: Courier,
+    /// The run's record.
+    pub ledger: Ledger,
+    /// The wave's columns.
+    pub header: Header,
+    /// Time.
+    pub clock: Clock,
+    /// Graph's own time, if it has answered: by that, passes end.
+    pub graph: Graph,
+    /// The wish to stop.
+    pub drain: Drain,
+    /// Mails between two attempts.
+    pub resting: Resting,
+}
+
+/// How many mails wait to be tried again. They need no connection: one mailbox that is full
+/// must not hold up those behind it.
+pub struct Resting {
+    count: AtomicUsize,
+    more: Notify,
+    /// Why the last one was not sent.
+    why: Mutex<String>,
+    over: (DrainSwitch, Drain),
+}
+
+impl Default for Resting {
+    fn default() -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            more: Notify::new(),
+            why: Mutex::default(),
+            over: Drain::new(),
+        }
+    }
+}
+
+impl Resting {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Waits until there is one more, and tells why it was not sent.
+    pub async fn more(&self) -> String {
+        self.more.notified().await;
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Nothing more is mailed: whoever rests, or waits for leave, need not wait any longer.
+    pub fn end(&self) {
+        // Whether it had ended before makes no difference.
+        let _ = self.over.0.begin();
+    }
+
+    /// True if another attempt may follow.
+    async fn rest(&self, clock: &Clock, wait: Duration, why: String) -> bool {
+        struct Place<'a>(&'a AtomicUsize);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let _place = Place(&self.count);
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+        self.more.notify_one();
+        tokio::select! {
+            biased;
+            () = self.ended() => false,
+            () = clock.sleep(wait) => true,
+        }
+    }
+
+    /// Waits until nothing more is mailed.
+    async fn ended(&self) {
+        self.over.1.begun().await;
+    }
+}
+
+impl Mailroom {
+    /// Mails one pass; one whose mail is of unknown fate, with the identical bytes. A mail that
+    /// had no effect was tried as often as may be.
+    ///
+    /// # Errors
+    /// [`Unsent`]
+    pub async fn deliver(
+        &self,
+        addressed: Addressed,
+        key: Key<'_>,
+    ) -> Result<Effect<Delivered>, Unsent> {
+        let ciphertext = self.ledger.ciphertext(addressed.0.line).await?;
+        self.carry(addressed.0, Channel::Pass, ciphertext.as_deref(), key).await
+    }
+
+    /// Tells somebody who has a pass that was delivered.
+    ///
+    /// # Errors
+    /// [`Unsent`]
+    pub async fn notify(&self, delivered: Delivered) -> Result<Effect<Delivered>, Unsent> {
+        self.carry(delivered.0, Channel::Notice, None, Key::None).await
+    }
+
+    async fn carry(
+        &self,
+        mut row: RowRecord,
+        channel: Channel,
+        ciphertext: Option<&[u8]>,
+        key: Key<'_>,
+    ) -> Result<Effect<Delivered>, Unsent> {
+        let frozen = self.frozen(&row)?;
+        // Asked before the rate is waited for: nothing is sent for it.
+        self.desk.readers(&row)?;
+        self.in_time(&mut row, channel).await?;
+        let mut attempt = 1;
+        loop {
+            let why = match self.attempt(&mut row, channel, ciphertext, key, &frozen).await? {
+                Effect::NoEffect(obstacle)
+                    if obstacle.may_pass() && attempt < limits::MAIL_ATTEMPTS =>
+                {
+                    obstacle.why
+                }
+                effect => return Ok(effect.and_then(|_| Effect::Done(Delivered(row)))),
+            };
+            let again = tokio::select! {
+                biased;
+                () = self.drain.begun() => false,
+                again = self.resting.rest(&self.clock, backoff(attempt), why) => again,
+            };
+            if !again {
+                return Err(Unsent::Drained);
+            }
+            attempt += 1;
+        }
+    }
+
+    /// One attempt to send.
+    async fn attempt(
+        &self,
+        row: &mut RowRecord,
+        channel: Channel,
+        ciphertext: Option<&[u8]>,
+        key: Key<'_>,
+        frozen: &Frozen,
+    ) -> Result<Effect<String>, Unsent> {
+        // Before the intent: a kill while the rate or the relay is waited for leaves nothing
+        // unsettled.
+        let ready = tokio::select! {
+            biased;
+            () = self.drain.begun() => return Err(Unsent::Drained),
+            () = self.resting.ended() => return Err(Unsent::Drained),
+            ready = self.courier.ready() => ready,
+        };
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(obstacle) => return Ok(self.hindered(row, channel, obstacle).await?),
+        };
+        let mail = match self.in_time_and_written(row, channel, ciphertext, key, frozen).await {
+            Ok(mail) => mail,
+            Err(unsent) => {
+                self.courier.spare(ready);
+                return Err(unsent);
+            }
+        };
+        // A key that is touched to open the pass may take longer than the relay waits.
+        Ok(match self.courier.refresh(ready).await {
+            Ok(ready) => self.send(row, channel, mail, frozen, ready).await?,
+            Err(obstacle) => self.hindered(row, channel, obstacle).await?,
+        })
+    }
+
+    /// The mail, written anew each time: while it waits, no code does.
+    async fn in_time_and_written(
+        &self,
+        row: &mut RowRecord,
+        channel: Channel,
+        ciphertext: Option<&[u8]>,
+        key: Key<'_>,
+        frozen: &Frozen,
+    ) -> Result<Mail, Unsent> {
+        let mail = self.write(row, channel, ciphertext, key, frozen)?;
+        if frozen.digest.as_ref().is_some_and(|digest| digest != mail.digest()) {
+            return Err(Unsent::Held);
+        }
+        self.in_time(row, channel).await?;
+        Ok(mail)
+    }
+
+    /// Makes sure that the pass is not over. Asked right before the intent, too: it may have waited
+    /// in line for hours.
+    async fn in_time(&self, row: &mut RowRecord, channel: Channel) -> Result<(), Unsent> {
+        let Some(over) = over(row, self.graph.likely_time().await)? else { return Ok(()) };
+        self.not_begun(row, channel, &over.to_string()).await?;
+        Err(Unsent::TooLate(over))
+    }
+
+    /// What comes of a mail for which there is no connection.
+    async fn hindered(
+        &self,
+        row: &mut RowRecord,
+        channel: Channel,
+        obstacle: Obstacle,
+    ) -> Result<Effect<String>, LedgerError> {
+        self.not_begun(row, channel, &obstacle.why).await?;
+        Ok(obstacle.into())
+    }
+
+    /// Notes once why a row's mail was not begun.
+    async fn not_begun(
+        &self,
+        row: &mut RowRecord,
+        channel: Channel,
+        why: &str,
+    ) -> Result<(), LedgerError> {
+        let event = Event::MailNotBegun { channel, why: why.to_owned() };
+        let told = event.reason();
+        if row.reason != told {
+            self.ledger.record(row.line, event).await?;
+            row.reason = told;
+        }
+        Ok(())
+    }
+
+    /// The intent, the mail, and what became of it, in that order.
+    async fn send(
+        &self,
+        row: &mut RowRecord,
+        channel: Channel,
+        mail: Mail,
+        frozen: &Frozen,
+        ready: Ready<'_>,
+    ) -> Result<Effect<String>, LedgerError> {
+        let posted = Posted {
+            message_id: frozen.id.to_string(),
+            date: frozen.date,
+            to: mail.to().to_owned(),
+            courier: courier_name(self.courier.form()).to_owned(),
+            body: self.desk.mode_of(channel).to_string(),
+            digest: mail.digest().to_owned(),
+        };
+        let intent = self.ledger.intend_mail(row.line, channel, posted).await?;
+        let effect = self.courier.send(&mail, ready).await;
+        drop(mail);
+        row.state = self.ledger.mailed(intent, effect.clone()).await?;
+        row.reason = None;
+        Ok(effect)
+    }
+
+    /// What stays the same however often the mail is sent.
+    fn frozen(&self, row: &RowRecord) -> Result<Frozen, Unwritten> {
+        let earlier = match &row.state {
+            State::Mailing { .. } => row.mail.as_ref(),
+            State::Delivered { notice: Some(Errand::Open(_)), .. } => row.notice.as_ref(),
+            _ => None,
+        };
+        if let Some(earlier) = earlier {
+            return Ok(Frozen {
+                id: MessageId::from_str(&earlier.posted.message_id)?,
+                date: earlier.posted.date,
+                digest: Some(earlier.posted.digest.clone()),
+            });
+        }
+        let now = self.clock.now();
+        let date = Timestamp::from_second(now.as_second()).unwrap_or(now);
+        let id = MessageId::new(Uuid::new_v4(), &self.desk.plan.from);
+        Ok(Frozen { id, date, digest: None })
+    }
+
+    fn write(
+        &self,
+        row: &RowRecord,
+        channel: Channel,
+        ciphertext: Option<&[u8]>,
+        key: Key<'_>,
+        frozen: &Frozen,
+    ) -> Result<Mail, Unwritten> {
+        let terms = Terms::of(row)?;
+        let reader = self.desk.reader(row, channel)?;
+        let facts = self.desk.facts(row, &self.header, channel, &terms)?;
+        let fill =
+            |content: &Content<'_>| self.desk.templates.render(content, locale(&reader), &facts);
+        let code = |opened: &OpenedRow| {
+            if !opened.is_for(&facts.upn) {
+                return Err(Unwritten::NotTheirs);
+            }
+            Ok(fill(&Content::Opened(opened))?)
+        };
+        let sealed = || ciphertext.ok_or(Unwritten::NoCopy);
+        let letter = match (self.desk.mode_of(channel), key) {
+            (Mode::Notice, _) => fill(&Content::Notice)?,
+            (Mode::Sealed, _) => fill(&Content::Sealed(sealed()?))?,
+            (Mode::Pass, Key::Spool(spool)) => code(&spool.open(row.line)?)?,
+            (Mode::Pass, Key::Identities(identities)) => {
+                let mut letter = None;
+                unhurried(|| {
+                    open(sealed()?, identities, |row| {
+                        letter = Some(code(row));
+                        Ok(())
+                    })
+                    .map_err(Unwritten::from)
+                })?;
+                letter.ok_or(Unwritten::NoCopy)??
+            }
+            (Mode::Pass, Key::None) => return Err(Unwritten::NoKey),
+        };
+        let to = Mailbox::new(reader.name.as_deref().unwrap_or_default(), &reader.address)?;
+        let draft = Draft {
+            from: &self.desk.plan.from,
+            reply_to: self.desk.plan.reply_to.as_ref(),
+            to: &to,
+            message_id: &frozen.id,
+            date: frozen.date,
+            letter: &letter,
+        };
+        Ok(compose(&draft, self.courier.form())?)
+    }
+}
+
+/// See [`Mailroom::frozen`].
+struct Frozen {
+    id: MessageId,
+    date: Timestamp,
+    /// Of the bytes that may have arrived.
+    digest: Option<String>,
+}
+
+/// The mails that a row is to have.
+fn channels(row: &RowRecord) -> impl Iterator<Item = Channel> {
+    let notice = row.notice_reader.is_some().then_some(Channel::Notice);
+    std::iter::once(Channel::Pass).chain(notice)
+}
+
+fn wanted(row: &RowRecord) -> Result<Wanted, Unwritten> {
+    let read = serde_json::from_str(&row.wanted_json);
+    read.map_err(|_| damaged("what the wave asked for it cannot be read"))
+}
+
+fn locale(reader: &Reader) -> &str {
+    reader.locale.as_deref().unwrap_or(ANY_LANGUAGE)
+}
+
+/// The courier's name, as the ledger and the settings have it.
+const fn courier_name(form: Form) -> &'static str {
+    match form {
+        Form::Mime => "smtp",
+        Form::GraphJson => "graph",
+    }
+}
+
+/// A plugin may start a process and ask a person, which must not hold up the other tasks.
+fn unhurried<T>(work: impl FnOnce() -> T) -> T {
+    let multi = tokio::runtime::Handle::current().runtime_flavor()
+        == tokio::runtime::RuntimeFlavor::MultiThread;
+    if multi { tokio::task::block_in_place(work) } else { work() }
+}

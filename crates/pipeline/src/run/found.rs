@@ -1,0 +1,87 @@
+//! Promises that a pass which holds a row is deleted only on the word of a person who was shown
+//! that very pass, and that the row is free for another attempt afterwards.
+//!
+//! For what no rule can tell: whether a pass is this run's own when the clocks disagree. Must
+//! never choose a row or a pass by itself.
+
+use super::Session;
+use super::issuing::{all_rows, desk};
+use crate::issue::Halt;
+use crate::reconcile::Settled;
+use tapwave_core::ids::{Line, MethodId};
+use tapwave_graph::{FoundPass, GraphError};
+use tapwave_ledger::{Ledger, RowRecord, Standing};
+
+/// A held row and what stands on its person.
+#[derive(Debug)]
+pub struct Held {
+    /// Its line in the wave.
+    pub line: Line,
+    /// Whom it is for.
+    pub upn: String,
+    /// Why it is held.
+    pub reason: String,
+    /// The pass that Graph lists, if it lists one.
+    pub pass: Option<FoundPass>,
+    /// The other run of this machine that issued it, if one did.
+    pub issuer: Option<String>,
+}
+
+/// Whom no row is held for, among those who were named.
+#[derive(Debug, thiserror::Error)]
+pub enum FoundError {
+    /// The person is not in the run, or the row is not held.
+    #[error("no row of this run is held for {upn}")]
+    NotHeld {
+        /// As given.
+        upn: String,
+    },
+    /// Graph or the ledger.
+    #[error(transparent)]
+    Halt(#[from] Halt),
+}
+
+/// The held rows of these people, and what Graph lists for each.
+///
+/// # Errors
+/// [`FoundError`]
+pub async fn held(
+    ledger: &Ledger,
+    session: &Session,
+    upns: &[String],
+) -> Result<Vec<Held>, FoundError> {
+    let all = all_rows(ledger, &[Standing::Held]).await.map_err(Halt::from)?;
+    let mut rows: Vec<&RowRecord> = Vec::with_capacity(upns.len());
+    for upn in upns {
+        let is_named = |row: &&RowRecord| row.upn.to_lowercase() == upn.to_lowercase();
+        let row = all.iter().find(is_named);
+        rows.push(row.ok_or_else(|| FoundError::NotHeld { upn: upn.clone() })?);
+    }
+    let users = rows.iter().map(|row| row.person().map(|person| person.user));
+    let users = users.collect::<Result<Vec<_>, _>>().map_err(Halt::from)?;
+    let passes = session.graph.passes(&users).await.map_err(Halt::from)?;
+    let mut held = Vec::with_capacity(rows.len());
+    for (row, pass) in rows.into_iter().zip(passes) {
+        let doing = "list passes";
+        let pass = pass.map_err(|refusal| Halt::from(GraphError::Refused { doing, refusal }))?;
+        let id: Option<MethodId> = pass.as_ref().map(|pass| pass.id.clone());
+        let issuer = id.and_then(|id| (session.issuers)(std::slice::from_ref(&id)).remove(&id));
+        let reason = row.reason.clone().unwrap_or_default();
+        held.push(Held { line: row.line, upn: row.upn.clone(), reason, pass, issuer });
+    }
+    Ok(held)
+}
+
+/// Deletes the pass that was shown of a held row.
+///
+/// # Errors
+/// [`Halt`]
+pub async fn remove(
+    ledger: &Ledger,
+    session: &Session,
+    line: Line,
+    shown: &FoundPass,
+) -> Result<Settled, Halt> {
+    session.drain.begin_work();
+    desk(ledger, session).remove_found(line, shown).await
+}

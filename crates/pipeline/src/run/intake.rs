@@ -1,0 +1,617 @@
+//! Promises that a wave is read whole and checked whole before anything is issued, with
+//! every problem told at once.
+//!
+//! Rows go from the file into a ledger draft and from there, some hundred at a time, through
+//! the check: memory does not grow with the wave.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use zeroize::Zeroize;
+
+use super::Session;
+use crate::check::{Check, CheckError, Finding, Problem, Subject, Warning};
+use crate::deliver::{Desk, Preview};
+use crate::seal::{BookError, RecipientBook};
+use crate::wave::{self, BadRow, Found, Header, Rejects, Roster, RosterError, Row, Wanted};
+use tapwave_core::clock::{later, span};
+use tapwave_core::exit::Exit;
+use tapwave_core::ids::{Line, RunId, Upn, UserId};
+use tapwave_core::limits;
+use tapwave_core::progress::{Doing, News};
+use tapwave_core::shown::plain;
+use tapwave_ledger::{
+    About, Asked, Channel, ClaimsError, Draft, Event, Existing, Ledger, LedgerError, NewBadRow,
+    NewRow, Options, PolicyRecord, RowRecord, Standing, WaveAbout, create_private,
+};
+use tapwave_seal::holds_secret_key;
+
+/// The one column a wave must have, by whatever name its header gives it.
+const UPN_COLUMN: &str = "userPrincipalName";
+
+/// Why a wave could not be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// The file as a whole.
+    #[error("failed to read {path}: {source}")]
+    Roster {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: RosterError,
+    },
+    /// The file cannot be opened.
+    #[error("failed to open {path}: {source}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The draft.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The check as a whole.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The recipients as a whole.
+    #[error(transparent)]
+    Book(#[from] BookError),
+    /// The rejects file.
+    #[error("failed to write the rejected rows to {path}: {source}")]
+    Rejects {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// What other runs of this machine may issue.
+    #[error(transparent)]
+    Claims(#[from] ClaimsError),
+    /// Another open run has claimed people of this one since.
+    #[error(
+        "{people} of this run's people are claimed by run {run}, which is still open; finish that run with resume, or close it with cleanup"
+    )]
+    Claimed {
+        /// How many.
+        people: usize,
+        /// One of the runs.
+        run: String,
+    },
+    /// The wish to stop came before anything was issued.
+    #[error("interrupted while checking; nothing was changed")]
+    Interrupted,
+}
+
+impl From<tapwave_graph::GraphError> for IntakeError {
+    fn from(error: tapwave_graph::GraphError) -> Self {
+        Self::Check(CheckError::Graph(error))
+    }
+}
+
+/// One problem of one row, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowProblem {
+    /// Its line in the wave.
+    pub line: Line,
+    /// What stands in the userPrincipalName column.
+    pub upn: String,
+    /// What is wrong and what to do.
+    pub reason: String,
+}
+
+/// What the check of a whole wave found.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Rows of the wave.
+    pub rows: u64,
+    /// Rows that may get a pass.
+    pub eligible: u64,
+    /// Rows left out because they have a live pass and that was asked for.
+    pub skipped: u64,
+    /// Rows with problems.
+    pub ineligible: u64,
+    /// The problems, at most [`limits::MAX_PROBLEMS`].
+    pub problems: Vec<RowProblem>,
+    /// What is odd about the wave.
+    pub warnings: Vec<Warning>,
+    /// What is wrong with the wave's mail as a whole, whatever the row.
+    pub mail: Vec<String>,
+    /// Whether mail is not let through at all: a password, the sender, a certificate, a proxy.
+    pub bars_us: bool,
+    /// The policy's bounds.
+    pub policy: PolicyRecord,
+    /// The columns.
+    pub header: Header,
+    /// SHA-256 of the wave's bytes.
+    pub digest: String,
+    /// How many sets of recipients there are.
+    pub sets: usize,
+}
+
+impl Verdict {
+    /// The exit code of a check that found problems.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        if self.bars_us { Exit::Access } else { Exit::Problems }
+    }
+}
+
+/// Reads a wave into a draft. Faulty rows are kept too, as ineligible.
+///
+/// # Errors
+/// [`IntakeError`]
+pub fn read(
+    path: &Path,
+    zone: Option<TimeZone>,
+    book: &mut RecipientBook,
+    draft: &mut Draft,
+    session: &Session,
+) -> Result<wave::Wave, IntakeError> {
+    let file =
+        File::open(path).map_err(|source| IntakeError::Open { path: path.to_owned(), source })?;
+    let unread = |source| IntakeError::Roster { path: path.to_owned(), source };
+    let defaults = wave::Defaults { time_zone: zone };
+    let mut roster = Roster::open(file, defaults).map_err(unread)?;
+    let header = roster.header().clone();
+    session.watcher.hear(News::Began { doing: Doing::Read, total: None });
+    for found in roster.by_ref() {
+        if session.drain.is_on() {
+            return Err(IntakeError::Interrupted);
+        }
+        match found.map_err(unread)? {
+            Found::Row(row) => take(row, book, draft)?,
+            Found::Bad(bad) => draft.add_bad(faulty(bad, &header))?,
+        }
+        session.watcher.hear(News::Did { doing: Doing::Read, rows: 1 });
+    }
+    session.watcher.hear(News::Ended { doing: Doing::Read });
+    roster.finish().map_err(unread)
+}
+
+/// What the check has to know of mail.
+pub struct Letters<'a> {
+    /// Writes them.
+    pub desk: &'a Desk,
+    /// Whether issuing runs ahead of mail, so that passes age while they wait.
+    pub ahead: bool,
+    /// Whether the last reader may get less than [`limits::LEAST_USABLE`].
+    pub allow_late: bool,
+}
+
+/// Which of these people another open run has claimed: its name by person. Whoever is not among
+/// them is this run's from here on, if the caller means to issue.
+pub type Claim<'a> = dyn FnMut(&[UserId]) -> Result<HashMap<UserId, String>, ClaimsError> + 'a;
+
+/// Keeps out people whom another open run may issue a pass to.
+fn without_claimed(
+    mut findings: Vec<(Line, Finding)>,
+    claim: &mut Claim<'_>,
+    existing: Existing,
+) -> Result<Vec<(Line, Finding)>, IntakeError> {
+    let user = |finding: &Finding| match finding {
+        Finding::Eligible(eligible) => Some(eligible.user),
+        _ => None,
+    };
+    let users: Vec<UserId> = findings.iter().filter_map(|(_, finding)| user(finding)).collect();
+    if users.is_empty() {
+        return Ok(findings);
+    }
+    let claimed = claim(&users)?;
+    for (_, finding) in &mut findings {
+        if let Some(run) = user(finding).and_then(|user| claimed.get(&user)) {
+            let run = run.clone();
+            *finding = match existing {
+                Existing::Skip => Finding::Claimed { run },
+                Existing::Fail | Existing::Replace => {
+                    Finding::Ineligible(vec![Problem::Claimed { run }])
+                }
+            };
+        }
+    }
+    Ok(findings)
+}
+
+/// Asks Graph about every row of a draft and records what it says; given `letters`, also
+/// writes each row's letter with a dummy code.
+///
+/// # Errors
+/// [`IntakeError`]
+pub async fn check(
+    wave: wave::Wave,
+    options: &Options,
+    book: &mut RecipientBook,
+    draft: &mut Draft,
+    session: &Session,
+    claim: &mut Claim<'_>,
+    letters: Option<&Letters<'_>>,
+) -> Result<Verdict, IntakeError> {
+    let listed = draft.counts()?.of(Standing::Listed);
+    let mut check =
+        Check::prepare(&session.graph, options, listed, session.may_read_groups).await?;
+    session.watcher.hear(News::Began { doing: Doing::Check, total: Some(listed) });
+    let mut proof = letters.map(|letters| Proof::new(letters, session.clock.now()));
+    let mut after = None;
+    loop {
+        let rows = draft.rows(&[Standing::Listed], after, limits::ROWS_PER_CHECK)?;
+        let Some(last) = rows.last() else { break };
+        let before = after;
+        after = Some(last.line);
+        let mut subjects = Vec::with_capacity(rows.len());
+        for row in &rows {
+            subjects.push(subject(row, book)?);
+        }
+        let findings = tokio::select! {
+            biased;
+            () = session.drain.begun() => return Err(IntakeError::Interrupted),
+            findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
+        };
+        session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
+        for (line, finding) in without_claimed(findings, &mut *claim, options.existing)? {
+            draft.record(line, &event(finding))?;
+        }
+        if let Some(proof) = &mut proof {
+            proof.read(&wave.header, draft, before, rows.len())?;
+        }
+    }
+    session.watcher.hear(News::Ended { doing: Doing::Check });
+    let mail = proof.map(Proof::conclude).unwrap_or_default();
+    verdict(&check, wave, book, draft, mail, session)
+}
+
+/// Makes the ledger whole: from here on, a resume needs nothing else.
+///
+/// # Errors
+/// [`LedgerError`]
+pub fn publish(
+    draft: Draft,
+    verdict: &Verdict,
+    wave: &Path,
+    run: &RunAbout,
+    book: &RecipientBook,
+    now: Timestamp,
+) -> Result<Ledger, LedgerError> {
+    let about = About {
+        id: run.id,
+        name: run.name.clone(),
+        created: now,
+        tapwave_version: env!("CARGO_PKG_VERSION").to_owned(),
+        wave: WaveAbout {
+            // The same from whatever folder a later command is started.
+            path: std::path::absolute(wave)
+                .unwrap_or_else(|_| wave.to_owned())
+                .display()
+                .to_string(),
+            digest: verdict.digest.clone(),
+            header_json: json(&verdict.header),
+            rows: verdict.rows,
+        },
+        tenant: run.tenant.clone(),
+        graph_url: run.graph_url.clone(),
+        options: run.options.clone(),
+        recipients: book.records(),
+        policy: verdict.policy,
+        checked_at: now,
+    };
+    draft.publish(&about)
+}
+
+/// What a ledger says of its run besides the wave.
+#[derive(Debug, Clone)]
+pub struct RunAbout {
+    /// Tells it from every other.
+    pub id: RunId,
+    /// The folder's name.
+    pub name: String,
+    /// The tenant, if known.
+    pub tenant: Option<String>,
+    /// Graph's origin.
+    pub graph_url: String,
+    /// How it was asked for.
+    pub options: Options,
+}
+
+/// Asks Graph again about the rows of a ledger that wait, because the last check is old.
+///
+/// # Errors
+/// [`IntakeError`]
+pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), IntakeError> {
+    let age = tapwave_core::clock::span(ledger.checked_at().await?, session.clock.now());
+    let waiting = ledger.counts().await?.of(Standing::Checked);
+    if waiting == 0 || age <= limits::CHECK_GOOD_FOR {
+        return Ok(());
+    }
+    let options = &ledger.about().options;
+    let may_read_groups = session.may_read_groups;
+    let mut check = Check::prepare(&session.graph, options, waiting, may_read_groups).await?;
+    session.watcher.hear(News::Began { doing: Doing::Check, total: Some(waiting) });
+    let mut after = None;
+    loop {
+        let rows = ledger.rows(&[Standing::Checked], after, limits::ROWS_PER_CHECK).await?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.line);
+        let subjects = rows.iter().map(again).collect::<Result<Vec<Subject>, _>>()?;
+        let findings = tokio::select! {
+            biased;
+            () = session.drain.begun() => return Err(IntakeError::Interrupted),
+            findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
+        };
+        let findings = same_accounts(&rows, findings)?;
+        session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
+        for (row, (line, finding)) in rows.iter().zip(&findings) {
+            if let Finding::Ineligible(problems) = finding {
+                let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let (line, upn, why) = (*line, row.upn.clone(), why.join("; "));
+                session.watcher.hear(News::RowFailed { line, upn, why });
+            }
+        }
+        let records =
+            findings.into_iter().map(|(line, finding)| ledger.record(line, event(finding)));
+        futures::future::try_join_all(records).await?;
+    }
+    session.watcher.hear(News::Ended { doing: Doing::Check });
+    ledger.set_checked_at(session.clock.now()).await?;
+    Ok(())
+}
+
+/// Writes the rows with problems to a new CSV with a reason column, ready to mend and run
+/// again.
+///
+/// # Errors
+/// [`IntakeError::Rejects`], also if the file exists.
+pub fn write_rejects(path: &Path, header: &Header, draft: &Draft) -> Result<u64, IntakeError> {
+    let unwritten = |source| IntakeError::Rejects { path: path.to_owned(), source };
+    let file = create_private(path).map_err(unwritten)?;
+    let mut rejects = Rejects::new(BufWriter::new(file), header).map_err(unwritten)?;
+    let mut after = None;
+    let mut written = 0;
+    loop {
+        let rows = draft.rows(&[Standing::Ineligible], after, limits::ROWS_PER_READ)?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.line);
+        for row in &rows {
+            let reason = row.reason.as_deref().unwrap_or_default();
+            rejects.add(&row.cells, reason).map_err(unwritten)?;
+            written += 1;
+        }
+    }
+    rejects.finish().and_then(|mut out| out.flush()).map_err(unwritten)?;
+    Ok(written)
+}
+
+fn take(row: Row, book: &mut RecipientBook, draft: &mut Draft) -> Result<(), IntakeError> {
+    // Who may read it is decided now, so that a wrong label is told with all other faults.
+    let unreadable = match book.set_for(row.wanted.recipient.as_deref()) {
+        Ok(_) => None,
+        Err(error @ BookError::TooMany) => return Err(error.into()),
+        // The set of all who name nobody: no row can mend it.
+        Err(error @ BookError::Set(_)) if row.wanted.recipient.is_none() => {
+            return Err(error.into());
+        }
+        Err(error @ BookError::Nobody) => Some(error.to_string()),
+        Err(error) => Some(format!("column recipient: {error}")),
+    };
+    let upn = row.upn.as_str().to_owned();
+    if let Some(problem) = unreadable {
+        let problems = vec![problem];
+        let cells = without_secrets(row.cells);
+        draft.add_bad(NewBadRow { line: row.line, upn, cells, problems })?;
+    } else {
+        let wanted_json = json(&row.wanted);
+        draft.add_row(&NewRow { line: row.line, upn, cells: row.cells, wanted_json })?;
+    }
+    Ok(())
+}
+
+fn faulty(bad: BadRow, header: &Header) -> NewBadRow {
+    let told = |fault: &wave::Fault| match &fault.column {
+        Some(column) => format!("column {}: {}", plain(column), fault.message),
+        None => fault.message.clone(),
+    };
+    let problems = bad.faults.iter().map(told).collect();
+    let upn = header.value(&bad.cells, UPN_COLUMN).map(plain).unwrap_or_default();
+    NewBadRow { line: bad.line, upn, cells: without_secrets(bad.cells), problems }
+}
+
+/// A private key that somebody wrote into the wave goes neither into the ledger nor into the
+/// rejected rows.
+fn without_secrets(mut cells: Vec<String>) -> Vec<String> {
+    for cell in cells.iter_mut().filter(|cell| holds_secret_key(cell)) {
+        cell.zeroize();
+        cell.push_str("(a private key)");
+    }
+    cells
+}
+
+/// A draft's row as the check takes it.
+fn subject(row: &RowRecord, book: &mut RecipientBook) -> Result<Subject, IntakeError> {
+    let wanted = wanted(row)?;
+    let set = book.set_for(wanted.recipient.as_deref())?;
+    Ok(Subject { line: row.line, upn: upn(row)?, wanted, set, untried: true })
+}
+
+/// Whoever was asked for stays who they are: what was issued before is theirs, and so are the
+/// run's claims.
+fn same_accounts(
+    rows: &[RowRecord],
+    mut findings: Vec<(Line, Finding)>,
+) -> Result<Vec<(Line, Finding)>, LedgerError> {
+    for (row, (_, finding)) in rows.iter().zip(&mut findings) {
+        let user = row.person()?.user;
+        if matches!(finding, Finding::Eligible(found) if found.user != user) {
+            *finding = Finding::Ineligible(vec![Problem::OtherAccount]);
+        }
+    }
+    Ok(findings)
+}
+
+/// A ledger's waiting row as the check takes it.
+fn again(row: &RowRecord) -> Result<Subject, LedgerError> {
+    Ok(Subject {
+        line: row.line,
+        upn: upn(row)?,
+        wanted: wanted(row)?,
+        set: row.person()?.set,
+        untried: row.is_untried(),
+    })
+}
+
+fn upn(row: &RowRecord) -> Result<Upn, LedgerError> {
+    row.upn.parse().map_err(|_| row.lacks("its userPrincipalName cannot be read"))
+}
+
+fn wanted(row: &RowRecord) -> Result<Wanted, LedgerError> {
+    serde_json::from_str(&row.wanted_json)
+        .map_err(|_| row.lacks("what the row asks for cannot be read"))
+}
+
+fn event(finding: Finding) -> Event {
+    match finding {
+        Finding::Eligible(eligible) => Event::Checked(eligible),
+        Finding::Ineligible(problems) => {
+            Event::Ineligible { problems: problems.iter().map(ToString::to_string).collect() }
+        }
+        Finding::Claimed { run } => Event::Skipped { why: Problem::Claimed { run }.to_string() },
+        Finding::HasPass(method) => {
+            Event::Skipped { why: format!("has a live pass already (method {method})") }
+        }
+    }
+}
+
+fn verdict(
+    check: &Check,
+    wave: wave::Wave,
+    book: &RecipientBook,
+    draft: &Draft,
+    mail: Vec<String>,
+    session: &Session,
+) -> Result<Verdict, IntakeError> {
+    let counts = draft.counts()?;
+    let mut problems = Vec::new();
+    let mut after = None;
+    while problems.len() < limits::MAX_PROBLEMS {
+        let rows = draft.rows(&[Standing::Ineligible], after, limits::ROWS_PER_READ)?;
+        let Some(last) = rows.last() else { break };
+        after = Some(last.line);
+        problems.extend(rows.into_iter().map(|row| RowProblem {
+            line: row.line,
+            upn: row.upn,
+            reason: row.reason.unwrap_or_default(),
+        }));
+    }
+    Ok(Verdict {
+        rows: wave.rows,
+        eligible: counts.of(Standing::Checked),
+        skipped: counts.of(Standing::Skipped),
+        ineligible: counts.of(Standing::Ineligible),
+        problems,
+        warnings: check.warnings(&session.graph),
+        mail,
+        bars_us: false,
+        policy: check.policy(),
+        header: wave.header,
+        digest: wave.digest,
+        sets: book.records().len(),
+    })
+}
+
+/// Reads every letter before any pass exists, and reckons when the last will be read.
+struct Proof<'a> {
+    letters: &'a Letters<'a>,
+    now: Timestamp,
+    mails: u64,
+    /// The least time that a reader has left.
+    least: Option<std::time::Duration>,
+    /// Letters whose template was looked through: which mail, and in which language.
+    proven: BTreeSet<(&'static str, String)>,
+    faults: Vec<String>,
+}
+
+impl<'a> Proof<'a> {
+    fn new(letters: &'a Letters<'a>, now: Timestamp) -> Self {
+        Self { letters, now, mails: 0, least: None, proven: BTreeSet::new(), faults: Vec::new() }
+    }
+
+    /// Reads the letters of the eligible ones among the next `most` rows.
+    fn read(
+        &mut self,
+        header: &Header,
+        draft: &mut Draft,
+        after: Option<Line>,
+        most: usize,
+    ) -> Result<(), IntakeError> {
+        for row in draft.rows(&[Standing::Checked], after, most)? {
+            match self.letters.desk.preview(&row, header, self.now) {
+                Err(error) => {
+                    let problem = Problem::Letter { why: error.to_string() };
+                    draft.record(row.line, &event(Finding::Ineligible(vec![problem])))?;
+                }
+                Ok(letters) => {
+                    self.reckon(row.person()?.asked, letters.len() as u64);
+                    for Preview { channel, letter, .. } in letters {
+                        self.prove(&row, header, channel, letter.locale());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks a language's template through, once.
+    fn prove(&mut self, row: &RowRecord, header: &Header, channel: Channel, locale: &str) {
+        if !self.proven.insert((channel.name(), locale.to_owned())) {
+            return;
+        }
+        let found = self.letters.desk.faults(row, header, channel, locale, self.now);
+        let told = found.unwrap_or_default().into_iter().map(|fault| fault.to_string());
+        self.faults.extend(told);
+    }
+
+    /// How long the last reader of this row's mails has, if mail leaves in the wave's order at
+    /// its full rate.
+    fn reckon(&mut self, asked: &Asked, mails: u64) {
+        self.mails += mails;
+        let lifetime = std::time::Duration::from_secs(u64::from(asked.lifetime_minutes) * 60);
+        let mailed = later(self.now, self.needed());
+        let begins = match asked.start {
+            Some(start) => start,
+            None if self.letters.ahead => self.now,
+            None => mailed,
+        };
+        let left = span(mailed.max(begins), later(begins, lifetime));
+        self.least = Some(self.least.map_or(left, |least| least.min(left)));
+    }
+
+    /// How long the mails so far take.
+    fn needed(&self) -> std::time::Duration {
+        let rate = u64::from(self.letters.desk.plan.max_per_minute.max(1));
+        std::time::Duration::from_secs(self.mails * 60 / rate)
+    }
+
+    /// What is wrong with the mail of the wave as a whole.
+    fn conclude(self) -> Vec<String> {
+        let mut wrong = self.faults.clone();
+        let late = self.least.filter(|left| *left < limits::LEAST_USABLE);
+        if let Some(left) = late.filter(|_| !self.letters.allow_late) {
+            wrong.push(format!(
+                "{} mails at {} a minute take {} min, so the last reader would get {} usable min, \
+                 less than {}; raise --lifetime or max_per_minute, split the wave, or give \
+                 --allow-late",
+                self.mails,
+                self.letters.desk.plan.max_per_minute,
+                self.needed().as_secs().div_ceil(60),
+                left.as_secs() / 60,
+                limits::LEAST_USABLE.as_secs() / 60,
+            ));
+        }
+        wrong
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("these shapes have string keys and finite numbers only")
+}

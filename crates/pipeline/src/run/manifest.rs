@@ -1,0 +1,95 @@
+//! Promises the list of passes that an audit log should show for a run, and nobody else's.
+//!
+//! Holds no code; what it names is what Microsoft's own log names too.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use tapwave_core::clock::later;
+use tapwave_core::ids::{ClientRequestId, Line, UserId};
+use tapwave_core::limits;
+use tapwave_ledger::{Ledger, LedgerError, RowRecord, Standing};
+
+/// Where an intent may have made a pass.
+const MAY_HAVE: [Standing; 9] = [
+    Standing::Intent,
+    Standing::Unsettled,
+    Standing::Held,
+    Standing::Sealed,
+    Standing::Mailing,
+    Standing::Delivered,
+    Standing::Lost,
+    Standing::Removed,
+    Standing::Failed,
+];
+
+/// One pass that was issued, or may have been.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expected {
+    /// Its line in the wave.
+    pub row: Line,
+    /// Whose it is.
+    pub user_id: UserId,
+    /// As the wave wrote it.
+    pub user_principal_name: String,
+    /// The pass; nothing while it is unknown whether there is one.
+    pub method_id: Option<String>,
+    /// When it begins to work.
+    pub window_start: Timestamp,
+    /// When it stops.
+    pub window_end: Timestamp,
+    /// Whether it works once only.
+    pub is_usable_once: bool,
+    /// What the POST was sent under.
+    pub client_request_id: ClientRequestId,
+    /// Where the row stands.
+    pub state: &'static str,
+}
+
+/// Visits every expected pass of a run, in the wave's order.
+///
+/// # Errors
+/// What the ledger or `visit` say.
+pub async fn manifest<E: From<LedgerError>>(
+    ledger: &Ledger,
+    mut visit: impl FnMut(Expected) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut after = None;
+    loop {
+        let rows = ledger.rows(&MAY_HAVE, after, limits::ROWS_PER_READ).await?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        after = Some(last.line);
+        for row in &rows {
+            if let Some(expected) = expected(row)? {
+                visit(expected)?;
+            }
+        }
+    }
+}
+
+/// `None` for a row whose intent is known to have made nothing, or that failed before it had one.
+fn expected(row: &RowRecord) -> Result<Option<Expected>, LedgerError> {
+    if row.issued.is_none() && row.state.standing() == Standing::Failed {
+        return Ok(None);
+    }
+    let intent = row.attempt()?;
+    let user_id = row.person()?.user;
+    let issued = row.issued.as_ref();
+    let asked = &intent.asked;
+    let start = issued.and_then(|issued| issued.start).or(asked.start);
+    let window_start = start.unwrap_or(intent.graph_time);
+    let lifetime = issued.map_or(asked.lifetime_minutes, |issued| issued.lifetime_minutes);
+    let lifetime = std::time::Duration::from_secs(u64::from(lifetime) * 60);
+    Ok(Some(Expected {
+        row: row.line,
+        user_id,
+        user_principal_name: row.upn.clone(),
+        method_id: issued.map(|issued| issued.method.to_string()),
+        window_start,
+        window_end: later(window_start, lifetime),
+        is_usable_once: issued.map_or(asked.one_time, |issued| issued.one_time),
+        client_request_id: ClientRequestId::of_intent(user_id, intent.id.0, intent.graph_time),
+        state: row.state.name(),
+    }))
+}

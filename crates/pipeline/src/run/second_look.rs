@@ -1,0 +1,372 @@
+//! Promises that "issued and sealed" is said of a pass only after it was listed once more, as the
+//! one pass of its user: another machine, the helpdesk, or a gateway that carries a POST out twice
+//! may have replaced it since. Must never take a list that is behind for a pass that is lost.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Session;
+use crate::issue::{Desk, Halt};
+use crate::reconcile::{Sighting, of_this_run, over, patience, sight};
+use tapwave_core::clock::{earlier, later};
+use tapwave_core::ids::{Line, MethodId};
+use tapwave_core::limits;
+use tapwave_core::progress::{Doing, News};
+use tapwave_graph::FoundPass;
+use tapwave_graph::limiter::{Budget, Outlook};
+use tapwave_graph::verdict::Refusal;
+use tapwave_ledger::{Event, LedgerError, Remains, RowRecord};
+
+/// Whether sealed passes are looked at a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FinalLook {
+    /// However long it takes.
+    Always,
+    /// Unless the tenant's read rate draws it out longer than [`limits::LONGEST_FINAL_LOOK`].
+    #[default]
+    Auto,
+    /// Not at all.
+    Never,
+}
+
+/// How the second look ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Looked {
+    /// Sealed passes at which nobody has looked again.
+    pub unseen: u64,
+    /// Those of them that were looked for and not listed: they are kept out of the handoff.
+    pub missed: Vec<Line>,
+    /// Why, if there are some.
+    pub why: Option<String>,
+}
+
+/// Sealed passes on their way to the second look.
+pub(super) struct SecondLook<'a> {
+    desk: &'a Desk,
+    session: &'a Session,
+    when: FinalLook,
+    /// What was seen before then, by Graph's clock, was seen by an earlier process, and is looked
+    /// at again.
+    since: Option<Timestamp>,
+    /// The last line of the pass over the rows that is under way while issuing goes on.
+    after: Option<Line>,
+    /// Nobody may read passes: why.
+    forbidden: Option<String>,
+}
+
+/// What one look at some rows came to.
+#[derive(Default)]
+struct Round {
+    /// The last row that was read.
+    last: Option<Line>,
+    rows: u64,
+    /// Rows whose pass is not listed, and may be all the same.
+    unseen: Vec<(Line, Unseen)>,
+    lost: Vec<Line>,
+}
+
+/// Why the second look was not made, or not to its end.
+const INTERRUPTED: &str = "it was interrupted";
+
+/// Why a pass was not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unseen {
+    NotListed,
+    UserUnknown,
+    /// Another pass is listed, and Graph does not tell since when.
+    Undated,
+}
+
+impl Unseen {
+    /// What is said once nobody looks any longer.
+    const fn why(self) -> &'static str {
+        match self {
+            Self::NotListed => "its pass is not on the user any more: somebody has deleted it",
+            Self::Undated => "another pass is listed in its place, whoever made it and whenever",
+            Self::UserUnknown => {
+                "Graph does not find the user any more, so that nothing can be said of the pass"
+            }
+        }
+    }
+}
+
+impl<'a> SecondLook<'a> {
+    pub(super) const fn new(
+        desk: &'a Desk,
+        session: &'a Session,
+        when: FinalLook,
+        since: Option<Timestamp>,
+    ) -> Self {
+        Self { desk, session, when, since, after: None, forbidden: None }
+    }
+
+    /// Whether any look is wanted.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.when != FinalLook::Never
+    }
+
+    /// Looks at some passes that are old enough, while issuing goes on. Gives the rows that are
+    /// lost, and whether there may be more to look at.
+    ///
+    /// # Errors
+    /// [`Halt`]
+    pub(super) async fn go_along(&mut self) -> Result<(Vec<Line>, bool), Halt> {
+        if self.forbidden.is_some() {
+            return Ok((Vec::new(), false));
+        }
+        let before = earlier(self.desk.graph.now(), limits::SECOND_LOOK_AGE);
+        let ledger = &self.desk.ledger;
+        let rows =
+            ledger.rows_to_look_at(before, None, self.after, limits::SECOND_LOOK_ROWS).await?;
+        let full = rows.len() == limits::SECOND_LOOK_ROWS;
+        let round = self.look(rows).await?;
+        // Those that were not listed have their turn again when the pass over all has ended.
+        self.after = round.last.filter(|_| full);
+        Ok((round.lost, full))
+    }
+
+    /// Looks at every pass that nobody has looked at again, and waits for lists that are behind:
+    /// for the settling time at most.
+    ///
+    /// # Errors
+    /// [`Halt`]
+    pub(super) async fn finish(&mut self, mut lose: impl FnMut(Line)) -> Result<Looked, Halt> {
+        let waiting = self.desk.ledger.waiting_for_look(self.since).await?;
+        if let Some(why) = self.left_out(waiting) {
+            let why = (waiting > 0).then_some(why);
+            return Ok(Looked { unseen: waiting, missed: Vec::new(), why });
+        }
+        self.session.watcher.hear(News::Began { doing: Doing::Look, total: Some(waiting) });
+        let looked = self.look_until_seen(&mut lose).await;
+        self.session.watcher.hear(News::Ended { doing: Doing::Look });
+        let missed = looked?;
+        let unseen = self.desk.ledger.waiting_for_look(self.since).await?;
+        let why = match &self.forbidden {
+            Some(why) => why.clone(),
+            None if self.session.drain.is_on() => INTERRUPTED.to_owned(),
+            None => "Graph's lists were behind for too long".to_owned(),
+        };
+        Ok(Looked { unseen, missed, why: (unseen > 0).then_some(why) })
+    }
+
+    /// Why the look is not made at all, if it is not.
+    fn left_out(&self, waiting: u64) -> Option<String> {
+        if self.session.drain.is_on() {
+            return Some(INTERRUPTED.to_owned());
+        }
+        match self.when {
+            FinalLook::Never => return Some("--final-look never".to_owned()),
+            FinalLook::Always => {}
+            FinalLook::Auto => {
+                let outlook = self.desk.graph.pace().outlook(Budget::PassReads);
+                let time = expected(waiting, outlook);
+                if time > limits::LONGEST_FINAL_LOOK {
+                    let minutes = time.as_secs().div_ceil(60);
+                    return Some(format!("it would take {minutes} min at this tenant's rate"));
+                }
+            }
+        }
+        self.forbidden.clone()
+    }
+
+    /// Gives the rows that are not listed when somebody wishes to stop.
+    async fn look_until_seen(&mut self, lose: &mut impl FnMut(Line)) -> Result<Vec<Line>, Halt> {
+        let mut first_missed: HashMap<Line, Instant> = HashMap::new();
+        let mut wait = limits::BETWEEN_LOOKS;
+        let mut told: Option<Timestamp> = None;
+        let patience = patience(self.desk.settle_after) + limits::DATE_ROUNDING;
+        for looks in 1_u32.. {
+            let unseen = self.whole_round(lose).await?;
+            let missed = || unseen.iter().map(|(line, _)| *line).collect();
+            if unseen.is_empty() || self.forbidden.is_some() || self.session.drain.is_on() {
+                return Ok(missed());
+            }
+            let now = self.desk.clock.instant();
+            for (line, _) in &unseen {
+                first_missed.entry(*line).or_insert(now);
+            }
+            let is_over =
+                |line: &Line| first_missed.get(line).is_some_and(|since| *since + patience <= now);
+            for (line, unseen) in unseen.iter().filter(|(line, _)| is_over(line)) {
+                self.lose_unseen(*line, *unseen).await?;
+                lose(*line);
+            }
+            let since = || unseen.iter().filter_map(|(line, _)| first_missed.get(line));
+            let left_of = |since: &Instant| (*since + patience).saturating_duration_since(now);
+            let Some(left) = since().map(left_of).filter(|left| !left.is_zero()).max() else {
+                continue;
+            };
+            if looks >= limits::LOOKS {
+                self.tell(unseen.len() as u64, left, &mut told);
+            }
+            let next = since().map(left_of).filter(|left| !left.is_zero()).min().unwrap_or(left);
+            tokio::select! {
+                biased;
+                () = self.session.drain.begun() => return Ok(missed()),
+                () = self.desk.clock.sleep(wait.min(next)) => {}
+            }
+            wait *= 2;
+        }
+        Ok(Vec::new())
+    }
+
+    fn tell(&self, rows: u64, left: Duration, told: &mut Option<Timestamp>) {
+        let until = later(self.desk.clock.now(), left);
+        let is_new =
+            |told: Timestamp| tapwave_core::clock::span(told, until) > limits::BETWEEN_LOOKS;
+        if told.is_none_or(is_new) {
+            self.session.watcher.hear(News::LooksAgain { doing: Doing::Look, rows, until });
+            *told = Some(until);
+        }
+    }
+
+    /// Looks once at every row that waits, also when somebody wishes to stop: what is in flight is
+    /// finished. Gives those that are not listed.
+    async fn whole_round(
+        &mut self,
+        lose: &mut impl FnMut(Line),
+    ) -> Result<Vec<(Line, Unseen)>, Halt> {
+        let mut unseen = Vec::new();
+        for since in std::iter::once(None).chain(self.since.map(Some)) {
+            let mut after = None;
+            while self.forbidden.is_none() {
+                let ledger = &self.desk.ledger;
+                let most = limits::ROWS_PER_CHECK;
+                let rows = ledger.rows_to_look_at(Timestamp::MAX, since, after, most).await?;
+                let round = self.look(rows).await?;
+                round.lost.iter().copied().for_each(&mut *lose);
+                self.session.watcher.hear(News::Did { doing: Doing::Look, rows: round.rows });
+                unseen.extend(round.unseen);
+                let Some(last) = round.last else { break };
+                after = Some(last);
+            }
+        }
+        Ok(unseen)
+    }
+
+    async fn look(&mut self, rows: Vec<RowRecord>) -> Result<Round, Halt> {
+        let mut round = Round { last: rows.last().map(|row| row.line), ..Round::default() };
+        let users = rows.iter().map(|row| Ok(row.person()?.user)).collect::<Result<Vec<_>, Halt>>();
+        let users = users?;
+        let passes = tokio::select! {
+            passes = self.desk.graph.passes(&users) => passes?,
+            // Held back, and not in flight; nothing was seen.
+            () = self.session.drain.outlasted(&self.desk.clock) => {
+                return Ok(Round { last: None, ..round });
+            }
+        };
+        let now = self.desk.graph.now();
+        let mut fine = Vec::with_capacity(rows.len());
+        for (row, pass) in rows.iter().zip(passes) {
+            match pass {
+                Ok(Some(pass)) if row.state.method() == Some(&pass.id) && !pass.is_disabled() => {
+                    fine.push(row.line);
+                }
+                Ok(found) => {
+                    // A list that is behind may show what ours has replaced.
+                    let undated =
+                        |found: &FoundPass| found.created_date_time.is_none() && found.is_live(now);
+                    let other = row.state.method() != found.as_ref().map(|found| &found.id);
+                    if other && found.as_ref().is_some_and(undated) {
+                        round.unseen.push((row.line, Unseen::Undated));
+                    } else if self.displaced(row, found.as_ref(), now).await? {
+                        round.lost.push(row.line);
+                    } else {
+                        round.unseen.push((row.line, Unseen::NotListed));
+                    }
+                }
+                // Also a user whom a replica does not know.
+                Err(refusal) if refusal.status == 404 => {
+                    round.unseen.push((row.line, Unseen::UserUnknown));
+                }
+                Err(refusal) => self.forbid(&refusal),
+            }
+        }
+        round.rows = (fine.len() + round.lost.len()) as u64;
+        if !fine.is_empty() {
+            self.desk.ledger.looked_at(fine, now).await?;
+        }
+        Ok(round)
+    }
+
+    fn forbid(&mut self, refusal: &Refusal) {
+        self.forbidden.get_or_insert_with(|| format!("the passes cannot be read: {refusal}"));
+    }
+
+    /// Records that a row's sealed code does not work, if that is what the look shows.
+    async fn displaced(
+        &self,
+        row: &RowRecord,
+        found: Option<&FoundPass>,
+        now: Timestamp,
+    ) -> Result<bool, Halt> {
+        let line = row.line;
+        let remains = self.desk.ledger.remains_of(vec![line]).await?.pop();
+        let sighting = remains.map(|remains: Remains| {
+            let sighting = sight(found, &remains, self.desk.settle_after, now);
+            of_this_run(sighting, &self.desk.issuers)
+        });
+        let (why, found) = match (sighting, found) {
+            (Some(Sighting::Ours(_)), Some(pass)) if pass.is_disabled() => (
+                "the tenant's policy does not let its pass work (DisabledByPolicy)".to_owned(),
+                None,
+            ),
+            (Some(Sighting::Orphan(method) | Sighting::Used(method)), Some(pass)) => {
+                let event = Event::OrphanFound { method: method.clone(), over: over(pass, now) };
+                self.desk.ledger.record(line, event).await?;
+                let why = "another pass stands on the user that looks like this run's own: its request was carried out twice, or is listed under another id, so that the sealed code may not work";
+                (why.to_owned(), Some(method))
+            }
+            (Some(Sighting::Newer(method) | Sighting::Foreign(method)), Some(pass)) => {
+                (self.by_whom(&method, pass), Some(method))
+            }
+            _ => return Ok(false),
+        };
+        self.lose(row, why, found).await?;
+        Ok(true)
+    }
+
+    fn by_whom(&self, method: &MethodId, pass: &FoundPass) -> String {
+        let run = (self.desk.issuers)(std::slice::from_ref(method)).remove(method);
+        let who = match run {
+            Some(run) => format!("by run {run}"),
+            None => "by somebody else: the helpdesk, tapwave on another machine, or a gateway that carried the request out again".to_owned(),
+        };
+        let when = pass.created_date_time.map(|at| format!(" at {at:.0}")).unwrap_or_default();
+        format!("its pass was replaced{when} {who} (method {method})")
+    }
+
+    async fn lose_unseen(&self, line: Line, unseen: Unseen) -> Result<(), Halt> {
+        let row = self.desk.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        self.lose(&row, unseen.why().to_owned(), None).await
+    }
+
+    async fn lose(
+        &self,
+        row: &RowRecord,
+        why: String,
+        found: Option<MethodId>,
+    ) -> Result<(), Halt> {
+        let (line, upn) = (row.line, row.upn.clone());
+        let why = match &row.handoff {
+            Some(file) => format!("{why}; {file}, which was handed over before, holds its code"),
+            None => why,
+        };
+        self.desk.ledger.record(line, Event::Displaced { why: why.clone(), found }).await?;
+        self.session.watcher.hear(News::RowLost { line, upn, why });
+        Ok(())
+    }
+}
+
+/// How long looking at so many passes takes by what is known of the tenant's rate.
+fn expected(passes: u64, outlook: Outlook) -> Duration {
+    let Some(per_second) = outlook.per_second.filter(|rate| *rate > 0.0) else {
+        return outlook.holding;
+    };
+    #[expect(clippy::cast_precision_loss, reason = "rows are far fewer than 2^52")]
+    let seconds = passes as f64 / per_second;
+    outlook.holding + Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX / 2)
+}

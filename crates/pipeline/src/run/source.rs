@@ -1,0 +1,68 @@
+//! Promises the rows that wait for a pass in the wave's order, each once; must never make
+//! whoever takes one wait for the disk.
+
+use std::collections::{HashSet, VecDeque};
+
+use futures::future::LocalBoxFuture;
+
+use crate::check::Candidate;
+use tapwave_core::ids::Line;
+use tapwave_core::limits;
+use tapwave_ledger::{Ledger, LedgerError, RowRecord, Standing};
+
+/// The rows that wait for a pass. The ledger is read a page at a time, and the next page while
+/// rows of the one before are still at hand.
+pub(super) struct Source {
+    ledger: Ledger,
+    /// The last line that was read.
+    after: Option<Line>,
+    at_hand: VecDeque<Candidate>,
+    reading: Option<LocalBoxFuture<'static, Result<Vec<RowRecord>, LedgerError>>>,
+    is_read: bool,
+    /// Rows that somebody else has in hand.
+    taken: HashSet<Line>,
+}
+
+impl Source {
+    /// All checked rows but those in `taken`.
+    pub(super) fn new(ledger: Ledger, taken: HashSet<Line>) -> Self {
+        Self { ledger, after: None, at_hand: VecDeque::new(), reading: None, is_read: false, taken }
+    }
+
+    /// The next row, if it has been read already.
+    pub(super) fn next(&mut self) -> Option<Candidate> {
+        self.at_hand.pop_front()
+    }
+
+    /// Whether there is none and none will come.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.is_read && self.at_hand.is_empty()
+    }
+
+    /// Reads on, if few rows are left at hand; `None` if that would be too early, or there is
+    /// no more. Nothing is lost when the future is dropped.
+    pub(super) async fn read_on(&mut self) -> Option<Result<(), LedgerError>> {
+        if self.is_read || self.at_hand.len() > limits::ROWS_PER_READ / 2 {
+            return None;
+        }
+        let reading = self.reading.get_or_insert_with(|| {
+            let (ledger, after) = (self.ledger.clone(), self.after);
+            Box::pin(async move {
+                ledger.rows(&[Standing::Checked], after, limits::ROWS_PER_READ).await
+            })
+        });
+        let page = reading.await;
+        self.reading = None;
+        Some(page.and_then(|rows| self.keep(&rows)))
+    }
+
+    fn keep(&mut self, rows: &[RowRecord]) -> Result<(), LedgerError> {
+        self.is_read = rows.is_empty();
+        self.after = rows.last().map(|row| row.line).or(self.after);
+        let free = rows.iter().filter(|row| !self.taken.contains(&row.line));
+        for row in free {
+            self.at_hand.push_back(Candidate::restore(row)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,467 @@
+//! Promises that a wave file is read as a person meant it or refused with the line, the
+//! column, and what to do. Must never hold the whole file in memory, stop at the first
+//! faulty row, or guess a person's name or hour.
+//!
+//! [`Roster::open`] looks through the file once (encoding, size, digest) and reads the
+//! header; the roster is then an iterator over rows, and [`Roster::finish`] tells what was
+//! read. Faulty rows come out as [`BadRow`], so that all faults can be shown at once; an
+//! error ends the reading, because what follows it could not be trusted.
+
+mod cells;
+mod header;
+mod moment;
+mod records;
+mod rejects;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::HashMap;
+use std::fmt::{self, Write as _};
+use std::io::{self, Read, Seek};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+pub use self::header::{Column, Delimiter, Header};
+pub use self::moment::{BadStart, BadZone, parse_start, parse_zone};
+pub use self::rejects::Rejects;
+pub use self::text::Encoding;
+
+use self::cells::Wrong;
+use self::records::{Record, Records};
+use self::text::{Survey, Text};
+use tapwave_core::ids::{Line, Upn};
+use tapwave_core::limits;
+use tapwave_core::shown::steers;
+
+/// One person of the wave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Where the record begins.
+    pub line: Line,
+    /// Whom the pass is for.
+    pub upn: Upn,
+    /// What the row asks for; what it leaves open is decided by options and policy.
+    pub wanted: Wanted,
+    /// Every field as written, one for each of the header's columns.
+    pub cells: Vec<String>,
+}
+
+/// What a row asks for itself. `None` means that the row does not say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Wanted {
+    /// When the pass begins to work.
+    pub start: Option<Timestamp>,
+    /// Minutes from the start, within [`limits::LIFETIME_MINUTES`].
+    pub lifetime_minutes: Option<u32>,
+    /// Whether the pass works once only.
+    pub one_time: Option<bool>,
+    /// The person's time zone: an IANA name that this machine knows.
+    pub time_zone: Option<String>,
+    /// The mail address the pass goes to; one line, with an `@`.
+    pub deliver_to: Option<String>,
+    /// A language tag like `de-CH`.
+    pub locale: Option<String>,
+    /// Who may read the pass: a recipient's label or key. Not yet resolved.
+    pub recipient: Option<String>,
+}
+
+/// One thing wrong in one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where the record begins.
+    pub line: Line,
+    /// The column's name as the header writes it; `None` if the fault is the whole row's.
+    pub column: Option<String>,
+    /// What is wrong and what to do about it. Holds no control characters.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.line)?;
+        if let Some(column) = &self.column {
+            write!(f, ", column {}", shown(column))?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// A row that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadRow {
+    /// Where the record begins.
+    pub line: Line,
+    /// Every field as written; fewer or more than the header's columns if that is the fault.
+    pub cells: Vec<String>,
+    /// Everything that is wrong, never empty.
+    pub faults: Vec<Fault>,
+}
+
+/// What one record turned out to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A person.
+    Row(Row),
+    /// A record with faults.
+    Bad(BadRow),
+}
+
+/// What holds for rows that do not say it themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Defaults {
+    /// Zone of starts that have neither an offset nor a `timeZone` beside them. Without it
+    /// such a start is a fault: an hour is never guessed.
+    pub time_zone: Option<TimeZone>,
+}
+
+/// What a whole wave was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wave {
+    /// The columns, and how the file was written.
+    pub header: Header,
+    /// Records that were no blank lines, faulty ones included.
+    pub rows: u64,
+    /// Faulty ones among them.
+    pub bad: u64,
+    /// SHA-256 of the file's bytes, in lower-case hex.
+    pub digest: String,
+}
+
+/// Why a wave cannot be read any further.
+#[derive(Debug, thiserror::Error)]
+pub enum RosterError {
+    /// No byte, or blank lines alone.
+    #[error(
+        "the wave is empty; write a line with the column name userPrincipalName and below it \
+         one line for each person"
+    )]
+    Empty,
+    /// A header and nothing below it.
+    #[error("the wave has a header but no rows; write one line for each person below line {0}")]
+    NoRows(Line),
+    /// The first line holds a person where the column names should be.
+    #[error(
+        "line {0} holds a person where the header should be; write a line with the column \
+         names above it, such as userPrincipalName"
+    )]
+    NoHeader(Line),
+    /// No column could hold the userPrincipalName.
+    #[error(
+        "the wave has no userPrincipalName column, only {}; rename {} to userPrincipalName",
+        listed(seen),
+        nearest.as_deref().map_or_else(|| "the column that holds it".to_owned(), shown)
+    )]
+    NoColumn {
+        /// The columns that are there.
+        seen: Vec<String>,
+        /// The one whose name is most like it.
+        nearest: Option<String>,
+    },
+    /// Two columns claim to be the same thing.
+    #[error(
+        "the columns {} and {} could both be {column}; rename or remove one of them",
+        shown(first),
+        shown(second)
+    )]
+    TwoColumns {
+        /// What both could be.
+        column: Column,
+        /// The name further left.
+        first: String,
+        /// The name further right.
+        second: String,
+    },
+    /// The `sep=` line asks for a delimiter that is not known.
+    #[error("the sep= line names {}; save the wave with commas, semicolons, or tabs", shown(.0))]
+    UnknownDelimiter(String),
+    /// Over [`limits::MAX_ROWS`].
+    #[error("the wave has more than {} rows; split it into several files", thousands(*.0))]
+    TooManyRows(u64),
+    /// Over [`limits::MAX_WAVE_BYTES`].
+    #[error("the wave has more than {} bytes; split it into several files", thousands(*.0))]
+    TooLarge(u64),
+    /// Over [`limits::MAX_COLUMNS`].
+    #[error("line {line} has more than {max} columns; remove those that nobody needs")]
+    TooManyColumns {
+        /// Where the record begins.
+        line: Line,
+        /// The bound.
+        max: usize,
+    },
+    /// Over [`limits::MAX_FIELD_BYTES`].
+    #[error(
+        "a field in line {line} has more than {} bytes; look for a double quote that is not \
+         closed, or shorten the text", thousands(*max as u64)
+    )]
+    FieldTooLong {
+        /// Where the field begins.
+        line: Line,
+        /// The bound in bytes.
+        max: usize,
+    },
+    /// The file ends inside quotes.
+    #[error("the double quote opened in line {0} is never closed; close it or remove it")]
+    UnclosedQuote(Line),
+    /// A workbook, not its text.
+    #[error("the wave is an Excel workbook; open it in Excel and save as \"CSV UTF-8\"")]
+    Workbook,
+    /// A zero byte, which no text holds.
+    #[error("line {0} holds a NUL byte, so the wave is no text; save it as CSV in UTF-8")]
+    Nul(Line),
+    /// Bytes that are no characters in the encoding that the file's beginning promises.
+    #[error("line {line} holds bytes that are not {encoding}; save the wave as CSV in UTF-8")]
+    Malformed {
+        /// The line with the first such byte.
+        line: Line,
+        /// What the file's beginning promises.
+        encoding: Encoding,
+    },
+    /// Somebody wrote to the file while it was read.
+    #[error("the wave changed while it was read; wait until it is saved and start again")]
+    Changed,
+    /// The system could not give the bytes.
+    #[error("failed to read the wave: {0}; check that it is a file you may read")]
+    Io(#[from] io::Error),
+}
+
+/// A wave being read: an iterator over its records, in the file's order.
+///
+/// Memory does not grow with the rows but for about 20 bytes each, by which duplicates are
+/// found. After an error nothing more comes.
+#[derive(Debug)]
+pub struct Roster<R> {
+    records: Records<R>,
+    header: Header,
+    digest: [u8; 32],
+    defaults: Defaults,
+    bounds: Bounds,
+    seen: Seen,
+    rows: u64,
+    bad: u64,
+    ended: bool,
+}
+
+impl<R: Read + Seek> Roster<R> {
+    /// Looks through `input` from its beginning, then reads the header.
+    ///
+    /// # Errors
+    /// Everything that makes the whole file unreadable, before any row is given out.
+    pub fn open(input: R, defaults: Defaults) -> Result<Self, RosterError> {
+        Self::open_within(input, defaults, Bounds::default())
+    }
+
+    fn open_within(mut input: R, defaults: Defaults, bounds: Bounds) -> Result<Self, RosterError> {
+        let Survey { encoding, bom, digest } = text::survey(&mut input, bounds.bytes)?;
+        let mut records = Records::new(Text::new(input, encoding), bounds);
+        let header = header::read(&mut records, encoding, bom)?;
+        Ok(Self {
+            records,
+            header,
+            digest,
+            defaults,
+            bounds,
+            seen: Seen::default(),
+            rows: 0,
+            bad: 0,
+            ended: false,
+        })
+    }
+}
+
+impl<R: Read> Roster<R> {
+    /// The columns, and how the file is written.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// SHA-256 of the file's bytes, in lower-case hex.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        tapwave_core::shown::hex(&self.digest)
+    }
+
+    /// Reads what is left, and tells what the whole wave was.
+    ///
+    /// # Errors
+    /// Those of the rows that were left.
+    pub fn finish(mut self) -> Result<Wave, RosterError> {
+        for found in self.by_ref() {
+            found?;
+        }
+        let digest = self.digest();
+        Ok(Wave { header: self.header, rows: self.rows, bad: self.bad, digest })
+    }
+
+    fn advance(&mut self) -> Result<Option<Found>, RosterError> {
+        loop {
+            let Some(record) = self.records.next()? else {
+                return self.close().map(|()| None);
+            };
+            if record.is_blank() {
+                continue;
+            }
+            if self.rows == self.bounds.rows {
+                return Err(RosterError::TooManyRows(self.bounds.rows));
+            }
+            self.rows += 1;
+            let found = self.judge(record);
+            self.bad += u64::from(matches!(found, Found::Bad(_)));
+            return Ok(Some(found));
+        }
+    }
+
+    /// The end of the file: what was surveyed must be what was read.
+    fn close(&self) -> Result<(), RosterError> {
+        if self.records.digest() != self.digest {
+            return Err(RosterError::Changed);
+        }
+        if self.rows == 0 {
+            return Err(RosterError::NoRows(self.header.line()));
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, record: Record) -> Found {
+        let Record { line, fields: mut cells, stray } = record;
+        let width = self.header.names().len();
+        // Spreadsheets pad rows with empty fields; they say nothing and are forgiven.
+        while cells.len() > width && cells.last().is_some_and(|cell| cell.trim().is_empty()) {
+            cells.pop();
+        }
+        let mut faults = Vec::new();
+        if cells.len() != width {
+            let wrong = Wrong::Fields { found: cells.len(), wanted: width };
+            faults.push(Fault { line, column: None, message: wrong.to_string() });
+            return Found::Bad(BadRow { line, cells, faults });
+        }
+        if let Some(index) = stray {
+            faults.push(self.header.fault(line, index, &Wrong::Stray));
+        }
+        let (upn, wanted) = cells::parse(&self.header, line, &cells, &self.defaults, &mut faults);
+        if let Some(upn) = &upn
+            && let Some(earlier) = self.seen.earlier(upn, line)
+        {
+            let index = self.header.index(Column::Upn).unwrap_or_default();
+            faults.push(self.header.fault(line, index, &Wrong::Duplicate(earlier)));
+        }
+        match upn {
+            Some(upn) if faults.is_empty() => Found::Row(Row { line, upn, wanted, cells }),
+            _ => Found::Bad(BadRow { line, cells, faults }),
+        }
+    }
+}
+
+impl<R: Read> Iterator for Roster<R> {
+    type Item = Result<Found, RosterError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let found = self.advance().transpose();
+        self.ended = !matches!(found, Some(Ok(_)));
+        found
+    }
+}
+
+/// The bounds of one reading; tests narrow them.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    rows: u64,
+    bytes: u64,
+    field: usize,
+    columns: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            rows: limits::MAX_ROWS,
+            bytes: limits::MAX_WAVE_BYTES,
+            field: limits::MAX_FIELD_BYTES,
+            columns: limits::MAX_COLUMNS,
+        }
+    }
+}
+
+/// The people met so far. Half a SHA-256 stands for each name: a million names then cost
+/// some 40 MB instead of 150, and no two names can be made to collide.
+#[derive(Debug, Default)]
+struct Seen(HashMap<[u8; 16], u32>);
+
+impl Seen {
+    /// The line where this person stood first, if it is not this one.
+    fn earlier(&mut self, upn: &Upn, line: Line) -> Option<Line> {
+        let digest: [u8; 32] = Sha256::digest(upn.key()).into();
+        let (half, _) = digest.split_first_chunk().expect("32 bytes hold 16");
+        // Lines are at most as many as bytes, and `limits::MAX_WAVE_BYTES` fits in 32 bits.
+        let line = u32::try_from(line.0).unwrap_or(u32::MAX);
+        match self.0.entry(*half) {
+            std::collections::hash_map::Entry::Occupied(first) => {
+                Some(Line(u64::from(*first.get())))
+            }
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(line);
+                None
+            }
+        }
+    }
+}
+
+/// A value for a message: quoted, shortened, and with nothing in it that moves a terminal's
+/// cursor or hides from the eye.
+fn shown(text: &str) -> String {
+    let mut out = String::from("\"");
+    for (count, c) in text.chars().enumerate() {
+        if count == limits::MAX_SHOWN_CHARS {
+            out.push('…');
+            break;
+        }
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if steers(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Whether `c` takes no room or turns the direction of writing: it comes along when text is
+/// copied from chats and spreadsheets, and makes two names look alike.
+fn invisible(c: char) -> bool {
+    steers(c) && !c.is_control()
+}
+
+fn listed(names: &[String]) -> String {
+    let mut out = String::new();
+    for (count, name) in names.iter().enumerate() {
+        if count == limits::MAX_SHOWN_COLUMNS {
+            // Writing to a String cannot fail.
+            let _ = write!(out, " and {} more", names.len() - count);
+            break;
+        }
+        let gap = if count == 0 { "" } else { ", " };
+        let _ = write!(out, "{gap}{}", shown(name));
+    }
+    out
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

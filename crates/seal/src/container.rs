@@ -1,0 +1,395 @@
+//! Promises containers that any tar program unpacks into files that any age tool opens, and
+//! that one is read to its end or its defect is named. Must never unpack anything to a disk,
+//! nor pass over an entry.
+//!
+//! A resumed run knows what an earlier process sealed as one age file for each row, and nobody
+//! but the recipient can make one file of them. So they get a tar of those files: an entry is
+//! called by the row's line in the wave and by nothing that tells whose pass it is.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::entry::Ciphertext;
+use super::handoff::{Draft, HandoffError, Names, safe_name, unwritten};
+use super::identities::Identities;
+use super::opened::{Bounded, OpenError, OpenedRow, is_age, open};
+use tapwave_core::ids::Line;
+use tapwave_core::limits;
+use tapwave_core::shown;
+
+/// What stands in every entry as the time of its last change, so that the same rows make the
+/// same container: the beginning of 2000. Tar programs complain of 1970.
+const ENTRY_TIME: u64 = 946_684_800;
+/// A tar is made of blocks of this size, and ends with two of zeros.
+const BLOCK: usize = 512;
+/// Where a tar's first block has its mark, and the mark.
+const MARK: (usize, &[u8]) = (257, b"ustar");
+/// The extension of a container's name.
+const TAR: &str = "tar";
+
+/// A container that is being written for one set of recipients. It goes away unless it is
+/// finished.
+pub struct Container(tar::Builder<BufWriter<Draft>>);
+
+impl Container {
+    /// Begins one in `folder`.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn create(folder: &Path) -> Result<Self, HandoffError> {
+        let draft = Draft::new(folder)?;
+        Ok(Self(tar::Builder::new(BufWriter::with_capacity(128 * 1024, draft))))
+    }
+
+    /// Adds a row's ciphertext from the ledger, as `row-LINE.age`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn add(&mut self, line: Line, sealed: &Ciphertext) -> Result<(), HandoffError> {
+        let bytes = sealed.as_bytes();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o600);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(ENTRY_TIME);
+        header.set_entry_type(tar::EntryType::Regular);
+        let added = self.0.append_data(&mut header, format!("row-{line}.age"), bytes);
+        added.map_err(|error| unwritten(self.0.get_ref().get_ref().folder())(error))
+    }
+
+    /// Makes it whole and durable as `LABEL-resumed.tar`, or `LABEL-resumed-2.tar` and so on
+    /// where that name is taken. One with the same bytes is taken for it: a process that died
+    /// between a container and its record wrote it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn finish(self, label: &str) -> Result<PathBuf, HandoffError> {
+        let folder = self.0.get_ref().get_ref().folder().to_owned();
+        let buffer = self.0.into_inner().map_err(unwritten(&folder))?;
+        let draft = buffer.into_inner().map_err(|error| unwritten(&folder)(error.into_error()))?;
+        let stem = format!("{}-resumed", safe_name(label));
+        let mut names = Names::of(&folder)?;
+        for name in names.taken(&stem, TAR) {
+            let path = folder.join(name);
+            if same_bytes(draft.file(), &path).map_err(unwritten(&folder))? {
+                return Ok(path);
+            }
+        }
+        draft.publish(&stem, TAR, &mut names)
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
+}
+
+/// Whether the file at `path` holds the same bytes. What is no file does not.
+fn same_bytes(mut one: &File, path: &Path) -> io::Result<bool> {
+    use std::io::Seek;
+
+    let about = fs::symlink_metadata(path)?;
+    if !about.is_file() || about.len() != one.metadata()?.len() {
+        return Ok(false);
+    }
+    one.rewind()?;
+    let (mut one, mut other) = (BufReader::new(one), BufReader::new(File::open(path)?));
+    let (mut left, mut right) = ([0; BLOCK], [0; BLOCK]);
+    loop {
+        let read = fill(&mut one, &mut left)?;
+        if fill(&mut other, &mut right)? != read || left[..read] != right[..read] {
+            return Ok(false);
+        }
+        if read < BLOCK {
+            return Ok(true);
+        }
+    }
+}
+
+/// Reads until the buffer is full or there is no more; tells how much there was.
+fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match from.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// What a recipient may have been sent: an age file, or a container of them. Its first bytes
+/// tell, whatever it is called.
+pub struct Handoff<R> {
+    input: io::Chain<io::Cursor<Vec<u8>>, R>,
+    is_container: bool,
+}
+
+/// Why a handoff could not be opened, or not to its end.
+#[derive(Debug)]
+pub struct Unopened<E> {
+    /// The entry of a container that it is about; written out as it may be shown.
+    pub entry: Option<String>,
+    /// What is wrong.
+    pub why: OpenError<E>,
+}
+
+impl<E> From<OpenError<E>> for Unopened<E> {
+    fn from(why: OpenError<E>) -> Self {
+        Self { entry: None, why }
+    }
+}
+
+impl<R: Read> Handoff<R> {
+    /// Looks at the first bytes.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn of(mut reader: R) -> io::Result<Self> {
+        let mut start = vec![0; BLOCK];
+        let read = fill(&mut reader, &mut start)?;
+        start.truncate(read);
+        let (place, mark) = MARK;
+        let is_container =
+            !is_age(&start) && start.get(place..).is_some_and(|rest| rest.starts_with(mark));
+        Ok(Self { input: io::Cursor::new(start).chain(reader), is_container })
+    }
+
+    /// Whether it holds files, and not rows.
+    #[must_use]
+    pub const fn is_container(&self) -> bool {
+        self.is_container
+    }
+
+    /// Opens it and gives each row to `each`, as [`open()`] does for one age file. A container is
+    /// whole if every entry is, and if it ends as a tar does.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; nothing is passed over.
+    pub fn open<E>(
+        self,
+        identities: &Identities,
+        mut each: impl FnMut(&OpenedRow) -> Result<(), E>,
+    ) -> Result<(), Unopened<E>> {
+        if !self.is_container {
+            return Ok(open(self.input, identities, each)?);
+        }
+        let input = BufReader::with_capacity(64 * 1024, self.input);
+        let mut archive = tar::Archive::new(Bounded::new(input, limits::MAX_CONTAINER_BYTES));
+        let mut entries = 0;
+        // Raw: extensions for long names and the like are entries, and refused as such.
+        for entry in archive.entries().map_err(unpacked)?.raw(true) {
+            let entry = entry.map_err(unpacked)?;
+            entries += 1;
+            if entries > limits::MAX_CONTAINER_ENTRIES {
+                return Err(OpenError::ContainerTooLarge.into());
+            }
+            let name = shown::plain(&String::from_utf8_lossy(&entry.header().path_bytes()));
+            let named = |why| Unopened { entry: Some(name.clone()), why };
+            if let Some(kind) = no_file(entry.header().entry_type()) {
+                return Err(named(OpenError::NotAFile { kind }));
+            }
+            open(entry, identities, &mut each).map_err(|why| match why {
+                OpenError::TooLarge => OpenError::ContainerTooLarge.into(),
+                why => named(why),
+            })?;
+        }
+        ends_as_a_tar(archive.into_inner())
+    }
+}
+
+/// What an entry is that is no file.
+fn no_file(kind: tar::EntryType) -> Option<&'static str> {
+    match kind {
+        tar::EntryType::Regular => None,
+        tar::EntryType::Directory => Some("a folder"),
+        tar::EntryType::Symlink | tar::EntryType::Link => Some("a link"),
+        tar::EntryType::Char | tar::EntryType::Block | tar::EntryType::Fifo => Some("a device"),
+        _ => Some("no plain file"),
+    }
+}
+
+/// One block of zeros has been read, if the container was not cut between two entries: another
+/// one must follow, and nothing but zeros.
+fn ends_as_a_tar<E>(mut rest: impl Read) -> Result<(), Unopened<E>> {
+    let mut block = [0; BLOCK];
+    let mut whole = false;
+    loop {
+        let read = fill(&mut rest, &mut block).map_err(unpacked)?;
+        if block[..read].iter().any(|byte| *byte != 0) {
+            return Err(OpenError::Damaged.into());
+        }
+        if read < BLOCK {
+            return if whole { Ok(()) } else { Err(OpenError::Damaged.into()) };
+        }
+        whole = true;
+    }
+}
+
+/// What the tar reader says of its own accord is a defect of the container.
+fn unpacked<E>(error: io::Error) -> Unopened<E> {
+    let why = match error.kind() {
+        io::ErrorKind::FileTooLarge => OpenError::ContainerTooLarge,
+        _ if error.raw_os_error().is_some() => OpenError::Read(error),
+        _ => OpenError::Damaged,
+    };
+    why.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::entry::tests::{entry, set};
+    use super::super::opened::tests::identities;
+    use super::super::recipients::RecipientSet;
+    use super::*;
+    use std::convert::Infallible;
+    use tar::EntryType as T;
+
+    fn sealed(set: &RecipientSet, line: u64) -> Ciphertext {
+        let upn = format!("user{line}@contoso.example");
+        set.seal(entry(&upn, None, &format!("code{line}"))).expect("sealed")
+    }
+
+    fn finished(folder: &Path, rows: &[(u64, &Ciphertext)]) -> PathBuf {
+        let mut container = Container::create(folder).expect("begun");
+        for (line, sealed) in rows {
+            container.add(Line(*line), sealed).expect("added");
+        }
+        container.finish("all").expect("finished")
+    }
+
+    fn opened(file: &[u8], with: &Identities) -> Result<Vec<String>, Unopened<Infallible>> {
+        let mut codes = Vec::new();
+        Handoff::of(file).expect("read").open(with, |row| {
+            codes.push(row.pass().to_owned());
+            Ok(())
+        })?;
+        Ok(codes)
+    }
+
+    #[test]
+    fn a_container_holds_files_that_say_no_name_and_opens_in_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (all, key) = set("all");
+        let rows = [(2, sealed(&all, 2)), (30, sealed(&all, 30))];
+        let path = finished(folder.path(), &[(2, &rows[0].1), (30, &rows[1].1)]);
+        assert_eq!(path, folder.path().join("all-resumed.tar"));
+        let bytes = fs::read(&path).expect("a file");
+        assert_eq!(opened(&bytes, &identities(&key)).expect("opened"), ["code2", "code30"]);
+        let mut archive = tar::Archive::new(&bytes[..]);
+        for (entry, (line, sealed)) in archive.entries().expect("a tar").zip(&rows) {
+            let mut entry = entry.expect("an entry");
+            assert_eq!(entry.path().expect("a name"), Path::new(&format!("row-{line}.age")));
+            let header = entry.header();
+            assert_eq!(header.mode().expect("a mode"), 0o600);
+            assert_eq!(header.mtime().expect("a time"), ENTRY_TIME);
+            let mut file = Vec::new();
+            entry.read_to_end(&mut file).expect("read");
+            assert_eq!(file, sealed.as_bytes(), "the age file as the ledger has it");
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn the_same_rows_are_laid_down_once_and_others_beside_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (all, _) = set("all");
+        let (one, two) = (sealed(&all, 2), sealed(&all, 3));
+        let lay = |rows: &[(u64, &Ciphertext)]| {
+            let path = finished(folder.path(), rows);
+            path.file_name().expect("a name").to_string_lossy().into_owned()
+        };
+        assert_eq!(lay(&[(2, &one)]), "all-resumed.tar");
+        assert_eq!(lay(&[(2, &one)]), "all-resumed.tar");
+        let first = fs::read(folder.path().join("all-resumed.tar")).expect("there");
+        assert_eq!(lay(&[(2, &two)]), "all-resumed-2.tar");
+        assert_eq!(lay(&[(2, &two)]), "all-resumed-2.tar");
+        assert_eq!(lay(&[(2, &one), (3, &two)]), "all-resumed-3.tar");
+        assert_eq!(fs::read(folder.path().join("all-resumed.tar")).expect("there"), first);
+        // One that was begun and not finished leaves nothing.
+        drop(Container::create(folder.path()).expect("begun"));
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 3);
+    }
+
+    #[test]
+    fn a_cut_is_never_taken_for_the_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (all, key) = set("all");
+        let rows = [sealed(&all, 2), sealed(&all, 3), sealed(&all, 4)];
+        let path = finished(folder.path(), &[(2, &rows[0]), (3, &rows[1]), (4, &rows[2])]);
+        let bytes = fs::read(path).expect("a file");
+        let ours = identities(&key);
+        for cut in 0..bytes.len() {
+            let Err(Unopened { why, .. }) = opened(&bytes[..cut], &ours) else {
+                panic!("cut to {cut} of {} bytes, and whole", bytes.len())
+            };
+            assert!(matches!(why, OpenError::Damaged | OpenError::NotAge), "{cut}: {why}");
+        }
+        // Stock tools fill the last record with zeros; anything else was appended.
+        let padded = [&bytes[..], &[0; 8192 + 17]].concat();
+        assert_eq!(opened(&padded, &ours).expect("whole").len(), 3);
+        let more = [&bytes[..], b"x"].concat();
+        assert!(matches!(opened(&more, &ours), Err(Unopened { why: OpenError::Damaged, .. })));
+    }
+
+    #[test]
+    fn what_is_in_it_and_no_file_of_ours_is_named() {
+        let (all, key) = set("all");
+        let ours = identities(&key);
+        let (good, closed) = (sealed(&all, 2), sealed(&set("other").0, 3));
+        let tar_with = |kind, name: &str, bytes: &[u8]| {
+            let mut tar = tar::Builder::new(Vec::new());
+            let mut add = |kind, name: &str, bytes: &[u8]| {
+                let mut header = tar::Header::new_ustar();
+                header.set_entry_type(kind);
+                header.set_size(bytes.len() as u64);
+                tar.append_data(&mut header, name, bytes).expect("added");
+            };
+            add(tar::EntryType::Regular, "row-2.age", good.as_bytes());
+            add(kind, name, bytes);
+            tar.into_inner().expect("finished")
+        };
+        let told = |kind, name: &str, bytes: &[u8]| {
+            let Unopened { entry, why } =
+                opened(&tar_with(kind, name, bytes), &ours).expect_err("not ours");
+            (entry.expect("it is named"), why)
+        };
+        for (kind, word) in [
+            (T::Directory, "a folder"),
+            (T::Symlink, "a link"),
+            (T::Link, "a link"),
+            (T::Fifo, "a device"),
+            (T::XHeader, "no plain file"),
+            (T::GNULongName, "no plain file"),
+            (T::GNUSparse, "no plain file"),
+        ] {
+            let (entry, why) = told(kind, "it", b"");
+            assert_eq!(entry, "it");
+            assert!(matches!(why, OpenError::NotAFile { kind } if kind == word), "{word}: {why}");
+        }
+        let (entry, why) = told(T::Regular, "sub/notes.txt", b"hello");
+        assert_eq!(entry, "sub/notes.txt");
+        assert!(matches!(why, OpenError::NotAge), "{why}");
+        let (entry, why) = told(T::Regular, "row-3.age", closed.as_bytes());
+        assert_eq!(entry, "row-3.age");
+        assert!(matches!(why, OpenError::NoMatch), "{why}");
+        let cut = &good.as_bytes()[..good.as_bytes().len() - 1];
+        assert!(matches!(told(T::Regular, "row-3.age", cut).1, OpenError::Damaged));
+        // A name is shown and never obeyed.
+        let (entry, _) = told(T::Regular, "\u{1b}[2J", b"hello");
+        assert_eq!(entry, r"\u{1b}[2J");
+    }
+}

@@ -1,0 +1,609 @@
+//! Promises age's plugin protocol with processes that are waited for, not for ever, and talk
+//! that is wiped. Must never print what is said, since file keys are.
+//!
+//! The age crate's own client leaves a zombie for each run, and prints every key when
+//! `AGEDEBUG` says so; a wave of thousands of rows starts thousands; and it waits for a plugin
+//! as long as that likes. Here a thread of its own reads what a plugin says and another writes
+//! what it is told, so that one that says nothing, or takes nothing, holds up these alone. The
+//! protocol: <https://c2sp.org/age-plugin>.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use age::secrecy::ExposeSecret;
+use age::{DecryptError, EncryptError};
+use age_core::format::{FILE_KEY_BYTES, FileKey, Stanza};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
+use zeroize::Zeroizing;
+
+use super::prompts::Prompts;
+use super::recipients::one_line;
+use tapwave_core::limits;
+use tapwave_core::programs::program;
+use tapwave_core::wiped::Wiped;
+
+/// Recipients of one plugin.
+pub(super) struct PluginRecipients(pub(super) Plugin);
+
+/// Identities of one plugin.
+pub(super) struct PluginIdentities(pub(super) Plugin);
+
+/// One plugin, and the keys that are its business.
+pub(super) struct Plugin {
+    pub(super) name: String,
+    pub(super) keys: Vec<Zeroizing<String>>,
+    pub(super) prompts: Arc<dyn Prompts>,
+    /// How long it may say nothing while it is its turn.
+    pub(super) patience: Duration,
+}
+
+/// Why a plugin did not do its work. It travels inside an [`io::Error`], the one kind of
+/// error that age takes from outside.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PluginFailed {
+    /// Its program is not there.
+    #[error("the program age-plugin-{plugin} was not found; install it and put its folder on PATH")]
+    Missing {
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// It could not be started, or it died.
+    #[error("the program age-plugin-{plugin} failed: {reason}")]
+    Died {
+        /// The plugin's name.
+        plugin: String,
+        /// The system's reason.
+        reason: String,
+    },
+    /// It said no.
+    #[error("age-plugin-{plugin} said: {reason}")]
+    Refused {
+        /// The plugin's name.
+        plugin: String,
+        /// What it said.
+        reason: String,
+    },
+    /// It says nothing.
+    #[error(
+        "age-plugin-{plugin} said nothing for {} s and was ended; plug its key in and touch it, try the plugin by hand with age, or leave its recipient out",
+        patience.as_secs()
+    )]
+    Silent {
+        /// The plugin's name.
+        plugin: String,
+        /// For how long.
+        patience: Duration,
+    },
+    /// It was waited for, and the wait was given up.
+    #[error("age-plugin-{plugin} was ended, because the wait for it was interrupted")]
+    GivenUp {
+        /// The plugin's name.
+        plugin: String,
+    },
+    /// It does not keep to the protocol.
+    #[error("age-plugin-{plugin} does not keep to age's plugin protocol ({what}); update it")]
+    Protocol {
+        /// The plugin's name.
+        plugin: String,
+        /// The rule that it broke.
+        what: &'static str,
+    },
+}
+
+impl PluginFailed {
+    /// The plugin's failure inside an error, if it is one.
+    pub(super) fn inside(error: &io::Error) -> Option<&Self> {
+        error.get_ref().and_then(|inner| inner.downcast_ref())
+    }
+}
+
+impl From<PluginFailed> for io::Error {
+    fn from(failed: PluginFailed) -> Self {
+        io::Error::other(failed)
+    }
+}
+
+impl age::Recipient for PluginRecipients {
+    fn wrap_file_key(
+        &self,
+        file_key: &FileKey,
+    ) -> Result<(Vec<Stanza>, HashSet<String>), EncryptError> {
+        let plugin = &self.0;
+        let mut stanzas = Vec::new();
+        let mut labels = None;
+        let mut talk = plugin.start("recipient-v1")?;
+        for key in &plugin.keys {
+            talk.send("add-recipient", &[key], &[])?;
+        }
+        talk.send("extension-labels", &[], &[])?;
+        talk.send("wrap-file-key", &[], file_key.expose_secret())?;
+        talk.answer_until_done(|said| match (&*said.tag, &said.words[..]) {
+            ("recipient-stanza", [file, tag, arguments @ ..]) if file == "0" => {
+                let (tag, args) = (tag.clone(), arguments.to_vec());
+                stanzas.push(Stanza { tag, args, body: said.body.to_vec() });
+                Ok(true)
+            }
+            ("recipient-stanza", _) => Err("a stanza for a file it was not given"),
+            ("labels", words) => {
+                let set: HashSet<String> = words.iter().cloned().collect();
+                if set.len() != words.len() || labels.replace(set).is_some() {
+                    return Err("labels given twice");
+                }
+                Ok(true)
+            }
+            _ => Ok(false),
+        })?;
+        if stanzas.is_empty() {
+            return Err(plugin.broke("it wrapped nothing and gave no reason").into());
+        }
+        Ok((stanzas, labels.unwrap_or_default()))
+    }
+}
+
+impl age::Identity for PluginIdentities {
+    fn unwrap_stanza(&self, stanza: &Stanza) -> Option<Result<FileKey, DecryptError>> {
+        self.unwrap_stanzas(std::slice::from_ref(stanza))
+    }
+
+    fn unwrap_stanzas(&self, stanzas: &[Stanza]) -> Option<Result<FileKey, DecryptError>> {
+        self.unwrap(stanzas).map_err(DecryptError::Io).transpose()
+    }
+}
+
+impl PluginIdentities {
+    fn unwrap(&self, stanzas: &[Stanza]) -> io::Result<Option<FileKey>> {
+        let plugin = &self.0;
+        let mut found = None;
+        let mut talk = plugin.start("identity-v1")?;
+        for key in &plugin.keys {
+            talk.send("add-identity", &[key], &[])?;
+        }
+        for stanza in stanzas {
+            let mut words = vec!["0", &stanza.tag];
+            words.extend(stanza.args.iter().map(String::as_str));
+            talk.send("recipient-stanza", &words, &stanza.body)?;
+        }
+        talk.answer_until_done(|said| {
+            if said.tag != "file-key" {
+                return Ok(false);
+            }
+            let key: &[u8; FILE_KEY_BYTES] =
+                said.body[..].try_into().map_err(|_| "a file key of the wrong length")?;
+            if said.words != ["0"] || found.is_some() {
+                return Err("a key for a file it was not given");
+            }
+            found = Some(FileKey::init_with_mut(|place| place.copy_from_slice(key)));
+            Ok(true)
+        })?;
+        Ok(found)
+    }
+}
+
+impl Plugin {
+    fn start(&self, machine: &str) -> io::Result<Talk<'_>> {
+        let mut command = program(format!("age-plugin-{}", self.name));
+        command.arg(format!("--age-plugin={machine}"));
+        Talk::begin(self, command)
+    }
+
+    fn died(&self, error: &io::Error) -> PluginFailed {
+        let plugin = self.name.clone();
+        match error.kind() {
+            io::ErrorKind::NotFound => PluginFailed::Missing { plugin },
+            _ => PluginFailed::Died { plugin, reason: error.to_string() },
+        }
+    }
+
+    /// The plugin is gone. The keys that give a command up reach it too, and may have reached it
+    /// first: whoever hears them says in a moment that all is given up.
+    fn ended(&self) -> PluginFailed {
+        let glances = limits::STOP_GRACE.as_millis() / limits::STOP_GLANCE.as_millis();
+        for _ in 0..glances {
+            if self.prompts.is_given_up() {
+                return PluginFailed::GivenUp { plugin: self.name.clone() };
+            }
+            std::thread::sleep(limits::STOP_GLANCE);
+        }
+        let reason = "it ended before it was done".to_owned();
+        PluginFailed::Died { plugin: self.name.clone(), reason }
+    }
+
+    fn broke(&self, what: &'static str) -> io::Error {
+        PluginFailed::Protocol { plugin: self.name.clone(), what }.into()
+    }
+}
+
+/// A conversation with a running plugin. The process is gone when this is.
+struct Talk<'a> {
+    plugin: &'a Plugin,
+    child: Child,
+    to: Option<Sender<Wiped>>,
+    from: Receiver<Result<Said, Unread>>,
+    /// Messages that it may still send.
+    left: u32,
+    /// A person was told that it is waited for.
+    told: bool,
+    finished: bool,
+}
+
+/// One stanza that the plugin sent.
+struct Said {
+    tag: String,
+    words: Vec<String>,
+    body: Zeroizing<Vec<u8>>,
+}
+
+impl<'a> Talk<'a> {
+    fn begin(plugin: &'a Plugin, mut command: Command) -> io::Result<Self> {
+        let mut child = command
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| plugin.died(&error))?;
+        let (to, told) = mpsc::channel::<Wiped>();
+        // One message is looked at while the next one is read, and no more wait.
+        let (says, from) = mpsc::sync_channel(1);
+        let left = limits::MAX_PLUGIN_MESSAGES;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let talk = Self { plugin, child, to: Some(to), from, left, told: false, finished: false };
+        let (mut input, output) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
+        let named = || thread::Builder::new().name("age-plugin".to_owned());
+        named().spawn(move || {
+            while let Ok(text) = told.recv()
+                && input.write_all(&text).and_then(|()| input.flush()).is_ok()
+            {}
+        })?;
+        named().spawn(move || {
+            let mut lines = Lines::new(output);
+            loop {
+                let said = read_stanza(&mut lines);
+                let last = said.is_err();
+                if says.send(said).is_err() || last {
+                    return;
+                }
+            }
+        })?;
+        Ok(talk)
+    }
+
+    fn send(&mut self, tag: &str, words: &[&str], body: &[u8]) -> io::Result<()> {
+        let mut text = Wiped::with_capacity(512);
+        text.push(b"-> ");
+        text.push(tag.as_bytes());
+        for word in words {
+            text.push(b" ");
+            text.push(word.as_bytes());
+        }
+        text.push(b"\n");
+        // 48 bytes are 64 characters, a full line; the last line is shorter, perhaps empty.
+        for line in body.chunks(48) {
+            text.push(Zeroizing::new(BASE64.encode(line)).as_bytes());
+            text.push(b"\n");
+        }
+        if body.len().is_multiple_of(48) {
+            text.push(b"\n");
+        }
+        let sent = self.to.as_ref().is_some_and(|to| to.send(text).is_ok());
+        if sent { Ok(()) } else { Err(self.plugin.ended().into()) }
+    }
+
+    /// Ends our part, then answers what the plugin says until it is done. `each` takes what
+    /// belongs to the matter and tells whether it knew it.
+    fn answer_until_done(
+        mut self,
+        mut each: impl FnMut(&Said) -> Result<bool, &'static str>,
+    ) -> io::Result<()> {
+        self.send("done", &[], &[])?;
+        let mut refusals = Vec::new();
+        loop {
+            let said = self.receive()?;
+            match &*said.tag {
+                "done" => break,
+                "error" => {
+                    refusals.push(one_line(&String::from_utf8_lossy(&said.body)));
+                    self.send("ok", &[], &[])?;
+                }
+                "msg" | "confirm" | "request-public" | "request-secret" => self.ask(&said)?,
+                _ => {
+                    let known = each(&said).map_err(|what| self.plugin.broke(what))?;
+                    self.send(if known { "ok" } else { "unsupported" }, &[], &[])?;
+                }
+            }
+        }
+        self.finished = true;
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        let plugin = self.plugin.name.clone();
+        Err(PluginFailed::Refused { plugin, reason: refusals.join("; ") }.into())
+    }
+
+    /// Passes a question on to whoever can be asked.
+    fn ask(&mut self, said: &Said) -> io::Result<()> {
+        let prompts = Arc::clone(&self.plugin.prompts);
+        let text = one_line(&String::from_utf8_lossy(&said.body));
+        match &*said.tag {
+            "msg" => {
+                prompts.show(&text);
+                self.send("ok", &[], &[])
+            }
+            "confirm" => match confirm(&*prompts, &text, &said.words) {
+                Some(true) => self.send("ok", &["yes"], &[]),
+                Some(false) => self.send("ok", &["no"], &[]),
+                None => self.send("fail", &[], &[]),
+            },
+            "request-public" => match prompts.public_text(&text) {
+                Some(answer) => self.send("ok", &[], answer.as_bytes()),
+                None => self.send("fail", &[], &[]),
+            },
+            _ => match prompts.passphrase(&text) {
+                Some(answer) => self.send("ok", &[], answer.expose_secret().as_bytes()),
+                None => self.send("fail", &[], &[]),
+            },
+        }
+    }
+
+    fn receive(&mut self) -> io::Result<Said> {
+        let plugin = self.plugin;
+        self.left =
+            self.left.checked_sub(1).ok_or_else(|| plugin.broke("more messages than it may"))?;
+        match self.wait() {
+            Ok(Ok(said)) => Ok(said),
+            Ok(Err(Unread::Io(error))) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                Err(plugin.died(&error).into())
+            }
+            Ok(Err(Unread::Shape(what))) => Err(plugin.broke(what)),
+            Ok(Err(Unread::Io(_))) | Err(RecvTimeoutError::Disconnected) => {
+                Err(plugin.ended().into())
+            }
+            Err(RecvTimeoutError::Timeout) if plugin.prompts.is_given_up() => {
+                Err(PluginFailed::GivenUp { plugin: plugin.name.clone() }.into())
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                let (plugin, patience) = (plugin.name.clone(), plugin.patience);
+                Err(PluginFailed::Silent { plugin, patience }.into())
+            }
+        }
+    }
+
+    /// Waits for the next message, and tells a person of a wait that they may have to end.
+    fn wait(&mut self) -> Result<Result<Said, Unread>, RecvTimeoutError> {
+        let first = self.plugin.patience.min(limits::PLUGIN_WAIT_TOLD);
+        match self.within(first) {
+            Err(RecvTimeoutError::Timeout) if self.plugin.prompts.is_given_up() => {
+                return Err(RecvTimeoutError::Timeout);
+            }
+            Err(RecvTimeoutError::Timeout) if !self.told => {
+                self.told = true;
+                self.plugin.prompts.show(&format!("waiting for age-plugin-{}", self.plugin.name));
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            heard => return heard,
+        }
+        self.within(self.plugin.patience.saturating_sub(first))
+    }
+
+    /// Waits for the next message for so long, or until the wait is given up.
+    fn within(&self, mut left: Duration) -> Result<Result<Said, Unread>, RecvTimeoutError> {
+        loop {
+            let glance = left.min(limits::STOP_GLANCE);
+            left -= glance;
+            match self.from.recv_timeout(glance) {
+                Err(RecvTimeoutError::Timeout)
+                    if !left.is_zero() && !self.plugin.prompts.is_given_up() => {}
+                heard => return heard,
+            }
+        }
+    }
+}
+
+impl Drop for Talk<'_> {
+    fn drop(&mut self) {
+        // A closed pipe ends a plugin that behaves: its output ends when it does. One that broke
+        // off, or stays, is not waited for.
+        drop(self.to.take());
+        if self.finished {
+            let _ = self.from.recv_timeout(limits::PLUGIN_LEAVES);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn confirm(prompts: &dyn Prompts, text: &str, words: &[String]) -> Option<bool> {
+    let decoded = |word: &String| {
+        BASE64.decode(word).ok().map(|text| one_line(&String::from_utf8_lossy(&text)))
+    };
+    let yes = decoded(words.first()?)?;
+    let no = words.get(1).and_then(decoded);
+    prompts.confirm(text, &yes, no.as_deref())
+}
+
+enum Unread {
+    Io(io::Error),
+    Shape(&'static str),
+}
+
+fn read_stanza(from: &mut Lines<impl Read>) -> Result<Said, Unread> {
+    let first = from.line()?;
+    let first = std::str::from_utf8(&first).map_err(|_| Unread::Shape("a line is no text"))?;
+    let mut words = first.strip_prefix("-> ").ok_or(Unread::Shape("no stanza"))?.split(' ');
+    let printable = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic());
+    let tag = words.next().filter(|tag| printable(tag)).ok_or(Unread::Shape("no tag"))?.to_owned();
+    let words: Vec<String> = words.map(str::to_owned).collect();
+    if !words.iter().all(|word| printable(word)) {
+        return Err(Unread::Shape("an argument that is no word"));
+    }
+    let mut body = Wiped::with_capacity(128);
+    loop {
+        let line = from.line()?;
+        body.push(&line);
+        match line.len() {
+            ..64 => break,
+            64 if body.len() <= limits::MAX_PLUGIN_MESSAGE_BYTES => {}
+            _ => return Err(Unread::Shape("a message that is too long")),
+        }
+    }
+    let body = BASE64.decode(&*body).map_err(|_| Unread::Shape("a body that is no Base64"))?;
+    Ok(Said { tag, words, body: Zeroizing::new(body) })
+}
+
+/// Reads lines through a buffer that is wiped.
+struct Lines<R> {
+    input: R,
+    block: Zeroizing<[u8; 1024]>,
+    read: usize,
+    taken: usize,
+}
+
+impl<R: Read> Lines<R> {
+    fn new(input: R) -> Self {
+        Self { input, block: Zeroizing::new([0; 1024]), read: 0, taken: 0 }
+    }
+
+    /// The next line without its end.
+    fn line(&mut self) -> Result<Wiped, Unread> {
+        let mut line = Wiped::with_capacity(128);
+        loop {
+            let rest = &self.block[self.taken..self.read];
+            if let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                line.push(&rest[..end]);
+                self.taken += end + 1;
+                return Ok(line);
+            }
+            line.push(rest);
+            if line.len() > limits::MAX_PLUGIN_MESSAGE_BYTES {
+                return Err(Unread::Shape("a line that is too long"));
+            }
+            self.taken = 0;
+            self.read = match self.input.read(&mut self.block[..]) {
+                Ok(0) => return Err(Unread::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+                Err(error) => return Err(Unread::Io(error)),
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::NoPrompts;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(text: &[u8]) -> Result<Said, Unread> {
+        read_stanza(&mut Lines::new(text))
+    }
+
+    #[test]
+    fn a_stanza_is_read_as_the_specification_has_it() {
+        let long = vec![7; 48];
+        let body = BASE64.encode(&long);
+        let said = read(format!("-> a b c\n{body}\n\n").as_bytes()).ok().expect("a stanza");
+        assert_eq!((&*said.tag, said.words.as_slice()), ("a", &["b".to_owned(), "c".into()][..]));
+        assert_eq!(*said.body, long);
+        for bad in
+            [&b"-> \n\n"[..], b"a\n\n", b"->  a\n\n", b"-> a  b\n\n", b"-> a\n!!\n", b"-> \xff\n\n"]
+        {
+            assert!(matches!(read(bad), Err(Unread::Shape(_))), "{}", bad.escape_ascii());
+        }
+        for cut in [&b""[..], b"-> a", b"-> a\n", b"-> a\nAAAA"] {
+            assert!(matches!(read(cut), Err(Unread::Io(_))), "{}", cut.escape_ascii());
+        }
+        let endless = vec![b'A'; limits::MAX_PLUGIN_MESSAGE_BYTES * 2];
+        assert!(matches!(read(&endless), Err(Unread::Shape(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_plugin_makes_it_panic(text in "(-> )?[a-z \n=+A/]{0,200}") {
+            let _ = read(text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_missing_program_is_told_from_all_else() {
+        let plugin = Plugin {
+            name: "tapwaveabsent".to_owned(),
+            keys: Vec::new(),
+            prompts: Arc::new(NoPrompts),
+            patience: limits::PLUGIN_OPENS,
+        };
+        let error = plugin.start("identity-v1").err().expect("no such program");
+        assert!(matches!(PluginFailed::inside(&error), Some(PluginFailed::Missing { .. })));
+    }
+
+    /// Hears what a person would be shown.
+    #[cfg(unix)]
+    #[derive(Default)]
+    struct Hears(std::sync::Mutex<Vec<String>>);
+
+    #[cfg(unix)]
+    impl Prompts for Hears {
+        fn show(&self, message: &str) {
+            self.0.lock().expect("whole").push(message.to_owned());
+        }
+
+        fn confirm(&self, _: &str, _: &str, _: Option<&str>) -> Option<bool> {
+            None
+        }
+
+        fn public_text(&self, _: &str) -> Option<String> {
+            None
+        }
+
+        fn passphrase(&self, _: &str) -> Option<age::secrecy::SecretString> {
+            None
+        }
+    }
+
+    /// Talks to the plugin of `tests/plugin` that behaves as the word says.
+    #[cfg(unix)]
+    fn talk(manner: &str, patience: Duration) -> (PluginFailed, Vec<String>) {
+        let heard = Arc::new(Hears::default());
+        let plugin = Plugin {
+            name: "tapwavehangs".to_owned(),
+            keys: Vec::new(),
+            prompts: Arc::clone(&heard) as _,
+            patience,
+        };
+        let place =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/plugin/age-plugin-tapwavehangs");
+        let mut command = Command::new(place);
+        command.arg(manner);
+        let mut talk = Talk::begin(&plugin, command).expect("started");
+        // More than a pipe takes.
+        let body = vec![7; 128 * 1024];
+        talk.send("wrap-file-key", &[], &body).expect("queued");
+        let error = talk.answer_until_done(|_| Ok(true)).expect_err("it never ends by itself");
+        let failed = PluginFailed::inside(&error).expect("the plugin's failure").clone();
+        let heard = heard.0.lock().expect("whole").clone();
+        (failed, heard)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_plugin_that_hangs_is_ended_and_named() {
+        let patience = Duration::from_millis(200);
+        // Saying nothing and taking nothing; a message that never ends; and a child of its own
+        // that keeps the pipes open.
+        for manner in ["silent", "drips", "leaves-a-child"] {
+            let (failed, heard) = talk(manner, patience);
+            assert!(matches!(failed, PluginFailed::Silent { .. }), "{manner}: {failed}");
+            assert!(failed.to_string().contains("age-plugin-tapwavehangs said nothing"));
+            assert!(failed.to_string().contains("touch it"), "{failed}");
+            assert_eq!(heard, ["waiting for age-plugin-tapwavehangs"], "{manner}");
+        }
+        let (failed, _) = talk("chats", limits::PLUGIN_OPENS);
+        assert!(matches!(failed, PluginFailed::Protocol { .. }), "{failed}");
+    }
+}

@@ -1,0 +1,9 @@
+//! Mails and what takes them, without the rest of a run: relays that refuse, stall and break, a
+//! real Postfix, and Graph's sendMail.
+
+mod graph;
+mod model;
+mod nasty;
+#[cfg(unix)]
+mod postfix;
+mod smtp;

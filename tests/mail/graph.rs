@@ -1,0 +1,138 @@
+//! Holds what the Graph courier says against what the simulated tenant took, with Microsoft's
+//! metadata as the judge of every request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::judge::{Judge, Judged};
+use crate::support::letters::{CODE, coded, letter, mail_to, post};
+use futures::future::join_all;
+use tapwave_core::clock::Clock;
+use tapwave_core::effect::Effect;
+use tapwave_graph::Graph;
+use tapwave_graph::limiter::{Pace, PaceOptions};
+use tapwave_mail::template::{Content, Form, Mail};
+use tapwave_mail::transport::settings::MailSettings;
+use tapwave_mail::transport::{Courier, GraphMail};
+use tapwave_simulator::options::{Call, Fault, Latency};
+use tapwave_simulator::{InMemory, Tenant};
+use tokio::time::Instant;
+
+struct Office {
+    courier: Courier,
+    judged: Arc<Judged<InMemory>>,
+}
+
+fn office(change: impl FnOnce(&mut Tenant)) -> Office {
+    let mut tenant = Tenant::for_wave(["it@contoso.example"], 3);
+    change(&mut tenant);
+    let clock = Clock::starting_at("2026-03-01T08:00:00Z".parse().expect("a time"));
+    let tenant = InMemory::new(tenant, clock.clone());
+    let judged = Arc::new(Judged::new(tenant, Arc::new(Judge::new())));
+    let pace = Pace::new(PaceOptions::default(), clock.clone());
+    let graph = Graph::new(Arc::clone(&judged) as _, pace, clock.clone());
+    let settings = "courier = \"graph\"\nfrom = \"it@contoso.example\"";
+    let settings: MailSettings = toml::from_str(settings).expect("settings");
+    let plan = settings.validate().expect("a plan");
+    Office { courier: Courier::Graph(GraphMail::new(graph, &plan, clock)), judged }
+}
+
+impl Office {
+    fn taken(&self) -> usize {
+        self.judged.inner().with(|tenant, _| tenant.mails().len())
+    }
+}
+
+fn mail() -> Mail {
+    coded("Ada \"the\" Löve, שלום", "ada@personal.example", Form::GraphJson)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mail_is_taken_as_microsoft_describes_it() {
+    let office = office(|_| {});
+    let sent = post(&office.courier, &mail()).await;
+    assert!(matches!(&sent, Effect::Done(receipt) if receipt.starts_with("202")), "{sent:?}");
+    let to = "ada@personal.example".parse().expect("a mailbox");
+    let sealed = mail_to(&letter(&Content::Sealed(b"age"), "Ada"), &to, Form::GraphJson);
+    assert!(matches!(post(&office.courier, &sealed).await, Effect::Done(_)));
+    assert_eq!(office.judged.objections(), Vec::<String>::new());
+    let mails = office.judged.inner().with(|tenant, _| tenant.mails().to_vec());
+    let to = &mails[0].message["toRecipients"];
+    assert_eq!(to.as_array().map(Vec::len), Some(1));
+    assert_eq!(to[0]["emailAddress"]["name"], "Ada \"the\" Löve, שלום");
+    let body = mails[0].message["body"]["content"].as_str().expect("a body");
+    assert!(body.contains("+drk=zq.AD&lt;&amp;&gt;") && !body.contains(CODE));
+    assert_eq!(mails[1].message["attachments"][0]["name"], "ada_contoso.example.age");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fault_is_reported_as_what_it_is() {
+    let failing = |effect| Fault::Failing { status: 503, effect, retry_after: None };
+    for (fault, taken, right) in [
+        (Fault::Unreachable, 0, "again"),
+        (Fault::Throttled { retry_after: Some("7".to_owned()) }, 0, "again"),
+        (Fault::Forbidden, 0, "mend"),
+        (Fault::UserUnknown, 0, "mend"),
+        (Fault::TokenExpired, 0, "mend"),
+        (Fault::LostBefore, 0, "unsettled"),
+        (Fault::LostAfter, 1, "unsettled"),
+        (failing(false), 0, "unsettled"),
+        (failing(true), 1, "unsettled"),
+    ] {
+        let office = office(|tenant| {
+            let faults = std::mem::take(&mut tenant.options_mut().faults);
+            tenant.options_mut().faults = faults.at(Call::Mail, 1, fault.clone());
+        });
+        let sent = post(&office.courier, &mail()).await;
+        let seen = match &sent {
+            Effect::NoEffect(no) if no.may_pass() => "again",
+            Effect::NoEffect(_) => "mend",
+            Effect::Unsettled { .. } => "unsettled",
+            Effect::Done(_) | Effect::Refused(_) => "other",
+        };
+        assert_eq!((seen, office.taken()), (right, taken), "{fault:?}: {sent:?}");
+        assert!(!format!("{sent:?}").contains("drk"), "{sent:?}");
+        assert_eq!(office.judged.objections(), Vec::<String>::new());
+        assert!(matches!(post(&office.courier, &mail()).await, Effect::Done(_)), "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mailbox_gets_thirty_a_minute_and_four_at_once() {
+    let office = office(|tenant| {
+        tenant.options_mut().latency = Latency::of(Duration::from_secs(20));
+    });
+    let mails: Vec<Mail> = (0..61).map(|_| mail()).collect();
+    let started = Instant::now();
+    let sent = join_all(mails.iter().map(|mail| post(&office.courier, mail))).await;
+    assert!(sent.iter().all(|sent| matches!(sent, Effect::Done(_))));
+    assert_eq!(office.taken(), 61);
+    // Four at once, twenty seconds each: sixteen rounds.
+    let took = started.elapsed().as_secs();
+    assert!((16 * 20..17 * 20 + 20).contains(&took), "{took} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn thirty_a_minute_is_kept_from_the_first_mail_on() {
+    let office = office(|_| {});
+    let mails: Vec<Mail> = (0..61).map(|_| mail()).collect();
+    let started = Instant::now();
+    join_all(mails.iter().map(|mail| post(&office.courier, mail))).await;
+    assert_eq!(office.taken(), 61);
+    let took = started.elapsed().as_secs();
+    assert!((118..130).contains(&took), "{took} s");
+    let at = office.judged.inner().with(|tenant, _| {
+        tenant.mails().iter().map(|mail| mail.at.as_second()).collect::<Vec<_>>()
+    });
+    let crowded =
+        at.iter().map(|from| at.iter().filter(|to| (0..60).contains(&(*to - from))).count());
+    assert!(crowded.max().unwrap() <= 31);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mail_for_the_other_courier_is_not_sent() {
+    let office = office(|_| {});
+    let mime = coded("Ada", "ada@personal.example", Form::Mime);
+    assert!(matches!(post(&office.courier, &mime).await, Effect::NoEffect(no) if !no.may_pass()));
+    assert_eq!(office.taken(), 0);
+}
