@@ -194,7 +194,8 @@ async fn faults() -> Result<(), Failed> {
     let began = Instant::now();
     let mails = || relay.seen().taken.len();
     let key = office.public_key.clone();
-    let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--fence", "1s", "-q"];
+    let run =
+        ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--settle-after", "1s", "-q"];
     killed_at(&office, &run, || mails() >= 500).await?;
     let resume = ["resume", "latest", "-i", "key.txt", "--quiet"];
     killed_at(&office, &resume, || mails() >= 1_000).await?;
@@ -279,7 +280,8 @@ async fn postfix() -> Result<(), Failed> {
     office.mail_to_port(server.submission, &folder.path().join("ca.pem"), FAST);
     let began = Instant::now();
     let key = office.public_key.clone();
-    let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--fence", "1s", "-q"];
+    let run =
+        ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--settle-after", "1s", "-q"];
     let resume = ["resume", "latest", "-i", "key.txt", "--quiet"];
     killed_at(&office, &run, || server.count() >= 400).await?;
     killed_at(&office, &resume, || server.count() >= 900).await?;

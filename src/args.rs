@@ -118,8 +118,8 @@ pub struct Common {
     pub max_rate: Option<f64>,
     /// How long a lost request may still take effect, such as 5m [default: the run's, else the
     /// settings', else 5m]
-    #[arg(long, global = true, value_name = "DURATION")]
-    pub fence: Option<String>,
+    #[arg(long, alias = "fence", global = true, value_name = "DURATION")]
+    pub settle_after: Option<String>,
     /// One JSON object (or array) on stdout
     #[arg(long, global = true)]
     pub json: bool,

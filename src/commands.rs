@@ -23,23 +23,23 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub use self::failure::Failure;
-use self::typed::Typed;
+use self::typed::RunCommands;
 use crate::args::{Auth, Cli, Command, Common};
-use crate::config::{self, Found, Settings};
-use crate::output::{Asking, AtWork, Log, Report, count, shown};
+use crate::config::{self, FoundSettings, Settings};
+use crate::output::{AtWork, Log, Report, TerminalPrompts, count, shown};
 use tapwave_core::clock::Clock;
 use tapwave_core::exit::Exit;
 use tapwave_core::limits;
 use tapwave_graph::Graph;
 use tapwave_graph::http::{self, BaseUrl, Http};
-use tapwave_graph::limiter::Pace;
-use tapwave_graph::sign_in::permissions::{self, Grants, Need, Verdict};
-use tapwave_graph::sign_in::{self, Places, SignIn};
+use tapwave_graph::limiter::Limiter;
+use tapwave_graph::sign_in::permissions::{self, Grants, Need, PermissionVerdict};
+use tapwave_graph::sign_in::{self, Endpoints, SignIn};
 use tapwave_graph::transport::Shut;
 use tapwave_ledger::{Access, Ledger, Registry, RunFolder, append_to_log, default_home};
 use tapwave_pipeline::check::ClocksApart;
 use tapwave_pipeline::run::Session;
-use tapwave_pipeline::stop::Drain;
+use tapwave_pipeline::stop::StopSignal;
 
 /// Looks a variable up.
 pub type Environment = Box<dyn Fn(&str) -> Option<String>>;
@@ -48,24 +48,20 @@ pub type Environment = Box<dyn Fn(&str) -> Option<String>>;
 pub struct World {
     /// Looks a variable up.
     pub environment: Environment,
-    /// Time.
     pub clock: Clock,
     /// The wish to stop, from Ctrl-C.
-    pub drain: Drain,
+    pub drain: StopSignal,
     /// Who hears and says everything.
     pub report: Arc<Report>,
     /// Where log lines go.
     pub log: Log,
     /// Who can be asked.
-    pub asking: Asking,
+    pub asking: TerminalPrompts,
     /// What every command takes, as it was given.
     pub common: Common,
 }
 
 /// Does what the command line says.
-///
-/// # Errors
-/// [`Failure`]
 pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
     let performed = tokio::select! {
         biased;
@@ -135,8 +131,8 @@ fn note_who(grants: &Grants, method: &str, settings: &Settings, base: &BaseUrl) 
     );
 }
 
-/// What is said of a fence shorter than [`limits::SHORT_FENCE`].
-const SHORT_FENCE: &str = "so short a fence protects from little: a request whose answer is lost may be carried out after it and replace the pass that was issued next";
+/// What is said of a settling time shorter than [`limits::SHORT_SETTLE_AFTER`].
+const SHORT_SETTLING: &str = "so short a settling time protects from little: a request whose answer is lost may be carried out after it and replace the pass that was issued next";
 
 impl World {
     fn home(&self) -> Result<PathBuf, Failure> {
@@ -180,7 +176,7 @@ impl World {
             let before = settings.readers().count();
             settings.keep_readers(|key| !needs_plugin(key));
             if settings.readers().count() < before {
-                self.report.say(format_args!(
+                self.report.info(format_args!(
                     "nobody has trusted {} yet: the keys in it that need a plugin are left out",
                     found.path.display()
                 ));
@@ -189,10 +185,10 @@ impl World {
         Ok(settings)
     }
 
-    fn tell_steering(&self, found: &Found) {
-        self.report.say(format_args!("{} decides whom to trust:", found.path.display()));
+    fn tell_steering(&self, found: &FoundSettings) {
+        self.report.info(format_args!("{} decides whom to trust:", found.path.display()));
         for one in &found.steers {
-            self.report.say(format_args!("  {}", shown(one)));
+            self.report.info(format_args!("  {}", shown(one)));
         }
     }
 
@@ -210,7 +206,7 @@ impl World {
             };
             self.tell_steering(found);
             found.trust(&self.home()?)?;
-            self.report.say("trusted, until it changes");
+            self.report.info("trusted, until it changes");
             if self.report.is_json() {
                 self.report.settings(&settings)?;
             }
@@ -251,13 +247,17 @@ impl World {
     }
 
     /// A run as a person would type it.
-    fn typed(&self, folder: &RunFolder) -> Typed {
-        Typed::new(folder, self.registry().ok().as_ref(), &self.common)
+    fn typed(&self, folder: &RunFolder) -> RunCommands {
+        RunCommands::new(folder, self.registry().ok().as_ref(), &self.common)
     }
 
     /// The same for the run that this command works on: until its end, whoever speaks of a run
     /// means this one, and `go_on` says what carries on with it.
-    fn work_on(&self, folder: &RunFolder, go_on: impl FnOnce(&Typed) -> String) -> Typed {
+    fn work_on(
+        &self,
+        folder: &RunFolder,
+        go_on: impl FnOnce(&RunCommands) -> String,
+    ) -> RunCommands {
         let typed = self.typed(folder);
         self.report.work_on(AtWork { go_on: go_on(&typed), status: typed.status() });
         typed
@@ -277,7 +277,7 @@ impl World {
             drain: self.drain.clone(),
             prompts: Arc::new(self.asking.clone()),
             may_read_groups: true,
-            fence: None,
+            settle_after: None,
             keeps_going: false,
             began: self.clock.instant(),
         }
@@ -286,14 +286,14 @@ impl World {
     /// A session of a command that asks Graph nothing: nobody signs in.
     fn without_graph(&self, settings: &Settings) -> Session {
         self.name_settings(settings);
-        let pace = Pace::new(settings.pace, self.clock.clone());
+        let pace = Limiter::new(settings.pace, self.clock.clone());
         self.session(Graph::new(Arc::new(Shut), pace, self.clock.clone()))
     }
 
     /// They may name another Graph or relay: whoever acts should know that they were read.
     fn name_settings(&self, settings: &Settings) {
         if let Some(path) = &settings.file {
-            self.report.say(format_args!("settings: {}", path.display()));
+            self.report.info(format_args!("settings: {}", path.display()));
         }
     }
 
@@ -305,7 +305,7 @@ impl World {
         needs: &[Need],
     ) -> Result<(Session, Option<String>), Failure> {
         let (session, grants) = self.sign_in(settings, base, needs).await?;
-        let session = Session { fence: settings.fence, ..session };
+        let session = Session { settle_after: settings.settle_after, ..session };
         Ok((session, grants.claims().and_then(|claims| claims.tenant.clone())))
     }
 
@@ -323,17 +323,17 @@ impl World {
         let method = settings.sign_in(&self.environment, on_azure)?;
         let name = method.name();
         if settings.auth == Auth::Auto {
-            self.report.say(format_args!("signing in with {name}, the first that is there"));
+            self.report.info(format_args!("signing in with {name}, the first that is there"));
         }
         let report = Arc::clone(&self.report);
         // Asked of a person, though it is demanded only where groups turn out to matter.
         let wished = [needs, &[Need::ReadGroups]].concat();
-        let places = Places {
+        let places = Endpoints {
             graph: base,
             authority: settings.authority_of(base),
             needs: &wished,
             network: &settings.network,
-            tell: Arc::new(move |words| report.bid(words)),
+            tell: Arc::new(move |words| report.prompt(words)),
         };
         let sign_in = SignIn::new(method, &places, &client, self.clock.clone())?;
         let grants = self.unless_given_up(sign_in.grants()).await??;
@@ -341,7 +341,7 @@ impl World {
         note_who(&grants, name, settings, base);
         self.judge(&grants, name, needs)?;
         let transport = Http::new(&settings.network, base, Arc::new(sign_in))?;
-        let pace = Pace::new(settings.pace, self.clock.clone());
+        let pace = Limiter::new(settings.pace, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = !grants.lacks(Need::ReadGroups);
         Ok((Session { may_read_groups, ..self.session(graph) }, grants))
@@ -351,14 +351,14 @@ impl World {
     fn judge(&self, grants: &Grants, method: &str, needs: &[Need]) -> Result<(), Failure> {
         let is_az_user = method == "azure-cli" && grants.kind() == "delegated";
         match grants.judge(needs) {
-            Verdict::Enough => {}
+            PermissionVerdict::Enough => {}
             // A person's `az login` carries the Azure CLI's own scopes, a wide one among them.
-            Verdict::Lacking(needs) if is_az_user => return Err(Failure::azure_cli_user(&needs)),
-            Verdict::Doubtful { needs, perhaps } if is_az_user && perhaps == [permissions::WIDE] => {
+            PermissionVerdict::Lacking(needs) if is_az_user => return Err(Failure::azure_cli_user(&needs)),
+            PermissionVerdict::Doubtful { needs, perhaps } if is_az_user && perhaps == [permissions::WIDE] => {
                 return Err(Failure::azure_cli_user(&needs));
             }
-            Verdict::Lacking(needs) => return Err(Failure::permissions(&needs, grants.kind())),
-            Verdict::Doubtful { needs, perhaps } => self.report.warn(format_args!(
+            PermissionVerdict::Lacking(needs) => return Err(Failure::permissions(&needs, grants.kind())),
+            PermissionVerdict::Doubtful { needs, perhaps } => self.report.warn(format_args!(
                 "the {} token has no permission that is known to suffice for what {} allows; whether {} does, Graph decides",
                 grants.kind(),
                 failure::names_of(&needs).join(", "),
@@ -391,10 +391,10 @@ impl World {
         Failure::new(Exit::Interrupted, format!("interrupted{changed}"), &hints)
     }
 
-    /// Said before anything is risked, by commands that wait out the fence of a run.
-    fn warn_of_fence(&self, fence: Option<Duration>) {
-        if fence.is_some_and(|fence| fence < limits::SHORT_FENCE) {
-            self.report.warn(SHORT_FENCE);
+    /// Said before anything is risked, by commands that wait out the settling time of a run.
+    fn warn_of_short_settling(&self, settle_after: Option<Duration>) {
+        if settle_after.is_some_and(|settle_after| settle_after < limits::SHORT_SETTLE_AFTER) {
+            self.report.warn(SHORT_SETTLING);
         }
     }
 
@@ -422,7 +422,8 @@ impl World {
         }
         let (session, grants) = self.sign_in(settings, &base, needs).await?;
         let tenant = grants.claims().and_then(|claims| claims.tenant.clone());
-        let session = Session { fence: Some(settings.fence_of(&about.options)), ..session };
+        let session =
+            Session { settle_after: Some(settings.settle_after_of(&about.options)), ..session };
         // A run made with an opaque token knows its tenant as `--tenant` named it, which may be
         // a domain; a token names it by id alone.
         let then = about.tenant.as_ref().filter(|then| Uuid::try_parse(then).is_ok());
@@ -439,14 +440,14 @@ impl World {
             Some(claims) => {
                 let who = claims.who.as_deref().map(shown).unwrap_or_default();
                 let tenant = claims.tenant.as_deref().map(shown).unwrap_or_default();
-                self.report.whisper(format_args!(
+                self.report.debug(format_args!(
                     "signed in with {method} as {who} ({}, tenant {tenant}, {})",
                     grants.kind(),
                     count(claims.permissions.len() as u64, "permission", "permissions")
                 ));
             }
             None => {
-                self.report.say("note: the token is opaque, so its permissions could not be read");
+                self.report.info("note: the token is opaque, so its permissions could not be read");
             }
         }
     }

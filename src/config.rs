@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::secret::SecretError;
 use self::secret::SecretSource;
-pub use self::trust::Found;
+pub use self::trust::FoundSettings;
 
 use crate::args::{Auth, BodyArg, Cloud, Common, ExistingArg, MailArgs, WaveArgs};
 use tapwave_core::clock::Minutes;
@@ -30,11 +30,11 @@ use tapwave_core::limits;
 use tapwave_core::programs::keep_back;
 use tapwave_core::wiped::read_bounded;
 use tapwave_graph::http::{BaseUrl, Network, NetworkError, without_login};
-use tapwave_graph::limiter::PaceOptions;
+use tapwave_graph::limiter::LimiterOptions;
 use tapwave_graph::sign_in;
 use tapwave_graph::sign_in::certificate::Certificate;
-use tapwave_graph::sign_in::person::Way;
-use tapwave_ledger::{Existing, MailOptions, Options, To};
+use tapwave_graph::sign_in::person::PersonFlow;
+use tapwave_ledger::{Existing, MailOptions, RunOptions, To};
 use tapwave_mail::template::{Mailbox, Mode};
 use tapwave_mail::transport::settings::{MailPlan, MailSettings, MailSettingsError};
 use tapwave_pipeline::wave::{BadStart, BadZone, parse_start, parse_zone};
@@ -59,13 +59,13 @@ pub struct Settings {
     /// The application's id, if one was named.
     pub client_id: Option<String>,
     /// Bounds of the limiter.
-    pub pace: PaceOptions,
+    pub pace: LimiterOptions,
     /// How long a lost POST may still execute, if told; a run remembers it, and
-    /// [`limits::DEFAULT_FENCE`] if nothing was told. [`Settings::fence_of`] has what holds for
+    /// [`limits::DEFAULT_SETTLE_AFTER`] if nothing was told. [`Settings::settle_after_of`] has what holds for
     /// a run that was begun before.
-    pub fence: Option<Duration>,
+    pub settle_after: Option<Duration>,
     /// Whether a flag told it.
-    fence_by_flag: bool,
+    settle_after_by_flag: bool,
     /// Labels of the settings file.
     pub labels: BTreeMap<String, Vec<String>>,
     /// Who may read every pass.
@@ -79,29 +79,29 @@ pub struct Settings {
     /// The file that was read, for people.
     pub file: Option<PathBuf>,
     /// The same, if nobody named it.
-    pub found: Option<Found>,
+    pub found: Option<FoundSettings>,
     /// Every value and where it came from, for people.
-    pub known: Vec<Known>,
+    pub known: Vec<EffectiveSetting>,
     secrets: Secrets,
     defaults: WaveDefaults,
 }
 
 /// One effective setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Known {
+pub struct EffectiveSetting {
     /// As the file spells it.
     pub name: &'static str,
     /// As it was given, a login in an address left out; `set` for a secret, nothing for what is
     /// not set.
     pub value: Option<String>,
     /// Where it came from.
-    pub from: Origin,
+    pub from: SettingOrigin,
 }
 
 /// Where a setting came from, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub enum SettingOrigin {
     /// The command line.
     Flag,
     /// A variable.
@@ -112,7 +112,7 @@ pub enum Origin {
     Default,
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Flag => "flag",
@@ -146,7 +146,6 @@ pub enum SettingsError {
     /// The file cannot be read.
     #[error("failed to read the settings file {path}: {why}")]
     Unreadable {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         why: String,
@@ -154,25 +153,18 @@ pub enum SettingsError {
     /// A file that is not its reader's alone.
     #[error("failed to trust the settings file {path}: {why}")]
     NotOurs {
-        /// The file.
         path: PathBuf,
         /// Who may change it.
         why: String,
     },
     /// The file is no TOML, or has an unknown key or a value of the wrong kind.
     #[error("failed to understand the settings file {path}: {why}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Place and reason.
-        why: String,
-    },
+    File { path: PathBuf, why: String },
     /// A value out of its bounds.
     #[error("{name} cannot be {value}: {remedy}")]
     Value {
         /// The flag or key.
         name: &'static str,
-        /// As given.
         value: String,
         /// What to write instead.
         remedy: &'static str,
@@ -222,7 +214,6 @@ pub enum SettingsError {
     /// a command that is told would repeat them. Not quoted.
     #[error("{flag} cannot hold a user or a password; {remedy}")]
     LoginInFlag {
-        /// The flag.
         flag: &'static str,
         /// Where they go instead, if anywhere.
         remedy: &'static str,
@@ -242,7 +233,7 @@ pub enum SettingsError {
 /// tapwave.toml. Unknown keys are errors.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct Written {
+struct SettingsFile {
     tenant: Option<String>,
     cloud: Option<String>,
     auth: Option<String>,
@@ -258,7 +249,8 @@ struct Written {
     proxy: Option<String>,
     max_in_flight: Option<usize>,
     max_rate: Option<f64>,
-    fence: Option<String>,
+    #[serde(alias = "fence")]
+    settle_after: Option<String>,
     time_zone: Option<String>,
     lifetime: Option<Minutes>,
     one_time: Option<bool>,
@@ -269,7 +261,7 @@ struct Written {
     mail: MailSettings,
 }
 
-impl Written {
+impl SettingsFile {
     /// The same with files and programs beside it where it lies, from whatever folder it is named:
     /// they are trusted with it.
     fn based(self, folder: &Path) -> Self {
@@ -321,9 +313,6 @@ impl From<OneOrMany> for Vec<String> {
 
 impl Settings {
     /// Joins the flags, the environment and the file.
-    ///
-    /// # Errors
-    /// [`SettingsError`]
     pub fn load(
         flags: &Common,
         environment: &impl Fn(&str) -> Option<String>,
@@ -353,7 +342,12 @@ impl Settings {
         let in_flight =
             joined.value("max_in_flight", flags.max_in_flight, file.max_in_flight, number);
         let max_rate = joined.value("max_rate", flags.max_rate, file.max_rate, number);
-        let fence_text = joined.value("fence", flags.fence.clone(), file.fence, Clone::clone);
+        let settle_after_text = joined.value(
+            "settle_after",
+            flags.settle_after.clone(),
+            file.settle_after,
+            Clone::clone,
+        );
         let zone = joined.value("time_zone", None, file.time_zone, Clone::clone);
         let lifetime = joined.value("lifetime", None, file.lifetime, number);
         let one_time = joined.value("one_time", None, file.one_time, number);
@@ -377,8 +371,8 @@ impl Settings {
             auth: auth.unwrap_or(Auth::Auto),
             client_id,
             pace: pace(in_flight, max_rate)?,
-            fence: fence(fence_text.as_deref())?,
-            fence_by_flag: flags.fence.is_some(),
+            settle_after: settle_after(settle_after_text.as_deref())?,
+            settle_after_by_flag: flags.settle_after.is_some(),
             labels,
             break_glass,
             recipients,
@@ -421,9 +415,6 @@ impl Settings {
     }
 
     /// The zone of starts without an offset: the flag's, else the file's.
-    ///
-    /// # Errors
-    /// [`SettingsError::Zone`].
     pub fn zone(&self, want: &WaveArgs) -> Result<Option<TimeZone>, SettingsError> {
         match want.time_zone.as_deref() {
             Some(name) => Ok(Some(parse_zone(name)?)),
@@ -432,10 +423,7 @@ impl Settings {
     }
 
     /// The options that a run keeps in its ledger.
-    ///
-    /// # Errors
-    /// [`SettingsError::Value`]
-    pub fn options(&self, want: &WaveArgs) -> Result<Options, SettingsError> {
+    pub fn options(&self, want: &WaveArgs) -> Result<RunOptions, SettingsError> {
         let lifetime = want.lifetime.or(self.defaults.lifetime).map(|Minutes(minutes)| minutes);
         if let Some(minutes) = lifetime.filter(|one| !limits::LIFETIME_MINUTES.contains(one)) {
             return Err(SettingsError::Value {
@@ -447,7 +435,7 @@ impl Settings {
         let zone = self.zone(want)?;
         let groups =
             if want.groups.is_empty() { self.defaults.groups.clone() } else { want.groups.clone() };
-        let options = Options {
+        let options = RunOptions {
             lifetime_minutes: lifetime,
             start: want
                 .start
@@ -466,22 +454,22 @@ impl Settings {
             },
             groups,
             skip_ineligible: want.skip_ineligible,
-            fence_by_flag: self.fence_by_flag,
-            ..Options::default()
+            fence_by_flag: self.settle_after_by_flag,
+            ..RunOptions::default()
         };
-        Ok(options.fenced(self.fence.unwrap_or(limits::DEFAULT_FENCE)))
+        Ok(options.with_settle_after(self.settle_after.unwrap_or(limits::DEFAULT_SETTLE_AFTER)))
     }
 
-    /// The fence of a run that was begun with these options. A flag of this very command is
+    /// The settling time of a run that was begun with these options. A flag of this very command is
     /// obeyed, since whoever types it means this run. tapwave.toml speaks of all runs: it
-    /// never shortens the fence that one was begun with, since its requests may be out there
+    /// never shortens the settling time that one was begun with, since its requests may be out there
     /// still, and lengthens it only where no flag had named it.
     #[must_use]
-    pub fn fence_of(&self, begun: &Options) -> Duration {
-        let own = begun.fence();
-        match self.fence {
-            Some(fence) if self.fence_by_flag => fence,
-            Some(fence) if !begun.fence_by_flag => fence.max(own),
+    pub fn settle_after_of(&self, begun: &RunOptions) -> Duration {
+        let own = begun.settle_after();
+        match self.settle_after {
+            Some(time) if self.settle_after_by_flag => time,
+            Some(time) if !begun.fence_by_flag => time.max(own),
             _ => own,
         }
     }
@@ -526,9 +514,6 @@ impl Settings {
     }
 
     /// `[mail]`, fit for use.
-    ///
-    /// # Errors
-    /// [`SettingsError::Mail`]
     pub fn mail_plan(&self) -> Result<MailPlan, SettingsError> {
         Ok(self.mail.validate()?)
     }
@@ -555,7 +540,7 @@ impl Settings {
         &self,
         environment: &impl Fn(&str) -> Option<String>,
         on_azure: bool,
-    ) -> Result<sign_in::Method, SettingsError> {
+    ) -> Result<sign_in::SignInMethod, SettingsError> {
         let there = |name: &str| environment(name).filter(|value| !value.is_empty());
         let auth = match self.auth {
             Auth::Auto if self.secrets.access_token.is_some() => Auth::Token,
@@ -574,11 +559,11 @@ impl Settings {
             None => Err(absent),
         };
         Ok(match auth {
-            Auth::Token => sign_in::Method::Token(read(
+            Auth::Token => sign_in::SignInMethod::Token(read(
                 &self.secrets.access_token,
                 missing("token", "TAPWAVE_ACCESS_TOKEN"),
             )?),
-            Auth::ClientSecret => sign_in::Method::ClientSecret {
+            Auth::ClientSecret => sign_in::SignInMethod::ClientSecret {
                 tenant: tenant
                     .ok_or_else(|| missing("client-secret", "--tenant or AZURE_TENANT_ID"))?,
                 client: client
@@ -588,7 +573,7 @@ impl Settings {
                     missing("client-secret", "AZURE_CLIENT_SECRET"),
                 )?,
             },
-            Auth::WorkloadIdentity => sign_in::Method::WorkloadIdentity {
+            Auth::WorkloadIdentity => sign_in::SignInMethod::WorkloadIdentity {
                 tenant,
                 client,
                 token_file: there("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from),
@@ -600,17 +585,21 @@ impl Settings {
                 let password = self.secrets.certificate_password.as_ref();
                 let password = password.map(|source| source.read(environment)).transpose()?;
                 let certificate = Certificate::read(path, password.as_ref())?;
-                sign_in::Method::ClientCertificate {
+                sign_in::SignInMethod::ClientCertificate {
                     tenant: tenant.ok_or_else(|| missing(method, "--tenant or AZURE_TENANT_ID"))?,
                     client: client
                         .ok_or_else(|| missing(method, "--client-id or AZURE_CLIENT_ID"))?,
                     certificate: Arc::new(certificate),
                 }
             }
-            Auth::Interactive => sign_in::Method::Person { way: Way::Browser, tenant, client },
-            Auth::DeviceCode => sign_in::Method::Person { way: Way::DeviceCode, tenant, client },
-            Auth::ManagedIdentity => sign_in::Method::ManagedIdentity { client },
-            Auth::AzureCli | Auth::Auto => sign_in::Method::AzureCli { tenant },
+            Auth::Interactive => {
+                sign_in::SignInMethod::Person { way: PersonFlow::Browser, tenant, client }
+            }
+            Auth::DeviceCode => {
+                sign_in::SignInMethod::Person { way: PersonFlow::DeviceCode, tenant, client }
+            }
+            Auth::ManagedIdentity => sign_in::SignInMethod::ManagedIdentity { client },
+            Auth::AzureCli | Auth::Auto => sign_in::SignInMethod::AzureCli { tenant },
         })
     }
 }
@@ -641,9 +630,6 @@ pub fn mode(body: Option<BodyArg>) -> Mode {
 }
 
 /// Nobody can be told who has a pass that is mailed to nobody.
-///
-/// # Errors
-/// [`SettingsError::NoticeOfNotice`]
 pub fn news_of_a_pass(body: Mode, notice_to: &[To]) -> Result<(), SettingsError> {
     if body == Mode::Notice && !notice_to.is_empty() {
         return Err(SettingsError::NoticeOfNotice);
@@ -658,9 +644,6 @@ pub fn absolute(path: &Path) -> PathBuf {
 }
 
 /// `--readdress`: a line of the wave, and who gets its mail from now on.
-///
-/// # Errors
-/// [`SettingsError::Value`]
 pub fn readdress(text: &str) -> Result<(Line, Mailbox), SettingsError> {
     let parsed = text
         .split_once('=')
@@ -696,9 +679,6 @@ fn place(flag: &'static str, text: &str) -> Result<To, SettingsError> {
 }
 
 /// `--due`.
-///
-/// # Errors
-/// [`SettingsError::Value`]
 pub fn due(text: &str) -> Result<Duration, SettingsError> {
     let parsed = text.parse::<SignedDuration>().ok().and_then(|due| Duration::try_from(due).ok());
     parsed.ok_or_else(|| SettingsError::Value {
@@ -713,8 +693,8 @@ pub fn due(text: &str) -> Result<Duration, SettingsError> {
 struct Read {
     path: Option<PathBuf>,
     /// If nobody named it.
-    found: Option<Found>,
-    file: Written,
+    found: Option<FoundSettings>,
+    file: SettingsFile,
 }
 
 impl Read {
@@ -743,14 +723,14 @@ impl Read {
         let bytes = bytes.ok_or_else(|| unreadable("it is too large for settings".to_owned()))?;
         let text = std::str::from_utf8(&bytes);
         let text = text.map_err(|_| unreadable("it is not UTF-8".to_owned()))?;
-        let file: Written = toml::from_str(text).map_err(|error| SettingsError::File {
+        let file: SettingsFile = toml::from_str(text).map_err(|error| SettingsError::File {
             path: path.to_owned(),
             why: unquoted(text, &error),
         })?;
-        let file = Written::based(file, path.parent().unwrap_or(Path::new("")));
+        let file = SettingsFile::based(file, path.parent().unwrap_or(Path::new("")));
         let found = match named {
             Some(_) => None,
-            None => Some(Found::of(path, text).map_err(failed)?),
+            None => Some(FoundSettings::of(path, text).map_err(failed)?),
         };
         Ok(Self { path: Some(path.to_owned()), found, file })
     }
@@ -759,13 +739,13 @@ impl Read {
 /// Joins values by precedence and remembers where each came from.
 struct Joined<'a, E> {
     environment: &'a E,
-    known: Vec<Known>,
+    known: Vec<EffectiveSetting>,
 }
 
 impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
-    fn note(&mut self, name: &'static str, value: Option<String>, from: Origin) {
-        let from = if value.is_some() { from } else { Origin::Default };
-        self.known.push(Known { name, value, from });
+    fn note(&mut self, name: &'static str, value: Option<String>, from: SettingOrigin) {
+        let from = if value.is_some() { from } else { SettingOrigin::Default };
+        self.known.push(EffectiveSetting { name, value, from });
     }
 
     /// An empty variable counts as none, as everywhere in Azure's tools.
@@ -780,7 +760,7 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
         file: Option<T>,
         show: impl Fn(&T) -> String,
     ) -> Option<T> {
-        let from = if flag.is_some() { Origin::Flag } else { Origin::File };
+        let from = if flag.is_some() { SettingOrigin::Flag } else { SettingOrigin::File };
         let value = flag.or(file);
         self.note(name, value.as_ref().map(show), from);
         value
@@ -795,9 +775,9 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
     ) -> Option<String> {
         let variable = self.variable(variable);
         let from = match (flag, &variable) {
-            (Some(_), _) => Origin::Flag,
-            (None, Some(_)) => Origin::Environment,
-            (None, None) => Origin::File,
+            (Some(_), _) => SettingOrigin::Flag,
+            (None, Some(_)) => SettingOrigin::Environment,
+            (None, None) => SettingOrigin::File,
         };
         let value = flag.cloned().or(variable).or(file);
         self.note(name, value.clone(), from);
@@ -819,7 +799,7 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
 
     fn list(&mut self, name: &'static str, values: &[String]) {
         let value = (!values.is_empty()).then(|| values.join(", "));
-        self.note(name, value, Origin::File);
+        self.note(name, value, SettingOrigin::File);
     }
 
     /// Cloud, Graph and authority. A flag wins over what names the same thing elsewhere, be
@@ -827,36 +807,36 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
     fn places(
         &mut self,
         flags: &Common,
-        file: &Written,
+        file: &SettingsFile,
     ) -> Result<(Option<BaseUrl>, Option<BaseUrl>), SettingsError> {
         let filed = choice("cloud", file.cloud.as_deref())?;
         let cloud = self.word("cloud", flags.cloud, file.cloud.as_deref())?;
         if cloud == Some(Cloud::China) {
             return Err(SettingsError::China);
         }
-        let first = |candidates: [(Option<String>, Origin); 5]| {
+        let first = |candidates: [(Option<String>, SettingOrigin); 5]| {
             candidates.into_iter().find_map(|(url, from)| Some((url?, from)))
         };
         let graph = first([
-            (flags.graph_url.clone(), Origin::Flag),
-            (flags.cloud.map(|cloud| origin(cloud).to_owned()), Origin::Flag),
-            (file.graph_url.clone(), Origin::File),
-            (filed.map(|cloud| origin(cloud).to_owned()), Origin::File),
-            (None, Origin::Default),
+            (flags.graph_url.clone(), SettingOrigin::Flag),
+            (flags.cloud.map(|cloud| origin(cloud).to_owned()), SettingOrigin::Flag),
+            (file.graph_url.clone(), SettingOrigin::File),
+            (filed.map(|cloud| origin(cloud).to_owned()), SettingOrigin::File),
+            (None, SettingOrigin::Default),
         ]);
         let authority = |cloud| {
             BaseUrl::authority(matches!(cloud, Cloud::Usgov | Cloud::UsgovDod)).as_str().to_owned()
         };
         let place = first([
-            (flags.authority_url.clone(), Origin::Flag),
-            (flags.cloud.map(authority), Origin::Flag),
-            (self.variable("AZURE_AUTHORITY_HOST").map(with_scheme), Origin::Environment),
-            (file.authority_url.clone(), Origin::File),
-            (filed.map(authority), Origin::File),
+            (flags.authority_url.clone(), SettingOrigin::Flag),
+            (flags.cloud.map(authority), SettingOrigin::Flag),
+            (self.variable("AZURE_AUTHORITY_HOST").map(with_scheme), SettingOrigin::Environment),
+            (file.authority_url.clone(), SettingOrigin::File),
+            (filed.map(authority), SettingOrigin::File),
         ]);
-        let mut parsed = |name, found: Option<(String, Origin)>, parse: ParseUrl| {
+        let mut parsed = |name, found: Option<(String, SettingOrigin)>, parse: ParseUrl| {
             let (url, from) =
-                found.map_or((None, Origin::Default), |(url, from)| (Some(url), from));
+                found.map_or((None, SettingOrigin::Default), |(url, from)| (Some(url), from));
             self.note(name, url.clone(), from);
             url.as_deref().map(parse).transpose()
         };
@@ -865,7 +845,7 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
     }
 
     /// Where every secret of the sign-in would come from.
-    fn secrets(&mut self, file: &Written) -> Result<Secrets, SettingsError> {
+    fn secrets(&mut self, file: &SettingsFile) -> Result<Secrets, SettingsError> {
         Ok(Secrets {
             access_token: self.secret("access_token", "TAPWAVE_ACCESS_TOKEN", None, None)?,
             client_secret: self.secret(
@@ -899,9 +879,9 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
         command: Option<Vec<String>>,
     ) -> Result<Option<SecretSource>, SettingsError> {
         let (source, from) = if self.variable(variable).is_some() {
-            (Some(SecretSource::Variable(variable)), Origin::Environment)
+            (Some(SecretSource::Variable(variable)), SettingOrigin::Environment)
         } else {
-            (SecretSource::of(name, file, command)?, Origin::File)
+            (SecretSource::of(name, file, command)?, SettingOrigin::File)
         };
         self.note(name, source.as_ref().map(|_| "set".to_owned()), from);
         Ok(source)
@@ -910,9 +890,6 @@ impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
 
 /// Refuses a user or a password in an address that a flag gives. Commands that read no settings
 /// owe this too: what they tell people to type repeats these flags.
-///
-/// # Errors
-/// [`SettingsError::LoginInFlag`]
 pub fn no_login_in(flags: &Common) -> Result<(), SettingsError> {
     let none_at_all = "leave them out, since nobody asks for them there";
     let addresses = [
@@ -1001,7 +978,7 @@ const fn origin(cloud: Cloud) -> &'static str {
     }
 }
 
-fn pace(in_flight: Option<usize>, rate: Option<f64>) -> Result<PaceOptions, SettingsError> {
+fn pace(in_flight: Option<usize>, rate: Option<f64>) -> Result<LimiterOptions, SettingsError> {
     let max_in_flight = in_flight.unwrap_or(limits::DEFAULT_IN_FLIGHT);
     if !(1..=limits::MAX_IN_FLIGHT).contains(&max_in_flight) {
         return Err(SettingsError::Value {
@@ -1017,19 +994,19 @@ fn pace(in_flight: Option<usize>, rate: Option<f64>) -> Result<PaceOptions, Sett
             remedy: "give 0.01 to 10000 per second",
         });
     }
-    Ok(PaceOptions { max_in_flight, max_rate: rate })
+    Ok(LimiterOptions { max_in_flight, max_rate: rate })
 }
 
 /// How an address is read.
 type ParseUrl = fn(&str) -> Result<BaseUrl, NetworkError>;
 
-fn fence(text: Option<&str>) -> Result<Option<Duration>, SettingsError> {
+fn settle_after(text: Option<&str>) -> Result<Option<Duration>, SettingsError> {
     let Some(text) = text else { return Ok(None) };
-    let fence = text.parse::<SignedDuration>().ok();
-    let fence = fence.and_then(|fence| Duration::try_from(fence).ok());
-    fence.filter(|fence| *fence <= Duration::from_hours(24)).map(Some).ok_or_else(|| {
+    let time = text.parse::<SignedDuration>().ok();
+    let time = time.and_then(|time| Duration::try_from(time).ok());
+    time.filter(|time| *time <= Duration::from_hours(24)).map(Some).ok_or_else(|| {
         SettingsError::Value {
-            name: "--fence",
+            name: "--settle-after",
             value: text.to_owned(),
             remedy: "give a duration such as 5m or 90s, at most 24h",
         }
@@ -1041,22 +1018,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fence_is_a_duration() {
-        assert_eq!(fence(None).ok(), Some(None));
-        assert_eq!(fence(Some("90s")).ok(), Some(Some(Duration::from_secs(90))));
-        assert_eq!(fence(Some("1h 30m")).ok(), Some(Some(Duration::from_mins(90))));
+    fn a_settling_time_is_a_duration() {
+        assert_eq!(settle_after(None).ok(), Some(None));
+        assert_eq!(settle_after(Some("90s")).ok(), Some(Some(Duration::from_secs(90))));
+        assert_eq!(settle_after(Some("1h 30m")).ok(), Some(Some(Duration::from_mins(90))));
         for bad in ["", "-5m", "five", "2d", "90"] {
-            assert!(fence(Some(bad)).is_err(), "{bad:?}");
+            assert!(settle_after(Some(bad)).is_err(), "{bad:?}");
         }
     }
 
     #[test]
-    fn a_setting_never_shortens_the_fence_of_a_run() {
+    fn a_setting_never_shortens_the_settling_time_of_a_run() {
         let settings = |told: Option<(u64, bool)>| {
             let none = Settings::load(&Common::default(), &|_: &str| None).expect("settings");
-            let fence = told.map(|(millis, _)| Duration::from_millis(millis));
+            let settle_after = told.map(|(millis, _)| Duration::from_millis(millis));
             let fence_by_flag = told.is_some_and(|(_, by_flag)| by_flag);
-            Settings { fence, fence_by_flag, ..none }
+            Settings { settle_after: settle_after, settle_after_by_flag: fence_by_flag, ..none }
         };
         for (begun, told, rules) in [
             ((300_000, false), None, 300_000),
@@ -1070,8 +1047,8 @@ mod tests {
             ((1_999, false), Some((1_500, false)), 1_999),
         ] {
             let begun = settings(Some(begun)).options(&WaveArgs::default()).expect("options");
-            let fence = settings(told).fence_of(&begun);
-            assert_eq!(fence, Duration::from_millis(rules), "{begun:?}, {told:?}");
+            let settle_after = settings(told).settle_after_of(&begun);
+            assert_eq!(settle_after, Duration::from_millis(rules), "{begun:?}, {told:?}");
         }
     }
 
@@ -1105,10 +1082,11 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_an_error() {
-        let wrong = toml::from_str::<Written>("tennant = 'contoso.example'").expect_err("a typo");
+        let wrong =
+            toml::from_str::<SettingsFile>("tennant = 'contoso.example'").expect_err("a typo");
         assert!(wrong.to_string().contains("tennant"), "{wrong}");
         assert_eq!(near_match(wrong.message()), "; did you mean tenant?");
-        let far = toml::from_str::<Written>("zzzzzzzz = 1").expect_err("no key");
+        let far = toml::from_str::<SettingsFile>("zzzzzzzz = 1").expect_err("no key");
         assert_eq!(near_match(far.message()), "");
     }
 }

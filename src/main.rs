@@ -12,11 +12,11 @@ use std::sync::Arc;
 use clap::Parser;
 use tapwave::args::Cli;
 use tapwave::commands::{World, perform};
-use tapwave::output::{Asking, Log, Manner, Report};
+use tapwave::output::{Log, Manner, Report, TerminalPrompts};
 use tapwave_core::clock::Clock;
 use tapwave_core::exit::Exit;
 use tapwave_core::limits;
-use tapwave_pipeline::stop::Drain;
+use tapwave_pipeline::stop::StopSignal;
 use zeroizing_alloc::ZeroAlloc;
 
 /// Wipes memory when it is freed, so that no buffer of a library keeps a pass.
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         no_progress: cli.common.no_progress,
     };
     let report = Arc::new(Report::new(manner));
-    let (switch, drain) = Drain::new();
+    let (switch, drain) = StopSignal::new();
     stopping::listen(switch, drain.clone(), &report);
     let world = World {
         environment: Box::new(|name| std::env::var(name).ok()),
@@ -42,20 +42,20 @@ fn main() -> ExitCode {
         drain: drain.clone(),
         report: Arc::clone(&report),
         log: Log::begin(manner.verbose > 1),
-        asking: Asking::on_terminal(drain),
+        asking: TerminalPrompts::on_terminal(drain),
         common: cli.common.clone(),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            report.complain(format_args!("failed to start: {error}"));
+            report.error(format_args!("failed to start: {error}"));
             return Exit::Unexpected.into();
         }
     };
     let exit = match runtime.block_on(perform(cli, &world)) {
         Ok(exit) => exit,
         Err(failure) => {
-            report.tell(&failure.told, failure.exit);
+            report.fail(&failure.told, failure.exit);
             failure.exit
         }
     };

@@ -30,19 +30,19 @@ use serde::Serialize;
 pub use self::bars::Bars;
 pub use self::left::TimeLeft;
 pub use self::log::Log;
-pub use self::opened::{Doubled, OpenFailure, Opened, Opening, Shape};
-pub use self::policy::Names;
-pub use self::prompts::Asking;
+pub use self::opened::{Doubled, OpenFailure, OpenLayout, Opened, Opening};
+pub use self::policy::GroupNames;
+pub use self::prompts::TerminalPrompts;
 use self::terminal::Terminal;
 use tapwave_core::exit::Exit;
 use tapwave_core::ids::Line;
 use tapwave_core::limits;
-use tapwave_core::progress::{Doing, News, Watcher};
+use tapwave_core::progress::{Activity, Progress, ProgressEvent};
 pub use tapwave_core::shown::escaped as shown;
 use tapwave_core::shown::lines;
 use tapwave_ledger::{Listed, RecipientRecord, Standing};
-use tapwave_pipeline::run::cleanup::Tidied;
-use tapwave_pipeline::run::intake::{RowProblem, Verdict};
+use tapwave_pipeline::run::cleanup::CleanupReport;
+use tapwave_pipeline::run::intake::{RowProblem, WaveCheck};
 use tapwave_pipeline::run::{NoticeState, Notices, RowStatus, Summary};
 
 /// Most sets of recipients that are told before a run; `status --json` has all.
@@ -87,8 +87,7 @@ pub struct AtWork {
 
 /// An error as a person reads it: what failed, and what to do about it.
 #[derive(Debug)]
-pub struct Told {
-    /// What failed.
+pub struct ErrorMessage {
     pub what: String,
     /// What to do, each a line.
     pub hints: Vec<String>,
@@ -116,40 +115,40 @@ impl Report {
     }
 
     /// A line of words; one line, whatever is in them.
-    pub fn say(&self, words: impl fmt::Display) {
+    pub fn info(&self, words: impl fmt::Display) {
         if !self.manner.quiet {
             self.bars.line(&words.to_string());
         }
     }
 
     /// Lines of our own words.
-    pub fn explain(&self, words: impl fmt::Display) {
+    pub fn info_lines(&self, words: impl fmt::Display) {
         if !self.manner.quiet {
             self.bars.lines(&words.to_string());
         }
     }
 
     /// A line of words for `-v`.
-    pub fn whisper(&self, words: impl fmt::Display) {
+    pub fn debug(&self, words: impl fmt::Display) {
         if self.manner.verbose > 0 {
-            self.say(words);
+            self.info(words);
         }
     }
 
     /// Something odd that stops nothing.
     pub fn warn(&self, words: impl fmt::Display) {
-        self.say(format_args!("warning: {words}"));
+        self.info(format_args!("warning: {words}"));
     }
 
     /// Something that went wrong; said even when quiet.
-    pub fn complain(&self, words: impl fmt::Display) {
+    pub fn error(&self, words: impl fmt::Display) {
         self.bars.line(&format!("error: {words}"));
     }
 
     /// What ended a command before its end, and what to do about it; with `--json`, as the
     /// one object that stdout is promised.
-    pub fn tell(&self, told: &Told, exit: Exit) {
-        self.warn_of(told);
+    pub fn fail(&self, told: &ErrorMessage, exit: Exit) {
+        self.error_with_hints(told);
         if self.manner.json {
             // Nobody is left to tell if stdout is gone.
             let _ = self.json(&tables::error(told, exit));
@@ -188,14 +187,14 @@ impl Report {
     }
 
     /// What a person must do now; said even when quiet, because all waits for it.
-    pub fn bid(&self, words: &str) {
+    pub fn prompt(&self, words: &str) {
         self.bars.line(words);
     }
 
     /// What failed, and what to do about it.
-    pub fn warn_of(&self, told: &Told) {
+    pub fn error_with_hints(&self, told: &ErrorMessage) {
         self.bars.clear();
-        self.complain(&told.what);
+        self.error(&told.what);
         for hint in &told.hints {
             self.bars.line(&format!("  hint: {hint}"));
         }
@@ -214,7 +213,7 @@ impl Report {
         let indent = lead.chars().count();
         for (index, (command, why)) in commands.iter().enumerate() {
             let lead = if index == 0 { lead } else { "" };
-            self.say(format_args!("{lead:indent$}{command:width$}   {why}"));
+            self.info(format_args!("{lead:indent$}{command:width$}   {why}"));
         }
     }
 
@@ -236,7 +235,7 @@ impl Report {
     pub fn verdict(
         &self,
         wave: &Path,
-        verdict: &Verdict,
+        verdict: &WaveCheck,
         said: &str,
         readers: &[RecipientRecord],
     ) -> io::Result<()> {
@@ -245,12 +244,12 @@ impl Report {
             self.problems(&verdict.problems, verdict.ineligible);
         }
         for wrong in &verdict.mail {
-            self.complain(format_args!("mail: {}", shown(wrong)));
+            self.error(format_args!("mail: {}", shown(wrong)));
         }
         for warning in &verdict.warnings {
             self.warn(warning);
         }
-        self.say(format_args!(
+        self.info(format_args!(
             "checked {} of {}: {} may get a pass{}{}",
             rows(verdict.rows),
             wave.display(),
@@ -259,7 +258,7 @@ impl Report {
             some(verdict.ineligible, "with problems"),
         ));
         if self.manner.json && !said.is_empty() {
-            self.json(&tables::Verdict::of(verdict, said, readers))?;
+            self.json(&tables::CheckJson::of(verdict, said, readers))?;
         }
         Ok(())
     }
@@ -269,11 +268,11 @@ impl Report {
     pub fn readers(&self, sets: &[RecipientRecord]) {
         match sets {
             [] => {}
-            [all] => self.say(format_args!("sealed to: {}", all.readers())),
+            [all] => self.info(format_args!("sealed to: {}", all.readers())),
             sets => {
-                self.say("sealed to, by what the row says:");
+                self.info("sealed to, by what the row says:");
                 for line in readers(sets, |set, key| set.names.contains_key(key)) {
-                    self.say(format_args!("  {line}"));
+                    self.info(format_args!("  {line}"));
                 }
             }
         }
@@ -316,7 +315,7 @@ impl Report {
             }
         }
         let took = Duration::from_secs_f64(summary.elapsed_seconds);
-        self.say(format_args!(
+        self.info(format_args!(
             "{}: {} · {} in {}{}",
             rows(summary.rows),
             if parts.is_empty() { "nothing done".to_owned() } else { parts.join(", ") },
@@ -341,33 +340,42 @@ impl Report {
             ];
             why.push(count(skipped, left[0], left[1]));
         }
-        self.bid(&format!("warning: no pass for anybody: {}", why.join(", ")));
+        self.prompt(&format!("warning: no pass for anybody: {}", why.join(", ")));
     }
 
     /// What cleanup came to.
-    pub fn tidied(&self, tidied: &Tidied) {
+    pub fn cleanup(&self, outcome: &CleanupReport) {
         self.bars.clear();
-        let passes = count(tidied.removed, "pass", "passes");
-        let is_idle = tidied.removed + tidied.already + tidied.left.len() as u64 == 0;
-        if tidied.strangers {
-            self.complain(
+        let passes = count(outcome.removed, "pass", "passes");
+        let is_idle = outcome.removed + outcome.already + outcome.left.len() as u64 == 0;
+        if outcome.strangers {
+            self.error(
                 "none of these people is in the tenant that you are signed in to: it is \
                  probably another tenant; nothing was removed and nothing was purged",
             );
-        } else if is_idle && !tidied.drained {
-            self.say("there was no pass to remove");
+        } else if is_idle && !outcome.drained {
+            self.info("there was no pass to remove");
         } else {
-            self.say(format_args!("removed {passes}{}", some(tidied.already, "were gone before")));
+            let already = match outcome.already {
+                0 => None,
+                1 => Some("1 was already gone".to_owned()),
+                several => Some(format!("{several} were already gone")),
+            };
+            match (outcome.removed, already) {
+                (0, Some(already)) => self.info(format_args!("nothing to remove: {already}")),
+                (_, Some(already)) => self.info(format_args!("removed {passes}, {already}")),
+                (_, None) => self.info(format_args!("removed {passes}")),
+            }
         }
-        for (line, upn) in tidied.foreign.iter().take(limits::PROBLEMS_SHOWN) {
+        for (line, upn) in outcome.foreign.iter().take(limits::PROBLEMS_SHOWN) {
             let upn = shown(upn);
             self.warn(format_args!(
                 "line {line}, {upn}: has a pass that this run did not issue; it was left alone"
             ));
         }
-        let untold = || tidied.left.iter().filter(|left| !tidied.told.contains(&left.line));
+        let untold = || outcome.left.iter().filter(|left| !outcome.told.contains(&left.line));
         for left in untold().take(limits::PROBLEMS_SHOWN) {
-            self.complain(format_args!(
+            self.error(format_args!(
                 "line {}, {}: {}",
                 left.line,
                 shown(&left.upn),
@@ -376,28 +384,28 @@ impl Report {
         }
         let more = untold().count().saturating_sub(limits::PROBLEMS_SHOWN);
         if more > 0 {
-            self.complain(format_args!("and {}", count(more as u64, "row more", "rows more")));
+            self.error(format_args!("and {}", count(more as u64, "row more", "rows more")));
         }
-        if tidied.removed + tidied.already > 0 && tidied.is_proven() {
-            self.say("looked again: none of these passes is left");
+        if outcome.removed + outcome.already > 0 && outcome.is_proven() {
+            self.info("looked again: none of these passes is left");
         }
-        for path in &tidied.unrecorded {
+        for path in &outcome.unrecorded {
             self.warn(format_args!(
                 "{} was left alone, because this run has no record of it; it may hold sealed passes of a process that was killed: look at it, and delete it by hand",
                 path.display()
             ));
         }
-        for path in &tidied.changed {
+        for path in &outcome.changed {
             self.warn(format_args!(
                 "{} is not as this run wrote it, and was left alone; delete it by hand",
                 path.display()
             ));
         }
-        if let Some(purged) = tidied.purged.filter(|purged| purged + tidied.files > 0) {
-            self.say(format_args!(
+        if let Some(purged) = outcome.purged.filter(|purged| purged + outcome.files > 0) {
+            self.info(format_args!(
                 "purged {} and {}",
                 count(purged, "sealed copy", "sealed copies"),
-                count(tidied.files, "handoff file", "handoff files")
+                count(outcome.files, "handoff file", "handoff files")
             ));
         }
     }
@@ -438,7 +446,7 @@ impl Report {
             return self.json(&tables::runs(runs));
         }
         if runs.is_empty() {
-            self.say("no runs on this machine yet");
+            self.info("no runs on this machine yet");
             return Ok(());
         }
         let mut out = io::stdout().lock();
@@ -448,12 +456,12 @@ impl Report {
     /// A row that went wrong. After [`limits::PROBLEMS_SHOWN`] of them, `status` tells more.
     fn wrong(&self, words: impl fmt::Display) {
         match self.wrong.fetch_add(1, Ordering::Relaxed) {
-            told if told < limits::PROBLEMS_SHOWN => self.complain(words),
+            told if told < limits::PROBLEMS_SHOWN => self.error(words),
             limits::PROBLEMS_SHOWN => match self.at_work.get() {
                 Some(AtWork { status, .. }) => {
-                    self.complain(format_args!("more rows went wrong; {status} shows them all"));
+                    self.error(format_args!("more rows went wrong; {status} shows them all"));
                 }
-                None => self.complain("more rows went wrong"),
+                None => self.error("more rows went wrong"),
             },
             _ => {}
         }
@@ -470,39 +478,39 @@ impl Report {
     }
 }
 
-impl Watcher for Report {
-    fn hear(&self, news: News) {
+impl Progress for Report {
+    fn report(&self, news: ProgressEvent) {
         match news {
-            News::Began { doing, total } => self.bars.begin(doing, total),
-            News::Did { doing, rows } => self.bars.advance(doing, rows),
-            News::Foreseen { doing, per_second, holding } => {
+            ProgressEvent::Began { activity: doing, total } => self.bars.begin(doing, total),
+            ProgressEvent::Did { doing, rows } => self.bars.advance(doing, rows),
+            ProgressEvent::Forecast { doing, per_second, holding } => {
                 self.bars.foresee(doing, per_second, holding);
             }
-            News::Ended { doing } => self.bars.end(doing),
-            News::RowFailed { line, upn, why } => self.wrong(row(line, &upn, &why)),
-            News::RowHeld { line, upn, why } => {
+            ProgressEvent::Ended { doing } => self.bars.end(doing),
+            ProgressEvent::RowFailed { line, upn, why } => self.wrong(row(line, &upn, &why)),
+            ProgressEvent::RowHeld { line, upn, why } => {
                 self.wrong(row(line, &upn, &format!("held: {why}")));
             }
-            News::RowLost { line, upn, why } => {
+            ProgressEvent::RowLost { line, upn, why } => {
                 self.wrong(row(line, &upn, &format!("lost: {why}")));
             }
-            News::LooksAgain { doing, rows, until } => self.say(looks_again(doing, rows, until)),
-            News::AnswerLost { line, upn, why, fence } => self.warn(row(
-                line,
-                &upn,
-                &format!("{why}; it will be settled in {}", lasting(fence)),
-            )),
-            News::Outage { why } => {
-                self.say(format_args!(
+            ProgressEvent::LookingAgain { doing, rows, until } => {
+                self.info(looks_again(doing, rows, until));
+            }
+            ProgressEvent::AnswerLost { line, upn, why, settle_after: settle_after } => self.warn(
+                row(line, &upn, &format!("{why}; it will be settled in {}", lasting(settle_after))),
+            ),
+            ProgressEvent::Outage { why } => {
+                self.info(format_args!(
                     "Microsoft Graph cannot be reached ({}); waiting",
                     shown(&why)
                 ));
             }
-            News::Reached => self.say("Microsoft Graph answers again"),
-            News::MailWaits { why } => {
-                self.say(format_args!("mail does not go out ({}); trying again", shown(&why)));
+            ProgressEvent::OutageOver => self.info("Microsoft Graph answers again"),
+            ProgressEvent::MailRetrying { why } => {
+                self.info(format_args!("mail does not go out ({}); trying again", shown(&why)));
             }
-            News::Draining { in_flight } => self.say(format_args!(
+            ProgressEvent::Stopping { in_flight } => self.info(format_args!(
                 "no new requests are begun; {} under way or waiting for a turn",
                 count(in_flight, "row was", "rows were")
             )),
@@ -511,11 +519,11 @@ impl Watcher for Report {
 }
 
 /// What is waited for, and until when, as a clock on the wall shows it.
-fn looks_again(doing: Doing, rows: u64, until: jiff::Timestamp) -> String {
+fn looks_again(doing: Activity, rows: u64, until: jiff::Timestamp) -> String {
     let zone = jiff::tz::TimeZone::system();
     let until = until.to_zoned(zone).strftime("%H:%M:%S").to_string();
     let why = match doing {
-        Doing::Remove => "is not yet proven to be gone",
+        Activity::Remove => "is not yet proven to be gone",
         _ => "is not listed yet",
     };
     let passes = match rows {

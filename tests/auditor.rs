@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tapwave_simulator::options::{Call, Fault, Faults};
-use tapwave_simulator::{Event, Tenant};
+use tapwave_simulator::{PassEvent, Tenant};
 
 use crate::support::program::Program;
 use crate::support::server::Served;
@@ -84,7 +84,7 @@ async fn the_log_says_who_did_what_from_where_and_holds_no_secret() {
         }
         let codes = served.with(|tenant, _| {
             let minted = tenant.log().iter().filter_map(|entry| match &entry.event {
-                Event::Minted { code, .. } => Some(code.clone()),
+                PassEvent::Minted { code, .. } => Some(code.clone()),
                 _ => None,
             });
             minted.collect::<Vec<_>>()

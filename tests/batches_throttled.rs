@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tapwave_core::clock::Clock;
 use tapwave_core::ids::{MethodId, UserId};
 use tapwave_core::limits;
-use tapwave_graph::limiter::{Pace, PaceOptions};
+use tapwave_graph::limiter::{Limiter, LimiterOptions};
 use tapwave_graph::{Graph, GraphError};
 use tapwave_simulator::options::{
     Call, Chance, Fault, Faults, Latency, Limit, RetryAfter, Throttle,
@@ -52,7 +52,7 @@ impl Bench {
         options.throttles.directory = throttle.clone();
         let clock = Clock::starting_at(epoch);
         let tenant = InMemory::new(tenant, clock.clone());
-        let pace = Pace::new(PaceOptions::default(), clock.clone());
+        let pace = Limiter::new(LimiterOptions::default(), clock.clone());
         let graph = Graph::new(Arc::new(tenant.clone()), pace, clock.clone());
         Self { tenant, graph, clock, passes }
     }

@@ -274,7 +274,7 @@ async fn a_page_in_answer_to_a_post_settles_nothing() {
         let office = Office::open(3, &wave(3)).await;
         let key = office.public_key.clone();
         set(&office, Faults::default().with(Call::Issue, 1.0, page(status)));
-        let run = ["run", "wave.csv", "-r", &key, "--max-in-flight", "1", "--fence", "1s"];
+        let run = ["run", "wave.csv", "-r", &key, "--max-in-flight", "1", "--settle-after", "1s"];
         let ended = office.run(&run).await.expect(5);
         says(&ended, &["a proxy may stand in between", "carries on"]);
         assert_eq!(asked_for(&office), 1, "HTTP {status}: the next would be of unknown fate too");
@@ -282,7 +282,7 @@ async fn a_page_in_answer_to_a_post_settles_nothing() {
         assert_eq!(count_state(&rows, "unsettled"), 1, "HTTP {status}");
         assert_eq!(count_state(&rows, "failed"), 0, "HTTP {status}");
         set(&office, Faults::default());
-        office.run(&["resume", "latest", "--fence", "1s"]).await.expect(0);
+        office.run(&["resume", "latest", "--settle-after", "1s"]).await.expect(0);
         assert_eq!(passes(&office), 3);
     }
 }

@@ -8,7 +8,7 @@ use tapwave_core::clock::{later, span};
 use tapwave_core::limits;
 use tapwave_ledger::{Existing, Ledger, Standing};
 use tapwave_pipeline::check::Candidate;
-use tapwave_pipeline::issue::Halt;
+use tapwave_pipeline::issue::RunError;
 use tapwave_pipeline::run::issuing;
 use tapwave_pipeline::run::second_look::FinalLook;
 use tapwave_simulator::options::{Call, Fault, Faults, Latency, Limit, Throttle};
@@ -30,7 +30,7 @@ async fn count(ledger: &Ledger, standing: Standing) -> u64 {
     ledger.counts().await.expect("counted").of(standing)
 }
 
-/// Rows that wait for the limiter's leave when the run must stop would each knock once more.
+/// Rows that wait for the limiter's leave when the run must stop would each send one more request.
 #[tokio::test(start_paused = true)]
 async fn no_post_leaves_after_a_halt() {
     const LAST: u64 = 20;
@@ -61,7 +61,7 @@ async fn no_post_leaves_after_a_halt() {
         issuance = conducted.issue(&ledger) => issuance.expect("begun"),
         () = watching => unreachable!("it watches for ever"),
     };
-    assert!(matches!(issuance.halt, Some(Halt::SignIn { .. })), "{:?}", issuance.halt);
+    assert!(matches!(issuance.error, Some(RunError::SignIn { .. })), "{:?}", issuance.error);
     let after = last.duration_since(ended.expect("the run was ended"));
     assert!(after <= ROUND_TRIP * 2, "a POST left {after:?} after the one that ended the run");
     assert!(count(&ledger, Standing::Checked).await > 100, "control: most rows still waited");
@@ -88,7 +88,7 @@ async fn skipping_is_decided_before_the_first_intent_and_never_again() {
     });
     let ledger = conducted.check().await.expect("ready");
     let issuance = conducted.issue(&ledger).await.expect("begun");
-    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert!(issuance.error.is_none(), "{:?}", issuance.error);
     assert_eq!(count(&ledger, Standing::Skipped).await, 1, "control: skipped before its intent");
     assert_eq!(count(&ledger, Standing::Failed).await, 1);
     let sealed = conducted.live() - 1;
@@ -121,7 +121,7 @@ async fn one_row_that_is_lost_again_and_again_is_no_outage() {
         tenant.options_mut().faults = lost;
     });
     let issuance = conducted.issue(&ledger).await.expect("begun");
-    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert!(issuance.error.is_none(), "{:?}", issuance.error);
     assert_eq!(count(&ledger, Standing::Sealed).await, 4);
     assert_eq!(count(&ledger, Standing::Failed).await, 1);
     assert_eq!(posts(&conducted), 4 + u64::from(limits::MAX_ATTEMPTS));
@@ -137,13 +137,13 @@ async fn rows_that_are_all_lost_are_an_outage() {
         tenant.options_mut().faults = Faults::default().with(Call::Issue, 1.0, Fault::LostBefore);
     });
     let issuance = conducted.issue(&ledger).await.expect("begun");
-    assert!(matches!(issuance.halt, Some(Halt::Outage { .. })), "{:?}", issuance.halt);
+    assert!(matches!(issuance.error, Some(RunError::Outage { .. })), "{:?}", issuance.error);
     assert_eq!(count(&ledger, Standing::Failed).await, 0, "an outage fails no row");
     ledger.shut().await;
 }
 
 /// An answer later than any attempt may last is not waited for, and the pass it brings is found
-/// behind the fence, which is counted from there.
+/// after the settling time, which is counted from there.
 #[tokio::test(start_paused = true)]
 async fn a_post_that_lasts_too_long_is_given_up_and_settled() {
     let too_long = limits::ATTEMPT_TIMEOUT * 2;
@@ -157,11 +157,14 @@ async fn a_post_that_lasts_too_long_is_given_up_and_settled() {
         tenant.with(|tenant, _| tenant.options_mut().latency = Latency::of(ROUND_TRIP));
     };
     let (issuance, ()) = tokio::join!(conducted.issue(&ledger), calming);
-    assert!(issuance.expect("begun").halt.is_none());
-    let fence = Duration::from_secs(conducted.options.fence_seconds);
+    assert!(issuance.expect("begun").error.is_none());
+    let settle_after = Duration::from_secs(conducted.options.fence_seconds);
     let took = began.elapsed();
-    assert!(took >= limits::ATTEMPT_TIMEOUT + fence, "settled after {took:?}, within the fence");
-    assert!(took < limits::ATTEMPT_TIMEOUT + fence + Duration::from_mins(1), "{took:?}");
+    assert!(
+        took >= limits::ATTEMPT_TIMEOUT + settle_after,
+        "settled after {took:?}, within the settling time"
+    );
+    assert!(took < limits::ATTEMPT_TIMEOUT + settle_after + Duration::from_mins(1), "{took:?}");
     assert_eq!(count(&ledger, Standing::Sealed).await, 1);
     assert_eq!(conducted.live(), 1);
     ledger.shut().await;
@@ -209,7 +212,7 @@ async fn a_start_that_passes_on_the_way_costs_one_attempt() {
         tenant.options_mut().latency = Latency::of(limits::START_MARGIN * 3);
     });
     let issuance = conducted.issue(&ledger).await.expect("begun");
-    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert!(issuance.error.is_none(), "{:?}", issuance.error);
     assert_eq!(posts(&conducted), 2);
     assert_eq!(count(&ledger, Standing::Sealed).await, 1);
     ledger.shut().await;

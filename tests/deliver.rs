@@ -134,7 +134,7 @@ async fn a_kill_never_mails_twice_and_issuing_waits_for_mail() {
     // Five are acknowledged, and three more are under way from then on.
     relay.hold(6);
     let key = office.public_key.clone();
-    let run = ["run", "wave.csv", "-r", &key, "--deliver", "--fence", "1s", "--quiet"];
+    let run = ["run", "wave.csv", "-r", &key, "--deliver", "--settle-after", "1s", "--quiet"];
     let mut running = office.command(&run).spawn().expect("a process");
     let passes = || office.tenant.with(|tenant, _| tenant.passes().count());
     until("mails are under way, and passes wait behind them", async || {

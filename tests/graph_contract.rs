@@ -10,7 +10,7 @@ use tapwave_core::clock::Clock;
 use tapwave_core::ids::ClientRequestId;
 use tapwave_graph::transport::{Method, Request, Response, Transport};
 use tapwave_simulator::options::{Call, CodeStyle, Fault, Limit, SecondPost, Throttle};
-use tapwave_simulator::{InMemory, Tenant, User};
+use tapwave_simulator::{DirectoryUser, InMemory, Tenant};
 use zeroize::Zeroizing;
 
 use crate::support::judge::{Judge, Judged};
@@ -108,8 +108,8 @@ async fn the_life_of_a_pass_is_as_documented() {
 async fn refusals_are_in_graphs_shape() {
     let users = ["a@contoso.example", "b@contoso.example", "boss@contoso.example"];
     let driver = Driver::new(&users, |tenant| {
-        tenant.add_user(User::external_guest("g#EXT#@contoso.example", "Guest"));
-        tenant.add_user(User::named("out@contoso.example", "Out of Scope"));
+        tenant.add_user(DirectoryUser::external_guest("g#EXT#@contoso.example", "Guest"));
+        tenant.add_user(DirectoryUser::named("out@contoso.example", "Out of Scope"));
         tenant.amend("boss@contoso.example", |user| user.admin = true);
         tenant.options_mut().second_post = SecondPost::Rejected;
         tenant.options_mut().omit_is_usable = true;
@@ -152,7 +152,7 @@ async fn refusals_are_in_graphs_shape() {
 async fn the_policy_is_read_and_written() {
     let driver = Driver::new(&["a@contoso.example"], |tenant| {
         let group = tenant.group_id("Onboarding").expect("a group");
-        tenant.policy_mut().exclude = vec![tapwave_simulator::Target::group(group)];
+        tenant.policy_mut().exclude = vec![tapwave_simulator::PolicyTarget::group(group)];
     });
     let policy = body(&driver.ask(&get(POLICY), 200));
     assert_eq!(policy["excludeTargets"].as_array().map(Vec::len), Some(1));

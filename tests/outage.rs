@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use tapwave_core::limits;
-use tapwave_core::progress::{News, Watcher};
+use tapwave_core::progress::{Progress, ProgressEvent};
 use tapwave_ledger::Standing;
-use tapwave_pipeline::issue::Halt;
+use tapwave_pipeline::issue::RunError;
 use tapwave_pipeline::run::issuing::{self, IssuingError};
 use tapwave_pipeline::run::second_look::FinalLook;
 use tapwave_simulator::Tenant;
@@ -42,7 +42,7 @@ async fn nothing_but_refusals_end_the_run_once_and_it_can_be_resumed() {
         let began = Instant::now();
         let issuance = conducted.issue(&ledger).await.expect("begun");
         let took = began.elapsed();
-        assert!(matches!(issuance.halt, Some(Halt::Outage { .. })), "{:?}", issuance.halt);
+        assert!(matches!(issuance.error, Some(RunError::Outage { .. })), "{:?}", issuance.error);
         let longest = limits::MAX_OUTAGE + Duration::from_mins(5) + Duration::from_mins(1);
         assert!(took >= limits::MAX_OUTAGE && took <= longest, "{retry_after:?}: {took:?}");
         let counts = ledger.counts().await.expect("counted");
@@ -53,7 +53,7 @@ async fn nothing_but_refusals_end_the_run_once_and_it_can_be_resumed() {
         let issuance = issuing::resume(&ledger, None, &conducted.session, FinalLook::Auto)
             .await
             .expect("resumed");
-        assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+        assert!(issuance.error.is_none(), "{:?}", issuance.error);
         let counts = ledger.counts().await.expect("counted");
         assert_eq!(counts.of(Standing::Sealed), ROWS);
         assert_eq!(conducted.live() as u64, ROWS);
@@ -68,11 +68,11 @@ struct Heard {
     ends: AtomicU32,
 }
 
-impl Watcher for Heard {
-    fn hear(&self, news: News) {
+impl Progress for Heard {
+    fn report(&self, news: ProgressEvent) {
         match news {
-            News::Outage { .. } => self.outages.fetch_add(1, Ordering::Relaxed),
-            News::Reached => self.ends.fetch_add(1, Ordering::Relaxed),
+            ProgressEvent::Outage { .. } => self.outages.fetch_add(1, Ordering::Relaxed),
+            ProgressEvent::OutageOver => self.ends.fetch_add(1, Ordering::Relaxed),
             _ => 0,
         };
     }
@@ -92,7 +92,7 @@ async fn a_network_that_comes_back_costs_no_row_and_is_told_once() {
         tenant.with(|tenant, _| tenant.options_mut().faults = Faults::default());
     };
     let (issuance, ()) = tokio::join!(conducted.issue(&ledger), repair);
-    assert!(issuance.expect("begun").halt.is_none());
+    assert!(issuance.expect("begun").error.is_none());
     let counts = ledger.counts().await.expect("counted");
     assert_eq!((counts.of(Standing::Sealed), counts.of(Standing::Failed)), (ROWS, 0));
     assert_eq!(heard.outages.load(Ordering::Relaxed), 1, "once for all rows");
@@ -114,7 +114,7 @@ async fn a_no_is_an_answer_too() {
         );
     });
     let issuance = conducted.issue(&ledger).await.expect("begun");
-    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert!(issuance.error.is_none(), "{:?}", issuance.error);
     assert_eq!(ledger.counts().await.expect("counted").of(Standing::Failed), 1);
     assert_eq!(heard.outages.load(Ordering::Relaxed), 1);
     assert_eq!(heard.ends.load(Ordering::Relaxed), 1, "else it counts towards the next outage");
@@ -136,7 +136,7 @@ async fn a_machine_that_has_slept_waits_for_its_network() {
     };
     let (issuance, ()) = tokio::join!(conducted.issue(&ledger), repair);
     let issuance = issuance.expect("begun");
-    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert!(issuance.error.is_none(), "{:?}", issuance.error);
     assert_eq!(ledger.counts().await.expect("counted").of(Standing::Sealed), 20);
     assert_eq!(conducted.live(), 20);
     ledger.shut().await;
@@ -145,7 +145,7 @@ async fn a_machine_that_has_slept_waits_for_its_network() {
 /// What an outage lost is settled five minutes later, and then looked at once more: both while
 /// the network is away again, or still.
 #[tokio::test(start_paused = true)]
-async fn an_outage_longer_than_the_fence_is_borne_too() {
+async fn an_outage_longer_than_the_settling_time_is_borne_too() {
     for (away_from, seen) in [(240, 0), (0, 1)] {
         let mut conducted = Conducted::new(3, slow);
         let ledger = conducted.check().await.expect("ready");
@@ -164,7 +164,7 @@ async fn an_outage_longer_than_the_fence_is_borne_too() {
         };
         let (issuance, ()) = tokio::join!(conducted.issue(&ledger), trouble);
         let issuance = issuance.expect("begun");
-        assert!(issuance.halt.is_none(), "{away_from} s: {:?}", issuance.halt);
+        assert!(issuance.error.is_none(), "{away_from} s: {:?}", issuance.error);
         let counts = ledger.counts().await.expect("counted");
         assert_eq!(counts.of(Standing::Sealed), 3, "{away_from} s: {counts:?}");
         assert_eq!(conducted.live(), 3);
@@ -181,7 +181,7 @@ async fn a_network_that_stays_away_ends_the_run() {
     let began = Instant::now();
     let issuance = conducted.issue(&ledger).await.expect("begun");
     let took = began.elapsed();
-    assert!(matches!(issuance.halt, Some(Halt::Outage { .. })), "{:?}", issuance.halt);
+    assert!(matches!(issuance.error, Some(RunError::Outage { .. })), "{:?}", issuance.error);
     assert!(took >= limits::MAX_OUTAGE, "{took:?}");
     assert!(took <= limits::MAX_OUTAGE + Duration::from_mins(2), "{took:?}");
     assert_eq!(ledger.counts().await.expect("counted").of(Standing::Checked), ROWS);
@@ -203,8 +203,8 @@ async fn what_can_be_borne_is_waited_for_whole_and_no_more() {
         let issuance = conducted.issue(&ledger).await.expect("begun");
         let took = began.elapsed();
         let asked = conducted.tenant.with(|tenant, _| tenant.seen(Call::Issue));
-        match issuance.halt {
-            Some(Halt::Outage { why }) if ends => {
+        match issuance.error {
+            Some(RunError::Outage { why }) if ends => {
                 assert!(why.starts_with("it wants to be left alone until "), "{why}");
                 assert!(took < Duration::from_mins(1), "{took:?}");
                 assert!(asked < 150, "{asked} asked");
@@ -243,7 +243,7 @@ async fn a_long_check_is_no_outage_of_the_writes() {
             Throttle::of(Limit::Bucket { rate: 1.0, burst: 1.0 });
     });
     let issuance = conducted.issue(&ledger).await.expect("begun");
-    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert!(issuance.error.is_none(), "{:?}", issuance.error);
     assert_eq!(conducted.live(), 30);
     ledger.shut().await;
 }
@@ -260,7 +260,7 @@ async fn a_row_that_was_often_refused_has_all_its_attempts_left() {
         tenant.options_mut().faults = faults.at(Call::Issue, refused + 1, Fault::LostBefore);
     });
     let issuance = conducted.issue(&ledger).await.expect("begun");
-    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert!(issuance.error.is_none(), "{:?}", issuance.error);
     let counts = ledger.counts().await.expect("counted");
     assert_eq!(counts.of(Standing::Sealed), 1, "{counts:?}");
     ledger.shut().await;
@@ -278,7 +278,7 @@ async fn a_pass_in_the_way_that_nobody_can_see_holds_its_row_and_nothing_else() 
     });
     let issuing = tokio::time::timeout(Duration::from_hours(1), conducted.issue(&ledger));
     let issuance = issuing.await.expect("an end").expect("begun");
-    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert!(issuance.error.is_none(), "{:?}", issuance.error);
     let counts = ledger.counts().await.expect("counted");
     assert_eq!((counts.of(Standing::Held), counts.of(Standing::Sealed)), (1, 1), "{counts:?}");
     let asked = conducted.tenant.with(|tenant, _| tenant.seen(Call::Issue));

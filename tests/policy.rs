@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tapwave_core::clock::Clock;
 use tapwave_graph::Graph;
-use tapwave_graph::limiter::{Pace, PaceOptions};
-use tapwave_pipeline::policy::{Scope, Wish};
+use tapwave_graph::limiter::{Limiter, LimiterOptions};
+use tapwave_pipeline::policy::{PolicyChange, Scope};
 use tapwave_simulator::options::{Call, Fault, Faults};
-use tapwave_simulator::{InMemory, PassPolicy, Target, Tenant};
+use tapwave_simulator::{InMemory, PassPolicy, PolicyTarget, Tenant};
 
 use crate::support::judge::{Judge, Judged};
 use crate::support::program::Program;
@@ -47,7 +47,7 @@ fn patches(served: &Served) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn show_tells_the_policy_and_what_an_auditor_would_ask() {
     let (_served, program) = serve(|tenant| {
-        tenant.policy_mut().include = vec![Target::everyone()];
+        tenant.policy_mut().include = vec![PolicyTarget::everyone()];
         tenant.policy_mut().maximum_lifetime = 600;
     })
     .await;
@@ -78,7 +78,7 @@ async fn a_change_is_shown_asked_for_made_and_seen() {
     );
     let expected = PassPolicy { maximum_lifetime: 600, default_length: 12, ..before };
     assert_eq!(policy(&served), expected);
-    program.run(&[&set[..], &["--yes"]].concat()).exits(0).says("so already");
+    program.run(&[&set[..], &["--yes"]].concat()).exits(0).says("already has these settings");
     assert_eq!(patches(&served), 1, "nothing to change was sent all the same");
     program.run(&["policy", "disable", "--yes"]).exits(0);
     assert!(!policy(&served).enabled);
@@ -111,7 +111,7 @@ async fn wrong_values_are_refused_before_any_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_come_and_go_by_name_and_by_id() {
     let (served, program) = serve(|tenant| {
-        tenant.policy_mut().include = vec![Target::everyone()];
+        tenant.policy_mut().include = vec![PolicyTarget::everyone()];
         tenant.add_group("Starters");
         tenant.add_group("Board");
     })
@@ -121,17 +121,20 @@ async fn groups_come_and_go_by_name_and_by_id() {
     let change = |arguments: &[&str]| program.run(&[&["policy", "--yes"], arguments].concat());
     change(&["include", "Starters"]).exits(2).says("--only");
     change(&["include", "Starters", "--only"]).exits(0).says("everyone → Starters");
-    assert_eq!(policy(&served).include, [Target::group(starters)]);
+    assert_eq!(policy(&served).include, [PolicyTarget::group(starters)]);
     change(&["include", &board.to_string()]).exits(0);
-    assert_eq!(policy(&served).include, [Target::group(starters), Target::group(board)]);
+    assert_eq!(
+        policy(&served).include,
+        [PolicyTarget::group(starters), PolicyTarget::group(board)]
+    );
     change(&["include", "Board", "--remove"]).exits(0);
-    assert_eq!(policy(&served).include, [Target::group(starters)]);
+    assert_eq!(policy(&served).include, [PolicyTarget::group(starters)]);
     change(&["exclude", "Board"]).exits(0);
-    assert_eq!(policy(&served).exclude, [Target::group(board)]);
+    assert_eq!(policy(&served).exclude, [PolicyTarget::group(board)]);
     change(&["exclude", &board.to_string(), "--remove"]).exits(0);
     assert_eq!(policy(&served).exclude, []);
     change(&["include", "all"]).exits(0);
-    assert_eq!(policy(&served).include, [Target::everyone()]);
+    assert_eq!(policy(&served).include, [PolicyTarget::everyone()]);
     change(&["include", "Nobody knows"]).exits(3).says("there is no group");
 }
 
@@ -210,12 +213,12 @@ async fn cleanup_closes_the_policy_unless_another_run_needs_it() {
     served.with(|tenant, _| {
         let group = tenant.add_group("Wave");
         *tenant.policy_mut() = PassPolicy {
-            include: vec![Target::group(group), Target::everyone()],
+            include: vec![PolicyTarget::group(group), PolicyTarget::everyone()],
             ..PassPolicy::default()
         };
     });
     program.run(&["cleanup", two, "--remove-group", "Wave", "--yes"]).exits(0);
-    assert_eq!(policy(&served).include, [Target::everyone()]);
+    assert_eq!(policy(&served).include, [PolicyTarget::everyone()]);
 }
 
 // Case: the other run's ledger is damaged, so nobody knows whether its people still need the policy.
@@ -246,21 +249,21 @@ async fn microsofts_metadata_approves_of_every_change() {
     let group = "11111111-2222-4333-8444-555555555555".parse().expect("an id");
     let transport = Judged::new(InMemory::new(tenant, clock.clone()), Arc::new(Judge::new()));
     let transport = Arc::new(transport);
-    let pace = Pace::new(PaceOptions::default(), clock.clone());
+    let pace = Limiter::new(LimiterOptions::default(), clock.clone());
     let graph = Graph::new(Arc::clone(&transport) as _, pace, clock);
     let target = || vec![tapwave_graph::Target::group(group)];
     for wish in [
-        Wish { enabled: Some(false), one_time: Some(true), ..Wish::default() },
-        Wish {
+        PolicyChange { enabled: Some(false), one_time: Some(true), ..PolicyChange::default() },
+        PolicyChange {
             min_lifetime: Some(30),
             max_lifetime: Some(90),
             length: Some(48),
-            ..Wish::default()
+            ..PolicyChange::default()
         },
-        Wish { default_lifetime: Some(45), ..Wish::default() },
-        Wish { include: Some(Scope::Only(target())), ..Wish::default() },
-        Wish { exclude: Some(Scope::Add(target())), ..Wish::default() },
-        Wish { exclude: Some(Scope::Remove(target())), ..Wish::default() },
+        PolicyChange { default_lifetime: Some(45), ..PolicyChange::default() },
+        PolicyChange { include: Some(Scope::Only(target())), ..PolicyChange::default() },
+        PolicyChange { exclude: Some(Scope::Add(target())), ..PolicyChange::default() },
+        PolicyChange { exclude: Some(Scope::Remove(target())), ..PolicyChange::default() },
     ] {
         let before = graph.policy().await.expect("a policy");
         let plan = wish.plan(before).expect("a plan");

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tapwave_graph::limiter::{PaceOptions, foretell};
+use tapwave_graph::limiter::{LimiterOptions, forecast};
 use tapwave_pipeline::run::second_look::FinalLook;
 use tapwave_simulator::Gate;
 use tapwave_simulator::options::{Latency, Limit, Throttle};
@@ -26,8 +26,8 @@ async fn a_wave_takes_as_long_as_was_foretold() {
         (4_000, Limit::Bucket { rate: 20.0, burst: 3_000.0 }),
     ] {
         let mut gate = Gate::new(Throttle::of(limit));
-        let options = PaceOptions::default();
-        let foretold = foretell(&options, rows, ROUND_TRIP, |after| gate.ask(after));
+        let options = LimiterOptions::default();
+        let foretold = forecast(&options, rows, ROUND_TRIP, |after| gate.ask(after));
         assert_eq!((foretold.accepted, foretold.gave_up), (rows, false), "{limit:?}");
 
         let mut conducted = Conducted::new(rows, |tenant| {
@@ -39,7 +39,7 @@ async fn a_wave_takes_as_long_as_was_foretold() {
         let ledger = conducted.check().await.expect("ready");
         let began = Instant::now();
         let issuance = conducted.issue(&ledger).await.expect("begun");
-        assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+        assert!(issuance.error.is_none(), "{:?}", issuance.error);
         let (took, told) = (began.elapsed().as_secs_f64(), foretold.took.as_secs_f64());
         let refused = conducted.session.graph.throttled();
         println!(

@@ -20,8 +20,8 @@ use tapwave_graph::FoundPass;
 use tapwave_graph::verdict::{Refusal, RefusalKind};
 use tapwave_ledger::state::next;
 use tapwave_ledger::{Asked, Event, IntentId, IntentRecord, Proof, Remains, State};
-use tapwave_pipeline::cleanup::{Doubt, Fate, judge, sighted};
-use tapwave_pipeline::reconcile::{Sighting, quiet_in, sight};
+use tapwave_pipeline::cleanup::{CleanupOutcome, Doubt, judge, observed};
+use tapwave_pipeline::reconcile::{Observation, observe, quiet_in};
 
 const SETTLE_AFTER: Duration = Duration::from_mins(5);
 /// The same in minutes, and one more, which is what a model of whole minutes rounds away.
@@ -305,7 +305,7 @@ impl World {
         let ready = Self { program: Program::Ready, ..self.clone() };
         let why = "there is a pass".to_owned();
         let judged = |shown: Option<Live>| match self.sight(shown) {
-            Sighting::Older(_) | Sighting::Newer(_) => {
+            Observation::Older(_) | Observation::Newer(_) => {
                 let refusal = Event::Refused { intent: IntentId(id), why: why.clone() };
                 ready.to(&refusal).ended(id, AttemptFate::Over, None)
             }
@@ -346,15 +346,15 @@ impl World {
         let mut steps = waited.unknown(rules);
         for shown in waited.shown(rules) {
             steps.push(match waited.sight(shown) {
-                Sighting::Nothing => waited.settled(None),
-                Sighting::Stale(_) => Self { minute: waited.minute + 1, ..waited.clone() },
-                Sighting::Ours(method) | Sighting::Orphan(method) | Sighting::GivenUp(method) => {
-                    waited.found(shown, method)
-                }
-                Sighting::Used(method)
-                | Sighting::Older(method)
-                | Sighting::Newer(method)
-                | Sighting::Foreign(method) => waited.hold(Some(method)),
+                Observation::Nothing => waited.settled(None),
+                Observation::Stale(_) => Self { minute: waited.minute + 1, ..waited.clone() },
+                Observation::Ours(method)
+                | Observation::Orphan(method)
+                | Observation::GivenUp(method) => waited.found(shown, method),
+                Observation::Used(method)
+                | Observation::Older(method)
+                | Observation::Newer(method)
+                | Observation::Foreign(method) => waited.hold(Some(method)),
             });
         }
         steps
@@ -403,14 +403,16 @@ impl World {
         let mut steps = self.unknown(rules);
         for shown in self.shown(rules) {
             steps.push(match self.sight(shown) {
-                Sighting::Ours(method) if method == *sealed => self.verified(),
-                Sighting::Nothing | Sighting::Stale(_) | Sighting::GivenUp(_) => self.miss(rules),
-                Sighting::Ours(method)
-                | Sighting::Orphan(method)
-                | Sighting::Used(method)
-                | Sighting::Older(method)
-                | Sighting::Newer(method)
-                | Sighting::Foreign(method) => self.hold(Some(method)),
+                Observation::Ours(method) if method == *sealed => self.verified(),
+                Observation::Nothing | Observation::Stale(_) | Observation::GivenUp(_) => {
+                    self.miss(rules)
+                }
+                Observation::Ours(method)
+                | Observation::Orphan(method)
+                | Observation::Used(method)
+                | Observation::Older(method)
+                | Observation::Newer(method)
+                | Observation::Foreign(method) => self.hold(Some(method)),
             });
         }
         steps
@@ -508,15 +510,15 @@ impl World {
         rules: Rules,
     ) -> Self {
         let now = at(self.minute);
-        let sighting = sighted(remains, deletions, look, SETTLE_AFTER, now);
+        let sighting = observed(remains, deletions, look, SETTLE_AFTER, now);
         let clocks = Clocks { graph: now, machine: now };
         let fate = judge(remains, deletions, look, sighting.as_ref(), SETTLE_AFTER, clocks);
         let mut next = self.clone();
         next.unknown += u8::from(look.is_err());
-        if let Some(Sighting::Ours(_)) = &sighting {
+        if let Some(Observation::Ours(_)) = &sighting {
             next.absent_since = None;
         }
-        if let Some(Sighting::Orphan(method) | Sighting::GivenUp(method)) = &sighting {
+        if let Some(Observation::Orphan(method) | Observation::GivenUp(method)) = &sighting {
             let maker = (1..=self.posts).find(|id| *method == ours(*id));
             next.alive.extend(maker);
             next.given_up.retain(|id| Some(*id) != maker);
@@ -524,16 +526,20 @@ impl World {
             next.deleted_theirs |= maker.is_none();
         }
         match fate {
-            Fate::Gone(_) | Fate::StillGone => Self { cleaned: true, ..next },
-            Fate::Doubtful(Doubt::NotListed) if !rules.patience => Self { cleaned: true, ..next },
-            Fate::Doubtful(Doubt::NotListed) => {
+            CleanupOutcome::Gone(_) | CleanupOutcome::StillGone => Self { cleaned: true, ..next },
+            CleanupOutcome::Doubtful(Doubt::NotListed) if !rules.patience => {
+                Self { cleaned: true, ..next }
+            }
+            CleanupOutcome::Doubtful(Doubt::NotListed) => {
                 let since = *next.absent_since.get_or_insert(self.minute);
                 let minute = (self.minute + 2).min((since + PATIENCE).max(self.minute + 1));
                 Self { minute, ..next }
             }
             // It says that it does not know, and no time changes that: nothing is called gone.
-            Fate::Doubtful(Doubt::Unclear) => next,
-            Fate::Doubtful(_) | Fate::Left { .. } => Self { minute: self.minute + 1, ..next },
+            CleanupOutcome::Doubtful(Doubt::Unclear) => next,
+            CleanupOutcome::Doubtful(_) | CleanupOutcome::Left { .. } => {
+                Self { minute: self.minute + 1, ..next }
+            }
         }
     }
 
@@ -649,8 +655,8 @@ impl World {
         self.minute + i64::try_from(wait).expect("minutes")
     }
 
-    fn sight(&self, shown: Option<Live>) -> Sighting {
-        sight(shown.as_ref().map(found).as_ref(), &self.remains(), SETTLE_AFTER, at(self.minute))
+    fn sight(&self, shown: Option<Live>) -> Observation {
+        observe(shown.as_ref().map(found).as_ref(), &self.remains(), SETTLE_AFTER, at(self.minute))
     }
 
     /// What must never be, if it is.

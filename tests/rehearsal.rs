@@ -16,7 +16,8 @@ use tapwave_simulator::options::{
     RetryAfter, SecondPost, Throttle,
 };
 use tapwave_simulator::{
-    Event, InMemory, Options, Shown, Target, Tenant, Unusable, Usability, User,
+    DirectoryUser, InMemory, Options, PassEvent, PolicyTarget, ReplyFate, Tenant, Unusable,
+    Usability,
 };
 
 const ADA: &str = "ada@contoso.example";
@@ -54,22 +55,22 @@ fn tenant_of(upns: &[&str], faults: Faults) -> Tenant {
 }
 
 /// What the log says about passes: those that live, and what became of each code.
-fn replay(tenant: &Tenant) -> (BTreeMap<String, String>, HashMap<String, Shown>) {
+fn replay(tenant: &Tenant) -> (BTreeMap<String, String>, HashMap<String, ReplyFate>) {
     let (mut live, mut codes) = (BTreeMap::new(), HashMap::new());
     let mut dead = HashSet::new();
     for entry in tenant.log() {
         let user = entry.user.to_string();
         match &entry.event {
-            Event::Minted { method, code, shown, .. } => {
+            PassEvent::Minted { method, code, shown, .. } => {
                 let before = live.insert(user, method.clone());
                 assert_eq!(before, None, "a second pass beside the first");
                 assert_eq!(codes.insert(code.clone(), *shown), None, "a code was made twice");
             }
-            Event::Replaced { method } | Event::Deleted { method, .. } => {
+            PassEvent::Replaced { method } | PassEvent::Deleted { method, .. } => {
                 assert_eq!(live.remove(&user).as_ref(), Some(method), "what died did not live");
                 assert!(dead.insert(method.clone()), "it died twice");
             }
-            Event::Used { method } => assert_eq!(live.get(&user), Some(method)),
+            PassEvent::Used { method } => assert_eq!(live.get(&user), Some(method)),
         }
     }
     (live, codes)
@@ -182,7 +183,7 @@ fn any_walk_leaves_a_tenant_that_agrees_with_its_log() {
         assert_eq!(live, held, "seed {seed}");
         let told: HashSet<_> = seen.iter().cloned().collect();
         assert_eq!(told.len(), seen.len(), "seed {seed}: a code was shown twice");
-        let whole = codes.iter().filter(|(_, shown)| **shown == Shown::Whole);
+        let whole = codes.iter().filter(|(_, shown)| **shown == ReplyFate::Whole);
         let whole: HashSet<_> = whole.map(|(code, _)| code.clone()).collect();
         assert_eq!(told, whole, "seed {seed}: the log is wrong about what was shown");
         let moments: Vec<_> = tenant.log().iter().map(|entry| entry.at).collect();
@@ -308,7 +309,7 @@ fn a_pass_is_used_by_the_clock_and_the_policy() {
 fn the_documented_tenant_makes_a_pass_out_of_scope_that_does_not_work() {
     let mut tenant = tenant_of(&[ADA], Faults::default());
     tenant.options_mut().refuse_outside_policy = false;
-    tenant.add_user(User::named("out@contoso.example", "Out"));
+    tenant.add_user(DirectoryUser::named("out@contoso.example", "Out"));
     let answer = tenant.handle(epoch(), &issue("out@contoso.example"));
     let answer = json_of(&answer.response.expect("an answer"));
     assert_eq!(answer["methodUsabilityReason"], "DisabledByPolicy");
@@ -321,7 +322,7 @@ fn a_new_user_appears_late_and_an_index_lags() {
     tenant.options_mut().appear_delay = Duration::from_mins(1);
     tenant.options_mut().membership_lag = Duration::from_mins(2);
     let group = tenant.group_id("Onboarding").expect("a group");
-    tenant.hire(epoch(), User::named("new@contoso.example", "New"));
+    tenant.hire(epoch(), DirectoryUser::named("new@contoso.example", "New"));
     assert!(tenant.join(epoch(), "new@contoso.example", group));
     let ask_at = |tenant: &mut Tenant, seconds, request: &Request| {
         let now = later(epoch(), Duration::from_secs(seconds));
@@ -356,17 +357,20 @@ fn exclusion_wins_and_groups_count_transitively() {
     assert!(tenant.nest(Timestamp::MIN, inside, barred));
     assert!(tenant.join(Timestamp::MIN, ADA, inside));
     let ada = tenant.user_id(ADA).expect("a user");
-    let mut statuses = |include: &[Target], exclude: &[Target]| {
+    let mut statuses = |include: &[PolicyTarget], exclude: &[PolicyTarget]| {
         tenant.policy_mut().include = include.to_vec();
         tenant.policy_mut().exclude = exclude.to_vec();
         [ADA, "b@contoso.example"]
             .map(|user| tenant.handle(epoch(), &issue(user)).response.expect("an answer").status)
     };
-    assert_eq!(statuses(&[Target::group(included)], &[]), [201, 201]);
-    assert_eq!(statuses(&[Target::group(included)], &[Target::group(barred)]), [400, 201]);
-    assert_eq!(statuses(&[Target::everyone()], &[Target::user(ada)]), [400, 201]);
-    assert_eq!(statuses(&[Target::user(ada)], &[]), [201, 400]);
-    assert_eq!(statuses(&[Target::user(ada)], &[Target::everyone()]), [400, 400]);
+    assert_eq!(statuses(&[PolicyTarget::group(included)], &[]), [201, 201]);
+    assert_eq!(
+        statuses(&[PolicyTarget::group(included)], &[PolicyTarget::group(barred)]),
+        [400, 201]
+    );
+    assert_eq!(statuses(&[PolicyTarget::everyone()], &[PolicyTarget::user(ada)]), [400, 201]);
+    assert_eq!(statuses(&[PolicyTarget::user(ada)], &[]), [201, 400]);
+    assert_eq!(statuses(&[PolicyTarget::user(ada)], &[PolicyTarget::everyone()]), [400, 400]);
     assert_eq!(statuses(&[], &[]), [400, 400]);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tapwave_simulator::options::{Call, Fault, Faults};
-use tapwave_simulator::{Event, Shown, Tenant};
+use tapwave_simulator::{PassEvent, ReplyFate, Tenant};
 
 use crate::support::server::Served;
 
@@ -31,10 +31,10 @@ fn issue(served: &Served, client: &reqwest::Client) -> reqwest::RequestBuilder {
     client.post(passes(served)).bearer_auth("t0ken").json(&json!({}))
 }
 
-fn shown(served: &Served) -> Vec<Shown> {
+fn shown(served: &Served) -> Vec<ReplyFate> {
     served.with(|tenant, _| {
         let minted = tenant.log().iter().filter_map(|entry| match &entry.event {
-            Event::Minted { shown, .. } => Some(*shown),
+            PassEvent::Minted { shown, .. } => Some(*shown),
             _ => None,
         });
         minted.collect()
@@ -55,7 +55,7 @@ async fn both_protocols_reach_the_same_tenant() {
         let gone = client.delete(one).bearer_auth("t0ken").send().await.expect("an answer");
         assert_eq!(gone.status(), 204);
     }
-    assert_eq!(shown(&served), [Shown::Whole, Shown::Whole]);
+    assert_eq!(shown(&served), [ReplyFate::Whole, ReplyFate::Whole]);
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn a_wire_breaks_before_within_and_after() {
         assert!(cut.bytes().await.is_err(), "the body ends early");
         let garbled = issue(&served, &client).send().await.expect("an answer");
         assert!(garbled.json::<Value>().await.is_err());
-        assert_eq!(shown(&served), [Shown::Never, Shown::Partly, Shown::Partly]);
+        assert_eq!(shown(&served), [ReplyFate::Never, ReplyFate::Partly, ReplyFate::Partly]);
         assert_eq!(served.with(|tenant, _| tenant.seen(Call::Issue)), 4, "nobody asked again");
     }
 }

@@ -113,7 +113,7 @@ fn the_sample_of_mistakes_is_refused_with_every_mistake() {
         .assert()
         .code(3);
     let told = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
-    for word in ["the same person stands in line 2", "no time of day", "tomorrow"] {
+    for word in ["this person is already in line 2", "no time of day", "tomorrow"] {
         assert!(told.contains(word), "{word}: {told}");
     }
 }

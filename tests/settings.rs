@@ -20,9 +20,20 @@ async fn flags_win_over_variables_and_variables_over_the_file() {
     assert_eq!(known(&ran, "tenant"), (json!("of-env"), json!("environment")));
     assert_eq!(known(&ran, "client_id"), (json!("of-file"), json!("file")));
     assert_eq!(known(&ran, "max_rate"), (json!("3"), json!("file")));
-    assert_eq!(known(&ran, "fence"), (Value::Null, json!("default")));
+    assert_eq!(known(&ran, "settle_after"), (Value::Null, json!("default")));
     let ran = program.run(&["--tenant", "of-flag"]).exits(0);
     assert_eq!(known(&ran, "tenant"), (json!("of-flag"), json!("flag")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flag_and_a_key_of_before_go_on_working() {
+    let program = Program::new().always(&["settings", "--json"]);
+    program.write("tapwave.toml", "fence = '6m'\n");
+    assert_eq!(known(&program.run(&[]).exits(0), "settle_after"), (json!("6m"), json!("file")));
+    let ran = program.run(&["--fence", "7m"]).exits(0);
+    assert_eq!(known(&ran, "settle_after"), (json!("7m"), json!("flag")));
+    let help = program.run(&["--help"]).exits(0);
+    assert!(!help.out.contains("--fence") && help.out.contains("--settle-after"), "{}", help.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

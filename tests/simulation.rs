@@ -18,18 +18,18 @@ use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use tapwave_core::clock::Clock;
 use tapwave_core::ids::RunId;
-use tapwave_core::progress::Deaf;
+use tapwave_core::progress::NullProgress;
 use tapwave_graph::Graph;
-use tapwave_graph::limiter::{Pace, PaceOptions};
-use tapwave_ledger::{Access, Draft, Faults, Ledger, LedgerError, RunFolder, Standing};
-use tapwave_pipeline::run::cleanup::Tidied;
+use tapwave_graph::limiter::{Limiter, LimiterOptions};
+use tapwave_ledger::{Access, Draft, Failpoint, Ledger, LedgerError, RunFolder, Standing};
+use tapwave_pipeline::run::cleanup::CleanupReport;
 use tapwave_pipeline::run::intake::{self, RunAbout};
 use tapwave_pipeline::run::second_look::FinalLook;
 use tapwave_pipeline::run::{Session, cleanup, issuing};
 use tapwave_pipeline::seal::RecipientBook;
-use tapwave_pipeline::stop::{Drain, DrainSwitch};
+use tapwave_pipeline::stop::{StopSignal, StopSwitch};
 use tapwave_seal::{NewIdentity, NoPrompts, Prompts, keygen};
-use tapwave_simulator::{Entry, Event, InMemory};
+use tapwave_simulator::{InMemory, LogEntry, PassEvent};
 use tempfile::TempDir;
 
 mod judge;
@@ -68,7 +68,7 @@ fn no_pass_is_lost_or_dead_whatever_breaks() {
 }
 
 #[test]
-fn a_run_that_does_not_wait_for_the_fence_is_caught() {
+fn a_run_that_does_not_wait_for_the_settling_time_is_caught() {
     let hasty = |seed| {
         let mut odds = Odds::draw(seed, epoch());
         odds.options.fence_seconds = 0;
@@ -171,7 +171,7 @@ impl Story {
             return vec!["a calm tenant was not enough to get through".to_owned()];
         }
         // Whatever may still execute late has had its time.
-        self.clock.sleep(self.odds.fence * 2).await;
+        self.clock.sleep(self.odds.settle_after * 2).await;
         let wrong = self.verdict(true).await;
         if !wrong.is_empty() {
             return told("at the end", wrong);
@@ -217,19 +217,19 @@ impl Story {
         self.home.path().canonicalize().expect("there").join("run")
     }
 
-    fn connect(&self) -> (Session, DrainSwitch) {
-        let pace = Pace::new(PaceOptions::default(), self.clock.clone());
+    fn connect(&self) -> (Session, StopSwitch) {
+        let pace = Limiter::new(LimiterOptions::default(), self.clock.clone());
         let graph = Graph::new(Arc::new(self.witness.clone()), pace, self.clock.clone());
-        let (switch, drain) = Drain::new();
+        let (switch, drain) = StopSignal::new();
         let session = Session {
             graph,
             clock: self.clock.clone(),
-            watcher: Arc::new(Deaf),
+            watcher: Arc::new(NullProgress),
             drain,
             prompts: Arc::new(NoPrompts),
             issuers: Arc::new(|_: &[_]| HashMap::new()),
             may_read_groups: true,
-            fence: None,
+            settle_after: None,
             keeps_going: false,
             began: self.clock.instant(),
         };
@@ -251,7 +251,7 @@ impl Story {
         went
     }
 
-    async fn work(&self, session: &Session, faults: Faults) -> Went {
+    async fn work(&self, session: &Session, faults: Failpoint) -> Went {
         let folder = RunFolder::create(&self.folder()).or_else(|_| RunFolder::open(&self.folder()));
         let folder = folder.expect("a folder");
         let fresh = !folder.holds_run();
@@ -270,7 +270,7 @@ impl Story {
             None => issuing::resume(&ledger, None, session, FinalLook::Auto).await,
         };
         let went = match issuance {
-            Ok(done) if done.halt.is_none() && !done.drained && done.handover.is_none() => {
+            Ok(done) if done.error.is_none() && !done.drained && done.handover.is_none() => {
                 Went::Through
             }
             _ => Went::Stopped,
@@ -308,7 +308,7 @@ impl Story {
     }
 
     /// A killed process gives its lock back a moment later.
-    async fn reopen(&self, folder: &RunFolder, faults: Faults) -> Ledger {
+    async fn reopen(&self, folder: &RunFolder, faults: Failpoint) -> Ledger {
         loop {
             let clock = self.clock.clone();
             match Ledger::open_with(folder, Access::Write, clock, faults).await {
@@ -348,7 +348,7 @@ impl Story {
         let folder = RunFolder::open(&self.folder());
         if let Some(folder) = folder.ok().filter(RunFolder::holds_run) {
             // Only what is at rest can be judged.
-            self.reopen(&folder, Faults::default()).await.shut().await;
+            self.reopen(&folder, Failpoint::default()).await.shut().await;
             let ledger = Ledger::open(&folder, Access::Read, self.clock.clone()).await;
             let ledger = ledger.expect("readable");
             wrong.extend(self.judge().judge(&ledger, done).await);
@@ -362,8 +362,8 @@ impl Story {
 
     /// The passes that were made by somebody else.
     fn foreign(&self) -> HashSet<String> {
-        let elsewhere = |entry: &Entry| match &entry.event {
-            Event::Minted { method, elsewhere: true, .. } => Some(method.clone()),
+        let elsewhere = |entry: &LogEntry| match &entry.event {
+            PassEvent::Minted { method, elsewhere: true, .. } => Some(method.clone()),
             _ => None,
         };
         self.tenant.with(|tenant, _| tenant.log().iter().filter_map(elsewhere).collect())
@@ -388,8 +388,8 @@ impl Story {
         self.tenant.with(|tenant, _| tenant.options_mut().faults = self.odds.cleaning.clone());
         for _ in 0..self.odds.troubled_cleanups {
             let end = self.odds.end(&mut self.rng);
-            let tidied = self.tidy(&folder, end, true).await;
-            let wrong = self.cleaned(&folder, tidied.as_ref(), posts).await;
+            let outcome = self.tidy(&folder, end, true).await;
+            let wrong = self.cleaned(&folder, outcome.as_ref(), posts).await;
             if !wrong.is_empty() {
                 return told(&format!("after a cleanup that ended {end:?}"), wrong);
             }
@@ -397,14 +397,14 @@ impl Story {
         }
         self.calm();
         for _ in 0..CALM_SESSIONS {
-            let tidied = self.tidy(&folder, End::Itself, false).await;
-            let wrong = self.cleaned(&folder, tidied.as_ref(), posts).await;
+            let outcome = self.tidy(&folder, End::Itself, false).await;
+            let wrong = self.cleaned(&folder, outcome.as_ref(), posts).await;
             if !wrong.is_empty() {
                 return told("after a calm cleanup", wrong);
             }
-            if tidied.is_some_and(|tidied| tidied.is_proven() || tidied.left.is_empty()) {
+            if outcome.is_some_and(|outcome| outcome.is_proven() || outcome.left.is_empty()) {
                 // Whatever may still execute late has had its time.
-                self.clock.sleep(self.odds.fence * 2).await;
+                self.clock.sleep(self.odds.settle_after * 2).await;
                 return told("after all", self.cleaned(&folder, None, posts).await);
             }
         }
@@ -412,18 +412,23 @@ impl Story {
     }
 
     /// One process that cleans up; what it came to, if it did.
-    async fn tidy(&mut self, folder: &RunFolder, end: End, troubled: bool) -> Option<Tidied> {
+    async fn tidy(
+        &mut self,
+        folder: &RunFolder,
+        end: End,
+        troubled: bool,
+    ) -> Option<CleanupReport> {
         let (session, switch) = self.connect();
         let ledger = self.reopen(folder, end.of_the_disk()).await;
         let mut bustle = self.rng.fork();
         let others = self.others(&mut bustle, troubled);
         let work = async {
-            let tidied = cleanup::run(&ledger, &session, false).await;
+            let outcome = cleanup::run(&ledger, &session, false).await;
             ledger.shut().await;
-            tidied.ok()
+            outcome.ok()
         };
         tokio::select! {
-            tidied = ended(work, end, &switch, &self.clock) => tidied.flatten(),
+            outcome = ended(work, end, &switch, &self.clock) => outcome.flatten(),
             () = others => None,
         }
     }
@@ -433,10 +438,10 @@ impl Story {
     async fn cleaned(
         &self,
         folder: &RunFolder,
-        tidied: Option<&Tidied>,
+        outcome: Option<&CleanupReport>,
         posts: u64,
     ) -> Vec<String> {
-        self.reopen(folder, Faults::default()).await.shut().await;
+        self.reopen(folder, Failpoint::default()).await.shut().await;
         let ledger = Ledger::open(folder, Access::Read, self.clock.clone()).await;
         let ledger = ledger.expect("readable");
         let mut wrong = self.witness.complaints();
@@ -445,7 +450,7 @@ impl Story {
         }
         let purged = ledger.purged().await.expect("readable").is_some();
         let held = ledger.counts().await.expect("readable").of(Standing::Held);
-        let over = tidied.is_some_and(Tidied::is_proven) || purged;
+        let over = outcome.is_some_and(CleanupReport::is_proven) || purged;
         if purged && held > 0 {
             wrong.push("the copies of a held row were destroyed".to_owned());
         }
@@ -460,7 +465,7 @@ impl Story {
 async fn ended<T>(
     work: impl Future<Output = T>,
     end: End,
-    switch: &DrainSwitch,
+    switch: &StopSwitch,
     clock: &Clock,
 ) -> Option<T> {
     let mut work = Box::pin(work);

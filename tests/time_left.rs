@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tapwave::output::TimeLeft;
-use tapwave_core::progress::{Doing, News, Watcher};
+use tapwave_core::progress::{Activity, Progress, ProgressEvent};
 use tapwave_simulator::Tenant;
 use tapwave_simulator::options::{Latency, Limit, Throttle};
 use tokio::time::Instant;
@@ -21,17 +21,17 @@ struct Notes {
     told: Vec<(Duration, Option<Duration>)>,
 }
 
-impl Watcher for Clerk {
-    fn hear(&self, news: News) {
+impl Progress for Clerk {
+    fn report(&self, news: ProgressEvent) {
         let mut notes = self.0.lock().expect("no note panicked");
         let at = notes.began.elapsed();
         match news {
-            News::Began { doing: Doing::Issue, total } => {
+            ProgressEvent::Began { activity: Activity::Issue, total } => {
                 notes.began = Instant::now();
                 notes.left = TimeLeft::of(total.expect("a total"));
             }
-            News::Did { doing: Doing::Issue, rows } => notes.left.did(at, rows),
-            News::Foreseen { doing: Doing::Issue, per_second, holding } => {
+            ProgressEvent::Did { doing: Activity::Issue, rows } => notes.left.did(at, rows),
+            ProgressEvent::Forecast { doing: Activity::Issue, per_second, holding } => {
                 notes.left.foresee(at, per_second, holding);
                 let told = notes.left.left(at);
                 notes.told.push((at, told));
@@ -52,7 +52,7 @@ async fn told(rows: u64, latency: u64, limit: Limit) -> Vec<(Duration, Option<Du
     conducted.session.watcher = Arc::clone(&clerk) as _;
     let ledger = conducted.check().await.expect("ready");
     let issuance = conducted.issue(&ledger).await.expect("begun");
-    assert!(issuance.halt.is_none(), "{:?}", issuance.halt);
+    assert!(issuance.error.is_none(), "{:?}", issuance.error);
     assert_eq!(conducted.live() as u64, rows);
     ledger.shut().await;
     std::mem::take(&mut clerk.0.lock().expect("no note panicked").told)

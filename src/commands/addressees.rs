@@ -12,7 +12,7 @@ use tapwave_core::ids::Line;
 use tapwave_core::limits;
 use tapwave_ledger::{Channel, Event, Ledger, MailOptions, RowRecord, Standing, To};
 use tapwave_mail::template::Mailbox;
-use tapwave_pipeline::wave::Wanted;
+use tapwave_pipeline::wave::RowOptions;
 
 /// Most addresses that are told of each kind.
 const TOLD: usize = 5;
@@ -74,7 +74,7 @@ fn address(row: &RowRecord) -> Result<Option<String>, Failure> {
     if let Some(reader) = &row.reader {
         return Ok(Some(reader.address.clone()));
     }
-    let wanted: Wanted = serde_json::from_str(&row.wanted_json)
+    let wanted: RowOptions = serde_json::from_str(&row.wanted_json)
         .map_err(|_| row.lacks("what the wave asked for it cannot be read"))?;
     Ok(wanted.deliver_to)
 }

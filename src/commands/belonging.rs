@@ -154,7 +154,7 @@ impl World {
                 match self.asking.yes_or_no(&format!("{risk}; carry on here?")) {
                     Some(true) => {}
                     Some(false) => {
-                        self.report.say("nothing was done");
+                        self.report.info("nothing was done");
                         return Ok(None);
                     }
                     None => return Err(Failure::nobody_to_ask(&format!("{why}; {risk}"))),
@@ -170,17 +170,17 @@ impl World {
     /// Whom a run from elsewhere concerns, by its own words.
     async fn show(&self, ledger: &Ledger) -> Result<(), Failure> {
         let (about, report) = (ledger.about(), &self.report);
-        report.say(format_args!("tenant: {} at {}", tenant_of(about), shown(&about.graph_url)));
-        report.say(format_args!("people: {}", people_of(ledger).await?));
+        report.info(format_args!("tenant: {} at {}", tenant_of(about), shown(&about.graph_url)));
+        report.info(format_args!("people: {}", people_of(ledger).await?));
         // Names of keys are the ledger's own here: each key counts, whatever it is called.
         for line in readers(&about.recipients, |_, _| false) {
-            report.say(format_args!("sealed to, {line}"));
+            report.info(format_args!("sealed to, {line}"));
         }
         if let Some(mail) = &about.options.mail {
-            report.say(format_args!("mail: {}", addressees::manner(mail)));
+            report.info(format_args!("mail: {}", addressees::manner(mail)));
         }
         for line in addressees::of(ledger).await? {
-            report.say(line);
+            report.info(line);
         }
         Ok(())
     }

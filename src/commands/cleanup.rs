@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::typed::{self, Typed};
+use super::typed::{self, RunCommands};
 use super::{Failure, World};
 use crate::args::{CleanupArgs, Common};
 use crate::config::Settings;
@@ -15,8 +15,8 @@ use tapwave_graph::sign_in::permissions::Need;
 use tapwave_ledger::{
     Access, Claims, Ledger, LedgerError, Listed, Remains, RowRecord, RunFolder, Standing,
 };
-use tapwave_pipeline::policy::{self, Scope, Wish};
-use tapwave_pipeline::run::cleanup::{self, Left, Tidied};
+use tapwave_pipeline::policy::{self, PolicyChange, Scope};
+use tapwave_pipeline::run::cleanup::{self, CleanupReport, UnprovenRow};
 use tapwave_pipeline::run::{Session, Summary};
 
 const NEEDS: [Need; 2] = [Need::WritePasses, Need::ReadPasses];
@@ -62,10 +62,10 @@ async fn of_run(
         }
         failure
     })?;
-    world.report.say(format_args!("run folder: {}", ledger.folder().path().display()));
+    world.report.info(format_args!("run folder: {}", ledger.folder().path().display()));
     world.note_calls(ledger.folder());
     super::note_run(&ledger);
-    let typed = world.work_on(ledger.folder(), Typed::cleanup);
+    let typed = world.work_on(ledger.folder(), RunCommands::cleanup);
     let risk = "cleaning it up deletes every pass that its ledger names";
     let Some(belonging) = world.belongs_here(&ledger, risk).await? else {
         return Ok(Exit::Done);
@@ -76,19 +76,19 @@ async fn of_run(
     world.names_its_people(&belonging, &ledger, &session.graph).await?;
     world.settle(&belonging, &ledger).await?;
     let lacks = belonging.lacks;
-    world.warn_of_fence(session.fence);
+    world.warn_of_short_settling(session.settle_after);
     let keep_sealed = closing.args.keep_sealed || lacks > 0;
-    let tidied = cleanup::run(&ledger, &session, keep_sealed).await;
-    let tidied = tidied.map_err(|error| Failure::untidied(error, &typed.cleanup()))?;
-    let mut exit = ended(&tidied);
-    let summary = Summary::of(&ledger, &session, tidied.foreign.len() as u64).await?;
+    let outcome = cleanup::run(&ledger, &session, keep_sealed).await;
+    let outcome = outcome.map_err(|error| Failure::untidied(error, &typed.cleanup()))?;
+    let mut exit = ended(&outcome);
+    let summary = Summary::of(&ledger, &session, outcome.foreign.len() as u64).await?;
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
     world.end_claims(&ledger).await;
     ledger.shut().await;
-    world.report.tidied(&tidied);
+    world.report.cleanup(&outcome);
     if lacks > 0 {
         let wave = Path::new(&ledger.about().wave.path);
-        world.report.complain(format_args!(
+        world.report.error(format_args!(
             "this ledger lacks {} of its run, so that passes which it does not know may be alive; \
              {} removes what the people of the wave hold",
             count(lacks, "event", "events"),
@@ -96,7 +96,7 @@ async fn of_run(
         ));
         exit = exit.and(Exit::CleanupIncomplete);
     }
-    if !tidied.foreign.is_empty() {
+    if !outcome.foreign.is_empty() {
         world.warn_of_clocks(&session);
     }
     world.report.summary(&summary)?;
@@ -145,26 +145,26 @@ async fn of_wave(
         match world.asking.yes_or_no(&format!("{question}?")) {
             Some(true) => {}
             Some(false) => {
-                world.report.say("nothing was changed");
+                world.report.info("nothing was changed");
                 return Ok(Exit::Done);
             }
             None => return Err(Failure::nobody_to_ask(&format!("this would {question}"))),
         }
     }
-    let settle_after = session.fence.unwrap_or(limits::DEFAULT_FENCE);
-    world.warn_of_fence(session.fence);
+    let settle_after = session.settle_after.unwrap_or(limits::DEFAULT_SETTLE_AFTER);
+    world.warn_of_short_settling(session.settle_after);
     let is_nobody_known = holdings.people.is_empty() && holdings.unseen.is_empty();
     let under_way = UnderWay::begin(&holdings.people, world).await?;
     let removed = cleanup::remove_confirmed(holdings.people, settle_after, &session).await;
-    let mut tidied = removed.map_err(untidied)?;
-    tidied.left.extend(under_way.end(world).await?);
-    tidied.strangers = is_nobody_known && !holdings.unknown.is_empty();
-    tidied.left.extend(holdings.unseen.into_iter().chain(holdings.unknown));
-    tidied.told = told;
-    world.report.tidied(&tidied);
+    let mut outcome = removed.map_err(untidied)?;
+    outcome.left.extend(under_way.end(world).await?);
+    outcome.strangers = is_nobody_known && !holdings.unknown.is_empty();
+    outcome.left.extend(holdings.unseen.into_iter().chain(holdings.unknown));
+    outcome.told = told;
+    world.report.cleanup(&outcome);
     let incomplete = !holdings.bad.is_empty();
-    summed(wave, holdings.rows, &tidied, &session, world)?;
-    let ended = ended(&tidied);
+    summed(wave, holdings.rows, &outcome, &session, world)?;
+    let ended = ended(&outcome);
     match if incomplete { ended.and(Exit::CleanupIncomplete) } else { ended } {
         Exit::Done => closing.close(None, &session, world).await,
         exit => {
@@ -179,7 +179,7 @@ async fn of_wave(
 #[derive(Default)]
 struct UnderWay {
     people: HashMap<UserId, (Line, String)>,
-    rows: BTreeMap<Line, Left>,
+    rows: BTreeMap<Line, UnprovenRow>,
     /// What is said of runs that cannot be read.
     unread: BTreeSet<String>,
 }
@@ -195,7 +195,7 @@ impl UnderWay {
     }
 
     /// Looks once more: these may have a pass by now that nobody has looked at.
-    async fn end(mut self, world: &World) -> Result<impl Iterator<Item = Left>, Failure> {
+    async fn end(mut self, world: &World) -> Result<impl Iterator<Item = UnprovenRow>, Failure> {
         self.look(world).await?;
         for unread in self.unread {
             world.report.warn(unread);
@@ -224,7 +224,7 @@ impl UnderWay {
                 let why = format!(
                     "the open run {place} has asked for a pass for this person and does not know yet whether there is one: resume that run, or clean it up"
                 );
-                self.rows.insert(line, Left { line, upn, why });
+                self.rows.insert(line, UnprovenRow { line, upn, why });
             }
         }
         Ok(())
@@ -297,7 +297,7 @@ impl Closing<'_> {
                 (false, 1) => "still needs it",
                 (false, _) => "still need it",
             };
-            world.report.complain(format_args!(
+            world.report.error(format_args!(
                 "the policy was left as it is: {} {need}; clean that up first",
                 shown(&names.join(", ")),
             ));
@@ -308,24 +308,24 @@ impl Closing<'_> {
         }
         let graph = &session.graph;
         let wish = if self.args.disable_policy {
-            Wish { enabled: Some(false), ..Wish::default() }
+            PolicyChange { enabled: Some(false), ..PolicyChange::default() }
         } else {
             let targets = policy::targets(graph, &self.args.remove_groups, true).await?;
-            Wish { include: Some(Scope::Remove(targets)), ..Wish::default() }
+            PolicyChange { include: Some(Scope::Remove(targets)), ..PolicyChange::default() }
         };
         let plan = wish.plan(graph.policy().await?)?;
         if plan.is_empty() {
-            world.report.say("the policy is so already");
+            world.report.info("nothing to change: the policy already has these settings");
             return Ok(Exit::Done);
         }
         let names = policy::names(graph, &[&plan.before]).await?;
         world.report.differences(&plan.differences, &names);
         if !super::policy::agreed(self.common, world)? {
-            world.report.say("the policy was left as it is");
+            world.report.info("the policy was left as it is");
             return Ok(Exit::Done);
         }
         policy::apply(&plan, session).await?;
-        world.report.say("the policy was changed, read again, and found as wished");
+        world.report.info("the policy was changed, and reading it again shows the change");
         Ok(Exit::Done)
     }
 }
@@ -356,7 +356,7 @@ fn others(ledger: Option<&Ledger>, world: &World) -> Result<Vec<Listed>, Failure
 fn summed(
     wave: &Path,
     rows: u64,
-    tidied: &Tidied,
+    outcome: &CleanupReport,
     session: &Session,
     world: &World,
 ) -> Result<(), Failure> {
@@ -366,18 +366,18 @@ fn summed(
     let summary = Summary {
         run: wave.display().to_string(),
         rows,
-        removed: tidied.removed + tidied.already,
-        failed: tidied.left.len() as u64,
-        foreign: tidied.foreign.len() as u64,
+        removed: outcome.removed + outcome.already,
+        failed: outcome.left.len() as u64,
+        foreign: outcome.foreign.len() as u64,
         ..Summary::of_nothing(session)
     };
     Ok(world.report.json(&summary)?)
 }
 
-fn ended(tidied: &Tidied) -> Exit {
-    if tidied.drained {
+fn ended(outcome: &CleanupReport) -> Exit {
+    if outcome.drained {
         Exit::Interrupted
-    } else if tidied.is_proven() {
+    } else if outcome.is_proven() {
         Exit::Done
     } else {
         Exit::CleanupIncomplete

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::failure::OfRun;
 use super::open::identities;
-use super::typed::Typed;
+use super::typed::RunCommands;
 use super::{Environment, Failure, World};
 use crate::args::DeliverArgs;
 use crate::config::{self, Settings};
@@ -15,12 +15,14 @@ use tapwave_graph::sign_in::permissions::Need;
 use tapwave_ledger::{Access, Ledger, MailOptions, Standing};
 use tapwave_mail::template::Mode;
 use tapwave_mail::transport::settings::MailPlan;
-use tapwave_mail::transport::smtp::Waits;
-use tapwave_mail::transport::{Courier, GraphMail, Smtp};
-use tapwave_pipeline::deliver::{Again, Desk, Mailroom, NoDesk, Resting, Stop};
-use tapwave_pipeline::issue::Halt;
-use tapwave_pipeline::run::cleanup::Left;
-use tapwave_pipeline::run::delivering::{self, Delivery, OpenMail, Post, Wish};
+use tapwave_mail::transport::smtp::Timeouts;
+use tapwave_mail::transport::{GraphMail, MailTransport, Smtp};
+use tapwave_pipeline::deliver::{
+    LetterWriter, LetterWriterError, MailStopped, Mailer, Resend, Retries,
+};
+use tapwave_pipeline::issue::RunError;
+use tapwave_pipeline::run::cleanup::UnprovenRow;
+use tapwave_pipeline::run::delivering::{self, DeliverRequest, Delivery, Mailing, Undelivered};
 use tapwave_pipeline::run::{Session, Summary, issuing};
 use tapwave_pipeline::wave::Header;
 use tapwave_seal::Identities;
@@ -32,12 +34,12 @@ const SAME_COMMAND: &str = "the same command";
 const TEMPLATES: &str = "put your letter templates there, or name their folder with --template, which check, run and deliver take";
 
 /// Mail as flags and settings want it, before anybody signs in.
-pub(super) struct Carrier {
-    pub(super) desk: Desk,
+pub(super) struct MailSetup {
+    pub(super) writer: LetterWriter,
     identities: Option<Identities>,
 }
 
-impl Carrier {
+impl MailSetup {
     /// Validates `[mail]`, reads the templates and the identities. `run` is whose ledger has the
     /// options, if they come from one.
     pub(super) fn load(
@@ -53,18 +55,19 @@ impl Carrier {
             let what = format!("failed to open the template folder {}: {error}", folder.display());
             return Err(Failure::new(Exit::Usage, what, &[TEMPLATES]));
         }
-        let desk =
-            Desk::new(settings.mail_plan()?, options).map_err(|error| match (error, run) {
-                (error @ NoDesk::Unknown { .. }, Some(run)) => run.damaged(error).into(),
+        let writer = LetterWriter::new(settings.mail_plan()?, options).map_err(|error| {
+            match (error, run) {
+                (error @ LetterWriterError::Unknown { .. }, Some(run)) => run.damaged(error).into(),
                 (error, _) => Failure::new(Exit::Problems, error, &[]),
-            })?;
+            }
+        })?;
         let identities = if paths.is_empty() { None } else { Some(identities(paths, world)?) };
-        Ok(Self { desk, identities })
+        Ok(Self { writer, identities })
     }
 
     /// Whether issuing need not wait for mail.
     pub(super) fn runs_ahead(&self) -> bool {
-        self.identities.is_some() || self.desk.mode != Mode::Pass
+        self.identities.is_some() || self.writer.mode != Mode::Pass
     }
 
     /// A courier, not yet connected.
@@ -73,40 +76,40 @@ impl Carrier {
         session: &Session,
         settings: &Settings,
         environment: &Environment,
-    ) -> Result<Courier, Failure> {
-        let (plan, clock) = (&self.desk.plan, session.clock.clone());
+    ) -> Result<MailTransport, Failure> {
+        let (plan, clock) = (&self.writer.plan, session.clock.clone());
         let Some(relay) = &plan.relay else {
-            return Ok(Courier::Graph(GraphMail::new(session.graph.clone(), plan, clock)));
+            return Ok(MailTransport::Graph(GraphMail::new(session.graph.clone(), plan, clock)));
         };
         let secret = relay.sign_in.as_ref().map(|sign_in| sign_in.secret.source(environment));
         let secret = secret.transpose().map_err(|error| Failure::new(Exit::Usage, error, &[]))?;
-        let smtp = Smtp::new(plan, secret, &settings.network, Waits::default(), clock)
+        let smtp = Smtp::new(plan, secret, &settings.network, Timeouts::default(), clock)
             .map_err(|error| Failure::new(Exit::Usage, error, &[]))?;
-        Ok(Courier::Smtp(Box::new(smtp)))
+        Ok(MailTransport::Smtp(Box::new(smtp)))
     }
 
     /// Everything that mailing a run needs.
-    pub(super) fn post(
+    pub(super) fn mailing(
         self,
         ledger: &Ledger,
         session: &Session,
         settings: &Settings,
         world: &World,
-    ) -> Result<Post, Failure> {
+    ) -> Result<Mailing, Failure> {
         let courier = self.courier(session, settings, &world.environment)?;
         let header: Header = serde_json::from_str(&ledger.about().wave.header_json)
             .map_err(|_| ledger.damaged("the wave's header cannot be read"))?;
-        let room = Mailroom {
-            desk: self.desk,
+        let mailer = Mailer {
+            writer: self.writer,
             courier,
             ledger: ledger.clone(),
             header,
             clock: session.clock.clone(),
             graph: session.graph.clone(),
             drain: session.drain.clone(),
-            resting: Resting::default(),
+            resting: Retries::default(),
         };
-        Ok(Post { room, identities: self.identities })
+        Ok(Mailing { mailer, identities: self.identities })
     }
 }
 
@@ -136,17 +139,17 @@ pub(super) async fn deliver(
     };
     world.mails_whom_it_says(&belonging, &ledger, &readdress).await?;
     let options = options(args, &ledger);
-    let carrier = Carrier::load(&options, &args.identities, settings, Some(&ledger), world)?;
-    config::news_of_a_pass(carrier.desk.mode, &options.notice_to)?;
+    let mail_setup = MailSetup::load(&options, &args.identities, settings, Some(&ledger), world)?;
+    config::news_of_a_pass(mail_setup.writer.mode, &options.notice_to)?;
     let counts = ledger.counts().await?;
     let locked = counts.of(Standing::Sealed) + counts.of(Standing::Mailing) > 0;
-    if locked && !carrier.runs_ahead() {
+    if locked && !mail_setup.runs_ahead() {
         let what = "the mails carry the codes, and nothing is given to open the sealed copies with";
         let opening = typed.deliver(" -i IDENTITY");
         let hint = format!("{opening} opens them; --body sealed mails them as they are");
         return Err(Failure::new(Exit::Usage, what, &[&hint]));
     }
-    let mut needs: Vec<Need> = needs_of_mail(&carrier.desk.plan).into_iter().collect();
+    let mut needs: Vec<Need> = needs_of_mail(&mail_setup.writer.plan).into_iter().collect();
     if args.revoke_undelivered {
         needs.extend([Need::WritePasses, Need::ReadPasses]);
         needs.extend(belonging.needs());
@@ -157,13 +160,13 @@ pub(super) async fn deliver(
     }
     world.settle(&belonging, &ledger).await?;
     let session = Session { keeps_going: args.keep_going, ..session };
-    let post = carrier.post(&ledger, &session, settings, world)?;
+    let mailing = mail_setup.mailing(&ledger, &session, settings, world)?;
     let readdressed = delivering::readdress(&ledger, &readdress).await;
     readdressed.map_err(|error| error.of(&typed))?;
-    let again = Again { unsettled: args.resend_unsettled, refused: args.retry_refused };
-    let wish = Wish { due, again, revoke: args.revoke_undelivered };
-    let delivered = delivering::deliver(&post, &session, wish).await;
-    post.room.courier.close().await;
+    let again = Resend { unsettled: args.resend_unsettled, refused: args.retry_refused };
+    let wish = DeliverRequest { due, again, revoke: args.revoke_undelivered };
+    let delivered = delivering::deliver(&mailing, &session, wish).await;
+    mailing.mailer.courier.close().await;
     let delivered = delivered.map_err(|halt| Failure::halted(halt, SAME_COMMAND))?;
     finish(&ledger, &delivered, &typed, &session, world).await
 }
@@ -201,7 +204,7 @@ async fn connected(
     };
     match issuing::verify(ledger, &session).await {
         Ok(()) => Ok(session),
-        Err(Halt::SignIn { why } | Halt::Outage { why } | Halt::Between { why })
+        Err(RunError::SignIn { why } | RunError::Outage { why } | RunError::Between { why })
             if by_relay_alone =>
         {
             world.report.warn(wait(&why));
@@ -227,16 +230,16 @@ fn options(args: &DeliverArgs, ledger: &Ledger) -> MailOptions {
 
 /// Tells why mail stopped, and gives the exit code that follows from it: a relay that lets
 /// nobody in is a matter of sign-in, whatever was done before.
-pub(super) fn stopped(stop: Option<&Stop>, world: &World) -> Exit {
-    let Some(Stop { why, denied }) = stop else { return Exit::Done };
-    world.report.complain(format_args!("mail stopped: {}", shown(why)));
+pub(super) fn stopped(stop: Option<&MailStopped>, world: &World) -> Exit {
+    let Some(MailStopped { why, denied }) = stop else { return Exit::Done };
+    world.report.error(format_args!("mail stopped: {}", shown(why)));
     if *denied { Exit::Access } else { Exit::DeliveryIncomplete }
 }
 
 async fn finish(
     ledger: &Ledger,
     delivery: &Delivery,
-    typed: &Typed,
+    typed: &RunCommands,
     session: &Session,
     world: &World,
 ) -> Result<Exit, Failure> {
@@ -247,13 +250,13 @@ async fn finish(
     report.summary(&summary)?;
     if delivery.later > 0 {
         let rows = count(delivery.later, "row starts", "rows start");
-        report.say(format_args!("{rows} later than --due and wait for another time"));
+        report.info(format_args!("{rows} later than --due and wait for another time"));
     }
     for (line, upn) in &delivery.revoked {
-        report.say(format_args!("line {line}, {}: its pass was removed", shown(upn)));
+        report.info(format_args!("line {line}, {}: its pass was removed", shown(upn)));
     }
-    for Left { line, upn, why } in &delivery.unrevoked {
-        report.complain(format_args!("line {line}, {}: {}", shown(upn), shown(why)));
+    for UnprovenRow { line, upn, why } in &delivery.unrevoked {
+        report.error(format_args!("line {line}, {}: {}", shown(upn), shown(why)));
     }
     let mut exit = Exit::Done;
     if delivery.open.rows > 0 {
@@ -265,7 +268,7 @@ async fn finish(
     }
     let mut next = Vec::new();
     if delivery.unproven > 0 {
-        report.complain(format_args!(
+        report.error(format_args!(
             "{} not mailed: the run broke off, and nobody has looked since what stands on the user",
             count(delivery.unproven, "pass was", "passes were")
         ));
@@ -280,7 +283,7 @@ async fn finish(
 }
 
 /// What to type for mails that go out again only when a person says so.
-pub(super) fn by_word(open: OpenMail, run: &Typed) -> Vec<(String, &'static str)> {
+pub(super) fn by_word(open: Undelivered, run: &RunCommands) -> Vec<(String, &'static str)> {
     let mut next = Vec::new();
     if open.unsettled > 0 {
         let resend = run.deliver(" -i IDENTITY --resend-unsettled");

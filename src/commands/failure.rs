@@ -5,10 +5,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::typed::{self, Typed, options};
+use super::typed::{self, RunCommands, options};
 use crate::args::Common;
-use crate::config::{Found, SecretError, SettingsError};
-use crate::output::{OpenFailure, Told, count};
+use crate::config::{FoundSettings, SecretError, SettingsError};
+use crate::output::{ErrorMessage, OpenFailure, count};
 use tapwave_core::exit::Exit;
 use tapwave_core::limits;
 use tapwave_core::shown::shell_word;
@@ -19,10 +19,10 @@ use tapwave_graph::sign_in::permissions::Need;
 use tapwave_graph::verdict::RefusalKind;
 use tapwave_ledger::{ClaimsError, FolderError, LedgerError, Registry, RegistryError, RunFolder};
 use tapwave_pipeline::check::CheckError;
-use tapwave_pipeline::issue::Halt;
+use tapwave_pipeline::issue::RunError;
 use tapwave_pipeline::policy::PolicyError;
 use tapwave_pipeline::run::StatusError;
-use tapwave_pipeline::run::cleanup::TidyError;
+use tapwave_pipeline::run::cleanup::CleanupError;
 use tapwave_pipeline::run::delivering::ReaddressError;
 use tapwave_pipeline::run::intake::IntakeError;
 use tapwave_pipeline::run::issuing::IssuingError;
@@ -35,7 +35,7 @@ pub struct Failure {
     /// The code that scripts see.
     pub exit: Exit,
     /// The words that people see.
-    pub told: Told,
+    pub told: ErrorMessage,
     /// A command that mends it, to be told with the options that it needs.
     advice: Option<Advice>,
 }
@@ -46,7 +46,7 @@ enum Advice {
     /// Over no run.
     Tenant { command: &'static str, does: &'static str },
     /// Of the run in this folder.
-    Run { folder: PathBuf, command: fn(&Typed) -> String, does: &'static str },
+    Run { folder: PathBuf, command: fn(&RunCommands) -> String, does: &'static str },
 }
 
 const ACCESS_HINT: &str = "check --tenant, --client-id, --auth and whether the secret or token has expired; the sign-in log in Entra says more";
@@ -82,7 +82,7 @@ impl Failure {
     /// A failure with its hints.
     pub(super) fn new(exit: Exit, what: impl std::fmt::Display, hints: &[&str]) -> Self {
         let hints = hints.iter().map(ToString::to_string).collect();
-        Self { exit, told: Told { what: what.to_string(), hints }, advice: None }
+        Self { exit, told: ErrorMessage { what: what.to_string(), hints }, advice: None }
     }
 
     /// A failure that a command mends.
@@ -97,7 +97,9 @@ impl Failure {
                 Some(format!("tapwave {command}{} {does}", options(common)))
             }
             Some(Advice::Run { folder, command, does }) => RunFolder::open(&folder)
-                .map(|folder| format!("{} {does}", command(&Typed::new(&folder, registry, common))))
+                .map(|folder| {
+                    format!("{} {does}", command(&RunCommands::new(&folder, registry, common)))
+                })
                 .ok(),
             None => None,
         };
@@ -193,7 +195,7 @@ impl Failure {
     }
 
     /// A settings file that nobody named and nobody has trusted.
-    pub(super) fn untrusted(found: &Found) -> Self {
+    pub(super) fn untrusted(found: &FoundSettings) -> Self {
         let path = found.path.display();
         let what = format!(
             "{path} was found here, was not named, and decides whom to trust; nothing was done"
@@ -246,25 +248,25 @@ impl Failure {
 
     /// A cleanup that had to stop. `go_on` is what carries on with it: a run that cleanup has
     /// closed is not resumed.
-    pub(super) fn untidied(error: TidyError, go_on: &str) -> Self {
+    pub(super) fn untidied(error: CleanupError, go_on: &str) -> Self {
         match error {
-            TidyError::Halt(halt) => Self::halted(halt, go_on),
-            TidyError::Ledger(error) => Self::unkept(error, go_on),
-            TidyError::Intake(error) => error.into(),
-            TidyError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
+            CleanupError::Halt(halt) => Self::halted(halt, go_on),
+            CleanupError::Ledger(error) => Self::unkept(error, go_on),
+            CleanupError::Intake(error) => error.into(),
+            CleanupError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
         }
     }
 
     /// Work that had to stop. `go_on` is what carries on with it.
-    pub(super) fn halted(halt: Halt, go_on: &str) -> Self {
+    pub(super) fn halted(halt: RunError, go_on: &str) -> Self {
         match halt {
-            Halt::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
-            Halt::Outage { .. } => Self::new(Exit::Outage, halt, &[&outlasting(go_on)]),
-            Halt::Between { .. } => {
+            RunError::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
+            RunError::Outage { .. } => Self::new(Exit::Outage, halt, &[&outlasting(go_on)]),
+            RunError::Between { .. } => {
                 let hint = format!("once that is mended, {go_on} carries on");
                 Self::new(Exit::Access, halt, &[&hint])
             }
-            Halt::Everybody { kind, .. } => {
+            RunError::Everybody { kind, .. } => {
                 let (exit, hint) = of_everybody(kind);
                 let go_on = format!(
                     "once that is mended, {go_on} carries on; with --keep-going it asks for the \
@@ -272,9 +274,9 @@ impl Failure {
                 );
                 Self::new(exit, halt, &[hint, &go_on])
             }
-            Halt::Graph(error) => error.into(),
-            Halt::Ledger(error) => Self::unkept(error, go_on),
-            Halt::Seal { .. } => {
+            RunError::Graph(error) => error.into(),
+            RunError::Ledger(error) => Self::unkept(error, go_on),
+            RunError::Seal { .. } => {
                 let hint = format!("mend what is named, then {go_on} carries on");
                 Self::new(Exit::Unexpected, halt, &[&hint])
             }
@@ -294,7 +296,7 @@ impl Failure {
     /// This failure to begin a run, where another is in the folder.
     fn of_a_run_there(self, folder: PathBuf) -> Self {
         let does = "carries on with the run that is there";
-        Self { advice: Some(Advice::Run { folder, command: Typed::resume, does }), ..self }
+        Self { advice: Some(Advice::Run { folder, command: RunCommands::resume, does }), ..self }
     }
 
     pub(super) fn nobody_to_ask(question: &str) -> Self {
@@ -476,7 +478,7 @@ impl From<LedgerError> for Failure {
             LedgerError::PurgeHindered(ledger) => {
                 let folder = ledger.parent().map_or_else(PathBuf::new, Path::to_owned);
                 let does = "goes on where it stopped";
-                let advice = Advice::Run { folder, command: Typed::cleanup, does };
+                let advice = Advice::Run { folder, command: RunCommands::cleanup, does };
                 Self { advice: Some(advice), ..told }
             }
             _ => told,
@@ -537,17 +539,17 @@ impl From<IntakeError> for Failure {
 /// [`Failure`] only together with it.
 pub(super) trait OfRun: Sized {
     /// The failure of a command that works on this run.
-    fn of(self, run: &Typed) -> Failure;
+    fn of(self, run: &RunCommands) -> Failure;
 }
 
-impl OfRun for Halt {
-    fn of(self, run: &Typed) -> Failure {
+impl OfRun for RunError {
+    fn of(self, run: &RunCommands) -> Failure {
         Failure::halted(self, &run.resume())
     }
 }
 
 impl OfRun for ReaddressError {
-    fn of(self, run: &Typed) -> Failure {
+    fn of(self, run: &RunCommands) -> Failure {
         match self {
             Self::Ledger(error) => error.into(),
             Self::Twice(_) | Self::Damaged { .. } => Failure::new(Exit::Usage, self, &[]),
@@ -560,7 +562,7 @@ impl OfRun for ReaddressError {
 }
 
 impl OfRun for HandoverError {
-    fn of(self, run: &Typed) -> Failure {
+    fn of(self, run: &RunCommands) -> Failure {
         let hint =
             format!("every pass is safe in the ledger; {} lays them down again", run.resume());
         Failure::new(Exit::Unexpected, chain(&self), &[&hint])
@@ -568,7 +570,7 @@ impl OfRun for HandoverError {
 }
 
 impl OfRun for IssuingError {
-    fn of(self, run: &Typed) -> Failure {
+    fn of(self, run: &RunCommands) -> Failure {
         match self {
             Self::Ledger(error) => Failure::unkept(error, &run.resume()),
             // What was issued before this resume is safe, and what was not is checked anew.
@@ -636,7 +638,7 @@ mod tests {
         assert_eq!(outage.exit, Exit::Outage);
         assert!(!outage.told.hints[0].contains("resume"), "a closed run is not resumed");
         let hindered = LedgerError::PurgeHindered("ledger.db".into());
-        let hindered = Failure::untidied(TidyError::from(hindered), "tapwave cleanup wave");
+        let hindered = Failure::untidied(CleanupError::from(hindered), "tapwave cleanup wave");
         assert_eq!(hindered.exit, Exit::CleanupIncomplete);
     }
 
@@ -651,7 +653,7 @@ mod tests {
         let folder = RunFolder::open(place.path()).expect("a folder");
         let tenant = Some("contoso.example".to_owned());
         let common = Common { config: Some("my.toml".into()), tenant, ..Common::default() };
-        let run = Typed::new(&folder, None, &common);
+        let run = RunCommands::new(&folder, None, &common);
         let ledger = folder.path().join("ledger.db");
         let path = || folder.path().to_owned();
         for (error, command) in [
@@ -674,7 +676,7 @@ mod tests {
         };
         let place = tempfile::tempdir().expect("a folder");
         let folder = RunFolder::open(place.path()).expect("a folder");
-        let run = Typed::new(&folder, None, &Common::default());
+        let run = RunCommands::new(&folder, None, &Common::default());
         let (new, resumed) = (Failure::from(out()), IssuingError::Intake(out()).of(&run));
         assert_eq!((new.exit, resumed.exit), (Exit::Outage, Exit::Outage));
         assert!(new.told.hints[0].contains("nothing was issued"));

@@ -3,22 +3,22 @@
 //! Must never delete a pass that was not shown, or unasked.
 
 use super::failure::OfRun;
-use super::typed::Typed;
+use super::typed::RunCommands;
 use super::{Failure, World};
 use crate::output::{count, shown};
 use tapwave_core::exit::Exit;
 use tapwave_core::limits;
 use tapwave_graph::FoundPass;
 use tapwave_ledger::{Ledger, LedgerError, Standing};
-use tapwave_pipeline::reconcile::Settled;
+use tapwave_pipeline::reconcile::Reconciled;
 use tapwave_pipeline::run::Session;
-use tapwave_pipeline::run::found::{self, FoundError, Held};
+use tapwave_pipeline::run::held::{self, FoundError, Held};
 
 /// What says of held rows what the pass is that holds them, if there are any. People are named
 /// only where they are few enough to be looked at one by one.
 pub(super) async fn next(
     ledger: &Ledger,
-    run: &Typed,
+    run: &RunCommands,
 ) -> Result<Option<(String, &'static str)>, LedgerError> {
     let rows = ledger.rows(&[Standing::Held], None, limits::HELD_NAMED).await?;
     if rows.is_empty() {
@@ -35,13 +35,13 @@ pub(super) async fn removed(
     upns: &[String],
     ledger: &Ledger,
     session: &Session,
-    run: &Typed,
+    run: &RunCommands,
     world: &World,
 ) -> Result<bool, Failure> {
     if upns.is_empty() {
         return Ok(true);
     }
-    let rows = found::held(ledger, session, upns).await.map_err(|error| match error {
+    let rows = held::held(ledger, session, upns).await.map_err(|error| match error {
         FoundError::NotHeld { .. } => {
             let hint = format!("{} shows every row and how far it is", run.status());
             Failure::new(Exit::Usage, error, &[&hint])
@@ -51,7 +51,7 @@ pub(super) async fn removed(
     world.warn_of_clocks(session);
     let mut passes = Vec::new();
     for row in &rows {
-        world.report.say(described(row));
+        world.report.info(described(row));
         match (&row.pass, &row.issuer) {
             (Some(pass), None) => passes.push((row, pass)),
             (Some(_), Some(issuer)) => {
@@ -73,18 +73,18 @@ pub(super) async fn removed(
         match world.asking.yes_or_no(&format!("{question}?")) {
             Some(true) => {}
             Some(false) => {
-                world.report.say("nothing was changed");
+                world.report.info("nothing was changed");
                 return Ok(false);
             }
             None => return Err(Failure::nobody_to_ask(&format!("this would {question}"))),
         }
     }
     for (row, pass) in passes {
-        let settled = found::remove(ledger, session, row.line, pass).await;
+        let settled = held::remove(ledger, session, row.line, pass).await;
         match settled.map_err(|halt| halt.of(run))? {
-            Settled::Free | Settled::Sealed => {}
-            Settled::Held { why } | Settled::Behind { why } => {
-                world.report.complain(format_args!("{}: {}", shown(&row.upn), shown(&why)));
+            Reconciled::Free | Reconciled::Sealed => {}
+            Reconciled::Held { why } | Reconciled::Behind { why } => {
+                world.report.error(format_args!("{}: {}", shown(&row.upn), shown(&why)));
             }
         }
     }

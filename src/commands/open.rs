@@ -12,7 +12,7 @@ use secrecy::ExposeSecret;
 use super::failure::plain_file;
 use super::{Failure, World, typed};
 use crate::args::{Cli, KeygenArgs, OpenArgs, OpenFormat};
-use crate::output::{Doubled, OpenFailure, Opened, Opening, Shape, count, shown};
+use crate::output::{Doubled, OpenFailure, OpenLayout, Opened, Opening, count, shown};
 use tapwave_core::exit::Exit;
 use tapwave_core::ids::{Line, Upn};
 use tapwave_core::limits;
@@ -33,7 +33,7 @@ const HANDOFF: &str =
     "the handoff file, the folder it is in, or a run's name as tapwave runs lists it";
 
 /// What one argument means.
-enum Source {
+enum OpenTarget {
     /// An age file or a container.
     File(PathBuf),
     Run(Ledger),
@@ -57,8 +57,8 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     let mut incomplete = None;
     for source in &sources {
         match source {
-            Source::File(path) => file(path, &mut opening, &identities)?,
-            Source::Run(ledger) => {
+            OpenTarget::File(path) => file(path, &mut opening, &identities)?,
+            OpenTarget::Run(ledger) => {
                 let lacks = run(ledger, &mut opening, &identities, world).await?;
                 incomplete = incomplete.or(lacks);
             }
@@ -76,13 +76,13 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     }
     if let Some(path) = output {
         let rows = count(rows, "pass", "passes");
-        world.report.say(format_args!("{rows} written to {}, for you alone", path.display()));
+        world.report.info(format_args!("{rows} written to {}, for you alone", path.display()));
     }
     match only {
         Some(upn) if rows == 0 => {
             let what = format!("there is no pass for {upn} that this identity opens");
             let see = match &sources[..] {
-                [Source::Run(ledger)] => world.typed(ledger.folder()).status(),
+                [OpenTarget::Run(ledger)] => world.typed(ledger.folder()).status(),
                 _ => typed::open_files(&args.what, &args.identities),
             };
             Err(Failure::new(Exit::Usage, what, &[&format!("{see} shows every row")]))
@@ -92,10 +92,10 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
 }
 
 /// What an argument names: a file, a run, or a folder with files.
-async fn sources_of(what: &str, world: &World) -> Result<Vec<Source>, Failure> {
+async fn sources_of(what: &str, world: &World) -> Result<Vec<OpenTarget>, Failure> {
     let path = Path::new(what);
     if path.is_file() {
-        return Ok(vec![Source::File(path.to_owned())]);
+        return Ok(vec![OpenTarget::File(path.to_owned())]);
     }
     let folder = world.registry()?.locate(what).map_err(|error| match error {
         RegistryError::NothingThere(_) => {
@@ -110,11 +110,11 @@ async fn sources_of(what: &str, world: &World) -> Result<Vec<Source>, Failure> {
         let folder = if path.is_dir() { path } else { folder.path() };
         let files = files_in(folder)?;
         if !files.is_empty() {
-            return Ok(files.into_iter().map(Source::File).collect());
+            return Ok(files.into_iter().map(OpenTarget::File).collect());
         }
     }
     let ledger = Ledger::open(&folder, Access::Read, world.clock.clone()).await?;
-    Ok(vec![Source::Run(ledger)])
+    Ok(vec![OpenTarget::Run(ledger)])
 }
 
 /// The age files and containers of a folder, by name. What of that name is no file is an error
@@ -134,7 +134,7 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// `--json` promises JSON from every command; a format that was named wins.
-fn shape(format: OpenFormat, world: &World) -> Shape {
+fn shape(format: OpenFormat, world: &World) -> OpenLayout {
     match format {
         OpenFormat::Table if world.report.is_json() => OpenFormat::Json.into(),
         named => named.into(),
@@ -202,7 +202,7 @@ async fn run(
         }
     }
     if unproven > 0 {
-        world.report.complain(format_args!(
+        world.report.error(format_args!(
             "{} not shown: the run broke off, and nobody has looked since what stands on the user; {} does",
             count(unproven, "pass is", "passes are"),
             world.typed(ledger.folder()).resume()
@@ -226,7 +226,7 @@ async fn run(
     }
     if sealed + unproven == 0 {
         let status = world.typed(ledger.folder()).status();
-        world.report.say(format_args!("no pass of this run is sealed; {status} shows every row"));
+        world.report.info(format_args!("no pass of this run is sealed; {status} shows every row"));
     }
     Ok(None)
 }
@@ -259,10 +259,10 @@ pub(super) fn keygen(args: &KeygenArgs, world: &World) -> Result<Exit, Failure> 
                 io::ErrorKind::AlreadyExists => Failure::there_already("the identity", path, "-o"),
                 _ => Failure::unwritten("write", path, &error),
             })?;
-            world.report.say(format_args!("identity: {} (keep it secret)", path.display()));
+            world.report.info(format_args!("identity: {} (keep it secret)", path.display()));
         }
     }
-    world.report.say(format_args!("public key: {}", identity.recipient));
+    world.report.info(format_args!("public key: {}", identity.recipient));
     Ok(Exit::Done)
 }
 

@@ -5,11 +5,11 @@
 use super::{Failure, World};
 use crate::args::{Common, PolicyCommand, TargetArgs};
 use crate::config::Settings;
-use crate::output::Names;
+use crate::output::GroupNames;
 use tapwave_core::clock::Minutes;
 use tapwave_core::exit::Exit;
 use tapwave_graph::sign_in::permissions::Need;
-use tapwave_pipeline::policy::{self, Plan, Scope, Wish};
+use tapwave_pipeline::policy::{self, PolicyChange, PolicyPlan, Scope};
 use tapwave_pipeline::run::Session;
 
 pub(super) async fn policy(
@@ -22,7 +22,7 @@ pub(super) async fn policy(
         PolicyCommand::Show => show(settings, world).await,
         PolicyCommand::Set(args) => {
             let minutes = |given: Option<Minutes>| given.map(|Minutes(minutes)| minutes);
-            let wish = Wish {
+            let wish = PolicyChange {
                 default_lifetime: minutes(args.default_lifetime),
                 min_lifetime: minutes(args.min_lifetime),
                 max_lifetime: minutes(args.max_lifetime),
@@ -32,15 +32,15 @@ pub(super) async fn policy(
                     (_, true) => Some(false),
                     _ => None,
                 },
-                ..Wish::default()
+                ..PolicyChange::default()
             };
-            let change = Change { wish, dry_run: args.dry_run, targets: None };
+            let change = PolicyStep { wish, dry_run: args.dry_run, targets: None };
             change.make(common, settings, world).await
         }
         PolicyCommand::Enable(args) | PolicyCommand::Disable(args) => {
             let enabled = matches!(command, PolicyCommand::Enable(_));
-            let wish = Wish { enabled: Some(enabled), ..Wish::default() };
-            let change = Change { wish, dry_run: args.dry_run, targets: None };
+            let wish = PolicyChange { enabled: Some(enabled), ..PolicyChange::default() };
+            let change = PolicyStep { wish, dry_run: args.dry_run, targets: None };
             change.make(common, settings, world).await
         }
         PolicyCommand::Include(args) => {
@@ -61,7 +61,7 @@ pub(super) fn agreed(common: &Common, world: &World) -> Result<bool, Failure> {
     if common.yes {
         return Ok(true);
     }
-    let asked = world.asking.yes_or_no("change the policy of the whole tenant so?");
+    let asked = world.asking.yes_or_no("apply these changes to the policy of the whole tenant?");
     asked.ok_or_else(|| Failure::nobody_to_ask("this would change the tenant's policy"))
 }
 
@@ -75,8 +75,8 @@ async fn show(settings: &Settings, world: &World) -> Result<Exit, Failure> {
 }
 
 /// One wish, still without the ids of the groups it names.
-struct Change<'a> {
-    wish: Wish,
+struct PolicyStep<'a> {
+    wish: PolicyChange,
     dry_run: bool,
     targets: Option<Aimed<'a>>,
 }
@@ -88,17 +88,17 @@ struct Aimed<'a> {
     including: bool,
 }
 
-fn of_targets(args: &TargetArgs, only: bool, including: bool) -> Change<'_> {
+fn of_targets(args: &TargetArgs, only: bool, including: bool) -> PolicyStep<'_> {
     let scope = match (args.remove, only) {
         (true, _) => Scope::Remove,
         (_, true) => Scope::Only,
         _ => Scope::Add,
     };
     let aimed = Aimed { names: &args.groups, scope, removing: args.remove, including };
-    Change { wish: Wish::default(), dry_run: args.dry_run, targets: Some(aimed) }
+    PolicyStep { wish: PolicyChange::default(), dry_run: args.dry_run, targets: Some(aimed) }
 }
 
-impl Change<'_> {
+impl PolicyStep<'_> {
     async fn make(
         mut self,
         common: &Common,
@@ -116,18 +116,18 @@ impl Change<'_> {
         let plan = self.wish.plan(session.graph.policy().await?)?;
         let names = policy::names(&session.graph, &[&plan.before, &plan.after]).await?;
         if plan.is_empty() {
-            world.report.say("the policy is so already; nothing was changed");
+            world.report.info("nothing to change: the policy already has these settings");
             world.report.policy(&plan.before, &names, &[], false)?;
             return Ok(Exit::Done);
         }
         world.report.differences(&plan.differences, &names);
         if self.dry_run {
-            world.report.say("dry run: nothing was changed");
+            world.report.info("dry run: nothing was changed");
             world.report.policy(&plan.before, &names, &plan.differences, false)?;
             return Ok(Exit::Done);
         }
         if !agreed(common, world)? {
-            world.report.say("nothing was changed");
+            world.report.info("nothing was changed");
             return Ok(Exit::Done);
         }
         apply(&plan, &names, &session, world).await
@@ -148,13 +148,13 @@ impl Change<'_> {
 }
 
 async fn apply(
-    plan: &Plan,
-    names: &Names,
+    plan: &PolicyPlan,
+    names: &GroupNames,
     session: &Session,
     world: &World,
 ) -> Result<Exit, Failure> {
     let found = policy::apply(plan, session).await?;
-    world.report.say("changed, read again, and found as wished");
+    world.report.info("changed; reading the policy again shows the change");
     world.report.policy(&found, names, &plan.differences, true)?;
     Ok(Exit::Done)
 }

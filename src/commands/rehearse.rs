@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::failure::{OfRun, WAVE, plain_file};
-use super::wave::{Wanted, begin};
+use super::wave::{WaveRequest, begin};
 use super::{Failure, World, typed};
 use crate::args::{Profile, RehearseArgs};
 use crate::config::Settings;
@@ -26,12 +26,12 @@ use tapwave_core::exit::Exit;
 use tapwave_core::ids::RunId;
 use tapwave_core::limits;
 use tapwave_graph::Graph;
-use tapwave_graph::limiter::{Foretold, Pace, foretell};
+use tapwave_graph::limiter::{Forecast, Limiter, forecast};
 use tapwave_ledger::{Ledger, RunFolder};
 use tapwave_pipeline::run::intake::{IntakeError, RunAbout};
 use tapwave_pipeline::run::second_look::FinalLook;
 use tapwave_pipeline::run::{Session, Summary, cleanup, issuing};
-use tapwave_pipeline::wave::{Defaults, Found, Roster};
+use tapwave_pipeline::wave::{Defaults, WaveItem, WaveReader};
 use tapwave_seal::{Handoff, Identities, NewIdentity, NoPrompts, Prompts, keygen};
 use tapwave_simulator::options::{Latency, Limit, Throttle, Throttles};
 use tapwave_simulator::{Gate, InMemory, Options, Tenant};
@@ -76,7 +76,7 @@ struct Prediction {
     gave_up: bool,
 }
 
-fn about(folder: &RunFolder, wanted: &Wanted<'_>) -> RunAbout {
+fn about(folder: &RunFolder, wanted: &WaveRequest<'_>) -> RunAbout {
     RunAbout {
         id: RunId::new(Uuid::new_v4()),
         name: folder.name(),
@@ -92,17 +92,17 @@ pub(super) async fn rehearse(
     world: &World,
 ) -> Result<Exit, Failure> {
     let report = &world.report;
-    report.say("rehearsal: a simulated tenant inside this program; nothing leaves this machine");
-    let stage = Stage::set(args, settings, world)?;
+    report.info("rehearsal: a simulated tenant inside this program; nothing leaves this machine");
+    let stage = RehearsalFolder::set(args, settings, world)?;
     let foretold = stage.foretell(args, settings);
     tell(args.profile, stage.upns.len() as u64, &foretold, world);
     if foretold.gave_up || foretold.took > limits::MAX_REHEARSAL {
         return stage.leave_it_at(&foretold, world);
     }
     let identity = keygen(world.clock.now());
-    report.say(format_args!("made a throw-away identity, {}", identity.recipient));
+    report.info(format_args!("made a throw-away identity, {}", identity.recipient));
     let extra = [identity.recipient.clone()];
-    let mut wanted = Wanted::resolve(&stage.wave, &args.want, settings, &extra, world)?;
+    let mut wanted = WaveRequest::resolve(&stage.wave, &args.want, settings, &extra, world)?;
     wanted.ends_with = Some("a real run would stop here too, before the first pass");
     // Whoever is invented has no file that could be mended.
     wanted.again = args.wave.is_some().then_some("rehearse");
@@ -121,7 +121,7 @@ pub(super) async fn rehearse(
     let run = world.typed(&folder);
     let issuance = issuing::run(&ledger, sets, None, &session, FinalLook::Auto).await;
     let issuance = issuance.map_err(|error| over(error.of(&run)))?;
-    if let Some(halt) = issuance.halt {
+    if let Some(halt) = issuance.error {
         return Err(over(halt.of(&run)));
     }
     if let Some(error) = issuance.handover {
@@ -138,7 +138,7 @@ pub(super) async fn rehearse(
         ledger.shut().await;
         return Ok(Exit::Done);
     }
-    report.say(format_args!(
+    report.info(format_args!(
         "issued and sealed {} with {}",
         count(issued.sealed, "pass", "passes"),
         count(issued.requests, "call", "calls")
@@ -153,13 +153,13 @@ pub(super) async fn rehearse(
 }
 
 /// The wave and the private folder of one rehearsal; both go when it ends.
-struct Stage {
+struct RehearsalFolder {
     home: TempDir,
     wave: PathBuf,
     upns: Vec<String>,
 }
 
-impl Stage {
+impl RehearsalFolder {
     fn set(args: &RehearseArgs, settings: &Settings, world: &World) -> Result<Self, Failure> {
         let home =
             tempfile::Builder::new().prefix("tapwave-rehearsal-").tempdir().map_err(|error| {
@@ -170,7 +170,7 @@ impl Stage {
         } else {
             let wave = home.path().join("invented.csv");
             invent(&wave, args.rows).map_err(|error| Failure::unwritten("write", &wave, &error))?;
-            world.report.say(format_args!("invented {}", count(args.rows, "person", "people")));
+            world.report.info(format_args!("invented {}", count(args.rows, "person", "people")));
             wave
         };
         let upns = people(&wave, settings.zone(&args.want)?)?;
@@ -184,14 +184,14 @@ impl Stage {
     }
 
     /// How long issuing will take, by the limiter that will be in force.
-    fn foretell(&self, args: &RehearseArgs, settings: &Settings) -> Foretold {
+    fn foretell(&self, args: &RehearseArgs, settings: &Settings) -> Forecast {
         let mut gate = Gate::new(Throttle::of(args.profile.limit().0));
         let rows = self.upns.len() as u64;
-        foretell(&settings.pace, rows, USUAL_LATENCY, |after| gate.ask(after))
+        forecast(&settings.pace, rows, USUAL_LATENCY, |after| gate.ask(after))
     }
 
     /// A rehearsal in real time would try anybody's patience.
-    fn leave_it_at(&self, foretold: &Foretold, world: &World) -> Result<Exit, Failure> {
+    fn leave_it_at(&self, foretold: &Forecast, world: &World) -> Result<Exit, Failure> {
         if world.report.is_json() {
             world.report.json(&Prediction {
                 schema: PREDICTION,
@@ -202,7 +202,7 @@ impl Stage {
                 gave_up: foretold.gave_up,
             })?;
         }
-        world.report.say(format_args!(
+        world.report.info(format_args!(
             "that is longer than {}, so it is left at the prediction",
             lasting(limits::MAX_REHEARSAL)
         ));
@@ -225,33 +225,33 @@ impl Stage {
         let pass_writes = Throttle::of(args.profile.limit().0);
         options.throttles = Throttles { pass_writes, ..Throttles::default() };
         let tenant = InMemory::new(tenant, world.clock.clone());
-        let pace = Pace::new(settings.pace, world.clock.clone());
+        let pace = Limiter::new(settings.pace, world.clock.clone());
         let graph = Graph::new(Arc::new(tenant.clone()), pace, world.clock.clone());
         (tenant, world.session(graph))
     }
 }
 
 /// What is to be expected, in words.
-fn tell(profile: Profile, rows: u64, foretold: &Foretold, world: &World) {
+fn tell(profile: Profile, rows: u64, foretold: &Forecast, world: &World) {
     let (_, bears) = profile.limit();
-    world.report.say(format_args!("the tenant {bears}; a call takes 20 to 60 ms"));
+    world.report.info(format_args!("the tenant {bears}; a call takes 20 to 60 ms"));
     let wave = count(rows, "person", "people");
     let refused = count(foretold.refused, "refused call", "refused calls");
     if foretold.gave_up {
-        world.report.say(format_args!(
+        world.report.info(format_args!(
             "prediction: {wave}: given up after {} with {refused}; resume would carry on",
             lasting(foretold.took)
         ));
         return;
     }
-    world.report.say(format_args!(
+    world.report.info(format_args!(
         "prediction: issuing to {wave} takes {}, {:.1} a second, with {refused} and nobody left out",
         lasting(foretold.took),
         per_second(foretold)
     ));
 }
 
-fn per_second(foretold: &Foretold) -> f64 {
+fn per_second(foretold: &Forecast) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
     let accepted = foretold.accepted as f64;
     accepted / foretold.took.as_secs_f64().max(0.001)
@@ -287,7 +287,7 @@ fn prove_readable(
     }
     let size: u64 =
         handoffs.iter().filter_map(|path| fs::metadata(path).ok()).map(|about| about.len()).sum();
-    world.report.say(format_args!(
+    world.report.info(format_args!(
         "opened {} ({size} bytes) with that identity: {}, each the one that lives in the tenant",
         count(handoffs.len() as u64, "handoff file", "handoff files"),
         count(sealed, "pass", "passes"),
@@ -301,16 +301,16 @@ async fn clean_up(
     session: &Session,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let tidied = cleanup::run(ledger, session, false).await;
-    let tidied = tidied.map_err(|error| over(Failure::untidied(error, "")))?;
-    world.report.tidied(&tidied);
+    let outcome = cleanup::run(ledger, session, false).await;
+    let outcome = outcome.map_err(|error| over(Failure::untidied(error, "")))?;
+    world.report.cleanup(&outcome);
     let left = tenant.with(|tenant, _| tenant.passes().count()) as u64;
-    let summary = Summary::of(ledger, session, tidied.foreign.len() as u64).await?;
+    let summary = Summary::of(ledger, session, outcome.foreign.len() as u64).await?;
     world.report.summary(&summary)?;
-    if tidied.drained {
+    if outcome.drained {
         return Ok(broken_off(world));
     }
-    if left > 0 || !tidied.is_proven() {
+    if left > 0 || !outcome.is_proven() {
         let what = format!("the tenant still has {}", count(left, "pass", "passes"));
         return Err(Failure::new(Exit::CleanupIncomplete, what, &["please report this"]));
     }
@@ -326,7 +326,7 @@ fn over(failure: Failure) -> Failure {
 /// Ctrl-C. The simulated tenant and the run's folder end with the program: nothing is to be
 /// resumed, and nothing to be reported.
 fn broken_off(world: &World) -> Exit {
-    world.report.say("the rehearsal was broken off; its tenant and its passes are gone with it");
+    world.report.info("the rehearsal was broken off; its tenant and its passes are gone with it");
     Exit::Interrupted
 }
 
@@ -334,22 +334,22 @@ fn broken_off(world: &World) -> Exit {
 fn teach(args: &RehearseArgs, issued: u64, settings: &Settings, world: &World) {
     let report = &world.report;
     let people = count(issued, "person", "people");
-    report.say("");
-    report.explain(format_args!(
+    report.info("");
+    report.info_lines(format_args!(
         "what happened: {people} got their own Temporary Access Pass, a code that lets its owner\n\
          sign in and set up a device. Each code was encrypted the moment it arrived, so that only the\n\
          holder of the identity could read it; no file ever held one in the clear. At the end every\n\
          pass was removed, and the tenant was asked again to prove it"
     ));
-    report.say("");
+    report.info("");
     let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv"));
     let want = typed::with_somebody(&args.want, settings);
     let over_wave = |verb| typed::over_wave(verb, wave, &want, None, &world.common);
     let options = typed::options(&world.common);
-    report.say(
+    report.info(
         "for the real thing, sign in (az login with a service principal, AZURE_* variables, or",
     );
-    report.say("--auth interactive with each command), then:");
+    report.info("--auth interactive with each command), then:");
     let steps = [
         ("tapwave keygen -o key.txt".to_owned(), "an identity; its public key is age1…"),
         (over_wave("check"), "is everything ready? changes nothing"),
@@ -373,10 +373,10 @@ fn invent(path: &Path, rows: u64) -> std::io::Result<()> {
 fn people(wave: &Path, time_zone: Option<TimeZone>) -> Result<Vec<String>, Failure> {
     let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
     let file = plain_file(wave).map_err(|error| Failure::unread(wave, &error, WAVE))?;
-    let roster = Roster::open(file, Defaults { time_zone }).map_err(unread)?;
+    let reader = WaveReader::open(file, Defaults { time_zone }).map_err(unread)?;
     let mut upns = Vec::new();
-    for found in roster {
-        if let Found::Row(row) = found.map_err(unread)? {
+    for found in reader {
+        if let WaveItem::Row(row) = found.map_err(unread)? {
             upns.push(row.upn.to_string());
         }
     }

@@ -3,10 +3,10 @@
 use std::io::{self, BufWriter, Write};
 
 use super::belonging;
-use super::deliver::{Carrier, needs_of_mail};
+use super::deliver::{MailSetup, needs_of_mail};
 use super::failure::OfRun;
 use super::held;
-use super::typed::{self, Typed};
+use super::typed::{self, RunCommands};
 use super::{Failure, World};
 use crate::args::{ManifestArgs, ResumeArgs, StatusArgs};
 use crate::config::Settings;
@@ -23,10 +23,10 @@ pub(super) async fn resume(
     world: &World,
 ) -> Result<Exit, Failure> {
     let ledger = world.ledger(&args.run, Access::Write).await?;
-    world.report.say(format_args!("run folder: {}", ledger.folder().path().display()));
+    world.report.info(format_args!("run folder: {}", ledger.folder().path().display()));
     world.note_calls(ledger.folder());
     super::note_run(&ledger);
-    let run = world.work_on(ledger.folder(), Typed::resume);
+    let run = world.work_on(ledger.folder(), RunCommands::resume);
     // Said before anybody signs in.
     not_closed(&ledger, &run).await?;
     let risk = match belonging::still_open(&ledger).await? {
@@ -45,8 +45,10 @@ pub(super) async fn resume(
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
     }
-    let carrier = match ledger.about().options.mail.clone().filter(|mail| mail.at_once) {
-        Some(mail) => Some(Carrier::load(&mail, &args.identities, settings, Some(&ledger), world)?),
+    let mail_setup = match ledger.about().options.mail.clone().filter(|mail| mail.at_once) {
+        Some(mail) => {
+            Some(MailSetup::load(&mail, &args.identities, settings, Some(&ledger), world)?)
+        }
         None if args.identities.is_empty() => None,
         None => {
             let what = "this run mails nothing by itself, so resume needs no identity";
@@ -55,14 +57,14 @@ pub(super) async fn resume(
             return Err(Failure::new(Exit::Usage, what, &[&hint]));
         }
     };
-    needs.extend(carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
+    needs.extend(mail_setup.iter().filter_map(|mail_setup| needs_of_mail(&mail_setup.writer.plan)));
     let session = world.reconnect(settings, &ledger, &needs).await?;
     world.names_its_people(&belonging, &ledger, &session.graph).await?;
     world.settle(&belonging, &ledger).await?;
     let session = Session { keeps_going: args.keep_going, ..session };
-    world.warn_of_fence(session.fence);
-    let post = match carrier {
-        Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
+    world.warn_of_short_settling(session.settle_after);
+    let mailing = match mail_setup {
+        Some(mail_setup) => Some(mail_setup.mailing(&ledger, &session, settings, world)?),
         None => None,
     };
     world.claim_open(&ledger).await?;
@@ -72,9 +74,10 @@ pub(super) async fn resume(
         return Ok(Exit::Done);
     }
     let left_out = ledger.counts().await?.of(Standing::Ineligible);
-    let issuance = issuing::resume(&ledger, post.as_ref(), &session, args.final_look.into()).await;
-    if let Some(post) = &post {
-        post.room.courier.close().await;
+    let issuance =
+        issuing::resume(&ledger, mailing.as_ref(), &session, args.final_look.into()).await;
+    if let Some(mailing) = &mailing {
+        mailing.mailer.courier.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&run))?;
     // Said already to whoever was asked about a pass.
@@ -85,7 +88,7 @@ pub(super) async fn resume(
 }
 
 /// That cleanup has neither begun nor ended.
-async fn not_closed(ledger: &Ledger, run: &Typed) -> Result<(), Failure> {
+async fn not_closed(ledger: &Ledger, run: &RunCommands) -> Result<(), Failure> {
     if ledger.purged().await?.is_some() {
         let hints = ["a new run issues new passes"];
         return Err(Failure::new(Exit::Usage, IssuingError::Closed, &hints));
@@ -106,7 +109,7 @@ pub(super) async fn status(args: &StatusArgs, world: &World) -> Result<Exit, Fai
     };
     let report = &world.report;
     let mut out = BufWriter::new(io::stdout());
-    let mut rows = Rows::begin(report.is_json(), &ledger.about().recipients, &mut out)?;
+    let mut rows = StatusRows::begin(report.is_json(), &ledger.about().recipients, &mut out)?;
     let graph = session.as_ref().map(|session| &session.graph);
     let counts = run::status(&ledger, graph, |row| {
         rows.row(&mut out, &row, |out, row| report.row(out, row), |out| report.row_head(out))
@@ -117,7 +120,7 @@ pub(super) async fn status(args: &StatusArgs, world: &World) -> Result<Exit, Fai
     let told = TOLD.into_iter().filter(|standing| counts.of(*standing) > 0);
     let told: Vec<String> =
         told.map(|standing| format!("{} {}", counts.of(standing), standing.name())).collect();
-    report.say(format_args!("{}: {}", ledger.folder().name(), told.join(", ")));
+    report.info(format_args!("{}: {}", ledger.folder().name(), told.join(", ")));
     report.readers(&ledger.about().recipients);
     if let Some(session) = &session {
         world.warn_of_clocks(session);
@@ -129,12 +132,12 @@ pub(super) async fn status(args: &StatusArgs, world: &World) -> Result<Exit, Fai
 }
 
 /// `tapwave.status/1`, written row by row so that memory stays flat.
-struct Rows {
+struct StatusRows {
     json: bool,
     first: bool,
 }
 
-impl Rows {
+impl StatusRows {
     fn begin(json: bool, recipients: &[RecipientRecord], out: &mut impl Write) -> io::Result<Self> {
         if json {
             out.write_all(br#"{"schema":"tapwave.status/1","recipients":"#)?;

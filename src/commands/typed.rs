@@ -13,12 +13,12 @@ use tapwave_ledger::{Registry, RunFolder};
 
 /// A run as it is typed in commands.
 #[derive(Debug)]
-pub(super) struct Typed {
+pub(super) struct RunCommands {
     run: String,
     options: String,
 }
 
-impl Typed {
+impl RunCommands {
     /// By its path alone where nobody knows what runs there are.
     pub(super) fn new(folder: &RunFolder, registry: Option<&Registry>, common: &Common) -> Self {
         let run = registry.map_or_else(
@@ -34,7 +34,7 @@ impl Typed {
 
     /// The same, after the passes that hold these people's rows were deleted.
     pub(super) fn resume_without(&self, upns: &[String]) -> String {
-        let mut words = Words(String::new());
+        let mut words = CommandWords(String::new());
         words.each("--remove-found", upns);
         self.online("resume", &words.0)
     }
@@ -92,7 +92,7 @@ pub(super) fn over_wave(
         skip_ineligible,
         rejects,
     } = want;
-    let mut words = Words(format!("tapwave {verb} {}", self::wave(wave)));
+    let mut words = CommandWords(format!("tapwave {verb} {}", self::wave(wave)));
     words.each("-r", recipients);
     words.files("-R", recipient_files);
     words.each("--break-glass", break_glass);
@@ -113,7 +113,7 @@ pub(super) fn over_wave(
     words.0.push_str(&options(common));
     words.value("--max-in-flight", common.max_in_flight.as_ref());
     words.value("--max-rate", common.max_rate.as_ref());
-    words.value("--fence", common.fence.as_ref());
+    words.value("--settle-after", common.settle_after.as_ref());
     words.0
 }
 
@@ -136,7 +136,7 @@ pub(super) fn with_somebody(want: &WaveArgs, settings: &Settings) -> WaveArgs {
 /// elsewhere, as they are typed; each begins with a blank. The address of Graph is among them: a
 /// run remembers it, but a token goes only where somebody says.
 pub(super) fn options(common: &Common) -> String {
-    let mut words = Words(String::new());
+    let mut words = CommandWords(String::new());
     words.files("--config", common.config.as_slice());
     words.value("--tenant", common.tenant.as_ref());
     words.choice("--auth", common.auth);
@@ -157,7 +157,7 @@ pub(super) fn open_files(what: &[String], identities: &[PathBuf]) -> String {
 
 /// Identity files as they are typed; each begins with a blank.
 pub(super) fn identities(paths: &[PathBuf]) -> String {
-    let mut words = Words(String::new());
+    let mut words = CommandWords(String::new());
     words.files("-i", paths);
     words.0
 }
@@ -179,9 +179,9 @@ fn path_word(path: &Path, stand_in: &str) -> String {
 }
 
 /// Words of a command line, each with a blank before it.
-struct Words(String);
+struct CommandWords(String);
 
-impl Words {
+impl CommandWords {
     fn switch(&mut self, flag: &str, is_on: bool) {
         if is_on {
             self.0.extend([" ", flag]);
@@ -238,7 +238,7 @@ mod tests {
             config: Some("my settings.toml".into()),
             auth: Some(crate::args::Auth::DeviceCode),
             graph_url: Some("https://graph.microsoft.us".to_owned()),
-            fence: Some("10m".to_owned()),
+            settle_after: Some("10m".to_owned()),
             json: true,
             yes: true,
             ..Common::default()
@@ -247,7 +247,7 @@ mod tests {
         let said_again =
             format!("--config {quoted} --auth device-code --graph-url https://graph.microsoft.us");
         assert_eq!(options(&common), format!(" {said_again}"));
-        let run = Typed { run: "wave".to_owned(), options: options(&common) };
+        let run = RunCommands { run: "wave".to_owned(), options: options(&common) };
         assert_eq!(run.status(), "tapwave status wave");
         let live = format!("tapwave status wave --live {said_again}");
         assert_eq!(run.live_status(), live);

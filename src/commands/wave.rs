@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::belonging::{self, Claimant};
-use super::deliver::{Carrier, needs_of_mail};
+use super::deliver::{MailSetup, needs_of_mail};
 use super::failure::{OfRun, WAVE, plain_file};
-use super::typed::{self, Typed};
+use super::typed::{self, RunCommands};
 use super::{Failure, World};
 use crate::args::{CheckArgs, FinalLookArg, MailArgs, RunArgs, WaveArgs};
 use crate::config::Settings;
@@ -19,14 +19,14 @@ use tapwave_core::ids::{Line, RunId, UserId};
 use tapwave_core::limits;
 use tapwave_graph::sign_in::permissions::Need;
 use tapwave_ledger::{
-    Claims, Draft, Existing, Ledger, Options, PolicyRecord, Reader, RunFolder, Standing,
+    Claims, Draft, Existing, Ledger, PolicyRecord, Reader, RunFolder, RunOptions, Standing,
 };
 use tapwave_mail::transport::settings::MailPlan;
 use tapwave_mail::transport::{NEEDS_UTF8, Scripts};
 use tapwave_pipeline::check::{Check, Problem, Warning};
 use tapwave_pipeline::deliver::Preview;
-use tapwave_pipeline::run::delivering::{OpenMail, open_mail};
-use tapwave_pipeline::run::intake::{self, Claim, IntakeError, Letters, RunAbout, Verdict};
+use tapwave_pipeline::run::delivering::{Undelivered, open_mail};
+use tapwave_pipeline::run::intake::{self, Claim, IntakeError, MailCheck, RunAbout, WaveCheck};
 use tapwave_pipeline::run::issuing::{self, Issuance};
 use tapwave_pipeline::run::second_look::{FinalLook, Looked};
 use tapwave_pipeline::run::{Session, Summary};
@@ -36,7 +36,7 @@ use tapwave_pipeline::seal::RecipientBook;
 const RULE: usize = 72;
 
 /// A wave, what is wanted of it, and who may read it.
-pub(super) struct Wanted<'a> {
+pub(super) struct WaveRequest<'a> {
     pub(super) wave: &'a Path,
     pub(super) want: &'a WaveArgs,
     mail: Option<&'a MailArgs>,
@@ -44,14 +44,14 @@ pub(super) struct Wanted<'a> {
     pub(super) again: Option<&'static str>,
     /// What is said besides of a wave with problems.
     pub(super) ends_with: Option<&'static str>,
-    pub(super) options: Options,
+    pub(super) options: RunOptions,
     pub(super) book: RecipientBook,
     /// How the passes are mailed, if they are.
-    pub(super) carrier: Option<Carrier>,
+    pub(super) mail_setup: Option<MailSetup>,
     allow_late: bool,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> WaveRequest<'a> {
     /// Resolves options and recipients. `extra` may read everything too.
     pub(super) fn resolve(
         wave: &'a Path,
@@ -82,7 +82,7 @@ impl<'a> Wanted<'a> {
             ends_with: None,
             options,
             book,
-            carrier: None,
+            mail_setup: None,
             allow_late: false,
         })
     }
@@ -97,14 +97,14 @@ impl<'a> Wanted<'a> {
         self.mail = Some(mail);
         let mut options = settings.mail_options(mail, self.want)?;
         if let Some(options) = &mut options {
-            let carrier = Carrier::load(options, &mail.identities, settings, None, world)?;
-            options.names_manager = carrier.desk.names_manager(options);
-            if !carrier.desk.names_support() {
+            let mail_setup = MailSetup::load(options, &mail.identities, settings, None, world)?;
+            options.names_manager = mail_setup.writer.names_manager(options);
+            if !mail_setup.writer.names_support() {
                 world
                     .report
                     .warn("the letters cannot say whom to call; set support or reply_to in [mail]");
             }
-            self.carrier = Some(carrier);
+            self.mail_setup = Some(mail_setup);
         }
         self.options.mail = options;
         self.allow_late = mail.allow_late;
@@ -114,7 +114,9 @@ impl<'a> Wanted<'a> {
     /// The permissions that `run` with these options needs.
     fn needs(&self) -> Vec<Need> {
         let mut needs = needs(&self.options);
-        needs.extend(self.carrier.iter().filter_map(|carrier| needs_of_mail(&carrier.desk.plan)));
+        needs.extend(
+            self.mail_setup.iter().filter_map(|mail_setup| needs_of_mail(&mail_setup.writer.plan)),
+        );
         needs
     }
 
@@ -126,19 +128,19 @@ impl<'a> Wanted<'a> {
         session: &Session,
         claim: &mut Claim<'_>,
         environment: &super::Environment,
-    ) -> Result<Verdict, Failure> {
+    ) -> Result<WaveCheck, Failure> {
         let zone = settings.zone(self.want)?;
         let wave = intake::read(self.wave, zone, &mut self.book, draft, session)?;
-        let letters = self.carrier.as_ref().map(|carrier| Letters {
-            desk: &carrier.desk,
-            ahead: carrier.runs_ahead(),
+        let letters = self.mail_setup.as_ref().map(|mail_setup| MailCheck {
+            writer: &mail_setup.writer,
+            ahead: mail_setup.runs_ahead(),
             allow_late: self.allow_late,
         });
         let (options, book) = (&self.options, &mut self.book);
         let checked = intake::check(wave, options, book, draft, session, claim, letters.as_ref());
         let mut verdict = checked.await?;
-        if let Some(carrier) = &self.carrier {
-            let courier = carrier.courier(session, settings, environment)?;
+        if let Some(mail_setup) = &self.mail_setup {
+            let courier = mail_setup.courier(session, settings, environment)?;
             let tried = tokio::select! {
                 biased;
                 tried = courier.try_out() => tried,
@@ -151,7 +153,7 @@ impl<'a> Wanted<'a> {
                     verdict.mail.push(obstacle.why);
                 }
                 Ok(Scripts::Ascii) => {
-                    verdict.mail.extend(beyond_ascii(draft, &carrier.desk.plan)?);
+                    verdict.mail.extend(beyond_ascii(draft, &mail_setup.writer.plan)?);
                 }
                 Ok(Scripts::Any) => {}
             }
@@ -165,19 +167,21 @@ impl<'a> Wanted<'a> {
     }
 
     /// What to type when there are problems.
-    fn what_to_mend(&self, verdict: &Verdict, world: &World) -> Vec<(String, &'static str)> {
+    fn what_to_mend(&self, verdict: &WaveCheck, world: &World) -> Vec<(String, &'static str)> {
         let Some(verb) = self.again else { return Vec::new() };
         let written = self.want.rejects.as_deref().filter(|path| path.symlink_metadata().is_ok());
         let (wave, rejects, why) = match written {
             _ if verdict.ineligible == 0 => (self.wave, None, "once that is mended"),
             Some(path) => (path, None, "once its rows are mended"),
-            None if self.options.skip_ineligible => {
-                (self.wave, Some(free_name()), "writes them to a file to mend")
-            }
+            None if self.options.skip_ineligible => (
+                self.wave,
+                Some(free_name()),
+                "writes these rows to a file so that you can correct them",
+            ),
             None => (
                 self.wave,
                 Some(free_name()),
-                "writes them to a file to mend; --skip-ineligible leaves them out",
+                "writes these rows to a file so that you can correct them; --skip-ineligible leaves them out",
             ),
         };
         let want = WaveArgs { rejects, ..self.want.clone() };
@@ -185,7 +189,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Whether the verdict lets issuing begin, and the word for it.
-    pub(super) fn may_go_on(&self, verdict: &Verdict) -> (bool, &'static str) {
+    pub(super) fn may_go_on(&self, verdict: &WaveCheck) -> (bool, &'static str) {
         if !verdict.mail.is_empty() {
             return (false, "problems");
         }
@@ -232,7 +236,7 @@ fn beyond_ascii(draft: &Draft, plan: &MailPlan) -> Result<Option<String>, Failur
 }
 
 /// The permissions that `run` with these options needs.
-fn needs(options: &Options) -> Vec<Need> {
+fn needs(options: &RunOptions) -> Vec<Need> {
     let mut needs = vec![Need::ReadPolicy, Need::ReadUsers, Need::WritePasses];
     if options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
@@ -265,10 +269,10 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
         world.report.warn(warning);
     }
     if !problems.is_empty() {
-        world.report.say("verdict: problems; nothing was changed");
+        world.report.info("verdict: problems; nothing was changed");
         return Ok(Exit::Problems);
     }
-    world.report.say("verdict: access is ready; nothing was changed");
+    world.report.info("verdict: access is ready; nothing was changed");
     let wave = Path::new("WAVE.csv");
     let want = typed::with_somebody(&args.want, settings);
     let check = typed::over_wave("check", wave, &want, Some(&args.mail), &world.common);
@@ -277,7 +281,7 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
 }
 
 /// What every row would be told, because flags and policy do not go together.
-fn access_problems(options: &Options, bounds: &PolicyRecord) -> Vec<Problem> {
+fn access_problems(options: &RunOptions, bounds: &PolicyRecord) -> Vec<Problem> {
     let (min, max) = (bounds.min_lifetime_minutes, bounds.max_lifetime_minutes);
     let mut problems = Vec::new();
     if let Some(asked) = options.lifetime_minutes.filter(|asked| !(min..=max).contains(asked)) {
@@ -295,12 +299,12 @@ pub(super) async fn check(
     world: &World,
 ) -> Result<Exit, Failure> {
     let Some(wave) = &args.wave else { return access(args, settings, world).await };
-    let wanted = Wanted::resolve(wave, &args.want, settings, &[], world)?;
+    let wanted = WaveRequest::resolve(wave, &args.want, settings, &[], world)?;
     let mut wanted = wanted.with_mail(&args.mail, settings, world)?;
     somebody_can_read(&wanted, world, false)?;
     let base = settings.graph_or_global();
     let (session, _) = world.connect(settings, &base, &wanted.needs()).await?;
-    world.warn_of_fence(session.fence);
+    world.warn_of_short_settling(session.settle_after);
     let mut draft = Draft::scratch(world.clock.clone())?;
     let registry = world.registry()?;
     let mut claims = Claims::find(&world.home()?)?;
@@ -324,11 +328,11 @@ pub(super) async fn check(
     report.verdict(wave, &verdict, said, &wanted.book.records())?;
     told_rejects(&wanted, &verdict, world);
     if !go {
-        report.say("verdict: problems; nothing was changed");
+        report.info("verdict: problems; nothing was changed");
         report.next(&wanted.what_to_mend(&verdict, world));
         return Ok(verdict.exit());
     }
-    report.say(format_args!("verdict: {said}; nothing was changed"));
+    report.info(format_args!("verdict: {said}; nothing was changed"));
     if verdict.eligible == 0 {
         report.nobody(verdict.ineligible, verdict.skipped);
         if verdict.ineligible > 0 {
@@ -346,7 +350,7 @@ pub(super) async fn run(
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let wanted = Wanted::resolve(&args.wave, &args.want, settings, &[], world)?;
+    let wanted = WaveRequest::resolve(&args.wave, &args.want, settings, &[], world)?;
     let mut wanted = wanted.with_mail(&args.mail, settings, world)?;
     somebody_can_read(&wanted, world, true)?;
     let base = settings.graph_or_global();
@@ -357,7 +361,7 @@ pub(super) async fn run(
     };
     let made = path.symlink_metadata().is_err();
     let folder = RunFolder::create(&path)?;
-    world.report.say(format_args!("run folder: {}", folder.path().display()));
+    world.report.info(format_args!("run folder: {}", folder.path().display()));
     world.note_calls(&folder);
     let connected = world.connect(settings, &base, &wanted.needs()).await;
     let (session, tenant) = match connected {
@@ -368,7 +372,7 @@ pub(super) async fn run(
         }
     };
     let session = Session { keeps_going: args.keep_going, ..session };
-    world.warn_of_fence(session.fence);
+    world.warn_of_short_settling(session.settle_after);
     let id = RunId::new(Uuid::new_v4());
     let about = RunAbout {
         id,
@@ -393,17 +397,17 @@ pub(super) async fn run(
     if let Err(error) = registry.remember(&folder) {
         world.report.warn(error);
     }
-    let typed = world.work_on(&folder, Typed::resume);
+    let typed = world.work_on(&folder, RunCommands::resume);
     let sets = wanted.book.into_sets();
     let left_out = ledger.counts().await?.of(Standing::Ineligible);
-    let post = match wanted.carrier.filter(|_| args.mail.deliver) {
-        Some(carrier) => Some(carrier.post(&ledger, &session, settings, world)?),
+    let mailing = match wanted.mail_setup.filter(|_| args.mail.deliver) {
+        Some(mail_setup) => Some(mail_setup.mailing(&ledger, &session, settings, world)?),
         None => None,
     };
     let issuance =
-        issuing::run(&ledger, sets, post.as_ref(), &session, args.final_look.into()).await;
-    if let Some(post) = &post {
-        post.room.courier.close().await;
+        issuing::run(&ledger, sets, mailing.as_ref(), &session, args.final_look.into()).await;
+    if let Some(mailing) = &mailing {
+        mailing.mailer.courier.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&typed))?;
     finish(&ledger, issuance, left_out, &typed, &session, world).await
@@ -412,7 +416,7 @@ pub(super) async fn run(
 /// Checks into a draft in the folder and makes the ledger whole. An exit code if there are
 /// problems; they have been told, and nothing was changed.
 pub(super) async fn begin(
-    wanted: &mut Wanted<'_>,
+    wanted: &mut WaveRequest<'_>,
     settings: &Settings,
     folder: &RunFolder,
     about: &RunAbout,
@@ -436,9 +440,9 @@ pub(super) async fn begin(
     told_rejects(wanted, &verdict, world);
     if !go {
         draft.discard()?;
-        world.report.say("verdict: problems; nothing was issued");
+        world.report.info("verdict: problems; nothing was issued");
         if let Some(words) = wanted.ends_with {
-            world.report.say(words);
+            world.report.info(words);
         }
         world.report.next(&wanted.what_to_mend(&verdict, world));
         return Ok(Err(verdict.exit()));
@@ -456,7 +460,7 @@ pub(super) async fn finish(
     ledger: &Ledger,
     issuance: Issuance,
     left_out: u64,
-    typed: &Typed,
+    typed: &RunCommands,
     session: &Session,
     world: &World,
 ) -> Result<Exit, Failure> {
@@ -465,10 +469,10 @@ pub(super) async fn finish(
     let mailed = ledger.about().options.mail.as_ref().is_some_and(|mail| mail.at_once);
     // A hint: a ledger that cannot be read is told by what comes next.
     let held = super::held::next(ledger, typed).await.unwrap_or_default();
-    let open = if mailed { open_mail(ledger, session).await } else { Ok(OpenMail::default()) };
+    let open = if mailed { open_mail(ledger, session).await } else { Ok(Undelivered::default()) };
     world.end_claims(ledger).await;
     let strays = ledger.strays().await;
-    let unknown = match &issuance.halt {
+    let unknown = match &issuance.error {
         Some(halt) if halt.lost_ledger() => Some(belonging::alive(ledger).await?),
         _ => None,
     };
@@ -479,8 +483,8 @@ pub(super) async fn finish(
         // It may name a pass that could not be deleted: a ledger that cannot be summed up must
         // not hide that.
         Err(error) => {
-            if let Some(halt) = issuance.halt {
-                report.warn_of(&halt.of(typed).told);
+            if let Some(halt) = issuance.error {
+                report.error_with_hints(&halt.of(typed).told);
             }
             return Err(error.into());
         }
@@ -491,7 +495,7 @@ pub(super) async fn finish(
         report.next(&[(typed.status(), "shows every row")]);
     }
     for path in &issuance.handoffs {
-        report.say(format_args!("handoff: {}", path.display()));
+        report.info(format_args!("handoff: {}", path.display()));
     }
     tell_unseen(&issuance.looked, typed, world);
     let is_lost = unknown.is_some();
@@ -508,10 +512,10 @@ pub(super) async fn finish(
     if issuance.drained && (summary.waiting() + summary.unsettled > 0 || undelivered || unseen) {
         exit = exit.and(Exit::Interrupted);
     }
-    let halted = issuance.halt.map(|halt| halt.of(typed));
+    let halted = issuance.error.map(|halt| halt.of(typed));
     for failure in halted.into_iter().chain(issuance.handover.map(|error| error.of(typed))) {
         exit = exit.and(failure.exit);
-        report.warn_of(&failure.told);
+        report.error_with_hints(&failure.told);
     }
     if !is_lost {
         let mut next = what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed);
@@ -527,12 +531,12 @@ fn wrong_rows(
     strays: &[Line],
     left_out: u64,
     ledger: &Ledger,
-    typed: &Typed,
+    typed: &RunCommands,
     world: &World,
 ) -> Exit {
     if !strays.is_empty() {
         let rows = count(strays.len() as u64, "row owns", "rows own");
-        world.report.complain(format_args!(
+        world.report.error(format_args!(
             "{rows} no pass, and one of this run's may be alive all the same, whose code nobody \
              has: line {}; {} removes it",
             belonging::ranges(strays),
@@ -544,7 +548,7 @@ fn wrong_rows(
     if unasked {
         let rows = count(unfit, "row", "rows");
         let words = "must not have a pass any more, and were left out";
-        world.report.complain(format_args!("{rows} {words}"));
+        world.report.error(format_args!("{rows} {words}"));
     }
     let wrong =
         summary.failed + (summary.unsettled - summary.mailing) + summary.held + summary.lost;
@@ -552,10 +556,10 @@ fn wrong_rows(
 }
 
 /// Which passes nobody has looked at again, and what does.
-fn tell_unseen(looked: &Looked, typed: &Typed, world: &World) {
+fn tell_unseen(looked: &Looked, typed: &RunCommands, world: &World) {
     if let Some(why) = &looked.why {
         let unseen = count(looked.unseen, "pass was", "passes were");
-        world.report.say(format_args!(
+        world.report.info(format_args!(
             "the second look was left out ({}): {unseen} not looked at again since issued; \
              {} --final-look always does it",
             shown(why),
@@ -568,7 +572,7 @@ fn tell_unseen(looked: &Looked, typed: &Typed, world: &World) {
 fn tell_forgotten(lines: &[Line], ledger: &Ledger, world: &World) {
     let passes = count(lines.len() as u64, "pass is", "passes are");
     let wave = &ledger.about().wave.path;
-    world.report.complain(format_args!(
+    world.report.error(format_args!(
         "{passes} alive, or may be, that no ledger on the disk knows of: lines {} of {}; \
          tapwave cleanup --csv {}{} removes what its people hold",
         belonging::ranges(lines),
@@ -592,8 +596,8 @@ impl From<FinalLookArg> for FinalLook {
 fn what_next(
     exit: Exit,
     summary: &Summary,
-    open: OpenMail,
-    run: &Typed,
+    open: Undelivered,
+    run: &RunCommands,
 ) -> Vec<(String, &'static str)> {
     let mut next = Vec::new();
     // What only a person's word sends is sent by no resume.
@@ -620,12 +624,12 @@ fn what_next(
 /// One row's letters with a dummy code, on stdout.
 fn preview(
     line: Line,
-    wanted: &Wanted<'_>,
+    wanted: &WaveRequest<'_>,
     draft: &Draft,
-    verdict: &Verdict,
+    verdict: &WaveCheck,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let Some(carrier) = &wanted.carrier else {
+    let Some(mail_setup) = &wanted.mail_setup else {
         let what = "--preview shows a mail, and none is asked for";
         return Err(Failure::new(Exit::Usage, what, &["add --deliver, --to or --body"]));
     };
@@ -639,7 +643,7 @@ fn preview(
         let why = row.reason.as_deref().map(shown).unwrap_or_default();
         return Err(Failure::new(Exit::Problems, format!("line {line} gets no pass: {why}"), &[]));
     }
-    let letters = carrier.desk.preview(&row, &verdict.header, world.clock.now());
+    let letters = mail_setup.writer.preview(&row, &verdict.header, world.clock.now());
     let letters = letters.map_err(|error| Failure::new(Exit::Problems, error, &[]))?;
     let mut out = std::io::stdout().lock();
     for (place, Preview { to, letter, .. }) in letters.iter().enumerate() {
@@ -651,9 +655,9 @@ fn preview(
     Ok(Exit::Done)
 }
 
-fn told_rejects(wanted: &Wanted<'_>, verdict: &Verdict, world: &World) {
+fn told_rejects(wanted: &WaveRequest<'_>, verdict: &WaveCheck, world: &World) {
     if let Some(path) = wanted.want.rejects.as_ref().filter(|_| verdict.ineligible > 0) {
-        world.report.say(format_args!("rejected rows: {}", path.display()));
+        world.report.info(format_args!("rejected rows: {}", path.display()));
     }
 }
 
@@ -676,7 +680,7 @@ fn writable(rejects: &Path) -> Result<(), Failure> {
 }
 
 /// Nobody to seal for is the end of a run; a check goes on and says so.
-fn somebody_can_read(wanted: &Wanted<'_>, world: &World, must: bool) -> Result<(), Failure> {
+fn somebody_can_read(wanted: &WaveRequest<'_>, world: &World, must: bool) -> Result<(), Failure> {
     if wanted.book.has_anybody() {
         return Ok(());
     }
@@ -694,9 +698,9 @@ fn somebody_can_read(wanted: &Wanted<'_>, world: &World, must: bool) -> Result<(
 
 /// Whether the wave has a recipient column at all.
 fn names_recipients(wave: &Path) -> bool {
-    use tapwave_pipeline::wave::{Column, Defaults, Roster};
+    use tapwave_pipeline::wave::{Column, Defaults, WaveReader};
     std::fs::File::open(wave)
         .ok()
-        .and_then(|file| Roster::open(file, Defaults::default()).ok())
-        .is_some_and(|roster| roster.header().index(Column::Recipient).is_some())
+        .and_then(|file| WaveReader::open(file, Defaults::default()).ok())
+        .is_some_and(|reader| reader.header().index(Column::Recipient).is_some())
 }

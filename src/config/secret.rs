@@ -26,22 +26,15 @@ pub(super) enum SecretSource {
 pub enum SecretError {
     /// Two places for one secret.
     #[error("{name}_file and {name}_command cannot both be set; keep one of them")]
-    Two {
-        /// The setting's name.
-        name: &'static str,
-    },
+    Two { name: &'static str },
     /// A command of no words.
     #[error(
         "{name}_command is empty; write the program and its arguments, such as [\"pass\", \"show\", \"tapwave\"]"
     )]
-    NoCommand {
-        /// The setting's name.
-        name: &'static str,
-    },
+    NoCommand { name: &'static str },
     /// A file that cannot be read.
     #[error("failed to read a secret from {path}: {why}")]
     File {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         why: String,

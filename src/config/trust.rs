@@ -42,8 +42,7 @@ const ADDRESSES: [&str; 3] = ["proxy", "graph_url", "authority_url"];
 
 /// A settings file that nobody named.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// Its absolute path.
+pub struct FoundSettings {
     pub path: PathBuf,
     digest: String,
     /// What of it decides whom to trust, each on a line that may be shown; logins in addresses left
@@ -51,7 +50,7 @@ pub struct Found {
     pub steers: Vec<String>,
 }
 
-impl Found {
+impl FoundSettings {
     /// `text` is what was read and is about to be obeyed.
     pub(super) fn of(path: &Path, text: &str) -> io::Result<Self> {
         let table: toml::Table = toml::from_str(text).unwrap_or_default();
@@ -284,7 +283,7 @@ mod tests {
         let path = home.path().join("tapwave.toml");
         let text = "lifetime = 60\nproxy = \"http://ada:secret@proxy:80\"\n[recipients]\nlead = \"age1x\"\n[mail]\nhost = \"relay\"\nport = 25\n";
         std::fs::write(&path, text).expect("written");
-        let found = Found::of(&path, text).expect("found");
+        let found = FoundSettings::of(&path, text).expect("found");
         assert_eq!(
             found.steers,
             [
@@ -298,18 +297,18 @@ mod tests {
         assert!(!found.is_trusted(&data));
         found.trust(&data).expect("noted");
         assert!(found.is_trusted(&data));
-        let changed = Found::of(&path, &format!("{text}# changed")).expect("found");
+        let changed = FoundSettings::of(&path, &format!("{text}# changed")).expect("found");
         assert!(!changed.is_trusted(&data));
         changed.trust(&data).expect("noted");
         assert!(changed.is_trusted(&data) && !found.is_trusted(&data), "one for each path");
-        let harmless = Found::of(&path, "lifetime = 60").expect("found");
+        let harmless = FoundSettings::of(&path, "lifetime = 60").expect("found");
         assert!(harmless.is_trusted(Path::new("/nowhere")));
         for (url, shown) in [
             ("http://evil:1/x@graph.microsoft.com", "http://evil:1/x@graph.microsoft.com"),
             ("https://evil?@graph.microsoft.com", "https://evil?@graph.microsoft.com"),
             ("https://a:b@evil/@graph.microsoft.com", "…@evil/@graph.microsoft.com"),
         ] {
-            let found = Found::of(&path, &format!("graph_url = {url:?}")).expect("found");
+            let found = FoundSettings::of(&path, &format!("graph_url = {url:?}")).expect("found");
             assert!(found.steers[0].contains(shown), "{:?}", found.steers);
         }
     }

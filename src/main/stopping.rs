@@ -15,11 +15,11 @@ use std::thread;
 use tapwave::output::Report;
 use tapwave_core::exit::Exit;
 use tapwave_core::limits;
-use tapwave_pipeline::stop::{Drain, DrainSwitch};
+use tapwave_pipeline::stop::{StopSignal, StopSwitch};
 
 /// Who wishes to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
+enum StopRequest {
     /// Somebody, who may wish it again.
     Asked,
     /// The system: the terminal or the console is gone, or about to go.
@@ -27,7 +27,7 @@ enum Wish {
 }
 
 /// Listens from here on.
-pub(super) fn listen(switch: DrainSwitch, drain: Drain, report: &Arc<Report>) {
+pub(super) fn listen(switch: StopSwitch, drain: StopSignal, report: &Arc<Report>) {
     let listening = Signals::listen().and_then(|signals| {
         let (tell, told) = mpsc::channel();
         let speaker = Arc::clone(report);
@@ -45,10 +45,10 @@ fn named(name: &str) -> thread::Builder {
 }
 
 /// Waits for nothing but wishes: what takes a lock is done by [`stop`].
-fn hear(signals: Signals, tell: &Sender<Wish>, report: &Report) {
+fn hear(signals: Signals, tell: &Sender<StopRequest>, report: &Report) {
     let mut was_asked = false;
     signals.each(|wish| {
-        if wish == Wish::Asked && std::mem::replace(&mut was_asked, true) {
+        if wish == StopRequest::Asked && std::mem::replace(&mut was_asked, true) {
             leave(report);
         }
         // Nobody hears any more when the program is about to end.
@@ -58,9 +58,9 @@ fn hear(signals: Signals, tell: &Sender<Wish>, report: &Report) {
 
 /// Begins the drain, or ends a program that has nothing to finish. What it waits for may be
 /// stuck.
-fn stop(told: &Receiver<Wish>, switch: &DrainSwitch, drain: &Drain, report: &Report) {
+fn stop(told: &Receiver<StopRequest>, switch: &StopSwitch, drain: &StopSignal, report: &Report) {
     for wish in told {
-        if wish == Wish::HungUp {
+        if wish == StopRequest::HungUp {
             report.hang_up();
         }
         let first = switch.begin();
@@ -72,10 +72,10 @@ fn stop(told: &Receiver<Wish>, switch: &DrainSwitch, drain: &Drain, report: &Rep
             }
         }
         if first {
-            tracing::info!(hung_up = wish == Wish::HungUp, "stopping");
+            tracing::info!(hung_up = wish == StopRequest::HungUp, "stopping");
         }
-        if first || wish == Wish::Asked {
-            report.say("stopping: what is in flight is finished; once more to leave at once");
+        if first || wish == StopRequest::Asked {
+            report.info("stopping: what is in flight is finished; once more to leave at once");
         }
     }
 }
@@ -103,11 +103,11 @@ impl Signals {
         signal_hook::iterator::Signals::new(signals).map(Self)
     }
 
-    fn each(mut self, mut heard: impl FnMut(Wish)) {
+    fn each(mut self, mut heard: impl FnMut(StopRequest)) {
         for signal in self.0.forever() {
             heard(match signal {
-                signal_hook::consts::SIGHUP => Wish::HungUp,
-                _ => Wish::Asked,
+                signal_hook::consts::SIGHUP => StopRequest::HungUp,
+                _ => StopRequest::Asked,
             });
         }
     }
@@ -147,7 +147,7 @@ impl Signals {
         })
     }
 
-    fn each(mut self, mut heard: impl FnMut(Wish)) {
+    fn each(mut self, mut heard: impl FnMut(StopRequest)) {
         // Not on the program's runtime, all of whose threads may be stuck.
         futures::executor::block_on(async {
             loop {

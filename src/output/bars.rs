@@ -15,7 +15,7 @@ use indicatif::{
 
 use super::lasting;
 use super::left::TimeLeft;
-use tapwave_core::progress::Doing;
+use tapwave_core::progress::Activity;
 use tapwave_core::shown::{escaped, lines};
 
 /// How often a bar is drawn at most.
@@ -24,7 +24,7 @@ const DRAWS_PER_SECOND: u8 = 20;
 /// The bars of one command.
 pub struct Bars {
     screen: Option<MultiProgress>,
-    bars: Mutex<HashMap<Doing, Shown>>,
+    bars: Mutex<HashMap<Activity, ShownBar>>,
 }
 
 /// A bar, and what is known of the time left. Cheap to clone.
@@ -33,7 +33,7 @@ pub struct Bars {
 /// ours. So no lock of ours is held while anything of indicatif's is called: a thread that held
 /// one and waited for the bar's state would keep both for ever.
 #[derive(Clone)]
-struct Shown {
+struct ShownBar {
     bar: ProgressBar,
     left: Arc<Mutex<TimeLeft>>,
 }
@@ -71,7 +71,7 @@ impl Bars {
         }
     }
 
-    pub(super) fn begin(&self, doing: Doing, total: Option<u64>) {
+    pub(super) fn begin(&self, doing: Activity, total: Option<u64>) {
         let Some(screen) = &self.screen else { return };
         let left = Arc::new(Mutex::new(TimeLeft::of(total.unwrap_or_default())));
         let bar = match total {
@@ -80,30 +80,30 @@ impl Bars {
         };
         let bar = screen.add(bar.with_prefix(word(doing)));
         bar.enable_steady_tick(Duration::from_millis(200));
-        let old = self.all().insert(doing, Shown { bar, left });
+        let old = self.all().insert(doing, ShownBar { bar, left });
         if let Some(old) = old {
             old.bar.finish_and_clear();
         }
     }
 
-    pub(super) fn advance(&self, doing: Doing, rows: u64) {
-        if let Some(Shown { bar, left }) = self.of(doing) {
+    pub(super) fn advance(&self, doing: Activity, rows: u64) {
+        if let Some(ShownBar { bar, left }) = self.of(doing) {
             bar.inc(rows);
             let elapsed = bar.elapsed();
             known(&left).did(elapsed, rows);
         }
     }
 
-    pub(super) fn foresee(&self, doing: Doing, per_second: f64, holding: Duration) {
-        if let Some(Shown { bar, left }) = self.of(doing) {
+    pub(super) fn foresee(&self, doing: Activity, per_second: f64, holding: Duration) {
+        if let Some(ShownBar { bar, left }) = self.of(doing) {
             let elapsed = bar.elapsed();
             known(&left).foresee(elapsed, per_second, holding);
         }
     }
 
-    pub(super) fn end(&self, doing: Doing) {
+    pub(super) fn end(&self, doing: Activity) {
         let ended = self.all().remove(&doing);
-        if let Some(Shown { bar, .. }) = ended {
+        if let Some(ShownBar { bar, .. }) = ended {
             bar.finish_and_clear();
         }
     }
@@ -111,7 +111,7 @@ impl Bars {
     /// Takes all bars off the screen.
     pub(super) fn clear(&self) {
         let all = std::mem::take(&mut *self.all());
-        for Shown { bar, .. } in all.into_values() {
+        for ShownBar { bar, .. } in all.into_values() {
             bar.finish_and_clear();
         }
     }
@@ -121,11 +121,11 @@ impl Bars {
         self.screen.is_some()
     }
 
-    fn of(&self, doing: Doing) -> Option<Shown> {
+    fn of(&self, doing: Activity) -> Option<ShownBar> {
         self.all().get(&doing).cloned()
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Doing, Shown>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Activity, ShownBar>> {
         self.bars.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -214,15 +214,15 @@ fn endless() -> ProgressStyle {
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-const fn word(doing: Doing) -> &'static str {
+const fn word(doing: Activity) -> &'static str {
     match doing {
-        Doing::Read => "reading",
-        Doing::Check | Doing::Look => "checking",
-        Doing::Issue => "issuing",
-        Doing::Settle => "settling",
-        Doing::Handoff => "handoff",
-        Doing::Deliver => "mailing",
-        Doing::Remove => "removing",
+        Activity::Read => "reading",
+        Activity::Check | Activity::Look => "checking",
+        Activity::Issue => "issuing",
+        Activity::Settle => "settling",
+        Activity::Handoff => "handoff",
+        Activity::Deliver => "mailing",
+        Activity::Remove => "removing",
     }
 }
 
@@ -297,17 +297,17 @@ mod tests {
         let working = Arc::clone(&bars);
         // Not joined: a test that fails must not hang itself.
         thread::spawn(move || {
-            working.begin(Doing::Issue, Some(TIMES));
-            let bar = working.all().get(&Doing::Issue).map(|shown| shown.bar.clone());
+            working.begin(Activity::Issue, Some(TIMES));
+            let bar = working.all().get(&Activity::Issue).map(|shown| shown.bar.clone());
             let over = AtomicBool::new(false);
             thread::scope(|scope| {
                 scope.spawn(|| draw_until(&over, &bar.expect("begun")));
                 for time in 0..TIMES {
-                    working.advance(Doing::Issue, 1);
-                    working.foresee(Doing::Issue, 20.0, Duration::ZERO);
+                    working.advance(Activity::Issue, 1);
+                    working.foresee(Activity::Issue, 20.0, Duration::ZERO);
                     if time % 1_000 == 0 {
-                        working.begin(Doing::Deliver, None);
-                        working.end(Doing::Deliver);
+                        working.begin(Activity::Deliver, None);
+                        working.end(Activity::Deliver);
                     }
                 }
                 over.store(true, Ordering::Relaxed);

@@ -20,9 +20,7 @@ pub struct Log(Arc<Mutex<Files>>);
 
 #[derive(Debug, Default)]
 struct Files {
-    /// That somebody named.
     named: Option<File>,
-    /// The run's own.
     of_run: Option<File>,
 }
 

@@ -12,7 +12,6 @@ pub enum Manifest {
     Csv(Box<csv::Writer<Stdout>>),
     /// One object.
     Json {
-        /// Where it goes.
         out: BufWriter<Stdout>,
         /// Whether a pass was written before.
         more: bool,

@@ -15,21 +15,21 @@ use crate::args::OpenFormat;
 use tapwave_core::ids::Upn;
 use tapwave_core::shown::escaped;
 use tapwave_ledger::create_private;
-use tapwave_pipeline::stop::Drain;
+use tapwave_pipeline::stop::StopSignal;
 use tapwave_seal::{
     Format, Handoff, Identities, OpenError, OpenedRow, RowWriter, Separator, Unopened,
 };
 
 /// How opened rows are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
+pub enum OpenLayout {
     /// A table for people.
     Table,
-    /// One of the vault's formats.
+    /// One of the formats of `seal`.
     Format(Format),
 }
 
-impl From<OpenFormat> for Shape {
+impl From<OpenFormat> for OpenLayout {
     fn from(format: OpenFormat) -> Self {
         match format {
             OpenFormat::Table => Self::Table,
@@ -50,7 +50,6 @@ pub enum OpenFailure {
     /// The file to write.
     #[error("failed to write {path}: {source}")]
     Output {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -63,7 +62,6 @@ pub enum OpenFailure {
     Open {
         /// The file, and what in it if it is a container.
         file: String,
-        /// What is wrong.
         source: OpenError<io::Error>,
     },
 }
@@ -72,7 +70,7 @@ pub enum OpenFailure {
 /// opens nothing leaves nothing behind; what was written is taken back if the end is never
 /// reached.
 pub struct Opening {
-    shape: Shape,
+    shape: OpenLayout,
     only: Option<Upn>,
     output: Option<PathBuf>,
     sink: Option<Sink>,
@@ -81,7 +79,7 @@ pub struct Opening {
     /// The output is ours and not whole.
     begun: bool,
     rows: u64,
-    drain: Drain,
+    drain: StopSignal,
 }
 
 enum Sink {
@@ -92,14 +90,11 @@ enum Sink {
 impl Opening {
     /// Prints to stdout, or to `output`, which must be new and is readable by its owner alone,
     /// until it is given up.
-    ///
-    /// # Errors
-    /// [`OpenFailure`]
     pub fn begin(
-        shape: Shape,
+        shape: OpenLayout,
         only: Option<Upn>,
         output: Option<&Path>,
-        drain: Drain,
+        drain: StopSignal,
     ) -> Result<Self, OpenFailure> {
         if let Some(path) = output.filter(|path| path.symlink_metadata().is_ok()) {
             return Err(OpenFailure::Exists(path.to_owned()));
@@ -124,9 +119,6 @@ impl Opening {
     }
 
     /// Opens one age file or container and prints its rows.
-    ///
-    /// # Errors
-    /// [`OpenFailure`]
     pub fn file(
         &mut self,
         name: &Path,
@@ -152,9 +144,6 @@ impl Opening {
 
     /// Prints what stands after the last row; tells how many there were. Nothing at all is
     /// printed if one person was asked for and has no row.
-    ///
-    /// # Errors
-    /// [`OpenFailure`]
     pub fn finish(mut self) -> Result<Opened, OpenFailure> {
         let doubled = self.merged.take().and_then(Merged::doubled);
         if self.only.is_some() && self.rows == 0 {
@@ -214,7 +203,6 @@ impl Opening {
 /// What was printed.
 #[derive(Debug)]
 pub struct Opened {
-    /// Rows.
     pub rows: u64,
     /// People with several rows that differ.
     pub doubled: Option<Doubled>,
@@ -237,7 +225,6 @@ struct Merged {
     first: HashMap<[u8; 16], [u8; 16]>,
     /// All other rows, which are few.
     more: HashSet<[u8; 16]>,
-    /// Whose those are.
     people: HashSet<[u8; 16]>,
     /// The first of them.
     named: Option<String>,
@@ -279,14 +266,14 @@ impl Drop for Opening {
 }
 
 impl Sink {
-    fn open(shape: Shape, output: Option<&Path>) -> io::Result<Self> {
+    fn open(shape: OpenLayout, output: Option<&Path>) -> io::Result<Self> {
         let out: Box<dyn Write> = match output {
             Some(path) => Box::new(BufWriter::new(create_private(path)?)),
             None => Box::new(BufWriter::new(io::stdout())),
         };
         Ok(match shape {
-            Shape::Table => Self::Table(Box::new(head()), out),
-            Shape::Format(format) => Self::Format(RowWriter::new(format, out)?),
+            OpenLayout::Table => Self::Table(Box::new(head()), out),
+            OpenLayout::Format(format) => Self::Format(RowWriter::new(format, out)?),
         })
     }
 }

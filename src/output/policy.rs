@@ -13,11 +13,11 @@ use tapwave_pipeline::check::Problem;
 use tapwave_pipeline::policy::{Difference, concerns};
 
 /// What the policy's groups are called, by id.
-pub type Names = BTreeMap<String, String>;
+pub type GroupNames = BTreeMap<String, String>;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Shape<'a> {
+struct PolicyJson<'a> {
     schema: &'static str,
     state: Option<&'a str>,
     default_length: Option<u32>,
@@ -34,8 +34,13 @@ struct Shape<'a> {
     applied: bool,
 }
 
-impl<'a> Shape<'a> {
-    fn of(policy: &'a Policy, names: &'a Names, changes: &'a [Difference], applied: bool) -> Self {
+impl<'a> PolicyJson<'a> {
+    fn of(
+        policy: &'a Policy,
+        names: &'a GroupNames,
+        changes: &'a [Difference],
+        applied: bool,
+    ) -> Self {
         let all = |targets: &'a [Target]| targets.iter().map(|it| named(it, names)).collect();
         Self {
             schema: "tapwave.policy/1",
@@ -55,7 +60,7 @@ impl<'a> Shape<'a> {
 }
 
 #[derive(Serialize)]
-struct Access<'a> {
+struct PolicyAccess<'a> {
     schema: &'static str,
     verdict: &'static str,
     graph: &'a str,
@@ -64,7 +69,7 @@ struct Access<'a> {
     kind: &'static str,
     permissions: Option<&'a [String]>,
     problems: Vec<String>,
-    policy: Shape<'a>,
+    policy: PolicyJson<'a>,
 }
 
 #[derive(Serialize)]
@@ -83,12 +88,12 @@ impl Report {
     pub fn policy(
         &self,
         policy: &Policy,
-        names: &Names,
+        names: &GroupNames,
         changes: &[Difference],
         applied: bool,
     ) -> io::Result<()> {
         if self.is_json() {
-            return self.json(&Shape::of(policy, names, changes, applied));
+            return self.json(&PolicyJson::of(policy, names, changes, applied));
         }
         let mut out = io::stdout().lock();
         for (name, value) in lines(policy, names) {
@@ -110,14 +115,14 @@ impl Report {
         graph: &str,
         grants: &Grants,
         policy: &Policy,
-        names: &Names,
+        names: &GroupNames,
         problems: &[Problem],
     ) -> io::Result<()> {
         let claims = grants.claims();
         let who = claims.and_then(|claims| claims.who.as_deref());
         let tenant = claims.and_then(|claims| claims.tenant.as_deref());
         if self.is_json() {
-            return self.json(&Access {
+            return self.json(&PolicyAccess {
                 schema: "tapwave.access/1",
                 verdict: if problems.is_empty() { "ready" } else { "problems" },
                 graph,
@@ -126,7 +131,7 @@ impl Report {
                 kind: grants.kind(),
                 permissions: claims.map(|claims| &claims.permissions[..]),
                 problems: problems.iter().map(ToString::to_string).collect(),
-                policy: Shape::of(policy, names, &[], false),
+                policy: PolicyJson::of(policy, names, &[], false),
             });
         }
         let mut out = io::stdout().lock();
@@ -142,25 +147,25 @@ impl Report {
         drop(out);
         self.policy(policy, names, &[], false)?;
         for problem in problems {
-            self.complain(format_args!("every row {problem}"));
+            self.error(format_args!("every row {problem}"));
         }
         Ok(())
     }
 
     /// Every difference as a line of words.
-    pub fn differences(&self, differences: &[Difference], names: &Names) {
+    pub fn differences(&self, differences: &[Difference], names: &GroupNames) {
         for Difference { property, before, after } in differences {
             let (before, after) = (value(before, names), value(after, names));
-            self.say(format_args!("{property}: {before} → {after}"));
+            self.info(format_args!("{property}: {before} → {after}"));
         }
     }
 }
 
-fn named<'a>(target: &'a Target, names: &'a Names) -> Named<'a> {
+fn named<'a>(target: &'a Target, names: &'a GroupNames) -> Named<'a> {
     Named { target, display_name: names.get(&target.id).map(String::as_str) }
 }
 
-fn lines(policy: &Policy, names: &Names) -> [(&'static str, String); 8] {
+fn lines(policy: &Policy, names: &GroupNames) -> [(&'static str, String); 8] {
     let minutes = |value: Option<u32>| value.map_or_else(unsaid, |it| format!("{it} minutes"));
     let list = |targets: &[Target]| match targets {
         [] => "nobody".to_owned(),
@@ -187,7 +192,7 @@ fn unsaid() -> String {
     "not said by Graph".to_owned()
 }
 
-fn target(id: &str, names: &Names) -> String {
+fn target(id: &str, names: &GroupNames) -> String {
     match names.get(id) {
         Some(name) => format!("{} ({})", shown(name), shown(id)),
         None if id.eq_ignore_ascii_case("all_users") => "everyone".to_owned(),
@@ -195,7 +200,7 @@ fn target(id: &str, names: &Names) -> String {
     }
 }
 
-fn value(value: &Value, names: &Names) -> String {
+fn value(value: &Value, names: &GroupNames) -> String {
     match value {
         Value::Null => unsaid(),
         Value::String(text) => shown(text),

@@ -12,20 +12,20 @@ use secrecy::SecretString;
 
 use super::shown;
 use tapwave_core::limits;
-use tapwave_pipeline::stop::Drain;
+use tapwave_pipeline::stop::StopSignal;
 use tapwave_seal::Prompts;
 
 /// Asks on the terminal, if there is one.
 #[derive(Debug, Clone)]
-pub struct Asking {
+pub struct TerminalPrompts {
     terminal: bool,
-    drain: Drain,
+    drain: StopSignal,
 }
 
-impl Asking {
+impl TerminalPrompts {
     /// Asks if both stdin and stderr are a terminal.
     #[must_use]
-    pub fn on_terminal(drain: Drain) -> Self {
+    pub fn on_terminal(drain: StopSignal) -> Self {
         let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
         Self { terminal, drain }
     }
@@ -84,7 +84,7 @@ impl Asking {
     }
 }
 
-impl Prompts for Asking {
+impl Prompts for TerminalPrompts {
     fn show(&self, message: &str) {
         eprint_line(&shown(message));
     }

@@ -6,13 +6,13 @@ use std::io;
 use serde::Serialize;
 
 use super::{Report, shown, tables};
-use crate::config::{Known, Settings};
+use crate::config::{EffectiveSetting, Settings};
 
 #[derive(Serialize)]
-struct Shape<'a> {
+struct SettingsJson<'a> {
     schema: &'static str,
     file: Option<String>,
-    settings: &'a [Known],
+    settings: &'a [EffectiveSetting],
 }
 
 impl Report {
@@ -25,11 +25,11 @@ impl Report {
         let file = settings.file.as_ref().map(|path| path.display().to_string());
         if self.is_json() {
             let settings = &settings.known;
-            return self.json(&Shape { schema: "tapwave.settings/1", file, settings });
+            return self.json(&SettingsJson { schema: "tapwave.settings/1", file, settings });
         }
         match &file {
-            Some(path) => self.say(format_args!("settings file: {}", shown(path))),
-            None => self.say("no settings file"),
+            Some(path) => self.info(format_args!("settings file: {}", shown(path))),
+            None => self.info("no settings file"),
         }
         writeln!(io::stdout().lock(), "{}", tables::settings(&settings.known))
     }

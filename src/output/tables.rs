@@ -3,8 +3,8 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{TOLD, Told, shown};
-use crate::config::Known;
+use super::{ErrorMessage, TOLD, shown};
+use crate::config::EffectiveSetting;
 use tapwave_core::exit::Exit;
 use tapwave_core::ids::Line;
 use tapwave_ledger::{Listed, RecipientRecord};
@@ -22,7 +22,7 @@ pub(super) fn problems(problems: &[RowProblem]) -> String {
 /// `tapwave.check/1`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Verdict<'a> {
+pub(super) struct CheckJson<'a> {
     schema: &'static str,
     #[serde(rename = "verdict")]
     said: &'a str,
@@ -30,7 +30,7 @@ pub(super) struct Verdict<'a> {
     eligible: u64,
     skipped: u64,
     ineligible: u64,
-    problems: Vec<Problem<'a>>,
+    problems: Vec<ProblemJson<'a>>,
     warnings: Vec<String>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     mail: &'a [String],
@@ -39,19 +39,19 @@ pub(super) struct Verdict<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Problem<'a> {
+struct ProblemJson<'a> {
     row: Line,
     user_principal_name: &'a str,
     reason: &'a str,
 }
 
-impl<'a> Verdict<'a> {
+impl<'a> CheckJson<'a> {
     pub(super) fn of(
-        verdict: &'a intake::Verdict,
+        verdict: &'a intake::WaveCheck,
         said: &'a str,
         recipients: &'a [RecipientRecord],
     ) -> Self {
-        let problem = |problem: &'a RowProblem| Problem {
+        let problem = |problem: &'a RowProblem| ProblemJson {
             row: problem.line,
             user_principal_name: &problem.upn,
             reason: &problem.reason,
@@ -73,27 +73,27 @@ impl<'a> Verdict<'a> {
 
 /// `tapwave.error/1`.
 #[derive(Serialize)]
-pub(super) struct Failed<'a> {
+pub(super) struct ErrorJson<'a> {
     schema: &'static str,
     error: &'a str,
     hints: &'a [String],
     exit: u8,
 }
 
-pub(super) fn error(told: &Told, exit: Exit) -> Failed<'_> {
-    Failed { schema: "tapwave.error/1", error: &told.what, hints: &told.hints, exit: exit as u8 }
+pub(super) fn error(told: &ErrorMessage, exit: Exit) -> ErrorJson<'_> {
+    ErrorJson { schema: "tapwave.error/1", error: &told.what, hints: &told.hints, exit: exit as u8 }
 }
 
 /// `tapwave.runs/1`.
 #[derive(Serialize)]
-pub(super) struct Runs {
+pub(super) struct RunsJson {
     schema: &'static str,
-    runs: Vec<Run>,
+    runs: Vec<RunJson>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Run {
+struct RunJson {
     name: String,
     path: String,
     created: Option<String>,
@@ -105,10 +105,10 @@ struct Run {
     error: Option<String>,
 }
 
-pub(super) fn runs(runs: &[Listed]) -> Runs {
+pub(super) fn runs(runs: &[Listed]) -> RunsJson {
     let run = |listed: &Listed| {
         let summary = listed.summary.as_ref().ok();
-        Run {
+        RunJson {
             name: listed.name.clone(),
             path: listed.path.display().to_string(),
             created: summary.map(|one| one.about.created.to_string()),
@@ -124,7 +124,7 @@ pub(super) fn runs(runs: &[Listed]) -> Runs {
             error: listed.summary.as_ref().err().map(ToString::to_string),
         }
     };
-    Runs { schema: "tapwave.runs/1", runs: runs.iter().map(run).collect() }
+    RunsJson { schema: "tapwave.runs/1", runs: runs.iter().map(run).collect() }
 }
 
 /// The runs on this machine, for a terminal. Those that share a name are told by their path,
@@ -171,9 +171,9 @@ pub(super) fn printed(mut table: Table) -> String {
 }
 
 /// The settings, for a terminal.
-pub(super) fn settings(known: &[Known]) -> String {
+pub(super) fn settings(known: &[EffectiveSetting]) -> String {
     let mut table = plain(["SETTING", "VALUE", "FROM"]);
-    for Known { name, value, from } in known {
+    for EffectiveSetting { name, value, from } in known {
         let value = value.as_deref().map(shown).unwrap_or_default();
         table.add_row([(*name).to_owned(), value, from.to_string()]);
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use serde_json::json;
 use tapwave_simulator::options::{Call, NextLink};
-use tapwave_simulator::{Target, Tenant};
+use tapwave_simulator::{PolicyTarget, Tenant};
 
 use crate::support::bench::{ANYBODY, Bench, Said, people, person};
 
@@ -310,7 +310,7 @@ fn a_next_link_to_another_host() {
     let other = Bench::of(1);
     let mut tenant = Tenant::for_wave(people(60), 3);
     let group = tenant.group_id("Onboarding").expect("a group");
-    tenant.policy_mut().include = vec![Target::group(group)];
+    tenant.policy_mut().include = vec![PolicyTarget::group(group)];
     tenant.options_mut().page_size = 50;
     let elsewhere = format!("{}/v1.0", other.graph_url());
     tenant.options_mut().next_link = NextLink::Elsewhere(elsewhere);
@@ -372,7 +372,7 @@ fn flags_out_of_their_bounds() {
         (&["--time-zone", "Mars/Olympus"], "IANA"),
         (&["--max-in-flight", "0"], "give 1 to 512"),
         (&["--max-rate", "0"], "give 0.01 to 10000"),
-        (&["--fence=-5m"], "give a duration"),
+        (&["--settle-after=-5m"], "give a duration"),
         (&["--one-time", "--multi-use"], "cannot be used with"),
         (&["-R", "missing.txt"], "missing.txt"),
         (&["-r", "nobody"], "nobody"),
@@ -412,17 +412,18 @@ fn a_password_on_the_command_line() {
     assert_eq!((bench.everything(), bench.requests()), (before, requests));
 }
 
-// Case: a fence that protects from little. Who waits for none is not told of it.
+// Case: a settling time that protects from little. Who waits for none is not told of it.
 #[test]
-fn a_fence_that_is_short() {
+fn a_settling_time_that_is_short() {
     let bench = Bench::of(1);
-    let warning = "so short a fence protects from little";
-    let short = |command: &[&str]| bench.tapwave(&[command, &["--fence", "1s"]].concat()).ends(0);
+    let warning = "so short a settling time protects from little";
+    let short =
+        |command: &[&str]| bench.tapwave(&[command, &["--settle-after", "1s"]].concat()).ends(0);
     short(&["check", "wave.csv", "-r", KEY]).says([warning]);
     short(&["run", "wave.csv", "-r", KEY]).says([warning]);
     short(&["resume", "latest"]).says([warning]);
     short(&["cleanup", "latest"]).says([warning]);
-    let wave = ["cleanup", "--csv", "wave.csv", "--yes", "--fence", "1s"];
+    let wave = ["cleanup", "--csv", "wave.csv", "--yes", "--settle-after", "1s"];
     let url = bench.graph_url();
     let graph = ["--graph-url", url.as_str(), "--auth", "token"];
     bench.as_time_passes(&[&wave[..], &graph[..]].concat()).ends(0).says([warning]);

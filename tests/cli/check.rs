@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tapwave_simulator::options::Call;
-use tapwave_simulator::{Event, Target, Tenant, User};
+use tapwave_simulator::{DirectoryUser, PassEvent, PolicyTarget, Tenant};
 
 use crate::support::bench::{ANYBODY, Bench, OPAQUE, jwt, keys, people, person};
 
@@ -58,7 +58,7 @@ fn what_check_tells_to_type_works_as_it_stands() {
     bench.wave([person(1), "gone@contoso.example".to_owned(), person(2)]);
     let check = ["check", "wave.csv", "-r", &it.key, "--multi-use", "--lifetime", "90"];
     let said = bench.tapwave(&check).ends(3);
-    let why = "writes them to a file to mend; --skip-ineligible leaves them out";
+    let why = "writes these rows to a file so that you can correct them; --skip-ineligible leaves them out";
     let said = bench.pasted(&said.command(why)).ends(3);
     assert!(bench.read("rejects.csv").contains("gone@contoso.example"));
     bench.pasted(&said.command("once its rows are mended")).ends(3).says(["1 with problems"]);
@@ -157,7 +157,7 @@ fn accounts_that_can_have_no_pass_are_told_apart() {
     let names = ["off", "guest", "inner", "gone", "fine"].map(|it| format!("{it}@contoso.example"));
     let mut tenant = Tenant::for_wave(&names[..], 3);
     tenant.amend(&names[0], |user| user.enabled = false);
-    let guest = User::external_guest(names[1].clone(), "A Guest");
+    let guest = DirectoryUser::external_guest(names[1].clone(), "A Guest");
     tenant.amend(&names[1], |user| *user = guest);
     tenant.amend(&names[2], |user| user.user_type = Some("Guest".to_owned()));
     tenant.dismiss(Timestamp::now(), &names[3]);
@@ -176,12 +176,12 @@ fn accounts_that_can_have_no_pass_are_told_apart() {
 #[test]
 fn targets_hold_through_nested_groups_and_exclusion_wins() {
     let mut tenant = Tenant::for_wave(people(3), 3);
-    tenant.add_user(User::named("outside@contoso.example", "Out Side"));
+    tenant.add_user(DirectoryUser::named("outside@contoso.example", "Out Side"));
     let kept_out = tenant.add_group("Kept out");
     let inner = tenant.add_group("Kept out, inner");
     tenant.nest(Timestamp::MIN, inner, kept_out);
     joined(&mut tenant, "Kept out, inner", &person(2));
-    tenant.policy_mut().exclude = vec![Target::group(kept_out)];
+    tenant.policy_mut().exclude = vec![PolicyTarget::group(kept_out)];
     let bench = Bench::new(tenant);
     bench.wave([&person(1), &person(2), "outside@contoso.example", &person(3)]);
     let excluded = "is excluded by the Temporary Access Pass policy".to_owned();
@@ -194,8 +194,8 @@ fn targets_hold_through_nested_groups_and_exclusion_wins() {
 fn users_can_be_targets_themselves() {
     let mut tenant = Tenant::for_wave(people(3), 3);
     let [one, two] = [1, 2].map(|it| tenant.user_id(&person(it)).expect("a user"));
-    tenant.policy_mut().include = vec![Target::user(one), Target::user(two)];
-    tenant.policy_mut().exclude = vec![Target::user(two)];
+    tenant.policy_mut().include = vec![PolicyTarget::user(one), PolicyTarget::user(two)];
+    tenant.policy_mut().exclude = vec![PolicyTarget::user(two)];
     let bench = Bench::new(tenant);
     bench.wave(people(3));
     let lines: Vec<u64> = bench.check(&[], 3).into_iter().map(|(line, _)| line).collect();
@@ -265,7 +265,7 @@ fn whoever_the_lagging_index_lacks_is_asked_about() {
         let since = if index % 10 == 0 { minute } else { Timestamp::MIN };
         tenant.join(since, upn, included);
     }
-    tenant.policy_mut().include = vec![Target::group(included)];
+    tenant.policy_mut().include = vec![PolicyTarget::group(included)];
     let bench = Bench::new(tenant);
     bench.wave(people(count));
     assert_eq!(bench.check(&["--existing", "replace"], 0), []);
@@ -280,7 +280,7 @@ fn whoever_is_not_in_order_on_the_list_is_asked_for_by_name() {
     let count = 100;
     let mut tenant = Tenant::for_wave(people(count), 3);
     tenant.amend(&person(7), |user| user.enabled = false);
-    let guest = User::external_guest(person(9), "A Guest");
+    let guest = DirectoryUser::external_guest(person(9), "A Guest");
     tenant.amend(&person(9), |user| *user = guest);
     tenant.dismiss(Timestamp::now(), &person(11));
     let bench = Bench::new(tenant);
@@ -297,7 +297,7 @@ fn a_user_who_appears_late_is_found_by_the_next_check() {
     let mut tenant = Tenant::for_wave(people(1), 3);
     tenant.options_mut().appear_delay = Duration::from_mins(5);
     let late = "late@contoso.example";
-    tenant.hire(Timestamp::now(), User::named(late, "Late Riser"));
+    tenant.hire(Timestamp::now(), DirectoryUser::named(late, "Late Riser"));
     joined(&mut tenant, "Onboarding", late);
     let bench = Bench::new(tenant);
     bench.wave([&person(1), late]);
@@ -335,7 +335,7 @@ fn group_permissions_are_named_once_the_policy_names_groups() {
     said.says(["lacks GroupMember.Read.All"]);
     let seen = |call| bench.tenant(|tenant, _| tenant.seen(call));
     assert_eq!((seen(Call::Groups), seen(Call::CheckGroups)), (0, 0));
-    bench.tenant(|tenant, _| tenant.policy_mut().include = vec![Target::everyone()]);
+    bench.tenant(|tenant, _| tenant.policy_mut().include = vec![PolicyTarget::everyone()]);
     bench.tapwave(&["check", "wave.csv", "-r", ANYBODY]).ends(0);
 }
 
@@ -527,7 +527,7 @@ fn what_is_odd_about_a_wave_is_warned_of() {
     );
     let span = warned(&[]);
     assert!(span.contains("the first and the last start are 29 h apart"), "{span}");
-    bench.tenant(|tenant, _| tenant.policy_mut().include = vec![Target::everyone()]);
+    bench.tenant(|tenant, _| tenant.policy_mut().include = vec![PolicyTarget::everyone()]);
     bench.wave(people(2));
     let everyone = warned(&[]);
     assert!(everyone.contains("the policy includes everyone in the tenant"), "{everyone}");
@@ -556,5 +556,5 @@ fn a_large_wave_is_checked_in_few_calls() {
     // One batch for the passes of twenty, and the policy and the group's pages besides.
     assert!(fail <= rows as u64 / 20 + 15, "{fail} calls by default");
     let log = bench.events();
-    assert!(!log.iter().any(|event| matches!(event, Event::Minted { .. })));
+    assert!(!log.iter().any(|event| matches!(event, PassEvent::Minted { .. })));
 }

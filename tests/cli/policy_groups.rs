@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 use tapwave_simulator::options::{Call, Chance, Fault, Faults};
-use tapwave_simulator::{Target, Tenant};
+use tapwave_simulator::{PolicyTarget, Tenant};
 
 use crate::support::bench::{ANYBODY, Bench, person};
 
@@ -22,8 +22,8 @@ fn with_a_deleted_group(count: usize) -> (Bench, String) {
     (bench, deleted.to_string())
 }
 
-fn target(id: &str) -> Target {
-    Target::group(id.parse().expect("an id"))
+fn target(id: &str) -> PolicyTarget {
+    PolicyTarget::group(id.parse().expect("an id"))
 }
 
 // Case: Entra keeps the id of a deleted group in a policy's includeTargets, and Graph answers 404
@@ -68,7 +68,7 @@ fn a_deleted_exclusion_leaves_the_living_ones_alone() {
             tenant.options_mut().missing_group_fails = fails;
             let board = tenant.add_group("Board");
             tenant.join(Timestamp::MIN, &person(2), board);
-            tenant.policy_mut().exclude = vec![target(&deleted), Target::group(board)];
+            tenant.policy_mut().exclude = vec![target(&deleted), PolicyTarget::group(board)];
         });
         let said = bench.tapwave(&[&CHECK[..], &["--json"]].concat()).ends(3);
         let excluded = "is excluded by the Temporary Access Pass policy".to_owned();

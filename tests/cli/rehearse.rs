@@ -75,7 +75,7 @@ fn problems_of_a_rehearsal_are_mended_in_a_rehearsal() {
     bench.write("our wave.csv", "UPN,lifetimeInMinutes\nada@contoso.example,9\n");
     bench.write("rejects.csv", "somebody's");
     let said = alone(&bench, &["rehearse", "our wave.csv"]).ends(3);
-    let why = "writes them to a file to mend; --skip-ineligible leaves them out";
+    let why = "writes these rows to a file so that you can correct them; --skip-ineligible leaves them out";
     assert_eq!(said.command(why), "tapwave rehearse 'our wave.csv' --rejects rejects-2.csv");
     let last = said.err.lines().last();
     assert!(last.is_some_and(|line| line.starts_with("next: ")), "{}", said.err);

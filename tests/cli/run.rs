@@ -11,7 +11,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::json;
 use tapwave_simulator::options::{Call, CodeStyle, Fault, Faults, SecondPost};
-use tapwave_simulator::{Event, Tenant};
+use tapwave_simulator::{PassEvent, Tenant};
 
 use crate::support::bench::{ANYBODY, Bench, codes_in, keys, people, person};
 use crate::support::others::{PYRAGE_OPENS, age_is_present, pyrage_is_present, run};
@@ -410,7 +410,7 @@ fn skipped_rows_keep_the_pass_they_have() {
     let flags = ["run", "wave.csv", "-r", &it.key, "--existing", "skip", "--json"];
     let summary = bench.tapwave(&flags).ends(0).json();
     assert_eq!((&summary["skipped"], &summary["sealed"]), (&json!(1), &json!(2)));
-    assert!(!bench.events().iter().any(|event| matches!(event, Event::Replaced { .. })));
+    assert!(!bench.events().iter().any(|event| matches!(event, PassEvent::Replaced { .. })));
     let opened = bench.opened("latest", &it.file);
     assert_eq!(opened.keys().cloned().collect::<Vec<_>>(), [person(1), person(3)]);
 }
@@ -428,7 +428,7 @@ fn replace_makes_room_in_a_tenant_that_rejects_a_second_pass() {
     bench.tapwave(&["run", "wave.csv", "-r", &it.key, "--existing", "replace"]).ends(0);
     assert_eq!(bench.opened("latest", &it.file), bench.codes());
     assert_eq!(bench.codes().len(), 3);
-    let deleted = |event: &&Event| matches!(event, Event::Deleted { .. });
+    let deleted = |event: &&PassEvent| matches!(event, PassEvent::Deleted { .. });
     assert_eq!(bench.events().iter().filter(deleted).count(), 1, "only the one in the way");
 }
 
@@ -474,17 +474,18 @@ fn a_lost_answer_is_settled_before_another_pass_is_asked_for() {
     bench.tenant(|tenant, _| {
         tenant.options_mut().faults = Faults::default().at(Call::Issue, 1, Fault::LostAfter);
     });
-    let said = bench.tapwave(&["run", "wave.csv", "-r", &it.key, "--fence", "1s"]).ends(0);
+    let said = bench.tapwave(&["run", "wave.csv", "-r", &it.key, "--settle-after", "1s"]).ends(0);
     said.says(["it will be settled in 1.0 s"]);
     assert_eq!(bench.opened("latest", &it.file), bench.codes());
-    let minted = bench.events().into_iter().filter(|event| matches!(event, Event::Minted { .. }));
+    let minted =
+        bench.events().into_iter().filter(|event| matches!(event, PassEvent::Minted { .. }));
     assert_eq!(minted.count(), 3);
     let ends: Vec<_> = bench
         .events()
         .into_iter()
-        .filter(|event| matches!(event, Event::Deleted { .. } | Event::Replaced { .. }))
+        .filter(|event| matches!(event, PassEvent::Deleted { .. } | PassEvent::Replaced { .. }))
         .collect();
-    assert!(matches!(ends[..], [Event::Deleted { .. }]), "{ends:?}");
+    assert!(matches!(ends[..], [PassEvent::Deleted { .. }]), "{ends:?}");
 }
 
 // Case: the latency of a real tenant. Nobody is asked for twice, whatever is in flight.
@@ -497,7 +498,8 @@ fn one_request_per_person_is_in_flight() {
     let it = bench.reader("key");
     bench.tapwave(&["run", "wave.csv", "-r", &it.key, "--max-in-flight", "8"]).ends(0);
     assert_eq!(bench.posts(), 40);
-    let minted = bench.events().into_iter().filter(|event| matches!(event, Event::Minted { .. }));
+    let minted =
+        bench.events().into_iter().filter(|event| matches!(event, PassEvent::Minted { .. }));
     assert_eq!(minted.count(), 40);
 }
 

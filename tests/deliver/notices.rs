@@ -32,7 +32,7 @@ async fn office(rows: u64, faults: &[Fault]) -> (Office, Relay) {
 }
 
 fn run<'a>(key: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let flags = ["run", "wave.csv", "-r", key, "--deliver", "--json", "--fence", "100ms"];
+    let flags = ["run", "wave.csv", "-r", key, "--deliver", "--json", "--settle-after", "100ms"];
     // One at a time, so that the wave's order is the mails' order.
     [&flags[..], &["--max-in-flight", "1"], &SPLIT, more].concat()
 }

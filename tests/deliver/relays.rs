@@ -257,7 +257,7 @@ async fn with_an_identity_issuing_does_not_wait_for_a_slow_relay() {
     office.mail_through(&relay, FAST);
     relay.hold(1);
     let key = office.public_key.clone();
-    let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--fence", "1s"];
+    let run = ["run", "wave.csv", "-r", &key, "--deliver", "-i", "key.txt", "--settle-after", "1s"];
     let running = office.command(&run).spawn().expect("a process");
     let issued = || office.tenant.with(|tenant, _| tenant.passes().count()) as u64;
     until("all passes are issued", async || issued() == ROWS).await;
@@ -286,12 +286,12 @@ async fn without_an_identity_lost_answers_let_no_passes_pile_up() {
     let relay = Relay::start(Manner { slow, ..Manner::default() }).await;
     office.mail_through(&relay, FAST);
     office.change_settings("max_connections = 3", "max_connections = 1");
-    // All behind one fence, which ends for all of them at about the same time.
+    // All behind one settling time, which ends for all of them at about the same time.
     let lost = |faults: Faults, nth| faults.at(Call::Issue, nth, Fault::LostBefore);
     let lost = (1..=8).fold(Faults::default(), lost);
     office.tenant.with(|tenant, _| tenant.options_mut().faults = lost);
     let key = office.public_key.clone();
-    let run = ["run", "wave.csv", "-r", &key, "--deliver", "--fence", "500ms"];
+    let run = ["run", "wave.csv", "-r", &key, "--deliver", "--settle-after", "500ms"];
     let running = office.command(&run).spawn().expect("a process");
     let mut most = 0;
     until("all have theirs", async || {

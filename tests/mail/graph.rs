@@ -10,16 +10,16 @@ use futures::future::join_all;
 use tapwave_core::clock::Clock;
 use tapwave_core::effect::Effect;
 use tapwave_graph::Graph;
-use tapwave_graph::limiter::{Pace, PaceOptions};
-use tapwave_mail::template::{Content, Form, Mail};
+use tapwave_graph::limiter::{Limiter, LimiterOptions};
+use tapwave_mail::template::{Form, LetterContent, Mail};
 use tapwave_mail::transport::settings::MailSettings;
-use tapwave_mail::transport::{Courier, GraphMail};
+use tapwave_mail::transport::{GraphMail, MailTransport};
 use tapwave_simulator::options::{Call, Fault, Latency};
 use tapwave_simulator::{InMemory, Tenant};
 use tokio::time::Instant;
 
 struct Office {
-    courier: Courier,
+    courier: MailTransport,
     judged: Arc<Judged<InMemory>>,
 }
 
@@ -29,12 +29,12 @@ fn office(change: impl FnOnce(&mut Tenant)) -> Office {
     let clock = Clock::starting_at("2026-03-01T08:00:00Z".parse().expect("a time"));
     let tenant = InMemory::new(tenant, clock.clone());
     let judged = Arc::new(Judged::new(tenant, Arc::new(Judge::new())));
-    let pace = Pace::new(PaceOptions::default(), clock.clone());
+    let pace = Limiter::new(LimiterOptions::default(), clock.clone());
     let graph = Graph::new(Arc::clone(&judged) as _, pace, clock.clone());
     let settings = "courier = \"graph\"\nfrom = \"it@contoso.example\"";
     let settings: MailSettings = toml::from_str(settings).expect("settings");
     let plan = settings.validate().expect("a plan");
-    Office { courier: Courier::Graph(GraphMail::new(graph, &plan, clock)), judged }
+    Office { courier: MailTransport::Graph(GraphMail::new(graph, &plan, clock)), judged }
 }
 
 impl Office {
@@ -53,7 +53,7 @@ async fn a_mail_is_taken_as_microsoft_describes_it() {
     let sent = post(&office.courier, &mail()).await;
     assert!(matches!(&sent, Effect::Done(receipt) if receipt.starts_with("202")), "{sent:?}");
     let to = "ada@personal.example".parse().expect("a mailbox");
-    let sealed = mail_to(&letter(&Content::Sealed(b"age"), "Ada"), &to, Form::GraphJson);
+    let sealed = mail_to(&letter(&LetterContent::Sealed(b"age"), "Ada"), &to, Form::GraphJson);
     assert!(matches!(post(&office.courier, &sealed).await, Effect::Done(_)));
     assert_eq!(office.judged.objections(), Vec::<String>::new());
     let mails = office.judged.inner().with(|tenant, _| tenant.mails().to_vec());

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashSet, VecDeque};
 use jiff::Timestamp;
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_ledger::state::next;
-use tapwave_ledger::{Channel, Errand, Event, OpenMail, Posted, State};
+use tapwave_ledger::{Channel, Event, MailState, OpenMail, Posted, State};
 
 /// Answers lost, processes killed and mails refused along one way, each at most so often.
 const MOST: u8 = 2;
@@ -72,7 +72,9 @@ fn lost() -> Effect<String> {
 fn open_mail(state: &State) -> Option<(Channel, &OpenMail)> {
     match state {
         State::Mailing { mail, .. } => Some((Channel::Pass, mail)),
-        State::Delivered { notice: Some(Errand::Open(mail)), .. } => Some((Channel::Notice, mail)),
+        State::Delivered { notice: Some(MailState::Open(mail)), .. } => {
+            Some((Channel::Notice, mail))
+        }
         _ => None,
     }
 }
@@ -162,7 +164,7 @@ impl World {
             wrong.push("somebody was told before the pass went out");
         }
         let done = matches!(&self.state, State::Delivered { notice, .. } if {
-            first(Channel::Pass).is_none() || *notice == Some(Errand::Done) && told.is_none()
+            first(Channel::Pass).is_none() || *notice == Some(MailState::Done) && told.is_none()
         });
         if done {
             wrong.push("what nobody took counts as delivered");

@@ -9,10 +9,10 @@ use tapwave_core::clock::Clock;
 use tapwave_core::effect::Effect;
 use tapwave_graph::http::Network;
 use tapwave_mail::template::{Form, Mail};
-use tapwave_mail::transport::Courier;
-use tapwave_mail::transport::secret::Source;
+use tapwave_mail::transport::MailTransport;
+use tapwave_mail::transport::secret::SecretFrom;
 use tapwave_mail::transport::settings::MailSettings;
-use tapwave_mail::transport::smtp::{Smtp, Waits};
+use tapwave_mail::transport::smtp::{Smtp, Timeouts};
 
 /// How long the courier waits for anything: longer than a busy machine takes to answer.
 const WAIT: Duration = Duration::from_mins(1);
@@ -21,22 +21,22 @@ const SHORT: Duration = Duration::from_millis(300);
 /// How long one mail may take, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-fn courier(relay: &Nasty, more: &str) -> Courier {
-    let waits = Waits { connect: WAIT, answer: WAIT, last_answer: WAIT };
+fn courier(relay: &Nasty, more: &str) -> MailTransport {
+    let waits = Timeouts { connect: WAIT, answer: WAIT, last_answer: WAIT };
     courier_that_waits(waits, relay, more)
 }
 
-fn courier_that_waits(waits: Waits, relay: &Nasty, more: &str) -> Courier {
+fn courier_that_waits(waits: Timeouts, relay: &Nasty, more: &str) -> MailTransport {
     let settings = format!(
         "courier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\nhost = \"localhost\"\n\
          tls = \"none\"\nport = {}\nmax_per_minute = 60000\n{more}",
         relay.port
     );
     let plan = toml::from_str::<MailSettings>(&settings).expect("settings").validate();
-    let secret = std::sync::Arc::new(Source::Variable("right".into()));
+    let secret = std::sync::Arc::new(SecretFrom::Variable("right".into()));
     let network = Network::default();
     let smtp = Smtp::new(&plan.expect("a plan"), Some(secret), &network, waits, Clock::system());
-    Courier::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
+    MailTransport::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
 }
 
 fn mail() -> Mail {
@@ -60,7 +60,7 @@ async fn sent_to(word: &'static str, act: Act) -> (Effect<String>, Nasty) {
 /// The same where the courier soon has enough of waiting for the answer that this is about.
 async fn sent_in_haste(word: &'static str, act: Act) -> (Effect<String>, Nasty) {
     let relay = at(word, act).await;
-    let mut waits = Waits { connect: WAIT, answer: WAIT, last_answer: WAIT };
+    let mut waits = Timeouts { connect: WAIT, answer: WAIT, last_answer: WAIT };
     match word {
         "GREETING" | "EHLO" => waits.connect = SHORT,
         "." => waits.last_answer = SHORT,
@@ -70,7 +70,7 @@ async fn sent_in_haste(word: &'static str, act: Act) -> (Effect<String>, Nasty) 
     (sent, relay)
 }
 
-async fn sent_over(courier: &Courier) -> Effect<String> {
+async fn sent_over(courier: &MailTransport) -> Effect<String> {
     let mail = mail();
     let sent = tokio::time::timeout(PATIENCE, post(courier, &mail)).await.expect("it hangs");
     let said = format!("{sent:?}");

@@ -12,15 +12,15 @@ use tapwave_core::clock::Clock;
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_graph::http::Network;
 use tapwave_mail::template::Form;
-use tapwave_mail::transport::Courier;
+use tapwave_mail::transport::MailTransport;
 use tapwave_mail::transport::settings::{MailSettings, SecretPlace};
-use tapwave_mail::transport::smtp::{Smtp, Waits};
+use tapwave_mail::transport::smtp::{Smtp, Timeouts};
 
 /// With those before them a few more than thirty; each refusal beyond makes the courier wait
 /// longer.
 const MANY: usize = 26;
 
-fn courier(port: u16, more: &str, ca: &std::path::Path, password: &str) -> Courier {
+fn courier(port: u16, more: &str, ca: &std::path::Path, password: &str) -> MailTransport {
     let settings = format!(
         "courier = \"smtp\"\nfrom = \"it@contoso.example\"\nhost = \"localhost\"\n\
          port = {port}\nusername = \"onboarding\"\npassword_env = \"P\"\n\
@@ -31,8 +31,8 @@ fn courier(port: u16, more: &str, ca: &std::path::Path, password: &str) -> Couri
     let place = SecretPlace::Variable("P".to_owned());
     let source = place.source(&|_: &str| Some(password.to_owned())).expect("a source");
     let network = Network { ca_file: Some(ca.to_owned()), ..Network::default() };
-    let smtp = Smtp::new(&plan, Some(source), &network, Waits::default(), Clock::system());
-    Courier::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
+    let smtp = Smtp::new(&plan, Some(source), &network, Timeouts::default(), Clock::system());
+    MailTransport::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
 }
 
 #[tokio::test]

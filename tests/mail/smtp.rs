@@ -18,11 +18,11 @@ use tapwave_core::clock::Clock;
 use tapwave_core::effect::Effect;
 use tapwave_graph::http::Network;
 use tapwave_graph::limiter::Budget;
-use tapwave_mail::template::{Content, Form, Mail, Mailbox};
-use tapwave_mail::transport::Courier;
+use tapwave_mail::template::{Form, LetterContent, Mail, Mailbox};
+use tapwave_mail::transport::MailTransport;
 use tapwave_mail::transport::secret::{Credentials, NoSecret};
 use tapwave_mail::transport::settings::MailSettings;
-use tapwave_mail::transport::smtp::{Smtp, Waits};
+use tapwave_mail::transport::smtp::{Smtp, Timeouts};
 
 /// A line of settings that says what it does not say.
 const ANONYMOUS: &str = "# nobody signs in";
@@ -47,14 +47,19 @@ impl Credentials for Changing {
     }
 }
 
-fn waits() -> Waits {
+fn waits() -> Timeouts {
     // A bound for what hangs, far beyond what a busy machine needs.
     let soon = Duration::from_mins(1);
-    Waits { connect: soon, answer: soon, last_answer: soon }
+    Timeouts { connect: soon, answer: soon, last_answer: soon }
 }
 
 /// A courier to the relay, with `more` lines of settings.
-fn courier_with(relay: &Relay, more: &str, secret: Arc<Changing>, waits: Waits) -> Courier {
+fn courier_with(
+    relay: &Relay,
+    more: &str,
+    secret: Arc<Changing>,
+    waits: Timeouts,
+) -> MailTransport {
     courier_over(relay, more, secret, waits, Network::default())
 }
 
@@ -63,9 +68,9 @@ fn courier_over(
     relay: &Relay,
     more: &str,
     secret: Arc<Changing>,
-    waits: Waits,
+    waits: Timeouts,
     network: Network,
-) -> Courier {
+) -> MailTransport {
     let host = if more.contains("host = ") { "" } else { "host = \"localhost\"" };
     let signing_in = "username = \"user\"\npassword_env = \"P\"";
     let settings = format!(
@@ -78,10 +83,10 @@ fn courier_over(
     let plan = settings.validate().expect("a plan");
     let network = Network { ca_file: Some(relay.authority()), ..network };
     let smtp = Smtp::new(&plan, Some(secret), &network, waits, Clock::system());
-    Courier::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
+    MailTransport::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
 }
 
-fn courier(relay: &Relay) -> Courier {
+fn courier(relay: &Relay) -> MailTransport {
     courier_with(relay, "", Changing::new("right"), waits())
 }
 
@@ -93,7 +98,7 @@ fn mail() -> Mail {
 fn large_mail() -> Mail {
     let file = vec![b'x'; 24 * 1024 * 1024];
     let to = "ada@personal.example".parse().expect("a mailbox");
-    mail_to(&letter(&Content::Sealed(&file), "Ada"), &to, Form::Mime)
+    mail_to(&letter(&LetterContent::Sealed(&file), "Ada"), &to, Form::Mime)
 }
 
 async fn relay_with(faults: &[Fault]) -> Relay {
@@ -197,9 +202,11 @@ async fn a_relay_of_another_authority_gets_nothing() {
     let plan = toml::from_str::<MailSettings>(&settings).unwrap().validate().unwrap();
     let network = Network { ca_file: Some(other.authority()), ..Network::default() };
     let smtp = Smtp::new(&plan, None, &network, waits(), Clock::system());
-    let sent =
-        post(&Courier::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}")))), &mail())
-            .await;
+    let sent = post(
+        &MailTransport::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}")))),
+        &mail(),
+    )
+    .await;
     assert!(denied(&sent, "certificate"), "{sent:?}");
     assert!(!relay.seen().commands.iter().any(|word| word == "MAIL"));
 }
@@ -273,7 +280,7 @@ async fn an_address_of_another_script_goes_where_it_is_taken() {
 }
 
 /// A courier to the relay by the name that only a proxy can find.
-fn led_by(relay: &Relay, url: String, no_proxy: Option<&str>, more: &str) -> Courier {
+fn led_by(relay: &Relay, url: String, no_proxy: Option<&str>, more: &str) -> MailTransport {
     let more = format!("host = \"{RELAY}\"\n{more}");
     let network =
         Network { proxy: Some(url), no_proxy: no_proxy.map(ToOwned::to_owned), ca_file: None };
@@ -456,7 +463,7 @@ async fn a_line_cut_before_the_dot_means_not_sent() {
 #[tokio::test]
 async fn a_line_cut_or_silent_after_the_dot_means_unsettled() {
     // Only the answer that never comes is not waited for.
-    let short = Waits { last_answer: Duration::from_millis(300), ..waits() };
+    let short = Timeouts { last_answer: Duration::from_millis(300), ..waits() };
     for fault in [Fault::CutAfterDot, Fault::SilentAfterDot] {
         let relay = relay_with(&[fault]).await;
         let courier = courier_with(&relay, "", Changing::new("right"), short);
@@ -583,7 +590,7 @@ async fn an_attached_age_file_comes_out_as_it_went_in() {
     let relay = relay_with(&[]).await;
     let file: Vec<u8> = (0..=255).cycle().take(5_000).collect();
     let to = "ada@personal.example".parse().expect("a mailbox");
-    let mail = mail_to(&letter(&Content::Sealed(&file), "Ada"), &to, Form::Mime);
+    let mail = mail_to(&letter(&LetterContent::Sealed(&file), "Ada"), &to, Form::Mime);
     assert!(accepted(&post(&courier(&relay), &mail).await));
     let bytes = relay.seen().taken[0].bytes.clone();
     let Some(read) = read_by_python(&bytes) else { return };
@@ -594,7 +601,7 @@ async fn an_attached_age_file_comes_out_as_it_went_in() {
 }
 
 /// Sends until the relay has said yes or nobody knows. Both at most once.
-async fn insist(courier: &Courier, mail: &Mail) -> Effect<String> {
+async fn insist(courier: &MailTransport, mail: &Mail) -> Effect<String> {
     loop {
         match post(courier, mail).await {
             Effect::NoEffect(no) if no.may_pass() => {}
@@ -622,7 +629,7 @@ async fn two_thousand_mails_under_every_fault_are_neither_doubled_nor_lost() {
     let relay = relay_with(&row.repeat(40)).await;
     let courier = courier(&relay);
     let pass = serde_json::from_value(CODE.into()).expect("a pass");
-    let letter = letter(&Content::Pass(&pass), "Ada");
+    let letter = letter(&LetterContent::Pass(&pass), "Ada");
     let to = |row: usize| format!("row{row}@personal.example").parse().expect("a mailbox");
     let mails: Vec<Mail> = (0..2_000).map(|row| mail_to(&letter, &to(row), Form::Mime)).collect();
     let outcomes = join_all(mails.iter().map(|mail| insist(&courier, mail))).await;

@@ -25,7 +25,7 @@ fn change(site: &Site, change: impl FnOnce(&mut Options)) {
 /// What a cleanup must say, and keep, that could prove nothing of any row.
 fn proves_nothing(site: &Site, told: Told) {
     let told = told.exits(8).says("probably another tenant");
-    for word in ["removed", "were gone before", "none of these passes", "purged 1"] {
+    for word in ["removed", "already gone", "none of these passes", "purged 1"] {
         assert!(!told.err.contains(&format!("\n{word}")), "{word}: {}", told.err);
     }
     assert_eq!(site.live().len(), site.people.len());
@@ -85,7 +85,7 @@ fn a_pass_that_may_be_ours_is_no_absence() {
     let site = Site::with(3, |options| {
         options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
     });
-    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "5m"]));
+    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--settle-after", "5m"]));
     site.until("nobody knows of one", |site| {
         site.folder().join("ledger.db").exists()
             && site.count("unsettled") == 1
@@ -169,7 +169,7 @@ fn an_attempt_that_was_dated_wrong_is_not_older_than_it_is() {
             let late = Fault::Late { by: Duration::from_secs(30) };
             options.faults = Faults::default().at(Call::Issue, 2, late);
         });
-        let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "5m"]));
+        let run = site.start(&site.run_args(&["--max-in-flight", "1", "--settle-after", "5m"]));
         site.until("nobody knows of one", |site| {
             site.folder().join("ledger.db").exists()
                 && site.count("unsettled") == 1
@@ -256,7 +256,7 @@ fn whoever_removed_something_is_in_the_right_tenant() {
     let site = Site::with(2, |options| {
         options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
     });
-    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "5m"]));
+    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--settle-after", "5m"]));
     site.until("one is sealed", |site| {
         site.folder().join("ledger.db").exists()
             && site.count("unsettled") == 1
@@ -278,14 +278,14 @@ fn a_lost_pass_of_another_time_is_not_somebody_else_s() {
             options.date_offset = jiff::SignedDuration::from_secs(seconds);
             options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
         });
-        let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "1s"]));
+        let run = site.start(&site.run_args(&["--max-in-flight", "1", "--settle-after", "1s"]));
         site.until("nobody knows of one", |site| {
             site.folder().join("ledger.db").exists()
                 && site.count("unsettled") + site.count("held") == 1
                 && site.count("sealed") == 1
         });
         run.kill();
-        let told = patient(&site, &["cleanup", "wave-run", "--fence", "1s"]).exits(8);
+        let told = patient(&site, &["cleanup", "wave-run", "--settle-after", "1s"]).exits(8);
         told.says("may be this run's own");
         assert_eq!((site.live().len(), sealed_copies(&site).len()), (1, 1), "{seconds}");
     }
@@ -499,7 +499,7 @@ fn a_machine_that_is_ahead_waits_for_what_may_come_late() {
         options.clock_offset = jiff::SignedDuration::from_hours(-1);
         options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
     });
-    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "5m"]));
+    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--settle-after", "5m"]));
     site.until("nobody knows of one", |site| {
         site.folder().join("ledger.db").exists()
             && site.count("unsettled") == 1
@@ -559,7 +559,7 @@ fn an_absence_is_proven_by_two_looks() {
     site.run(&[]).exits(0);
     site.delete_elsewhere(&site.people[0]);
     let before = site.now();
-    patient(&site, &["cleanup", "wave-run"]).exits(0).says("removed 1 pass, 1 were gone before");
+    patient(&site, &["cleanup", "wave-run"]).exits(0).says("removed 1 pass, 1 was already gone");
     let took = site.now().duration_since(before).unsigned_abs();
     assert!(took >= Duration::from_mins(1), "{took:?}");
 }
@@ -577,7 +577,7 @@ fn a_look_is_remembered_by_the_next_cleanup() {
     first.end().exits(130);
     assert!(!sealed_copies(&site).is_empty());
     site.pass(Duration::from_mins(6));
-    site.cleanup(&[]).exits(0).says("1 were gone before");
+    site.cleanup(&[]).exits(0).says("1 was already gone");
 }
 
 // Case: DELETE answers 204, and lists go on showing the pass.
@@ -638,10 +638,10 @@ fn an_existing_pass_after_our_own_lost_attempt_is_not_a_refusal() {
         behind_and(SecondPost::Rejected, Duration::from_secs(15))(options);
         options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
     });
-    let args = site.run_args(&["--fence", "2s"]);
+    let args = site.run_args(&["--settle-after", "2s"]);
     patient(&site, &args).exits(0).says("4 issued and sealed");
     site.assert_whole("after the run");
-    site.cleanup(&["--fence", "2s"]).exits(0);
+    site.cleanup(&["--settle-after", "2s"]).exits(0);
     assert!(site.live().is_empty());
 }
 

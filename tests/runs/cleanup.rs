@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Duration;
 
-use tapwave_simulator::Event;
+use tapwave_simulator::PassEvent;
 use tapwave_simulator::options::{Call, Fault, Faults};
 
 use crate::support::site::{Site, files, holds};
@@ -12,7 +12,7 @@ use crate::support::site::{Site, files, holds};
 fn deleted(site: &Site) -> Vec<String> {
     site.served.with(|tenant, _| {
         let deleted = tenant.log().iter().filter_map(|entry| match &entry.event {
-            Event::Deleted { method, .. } => Some(method.clone()),
+            PassEvent::Deleted { method, .. } => Some(method.clone()),
             _ => None,
         });
         deleted.collect()
@@ -137,7 +137,7 @@ fn a_list_of_people_is_cleared_after_a_question() {
         .says("nobody@contoso.example: no such user in the tenant");
     assert_eq!(site.live().len(), 3, "nothing was changed");
 
-    let agreed = site.start(&[&args[..], &["--yes", "--json", "--fence", "1s"]].concat());
+    let agreed = site.start(&[&args[..], &["--yes", "--json", "--settle-after", "1s"]].concat());
     let told = site.end_as_time_passes(agreed).exits(8);
     assert_eq!(told.summary()["removed"], 3, "one of them was missed twice");
     assert_eq!(site.live().into_keys().collect::<Vec<_>>(), ["user1@contoso.example"]);
@@ -235,7 +235,7 @@ fn somebody_elses_pass_in_place_of_a_sealed_one_is_reported_once() {
 fn a_cleanup_needs_no_leave_to_read_the_policy() {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostAfter);
     let site = Site::with(1, |options| options.faults = faults);
-    let run = site.start(&site.run_args(&["--fence", "1h"]));
+    let run = site.start(&site.run_args(&["--settle-after", "1h"]));
     site.until("the POST is under way", |site| site.seen(Call::Issue) == 1);
     run.kill();
     site.pass(Duration::from_mins(70));
@@ -263,7 +263,7 @@ fn an_orphan_that_could_not_be_deleted_is_ours_at_the_next_cleanup_too() {
 fn held_site() -> Site {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
     let site = Site::with(3, |options| options.faults = faults);
-    let args = ["--max-in-flight", "1", "--lifetime", "120", "--fence", "30s"];
+    let args = ["--max-in-flight", "1", "--lifetime", "120", "--settle-after", "30s"];
     let run = site.start(&site.run_args(&args));
     site.until("the others have theirs", |site| site.live().len() == 2);
     site.issue_elsewhere(&site.people[0]);
@@ -272,17 +272,17 @@ fn held_site() -> Site {
 }
 
 #[test]
-fn what_is_unsettled_is_settled_behind_the_fence_and_its_orphan_deleted() {
+fn what_is_unsettled_is_settled_behind_the_settling_time_and_its_orphan_deleted() {
     // The only POST executes after the process has died.
     let late = Fault::Late { by: Duration::from_secs(20) };
     let site = Site::with(1, |options| options.faults = Faults::default().at(Call::Issue, 1, late));
-    let run = site.start(&site.run_args(&["--fence", "30s"]));
+    let run = site.start(&site.run_args(&["--settle-after", "30s"]));
     site.until("the POST is under way", |site| site.seen(Call::Issue) == 1);
     run.kill();
     assert_eq!(site.minted().len(), 0, "not executed yet");
     site.cleanup(&[]).exits(0);
     assert_eq!(site.minted().len(), 1, "it was executed late");
-    assert!(site.live().is_empty(), "and found behind the fence");
+    assert!(site.live().is_empty(), "and found after the settling time");
     assert_eq!(site.seen(Call::Issue), 1);
 }
 
@@ -290,7 +290,7 @@ fn what_is_unsettled_is_settled_behind_the_fence_and_its_orphan_deleted() {
 fn somebody_elses_pass_on_an_unsettled_person_is_reported_once_and_stays() {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
     let site = Site::with(1, |options| options.faults = faults);
-    let run = site.start(&site.run_args(&["--lifetime", "120", "--fence", "30s"]));
+    let run = site.start(&site.run_args(&["--lifetime", "120", "--settle-after", "30s"]));
     site.until("the POST is under way", |site| site.seen(Call::Issue) == 1);
     run.kill();
     site.issue_elsewhere(&site.people[0]);

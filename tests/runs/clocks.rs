@@ -2,7 +2,7 @@
 //! a person can say whose the pass is that no clock can tell.
 
 use jiff::{SignedDuration, Timestamp};
-use tapwave_simulator::Event;
+use tapwave_simulator::PassEvent;
 use tapwave_simulator::options::{Call, Fault, Faults};
 
 use crate::support::site::{Site, Told};
@@ -94,7 +94,7 @@ fn an_orphan_that_no_clock_proves_is_settled_by_a_persons_word() {
         let done = site.start_pasted(&format!("{settle} --yes"));
         site.end_as_time_passes(done).exits(0);
         let deleted = site.served.with(|tenant, _| {
-            let deleted = |event: &&Event| matches!(event, Event::Deleted { .. });
+            let deleted = |event: &&PassEvent| matches!(event, PassEvent::Deleted { .. });
             tenant.log().iter().map(|entry| &entry.event).filter(deleted).count()
         });
         assert_eq!(deleted, 1, "the orphan and nothing else");

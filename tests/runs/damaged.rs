@@ -95,7 +95,7 @@ fn a_run_whose_log_is_cut_is_resumed_to_its_end() {
     // Each cut needs a tenant of its own, so these are few: the log's header, its first frame,
     // the middle, the last frame, the last byte.
     for part in [0, 3, 50, 95, 99] {
-        let more = ["--max-in-flight", "1", "--fence", "100ms"];
+        let more = ["--max-in-flight", "1", "--settle-after", "100ms"];
         let site = killed_before_its_last_answer(4, &more);
         let log = site.folder().join("ledger.db-wal");
         let whole = fs::read(&log).expect("there");
@@ -166,7 +166,7 @@ fn a_full_disk_is_told_and_the_run_goes_on_when_there_is_room() {
         return eprintln_skip("mounting a small disk needs root");
     };
     let folder = "disk/wave-run";
-    let mut args = site.run_args(&["--fence", "100ms", "--max-in-flight", "4"]);
+    let mut args = site.run_args(&["--settle-after", "100ms", "--max-in-flight", "4"]);
     *args.iter_mut().find(|arg| **arg == "wave-run").expect("the folder") = folder;
     // A run whose passes find no room: everything else is filled while their answers are held.
     site.hold(Call::Issue, 5);

@@ -36,7 +36,7 @@ fn site(struck: Struck) -> Site {
 }
 
 fn run_args(site: &Site) -> Vec<&str> {
-    site.run_args(&["--fence", "100ms", "--max-in-flight", "1", "--json"])
+    site.run_args(&["--settle-after", "100ms", "--max-in-flight", "1", "--json"])
 }
 
 fn strike(site: &Site, struck: Struck, fault: &str) -> Told {

@@ -52,7 +52,8 @@ fn a_refused_stream_and_a_server_that_goes_away_are_not_answered_by_a_second_pos
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let site = Site::open(1);
         let (stubborn, url) = runtime.block_on(serve(&site, refusal));
-        let args = site.run_args(&["--fence", "100ms", "--graph-url", &url, "--ca-file", "ca.pem"]);
+        let args =
+            site.run_args(&["--settle-after", "100ms", "--graph-url", &url, "--ca-file", "ca.pem"]);
         Told::of(site.tapwave(&args).output().expect("started")).exits(0);
         let asked = stubborn.asked.lock().expect("unpoisoned");
         let posts: Vec<usize> =
@@ -95,7 +96,7 @@ fn a_kept_connection_that_closes_on_reuse_is_not_answered_by_a_second_post() {
     for fault in [Fault::LostBefore, Fault::LostAfter] {
         let faults = Faults::default().at(Call::Issue, 1, fault);
         let site = Site::with(1, |options| options.faults = faults);
-        let run = site.start(&site.run_args(&["--fence", "1h"]));
+        let run = site.start(&site.run_args(&["--settle-after", "1h"]));
         site.until("the loss is known", |site| {
             site.folder().join("ledger.db").exists() && site.count("unsettled") == 1
         });

@@ -81,7 +81,7 @@ fn with_open_outcomes(second_post: SecondPost) -> Site {
 }
 
 #[test]
-fn every_open_outcome_is_settled_behind_the_fence() {
+fn every_open_outcome_is_settled_behind_the_settling_time() {
     for second_post in [SecondPost::Replaces, SecondPost::Rejected] {
         let site = with_open_outcomes(second_post);
         let told = site.run(&["--json"]).exits(0);
@@ -99,8 +99,8 @@ fn open_outcomes_of_a_killed_run_are_shown_and_settled_by_the_next() {
     for second_post in [SecondPost::Replaces, SecondPost::Rejected] {
         let site = with_open_outcomes(second_post);
         let lost = open_outcomes().len();
-        // The fence is in the ledger; this process will not live to see its end.
-        let run = site.start(&site.run_args(&["--fence", "1h"]));
+        // The settling time is in the ledger; this process will not live to see its end.
+        let run = site.start(&site.run_args(&["--settle-after", "1h"]));
         site.until("all have been asked for", |site| {
             site.seen(Call::Issue) == site.people.len() as u64
         });
@@ -130,7 +130,7 @@ fn somebody_elses_pass_on_an_unsettled_person_is_held_and_not_deleted() {
             options.faults = faults;
             options.second_post = second_post;
         });
-        let args = ["--max-in-flight", "1", "--lifetime", "120", "--fence", "30s"];
+        let args = ["--max-in-flight", "1", "--lifetime", "120", "--settle-after", "30s"];
         let run = site.start(&site.run_args(&args));
         site.until("the others have theirs", |site| site.live().len() == 3);
         let person = site.people[0].clone();
@@ -243,7 +243,7 @@ fn status_names_every_state_and_live_tells_what_graph_says() {
         "--one-time",
         "--lifetime",
         "120",
-        "--fence",
+        "--settle-after",
         "30s",
     ];
     let run = site.start(&site.run_args(&more));
@@ -289,7 +289,7 @@ fn the_states_of_work_under_way_are_named_too() {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
     let site = Site::with(3, |options| options.faults = faults);
     site.hold(Call::Issue, 2);
-    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--fence", "1h"]));
+    let run = site.start(&site.run_args(&["--max-in-flight", "1", "--settle-after", "1h"]));
     site.until_held(1);
     site.until("the states", |site| {
         let states: BTreeSet<String> = site
@@ -302,9 +302,9 @@ fn the_states_of_work_under_way_are_named_too() {
     run.kill();
     // The run remembers an hour; whoever resumes it may know better.
     site.let_go();
-    let told = site.told(&["resume", "wave-run", "--fence", "100ms"]).exits(0);
-    told.says("so short a fence protects from little");
-    site.assert_whole("a fence of the resume's own");
+    let told = site.told(&["resume", "wave-run", "--settle-after", "100ms"]).exits(0);
+    told.says("so short a settling time protects from little");
+    site.assert_whole("a settling time of the resume's own");
 }
 
 #[test]
@@ -336,46 +336,47 @@ fn runs_are_listed_newest_first() {
 }
 
 /// What is left of a run whose only request was lost, of which nothing took effect.
-fn with_one_lost(fence: &[&str]) -> Site {
+fn with_one_lost(settle_after: &[&str]) -> Site {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostBefore);
     let site = Site::with(1, |options| options.faults = faults);
     let args = ["run", "wave.csv", "--run", "wave-run", "-r", site.recipient()];
-    let run = site.start(&[&args[..], fence].concat());
+    let run = site.start(&[&args[..], settle_after].concat());
     site.until("one is lost", |site| site.seen(Call::Issue) == 1);
-    // Whether it was known to be or only intended: the fence is the same.
+    // Whether it was known to be or only intended: the settling time is the same.
     run.kill();
     site
 }
 
-/// A resume whose lost answer waits for the run's fence, and for no more than that.
+/// A resume whose lost answer waits for the run's settling time, and for no more than that.
 #[track_caller]
-fn waits_for(site: &Site, fence: Duration) {
+fn waits_for(site: &Site, settle_after: Duration) {
     let begun = site.now();
     let resume = site.start(&["resume", "wave-run"]);
-    site.pass_until(fence / 10, "it is issued", |site| site.seen(Call::Issue) == 2);
+    site.pass_until(settle_after / 10, "it is issued", |site| site.seen(Call::Issue) == 2);
     resume.end().exits(0);
-    site.assert_whole("behind the run's own fence");
+    site.assert_whole("after the run's own settling time");
     let issued = site.served.with(|tenant, _| tenant.log()[0].at);
     let waited = span(begun, issued);
-    assert!(waited >= fence, "issued after {waited:?}");
+    assert!(waited >= settle_after, "issued after {waited:?}");
     assert!(waited < Duration::from_mins(30), "issued after {waited:?}");
 }
 
 #[test]
-fn a_setting_never_shortens_the_fence_that_a_run_was_begun_with() {
-    let settings = |site: &Site, fence: &str| {
-        fs::write(site.path("tapwave.toml"), format!("fence = \"{fence}\"\n")).expect("written");
+fn a_setting_never_shortens_the_settling_time_that_a_run_was_begun_with() {
+    let settings = |site: &Site, settle_after: &str| {
+        fs::write(site.path("tapwave.toml"), format!("settle_after = \"{settle_after}\"\n"))
+            .expect("written");
     };
-    let site = with_one_lost(&["--fence", "1m"]);
+    let site = with_one_lost(&["--settle-after", "1m"]);
     settings(&site, "10ms");
     waits_for(&site, Duration::from_mins(1));
 
     // A part of a second counts too.
-    let site = with_one_lost(&["--fence", "2900ms"]);
+    let site = with_one_lost(&["--settle-after", "2900ms"]);
     waits_for(&site, Duration::from_millis(2_900));
 
     // What a flag had named is no setting's to lengthen either.
-    let site = with_one_lost(&["--fence", "1m"]);
+    let site = with_one_lost(&["--settle-after", "1m"]);
     settings(&site, "1h");
     waits_for(&site, Duration::from_mins(1));
 }
@@ -393,7 +394,7 @@ fn whoever_must_not_have_a_pass_any_more_is_named_and_counts() {
     let person = site.people[3].clone();
     site.served.with(|tenant, _| {
         assert!(tenant.amend(&person, |user| {
-            let guest = tapwave_simulator::User::external_guest(&user.upn, "Guest");
+            let guest = tapwave_simulator::DirectoryUser::external_guest(&user.upn, "Guest");
             user.identities = guest.identities;
         }));
     });
@@ -412,7 +413,7 @@ fn a_pass_that_a_failed_row_may_have_left_is_told() {
             Fault::Forbidden,
         );
     });
-    let args = ["--max-in-flight", "1", "--fence", "10s", "--final-look", "never"];
+    let args = ["--max-in-flight", "1", "--settle-after", "10s", "--final-look", "never"];
     let told = site.end_as_time_passes(site.start(&site.run_args(&args))).exits(4);
     told.says("1 failed").says("may be alive all the same").says("cleanup").says("removes it");
     assert_eq!(site.live().len(), 2);

@@ -253,7 +253,7 @@ fn a_cleanup_of_a_wave_does_not_speak_for_a_run_that_is_at_work() {
 // Case: somebody is renamed, and somebody new gets the name before its pass was asked for.
 #[test]
 fn a_name_that_has_moved_is_somebody_else_s() {
-    use tapwave_simulator::{Target, User};
+    use tapwave_simulator::{DirectoryUser, PolicyTarget};
     let site = Site::open(3);
     site.hold(Call::Issue, 2);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
@@ -263,8 +263,8 @@ fn a_name_that_has_moved_is_somebody_else_s() {
     let upn = site.people[2].clone();
     site.served.with(|tenant, now| {
         assert!(tenant.amend(&upn, |user| user.upn = "renamed@contoso.example".to_owned()));
-        tenant.hire(now, User::named(upn.clone(), "Ada Anew"));
-        tenant.policy_mut().include = vec![Target::everyone()];
+        tenant.hire(now, DirectoryUser::named(upn.clone(), "Ada Anew"));
+        tenant.policy_mut().include = vec![PolicyTarget::everyone()];
     });
     site.pass(Duration::from_mins(20));
     let told = patient(&site, &["resume", "wave-run"]).exits(4);
@@ -394,7 +394,7 @@ fn a_cleanup_takes_no_other_run_s_passes_for_its_own() {
         site.told(&run_into(&site, "second", &["--existing", "replace"])).exits(0);
         let live = site.live();
         let cleanup = site.start(&["cleanup", "first"]);
-        let told = site.end_as_time_passes(cleanup).exits(0).says("3 were gone before");
+        let told = site.end_as_time_passes(cleanup).exits(0).says("3 were already gone");
         told.says("has a pass that this run did not issue");
         assert_eq!(site.live(), live, "final look {look}");
         site.told(&["cleanup", "second"]).exits(0).says("removed 3 passes");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tapwave_core::clock::{later, span};
 use tapwave_simulator::options::{Call, Fault, Faults};
-use tapwave_simulator::{Entry, Event};
+use tapwave_simulator::{LogEntry, PassEvent};
 
 use crate::runs::resume::typed_resume;
 use crate::support::site::Site;
@@ -61,7 +61,7 @@ fn a_wait_that_can_be_borne_is_waited_for_whole() {
     // What it has learned of the tenant's limit is slow.
     site.end_as_time_passes(run).exits(0);
     let third = site.served.with(|tenant, _| {
-        let made = |entry: &&Entry| matches!(entry.event, Event::Minted { .. });
+        let made = |entry: &&LogEntry| matches!(entry.event, PassEvent::Minted { .. });
         tenant.log().iter().filter(made).nth(2).expect("the third pass").at
     });
     let waited = span(told, third);

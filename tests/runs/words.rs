@@ -164,7 +164,7 @@ fn given_up_in(folder: &str) -> (Site, Told) {
     let site = Site::with(1, |options| {
         options.faults = Faults::default().at(Call::Issue, 1, late);
     });
-    let run = ["run", "wave.csv", "--run", folder, "-r", site.recipient(), "--fence", "1s"];
+    let run = ["run", "wave.csv", "--run", folder, "-r", site.recipient(), "--settle-after", "1s"];
     let told = site.told(&run).exits(6);
     (site, told)
 }

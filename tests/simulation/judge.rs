@@ -15,7 +15,7 @@ use tapwave_core::ids::Line;
 use tapwave_ledger::{Event as Move, Existing, Ledger, RowRecord, Standing, State};
 use tapwave_seal::{Format, Handoff, Identities, NewIdentity, NoPrompts, Prompts, RowWriter};
 use tapwave_simulator::options::Latency;
-use tapwave_simulator::{Entry, Event, InMemory, Tenant};
+use tapwave_simulator::{InMemory, LogEntry, PassEvent, Tenant};
 
 use super::odds::ELSEWHERE_MINUTES;
 
@@ -32,7 +32,7 @@ pub(crate) struct Judge<'a> {
 
 /// What the tenant's log says.
 struct Story {
-    log: Vec<Entry>,
+    log: Vec<LogEntry>,
     codes: HashMap<String, String>,
     minted: HashMap<String, Timestamp>,
     /// When each pass ends to be good: its time is over, or it was used up.
@@ -128,7 +128,7 @@ impl Judge<'_> {
             .log
             .iter()
             .filter(|entry| entry.upn == row.upn)
-            .filter(|entry| matches!(entry.event, Event::Minted { elsewhere: false, .. }))
+            .filter(|entry| matches!(entry.event, PassEvent::Minted { elsewhere: false, .. }))
             .map(|entry| entry.at)
             .collect();
         for pair in ours.windows(2) {
@@ -145,14 +145,14 @@ impl Judge<'_> {
         let (mut ends, mut once) = (HashMap::new(), HashSet::new());
         for entry in &log {
             match &entry.event {
-                Event::Minted { method, code, lifetime_minutes, start, one_time, .. } => {
+                PassEvent::Minted { method, code, lifetime_minutes, start, one_time, .. } => {
                     codes.insert(method.clone(), code.clone());
                     minted.insert(method.clone(), entry.at);
                     let minutes = Duration::from_mins(u64::from(*lifetime_minutes));
                     ends.insert(method.clone(), later(*start, minutes));
                     once.extend(one_time.then(|| method.clone()));
                 }
-                Event::Used { method } if once.contains(method) => {
+                PassEvent::Used { method } if once.contains(method) => {
                     ends.insert(method.clone(), entry.at);
                 }
                 _ => {}
@@ -206,10 +206,10 @@ impl Judge<'_> {
     /// Whether the log shows that somebody else deleted this pass, or put another in its place.
     fn ended_by_others(&self, method: &str, story: &Story) -> bool {
         story.log.windows(2).any(|pair| {
-            matches!(&pair[0].event, Event::Replaced { method: ended } if ended == method)
-                && matches!(&pair[1].event, Event::Minted { method, .. } if self.foreign.contains(method))
+            matches!(&pair[0].event, PassEvent::Replaced { method: ended } if ended == method)
+                && matches!(&pair[1].event, PassEvent::Minted { method, .. } if self.foreign.contains(method))
         }) || story.log.iter().any(|entry| {
-            matches!(&entry.event, Event::Deleted { method: ended, elsewhere: true } if ended == method)
+            matches!(&entry.event, PassEvent::Deleted { method: ended, elsewhere: true } if ended == method)
         })
     }
 
@@ -253,16 +253,16 @@ impl Judge<'_> {
         for (at, entry) in story.log.iter().enumerate() {
             let Some(row) = rows.iter().find(|row| row.upn == entry.upn) else { continue };
             match &entry.event {
-                Event::Deleted { method, .. } if self.foreign.contains(method) => {
+                PassEvent::Deleted { method, .. } if self.foreign.contains(method) => {
                     let minted = story.minted[method];
                     let older = intents(ledger, row).await.iter().any(|intent| minted < *intent);
                     if !(replace && older || looks_like_ours(ledger, row).await) {
                         wrong.push(format!("{}: foreign {method} was deleted", row.upn));
                     }
                 }
-                Event::Replaced { method } => {
+                PassEvent::Replaced { method } => {
                     let next = story.log.get(at + 1).map(|next| &next.event);
-                    let Some(Event::Minted { method: by, .. }) = next else { continue };
+                    let Some(PassEvent::Minted { method: by, .. }) = next else { continue };
                     if self.foreign.contains(by) {
                         continue;
                     }

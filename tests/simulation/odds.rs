@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
 use tapwave_core::clock::later;
-use tapwave_ledger::{self as ledger, Existing, Options};
+use tapwave_ledger::{self as ledger, Existing, RunOptions};
 use tapwave_simulator::options::{
     Act, Call, Chance, CodeStyle, Fault, Faults, Intervention, Latency, Limit, Replication,
     RetryAfter, SecondPost, Throttle,
@@ -27,8 +27,8 @@ pub(crate) struct Odds {
     pub(crate) seed: u64,
     pub(crate) upns: Vec<String>,
     pub(crate) wave: String,
-    pub(crate) options: Options,
-    pub(crate) fence: Duration,
+    pub(crate) options: RunOptions,
+    pub(crate) settle_after: Duration,
     pub(crate) tenant: rehearsal::Options,
     /// A refused token can be had anew.
     pub(crate) renews: bool,
@@ -66,11 +66,11 @@ pub(crate) enum End {
 
 impl End {
     /// What the disk does meanwhile.
-    pub(crate) fn of_the_disk(self) -> ledger::Faults {
+    pub(crate) fn of_the_disk(self) -> ledger::Failpoint {
         match self {
-            Self::DiskBreaksAt(nth) => ledger::Faults::broken_at(nth),
-            Self::DiskFullAt(nth) => ledger::Faults::full_at(nth),
-            _ => ledger::Faults::default(),
+            Self::DiskBreaksAt(nth) => ledger::Failpoint::broken_at(nth),
+            Self::DiskFullAt(nth) => ledger::Failpoint::full_at(nth),
+            _ => ledger::Failpoint::default(),
         }
     }
 }
@@ -80,9 +80,10 @@ impl Odds {
         let mut rng = Rng::with_seed(seed);
         let rows = rng.usize(1..=8);
         let upns: Vec<String> = (0..rows).map(|n| format!("person{n}@contoso.example")).collect();
-        let fence = Duration::from_secs(*rng.choice([60, 300, 300, 900].iter()).unwrap_or(&300));
+        let settle_after =
+            Duration::from_secs(*rng.choice([60, 300, 300, 900].iter()).unwrap_or(&300));
         let wave = wave(&mut rng, &upns, epoch);
-        let options = Options {
+        let options = RunOptions {
             lifetime_minutes: rng.bool().then(|| rng.u32(60..=480)).or(Some(60)),
             start: (rng.u8(..8) == 0).then(|| later(epoch, Duration::from_secs(rng.u64(1..3_000)))),
             one_time: *rng.choice([None, Some(true), Some(false)].iter()).unwrap_or(&None),
@@ -91,17 +92,17 @@ impl Odds {
                 .unwrap_or(&Existing::Fail),
             groups: Vec::new(),
             skip_ineligible: true,
-            fence_seconds: fence.as_secs(),
-            ..Options::default()
+            fence_seconds: settle_after.as_secs(),
+            ..RunOptions::default()
         };
         let busy = rng.u8(..3) > 0;
         Self {
             seed,
-            tenant: tenant(seed, &mut rng, fence),
+            tenant: tenant(seed, &mut rng, settle_after),
             upns,
             wave,
             options,
-            fence,
+            settle_after,
             renews: rng.bool(),
             troubled_sessions: rng.u32(1..=5),
             bustle: if busy { Duration::from_secs(rng.u64(20..600)) } else { Duration::ZERO },
@@ -112,7 +113,7 @@ impl Odds {
                 (false, _) => CleansUp::Never,
             },
             troubled_cleanups: rng.u32(0..=4),
-            cleaning: cleaning(&mut rng, fence),
+            cleaning: cleaning(&mut rng, settle_after),
         }
     }
 
@@ -130,7 +131,7 @@ impl Odds {
         let moment = |rng: &mut Rng| match rng.u8(..3) {
             0 => Duration::from_millis(rng.u64(..3_000)),
             1 => Duration::from_secs(rng.u64(..120)),
-            _ => Duration::from_secs(rng.u64(..2 * self.fence.as_secs())),
+            _ => Duration::from_secs(rng.u64(..2 * self.settle_after.as_secs())),
         };
         match rng.u8(..8) {
             0 => End::Itself,
@@ -158,7 +159,7 @@ fn wave(rng: &mut Rng, upns: &[String], epoch: Timestamp) -> String {
     wave
 }
 
-fn tenant(seed: u64, rng: &mut Rng, fence: Duration) -> rehearsal::Options {
+fn tenant(seed: u64, rng: &mut Rng, settle_after: Duration) -> rehearsal::Options {
     let mut options = rehearsal::Options::seeded(seed);
     options.second_post = if rng.bool() { SecondPost::Replaces } else { SecondPost::Rejected };
     options.code_style = if rng.bool() { CodeStyle::Plain } else { CodeStyle::Nasty };
@@ -174,16 +175,16 @@ fn tenant(seed: u64, rng: &mut Rng, fence: Duration) -> rehearsal::Options {
     });
     options.throttles.pass_writes = throttle(rng);
     options.throttles.pass_reads = throttle(rng);
-    options.faults = faults(rng, fence);
-    mislead(&mut options, &mut Rng::with_seed(!seed), fence);
+    options.faults = faults(rng, settle_after);
+    mislead(&mut options, &mut Rng::with_seed(!seed), settle_after);
     options
 }
 
 /// Replicas that are behind, gateways that repeat, and other people who act on our passes. Its
 /// dice are its own, so that the rest of a seed's story is the same without it.
-fn mislead(options: &mut rehearsal::Options, rng: &mut Rng, fence: Duration) {
+fn mislead(options: &mut rehearsal::Options, rng: &mut Rng, settle_after: Duration) {
     // What is behind for longer than the settling time is beyond what anybody can promise.
-    let farthest = FARTHEST_BEHIND.min(fence.mul_f64(0.8));
+    let farthest = FARTHEST_BEHIND.min(settle_after.mul_f64(0.8));
     let lag = |rng: &mut Rng| {
         let most = farthest.mul_f64(rng.f64());
         match rng.u8(..4) {
@@ -249,17 +250,17 @@ fn throttle(rng: &mut Rng) -> Throttle {
     }
 }
 
-fn faults(rng: &mut Rng, fence: Duration) -> Faults {
+fn faults(rng: &mut Rng, settle_after: Duration) -> Faults {
     let mut faults = Faults::default();
     let worst = [0.0, 0.1, 0.25][rng.usize(..3)];
     for _ in 0..rng.u8(..6) {
         let odds = rng.f64() * worst;
-        faults = faults.with(Call::Issue, odds, fault(rng, fence));
+        faults = faults.with(Call::Issue, odds, fault(rng, settle_after));
     }
     for call in [Call::Look, Call::Remove, Call::Batch, Call::Users, Call::ReadPolicy] {
         if rng.u8(..3) == 0 {
             let odds = rng.f64() * worst / 2.0;
-            faults = faults.with(call, odds, fault(rng, fence));
+            faults = faults.with(call, odds, fault(rng, settle_after));
         }
     }
     faults
@@ -267,18 +268,18 @@ fn faults(rng: &mut Rng, fence: Duration) -> Faults {
 
 /// Faults of the calls that a cleanup makes, its DELETEs above all: their answers are lost
 /// before and after they took effect, they execute late, they are refused and thrown back.
-fn cleaning(rng: &mut Rng, fence: Duration) -> Faults {
+fn cleaning(rng: &mut Rng, settle_after: Duration) -> Faults {
     let mut faults = Faults::default();
     for call in [Call::Remove, Call::Remove, Call::Look, Call::Look, Call::Batch, Call::ReadPolicy]
     {
         if rng.u8(..3) > 0 {
-            faults = faults.with(call, rng.f64() * 0.4, fault(rng, fence));
+            faults = faults.with(call, rng.f64() * 0.4, fault(rng, settle_after));
         }
     }
     faults
 }
 
-fn fault(rng: &mut Rng, fence: Duration) -> Fault {
+fn fault(rng: &mut Rng, settle_after: Duration) -> Fault {
     let retry_after = match rng.u8(..3) {
         0 => None,
         1 => Some(rng.u8(..60).to_string()),
@@ -290,9 +291,9 @@ fn fault(rng: &mut Rng, fence: Duration) -> Fault {
         2 => Fault::LostAfter,
         3 => Fault::Truncated,
         4 => Fault::Garbled,
-        // What executes after the fence is beyond what anybody can promise.
+        // What executes after the settling time is beyond what anybody can promise.
         5 | 6 => Fault::Late {
-            by: Duration::from_secs(rng.u64(..=fence.saturating_sub(SLOWEST * 2).as_secs())),
+            by: Duration::from_secs(rng.u64(..=settle_after.saturating_sub(SLOWEST * 2).as_secs())),
         },
         7 | 8 => Fault::Failing {
             status: [500, 502, 503, 504][rng.usize(..4)],

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tapwave_simulator::options::Call;
-use tapwave_simulator::{Event, Tenant};
+use tapwave_simulator::{PassEvent, Tenant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -208,7 +208,7 @@ impl Bench {
     }
 
     /// What happened to passes, oldest first.
-    pub(crate) fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<PassEvent> {
         self.tenant(|tenant, _| tenant.log().iter().map(|entry| entry.event.clone()).collect())
     }
 

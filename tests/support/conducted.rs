@@ -9,16 +9,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tapwave_core::clock::Clock;
 use tapwave_core::ids::RunId;
-use tapwave_core::progress::Deaf;
+use tapwave_core::progress::NullProgress;
 use tapwave_graph::Graph;
-use tapwave_graph::limiter::{Pace, PaceOptions};
-use tapwave_ledger::{Draft, Existing, Ledger, Options, RunFolder};
+use tapwave_graph::limiter::{Limiter, LimiterOptions};
+use tapwave_ledger::{Draft, Existing, Ledger, RunFolder, RunOptions};
 use tapwave_pipeline::run::Session;
 use tapwave_pipeline::run::intake::{self, IntakeError, RunAbout};
 use tapwave_pipeline::run::issuing::{self, Issuance, IssuingError};
 use tapwave_pipeline::run::second_look::FinalLook;
 use tapwave_pipeline::seal::RecipientBook;
-use tapwave_pipeline::stop::{Drain, DrainSwitch};
+use tapwave_pipeline::stop::{StopSignal, StopSwitch};
 use tapwave_seal::{NoPrompts, Prompts, RecipientSet, keygen};
 use tapwave_simulator::{InMemory, Tenant};
 use tempfile::TempDir;
@@ -39,9 +39,9 @@ pub(crate) struct Conducted {
     home: TempDir,
     wave: PathBuf,
     book: RecipientBook,
-    pub(crate) options: Options,
+    pub(crate) options: RunOptions,
     pub(crate) look: FinalLook,
-    _switch: DrainSwitch,
+    _switch: StopSwitch,
 }
 
 impl Conducted {
@@ -56,20 +56,20 @@ impl Conducted {
         let mut tenant = Tenant::for_wave(upns, 7);
         set(&mut tenant);
         let tenant = InMemory::new(tenant, clock.clone());
-        let pace = Pace::new(PaceOptions::default(), clock.clone());
+        let pace = Limiter::new(LimiterOptions::default(), clock.clone());
         let prompts: Arc<dyn Prompts> = Arc::new(NoPrompts);
         let readers = vec![keygen(Timestamp::UNIX_EPOCH).recipient];
         let book = RecipientBook::new(std::collections::BTreeMap::new(), readers, &[], prompts);
-        let (switch, drain) = Drain::new();
+        let (switch, drain) = StopSignal::new();
         Self {
             session: Session {
                 graph: Graph::new(Arc::new(tenant.clone()), pace, clock.clone()),
                 may_read_groups: true,
-                fence: None,
+                settle_after: None,
                 keeps_going: false,
                 began: clock.instant(),
                 clock,
-                watcher: Arc::new(Deaf),
+                watcher: Arc::new(NullProgress),
                 drain,
                 prompts: Arc::new(NoPrompts),
                 issuers: Arc::new(|_: &[_]| HashMap::new()),
@@ -78,10 +78,10 @@ impl Conducted {
             home,
             wave,
             book: book.expect("a recipient"),
-            options: Options {
+            options: RunOptions {
                 fence_seconds: 300,
                 existing: Existing::Replace,
-                ..Options::default()
+                ..RunOptions::default()
             },
             look: FinalLook::Auto,
             _switch: switch,

@@ -18,13 +18,13 @@ use tapwave_core::effect::{Effect, Obstacle};
 use tapwave_core::ids::{Line, UserId};
 use tapwave_core::limits;
 use tapwave_graph::Graph;
-use tapwave_graph::limiter::{Budget, Pace, PaceOptions};
+use tapwave_graph::limiter::{Budget, Limiter, LimiterOptions};
 use tapwave_graph::transport::{Broken, Request, Response, Transport};
 use tapwave_ledger::{
-    About, Access, Asked, Draft, Eligible, Event, Intent, Ledger, NewRow, Options, PolicyRecord,
-    RecipientRecord, RunFolder, Standing, WaveAbout,
+    About, Access, Asked, Draft, Eligible, Event, Intent, Ledger, NewRow, PolicyRecord,
+    RecipientRecord, RunFolder, RunOptions, Standing, WaveAbout,
 };
-use tapwave_pipeline::wave::{Defaults, Found, Roster};
+use tapwave_pipeline::wave::{Defaults, WaveItem, WaveReader};
 use tapwave_seal::{Handoff, Identities, NoPrompts, Prompts};
 use zeroize::Zeroizing;
 
@@ -33,7 +33,7 @@ pub(crate) type Door = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub(crate) const DOORS: [Door; 5] = [
-    ("roster", roster),
+    ("reader", reader),
     ("answer", answer),
     ("ledger", ledger),
     ("settings", settings),
@@ -44,14 +44,14 @@ pub(crate) const DOORS: [Door; 5] = [
 const ANSWERS: u32 = 3;
 
 /// A wave. Rows come in order, each with a name; the same bytes give the same rows.
-pub(crate) fn roster(bytes: &[u8]) {
+pub(crate) fn reader(bytes: &[u8]) {
     let read = || -> Option<Vec<(u64, Option<String>)>> {
-        let mut roster = Roster::open(Cursor::new(bytes), Defaults::default()).ok()?;
+        let mut reader = WaveReader::open(Cursor::new(bytes), Defaults::default()).ok()?;
         let mut rows = Vec::new();
-        for found in roster.by_ref() {
+        for found in reader.by_ref() {
             rows.push(match found.ok()? {
-                Found::Row(row) => (row.line.0, Some(row.upn.to_string())),
-                Found::Bad(bad) => (bad.line.0, None),
+                WaveItem::Row(row) => (row.line.0, Some(row.upn.to_string())),
+                WaveItem::Bad(bad) => (bad.line.0, None),
             });
         }
         Some(rows)
@@ -84,7 +84,7 @@ pub(crate) fn answer(bytes: &[u8]) {
         let (_home, folder) = place();
         let intent = intent(&fresh_ledger(&folder)).await;
         let clock = clock();
-        let pace = Pace::new(PaceOptions::default(), clock.clone());
+        let pace = Limiter::new(LimiterOptions::default(), clock.clone());
         let status = canned.status;
         let graph = Graph::new(Arc::new(canned), pace, clock);
         let permit = graph.pace().admit(Budget::PassWrites, 1).await.expect("not barred");
@@ -151,7 +151,9 @@ pub(crate) fn settings(bytes: &[u8]) {
     let flags = Common { config: Some(path), ..Common::default() };
     let Ok(settings) = Settings::load(&flags, &|_: &str| None) else { return };
     assert!((1..=limits::MAX_IN_FLIGHT).contains(&settings.pace.max_in_flight));
-    assert!(settings.fence.is_none_or(|fence| fence.as_secs() <= 24 * 60 * 60));
+    assert!(
+        settings.settle_after.is_none_or(|settle_after| settle_after.as_secs() <= 24 * 60 * 60)
+    );
     if let Ok(options) = settings.options(&WaveArgs::default()) {
         let lifetime = options.lifetime_minutes;
         assert!(lifetime.is_none_or(|minutes| limits::LIFETIME_MINUTES.contains(&minutes)));
@@ -285,7 +287,7 @@ fn about(folder: &Path) -> About {
         },
         tenant: None,
         graph_url: "https://graph.microsoft.com".to_owned(),
-        options: Options { fence_seconds: 300, ..Options::default() },
+        options: RunOptions { fence_seconds: 300, ..RunOptions::default() },
         recipients: vec![RecipientRecord {
             label: "all".to_owned(),
             keys: Vec::new(),

@@ -15,7 +15,7 @@ use age::secrecy::ExposeSecret;
 use jiff::Timestamp;
 use serde_json::Value;
 use tapwave_simulator::options::Call;
-use tapwave_simulator::{Event, Options, Tenant};
+use tapwave_simulator::{Options, PassEvent, Tenant};
 use tokio::runtime::Runtime;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -228,11 +228,11 @@ impl Site {
         shell
     }
 
-    /// The arguments of `run` into [`Site::folder`], with a short fence.
+    /// The arguments of `run` into [`Site::folder`], with a short settling time.
     pub(crate) fn run_args<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
         let mut args = vec!["run", "wave.csv", "--run", "wave-run", "-r", &self.recipient];
-        if !more.contains(&"--fence") {
-            args.extend(["--fence", "1s"]);
+        if !more.contains(&"--settle-after") {
+            args.extend(["--settle-after", "1s"]);
         }
         args.extend(more);
         args
@@ -299,7 +299,7 @@ impl Site {
     pub(crate) fn minted(&self) -> Vec<String> {
         self.served.with(|tenant, _| {
             let minted = tenant.log().iter().filter_map(|entry| match &entry.event {
-                Event::Minted { code, .. } => Some(code.clone()),
+                PassEvent::Minted { code, .. } => Some(code.clone()),
                 _ => None,
             });
             minted.collect()

@@ -116,9 +116,7 @@ impl Clock {
 /// an administrator set a machine's clock: what needs time to pass needs it on both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clocks {
-    /// Graph's.
     pub graph: Timestamp,
-    /// This machine's.
     pub machine: Timestamp,
 }
 

@@ -103,9 +103,9 @@ pub const RECORDS_PER_COMMIT: usize = 512;
 
 /// How long we wait before we believe that a lost POST will not execute any more.
 /// An assumption (SECURITY.md): nothing in Graph's documentation bounds a queued request.
-pub const DEFAULT_FENCE: Duration = Duration::from_mins(5);
-/// A fence shorter than this is told to protect from little.
-pub const SHORT_FENCE: Duration = Duration::from_mins(1);
+pub const DEFAULT_SETTLE_AFTER: Duration = Duration::from_mins(5);
+/// A settling time shorter than this is told to protect from little.
+pub const SHORT_SETTLE_AFTER: Duration = Duration::from_mins(1);
 /// Most attempts of one row that are lost, find no such user, or find a pass in their way that
 /// nobody can remove, before the row has failed.
 pub const MAX_ATTEMPTS: u32 = 8;
@@ -239,7 +239,7 @@ pub const PREPARED_SHARE: usize = 4;
 pub const FIRST_WINDOW: u32 = 10;
 /// Windows below this are sent as whole volleys, each waiting for the last one's answers, so
 /// that a burst budget of twenty is overrun by a handful of requests and not by a window.
-pub const VOLLEYS_BELOW: u32 = 32;
+pub const BURSTS_BELOW: u32 = 32;
 /// What is left of a wave is not worth a probe when it takes no longer than this: a refusal
 /// would cost more than the higher rate wins.
 pub const LAST_STRETCH: Duration = Duration::from_secs(10);
@@ -259,7 +259,7 @@ pub const FIRST_HOLD: Duration = Duration::from_secs(1);
 pub const MAX_HOLD: Duration = Duration::from_mins(1);
 /// By how much a `Retry-After` may be longer than needed: it is given in whole seconds.
 pub const RETRY_AFTER_ROUNDING: Duration = Duration::from_secs(1);
-/// A refusal this soon after arrears were caught up is put down to them.
+/// A refusal this soon after debt was caught up is put down to them.
 pub const CATCHING_UP: Duration = Duration::from_secs(20);
 /// So many refusals at once, of which the last names a wait so much longer than the first, show
 /// that refusals are charged: less may be chance and rounding.

@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use super::transport::{Method, Response};
 use super::verdict::{self, Refusal, Verdict};
-use super::wire::Inner;
-use super::{Graph, GraphError, Patience, outage, wire};
+use super::wire::BatchedRequest;
+use super::{Graph, GraphError, RepeatBudget, outage, wire};
 use crate::limiter::{Budget, Permit, Throttled};
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_core::limits;
@@ -24,20 +24,20 @@ use tapwave_core::limits;
 const BATCHES_AT_ONCE: usize = 8;
 
 /// What one inner request came to: the body of a success, or a definite no.
-pub type Answer = Result<Zeroizing<Vec<u8>>, Refusal>;
+pub type BatchedAnswer = Result<Zeroizing<Vec<u8>>, Refusal>;
 
 /// A request that has no answer yet.
-struct Open {
+struct OpenRequest {
     index: usize,
-    patience: Patience,
+    patience: RepeatBudget,
 }
 
 /// The requests that wait for a batch, in the order in which they go.
-struct Queue(Mutex<VecDeque<Open>>);
+struct Queue(Mutex<VecDeque<OpenRequest>>);
 
 impl Queue {
     fn of(count: usize) -> Self {
-        let open = |index| Open { index, patience: Patience::new() };
+        let open = |index| OpenRequest { index, patience: RepeatBudget::new() };
         Self(Mutex::new((0..count).map(open).collect()))
     }
 
@@ -47,20 +47,20 @@ impl Queue {
         u32::try_from(most).unwrap_or(u32::MAX)
     }
 
-    fn take(&self, most: u32) -> Vec<Open> {
+    fn take(&self, most: u32) -> Vec<OpenRequest> {
         let mut open = self.open();
         let count = open.len().min(usize::try_from(most).unwrap_or(usize::MAX));
         open.drain(..count).collect()
     }
 
     /// What was sent goes before what was not.
-    fn put_back(&self, unanswered: Vec<Open>) {
+    fn put_back(&self, unanswered: Vec<OpenRequest>) {
         let mut open = self.open();
         unanswered.into_iter().rev().for_each(|one| open.push_front(one));
     }
 
     /// Each step leaves it whole, so a panic elsewhere does not spoil it.
-    fn open(&self) -> MutexGuard<'_, VecDeque<Open>> {
+    fn open(&self) -> MutexGuard<'_, VecDeque<OpenRequest>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,10 +75,10 @@ impl Graph {
     pub async fn batch(
         &self,
         budget: Budget,
-        requests: Vec<Inner>,
-    ) -> Result<Vec<Answer>, GraphError> {
+        requests: Vec<BatchedRequest>,
+    ) -> Result<Vec<BatchedAnswer>, GraphError> {
         let queue = Queue::of(requests.len());
-        let mut answers: Vec<Option<Answer>> = requests.iter().map(|_| None).collect();
+        let mut answers: Vec<Option<BatchedAnswer>> = requests.iter().map(|_| None).collect();
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < BATCHES_AT_ONCE && queue.waiting() > 0 {
@@ -99,9 +99,9 @@ impl Graph {
     async fn one_batch(
         &self,
         budget: Budget,
-        requests: &[Inner],
+        requests: &[BatchedRequest],
         queue: &Queue,
-    ) -> Result<Vec<(usize, Answer)>, GraphError> {
+    ) -> Result<Vec<(usize, BatchedAnswer)>, GraphError> {
         let Some(permit) = self.leave_for_batch(budget, queue).await? else {
             return Ok(Vec::new());
         };
@@ -109,7 +109,7 @@ impl Graph {
         if sent.is_empty() {
             return Ok(Vec::new());
         }
-        let named: Vec<(String, &Inner)> = sent
+        let named: Vec<(String, &BatchedRequest)> = sent
             .iter()
             .filter_map(|one| Some((one.index.to_string(), requests.get(one.index)?)))
             .collect();
@@ -156,7 +156,7 @@ impl Graph {
         queue: &Queue,
         sorted: Sorted,
         load: Option<f64>,
-    ) -> Result<Vec<(usize, Answer)>, GraphError> {
+    ) -> Result<Vec<(usize, BatchedAnswer)>, GraphError> {
         let throttled = u32::try_from(sorted.throttled.len()).unwrap_or(u32::MAX);
         let others = u32::try_from(sorted.finals.len() + sorted.lost.len()).unwrap_or(u32::MAX);
         self.tally.throttled(u64::from(throttled));
@@ -181,11 +181,11 @@ impl Graph {
     async fn repeat_later(
         &self,
         queue: &Queue,
-        mut lost: Vec<Open>,
+        mut lost: Vec<OpenRequest>,
         why: String,
         wait: Option<Duration>,
     ) -> Result<(), GraphError> {
-        let spent = lost.iter().map(|one| one.patience).max().unwrap_or(Patience::new());
+        let spent = lost.iter().map(|one| one.patience).max().unwrap_or(RepeatBudget::new());
         let mut patience = spent;
         patience.spend(self, why, wait).await?;
         for one in &mut lost {
@@ -216,19 +216,19 @@ impl Graph {
 
 /// One outer answer, taken apart.
 struct Sorted {
-    finals: Vec<(usize, Answer)>,
-    throttled: Vec<Open>,
+    finals: Vec<(usize, BatchedAnswer)>,
+    throttled: Vec<OpenRequest>,
     wait: Option<Duration>,
     sign_in: Option<String>,
-    lost: Vec<Open>,
+    lost: Vec<OpenRequest>,
     why_lost: Option<String>,
 }
 
 impl Sorted {
     fn from(
         response: &Response,
-        requests: &[Inner],
-        sent: Vec<Open>,
+        requests: &[BatchedRequest],
+        sent: Vec<OpenRequest>,
         now: &jiff::Timestamp,
     ) -> Self {
         let mut sorted = Self {
@@ -252,7 +252,7 @@ impl Sorted {
                 Some(answer)
                     if (200..300).contains(&answer.status)
                         && answer.status != 204
-                        && requests.get(one.index).is_some_and(Inner::is_delete) =>
+                        && requests.get(one.index).is_some_and(BatchedRequest::is_delete) =>
                 {
                     let status = answer.status;
                     let why = format!("Graph answered a deletion with HTTP {status} and not 204");
@@ -267,7 +267,7 @@ impl Sorted {
 
     fn sort(
         &mut self,
-        one: Open,
+        one: OpenRequest,
         answer: &wire::BatchAnswer<'_>,
         outer: &Response,
         now: &jiff::Timestamp,
@@ -299,7 +299,7 @@ impl Sorted {
         }
     }
 
-    fn lose(&mut self, one: Open, why: String) {
+    fn lose(&mut self, one: OpenRequest, why: String) {
         self.lost.push(one);
         self.why_lost = Some(why);
     }

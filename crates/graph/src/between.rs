@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::rustls::Error as TlsError;
 
 use super::http::{Network, innermost, without_login};
-use super::tunnel::{self, Said};
+use super::tunnel::{self, ConnectReply};
 use tapwave_core::limits;
 use tapwave_core::shown::plain;
 
@@ -25,7 +25,7 @@ pub const GRAPH: &str = "Graph";
 
 /// What stands in between.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Between {
+pub enum Intermediary {
     /// A certificate that nobody here trusts; often that of a proxy that reads along.
     Certificate { place: String, why: String },
     /// The proxy wants to know who asks.
@@ -38,9 +38,9 @@ pub enum Between {
     Page { place: String, what: String },
 }
 
-impl Error for Between {}
+impl Error for Intermediary {}
 
-impl fmt::Display for Between {
+impl fmt::Display for Intermediary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Certificate { place, why } => write!(
@@ -90,7 +90,7 @@ impl fmt::Display for Between {
     }
 }
 
-impl Between {
+impl Intermediary {
     /// Whoever answers with a page, or sends elsewhere, is none of those we asked: they speak
     /// JSON. A server error is an outage, whatever it is written in. `kind` is the answer's
     /// `Content-Type`.
@@ -171,7 +171,7 @@ impl Between {
             Ok(Ok(Some(said))) => said,
             // Of one that speaks TLS itself no more is known than this.
             _ if why.contains("authorization required") => {
-                Said { status: 407, schemes: Vec::new() }
+                ConnectReply { status: 407, schemes: Vec::new() }
             }
             _ => return None,
         };
@@ -186,9 +186,9 @@ impl Between {
 
     /// What a proxy's no to a connection means. One that only did not reach the other side, or has
     /// too much to do, stands in nobody's way.
-    pub fn of_tunnel(proxy: &Intercept, said: Said, place: String) -> Option<Self> {
+    pub fn of_tunnel(proxy: &Intercept, said: ConnectReply, place: String) -> Option<Self> {
         let proxy = format!("the proxy {}", name(proxy));
-        let Said { status, schemes } = said;
+        let ConnectReply { status, schemes } = said;
         match status {
             429 => None,
             511 => Some(Self::ProxyPage { proxy, status, place }),
@@ -240,7 +240,7 @@ fn proxy_of(network: &Network, url: &reqwest::Url) -> Option<Intercept> {
     matcher.intercept(&url.as_str().parse().ok()?)
 }
 
-async fn asked(proxy: &Intercept, to: &str) -> io::Result<Option<Said>> {
+async fn asked(proxy: &Intercept, to: &str) -> io::Result<Option<ConnectReply>> {
     let uri = proxy.uri();
     if uri.scheme_str() != Some("http") {
         return Ok(None);

@@ -27,7 +27,7 @@ use tokio_rustls::rustls::{ClientConfig, Error as TlsError};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
-use super::between::{Between, name};
+use super::between::{Intermediary, name};
 use super::http::{BaseUrl, NO_ANSWER, Network, NetworkError, authorities, without_login};
 use super::tunnel;
 use tapwave_core::limits;
@@ -36,7 +36,7 @@ use tapwave_core::shown::plain;
 /// An address, as the HTTP library reads it.
 pub(super) type Uri = hyper::Uri;
 
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+type ConnectError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Makes connections to one address, straight or through the proxy that it is behind.
 #[derive(Clone)]
@@ -65,8 +65,8 @@ impl Connector {
         Ok(Self { straight, proxy, tls: Arc::new(tls) })
     }
 
-    async fn connect(mut self, to: Uri) -> Result<Overwritten, Failed> {
-        let wire: Wire = match &mut self.proxy {
+    async fn connect(mut self, to: Uri) -> Result<Overwritten, ConnectError> {
+        let wire: BoxedStream = match &mut self.proxy {
             Some(proxy) => proxy.lead(&to).await?,
             None => Box::new(self.straight.call(to.clone()).await?),
         };
@@ -85,10 +85,10 @@ impl Connector {
 
 impl Service<Uri> for Connector {
     type Response = Overwritten;
-    type Error = Failed;
-    type Future = BoxFuture<'static, Result<Overwritten, Failed>>;
+    type Error = ConnectError;
+    type Future = BoxFuture<'static, Result<Overwritten, ConnectError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
     }
 
@@ -128,13 +128,13 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// A connection through it. A [`Between`] is the error if it does not let us through.
-    async fn lead(&mut self, to: &Uri) -> Result<Wire, Failed> {
+    /// A connection through it. A [`Intermediary`] is the error if it does not let us through.
+    async fn lead(&mut self, to: &Uri) -> Result<BoxedStream, ConnectError> {
         let proxy = name(&self.at);
         let wire = match self.reach.call(self.at.uri().clone()).await {
             Ok(wire) => wire,
             Err(error) => {
-                let own = Between::of_certificate(&format!("the proxy {proxy}"), &*error);
+                let own = Intermediary::of_certificate(&format!("the proxy {proxy}"), &*error);
                 return Err(own.map_or(error, Into::into));
             }
         };
@@ -151,7 +151,7 @@ impl Proxy {
             return Ok(Box::new(wire.into_inner().into_inner()));
         }
         let beyond = format!("the proxy {proxy} answered {status} to a connection to {place}");
-        let between = Between::of_tunnel(&self.at, said, place);
+        let between = Intermediary::of_tunnel(&self.at, said, place);
         Err(between.map_or_else(|| beyond.into(), Into::into))
     }
 }
@@ -171,15 +171,15 @@ fn tls(network: &Network) -> Result<ClientConfig, NetworkError> {
 }
 
 /// Bytes in both directions.
-trait Stream: Read + Write + Send + Unpin {}
-impl<T: Read + Write + Send + Unpin> Stream for T {}
+trait ByteStream: Read + Write + Send + Unpin {}
+impl<T: Read + Write + Send + Unpin> ByteStream for T {}
 
-type Wire = Box<dyn Stream>;
+type BoxedStream = Box<dyn ByteStream>;
 
 /// A connection that overwrites what its reader has read. It stands below TLS for TLS's buffer,
 /// and above it for HTTP's.
 pub(super) struct Overwritten {
-    wire: Wire,
+    wire: BoxedStream,
     /// With HTTP/2 alone.
     frames: Option<Frames>,
 }
@@ -277,7 +277,7 @@ struct Frames {
 impl Frames {
     fn poll_read(
         &mut self,
-        wire: &mut Wire,
+        wire: &mut BoxedStream,
         context: &mut Context<'_>,
         into: &mut ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {

@@ -21,7 +21,7 @@ use rustls_pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use super::between::{Between, GRAPH};
+use super::between::{GRAPH, Intermediary};
 use super::connection::{Connector, Uri};
 use super::transport::{Broken, Request, Response, Transport};
 use tapwave_core::limits;
@@ -80,12 +80,7 @@ pub enum NetworkError {
     },
     /// A CA file that cannot be read.
     #[error("failed to read certificate authorities from {path}: {why}")]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    CaFile { path: PathBuf, why: String },
     /// A proxy that cannot be used.
     #[error(
         "the proxy {url} cannot be used: it must be a URL such as http://proxy.contoso.example:8080"
@@ -109,9 +104,6 @@ pub struct BaseUrl(String);
 
 impl BaseUrl {
     /// Takes a URL if it is safe to send a token to; trailing slashes are dropped.
-    ///
-    /// # Errors
-    /// [`NetworkError::Insecure`]
     pub fn parse(text: &str) -> Result<Self, NetworkError> {
         let insecure = || NetworkError::Insecure { url: without_login(text) };
         let url = reqwest::Url::parse(text).map_err(|_| insecure())?;
@@ -132,9 +124,6 @@ impl BaseUrl {
 
     /// The same for Graph's address, with or without the version that ends it where people
     /// copy it from.
-    ///
-    /// # Errors
-    /// [`NetworkError::Insecure`]
     pub fn parse_graph(text: &str) -> Result<Self, NetworkError> {
         let bare = text.trim_end_matches('/');
         Self::parse(bare.strip_suffix("/v1.0").unwrap_or(bare))
@@ -204,9 +193,6 @@ pub(super) const NO_ANSWER: &str = "no answer in time";
 
 /// A client for signing in, with every bound and refusal that this file promises. `base` decides
 /// whether plain http is possible at all. Over its connections no pass may come.
-///
-/// # Errors
-/// [`NetworkError`]
 pub fn client(network: &Network, base: &BaseUrl) -> Result<reqwest::Client, NetworkError> {
     let mut builder = reqwest::Client::builder()
         .user_agent(AGENT)
@@ -257,9 +243,6 @@ pub(super) fn authorities(network: &Network) -> Result<Vec<CertificateDer<'stati
 
 /// A client for the identity endpoint of an Azure machine, which speaks plain http at an
 /// address of the machine itself and is never behind a proxy.
-///
-/// # Errors
-/// [`NetworkError::Tls`]
 pub fn metadata_client() -> Result<reqwest::Client, NetworkError> {
     reqwest::Client::builder()
         .no_proxy()
@@ -280,9 +263,6 @@ pub struct Http {
 
 impl Http {
     /// Sends to `base` + `/v1.0`.
-    ///
-    /// # Errors
-    /// [`NetworkError`]
     pub fn new(
         network: &Network,
         base: &BaseUrl,
@@ -312,12 +292,12 @@ impl Http {
             };
             let status = response.status().as_u16();
             let headers = response.headers();
-            if let Some(between) = Between::of_head(GRAPH, status, headers, &self.network) {
+            if let Some(between) = Intermediary::of_head(GRAPH, status, headers, &self.network) {
                 return Err(Broken::Between(between.to_string()));
             }
             if (300..400).contains(&status)
                 && let to = text(headers, "location")
-                && let Some(page) = Between::page(GRAPH, status, to.as_deref(), None, b"")
+                && let Some(page) = Intermediary::page(GRAPH, status, to.as_deref(), None, b"")
             {
                 return Err(Broken::Stranger(page.to_string()));
             }
@@ -328,7 +308,7 @@ impl Http {
             let answer = receive(response).await?;
             // What the body alone shows is judged with the rest of the answer.
             match kind
-                .and_then(|kind| Between::page(GRAPH, status, None, Some(&kind), &answer.body))
+                .and_then(|kind| Intermediary::page(GRAPH, status, None, Some(&kind), &answer.body))
             {
                 Some(page) => Err(Broken::Stranger(page.to_string())),
                 None => Ok(answer),
@@ -377,7 +357,7 @@ impl Http {
             return Broken::Lost(why);
         }
         let between = match reqwest::Url::parse(&self.base) {
-            Ok(url) => Between::of_error(GRAPH, &url, &error, &self.network).await,
+            Ok(url) => Intermediary::of_error(GRAPH, &url, &error, &self.network).await,
             Err(_) => None,
         };
         between.map_or(Broken::NotSent(why), |between| Broken::Between(between.to_string()))

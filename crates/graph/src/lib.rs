@@ -27,12 +27,12 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use self::batch::Answer;
+use self::batch::BatchedAnswer;
 use self::transport::{Broken, Method, Request, Response, Transport};
 use self::verdict::{Refusal, RefusalKind, Verdict};
-use self::wire::Inner;
-pub use self::wire::{Boss, CreatedPass, FoundPass, Group, Policy, PolicyPatch, Target, User};
-use crate::limiter::{Barred, Budget, Pace, Permit, Throttled};
+use self::wire::BatchedRequest;
+pub use self::wire::{CreatedPass, FoundPass, Group, Manager, Policy, PolicyPatch, Target, User};
+use crate::limiter::{Budget, Limiter, NotAdmitted, Permit, Throttled};
 use tapwave_core::clock::{Clock, Clocks, later};
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_core::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
@@ -60,9 +60,9 @@ const POLICY: &str =
 #[derive(Clone)]
 pub struct Graph {
     transport: Arc<dyn Transport>,
-    pace: Pace,
+    pace: Limiter,
     clock: Clock,
-    tally: Arc<Tally>,
+    tally: Arc<CallStats>,
 }
 
 /// Why a call brought nothing.
@@ -85,15 +85,11 @@ pub enum GraphError {
     Refused {
         /// What was being done, completing "failed to".
         doing: &'static str,
-        /// Graph's words.
         refusal: Refusal,
     },
     /// No answer in spite of patience.
     #[error("gave up on Microsoft Graph: {why}")]
-    Outage {
-        /// What broke last.
-        why: String,
-    },
+    Outage { why: String },
     /// An answer that cannot be read as what it should be.
     #[error("failed to {doing}: the answer does not have the documented shape")]
     Shape {
@@ -102,12 +98,7 @@ pub enum GraphError {
     },
     /// A `nextLink` that leads away from the configured endpoint. The token is not sent there.
     #[error("refused to follow a link to {host}: only {base} is configured")]
-    ForeignLink {
-        /// Where it leads.
-        host: String,
-        /// The configured endpoint.
-        base: String,
-    },
+    ForeignLink { host: String, base: String },
     /// A listing that does not end within [`limits::MAX_PAGES`].
     #[error("gave up on a listing of more than {max} pages", max = limits::MAX_PAGES)]
     Endless,
@@ -119,7 +110,7 @@ const MOST_DATES: u32 = 3;
 
 /// Counts every HTTP call and refusal, and knows how Graph's clock differs from ours.
 #[derive(Debug, Default)]
-struct Tally {
+struct CallStats {
     requests: AtomicU64,
     throttled: AtomicU64,
     told: Mutex<Dates>,
@@ -131,17 +122,18 @@ struct Tally {
 #[derive(Debug, Default)]
 struct Dates {
     /// The last date that another one bears out, or this machine's own clock did at first.
-    sure: Option<Told>,
+    sure: Option<ServerClock>,
     /// One that contradicts it: an answer of a gateway's, whose clock is wrong, or the first after
     /// this machine slept, or where this machine's clock is wrong.
-    odd: Option<Told>,
+    odd: Option<ServerClock>,
 }
 
 impl Dates {
     /// One date alone moves Graph's clock by no more than [`limits::CLOCK_SLACK`].
-    fn hear(&mut self, told: Told) {
+    fn hear(&mut self, told: ServerClock) {
         let odd = self.odd.take();
-        let agrees = |other: &Option<Told>| other.is_some_and(|other| told.agrees_with(other));
+        let agrees =
+            |other: &Option<ServerClock>| other.is_some_and(|other| told.agrees_with(other));
         let borne_out = if self.sure.is_none() { !told.is_apart() } else { agrees(&self.sure) };
         if borne_out || agrees(&odd) {
             self.sure = Some(told);
@@ -153,13 +145,13 @@ impl Dates {
 
 /// What Graph's clock showed when its last answer came, and what ours did.
 #[derive(Debug, Clone, Copy)]
-struct Told {
+struct ServerClock {
     date: Timestamp,
     wall: Timestamp,
     instant: Instant,
 }
 
-impl Told {
+impl ServerClock {
     /// How far Graph's clock is ahead of this machine's.
     fn ahead(self) -> SignedDuration {
         self.date.duration_since(self.wall)
@@ -183,7 +175,7 @@ impl Told {
     }
 }
 
-impl Tally {
+impl CallStats {
     fn throttled(&self, count: u64) {
         self.throttled.fetch_add(count, Ordering::Relaxed);
     }
@@ -193,7 +185,7 @@ impl Tally {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As for [`Tally::told`].
+    /// As for [`CallStats::told`].
     fn between(&self) -> MutexGuard<'_, Option<String>> {
         self.between.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -202,13 +194,13 @@ impl Tally {
 impl Graph {
     /// A handle that sends through `transport` when `pace` lets it.
     #[must_use]
-    pub fn new(transport: Arc<dyn Transport>, pace: Pace, clock: Clock) -> Self {
+    pub fn new(transport: Arc<dyn Transport>, pace: Limiter, clock: Clock) -> Self {
         Self { transport, pace, clock, tally: Arc::default() }
     }
 
     /// The limiter, for those who mint an intent between leave and POST.
     #[must_use]
-    pub fn pace(&self) -> &Pace {
+    pub fn pace(&self) -> &Limiter {
         &self.pace
     }
 
@@ -270,7 +262,7 @@ impl Graph {
     /// and the rounding of its `Date`: more than [`limits::CLOCK_SLACK`].
     #[must_use]
     pub fn clock_ahead(&self) -> Option<SignedDuration> {
-        self.tally.told().sure.filter(|told| told.is_apart()).map(Told::ahead)
+        self.tally.told().sure.filter(|told| told.is_apart()).map(ServerClock::ahead)
     }
 
     /// The best time that can be had at once: [`Graph::time`] where Graph has answered before, else
@@ -302,9 +294,6 @@ impl Graph {
     }
 
     /// Reads the tenant's Temporary Access Pass policy.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn policy(&self) -> Result<Policy, GraphError> {
         self.read(
             Budget::Directory,
@@ -317,9 +306,6 @@ impl Graph {
 
     /// Changes the tenant's Temporary Access Pass policy. It names values and not steps, so it
     /// may be sent again when an answer was lost.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn patch_policy(&self, patch: &PolicyPatch) -> Result<(), GraphError> {
         let body = wire::patch_body(patch);
         let request = Self::request(Method::Patch, POLICY.to_owned(), Some(body));
@@ -329,16 +315,13 @@ impl Graph {
 
     /// Looks users up by name, fifteen to a filter and twenty filters to a call. Who does not
     /// exist is absent. Keyed by [`Upn::key`].
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn users(&self, upns: &[Upn]) -> Result<HashMap<String, User>, GraphError> {
         const DOING: &str = "look up users";
         let requests = upns.chunks(limits::USERS_PER_FILTER).map(|some| {
             let names: Vec<String> =
                 some.iter().map(|upn| format!("'{}'", upn.as_str().replace('\'', "''"))).collect();
             let filter = format!("userPrincipalName in ({})", names.join(","));
-            Inner::get(format!(
+            BatchedRequest::get(format!(
                 "/users?$filter={}&$select={}",
                 utf8_percent_encode(&filter, ESCAPED),
                 User::SELECT
@@ -347,7 +330,7 @@ impl Graph {
         let answers = self.batch(Budget::Directory, requests.collect()).await?;
         let mut users = HashMap::with_capacity(upns.len());
         for answer in answers {
-            let page: wire::Page<User> = parse(&accept(answer, DOING)?, DOING)?;
+            let page: wire::ListPage<User> = parse(&accept(answer, DOING)?, DOING)?;
             for user in page.value {
                 if let Some(name) = &user.user_principal_name {
                     users.insert(name.to_lowercase(), user);
@@ -359,15 +342,12 @@ impl Graph {
 
     /// What the directory calls each of these users, in the order given; nothing where it does not
     /// know the id.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn users_by_id(&self, users: &[UserId]) -> Result<Vec<Option<User>>, GraphError> {
         const DOING: &str = "look up users by their ids";
         let target = |user| format!("/users/{user}?$select={}", User::SELECT);
-        let requests = users.iter().map(|user| Inner::get(target(user))).collect();
+        let requests = users.iter().map(|user| BatchedRequest::get(target(user))).collect();
         let answers = self.batch(Budget::Directory, requests).await?;
-        let read = |answer: Answer| match answer {
+        let read = |answer: BatchedAnswer| match answer {
             Err(refusal) if refusal.status == 404 => Ok(None),
             answer => parse(&accept(answer, DOING)?, DOING).map(Some),
         };
@@ -375,16 +355,13 @@ impl Graph {
     }
 
     /// The manager of each user, if there is one the directory shows, in the order given.
-    ///
-    /// # Errors
-    /// [`GraphError`]
-    pub async fn managers(&self, users: &[UserId]) -> Result<Vec<Option<Boss>>, GraphError> {
+    pub async fn managers(&self, users: &[UserId]) -> Result<Vec<Option<Manager>>, GraphError> {
         const DOING: &str = "look up managers";
         let target =
             |user| format!("/users/{user}/manager?$select=displayName,mail,preferredLanguage");
-        let requests = users.iter().map(|user| Inner::get(target(user))).collect();
+        let requests = users.iter().map(|user| BatchedRequest::get(target(user))).collect();
         let answers = self.batch(Budget::Directory, requests).await?;
-        let read = |answer: Answer| match answer {
+        let read = |answer: BatchedAnswer| match answer {
             Err(refusal) if refusal.status == 404 => Ok(None),
             answer => parse(&accept(answer, DOING)?, DOING).map(Some),
         };
@@ -392,9 +369,6 @@ impl Graph {
     }
 
     /// Whether there is a user by this name, which may be an id: `sendMail` finds its mailbox so.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn knows_user(&self, name: &str) -> Result<bool, GraphError> {
         let target = format!("/users/{}?$select=id", utf8_percent_encode(name, ESCAPED));
         let found: Result<wire::IdOnly, _> =
@@ -407,24 +381,18 @@ impl Graph {
     }
 
     /// The groups that carry this display name; names need not be unique.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn groups_named(&self, name: &str) -> Result<Vec<Group>, GraphError> {
         let filter = format!("displayName eq '{}'", name.replace('\'', "''"));
         let target = format!(
             "/groups?$filter={}&$select=id,displayName,visibility",
             utf8_percent_encode(&filter, ESCAPED)
         );
-        let page: wire::Page<Group> =
+        let page: wire::ListPage<Group> =
             self.read(Budget::Directory, target, false, "look up a group by name").await?;
         Ok(page.value)
     }
 
     /// The group with this id, if there is one.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn group(&self, id: GroupId) -> Result<Option<Group>, GraphError> {
         let target = format!("/groups/{id}?$select=id,displayName,visibility");
         unless_missing(self.read(Budget::Directory, target, false, "look up a group").await)
@@ -432,14 +400,13 @@ impl Graph {
 
     /// Which of these groups are not in the directory. One that may not be looked up is not among
     /// them.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn missing_groups(&self, groups: &[GroupId]) -> Result<Vec<GroupId>, GraphError> {
-        let requests =
-            groups.iter().map(|group| Inner::get(format!("/groups/{group}?$select=id"))).collect();
+        let requests = groups
+            .iter()
+            .map(|group| BatchedRequest::get(format!("/groups/{group}?$select=id")))
+            .collect();
         let answers = self.batch(Budget::Directory, requests).await?;
-        let missing = |(answer, group): (Answer, &GroupId)| {
+        let missing = |(answer, group): (BatchedAnswer, &GroupId)| {
             answer.err().filter(|refusal| refusal.status == 404).map(|_| *group)
         };
         Ok(answers.into_iter().zip(groups).filter_map(missing).collect())
@@ -447,9 +414,6 @@ impl Graph {
 
     /// How many users are members, through nested groups too, as the directory's index knows.
     /// `None` if there is no such group.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn member_count(&self, group: GroupId) -> Result<Option<u64>, GraphError> {
         let target = format!("/groups/{group}/transitiveMembers/microsoft.graph.user/$count");
         let doing = "count the members of a group";
@@ -459,9 +423,6 @@ impl Graph {
     /// Visits every user who is a member, through nested groups too, a page at a time. The
     /// index behind it may lag: confirm an absence with [`Graph::memberships`]. `None` if there is
     /// no such group.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn members(
         &self,
         group: GroupId,
@@ -472,9 +433,6 @@ impl Graph {
 
     /// The same with all that [`Graph::users`] would tell of each. Of whoever is not as hoped,
     /// ask again by name, which does not lag.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn acquainted_members(
         &self,
         group: GroupId,
@@ -496,7 +454,7 @@ impl Graph {
         for _ in 0..limits::MAX_PAGES {
             let read =
                 self.read(Budget::Directory, target, true, "list the members of a group").await;
-            let Some(page) = unless_missing::<wire::Page<M>>(read)? else { return Ok(None) };
+            let Some(page) = unless_missing::<wire::ListPage<M>>(read)? else { return Ok(None) };
             page.value.into_iter().for_each(&mut visit);
             match page.next_link {
                 Some(link) => target = self.follow(&link)?,
@@ -509,9 +467,6 @@ impl Graph {
     /// Which of `groups` each user is in, through nested groups too, as of now. A group that Graph
     /// says is not there is left out, and the others are asked about again: its id fails the whole
     /// request.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn memberships(
         &self,
         users: &[UserId],
@@ -541,7 +496,8 @@ impl Graph {
             for some in groups.chunks(limits::GROUPS_PER_CHECK) {
                 asked.push((*user, some));
                 let body = serde_json::json!({ "groupIds": some });
-                requests.push(Inner::ask(format!("/users/{user}/checkMemberGroups"), body));
+                requests
+                    .push(BatchedRequest::ask(format!("/users/{user}/checkMemberGroups"), body));
             }
         }
         let answers = self.batch(Budget::Directory, requests).await?;
@@ -564,7 +520,7 @@ impl Graph {
                     *held = Err(Refusal { kind, ..refusal });
                 }
                 answer => {
-                    let page: wire::Page<String> = parse(&accept(answer, DOING)?, DOING)?;
+                    let page: wire::ListPage<String> = parse(&accept(answer, DOING)?, DOING)?;
                     if let Ok(held) = held {
                         held.extend(page.value.iter().filter_map(|id| id.parse::<GroupId>().ok()));
                     }
@@ -576,22 +532,19 @@ impl Graph {
 
     /// The pass each user has now, used up and expired ones included: at most one each. A
     /// user whose passes may not be read has the refusal instead.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn passes(
         &self,
         users: &[UserId],
     ) -> Result<Vec<Result<Option<FoundPass>, Refusal>>, GraphError> {
         const DOING: &str = "list passes";
         let requests =
-            users.iter().map(|user| Inner::get(format!("{}", PassesOf(*user)))).collect();
+            users.iter().map(|user| BatchedRequest::get(format!("{}", PassesOf(*user)))).collect();
         let answers = self.batch(Budget::PassReads, requests).await?;
         let pages = answers
             .into_iter()
             .map(|answer| match answer {
                 Ok(body) => {
-                    let page: wire::Page<FoundPass> = parse(&body, DOING)?;
+                    let page: wire::ListPage<FoundPass> = parse(&body, DOING)?;
                     Ok(Ok(page))
                 }
                 Err(refusal) => Ok(Err(refusal)),
@@ -610,7 +563,7 @@ impl Graph {
     /// The first element of a listing, whose first pages may be empty.
     async fn first_of<T: DeserializeOwned>(
         &self,
-        mut page: wire::Page<T>,
+        mut page: wire::ListPage<T>,
         doing: &'static str,
     ) -> Result<Option<T>, GraphError> {
         for _ in 0..limits::MAX_PAGES {
@@ -720,19 +673,16 @@ impl Graph {
     /// A refusal of the kind [`RefusalKind::MethodGone`] says that Graph does not find that pass
     /// of this user, and may be behind; one of the kind [`RefusalKind::UserGone`] that it does not
     /// find the user, which says nothing about the pass.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn delete_passes(
         &self,
         passes: &[(UserId, MethodId)],
     ) -> Result<Vec<Result<(), Refusal>>, GraphError> {
         let requests = passes
             .iter()
-            .map(|(user, method)| Inner::delete(format!("{}/{method}", PassesOf(*user))))
+            .map(|(user, method)| BatchedRequest::delete(format!("{}/{method}", PassesOf(*user))))
             .collect();
         let answers = self.batch(Budget::PassWrites, requests).await?;
-        let deletion = |(answer, (_, method)): (Answer, &(UserId, MethodId))| {
+        let deletion = |(answer, (_, method)): (BatchedAnswer, &(UserId, MethodId))| {
             answer.map(drop).map_err(|refusal| about_the_pass(refusal, method))
         };
         Ok(answers.into_iter().zip(passes).map(deletion).collect())
@@ -758,7 +708,7 @@ impl Graph {
         request: &Request,
         doing: &'static str,
     ) -> Result<Response, GraphError> {
-        let mut patience = Patience::new();
+        let mut patience = RepeatBudget::new();
         loop {
             let permit = self.leave(budget, 1).await?;
             let verdict = self.exchange(request).await;
@@ -836,7 +786,7 @@ impl Graph {
         let verdict = verdict::judge(exchange, now);
         // Whoever answers in Graph's place has a clock of its own.
         if let Some(date) = date.filter(|_| verdict.between.is_none()) {
-            let told = Told { date, wall: now, instant: self.clock.instant() };
+            let told = ServerClock { date, wall: now, instant: self.clock.instant() };
             self.tally.told().hear(told);
         }
         self.tally.between().clone_from(&verdict.between);
@@ -880,7 +830,6 @@ pub type Membership = Result<HashSet<GroupId>, Refusal>;
 /// What [`Graph::memberships`] found.
 #[derive(Debug, Default)]
 pub struct Memberships {
-    /// By user.
     pub of: HashMap<UserId, Membership>,
     /// Groups that are not in the directory.
     pub missing: Vec<GroupId>,
@@ -888,11 +837,11 @@ pub struct Memberships {
 
 /// How often and how long a repeatable request is repeated.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Patience {
+struct RepeatBudget {
     attempts: u32,
 }
 
-impl Patience {
+impl RepeatBudget {
     const fn new() -> Self {
         Self { attempts: 0 }
     }
@@ -912,7 +861,7 @@ impl Patience {
             return Err(GraphError::Outage { why });
         }
         if let Some(wait) = asked.filter(|wait| *wait > limits::MAX_RETRY_AFTER) {
-            return Err(outage(Barred::within(&graph.clock, wait)));
+            return Err(outage(NotAdmitted::within(&graph.clock, wait)));
         }
         let doubled = limits::READ_BACKOFF.saturating_mul(1 << (self.attempts - 1).min(16));
         let wait = asked.unwrap_or(Duration::ZERO).max(doubled.min(limits::MAX_READ_BACKOFF));
@@ -954,7 +903,7 @@ fn about_the_pass(mut refusal: Refusal, method: &MethodId) -> Refusal {
     refusal
 }
 
-fn outage(barred: Barred) -> GraphError {
+fn outage(barred: NotAdmitted) -> GraphError {
     GraphError::Outage { why: barred.to_string() }
 }
 
@@ -967,7 +916,10 @@ fn unless_missing<T>(read: Result<T, GraphError>) -> Result<Option<T>, GraphErro
     }
 }
 
-fn accept(answer: Answer, doing: &'static str) -> Result<zeroize::Zeroizing<Vec<u8>>, GraphError> {
+fn accept(
+    answer: BatchedAnswer,
+    doing: &'static str,
+) -> Result<zeroize::Zeroizing<Vec<u8>>, GraphError> {
     answer.map_err(|refusal| GraphError::Refused { doing, refusal })
 }
 

@@ -42,14 +42,14 @@
 //! limits (`learn.microsoft.com/graph/throttling`, `/graph/throttling-limits`). Refused
 //! requests count against the quota too, which is why knocking during a hold is forbidden.
 
-mod arrears;
 mod batches;
+mod control;
 mod curve;
 mod cycle;
-mod foretell;
-mod law;
-mod lesson;
+mod debt;
+mod forecast;
 mod meter;
+mod observed;
 #[cfg(test)]
 mod simulation;
 
@@ -63,8 +63,8 @@ use tokio::time::Instant;
 use tapwave_core::clock::{Clock, later};
 use tapwave_core::limits;
 
-pub use foretell::{Foretold, Ruling, foretell};
-use law::{Decision, Law, Ticket};
+use control::{BudgetLimiter, Decision, Ticket};
+pub use forecast::{Forecast, ServerReply, forecast};
 
 /// Graph's separate budgets. What is refused in one says nothing about the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,14 +86,14 @@ impl Budget {
 
 /// What the operator allows, for each budget on its own.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct PaceOptions {
+pub struct LimiterOptions {
     /// Most requests in flight, from 1 to [`limits::MAX_IN_FLIGHT`]; others are clamped.
     pub max_in_flight: usize,
     /// Most requests per second, from the start; `None` leaves it to what is found.
     pub max_rate: Option<f64>,
 }
 
-impl Default for PaceOptions {
+impl Default for LimiterOptions {
     fn default() -> Self {
         Self { max_in_flight: limits::DEFAULT_IN_FLIGHT, max_rate: None }
     }
@@ -105,7 +105,7 @@ pub struct Throttled {
     /// How many of a permit's requests were turned away.
     pub count: u32,
     /// The longest wait named among them, from the moment of the answer. After more than
-    /// [`limits::MAX_RETRY_AFTER`] everybody is [`Barred`]; none means a growing back-off.
+    /// [`limits::MAX_RETRY_AFTER`] everybody is [`NotAdmitted`]; none means a growing back-off.
     pub retry_after: Option<Duration>,
 }
 
@@ -149,14 +149,14 @@ pub struct Outlook {
     "it wants to be left alone until {} (Retry-After of {wait:#}), longer than anybody waits here",
     until.strftime("%Y-%m-%d %H:%M:%S UTC")
 )]
-pub struct Barred {
+pub struct NotAdmitted {
     /// When it may be asked again, by the wall clock.
     pub until: Timestamp,
     /// How long from now.
     wait: SignedDuration,
 }
 
-impl Barred {
+impl NotAdmitted {
     /// From now on for so long.
     #[must_use]
     pub fn within(clock: &Clock, wait: Duration) -> Self {
@@ -170,42 +170,42 @@ impl Barred {
 
 /// The limiter. Clones share everything.
 #[derive(Debug, Clone)]
-pub struct Pace(Arc<Lanes>);
+pub struct Limiter(Arc<BudgetQueues>);
 
 #[derive(Debug)]
-struct Lanes {
+struct BudgetQueues {
     clock: Clock,
     max_in_flight: usize,
-    pass_writes: Lane,
-    pass_reads: Lane,
-    directory: Lane,
-    mail: Lane,
+    pass_writes: BudgetQueue,
+    pass_reads: BudgetQueue,
+    directory: BudgetQueue,
+    mail: BudgetQueue,
 }
 
 /// One budget's queue. Only its head looks at the law; the others wait for the gate, which
 /// tokio opens in the order of arrival.
 #[derive(Debug)]
-struct Lane {
+struct BudgetQueue {
     gate: tokio::sync::Mutex<()>,
-    law: Mutex<Law>,
+    control: Mutex<BudgetLimiter>,
     answered: Notify,
     /// Places on the wire. Leave is given for a few more, so that what must be durable before
     /// a request goes out is written while others are under way.
     wire: Arc<Semaphore>,
 }
 
-impl Pace {
+impl Limiter {
     /// A limiter that knows nothing of the tenant yet.
     #[must_use]
-    pub fn new(options: PaceOptions, clock: Clock) -> Self {
+    pub fn new(options: LimiterOptions, clock: Clock) -> Self {
         let now = clock.instant();
-        let lane = |ahead: usize| Lane {
+        let lane = |ahead: usize| BudgetQueue {
             gate: tokio::sync::Mutex::new(()),
-            law: Mutex::new(Law::new(&options, ahead, now)),
+            control: Mutex::new(BudgetLimiter::new(&options, ahead, now)),
             answered: Notify::new(),
             wire: Arc::new(Semaphore::new(options.max_in_flight)),
         };
-        Self(Arc::new(Lanes {
+        Self(Arc::new(BudgetQueues {
             pass_writes: lane(options.max_in_flight / limits::PREPARED_SHARE),
             pass_reads: lane(0),
             directory: lane(0),
@@ -225,12 +225,12 @@ impl Pace {
     /// such tasks, all would wait for each other.
     ///
     /// # Errors
-    /// [`Barred`], to everybody who waits and at once.
-    pub async fn admit(&self, budget: Budget, count: u32) -> Result<Permit, Barred> {
+    /// [`NotAdmitted`], to everybody who waits and at once.
+    pub async fn admit(&self, budget: Budget, count: u32) -> Result<Permit, NotAdmitted> {
         let lane = self.0.lane(budget);
         let _turn = lane.gate.lock().await;
         loop {
-            let decision = lane.law().decide(self.0.clock.instant(), count);
+            let decision = lane.control().decide(self.0.clock.instant(), count);
             if let Some(permit) = self.heed(budget, decision).await? {
                 return Ok(permit);
             }
@@ -241,12 +241,12 @@ impl Pace {
     /// [`Permit::count`] says how many. None if nothing is waiting any more.
     ///
     /// # Errors
-    /// [`Barred`], as of [`Pace::admit`].
+    /// [`NotAdmitted`], as of [`Limiter::admit`].
     pub async fn admit_batch(
         &self,
         budget: Budget,
         waiting: impl Fn() -> u32,
-    ) -> Result<Option<Permit>, Barred> {
+    ) -> Result<Option<Permit>, NotAdmitted> {
         let lane = self.0.lane(budget);
         let _turn = lane.gate.lock().await;
         loop {
@@ -254,7 +254,7 @@ impl Pace {
             if most == 0 {
                 return Ok(None);
             }
-            let decision = lane.law().decide_batch(self.0.clock.instant(), most);
+            let decision = lane.control().decide_batch(self.0.clock.instant(), most);
             if let Some(permit) = self.heed(budget, decision).await? {
                 return Ok(Some(permit));
             }
@@ -262,7 +262,11 @@ impl Pace {
     }
 
     /// The leave that was given, or the wait until it is worth asking again.
-    async fn heed(&self, budget: Budget, decision: Decision) -> Result<Option<Permit>, Barred> {
+    async fn heed(
+        &self,
+        budget: Budget,
+        decision: Decision,
+    ) -> Result<Option<Permit>, NotAdmitted> {
         let lane = self.0.lane(budget);
         match decision {
             Decision::Admit(ticket) => {
@@ -273,7 +277,7 @@ impl Pace {
             Decision::Barred(moment) => {
                 let clock = &self.0.clock;
                 let wait = moment.saturating_duration_since(clock.instant());
-                return Err(Barred::within(clock, wait));
+                return Err(NotAdmitted::within(clock, wait));
             }
             Decision::WaitForAnswer => lane.answered.notified().await,
             Decision::WaitUntil(moment) => {
@@ -295,32 +299,32 @@ impl Pace {
     /// How a budget stands.
     #[must_use]
     pub fn snapshot(&self, budget: Budget) -> Snapshot {
-        self.0.lane(budget).law().snapshot(self.0.clock.instant())
+        self.0.lane(budget).control().snapshot(self.0.clock.instant())
     }
 
     /// What is to be expected of a budget.
     #[must_use]
     pub fn outlook(&self, budget: Budget) -> Outlook {
-        self.0.lane(budget).law().outlook(self.0.clock.instant())
+        self.0.lane(budget).control().outlook(self.0.clock.instant())
     }
 
     /// So many requests of a budget will still be asked for, `None` if nobody knows: the last ones
     /// are not risked for a higher rate.
     pub fn announce(&self, budget: Budget, left: Option<u64>) {
-        self.0.lane(budget).law().announce(left);
+        self.0.lane(budget).control().announce(left);
     }
 
     /// When a request of this budget was last accepted; `None` if none ever was.
     #[must_use]
     pub fn last_accepted(&self, budget: Budget) -> Option<Instant> {
-        self.0.lane(budget).law().last_accepted()
+        self.0.lane(budget).control().last_accepted()
     }
 
     /// Since when this budget has had nothing but refusals; `None` while the latest word was
     /// an acceptance. Time before the first refusal does not count, however long nobody asked.
     #[must_use]
     pub fn refused_since(&self, budget: Budget) -> Option<Instant> {
-        self.0.lane(budget).law().refused_since()
+        self.0.lane(budget).control().refused_since()
     }
 
     /// Whether nothing but refusals has come for [`limits::MAX_OUTAGE`], so that whoever asks
@@ -333,8 +337,8 @@ impl Pace {
     }
 }
 
-impl Lanes {
-    fn lane(&self, budget: Budget) -> &Lane {
+impl BudgetQueues {
+    fn lane(&self, budget: Budget) -> &BudgetQueue {
         match budget {
             Budget::PassWrites => &self.pass_writes,
             Budget::PassReads => &self.pass_reads,
@@ -344,10 +348,10 @@ impl Lanes {
     }
 }
 
-impl Lane {
+impl BudgetQueue {
     /// The law is left whole by each of its steps, so a panic elsewhere does not spoil it.
-    fn law(&self) -> MutexGuard<'_, Law> {
-        self.law.lock().unwrap_or_else(PoisonError::into_inner)
+    fn control(&self) -> MutexGuard<'_, BudgetLimiter> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -358,7 +362,7 @@ impl Lane {
 #[derive(Debug)]
 #[must_use = "dropping a permit gives the leave back"]
 pub struct Permit {
-    lanes: Arc<Lanes>,
+    lanes: Arc<BudgetQueues>,
     budget: Budget,
     count: u32,
     ticket: Option<Ticket>,
@@ -388,7 +392,7 @@ impl Permit {
         // The semaphore is never closed, so this cannot fail.
         self.place = Arc::clone(&lane.wire).acquire_many_owned(places).await.ok();
         let now = self.lanes.clock.instant();
-        lane.law().snapshot(now).holding_until.is_none()
+        lane.control().snapshot(now).holding_until.is_none()
     }
 
     /// An answer came: `accepted` requests were answered by anything but a refusal, the
@@ -400,14 +404,14 @@ impl Permit {
 
     /// No usable answer came: a reset, a timeout, a 5xx without a `Retry-After`.
     pub fn broken(mut self) {
-        self.settle(Law::broken);
+        self.settle(BudgetLimiter::broken);
     }
 
-    fn settle(&mut self, tell: impl FnOnce(&mut Law, Instant, &Ticket)) {
+    fn settle(&mut self, tell: impl FnOnce(&mut BudgetLimiter, Instant, &Ticket)) {
         self.place = None;
         if let Some(ticket) = self.ticket.take() {
             let lane = self.lanes.lane(self.budget);
-            tell(&mut lane.law(), self.lanes.clock.instant(), &ticket);
+            tell(&mut lane.control(), self.lanes.clock.instant(), &ticket);
             lane.answered.notify_one();
         }
     }
@@ -415,7 +419,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.settle(Law::forgotten);
+        self.settle(BudgetLimiter::forgotten);
     }
 }
 
@@ -430,8 +434,8 @@ mod tests {
 
     const WRITES: Budget = Budget::PassWrites;
 
-    fn pace(max_in_flight: usize) -> Pace {
-        Pace::new(PaceOptions { max_in_flight, max_rate: None }, Clock::system())
+    fn pace(max_in_flight: usize) -> Limiter {
+        Limiter::new(LimiterOptions { max_in_flight, max_rate: None }, Clock::system())
     }
 
     #[tokio::test(start_paused = true)]

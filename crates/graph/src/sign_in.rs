@@ -31,7 +31,7 @@ use tokio::time::Instant;
 use self::certificate::{Asserted, Certificate};
 use self::line::Watched;
 use self::permissions::Need;
-use self::person::{App, Fresh, Person, Tell, Way};
+use self::person::{App, Fresh, PersonFlow, SigningIn, Tell};
 
 use crate::http::{BaseUrl, Bearer, Network, NoToken, metadata_client};
 use tapwave_core::clock::Clock;
@@ -44,23 +44,20 @@ const PUBLIC_CLIENT: &str = "14d82eec-204b-4c2f-b7e8-296a70dab67e";
 const ANY_TENANT: &str = "organizations";
 
 /// How to sign in.
-pub enum Method {
+pub enum SignInMethod {
     /// An access token that the operator brings; used as it is.
     Token(SecretString),
     /// An app registration's secret.
     ClientSecret {
         /// Tenant id or domain.
         tenant: String,
-        /// The application's id.
         client: String,
-        /// The secret.
         secret: SecretString,
     },
     /// An app registration's certificate.
     ClientCertificate {
         /// Tenant id or domain.
         tenant: String,
-        /// The application's id.
         client: String,
         /// The certificate and its key.
         certificate: Arc<Certificate>,
@@ -68,7 +65,7 @@ pub enum Method {
     /// A person, in the browser or with a code.
     Person {
         /// Which of the two.
-        way: Way,
+        way: PersonFlow,
         /// Tenant id or domain; else whoever's.
         tenant: Option<String>,
         /// A public client's id; else Microsoft's own.
@@ -95,7 +92,7 @@ pub enum Method {
     },
 }
 
-impl Method {
+impl SignInMethod {
     /// The name as `--auth` spells it.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -103,8 +100,8 @@ impl Method {
             Self::Token(_) => "token",
             Self::ClientSecret { .. } => "client-secret",
             Self::ClientCertificate { .. } => "client-certificate",
-            Self::Person { way: Way::Browser, .. } => "interactive",
-            Self::Person { way: Way::DeviceCode, .. } => "device-code",
+            Self::Person { way: PersonFlow::Browser, .. } => "interactive",
+            Self::Person { way: PersonFlow::DeviceCode, .. } => "device-code",
             Self::WorkloadIdentity { .. } => "workload-identity",
             Self::ManagedIdentity { .. } => "managed-identity",
             Self::AzureCli { .. } => "azure-cli",
@@ -113,7 +110,7 @@ impl Method {
 }
 
 /// Where tokens come from and where they are for.
-pub struct Places<'a> {
+pub struct Endpoints<'a> {
     /// Graph's origin, which names the scope.
     pub graph: &'a BaseUrl,
     /// Where to sign in.
@@ -158,7 +155,6 @@ pub enum AuthError {
     Outage {
         /// As `--auth` spells it.
         method: &'static str,
-        /// What broke.
         why: String,
     },
 }
@@ -166,31 +162,31 @@ pub enum AuthError {
 /// A source of tokens for one Graph endpoint.
 pub struct SignIn {
     method: &'static str,
-    source: Source,
+    source: TokenSource,
     scope: String,
     clock: Clock,
-    state: Mutex<State>,
+    state: Mutex<TokenState>,
 }
 
-enum Source {
+enum TokenSource {
     Fixed(SecretString),
     /// Makes a credential: the library's keep their tokens to themselves, so that only a new
     /// one forgets a token that Graph refused.
     Credential(Make),
-    Person(Box<Person>),
+    Person(Box<SigningIn>),
 }
 
 type Make = Box<dyn Fn() -> azure_core::Result<Arc<dyn TokenCredential>> + Send + Sync>;
 
 /// What is kept between two tokens, in memory alone.
 #[derive(Default)]
-struct State {
-    kept: Option<Kept>,
+struct TokenState {
+    kept: Option<CachedToken>,
     /// The last failure and when it was, told to all who waited for the same.
     failed: Option<(Instant, NoToken)>,
 }
 
-struct Kept {
+struct CachedToken {
     token: SecretString,
     since: Instant,
     renew: Instant,
@@ -201,19 +197,16 @@ struct Kept {
 impl SignIn {
     /// Prepares to sign in; asks nothing of the network yet. `client` carries proxy and
     /// certificate authorities.
-    ///
-    /// # Errors
-    /// [`AuthError::Settings`]
     pub fn new(
-        method: Method,
-        places: &Places<'_>,
+        method: SignInMethod,
+        places: &Endpoints<'_>,
         client: &reqwest::Client,
         clock: Clock,
     ) -> Result<Self, AuthError> {
         let name = method.name();
         let wrong = |why| AuthError::Settings { method: name, why };
         let source = source(method, places, client, &clock).map_err(wrong)?;
-        if let Source::Credential(make) = &source {
+        if let TokenSource::Credential(make) = &source {
             make().map_err(|error| wrong(explain::platform(&error.to_string())))?;
         }
         let scope = format!("{}/.default", places.graph.as_str());
@@ -235,7 +228,7 @@ impl SignIn {
     }
 
     async fn good_token(&self) -> Result<SecretString, NoToken> {
-        if let Source::Fixed(token) = &self.source {
+        if let TokenSource::Fixed(token) = &self.source {
             return Ok(token.clone());
         }
         let mut state = self.state.lock().await;
@@ -258,7 +251,7 @@ impl SignIn {
         }
     }
 
-    async fn renew(&self, state: &mut State) -> Result<SecretString, NoToken> {
+    async fn renew(&self, state: &mut TokenState) -> Result<SecretString, NoToken> {
         match self.fresh().await {
             Ok(fresh) => {
                 let since = self.clock.instant();
@@ -266,7 +259,7 @@ impl SignIn {
                 let early = limits::RENEW_BEFORE.min(good_for / 5);
                 let ends = since + good_for;
                 let renew = since + good_for.saturating_sub(early);
-                state.kept = Some(Kept { token: fresh.token.clone(), since, renew, ends });
+                state.kept = Some(CachedToken { token: fresh.token.clone(), since, renew, ends });
                 state.failed = None;
                 tracing::debug!(sign_in = self.method, good_for = ?fresh.good_for);
                 Ok(fresh.token)
@@ -280,11 +273,11 @@ impl SignIn {
 
     async fn fresh(&self) -> Result<Fresh, NoToken> {
         let make = match &self.source {
-            Source::Fixed(token) => {
+            TokenSource::Fixed(token) => {
                 return Ok(Fresh { token: token.clone(), good_for: Duration::MAX });
             }
-            Source::Person(person) => return person.token().await,
-            Source::Credential(make) => make,
+            TokenSource::Person(person) => return person.token().await,
+            TokenSource::Credential(make) => make,
         };
         let explained = |error| explain::judged(&error);
         let credential = make().map_err(explained)?;
@@ -319,8 +312,8 @@ impl Bearer for SignIn {
 
     fn forget(&self) -> bool {
         match &self.source {
-            Source::Fixed(_) => false,
-            Source::Credential(_) | Source::Person(_) => {
+            TokenSource::Fixed(_) => false,
+            TokenSource::Credential(_) | TokenSource::Person(_) => {
                 let now = self.clock.instant();
                 // Whoever holds the lock is renewing already; what is young was had after the
                 // refused one.
@@ -343,11 +336,11 @@ pub async fn on_azure_machine() -> bool {
 }
 
 fn source(
-    method: Method,
-    places: &Places<'_>,
+    method: SignInMethod,
+    places: &Endpoints<'_>,
     client: &reqwest::Client,
     clock: &Clock,
-) -> Result<Source, String> {
+) -> Result<TokenSource, String> {
     let mut cloud = CustomConfiguration::default();
     places.authority.as_str().clone_into(&mut cloud.authority_host);
     let cloud = Arc::new(CloudConfiguration::from(cloud));
@@ -365,12 +358,12 @@ fn source(
         ..ClientOptions::default()
     };
     let make: Make = match method {
-        Method::Token(token) => return Ok(Source::Fixed(token)),
-        Method::Person { way, tenant, client: id } => {
+        SignInMethod::Token(token) => return Ok(TokenSource::Fixed(token)),
+        SignInMethod::Person { way, tenant, client: id } => {
             let app = (tenant.as_deref(), id.as_deref());
             return person(way, app, places, line, clock);
         }
-        Method::ClientSecret { tenant, client, secret } => Box::new(move || {
+        SignInMethod::ClientSecret { tenant, client, secret } => Box::new(move || {
             let credential = ClientSecretCredential::new(
                 &tenant,
                 client.clone(),
@@ -379,12 +372,12 @@ fn source(
             )?;
             Ok(credential)
         }),
-        Method::ClientCertificate { tenant, client, certificate } => {
+        SignInMethod::ClientCertificate { tenant, client, certificate } => {
             let audience = format!("{}/{tenant}/oauth2/v2.0/token", places.authority.as_str());
             let asserted = Asserted { certificate, client, audience, clock: clock.clone() };
             by_certificate(tenant, asserted, options)
         }
-        Method::WorkloadIdentity { tenant, client, token_file } => Box::new(move || {
+        SignInMethod::WorkloadIdentity { tenant, client, token_file } => Box::new(move || {
             let credential_options = ClientAssertionCredentialOptions { client_options: options() };
             Ok(WorkloadIdentityCredential::new(Some(WorkloadIdentityCredentialOptions {
                 credential_options,
@@ -393,7 +386,7 @@ fn source(
                 token_file_path: token_file.clone(),
             }))?)
         }),
-        Method::ManagedIdentity { client } => {
+        SignInMethod::ManagedIdentity { client } => {
             let metadata = metadata_client().map_err(|error| error.to_string())?;
             Box::new(move || {
                 let transport = Some(Transport::new(Arc::new(metadata.clone())));
@@ -403,19 +396,19 @@ fn source(
                 }))?)
             })
         }
-        Method::AzureCli { tenant } => azure_cli(tenant),
+        SignInMethod::AzureCli { tenant } => azure_cli(tenant),
     };
-    Ok(Source::Credential(make))
+    Ok(TokenSource::Credential(make))
 }
 
 /// Somebody at a browser. `app` is the tenant and the application, where they were named.
 fn person(
-    way: Way,
+    way: PersonFlow,
     app: (Option<&str>, Option<&str>),
-    places: &Places<'_>,
+    places: &Endpoints<'_>,
     line: Watched,
     clock: &Clock,
-) -> Result<Source, String> {
+) -> Result<TokenSource, String> {
     let origin = places.graph.as_str();
     let scopes: Vec<String> =
         places.needs.iter().map(|need| format!("{origin}/{}", need.least())).collect();
@@ -425,8 +418,8 @@ fn person(
         authority: &places.authority,
         scopes: &scopes,
     };
-    let person = Person::new(way, &app, line, clock.clone(), Arc::clone(&places.tell))?;
-    Ok(Source::Person(Box::new(person)))
+    let person = SigningIn::new(way, &app, line, clock.clone(), Arc::clone(&places.tell))?;
+    Ok(TokenSource::Person(Box::new(person)))
 }
 
 /// Whoever is signed in to the Azure CLI.
@@ -434,7 +427,7 @@ fn azure_cli(tenant: Option<String>) -> Make {
     Box::new(move || {
         Ok(AzureCliCredential::new(Some(AzureCliCredentialOptions {
             tenant_id: tenant.clone(),
-            executor: Some(Arc::new(Stripped)),
+            executor: Some(Arc::new(WithoutSecrets)),
             ..AzureCliCredentialOptions::default()
         }))?)
     })
@@ -459,10 +452,10 @@ fn by_certificate(
 
 /// Runs the Azure CLI without a secret of ours.
 #[derive(Debug)]
-struct Stripped;
+struct WithoutSecrets;
 
 #[async_trait::async_trait]
-impl azure_identity::Executor for Stripped {
+impl azure_identity::Executor for WithoutSecrets {
     async fn run(
         &self,
         name: &std::ffi::OsStr,

@@ -38,21 +38,17 @@ impl Method {
 /// One request, relative to the configured Graph endpoint.
 #[derive(Clone)]
 pub struct Request {
-    /// What to do.
     pub method: Method,
     /// Path and query below `/v1.0`, beginning with `/`, percent-encoded.
     pub target: String,
     /// Sends `ConsistencyLevel: eventual`, which advanced directory queries demand.
     pub eventual: bool,
-    /// A JSON document.
     pub body: Option<Vec<u8>>,
-    /// Sent for tracing.
     pub client_request_id: ClientRequestId,
 }
 
 /// An answer whose status line and whole body arrived.
 pub struct Response {
-    /// The HTTP status.
     pub status: u16,
     /// `Retry-After` as sent: seconds, a fraction of seconds, or an HTTP date.
     pub retry_after: Option<String>,

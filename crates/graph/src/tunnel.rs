@@ -13,8 +13,7 @@ use tapwave_core::shown::plain;
 
 /// What a proxy said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
-    /// The HTTP status.
+pub struct ConnectReply {
     pub status: u16,
     /// The ways to sign in that it offers.
     pub schemes: Vec<String>,
@@ -25,7 +24,7 @@ pub async fn ask<W: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut BufReader<W>,
     to: &str,
     proxy: &Intercept,
-) -> io::Result<Option<Said>> {
+) -> io::Result<Option<ConnectReply>> {
     let mut ask = Zeroizing::new(Vec::with_capacity(limits::MAX_SECRET_BYTES));
     let head = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {AGENT}\r\n");
     ask.extend_from_slice(head.as_bytes());
@@ -40,7 +39,7 @@ pub async fn ask<W: AsyncRead + AsyncWrite + Unpin>(
     heard(wire).await
 }
 
-async fn heard<W: AsyncRead + Unpin>(wire: &mut BufReader<W>) -> io::Result<Option<Said>> {
+async fn heard<W: AsyncRead + Unpin>(wire: &mut BufReader<W>) -> io::Result<Option<ConnectReply>> {
     let mut head = Vec::new();
     loop {
         let room = limits::MAX_PROXY_ANSWER_BYTES.saturating_sub(head.len() as u64);
@@ -55,7 +54,7 @@ async fn heard<W: AsyncRead + Unpin>(wire: &mut BufReader<W>) -> io::Result<Opti
             Ok(_) => {
                 let offers = answer.headers.iter().filter(|header| is_offer(header.name));
                 let schemes = offers.flat_map(|header| schemes(header.value)).collect();
-                return Ok(answer.code.map(|status| Said { status, schemes }));
+                return Ok(answer.code.map(|status| ConnectReply { status, schemes }));
             }
             Err(_) => return Ok(None),
         }

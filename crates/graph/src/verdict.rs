@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::between::{Between, GRAPH};
+use super::between::{GRAPH, Intermediary};
 use super::transport::{Broken, Response};
 use super::wire;
 use tapwave_core::clock;
@@ -38,7 +38,6 @@ pub struct Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} (HTTP {status}, {code})")]
 pub struct Refusal {
-    /// The HTTP status.
     pub status: u16,
     /// Graph's error code, such as `badRequest`; only the message tells most cases apart.
     pub code: String,
@@ -46,7 +45,6 @@ pub struct Refusal {
     pub message: String,
     /// What we make of it.
     pub kind: RefusalKind,
-    /// For Microsoft's support.
     pub request_id: Option<String>,
 }
 
@@ -92,7 +90,7 @@ pub fn judge(exchange: Result<Response, Broken>, now: Timestamp) -> Verdict {
             return Verdict { effect: broken.into(), wait: None, between };
         }
     };
-    if let Some(page) = Between::page(GRAPH, response.status, None, None, &response.body) {
+    if let Some(page) = Intermediary::page(GRAPH, response.status, None, None, &response.body) {
         let why = page.to_string();
         let effect = Effect::Unsettled { why: why.clone() };
         return Verdict { effect, wait: None, between: Some(why) };

@@ -25,7 +25,7 @@ where
 
 /// Graph's error object.
 #[derive(Deserialize)]
-pub(super) struct GraphError {
+pub(super) struct ErrorObject {
     #[serde(default, deserialize_with = "or_default")]
     pub(super) code: String,
     #[serde(default, deserialize_with = "or_default")]
@@ -33,10 +33,10 @@ pub(super) struct GraphError {
 }
 
 /// The error in a body, if there is one.
-pub(super) fn error(body: &[u8]) -> Option<GraphError> {
+pub(super) fn error(body: &[u8]) -> Option<ErrorObject> {
     #[derive(Deserialize)]
     struct Outer {
-        error: GraphError,
+        error: ErrorObject,
     }
     serde_json::from_slice::<Outer>(body).ok().map(|outer| outer.error)
 }
@@ -45,7 +45,6 @@ pub(super) fn error(body: &[u8]) -> Option<GraphError> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FoundPass {
-    /// The pass's id.
     pub id: MethodId,
     /// When Graph created it.
     #[serde(default)]
@@ -252,13 +251,13 @@ pub struct PolicyPatch {
 /// The body of the PATCH: the change and the type without which Graph refuses it.
 pub(super) fn patch_body(patch: &PolicyPatch) -> Vec<u8> {
     #[derive(Serialize)]
-    struct Typed<'a> {
+    struct TypedTarget<'a> {
         #[serde(rename = "@odata.type")]
         kind: &'static str,
         #[serde(flatten)]
         patch: &'a PolicyPatch,
     }
-    json(&Typed {
+    json(&TypedTarget {
         kind: "#microsoft.graph.temporaryAccessPassAuthenticationMethodConfiguration",
         patch,
     })
@@ -268,7 +267,6 @@ pub(super) fn patch_body(patch: &PolicyPatch) -> Vec<u8> {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    /// The object id.
     pub id: UserId,
     /// As the directory spells it.
     #[serde(default)]
@@ -296,7 +294,7 @@ pub struct User {
 /// A user's manager, as far as a letter needs to know.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Boss {
+pub struct Manager {
     /// For people.
     #[serde(default)]
     pub display_name: Option<String>,
@@ -345,7 +343,6 @@ impl User {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Group {
-    /// The object id.
     pub id: GroupId,
     /// For people.
     #[serde(default)]
@@ -366,7 +363,7 @@ impl Group {
 /// One page of a listing.
 #[derive(Deserialize)]
 #[serde(bound = "T: Deserialize<'de>")]
-pub(super) struct Page<T> {
+pub(super) struct ListPage<T> {
     /// Without it, the answer is no listing at all.
     #[serde(deserialize_with = "or_default")]
     pub(super) value: Vec<T>,
@@ -382,13 +379,13 @@ pub(super) struct IdOnly {
 
 /// A request inside a `$batch`. Only what may be repeated: a read, or a DELETE by id.
 #[derive(Debug, Clone)]
-pub struct Inner {
+pub struct BatchedRequest {
     pub(super) method: Method,
     pub(super) target: String,
     pub(super) body: Option<serde_json::Value>,
 }
 
-impl Inner {
+impl BatchedRequest {
     pub(super) fn is_delete(&self) -> bool {
         self.method == Method::Delete
     }
@@ -408,13 +405,13 @@ impl Inner {
 }
 
 /// The outer body of a `$batch`.
-pub(super) fn batch_body(requests: &[(String, &Inner)]) -> Vec<u8> {
+pub(super) fn batch_body(requests: &[(String, &BatchedRequest)]) -> Vec<u8> {
     #[derive(Serialize)]
     struct Batch<'a> {
-        requests: Vec<Entry<'a>>,
+        requests: Vec<BatchEntry<'a>>,
     }
     #[derive(Serialize)]
-    struct Entry<'a> {
+    struct BatchEntry<'a> {
         id: &'a str,
         method: &'a str,
         url: &'a str,
@@ -430,7 +427,7 @@ pub(super) fn batch_body(requests: &[(String, &Inner)]) -> Vec<u8> {
     }
     let requests = requests
         .iter()
-        .map(|(id, inner)| Entry {
+        .map(|(id, inner)| BatchEntry {
             id,
             method: inner.method.as_str(),
             url: &inner.target,
@@ -505,9 +502,9 @@ mod tests {
         )
         .expect("a policy");
         assert!(policy.include_targets.is_empty() && policy.exclude_targets.is_empty());
-        let page: Page<FoundPass> = serde_json::from_str(r#"{"value":null}"#).expect("a page");
+        let page: ListPage<FoundPass> = serde_json::from_str(r#"{"value":null}"#).expect("a page");
         assert!(page.value.is_empty());
-        assert!(serde_json::from_str::<Page<FoundPass>>("{}").is_err(), "this is no listing");
+        assert!(serde_json::from_str::<ListPage<FoundPass>>("{}").is_err(), "this is no listing");
         let user =
             r#"{"id":"11111111-2222-4333-8444-555555555555","identities":null,"otherMails":null}"#;
         assert!(!serde_json::from_str::<User>(user).expect("a user").is_external_guest());

@@ -51,7 +51,6 @@ pub enum ClaimsError {
         path.display()
     )]
     Database {
-        /// The database.
         path: PathBuf,
         /// `SQLite`'s reason.
         source: rusqlite::Error,
@@ -60,8 +59,7 @@ pub enum ClaimsError {
 
 /// Where this machine last acted on a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
-    /// Its folder.
+pub struct KnownRun {
     pub path: PathBuf,
     /// The number of its latest event.
     pub latest_event: i64,
@@ -78,9 +76,6 @@ pub struct Claims {
 
 impl Claims {
     /// Opens the claims of a home if there are any, for whoever only looks.
-    ///
-    /// # Errors
-    /// [`ClaimsError`]
     pub fn find(home: &Path) -> Result<Option<Self>, ClaimsError> {
         if home.join(CLAIMS).symlink_metadata().is_ok() {
             Self::open(home).map(Some)
@@ -91,9 +86,6 @@ impl Claims {
 
     /// Opens the claims of a home, as [`default_home`](super::default_home) gives it; makes
     /// them if they are not there.
-    ///
-    /// # Errors
-    /// [`ClaimsError`]
     pub fn open(home: &Path) -> Result<Self, ClaimsError> {
         let io = |doing, path: &Path| {
             let path = path.to_owned();
@@ -124,9 +116,6 @@ impl Claims {
 
     /// Which of `users` another open run has claimed, or let go after `since`, when the caller
     /// began to look at them: its folder by user.
-    ///
-    /// # Errors
-    /// [`ClaimsError`]
     pub fn claimed(
         &mut self,
         users: &[UserId],
@@ -137,9 +126,6 @@ impl Claims {
 
     /// Claims those of `users` that no other open run has; returns the others as
     /// [`Claims::claimed`] does.
-    ///
-    /// # Errors
-    /// [`ClaimsError`]
     pub fn claim(
         &mut self,
         run: RunId,
@@ -162,9 +148,6 @@ impl Claims {
     }
 
     /// Ends a run's claims on all but `kept`.
-    ///
-    /// # Errors
-    /// [`ClaimsError`]
     pub fn release(
         &mut self,
         run: RunId,
@@ -195,10 +178,7 @@ impl Claims {
     }
 
     /// Where this machine last acted on a run, if it did.
-    ///
-    /// # Errors
-    /// [`ClaimsError`]
-    pub fn known(&mut self, run: RunId) -> Result<Option<Known>, ClaimsError> {
+    pub fn known(&mut self, run: RunId) -> Result<Option<KnownRun>, ClaimsError> {
         self.transact(|db| {
             db.query_row(
                 "SELECT path, latest_event, coalesce(lacks, 0)
@@ -207,7 +187,7 @@ impl Claims {
                 |row| {
                     let (path, lacks): (String, i64) = (row.get(0)?, row.get(2)?);
                     let lacks = u64::try_from(lacks).unwrap_or_default();
-                    Ok(Known { path: path.into(), latest_event: row.get(1)?, lacks })
+                    Ok(KnownRun { path: path.into(), latest_event: row.get(1)?, lacks })
                 },
             )
             .optional()
@@ -215,9 +195,6 @@ impl Claims {
     }
 
     /// Remembers that a run is gone on with whose ledger lacks some of its events.
-    ///
-    /// # Errors
-    /// [`ClaimsError`]
     pub fn note_lacking(&mut self, run: RunId, events: u64) -> Result<(), ClaimsError> {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
         self.transact(|db| {
@@ -232,9 +209,6 @@ impl Claims {
 
     /// For notes alone, which nothing waits for: what another process holds is left out, and a
     /// power cut may take the last.
-    ///
-    /// # Errors
-    /// [`ClaimsError`]
     pub fn hasty(self) -> Result<Self, ClaimsError> {
         let set = self.db.execute_batch("PRAGMA busy_timeout = 0; PRAGMA synchronous = OFF;");
         match set {
@@ -244,9 +218,6 @@ impl Claims {
     }
 
     /// Notes where a run is acted on, and how far it is.
-    ///
-    /// # Errors
-    /// [`ClaimsError`]
     pub fn note(
         &mut self,
         run: RunId,

@@ -12,13 +12,13 @@ use tempfile::TempDir;
 use super::Ledger;
 use super::connection;
 use super::events::Event;
-use super::failpoint::{self, Faults, Moment};
+use super::failpoint::{self, Failpoint, Moment};
 use super::fault::{LedgerError, WriteFault};
 use super::folder::{self, RunFolder, private_file, sync_folder};
 use super::lock::Lock;
 use super::record::{About, Counts, NewBadRow, NewRow, RowRecord};
 use super::state::{Standing, State};
-use super::store::{self, Halt};
+use super::store::{self, MoveError};
 use tapwave_core::clock::Clock;
 use tapwave_core::ids::Line;
 
@@ -82,7 +82,7 @@ impl Draft {
         Ok(Self { db, path, home, clock })
     }
 
-    /// Adds a row that the roster could read; it is [`State::Listed`].
+    /// Adds a row that the wave reader could read; it is [`State::Listed`].
     ///
     /// # Errors
     /// If it cannot be written, or the line is there already.
@@ -90,7 +90,7 @@ impl Draft {
         store::insert(&self.db, row).map_err(|error| not_written(&self.path, error))
     }
 
-    /// Adds a row that the roster could not use; it is [`State::Ineligible`].
+    /// Adds a row that the wave reader could not use; it is [`State::Ineligible`].
     ///
     /// # Errors
     /// If it cannot be written, or the line is there already.
@@ -143,13 +143,13 @@ impl Draft {
     /// # Errors
     /// If it is a scratch draft, or cannot be made durable.
     pub fn publish(self, about: &About) -> Result<Ledger, LedgerError> {
-        self.publish_with(about, Faults::default())
+        self.publish_with(about, Failpoint::default())
     }
 
     /// Publishes a ledger in which a durable write may fail by request, counted from the first
     /// after publication.
     #[doc(hidden)]
-    pub fn publish_with(self, about: &About, faults: Faults) -> Result<Ledger, LedgerError> {
+    pub fn publish_with(self, about: &About, faults: Failpoint) -> Result<Ledger, LedgerError> {
         let Self { db, path, home, clock } = self;
         let Home::Run { folder, lock } = home else {
             // Windows removes no folder while a file in it is open.
@@ -176,10 +176,10 @@ impl Draft {
         remove_draft(&path)
     }
 
-    fn halted(&self, halt: Halt) -> LedgerError {
+    fn halted(&self, halt: MoveError) -> LedgerError {
         match halt {
-            Halt::Refused(refusal) => refusal,
-            Halt::Broken(error) => not_written(&self.path, error),
+            MoveError::Refused(refusal) => refusal,
+            MoveError::Broken(error) => not_written(&self.path, error),
         }
     }
 }

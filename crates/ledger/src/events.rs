@@ -49,7 +49,6 @@ pub struct Eligible {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Reader {
-    /// The one address.
     pub address: String,
     /// The reader's name, if the directory has one.
     pub name: Option<String>,
@@ -97,7 +96,6 @@ pub struct Posted {
     pub message_id: String,
     /// The `Date` header.
     pub date: Timestamp,
-    /// The one address.
     pub to: String,
     /// `smtp` or `graph`.
     pub courier: String,
@@ -115,7 +113,7 @@ mod outcome {
 
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "camelCase", tag = "outcome")]
-    enum Written {
+    enum WrittenEvent {
         Taken { receipt: String },
         NotSent { why: String },
         Refused { why: String },
@@ -127,10 +125,10 @@ mod outcome {
         to: S,
     ) -> Result<S::Ok, S::Error> {
         let written = match effect.clone() {
-            Effect::Done(receipt) => Written::Taken { receipt },
-            Effect::NoEffect(Obstacle { why, .. }) => Written::NotSent { why },
-            Effect::Refused(why) => Written::Refused { why },
-            Effect::Unsettled { why } => Written::Lost { why },
+            Effect::Done(receipt) => WrittenEvent::Taken { receipt },
+            Effect::NoEffect(Obstacle { why, .. }) => WrittenEvent::NotSent { why },
+            Effect::Refused(why) => WrittenEvent::Refused { why },
+            Effect::Unsettled { why } => WrittenEvent::Lost { why },
         };
         written.serialize(to)
     }
@@ -139,11 +137,11 @@ mod outcome {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Effect<String>, D::Error> {
-        Ok(match Written::deserialize(from)? {
-            Written::Taken { receipt } => Effect::Done(receipt),
-            Written::NotSent { why } => Obstacle::new(ObstacleKind::Temporary, why).into(),
-            Written::Refused { why } => Effect::Refused(why),
-            Written::Lost { why } => Effect::Unsettled { why },
+        Ok(match WrittenEvent::deserialize(from)? {
+            WrittenEvent::Taken { receipt } => Effect::Done(receipt),
+            WrittenEvent::NotSent { why } => Obstacle::new(ObstacleKind::Temporary, why).into(),
+            WrittenEvent::Refused { why } => Effect::Refused(why),
+            WrittenEvent::Lost { why } => Effect::Unsettled { why },
         })
     }
 }
@@ -214,10 +212,7 @@ pub enum Event {
     /// The check let the row in.
     Checked(Box<Eligible>),
     /// The check kept the row out, for these reasons.
-    Ineligible {
-        /// Sentences for people.
-        problems: Vec<String>,
-    },
+    Ineligible { problems: Vec<String> },
     /// Left out because it was asked for.
     Skipped {
         /// A sentence for people.
@@ -226,7 +221,6 @@ pub enum Event {
     /// A POST is about to go.
     #[serde(rename_all = "camelCase")]
     Intended {
-        /// The attempt.
         intent: IntentId,
         /// What it asks for.
         asked: Asked,
@@ -235,7 +229,6 @@ pub enum Event {
     },
     /// The POST certainly had no effect and may be tried again.
     NotEffected {
-        /// The attempt.
         intent: IntentId,
         /// Throttled, not sent, token refused.
         why: String,
@@ -252,14 +245,12 @@ pub enum Event {
     },
     /// Graph refused for good.
     Refused {
-        /// The attempt.
         intent: IntentId,
         /// Graph's own words, shortened.
         why: String,
     },
     /// Graph refused because a pass exists that nobody can tell from one of our own.
     InTheWay {
-        /// The attempt.
         intent: IntentId,
         /// Graph's own words, shortened.
         why: String,
@@ -267,9 +258,7 @@ pub enum Event {
     /// The outcome of the POST is unknown.
     #[serde(rename_all = "camelCase")]
     Lost {
-        /// The attempt.
         intent: IntentId,
-        /// What broke.
         why: String,
         /// Graph's clock when the attempt was given up.
         given_up: Timestamp,
@@ -279,7 +268,6 @@ pub enum Event {
     },
     /// A pass was recognised as one of this row's own attempts; it is about to be deleted.
     OrphanFound {
-        /// The pass.
         method: MethodId,
         /// When it is over at the latest, by Graph's clock.
         over: Timestamp,
@@ -309,15 +297,11 @@ pub enum Event {
     /// The pass is sealed; its ciphertext is committed together with this.
     #[serde(rename_all = "camelCase")]
     Sealed {
-        /// The attempt.
         intent: IntentId,
-        /// The pass's id.
         method: MethodId,
         /// When it begins to work, as Graph answered.
         start: Option<Timestamp>,
-        /// As Graph answered.
         lifetime_minutes: u32,
-        /// As Graph answered.
         one_time: bool,
         /// Graph's clock when the answer was here.
         graph_time: Timestamp,
@@ -368,20 +352,14 @@ pub enum Event {
         found: Option<MethodId>,
     },
     /// Cleanup is about to delete this pass.
-    RemovalIntended {
-        /// The pass.
-        method: MethodId,
-    },
+    RemovalIntended { method: MethodId },
     /// Nothing that the row ever got, or may have got, is alive.
     Removed {
         /// How that is known.
         proof: Proof,
     },
     /// Somebody else's pass is on the user. Reported, never deleted unasked.
-    ForeignSeen {
-        /// That pass.
-        method: MethodId,
-    },
+    ForeignSeen { method: MethodId },
 }
 
 impl Event {

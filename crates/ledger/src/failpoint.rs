@@ -1,6 +1,6 @@
 //! Promises that tests can make any durable write fail, or be the process's last. Must never
 //! do anything in a build for users: what the environment may ask for exists behind the
-//! `failpoints` feature alone, and a [`Faults`] is set by tests alone.
+//! `failpoints` feature alone, and a [`Failpoint`] is set by tests alone.
 //!
 //! `TAPWAVE_FAILPOINT` takes `abort@N` and `abort-after@N` for a process that ends right before
 //! or right after its N-th durable write, `eio@N` and `enospc@N` for a commit that fails and is
@@ -18,11 +18,11 @@ pub(super) enum Moment {
 /// A durable write that fails by request.
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Faults {
+pub struct Failpoint {
     fail_at: Option<(u64, i32)>,
 }
 
-impl Faults {
+impl Failpoint {
     /// The `nth` commit, from 1, fails like a dying disk.
     #[must_use]
     pub const fn broken_at(nth: u64) -> Self {

@@ -28,7 +28,6 @@ pub enum LedgerError {
         folder.display()
     )]
     Missing {
-        /// The folder.
         folder: PathBuf,
         /// What is there instead.
         holds: String,
@@ -48,9 +47,7 @@ pub enum LedgerError {
         env!("CARGO_PKG_VERSION")
     )]
     Newer {
-        /// The ledger.
         path: PathBuf,
-        /// Its version.
         found: i64,
         /// The newest we know.
         known: i64,
@@ -63,9 +60,7 @@ pub enum LedgerError {
         env!("CARGO_PKG_VERSION")
     )]
     Older {
-        /// The ledger.
         path: PathBuf,
-        /// Its version.
         found: i64,
         /// The one we work on.
         known: i64,
@@ -84,7 +79,6 @@ pub enum LedgerError {
         path.display()
     )]
     Damaged {
-        /// The ledger.
         path: PathBuf,
         /// `SQLite`'s words or ours.
         detail: String,
@@ -96,7 +90,6 @@ pub enum LedgerError {
         by(holder.as_ref())
     )]
     InUse {
-        /// The folder.
         folder: PathBuf,
         /// Who has it, if that could be read.
         holder: Option<Holder>,
@@ -119,23 +112,13 @@ pub enum LedgerError {
     UnknownLine(Line),
     /// The list of legal moves forbids it. Nothing was recorded.
     #[error("failed to record row {line}: {source}; please report this as a defect")]
-    Illegal {
-        /// The row.
-        line: Line,
-        /// The move.
-        source: IllegalMove,
-    },
+    Illegal { line: Line, source: IllegalMove },
     /// An event that only a spent intent may bring. Nothing was recorded.
     #[error(
         "failed to record row {line}: \"{event}\" needs the intent it is about; please report \
          this as a defect"
     )]
-    NeedsIntent {
-        /// The row.
-        line: Line,
-        /// The event.
-        event: &'static str,
-    },
+    NeedsIntent { line: Line, event: &'static str },
     /// An intent for somebody else than the check let in. Nothing was recorded.
     #[error(
         "failed to record row {0}: the intent names another user than the check did; please \
@@ -149,9 +132,7 @@ pub enum LedgerError {
         escaped(upn)
     )]
     BrokenRow {
-        /// The row.
         line: Line,
-        /// Whose it is.
         upn: String,
         /// What is missing or cannot be read, as a sentence.
         lacks: &'static str,
@@ -169,21 +150,13 @@ pub enum LedgerError {
     /// Something could not be read.
     #[error("failed to read {}: {source}; {}", path.display(), remedy(source))]
     Read {
-        /// The ledger.
         path: PathBuf,
         /// `SQLite`'s reason.
         source: rusqlite::Error,
     },
     /// A file beside the database.
     #[error("failed to {doing} {}: {source}; check the disk and the folder's permissions", path.display())]
-    Io {
-        /// A verb.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
     /// The writer is gone: the ledger was shut, or the runtime is ending.
     #[error("failed to write the ledger: it is shut; resume the run")]
     Shut,
@@ -264,13 +237,10 @@ impl std::error::Error for WriteFault {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Holder {
-    /// The process.
     pub pid: u32,
-    /// The machine's name.
     pub host: String,
     /// The command line, shortened. tapwave takes no secret from there.
     pub command: String,
-    /// Since when.
     pub since: Timestamp,
 }
 

@@ -50,7 +50,6 @@ pub enum FolderError {
         escaped(found)
     )]
     NotEmpty {
-        /// The folder.
         path: PathBuf,
         /// The first thing found.
         found: String,
@@ -61,12 +60,7 @@ pub enum FolderError {
          that user, or copy it into a folder of your own and look at it first",
         .path.display()
     )]
-    NotOurs {
-        /// The folder.
-        path: PathBuf,
-        /// The user's number.
-        owner: u32,
-    },
+    NotOurs { path: PathBuf, owner: u32 },
     /// A link, or a file that has a second name elsewhere.
     #[error(
         "failed to use {}: it is no file of this folder alone, so that others may write it; copy \
@@ -87,12 +81,7 @@ pub enum FolderError {
         path.display(),
         shell_word(&path.display().to_string(), "FOLDER")
     )]
-    TooOpen {
-        /// The folder.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    TooOpen { path: PathBuf, mode: u32 },
     /// A file system of another machine.
     #[error(
         "failed to use {}: it is on a network share ({kind}), where the ledger's locks do not \
@@ -100,7 +89,6 @@ pub enum FolderError {
         path.display()
     )]
     Network {
-        /// The folder.
         path: PathBuf,
         /// What gave it away.
         kind: String,
@@ -111,23 +99,16 @@ pub enum FolderError {
          folder that is not synchronised with `--run`",
         path.display()
     )]
-    Synced {
-        /// The folder.
-        path: PathBuf,
-        /// The program.
-        service: &'static str,
-    },
+    Synced { path: PathBuf, service: &'static str },
     /// The machine has no place for a user's data.
     #[error("failed to find a folder for runs: no home directory is set; set TAPWAVE_HOME")]
     NoHome,
     /// The system said no.
     #[error("failed to {doing} {}: {source}; check its permissions", path.display())]
     Io {
-        /// A verb.
         doing: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The system's reason.
         source: io::Error,
     },
 }

@@ -65,8 +65,8 @@ use rusqlite::Connection;
 use tokio::sync::Mutex;
 
 use self::lock::Lock;
-use self::store::Halt;
-use self::writer::{Desk, Writer};
+use self::store::MoveError;
+use self::writer::{Writer, WriterHandle};
 use tapwave_core::clock::Clock;
 use tapwave_core::effect::Effect;
 use tapwave_core::ids::{ClientRequestId, Line, UserId};
@@ -90,11 +90,11 @@ mod store;
 mod tests;
 mod writer;
 
-pub use self::claims::{Claims, ClaimsError, Known};
+pub use self::claims::{Claims, ClaimsError, KnownRun};
 pub use self::draft::Draft;
 pub use self::events::{Asked, Channel, Eligible, Event, IntentId, Posted, Proof, Reader};
 #[doc(hidden)]
-pub use self::failpoint::Faults;
+pub use self::failpoint::Failpoint;
 pub use self::fault::{Holder, LedgerError, WriteFault};
 pub use self::folder::{
     FolderError, RunFolder, check_home, check_place, private_home, sync_folder,
@@ -102,12 +102,12 @@ pub use self::folder::{
 pub use self::lock::host;
 pub use self::private::{append_to_log, create_private};
 pub use self::record::{
-    About, Counts, Denied, Existing, HandoffRecord, IntentRecord, Issued, MailOptions, MailRecord,
-    NewBadRow, NewRow, Options, Person, PolicyRecord, RecipientRecord, Remains, RowRecord, To,
-    Unhanded, Unheld, WaveAbout,
+    About, Counts, Denied, Existing, HandoffRecord, IntentRecord, IssuedRecord, MailOptions,
+    MailRecord, NewBadRow, NewRow, PolicyRecord, RecipientRecord, Remains, RowPerson, RowRecord,
+    RunOptions, To, Unhanded, Unheld, WaveAbout,
 };
-pub use self::registry::{Issuer, Listed, Registry, RegistryError, Summary, default_home};
-pub use self::state::{Errand, IllegalMove, OpenMail, Standing, State};
+pub use self::registry::{Issuer, Listed, Registry, RegistryError, RunSummary, default_home};
+pub use self::state::{IllegalMove, MailState, OpenMail, Standing, State};
 
 /// What a ledger is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,7 @@ struct Inner {
     folder: RunFolder,
     about: About,
     clock: Clock,
-    desk: Option<Desk>,
+    handle: Option<WriterHandle>,
     reader: Arc<Mutex<Connection>>,
 }
 
@@ -209,7 +209,7 @@ impl Ledger {
         access: Access,
         clock: Clock,
     ) -> Result<Self, LedgerError> {
-        Self::open_with(folder, access, clock, Faults::default()).await
+        Self::open_with(folder, access, clock, Failpoint::default()).await
     }
 
     /// Opens a run in which a durable write may fail by request.
@@ -218,7 +218,7 @@ impl Ledger {
         folder: &RunFolder,
         access: Access,
         clock: Clock,
-        faults: Faults,
+        faults: Failpoint,
     ) -> Result<Self, LedgerError> {
         let folder = folder.clone();
         let opening = move || {
@@ -240,7 +240,7 @@ impl Ledger {
         folder: &RunFolder,
         lock: Lock,
         clock: Clock,
-        faults: Faults,
+        faults: Failpoint,
     ) -> Result<Self, LedgerError> {
         let path = folder.join(folder::LEDGER);
         let ended_in_order = !connection::log_is_used(&path);
@@ -264,7 +264,7 @@ impl Ledger {
             folder: folder.clone(),
             about,
             clock,
-            desk: writer.map(Writer::start),
+            handle: writer.map(Writer::start),
             reader: Arc::new(Mutex::new(reader)),
         })))
     }
@@ -291,7 +291,7 @@ impl Ledger {
     /// Transactions committed through this handle: how well writes were grouped.
     #[must_use]
     pub fn commits(&self) -> u64 {
-        self.0.desk.as_ref().map_or(0, Desk::commits)
+        self.0.handle.as_ref().map_or(0, WriterHandle::commits)
     }
 
     // ---- writes --------------------------------------------------------------------------
@@ -330,7 +330,7 @@ impl Ledger {
     pub async fn sealed(
         &self,
         intent: Intent,
-        issued: Issued,
+        issued: IssuedRecord,
         set: u32,
         ciphertext: Vec<u8>,
         graph_time: Timestamp,
@@ -480,23 +480,23 @@ impl Ledger {
     /// [`LedgerError::PurgeHindered`] if another process is reading: the ciphertexts are deleted
     /// and the rest may be asked for again. Otherwise if it cannot be made durable.
     pub async fn purge_sealed(&self) -> Result<u64, LedgerError> {
-        let desk = self.0.desk.as_ref().ok_or(LedgerError::ReadOnly)?;
-        desk.purge(self.0.clock.now()).await
+        let handle = self.0.handle.as_ref().ok_or(LedgerError::ReadOnly)?;
+        handle.purge(self.0.clock.now()).await
     }
 
     /// Waits until everything asked for before is durable, closes the database and gives the
     /// lock back. Writes through any handle fail afterwards; reads still work.
     pub async fn shut(&self) {
-        if let Some(desk) = &self.0.desk {
-            desk.shut().await;
+        if let Some(handle) = &self.0.handle {
+            handle.shut().await;
         }
     }
 
     /// Has `note` hear the number of the latest event after each commit, from now on. It is called
     /// on the thread that commits, and must not wait for anything.
     pub fn follow(&self, note: impl Fn(i64) + Send + Sync + 'static) {
-        if let Some(desk) = &self.0.desk {
-            desk.note(Box::new(note));
+        if let Some(handle) = &self.0.handle {
+            handle.note(Box::new(note));
         }
     }
 
@@ -733,10 +733,10 @@ impl Ledger {
 
     async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, Halt> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, MoveError> + Send + 'static,
     ) -> Result<T, LedgerError> {
-        let desk = self.0.desk.as_ref().ok_or(LedgerError::ReadOnly)?;
-        desk.perform(work).await
+        let handle = self.0.handle.as_ref().ok_or(LedgerError::ReadOnly)?;
+        handle.perform(work).await
     }
 
     async fn read<T: Send + 'static>(

@@ -67,14 +67,14 @@ pub fn append_to_log(path: &Path) -> io::Result<File> {
 /// Whether a file holds nothing, or begins with a line of ours.
 fn is_log(file: &mut File) -> io::Result<bool> {
     #[derive(Deserialize)]
-    struct Line {
+    struct LogLine {
         timestamp: String,
         target: String,
     }
     let mut begin = Vec::new();
     file.take(limits::MAX_LOG_LINE_BYTES).read_to_end(&mut begin)?;
     let line = begin.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let ours = |line: Line| {
+    let ours = |line: LogLine| {
         let name = line.target.split("::").next().unwrap_or_default();
         (name == "tapwave" || name.starts_with("tapwave_"))
             && line.timestamp.parse::<jiff::Timestamp>().is_ok()

@@ -35,7 +35,7 @@ pub struct About {
     /// Where Graph was reached.
     pub graph_url: String,
     /// How the run was asked for.
-    pub options: Options,
+    pub options: RunOptions,
     /// Who may read the passes; a row's `set` counts into this list.
     pub recipients: Vec<RecipientRecord>,
     /// The tenant's policy as the check found it.
@@ -53,7 +53,7 @@ pub struct WaveAbout {
     pub path: String,
     /// SHA-256 of the file's bytes, in hex.
     pub digest: String,
-    /// The header as the roster serialises it.
+    /// The header as the wave reader serialises it.
     pub header_json: String,
     /// Rows in the file, good and bad.
     pub rows: u64,
@@ -62,7 +62,7 @@ pub struct WaveAbout {
 /// The options a resume needs again. Fields that an older ledger lacks take their default.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Options {
+pub struct RunOptions {
     /// `--lifetime`, in minutes.
     pub lifetime_minutes: Option<u32>,
     /// `--start`.
@@ -76,21 +76,21 @@ pub struct Options {
     /// `--skip-ineligible`.
     pub skip_ineligible: bool,
     /// How long a lost request may still take effect, in whole seconds, rounded up.
-    /// [`Options::fence`] has it exactly.
+    /// [`RunOptions::settle_after`] has it exactly.
     pub fence_seconds: u64,
     /// The same in milliseconds, rounded up; an older ledger lacks it.
     pub fence_millis: Option<u64>,
-    /// Whether `--fence` said so; else tapwave.toml or nobody did.
+    /// Whether `--settle-after` said so; else tapwave.toml or nobody did.
     pub fence_by_flag: bool,
     /// How the passes are to be mailed, if that was asked for.
     pub mail: Option<MailOptions>,
 }
 
-impl Options {
-    /// Keeps this fence, never a shorter one.
+impl RunOptions {
+    /// Keeps this settling time, never a shorter one.
     #[must_use]
-    pub fn fenced(self, fence: Duration) -> Self {
-        let up = |unit: Duration| fence.as_nanos().div_ceil(unit.as_nanos());
+    pub fn with_settle_after(self, settle_after: Duration) -> Self {
+        let up = |unit: Duration| settle_after.as_nanos().div_ceil(unit.as_nanos());
         let whole = |units: u128| u64::try_from(units).unwrap_or(u64::MAX);
         Self {
             fence_seconds: whole(up(Duration::from_secs(1))),
@@ -101,7 +101,7 @@ impl Options {
 
     /// How long a lost request may still take effect, as exactly as this ledger has it.
     #[must_use]
-    pub fn fence(&self) -> Duration {
+    pub fn settle_after(&self) -> Duration {
         let seconds = Duration::from_secs(self.fence_seconds);
         self.fence_millis.map_or(seconds, Duration::from_millis)
     }
@@ -165,7 +165,6 @@ const BESIDES: &str = ", break-glass";
 pub struct RecipientRecord {
     /// The set's name, `all` if there is only one.
     pub label: String,
-    /// The public keys.
     pub keys: Vec<String>,
     /// What a key is called: by its label in the settings, and as break-glass. One that was given
     /// as it is has no name.
@@ -264,7 +263,7 @@ pub struct NewRow {
     pub upn: String,
     /// Every field as written.
     pub cells: Vec<String>,
-    /// What the row asks for, as the roster serialises it.
+    /// What the row asks for, as the wave reader serialises it.
     pub wanted_json: String,
 }
 
@@ -277,7 +276,6 @@ pub struct NewBadRow {
     pub upn: String,
     /// Every field as written.
     pub cells: Vec<String>,
-    /// Sentences for people.
     pub problems: Vec<String>,
 }
 
@@ -291,9 +289,8 @@ pub struct RowRecord {
     pub upn: String,
     /// Every field as written.
     pub cells: Vec<String>,
-    /// What the row asks for, as the roster serialised it.
+    /// What the row asks for, as the wave reader serialised it.
     pub wanted_json: String,
-    /// Where it stands.
     pub state: State,
     /// The object id, once checked.
     pub(super) user: Option<UserId>,
@@ -304,20 +301,17 @@ pub struct RowRecord {
     /// Index of the recipient set, once checked.
     pub(super) set: Option<u32>,
     /// The pass this row owns or owned, until a lost one is settled.
-    pub issued: Option<Issued>,
+    pub issued: Option<IssuedRecord>,
     /// Why it stands where it stands, if there is something to say.
     pub reason: Option<String>,
     /// Somebody else's pass that was seen on the user.
     pub foreign: Option<MethodId>,
-    /// The latest attempt.
     pub(super) intent: Option<IntentRecord>,
     /// Who gets its mail.
     pub reader: Option<Reader>,
-    /// The latest mail.
     pub mail: Option<MailRecord>,
     /// Who is told that somebody else has the pass.
     pub notice_reader: Option<Reader>,
-    /// The latest notice.
     pub notice: Option<MailRecord>,
     /// Attempts that were lost since the check, or since an operator last let the row try
     /// again. Throttled ones do not count.
@@ -328,8 +322,7 @@ pub struct RowRecord {
 
 /// Who a row is about, as the check found them.
 #[derive(Debug, Clone, Copy)]
-pub struct Person<'a> {
-    /// The object id.
+pub struct RowPerson<'a> {
     pub user: UserId,
     /// For people to read.
     pub display_name: Option<&'a str>,
@@ -344,8 +337,8 @@ impl RowRecord {
     ///
     /// # Errors
     /// [`LedgerError::BrokenRow`]: nothing may be done for this row, and nothing be proven of it.
-    pub fn person(&self) -> Result<Person<'_>, LedgerError> {
-        Ok(Person {
+    pub fn person(&self) -> Result<RowPerson<'_>, LedgerError> {
+        Ok(RowPerson {
             user: self.user.ok_or_else(|| self.lacks("it names no user"))?,
             display_name: self.display_name.as_deref(),
             asked: self
@@ -369,9 +362,6 @@ impl RowRecord {
     }
 
     /// Its latest attempt, for a row whose state speaks of one.
-    ///
-    /// # Errors
-    /// [`LedgerError::BrokenRow`]
     pub fn attempt(&self) -> Result<&IntentRecord, LedgerError> {
         self.intent.as_ref().ok_or_else(|| self.lacks("its attempt is missing"))
     }
@@ -384,8 +374,7 @@ impl RowRecord {
 
 /// A pass as Graph answered it, without its code.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issued {
-    /// Its id.
+pub struct IssuedRecord {
     pub method: MethodId,
     /// When it begins to work.
     pub start: Option<Timestamp>,
@@ -398,7 +387,6 @@ pub struct Issued {
 /// An attempt as the ledger remembers it. Unlike [`Intent`](super::Intent) it permits nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntentRecord {
-    /// Its number.
     pub id: IntentId,
     /// What it asked for.
     pub asked: Asked,
@@ -418,9 +406,7 @@ pub struct IntentRecord {
 /// may have created one, whatever became of the row afterwards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remains {
-    /// The row.
     pub line: Line,
-    /// Whose it is.
     pub upn: String,
     /// Why the rest of this cannot be read, if it cannot.
     pub unreadable: Option<String>,
@@ -536,7 +522,6 @@ impl MailRecord {
 pub struct Unheld {
     /// Its id, as the answer named it.
     pub method: MethodId,
-    /// What broke.
     pub why: String,
 }
 
@@ -565,7 +550,6 @@ pub struct Counts {
     pub notices_sent: u64,
     /// Notices that no courier is known to have taken, although the pass was mailed.
     pub notices_open: u64,
-    /// Calls to Graph.
     pub requests: u64,
     /// Calls that Graph refused because of throttling.
     pub throttled: u64,
@@ -588,7 +572,6 @@ impl Counts {
 /// A sealed and proven row that no finished handoff file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unhanded {
-    /// Its line.
     pub line: Line,
     /// Index of its recipient set.
     pub set: u32,
@@ -599,20 +582,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fence_is_kept_exactly_and_never_shortened() {
-        for (fence, seconds, kept) in [
+    fn a_settling_time_is_kept_exactly_and_never_shortened() {
+        for (settle_after, seconds, kept) in [
             (Duration::ZERO, 0, Duration::ZERO),
             (Duration::from_micros(1), 1, Duration::from_millis(1)),
             (Duration::from_millis(100), 1, Duration::from_millis(100)),
             (Duration::from_millis(1_500), 2, Duration::from_millis(1_500)),
             (Duration::from_mins(5), 300, Duration::from_mins(5)),
         ] {
-            let options = Options::default().fenced(fence);
+            let options = RunOptions::default().with_settle_after(settle_after);
             // What an earlier tapwave reads.
-            assert_eq!(options.fence_seconds, seconds, "{fence:?}");
+            assert_eq!(options.fence_seconds, seconds, "{settle_after:?}");
             let text = serde_json::to_string(&options).expect("JSON");
-            let read: Options = serde_json::from_str(&text).expect("options");
-            assert_eq!(read.fence(), kept, "{text}");
+            let read: RunOptions = serde_json::from_str(&text).expect("options");
+            assert_eq!(read.settle_after(), kept, "{text}");
         }
     }
 
@@ -639,8 +622,8 @@ mod tests {
     }
 
     #[test]
-    fn the_fence_of_an_older_ledger_is_read() {
-        let older: Options = serde_json::from_str(r#"{"fenceSeconds":300}"#).expect("options");
-        assert_eq!(older.fence(), Duration::from_mins(5));
+    fn the_settling_time_of_an_older_ledger_is_read() {
+        let older: RunOptions = serde_json::from_str(r#"{"fenceSeconds":300}"#).expect("options");
+        assert_eq!(older.settle_after(), Duration::from_mins(5));
     }
 }

@@ -49,9 +49,7 @@ pub enum RegistryError {
     Ambiguous {
         /// As it was asked for.
         name: String,
-        /// One of them.
         one: PathBuf,
-        /// Another.
         other: PathBuf,
     },
     /// `latest` of none.
@@ -65,17 +63,15 @@ pub enum RegistryError {
 /// A run as [`Registry::list`] shows it.
 #[derive(Debug)]
 pub struct Listed {
-    /// Its name.
     pub name: String,
-    /// Its folder.
     pub path: PathBuf,
     /// What could be read of it.
-    pub summary: Result<Summary, LedgerError>,
+    pub summary: Result<RunSummary, LedgerError>,
 }
 
 /// A run in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Summary {
+pub struct RunSummary {
     /// What it is about.
     pub about: About,
     /// How many rows stand where.
@@ -89,9 +85,7 @@ pub struct Summary {
 /// Which run sealed a pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
-    /// The run's name.
     pub run: String,
-    /// Its folder.
     pub path: PathBuf,
     /// The row within it.
     pub line: Line,
@@ -311,11 +305,11 @@ impl Registry {
     }
 }
 
-fn summary(folder: &RunFolder) -> Result<Summary, LedgerError> {
+fn summary(folder: &RunFolder) -> Result<RunSummary, LedgerError> {
     let path = folder.join(folder::LEDGER);
     let db = connection::open_reader(&path)?;
     let read = || {
-        Ok(Summary {
+        Ok(RunSummary {
             about: store::about(&db)?,
             counts: store::counts(&db)?,
             closed: store::closed(&db)?,

@@ -16,17 +16,13 @@ pub enum State {
     Listed,
     /// May get a pass. `after_loss`: an earlier attempt's outcome was lost and has been
     /// settled, so the next pass must be looked at again before it is relied on.
-    Checked {
-        /// See above.
-        after_loss: bool,
-    },
+    Checked { after_loss: bool },
     /// Must not get a pass, and will not get one from this run.
     Ineligible,
     /// Left out because it was asked for.
     Skipped,
     /// A POST is about to go, is under way, or its answer is being sealed.
     Intent {
-        /// The attempt.
         intent: IntentId,
         /// As in `Checked`.
         after_loss: bool,
@@ -45,7 +41,6 @@ pub enum State {
     },
     /// The pass is in the ledger as ciphertext.
     Sealed {
-        /// The pass's id.
         method: MethodId,
         /// False while the pass followed a lost attempt, or was among the last that a process
         /// sealed before it died, and has not been looked at again.
@@ -53,29 +48,21 @@ pub enum State {
     },
     /// A mail with the pass is about to be sent, or its answer was lost.
     Mailing {
-        /// The pass's id.
         method: MethodId,
         /// What may go out.
         mail: OpenMail,
     },
     /// A courier took the mail and answers for it.
     Delivered {
-        /// The pass's id.
         method: MethodId,
         /// How far the notice to somebody else is, if one was asked for.
-        notice: Option<Errand>,
+        notice: Option<MailState>,
     },
     /// The pass was sealed, and a later look showed that its code does not work: another pass
     /// stands in its place, none does, or the policy disables it. Its copy is not handed off.
-    Lost {
-        /// The pass's id.
-        method: MethodId,
-    },
+    Lost { method: MethodId },
     /// The pass is proven to be gone.
-    Removed {
-        /// The pass's id.
-        method: MethodId,
-    },
+    Removed { method: MethodId },
     /// Graph refused; nothing was issued.
     Failed {
         /// As in `Checked`, should an operator let the row try again.
@@ -87,7 +74,7 @@ pub enum State {
 /// How far one mail is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Errand {
+pub enum MailState {
     /// Nothing of it has gone out.
     Due,
     /// It is about to go out, or its answer was lost.
@@ -109,7 +96,7 @@ pub struct OpenMail {
     pub again: bool,
 }
 
-impl Errand {
+impl MailState {
     /// One word for the ledger's tables.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -225,7 +212,7 @@ impl State {
 
     /// How far the row's notice is, if it is to have one and its pass has been mailed.
     #[must_use]
-    pub const fn notice(&self) -> Option<&Errand> {
+    pub const fn notice(&self) -> Option<&MailState> {
         match self {
             Self::Delivered { notice, .. } => notice.as_ref(),
             _ => None,
@@ -318,21 +305,21 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
 /// [`next`], for a pass that is mailed, and the notice of it.
 fn mailed(state: &State, event: &Event) -> Option<State> {
     use State::{Delivered, Mailing, Sealed};
-    let of = |method: &MethodId, errand: Errand| match errand {
-        Errand::Due => Sealed { method: method.clone(), proven: true },
-        Errand::Open(mail) => Mailing { method: method.clone(), mail },
-        Errand::Done => Delivered { method: method.clone(), notice: None },
+    let of = |method: &MethodId, errand: MailState| match errand {
+        MailState::Due => Sealed { method: method.clone(), proven: true },
+        MailState::Open(mail) => Mailing { method: method.clone(), mail },
+        MailState::Done => Delivered { method: method.clone(), notice: None },
     };
     Some(match (state, event) {
         (Sealed { method, proven: true }, _) => {
-            of(method, carried(&Errand::Due, event, Channel::Pass)?)
+            of(method, carried(&MailState::Due, event, Channel::Pass)?)
         }
         (Mailing { method, mail }, _) => {
-            of(method, carried(&Errand::Open(mail.clone()), event, Channel::Pass)?)
+            of(method, carried(&MailState::Open(mail.clone()), event, Channel::Pass)?)
         }
         // Nobody is told that somebody has the pass before a courier answers for that.
         (Delivered { method, notice: None }, Event::NoticeDue) => {
-            Delivered { method: method.clone(), notice: Some(Errand::Due) }
+            Delivered { method: method.clone(), notice: Some(MailState::Due) }
         }
         (Delivered { method, notice: Some(notice) }, _) => {
             let notice = Some(carried(notice, event, Channel::Notice)?);
@@ -343,9 +330,9 @@ fn mailed(state: &State, event: &Event) -> Option<State> {
 }
 
 /// The legal moves of one mail, the same for both of a row's.
-fn carried(errand: &Errand, event: &Event, which: Channel) -> Option<Errand> {
+fn carried(errand: &MailState, event: &Event, which: Channel) -> Option<MailState> {
     let open = |digest: &str, lost, again| {
-        Some(Errand::Open(OpenMail { digest: digest.to_owned(), lost, again }))
+        Some(MailState::Open(OpenMail { digest: digest.to_owned(), lost, again }))
     };
     match (errand, event) {
         (
@@ -354,19 +341,21 @@ fn carried(errand: &Errand, event: &Event, which: Channel) -> Option<Errand> {
             | Event::MailEnded { channel, .. }
             | Event::MailNotBegun { channel, .. },
         ) if *channel != which => None,
-        (Errand::Due, Event::Readdressed { channel, .. }) if *channel == which => Some(Errand::Due),
-        (Errand::Due, Event::MailNotBegun { .. }) => Some(Errand::Due),
-        (Errand::Open(mail), Event::MailNotBegun { .. }) if mail.lost => Some(errand.clone()),
-        (Errand::Due, Event::MailIntended { posted, .. }) => open(&posted.digest, false, false),
+        (MailState::Due, Event::Readdressed { channel, .. }) if *channel == which => {
+            Some(MailState::Due)
+        }
+        (MailState::Due, Event::MailNotBegun { .. }) => Some(MailState::Due),
+        (MailState::Open(mail), Event::MailNotBegun { .. }) if mail.lost => Some(errand.clone()),
+        (MailState::Due, Event::MailIntended { posted, .. }) => open(&posted.digest, false, false),
         // What may have arrived is sent again with the same bytes or not at all.
-        (Errand::Open(mail), Event::MailIntended { posted, .. })
+        (MailState::Open(mail), Event::MailIntended { posted, .. })
             if mail.lost && mail.digest == posted.digest =>
         {
             open(&mail.digest, false, true)
         }
-        (Errand::Open(mail), Event::MailEnded { outcome, .. }) if !mail.lost => match outcome {
-            Effect::Done(_) => Some(Errand::Done),
-            Effect::NoEffect(_) | Effect::Refused(_) if !mail.again => Some(Errand::Due),
+        (MailState::Open(mail), Event::MailEnded { outcome, .. }) if !mail.lost => match outcome {
+            Effect::Done(_) => Some(MailState::Done),
+            Effect::NoEffect(_) | Effect::Refused(_) if !mail.again => Some(MailState::Due),
             _ => open(&mail.digest, true, mail.again),
         },
         _ => None,
@@ -581,7 +570,7 @@ mod tests {
             assert!(next(state, &Event::NoticeDue).is_err(), "{state:?}");
         }
         let due = next(&with(None), &Event::NoticeDue).expect("legal");
-        assert_eq!(due, with(Some(Errand::Due)));
+        assert_eq!(due, with(Some(MailState::Due)));
         assert!(next(&due, &mail("d")).is_err(), "the pass goes out once");
         let open = next(&due, &notice("n")).expect("legal");
         assert!(next(&open, &notice("n")).is_err(), "one is under way");
@@ -590,9 +579,9 @@ mod tests {
         assert!(next(&lost, &notice("other")).is_err());
         let again = next(&lost, &notice("n")).expect("legal");
         let after = next(&again, &ended(not_sent())).expect("legal");
-        assert!(matches!(after.notice(), Some(Errand::Open(OpenMail { lost: true, .. }))));
+        assert!(matches!(after.notice(), Some(MailState::Open(OpenMail { lost: true, .. }))));
         let done = next(&again, &ended(taken())).expect("legal");
-        assert_eq!(done, with(Some(Errand::Done)));
+        assert_eq!(done, with(Some(MailState::Done)));
         assert!(next(&done, &notice("n")).is_err(), "twice");
         for state in [&open, &lost, &done] {
             let removed = next(state, &Event::Removed { proof: Proof::Deleted });

@@ -17,10 +17,10 @@ use serde::de::DeserializeOwned;
 use super::events::{self, Asked, Channel, Eligible, Event, IntentId, Posted, Proof, Reader};
 use super::fault::LedgerError;
 use super::record::{
-    About, Counts, Denied, HandoffRecord, IntentRecord, Issued, MailRecord, NewBadRow, NewRow,
-    Remains, RowRecord, Unhanded, Unheld,
+    About, Counts, Denied, HandoffRecord, IntentRecord, IssuedRecord, MailRecord, NewBadRow,
+    NewRow, Remains, RowRecord, Unhanded, Unheld,
 };
-use super::state::{self, Errand, Standing, State};
+use super::state::{self, MailState, Standing, State};
 use tapwave_core::clock::later;
 use tapwave_core::effect::{Effect, Obstacle};
 use tapwave_core::ids::{Line, MethodId, UserId};
@@ -28,20 +28,20 @@ use tapwave_core::limits;
 
 /// Why a move did not happen.
 #[derive(Debug)]
-pub(super) enum Halt {
+pub(super) enum MoveError {
     /// The move is not allowed; nothing was written.
     Refused(LedgerError),
     /// `SQLite` failed; the transaction cannot be relied on.
     Broken(rusqlite::Error),
 }
 
-impl From<LedgerError> for Halt {
+impl From<LedgerError> for MoveError {
     fn from(error: LedgerError) -> Self {
         Self::Refused(error)
     }
 }
 
-impl From<rusqlite::Error> for Halt {
+impl From<rusqlite::Error> for MoveError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Broken(error)
     }
@@ -70,7 +70,7 @@ pub(super) fn insert(db: &Connection, row: &NewRow) -> Result<(), rusqlite::Erro
 }
 
 /// Adds a row that cannot be used.
-pub(super) fn insert_bad(db: &Connection, row: NewBadRow, at: Timestamp) -> Result<(), Halt> {
+pub(super) fn insert_bad(db: &Connection, row: NewBadRow, at: Timestamp) -> Result<(), MoveError> {
     let NewBadRow { line, upn, cells, problems } = row;
     insert(db, &NewRow { line, upn, cells, wanted_json: "{}".into() })?;
     apply(db, line, &Event::Ineligible { problems }, at)?;
@@ -114,7 +114,7 @@ pub(super) fn record(
     line: Line,
     event: &Event,
     at: Timestamp,
-) -> Result<State, Halt> {
+) -> Result<State, MoveError> {
     // A resume speaks of lost attempts whose intent died with an earlier process.
     let needs_intent = matches!(
         event,
@@ -143,7 +143,7 @@ pub(super) fn intend(
     asked: &Asked,
     graph_time: Timestamp,
     at: Timestamp,
-) -> Result<IntentId, Halt> {
+) -> Result<IntentId, MoveError> {
     if closed(db)?.is_some() {
         return Err(LedgerError::Closed.into());
     }
@@ -179,7 +179,7 @@ pub(super) fn conclude(
     effect: Effect<Unheld, Denied>,
     given_up: Timestamp,
     at: Timestamp,
-) -> Result<State, Halt> {
+) -> Result<State, MoveError> {
     let event = match effect {
         Effect::Done(Unheld { method, why }) => {
             Event::Lost { intent, why, given_up, method: Some(method) }
@@ -207,10 +207,10 @@ pub(super) fn seal(
     db: &Connection,
     line: Line,
     intent: IntentId,
-    issued: &Issued,
+    issued: &IssuedRecord,
     copy: &SealedCopy,
     at: Timestamp,
-) -> Result<State, Halt> {
+) -> Result<State, MoveError> {
     let SealedCopy { set, ciphertext, graph_time } = copy;
     let event = Event::Sealed {
         intent,
@@ -235,7 +235,7 @@ pub(super) fn intend_mail(
     channel: Channel,
     posted: Posted,
     at: Timestamp,
-) -> Result<(), Halt> {
+) -> Result<(), MoveError> {
     if closed(db)?.is_some() {
         return Err(LedgerError::Closed.into());
     }
@@ -251,7 +251,7 @@ pub(super) fn conclude_mail(
     channel: Channel,
     outcome: Effect<String>,
     at: Timestamp,
-) -> Result<State, Halt> {
+) -> Result<State, MoveError> {
     let state = apply(db, line, &Event::MailEnded { channel, outcome }, at)?;
     let told = || {
         db.prepare_cached("SELECT notice_reader_json IS NOT NULL FROM rows WHERE line = ?1")?
@@ -324,7 +324,7 @@ pub(super) fn delete_sealed(db: &Connection, at: Timestamp) -> Result<u64, rusql
 
 /// Doubts every pass that may have been sealed in the last commit: one whose fsync failed may
 /// be on the disk all the same. A commit holds [`limits::RECORDS_PER_COMMIT`] events at most.
-pub(super) fn doubt_last_seals(db: &Connection, at: Timestamp) -> Result<(), Halt> {
+pub(super) fn doubt_last_seals(db: &Connection, at: Timestamp) -> Result<(), MoveError> {
     let mut last = db.prepare(
         "SELECT DISTINCT e.line FROM events e JOIN rows r ON r.line = e.line
          WHERE e.seq > (SELECT max(seq) FROM events) - ?1 AND e.event = 'sealed'
@@ -337,7 +337,7 @@ pub(super) fn doubt_last_seals(db: &Connection, at: Timestamp) -> Result<(), Hal
 }
 
 /// The one place where a row moves.
-fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<State, Halt> {
+fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<State, MoveError> {
     let (before, _) = standing_of(db, line)?;
     let after =
         state::next(&before, event).map_err(|source| LedgerError::Illegal { line, source })?;
@@ -353,7 +353,7 @@ fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<St
         // Why nobody knows the fate of a mail outlives that it could not be repeated.
         Event::MailNotBegun { .. } => {
             matches!(before, State::Mailing { .. })
-                || matches!(before.notice(), Some(Errand::Open(_)))
+                || matches!(before.notice(), Some(MailState::Open(_)))
         }
         _ => false,
     };
@@ -367,7 +367,7 @@ fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<St
         json(&after)?,
         event.reason(),
         aside,
-        after.notice().map(Errand::name),
+        after.notice().map(MailState::name),
     ])?;
     keep_evidence(db, line, &before, &after, event, at)?;
     Ok(after)
@@ -403,7 +403,7 @@ fn keep_evidence(
             end_intent(db, *intent, event, Some(*graph_time))?;
             // Its pass is known by its id from here on.
             leaves_nothing(db, *intent)?;
-            let issued = Issued {
+            let issued = IssuedRecord {
                 method: method.clone(),
                 start: *start,
                 lifetime_minutes: *lifetime_minutes,
@@ -481,11 +481,11 @@ fn keep_lost(
 fn keep_issued(
     db: &Connection,
     line: Line,
-    issued: &Issued,
+    issued: &IssuedRecord,
     graph_time: Timestamp,
     over: Timestamp,
 ) -> Result<(), rusqlite::Error> {
-    let Issued { method, start, lifetime_minutes, one_time } = issued;
+    let IssuedRecord { method, start, lifetime_minutes, one_time } = issued;
     db.prepare_cached(
         "UPDATE rows SET method_id = ?2, pass_start = ?3, pass_lifetime_minutes = ?4,
                          pass_one_time = ?5, handoff_file = NULL, looked_at = NULL,
@@ -695,7 +695,7 @@ fn restart_attempts(db: &Connection, line: Line) -> Result<(), rusqlite::Error> 
     Ok(())
 }
 
-fn standing_of(db: &Connection, line: Line) -> Result<(State, Option<UserId>), Halt> {
+fn standing_of(db: &Connection, line: Line) -> Result<(State, Option<UserId>), MoveError> {
     db.prepare_cached("SELECT state_json, user_id FROM rows WHERE line = ?1")?
         .query_row([key(line)], of_row(line, |row| Ok((from_json(row, 0)?, parsed(row, 1)?))))
         .optional()?
@@ -1227,9 +1227,9 @@ fn restored(line: Line, row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
     })
 }
 
-fn issued(row: &Row<'_>) -> Result<Option<Issued>, rusqlite::Error> {
+fn issued(row: &Row<'_>) -> Result<Option<IssuedRecord>, rusqlite::Error> {
     let Some(method) = parsed(row, 9)? else { return Ok(None) };
-    Ok(Some(Issued {
+    Ok(Some(IssuedRecord {
         method,
         start: parsed(row, 10)?,
         lifetime_minutes: row.get(11)?,

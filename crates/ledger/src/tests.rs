@@ -34,8 +34,8 @@ fn method(text: &str) -> MethodId {
     text.parse().expect("a method id")
 }
 
-fn issued(text: &str) -> Issued {
-    Issued {
+fn issued(text: &str) -> IssuedRecord {
+    IssuedRecord {
         method: method(text),
         start: Some(time("2026-03-01T08:00:01Z")),
         lifetime_minutes: 60,
@@ -80,7 +80,7 @@ pub(super) fn about() -> About {
         },
         tenant: None,
         graph_url: "https://graph.microsoft.com".into(),
-        options: Options { fence_seconds: 300, ..Options::default() },
+        options: RunOptions { fence_seconds: 300, ..RunOptions::default() },
         recipients: vec![RecipientRecord {
             label: "all".into(),
             keys: vec!["age1x".into()],
@@ -582,7 +582,7 @@ async fn a_refusal_does_not_touch_what_is_committed_beside_it() {
 
 #[tokio::test]
 async fn after_a_failed_commit_every_write_fails_with_the_same_fault() {
-    for (faults, full) in [(Faults::broken_at(2), false), (Faults::full_at(2), true)] {
+    for (faults, full) in [(Failpoint::broken_at(2), false), (Failpoint::full_at(2), true)] {
         let place = place();
         run_of(&place, 3).shut().await;
         let ledger =

@@ -14,50 +14,50 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection;
-use super::failpoint::{self, Faults, Moment};
+use super::failpoint::{self, Failpoint, Moment};
 use super::fault::{Cause, LedgerError, WriteFault};
 use super::folder::Watch;
 use super::lock::Lock;
-use super::store::{self, Halt};
+use super::store::{self, MoveError};
 use tapwave_core::limits;
 
-type Answer<T> = oneshot::Sender<Result<T, LedgerError>>;
+type ReplyTo<T> = oneshot::Sender<Result<T, LedgerError>>;
 
 /// What the writer's task is asked for.
-enum Order {
+enum WriteOrder {
     /// Moves that are committed with others.
-    Deed(Box<dyn Deed>),
+    Deed(Box<dyn Write>),
     /// Destroys the ciphertexts; stands alone.
-    Purge(Timestamp, Answer<u64>),
+    Purge(Timestamp, ReplyTo<u64>),
     /// Commits what waits and closes the database.
     Shut(oneshot::Sender<()>),
 }
 
 /// One caller's part of a transaction.
-trait Deed: Send {
+trait Write: Send {
     /// Does it. A refusal is kept for the answer; an error ends the transaction.
     fn perform(&mut self, db: &Connection) -> Result<(), rusqlite::Error>;
     /// Tells the caller, once the transaction's fate is known.
     fn answer(self: Box<Self>, fate: Result<(), Arc<WriteFault>>);
 }
 
-struct Request<T, F> {
+struct WriteRequest<T, F> {
     work: Option<F>,
     kept: Option<Result<T, LedgerError>>,
-    answer: Answer<T>,
+    answer: ReplyTo<T>,
 }
 
-impl<T, F> Deed for Request<T, F>
+impl<T, F> Write for WriteRequest<T, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> Result<T, Halt> + Send,
+    F: FnOnce(&Connection) -> Result<T, MoveError> + Send,
 {
     fn perform(&mut self, db: &Connection) -> Result<(), rusqlite::Error> {
         let Some(work) = self.work.take() else { return Ok(()) };
         self.kept = Some(match work(db) {
             Ok(done) => Ok(done),
-            Err(Halt::Refused(refusal)) => Err(refusal),
-            Err(Halt::Broken(error)) => return Err(error),
+            Err(MoveError::Refused(refusal)) => Err(refusal),
+            Err(MoveError::Broken(error)) => return Err(error),
         });
         Ok(())
     }
@@ -74,18 +74,18 @@ where
 
 /// The callers' end.
 #[derive(Clone)]
-pub(super) struct Desk {
-    orders: mpsc::Sender<Order>,
+pub(super) struct WriterHandle {
+    orders: mpsc::Sender<WriteOrder>,
     commits: Arc<AtomicU64>,
-    note: Arc<OnceLock<Note>>,
+    note: Arc<OnceLock<CommitHook>>,
 }
 
 /// Hears the number of the latest event after each commit.
-pub(super) type Note = Box<dyn Fn(i64) + Send + Sync>;
+pub(super) type CommitHook = Box<dyn Fn(i64) + Send + Sync>;
 
-impl Desk {
+impl WriterHandle {
     /// Has whoever is named first told of every commit from now on.
-    pub(super) fn note(&self, note: Note) {
+    pub(super) fn note(&self, note: CommitHook) {
         // A second one is not in anybody's interest.
         let _ = self.note.set(note);
     }
@@ -93,25 +93,25 @@ impl Desk {
     /// Has `work` done inside the next transaction and waits until that is durable.
     pub(super) async fn perform<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T, Halt> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, MoveError> + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { work: Some(work), kept: None, answer };
-        self.send(Order::Deed(Box::new(request))).await?;
+        let request = WriteRequest { work: Some(work), kept: None, answer };
+        self.send(WriteOrder::Deed(Box::new(request))).await?;
         answered.await.unwrap_or(Err(LedgerError::Shut))
     }
 
     /// Destroys every ciphertext; returns how many there were.
     pub(super) async fn purge(&self, at: Timestamp) -> Result<u64, LedgerError> {
         let (answer, answered) = oneshot::channel();
-        self.send(Order::Purge(at, answer)).await?;
+        self.send(WriteOrder::Purge(at, answer)).await?;
         answered.await.unwrap_or(Err(LedgerError::Shut))
     }
 
     /// Returns when everything asked for before is durable and the lock is given back.
     pub(super) async fn shut(&self) {
         let (answer, answered) = oneshot::channel();
-        if self.send(Order::Shut(answer)).await.is_ok() {
+        if self.send(WriteOrder::Shut(answer)).await.is_ok() {
             // An error means that the task has ended, which is what was asked for.
             let _ = answered.await;
         }
@@ -123,7 +123,7 @@ impl Desk {
         self.commits.load(Ordering::Relaxed)
     }
 
-    async fn send(&self, order: Order) -> Result<(), LedgerError> {
+    async fn send(&self, order: WriteOrder) -> Result<(), LedgerError> {
         self.orders.send(order).await.map_err(|_| LedgerError::Shut)
     }
 }
@@ -134,15 +134,15 @@ pub(super) struct Writer {
     db: Connection,
     path: PathBuf,
     watch: Watch,
-    faults: Faults,
+    faults: Failpoint,
     commits: Arc<AtomicU64>,
-    note: Arc<OnceLock<Note>>,
+    note: Arc<OnceLock<CommitHook>>,
     broken: Option<Arc<WriteFault>>,
     _lock: Lock,
 }
 
 impl Writer {
-    pub(super) fn new(db: Connection, path: PathBuf, lock: Lock, faults: Faults) -> Self {
+    pub(super) fn new(db: Connection, path: PathBuf, lock: Lock, faults: Failpoint) -> Self {
         let watch = Watch::on(&path);
         let (commits, note) = (Arc::default(), Arc::default());
         Self { db, path, watch, faults, commits, note, broken: None, _lock: lock }
@@ -151,22 +151,22 @@ impl Writer {
     /// After a process that did not end in order: its last seals must be looked at again.
     pub(super) fn doubt_last_seals(&mut self, at: Timestamp) -> Result<(), LedgerError> {
         let doubted = self.transact(|db| match store::doubt_last_seals(db, at) {
-            Err(Halt::Broken(error)) => Err(error),
-            Err(Halt::Refused(refusal)) => Ok(Err(refusal)),
+            Err(MoveError::Broken(error)) => Err(error),
+            Err(MoveError::Refused(refusal)) => Ok(Err(refusal)),
             Ok(()) => Ok(Ok(())),
         });
         doubted?
     }
 
-    /// Starts the task. It ends, and closes the database, when the last [`Desk`] is gone.
+    /// Starts the task. It ends, and closes the database, when the last [`WriterHandle`] is gone.
     ///
     /// Must be called within a tokio runtime.
-    pub(super) fn start(self) -> Desk {
+    pub(super) fn start(self) -> WriterHandle {
         let (orders, waiting) = mpsc::channel(limits::RECORDS_PER_COMMIT);
         let (commits, note) = (Arc::clone(&self.commits), Arc::clone(&self.note));
-        let desk = Desk { orders, commits, note };
+        let handle = WriterHandle { orders, commits, note };
         tokio::spawn(serve(self, waiting));
-        desk
+        handle
     }
 
     /// Leaves the log empty, so that the database alone is the whole run and can be copied. Not
@@ -178,14 +178,14 @@ impl Writer {
         }
     }
 
-    fn perform(&mut self, orders: Vec<Order>) -> Vec<oneshot::Sender<()>> {
+    fn perform(&mut self, orders: Vec<WriteOrder>) -> Vec<oneshot::Sender<()>> {
         let mut deeds = Vec::new();
         let mut leavers = Vec::new();
         for order in orders {
             match order {
-                Order::Deed(deed) => deeds.push(deed),
-                Order::Shut(leaver) => leavers.push(leaver),
-                Order::Purge(at, answer) => {
+                WriteOrder::Deed(deed) => deeds.push(deed),
+                WriteOrder::Shut(leaver) => leavers.push(leaver),
+                WriteOrder::Purge(at, answer) => {
                     self.commit(std::mem::take(&mut deeds));
                     // Whoever asked may have gone; what was done stays done.
                     let _ = answer.send(self.purge(at));
@@ -196,7 +196,7 @@ impl Writer {
         leavers
     }
 
-    fn commit(&mut self, mut deeds: Vec<Box<dyn Deed>>) {
+    fn commit(&mut self, mut deeds: Vec<Box<dyn Write>>) {
         if deeds.is_empty() {
             return;
         }
@@ -281,7 +281,7 @@ fn scrub(db: &Connection) -> Result<bool, rusqlite::Error> {
     })
 }
 
-async fn serve(mut writer: Writer, mut waiting: mpsc::Receiver<Order>) {
+async fn serve(mut writer: Writer, mut waiting: mpsc::Receiver<WriteOrder>) {
     let mut leavers = Vec::new();
     let mut group = Vec::new();
     while waiting.recv_many(&mut group, limits::RECORDS_PER_COMMIT).await > 0 {

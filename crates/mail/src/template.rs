@@ -4,8 +4,8 @@
 //!
 //! [`Templates`] hold the words, by language and [`Mode`]; [`Templates::check`] finds every
 //! fault of theirs with a dummy code, before any pass exists. [`Templates::render`] makes a
-//! [`Letter`] out of [`Facts`] and [`Content`], the only place besides the vault where a code
-//! is read. [`compose`] makes a [`Mail`] out of a [`Draft`]: one letter, one sender, exactly
+//! [`Letter`] out of [`Facts`] and [`LetterContent`], the only place besides the crate `seal` where a code
+//! is read. [`compose`] makes a [`Mail`] out of a [`MailDraft`]: one letter, one sender, exactly
 //! one recipient, and a Message-ID and a date that the caller froze.
 //!
 //! `minijinja` and `lettre` keep passing copies of a text while they work; those are wiped
@@ -21,7 +21,7 @@ mod templates;
 #[cfg(test)]
 mod tests;
 
-pub use compose::{Draft, Form, Mail, MessageId, NotComposed, NotMessageId, compose};
-pub use facts::{Facts, Person};
+pub use compose::{Form, Mail, MailDraft, MessageId, NotComposed, NotMessageId, compose};
+pub use facts::{Facts, NamedPerson};
 pub use mailbox::{BadMailbox, Mailbox};
-pub use templates::{Content, Letter, Mode, TemplateError, Templates};
+pub use templates::{Letter, LetterContent, Mode, TemplateError, Templates};

@@ -1,14 +1,14 @@
 //! Promises that what became of a mail is told exactly: taken, certainly not sent, refused,
 //! or unknown. Must never send one twice by itself, nor a code over a line that others read.
 //!
-//! A [`Courier`] takes one [`Mail`] at a time from each caller and keeps its own limits. It
+//! A [`MailTransport`] takes one [`Mail`] at a time from each caller and keeps its own limits. It
 //! never repeats what may have arrived; whoever holds the ledger decides about that. A mail is
 //! done when the relay, or Graph, took it and answers for it from now on, with its own words or
 //! its request id; it is unsettled when the final dot may have arrived and no answer came.
 
-mod answer;
+mod connection;
 pub mod graph;
-mod line;
+mod reply;
 mod route;
 pub mod secret;
 pub mod settings;
@@ -21,7 +21,7 @@ use tokio::sync::SemaphorePermit;
 use crate::template::{Form, Mail};
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_core::limits;
-use tapwave_graph::limiter::{Barred, Pace, Permit};
+use tapwave_graph::limiter::{Limiter, NotAdmitted, Permit};
 
 pub use graph::GraphMail;
 pub use smtp::Smtp;
@@ -40,27 +40,27 @@ pub const NEEDS_UTF8: &str = "has letters outside ASCII before its @, and the re
                               SMTPUTF8; give another address, or a relay that has it";
 
 /// Leave to send one mail now: a place, and the limiter's word.
-struct Leave<'a> {
+struct SendPermit<'a> {
     permit: Permit,
     place: Option<SemaphorePermit<'a>>,
 }
 
-/// Leave to send one mail, and what it goes over stands. See [`Courier::spare`].
+/// Leave to send one mail, and what it goes over stands. See [`MailTransport::spare`].
 pub struct Ready<'a> {
-    leave: Leave<'a>,
+    leave: SendPermit<'a>,
     /// The connection, if mails go over one.
-    over: Option<Box<smtp::Kept>>,
+    over: Option<Box<smtp::IdleConnection>>,
 }
 
 /// One of the two ways to send.
-pub enum Courier {
+pub enum MailTransport {
     /// Through a relay.
     Smtp(Box<Smtp>),
     /// Through Graph's `sendMail`.
     Graph(GraphMail),
 }
 
-impl Courier {
+impl MailTransport {
     /// What form of mail it takes.
     #[must_use]
     pub const fn form(&self) -> Form {
@@ -72,7 +72,7 @@ impl Courier {
 
     /// The limiter, to show how mail stands and to forecast.
     #[must_use]
-    pub fn pace(&self) -> &Pace {
+    pub fn pace(&self) -> &Limiter {
         match self {
             Self::Smtp(smtp) => smtp.pace(),
             Self::Graph(graph) => graph.pace(),
@@ -82,8 +82,8 @@ impl Courier {
     /// Waits until the limits let one mail go.
     ///
     /// # Errors
-    /// [`Barred`], for longer than anybody waits.
-    async fn admit(&self) -> Result<Leave<'_>, Barred> {
+    /// [`NotAdmitted`], for longer than anybody waits.
+    async fn admit(&self) -> Result<SendPermit<'_>, NotAdmitted> {
         match self {
             Self::Smtp(smtp) => smtp.admit().await,
             Self::Graph(graph) => graph.admit().await,
@@ -97,7 +97,7 @@ impl Courier {
     /// # Errors
     /// Why no mail can go out now.
     pub async fn ready(&self) -> Result<Ready<'_>, Obstacle> {
-        let barred = |barred: Barred| Obstacle::new(ObstacleKind::Lasting, barred.to_string());
+        let barred = |barred: NotAdmitted| Obstacle::new(ObstacleKind::Lasting, barred.to_string());
         let leave = self.admit().await.map_err(barred)?;
         match self {
             Self::Smtp(smtp) => smtp.ready(leave).await,
@@ -115,7 +115,7 @@ impl Courier {
     /// or makes another.
     ///
     /// # Errors
-    /// As for [`Courier::ready`].
+    /// As for [`MailTransport::ready`].
     pub async fn refresh<'a>(&self, ready: Ready<'a>) -> Result<Ready<'a>, Obstacle> {
         match self {
             Self::Smtp(smtp) => smtp.refresh(ready).await,

@@ -10,15 +10,15 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::wave::Wanted;
+use crate::wave::RowOptions;
 use tapwave_core::clock::{apart, later, span};
 use tapwave_core::ids::{GroupId, Line, MethodId, Upn, UserId};
 use tapwave_core::limits;
 use tapwave_core::shown::{self, plain};
 use tapwave_graph::verdict::{Refusal, RefusalKind};
-use tapwave_graph::{Boss, FoundPass, Graph, GraphError, Membership, Policy, Target, User};
+use tapwave_graph::{FoundPass, Graph, GraphError, Manager, Membership, Policy, Target, User};
 use tapwave_ledger::{
-    Asked, Eligible, Existing, LedgerError, Options, Person, PolicyRecord, Reader, RowRecord,
+    Asked, Eligible, Existing, LedgerError, PolicyRecord, Reader, RowPerson, RowRecord, RunOptions,
     State, To,
 };
 use tapwave_mail::template::{BadMailbox, Mailbox, Mode};
@@ -61,7 +61,7 @@ impl Candidate {
         if !matches!(record.state, State::Checked { .. }) {
             return Err(record.lacks("it does not wait for a pass"));
         }
-        let Person { user, display_name, asked, set } = record.person()?;
+        let RowPerson { user, display_name, asked, set } = record.person()?;
         Ok(Self {
             line: record.line,
             upn: record.upn.clone(),
@@ -139,7 +139,7 @@ pub struct Subject {
     /// Whom the pass is for.
     pub upn: Upn,
     /// What the row asks for.
-    pub wanted: Wanted,
+    pub wanted: RowOptions,
     /// Index of the recipient set.
     pub set: u32,
     /// Whether a live pass may still be skipped: decided once, before the first intent.
@@ -156,10 +156,7 @@ pub enum Finding {
     /// It has a live pass and `--existing skip` leaves that alone.
     HasPass(MethodId),
     /// Another open run has claimed the person, and `--existing skip` leaves them to it.
-    Claimed {
-        /// That run.
-        run: String,
-    },
+    Claimed { run: String },
 }
 
 /// Why a row must not get a pass.
@@ -187,10 +184,7 @@ pub enum Problem {
     Excluded,
     /// Nobody knows which groups the user is in.
     #[error("the groups of this user cannot be read: {why}; check again in a while")]
-    GroupsUnread {
-        /// Graph's words.
-        why: String,
-    },
+    GroupsUnread { why: String },
     /// Not in a group that was demanded.
     #[error("is not in the group {group}")]
     NotInGroup {
@@ -207,14 +201,7 @@ pub enum Problem {
     },
     /// The lifetime is outside the policy.
     #[error("asks for {asked} minutes; the policy allows {min} to {max}")]
-    Lifetime {
-        /// Minutes.
-        asked: u32,
-        /// Minutes.
-        min: u32,
-        /// Minutes.
-        max: u32,
-    },
+    Lifetime { asked: u32, min: u32, max: u32 },
     /// The policy demands one-time passes.
     #[error("asks for a multi-use pass; the policy allows one-time passes alone")]
     MultiUse,
@@ -222,10 +209,7 @@ pub enum Problem {
     #[error(
         "would start at {start} and, by Graph's clock, be over before it can be used; give it a later start"
     )]
-    Over {
-        /// The planned start.
-        start: Timestamp,
-    },
+    Over { start: Timestamp },
     /// A pass is there already.
     #[error("has a live pass already{run}; use --existing skip to leave it, or replace to replace it", run = issuer.as_ref().map(|run| format!(", issued by run {run}")).unwrap_or_default())]
     HasPass {
@@ -236,16 +220,10 @@ pub enum Problem {
     #[error(
         "is claimed by run {run}, which is still open, or was while this check looked; finish that run with resume, or close it with cleanup, then check again"
     )]
-    Claimed {
-        /// That run.
-        run: String,
-    },
+    Claimed { run: String },
     /// The same person as another row, under another name.
     #[error("is the same user as line {first}; remove one of the two")]
-    SameUser {
-        /// The earlier row.
-        first: Line,
-    },
+    SameUser { first: Line },
     /// None of the places asked for has an address.
     #[error(
         "has no mail address{purpose} in {tried}; give it one there, or add another place to {flag}",
@@ -273,10 +251,7 @@ pub enum Problem {
     },
     /// Graph would not let us look at the user's passes.
     #[error("the passes of this user cannot be read: {why}")]
-    Unreadable {
-        /// Graph's words.
-        why: String,
-    },
+    Unreadable { why: String },
 }
 
 /// Graph's clock and this machine's disagree.
@@ -297,10 +272,7 @@ pub enum Warning {
     #[error(
         "{rows} of the passes work once only; a device enrolment asks for the pass again after its reboots, so such a wave needs --multi-use"
     )]
-    OneTime {
-        /// Rows.
-        rows: u64,
-    },
+    OneTime { rows: u64 },
     /// Graph's clock, by which starts are judged, is not this machine's.
     #[error(transparent)]
     Clocks(#[from] ClocksApart),
@@ -308,60 +280,37 @@ pub enum Warning {
     #[error(
         "{rows} of the start times have passed by Graph's clock; those passes start at once and keep their planned end"
     )]
-    StartsPast {
-        /// Rows.
-        rows: u64,
-    },
+    StartsPast { rows: u64 },
     /// The first pass is over before the last begins.
     #[error(
         "the first and the last start are {hours} h apart, more than the shortest lifetime of {lifetime} min; passes that start early are over before the others begin"
     )]
-    Span {
-        /// Hours between.
-        hours: u64,
-        /// Minutes.
-        lifetime: u32,
-    },
+    Span { hours: u64, lifetime: u32 },
     /// The wave may take longer than a pass lives.
     #[error(
         "at the slowest rate Microsoft documents for this (5 per 10 s) issuing takes {forecast} min, longer than the shortest lifetime of {lifetime} min; hand passes on while the run goes, or raise --lifetime"
     )]
-    Slow {
-        /// Minutes.
-        forecast: u64,
-        /// Minutes.
-        lifetime: u32,
-    },
+    Slow { forecast: u64, lifetime: u32 },
     /// A mailbox that opens with the pass alone.
     #[error(
         "{rows} of the passes would go to the mailbox of the very person who may need the pass to open it; --to manager or other-mail reaches somebody who can read it"
     )]
-    OwnMailbox {
-        /// Rows.
-        rows: u64,
-    },
+    OwnMailbox { rows: u64 },
     /// News of a pass, in a mailbox that opens with that pass alone.
     #[error(
         "{rows} of the notices would go to the mailbox of the very person who may need the pass to open it, and be read too late; other-mail or the column deliverTo reaches them before"
     )]
-    OwnNotice {
-        /// Rows.
-        rows: u64,
-    },
+    OwnNotice { rows: u64 },
     /// Somebody is told that they have what they have.
     #[error(
         "{rows} of the notices would go to the address that gets the pass itself; name another place with --notice-to"
     )]
-    NoticeToHolder {
-        /// Rows.
-        rows: u64,
-    },
+    NoticeToHolder { rows: u64 },
     /// The policy names a group that was deleted; the others count as before.
     #[error(
         "the policy {list}s the group {group}, which is not in the directory: deleted, or made minutes ago; the others count as before; tapwave policy {list} {group} --remove takes it off"
     )]
     MissingGroup {
-        /// The group.
         group: GroupId,
         /// `include` or `exclude`.
         list: &'static str,
@@ -401,18 +350,10 @@ pub enum CheckError {
     GroupsUnreadable,
     /// `--group` names nothing.
     #[error("there is no group {group}")]
-    NoSuchGroup {
-        /// As given.
-        group: String,
-    },
+    NoSuchGroup { group: String },
     /// `--group` names several.
     #[error("{count} groups are named {group}; give the id of the one that is meant")]
-    AmbiguousGroup {
-        /// As given.
-        group: String,
-        /// How many.
-        count: usize,
-    },
+    AmbiguousGroup { group: String, count: usize },
     /// More groups than [`limits::MAX_GROUPS`].
     #[error("the policy and --group name more than {max} groups", max = limits::MAX_GROUPS)]
     TooManyGroups,
@@ -421,27 +362,25 @@ pub enum CheckError {
 #[derive(Debug)]
 pub struct Check {
     policy: PolicyRecord,
-    options: Options,
+    options: RunOptions,
     everyone: bool,
     included: Targets,
     excluded: Targets,
-    demanded: Vec<Demanded>,
+    demanded: Vec<RequiredGroup>,
     /// Groups that the policy names and the directory does not have, with the list they stand on.
     missing: Vec<(GroupId, &'static str)>,
     /// Members by the directory's index, where paging was cheaper than asking; sorted.
     paged: HashMap<GroupId, Vec<UserId>>,
     /// What those pages told of the members, by [`Upn::key`], until their row is looked at.
     acquainted: HashMap<String, User>,
-    lint: Lint,
+    lint: WaveWarnings,
     seen: HashMap<UserId, Line>,
 }
 
 /// A group that was named.
 #[derive(Debug)]
-pub struct Demanded {
-    /// Its object id.
+pub struct RequiredGroup {
     pub id: GroupId,
-    /// As shown.
     name: String,
     /// `checkMemberGroups` may leave it out without a word.
     hidden: bool,
@@ -454,7 +393,7 @@ struct Targets {
 }
 
 #[derive(Debug, Default)]
-struct Lint {
+struct WaveWarnings {
     eligible: u64,
     one_time: u64,
     own_mailbox: u64,
@@ -471,12 +410,9 @@ impl Check {
     /// decides whether paging a group is cheaper than asking about each row. Unless
     /// `may_read_groups`, a policy that names groups is an error before any call that would
     /// read them.
-    ///
-    /// # Errors
-    /// [`CheckError`]
     pub async fn prepare(
         graph: &Graph,
-        options: &Options,
+        options: &RunOptions,
         rows: u64,
         may_read_groups: bool,
     ) -> Result<Self, CheckError> {
@@ -510,7 +446,7 @@ impl Check {
             missing: Vec::new(),
             paged: HashMap::new(),
             acquainted: HashMap::new(),
-            lint: Lint::default(),
+            lint: WaveWarnings::default(),
             seen: HashMap::with_capacity(usize::try_from(rows).unwrap_or_default()),
         };
         if check.groups().len() > limits::MAX_GROUPS {
@@ -548,9 +484,6 @@ impl Check {
 
     /// Looks at some rows, at most [`limits::ROWS_PER_CHECK`] for best use of the batches.
     /// `issuers` tells which runs on this machine issued some passes.
-    ///
-    /// # Errors
-    /// [`GraphError`]
     pub async fn look(
         &mut self,
         graph: &Graph,
@@ -560,9 +493,9 @@ impl Check {
         let (mut users, upns) = self.recall(subjects);
         users.extend(graph.users(&upns).await?);
         let now = graph.now();
-        let mut rows: Vec<Row<'_>> = subjects
+        let mut rows: Vec<CheckedRow<'_>> = subjects
             .iter()
-            .map(|subject| Row {
+            .map(|subject| CheckedRow {
                 subject,
                 user: users.get(&subject.upn.key()),
                 asked: self.asked(&subject.wanted),
@@ -582,7 +515,7 @@ impl Check {
             found.filter(|pass| pass.is_live(now)).map(|pass| pass.id.clone()).collect();
         let issuers = if live.is_empty() { HashMap::new() } else { issuers(&live) };
         let conclude =
-            |row: Row<'_>| (row.subject.line, self.conclude(row, &passes, now, &issuers));
+            |row: CheckedRow<'_>| (row.subject.line, self.conclude(row, &passes, now, &issuers));
         Ok(rows.into_iter().map(conclude).collect())
     }
 
@@ -718,7 +651,7 @@ impl Check {
     }
 
     /// Row over options over policy; whether multi-use was asked for in so many words.
-    fn asked(&self, wanted: &Wanted) -> (Asked, bool) {
+    fn asked(&self, wanted: &RowOptions) -> (Asked, bool) {
         let said = wanted.one_time.or(self.options.one_time);
         let asked = Asked {
             start: wanted.start.or(self.options.start),
@@ -732,7 +665,7 @@ impl Check {
     }
 
     /// What needs no further call.
-    fn judge_alone(&mut self, row: &mut Row<'_>, now: Timestamp) {
+    fn judge_alone(&mut self, row: &mut CheckedRow<'_>, now: Timestamp) {
         let (asked, multi_use_said) = &row.asked;
         let PolicyRecord { min_lifetime_minutes: min, max_lifetime_minutes: max, one_time, .. } =
             self.policy;
@@ -770,7 +703,7 @@ impl Check {
     async fn judge_groups(
         &mut self,
         graph: &Graph,
-        rows: &mut [Row<'_>],
+        rows: &mut [CheckedRow<'_>],
     ) -> Result<(), GraphError> {
         // Without any group this asks nothing: users can be targets themselves.
         let groups = self.groups();
@@ -832,10 +765,14 @@ impl Check {
 
     /// Finds out who gets each row's mail, and who is told of it. A manager is looked up where
     /// one is asked for and no earlier place gives an address.
-    async fn judge_mail(&self, graph: &Graph, rows: &mut [Row<'_>]) -> Result<(), GraphError> {
+    async fn judge_mail(
+        &self,
+        graph: &Graph,
+        rows: &mut [CheckedRow<'_>],
+    ) -> Result<(), GraphError> {
         let Some(mail) = &self.options.mail else { return Ok(()) };
-        let to = Places { flag: TO, list: &mail.to };
-        let notice_to = Places { flag: NOTICE_TO, list: &mail.notice_to };
+        let to = AddressPlaces { flag: TO, list: &mail.to };
+        let notice_to = AddressPlaces { flag: NOTICE_TO, list: &mail.notice_to };
         let asked_about: Vec<UserId> = rows
             .iter()
             .filter(|row| row.problems.is_empty())
@@ -847,7 +784,8 @@ impl Check {
             .map(|(user, _)| user.id)
             .collect();
         let bosses = graph.managers(&asked_about).await?;
-        let bosses: HashMap<UserId, Option<Boss>> = asked_about.into_iter().zip(bosses).collect();
+        let bosses: HashMap<UserId, Option<Manager>> =
+            asked_about.into_iter().zip(bosses).collect();
         for row in rows {
             let Some(user) = row.user.filter(|_| row.problems.is_empty()) else { continue };
             let manager = bosses.get(&user.id).and_then(Option::as_ref);
@@ -871,7 +809,7 @@ impl Check {
     async fn live_passes(
         &self,
         graph: &Graph,
-        rows: &[Row<'_>],
+        rows: &[CheckedRow<'_>],
     ) -> Result<HashMap<UserId, Result<Option<FoundPass>, String>>, GraphError> {
         if self.options.existing == Existing::Replace {
             return Ok(HashMap::new());
@@ -897,7 +835,7 @@ impl Check {
 
     fn conclude(
         &mut self,
-        mut row: Row<'_>,
+        mut row: CheckedRow<'_>,
         passes: &HashMap<UserId, Result<Option<FoundPass>, String>>,
         now: Timestamp,
         issuers: &HashMap<MethodId, String>,
@@ -935,7 +873,7 @@ impl Check {
 }
 
 /// One row while it is looked at.
-struct Row<'a> {
+struct CheckedRow<'a> {
     subject: &'a Subject,
     user: Option<&'a User>,
     asked: (Asked, bool),
@@ -962,7 +900,7 @@ impl Targets {
     }
 }
 
-impl Lint {
+impl WaveWarnings {
     fn count(&mut self, asked: &Asked, now: Timestamp) {
         self.eligible += 1;
         self.one_time += u64::from(asked.one_time);
@@ -1000,14 +938,14 @@ const TO: &str = "--to";
 const NOTICE_TO: &str = "--notice-to";
 
 /// An ordered list of places for an address.
-struct Places<'a> {
+struct AddressPlaces<'a> {
     flag: &'static str,
     list: &'a [To],
 }
 
-impl Places<'_> {
+impl AddressPlaces<'_> {
     /// Whether a manager has to be known to find this row's address.
-    fn ask_manager(&self, wanted: &Wanted, user: &User) -> bool {
+    fn ask_manager(&self, wanted: &RowOptions, user: &User) -> bool {
         let first = self
             .list
             .iter()
@@ -1018,9 +956,9 @@ impl Places<'_> {
     /// The first of the places that gives an address.
     fn reader(
         &self,
-        wanted: &Wanted,
+        wanted: &RowOptions,
         user: &User,
-        manager: Option<&Boss>,
+        manager: Option<&Manager>,
     ) -> Result<Reader, Problem> {
         let named = |text: &Option<String>| text.clone().unwrap_or_default();
         for to in self.list {
@@ -1058,7 +996,7 @@ impl Places<'_> {
 }
 
 /// What stands at a place, unless it is blank.
-fn address(to: &To, wanted: &Wanted, user: &User, manager: Option<&Boss>) -> Option<String> {
+fn address(to: &To, wanted: &RowOptions, user: &User, manager: Option<&Manager>) -> Option<String> {
     let text = match to {
         To::Column => wanted.deliver_to.clone(),
         To::Manager => manager.and_then(|boss| boss.mail.clone()),
@@ -1091,17 +1029,17 @@ pub fn bounds(policy: &Policy) -> PolicyRecord {
 ///
 /// # Errors
 /// [`CheckError::NoSuchGroup`], [`CheckError::AmbiguousGroup`], [`CheckError::Graph`]
-pub async fn resolve(graph: &Graph, wanted: &str) -> Result<Demanded, CheckError> {
+pub async fn resolve(graph: &Graph, wanted: &str) -> Result<RequiredGroup, CheckError> {
     let missing = || CheckError::NoSuchGroup { group: plain(wanted) };
     if let Ok(id) = wanted.parse::<GroupId>() {
         let group = graph.group(id).await?.ok_or_else(missing)?;
         let name = group.display_name.as_deref().map_or_else(|| id.to_string(), plain);
-        return Ok(Demanded { id, name, hidden: group.hides_members() });
+        return Ok(RequiredGroup { id, name, hidden: group.hides_members() });
     }
     match &graph.groups_named(wanted).await?[..] {
         [] => Err(missing()),
         [group] => {
-            Ok(Demanded { id: group.id, name: plain(wanted), hidden: group.hides_members() })
+            Ok(RequiredGroup { id: group.id, name: plain(wanted), hidden: group.hides_members() })
         }
         several => Err(CheckError::AmbiguousGroup { group: plain(wanted), count: several.len() }),
     }

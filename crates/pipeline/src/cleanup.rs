@@ -11,9 +11,9 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 
 use crate::check::Issuers;
-use crate::issue::Halt;
+use crate::issue::RunError;
 use crate::reconcile::{
-    Sighting, is_over, may_be_misdated, may_be_of, of_this_run, over, patience, sight,
+    Observation, is_over, may_be_misdated, may_be_of, observe, of_this_run, over, watch_for,
 };
 use tapwave_core::clock::Clocks;
 use tapwave_core::ids::{Line, MethodId, UserId};
@@ -23,7 +23,7 @@ use tapwave_ledger::{Event, Ledger, LedgerError, Proof, Remains, State};
 
 /// What one look at one row came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fate {
+pub enum CleanupOutcome {
     /// Nothing of the row's can be alive.
     Gone(Proof),
     /// What an earlier look gave up is still not there.
@@ -31,10 +31,7 @@ pub enum Fate {
     /// What was seen proves nothing yet.
     Doubtful(Doubt),
     /// Something is left, or may be, and another look now would not help.
-    Left {
-        /// For people.
-        why: String,
-    },
+    Left { why: String },
 }
 
 /// Why another look is needed.
@@ -58,7 +55,7 @@ pub struct Cleaned {
     /// The row as it was, with what the look added to it.
     pub remains: Remains,
     /// What the look came to.
-    pub fate: Fate,
+    pub fate: CleanupOutcome,
     /// Somebody else's live pass, seen on the way.
     pub foreign: Option<MethodId>,
 }
@@ -95,14 +92,14 @@ pub fn confirmed(
 /// The caller must have waited until no attempt of theirs is feared to be carried out late.
 ///
 /// # Errors
-/// [`Halt`], if Graph is out of reach.
+/// [`RunError`], if Graph is out of reach.
 pub async fn clear(
     graph: &Graph,
     ledger: Option<&Ledger>,
     rows: Vec<Remains>,
     settle_after: Duration,
     issuers: &Issuers,
-) -> Result<Vec<Cleaned>, Halt> {
+) -> Result<Vec<Cleaned>, RunError> {
     let mut cleaned = Vec::with_capacity(rows.len());
     let mut known = Vec::with_capacity(rows.len());
     for row in rows {
@@ -138,14 +135,18 @@ pub async fn clear(
     let now = graph.clocks();
     for ((_, mut row), look) in known.into_iter().zip(looks) {
         let answers: Vec<_> = deletions.by_ref().take(to_delete(&row).count()).collect();
-        let sighting = sighted(&row, &answers, &look, settle_after, now.graph);
+        let sighting = observed(&row, &answers, &look, settle_after, now.graph);
         let sighting = sighting.map(|sighting| of_this_run(sighting, issuers));
         let fate = judge(&row, &answers, &look, sighting.as_ref(), settle_after, now);
         let foreign = match (&sighting, &fate) {
             // It may be this row's own.
-            (_, Fate::Doubtful(Doubt::Unclear)) => None,
+            (_, CleanupOutcome::Doubtful(Doubt::Unclear)) => None,
             (
-                Some(Sighting::Older(method) | Sighting::Newer(method) | Sighting::Foreign(method)),
+                Some(
+                    Observation::Older(method)
+                    | Observation::Newer(method)
+                    | Observation::Foreign(method),
+                ),
                 _,
             ) => Some(method.clone()),
             _ => None,
@@ -203,22 +204,22 @@ fn broken(row: Remains) -> Cleaned {
         let lacks = "it names no user, or another one than its attempts do";
         LedgerError::BrokenRow { line: row.line, upn: row.upn.clone(), lacks }.to_string()
     };
-    Cleaned { remains: row, fate: Fate::Left { why }, foreign: None }
+    Cleaned { remains: row, fate: CleanupOutcome::Left { why }, foreign: None }
 }
 
 /// What one look shows of a row; nothing if nobody may look. The answers to our DELETEs come in
 /// the order of [`Remains::alive`], without those that had their 204 before.
 #[must_use]
-pub fn sighted(
+pub fn observed(
     row: &Remains,
     deletions: &[Result<(), Refusal>],
     look: &Result<Option<FoundPass>, Refusal>,
     settle_after: Duration,
     now: Timestamp,
-) -> Option<Sighting> {
+) -> Option<Observation> {
     let found = look.as_ref().ok()?.as_ref();
     if !is_deleted(row, deletions) {
-        return Some(sight(found, row, settle_after, now));
+        return Some(observe(found, row, settle_after, now));
     }
     // A user has one pass at most: with one deleted, none of the row's others was there.
     let known = row.alive.iter().map(|(id, _)| id).chain(&row.given_up);
@@ -228,7 +229,7 @@ pub fn sighted(
         given_up: Vec::new(),
         ..row.clone()
     };
-    Some(sight(found, &all_gone, settle_after, now))
+    Some(observe(found, &all_gone, settle_after, now))
 }
 
 fn is_deleted(row: &Remains, deletions: &[Result<(), Refusal>]) -> bool {
@@ -242,57 +243,61 @@ pub fn judge(
     row: &Remains,
     deletions: &[Result<(), Refusal>],
     look: &Result<Option<FoundPass>, Refusal>,
-    sighting: Option<&Sighting>,
+    sighting: Option<&Observation>,
     settle_after: Duration,
     now: Clocks,
-) -> Fate {
+) -> CleanupOutcome {
     let deleted = is_deleted(row, deletions);
     let mut refusals = deletions.iter().filter_map(|deletion| deletion.as_ref().err());
     let no_such_user = refusals.clone().any(|refusal| refusal.kind == RefusalKind::UserGone);
     let refused = refusals.find(|refusal| refusal.status != 404).map(ToString::to_string);
     match sighting {
-        Some(Sighting::Orphan(_) | Sighting::Used(_) | Sighting::GivenUp(_)) => {
-            Fate::Doubtful(Doubt::Found)
+        Some(Observation::Orphan(_) | Observation::Used(_) | Observation::GivenUp(_)) => {
+            CleanupOutcome::Doubtful(Doubt::Found)
         }
-        Some(Sighting::Stale(_)) => Fate::Doubtful(Doubt::Behind),
-        _ if deleted => Fate::Gone(Proof::Deleted),
+        Some(Observation::Stale(_)) => CleanupOutcome::Doubtful(Doubt::Behind),
+        _ if deleted => CleanupOutcome::Gone(Proof::Deleted),
         _ if owns_nothing(row) && !matches!(look, Err(refusal) if refusal.status != 404) => {
-            Fate::StillGone
+            CleanupOutcome::StillGone
         }
         // A list that shows it at work knows better than a clock.
-        Some(Sighting::Ours(_)) if works(look) => match refused {
-            Some(why) => Fate::Left { why },
-            None => Fate::Doubtful(Doubt::Behind),
+        Some(Observation::Ours(_)) if works(look) => match refused {
+            Some(why) => CleanupOutcome::Left { why },
+            None => CleanupOutcome::Doubtful(Doubt::Behind),
         },
-        Some(Sighting::Older(_) | Sighting::Newer(_))
+        Some(Observation::Older(_) | Observation::Newer(_))
             if may_be_ours_misdated(look, row, settle_after) =>
         {
-            Fate::Doubtful(Doubt::Unclear)
+            CleanupOutcome::Doubtful(Doubt::Unclear)
         }
-        _ if is_over(row, settle_after, now) => Fate::Gone(Proof::Over),
-        Some(Sighting::Newer(_)) => Fate::Gone(Proof::Replaced),
-        Some(Sighting::Ours(_)) => match refused {
-            Some(why) => Fate::Left { why },
-            None => Fate::Doubtful(Doubt::Behind),
+        _ if is_over(row, settle_after, now) => CleanupOutcome::Gone(Proof::Over),
+        Some(Observation::Newer(_)) => CleanupOutcome::Gone(Proof::Replaced),
+        Some(Observation::Ours(_)) => match refused {
+            Some(why) => CleanupOutcome::Left { why },
+            None => CleanupOutcome::Doubtful(Doubt::Behind),
         },
-        Some(Sighting::Foreign(_)) if may_be_unknown(look, row, settle_after) => {
-            Fate::Doubtful(Doubt::Unclear)
+        Some(Observation::Foreign(_)) if may_be_unknown(look, row, settle_after) => {
+            CleanupOutcome::Doubtful(Doubt::Unclear)
         }
         // A list may be empty because it does not know the person either.
-        Some(Sighting::Nothing | Sighting::Older(_) | Sighting::Foreign(_)) if no_such_user => {
-            Fate::Doubtful(Doubt::UserUnknown)
+        Some(Observation::Nothing | Observation::Older(_) | Observation::Foreign(_))
+            if no_such_user =>
+        {
+            CleanupOutcome::Doubtful(Doubt::UserUnknown)
         }
-        Some(Sighting::Nothing | Sighting::Older(_) | Sighting::Foreign(_)) => {
-            if row.absent_for(now).is_some_and(|absent| absent >= patience(settle_after)) {
-                Fate::Gone(Proof::Absent)
+        Some(Observation::Nothing | Observation::Older(_) | Observation::Foreign(_)) => {
+            if row.absent_for(now).is_some_and(|absent| absent >= watch_for(settle_after)) {
+                CleanupOutcome::Gone(Proof::Absent)
             } else {
-                Fate::Doubtful(Doubt::NotListed)
+                CleanupOutcome::Doubtful(Doubt::NotListed)
             }
         }
         None => match look {
-            Err(refusal) if refusal.status == 404 => Fate::Doubtful(Doubt::UserUnknown),
-            Err(refusal) => Fate::Left { why: refused.unwrap_or_else(|| refusal.to_string()) },
-            Ok(_) => Fate::Doubtful(Doubt::Behind),
+            Err(refusal) if refusal.status == 404 => CleanupOutcome::Doubtful(Doubt::UserUnknown),
+            Err(refusal) => {
+                CleanupOutcome::Left { why: refused.unwrap_or_else(|| refusal.to_string()) }
+            }
+            Ok(_) => CleanupOutcome::Doubtful(Doubt::Behind),
         },
     }
 }
@@ -338,8 +343,8 @@ fn may_be_unknown(
 /// What the ledger is told of a look.
 fn events(
     row: &Remains,
-    fate: &Fate,
-    sighting: Option<&Sighting>,
+    fate: &CleanupOutcome,
+    sighting: Option<&Observation>,
     foreign: Option<&MethodId>,
     look: &Result<Option<FoundPass>, Refusal>,
     now: Timestamp,
@@ -349,10 +354,10 @@ fn events(
     // Also of a pass that is known: what was missed before is there.
     if let (
         Some(
-            Sighting::Ours(method)
-            | Sighting::Orphan(method)
-            | Sighting::Used(method)
-            | Sighting::GivenUp(method),
+            Observation::Ours(method)
+            | Observation::Orphan(method)
+            | Observation::Used(method)
+            | Observation::GivenUp(method),
         ),
         Ok(Some(pass)),
     ) = (sighting, look)
@@ -360,9 +365,11 @@ fn events(
         events.push(Event::OrphanFound { method: method.clone(), over: over(pass, now) });
     }
     match fate {
-        Fate::Gone(proof) => events.push(gone(row, *proof)),
-        Fate::Doubtful(Doubt::NotListed) => events.push(Event::NotListed { graph_time: now }),
-        Fate::Doubtful(_) | Fate::StillGone | Fate::Left { .. } => {}
+        CleanupOutcome::Gone(proof) => events.push(gone(row, *proof)),
+        CleanupOutcome::Doubtful(Doubt::NotListed) => {
+            events.push(Event::NotListed { graph_time: now });
+        }
+        CleanupOutcome::Doubtful(_) | CleanupOutcome::StillGone | CleanupOutcome::Left { .. } => {}
     }
     events
 }
@@ -469,35 +476,35 @@ mod tests {
         Err(Refusal { kind: RefusalKind::MethodGone, ..refusal(404) })
     }
 
-    fn fate(row: &Remains, deletion: Deleted, look: &Look) -> Fate {
+    fn fate(row: &Remains, deletion: Deleted, look: &Look) -> CleanupOutcome {
         let deletions = [deletion];
-        let sighting = sighted(row, &deletions, look, SETTLE_AFTER, now());
+        let sighting = observed(row, &deletions, look, SETTLE_AFTER, now());
         judge(row, &deletions, look, sighting.as_ref(), SETTLE_AFTER, clocks())
     }
 
     #[test]
     fn our_own_204_is_proof_and_a_list_that_is_behind_is_waited_for() {
-        assert_eq!(fate(&row(), Ok(()), &Ok(None)), Fate::Gone(Proof::Deleted));
+        assert_eq!(fate(&row(), Ok(()), &Ok(None)), CleanupOutcome::Gone(Proof::Deleted));
         let unread = Err(refusal(403));
-        assert_eq!(fate(&row(), Ok(()), &unread), Fate::Gone(Proof::Deleted));
+        assert_eq!(fate(&row(), Ok(()), &unread), CleanupOutcome::Gone(Proof::Deleted));
         let behind = fate(&row(), Ok(()), &Ok(Some(listed("ours"))));
-        assert_eq!(behind, Fate::Doubtful(Doubt::Behind));
+        assert_eq!(behind, CleanupOutcome::Doubtful(Doubt::Behind));
         let before = Remains { deleted: vec![id("ours")], ..row() };
-        assert_eq!(fate(&before, gone(), &Ok(None)), Fate::Gone(Proof::Deleted));
+        assert_eq!(fate(&before, gone(), &Ok(None)), CleanupOutcome::Gone(Proof::Deleted));
     }
 
     #[test]
     fn an_absence_counts_once_it_is_seen_again_after_the_settling_time() {
         let first = fate(&row(), gone(), &Ok(None));
-        assert_eq!(first, Fate::Doubtful(Doubt::NotListed));
+        assert_eq!(first, CleanupOutcome::Doubtful(Doubt::NotListed));
         for (since, counts) in [("2026-03-01T08:05:01Z", false), ("2026-03-01T08:05:00Z", true)] {
             let again = fate(&absent(moment(since)), gone(), &Ok(None));
-            assert_eq!(again == Fate::Gone(Proof::Absent), counts, "{since}: {again:?}");
+            assert_eq!(again == CleanupOutcome::Gone(Proof::Absent), counts, "{since}: {again:?}");
         }
         // Somebody else's may have been there before ours, and the list be behind.
         assert_eq!(
             fate(&row(), gone(), &Ok(Some(listed("theirs")))),
-            Fate::Doubtful(Doubt::NotListed)
+            CleanupOutcome::Doubtful(Doubt::NotListed)
         );
     }
 
@@ -507,19 +514,22 @@ mod tests {
         let deletion = || Err(Refusal { kind: RefusalKind::UserGone, ..refusal(404) });
         let absent = absent(moment("2026-03-01T07:00:00Z"));
         for one in [row(), absent] {
-            assert_eq!(fate(&one, deletion(), &unknown), Fate::Doubtful(Doubt::UserUnknown));
+            assert_eq!(
+                fate(&one, deletion(), &unknown),
+                CleanupOutcome::Doubtful(Doubt::UserUnknown)
+            );
         }
         let over = Remains { alive: vec![(id("ours"), now())], ..row() };
-        assert_eq!(fate(&over, deletion(), &unknown), Fate::Gone(Proof::Over));
+        assert_eq!(fate(&over, deletion(), &unknown), CleanupOutcome::Gone(Proof::Over));
     }
 
     #[test]
     fn what_is_listed_and_cannot_be_deleted_is_left() {
         let refused = fate(&row(), Err(refusal(403)), &Ok(Some(listed("ours"))));
-        assert!(matches!(refused, Fate::Left { .. }), "{refused:?}");
+        assert!(matches!(refused, CleanupOutcome::Left { .. }), "{refused:?}");
         assert_eq!(
             fate(&row(), gone(), &Ok(Some(listed("ours")))),
-            Fate::Doubtful(Doubt::Behind),
+            CleanupOutcome::Doubtful(Doubt::Behind),
             "one of the two answers is behind"
         );
     }

@@ -17,8 +17,8 @@ use jiff::tz::TimeZone;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::stop::{Drain, DrainSwitch};
-use crate::wave::{Header, Wanted};
+use crate::stop::{StopSignal, StopSwitch};
+use crate::wave::{Header, RowOptions};
 use tapwave_core::clock::{Clock, later};
 use tapwave_core::effect::{Effect, Obstacle};
 use tapwave_core::ids::Upn;
@@ -26,15 +26,15 @@ use tapwave_core::limits;
 use tapwave_core::shown::plain;
 use tapwave_graph::Graph;
 use tapwave_ledger::{
-    Channel, Errand, Event, Issued, Ledger, LedgerError, MailOptions, MailRecord, Posted, Reader,
-    RowRecord, State,
+    Channel, Event, IssuedRecord, Ledger, LedgerError, MailOptions, MailRecord, MailState, Posted,
+    Reader, RowRecord, State,
 };
 use tapwave_mail::template::{
-    BadMailbox, Content, Draft, Facts, Form, Letter, Mail, Mailbox, MessageId, Mode, NotComposed,
-    NotMessageId, Person, TemplateError, Templates, compose,
+    BadMailbox, Facts, Form, Letter, LetterContent, Mail, MailDraft, Mailbox, MessageId, Mode,
+    NamedPerson, NotComposed, NotMessageId, TemplateError, Templates, compose,
 };
 use tapwave_mail::transport::settings::MailPlan;
-use tapwave_mail::transport::{Courier, Ready, backoff};
+use tapwave_mail::transport::{MailTransport, Ready, backoff};
 use tapwave_seal::{HandoffError, Identities, OpenError, OpenedRow, Spool, open};
 
 /// The language of readers of whom none is known.
@@ -42,7 +42,7 @@ const ANY_LANGUAGE: &str = "en";
 
 /// What opens a sealed pass.
 #[derive(Clone, Copy)]
-pub enum Key<'a> {
+pub enum OpeningKey<'a> {
     /// This process's own spool: for passes that it sealed itself.
     Spool(&'a Spool),
     /// An operator's identities.
@@ -54,7 +54,7 @@ pub enum Key<'a> {
 /// Which mails may go out besides those that nobody tried yet and those that certainly did not
 /// go out: what an operator asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Again {
+pub struct Resend {
     /// Those of unknown fate, with the identical bytes.
     pub unsettled: bool,
     /// Those that were refused for good, as new mails.
@@ -64,11 +64,11 @@ pub struct Again {
 /// The mail of a row that may go out now, if one may.
 ///
 /// # Errors
-/// [`Unwritten::Damaged`], if what has become of it so far cannot be read.
-pub fn next_mail(row: &RowRecord, again: Again) -> Result<Option<Channel>, Unwritten> {
+/// [`LetterError::Damaged`], if what has become of it so far cannot be read.
+pub fn next_mail(row: &RowRecord, again: Resend) -> Result<Option<Channel>, LetterError> {
     let (channel, errand, tried) = match &row.state {
-        State::Sealed { proven: true, .. } => (Channel::Pass, Errand::Due, &row.mail),
-        State::Mailing { mail, .. } => (Channel::Pass, Errand::Open(mail.clone()), &row.mail),
+        State::Sealed { proven: true, .. } => (Channel::Pass, MailState::Due, &row.mail),
+        State::Mailing { mail, .. } => (Channel::Pass, MailState::Open(mail.clone()), &row.mail),
         State::Delivered { notice: Some(notice), .. } => {
             (Channel::Notice, notice.clone(), &row.notice)
         }
@@ -77,21 +77,21 @@ pub fn next_mail(row: &RowRecord, again: Again) -> Result<Option<Channel>, Unwri
     let tried = tried.as_ref();
     tried.map_or(Ok(()), known)?;
     let may = match errand {
-        Errand::Due => again.refused || !tried.is_some_and(MailRecord::is_refused),
-        Errand::Open(mail) => {
+        MailState::Due => again.refused || !tried.is_some_and(MailRecord::is_refused),
+        MailState::Open(mail) => {
             if tried.is_none_or(|tried| tried.posted.digest != mail.digest) {
                 let what = "its latest mail is not the one that may have gone out";
                 return Err(damaged(what));
             }
             mail.lost && again.unsettled
         }
-        Errand::Done => false,
+        MailState::Done => false,
     };
     Ok(may.then_some(channel))
 }
 
 /// Makes sure that a mail's record says nothing that no tapwave of this version writes.
-fn known(mail: &MailRecord) -> Result<(), Unwritten> {
+fn known(mail: &MailRecord) -> Result<(), LetterError> {
     let Posted { courier, body, .. } = &mail.posted;
     let (what, word) = if mode_named(body).is_none() {
         ("what its latest mail carried", body)
@@ -109,22 +109,22 @@ fn mode_named(word: &str) -> Option<Mode> {
     Mode::ALL.into_iter().find(|mode| mode.as_str() == word)
 }
 
-fn lacking(error: LedgerError) -> Unwritten {
+fn lacking(error: LedgerError) -> LetterError {
     damaged(match error {
         LedgerError::BrokenRow { lacks, .. } => lacks.to_owned(),
         other => other.to_string(),
     })
 }
 
-fn damaged(what: impl Into<String>) -> Unwritten {
-    Unwritten::Damaged(plain(&what.into()))
+fn damaged(what: impl Into<String>) -> LetterError {
+    LetterError::Damaged(plain(&what.into()))
 }
 
 /// A sealed pass whose mail may go out. Made out of the ledger's record alone.
 #[derive(Debug)]
 pub struct Addressed(RowRecord);
 
-/// A pass whose mail a courier took: made by [`Mailroom::deliver`], or out of the ledger's
+/// A pass whose mail a courier took: made by [`Mailer::deliver`], or out of the ledger's
 /// record. Nobody can be told of a pass by less:
 ///
 /// ```compile_fail,E0423
@@ -140,7 +140,7 @@ impl Delivered {
     /// Whether somebody is still to be told of it.
     #[must_use]
     pub fn owes_notice(&self) -> bool {
-        self.0.state.notice().is_some_and(|notice| *notice != Errand::Done)
+        self.0.state.notice().is_some_and(|notice| *notice != MailState::Done)
     }
 }
 
@@ -155,10 +155,7 @@ pub enum Outgoing {
 
 impl Outgoing {
     /// From a ledger record, if [`next_mail`] finds one.
-    ///
-    /// # Errors
-    /// [`Unwritten::Damaged`]
-    pub fn restore(row: RowRecord, again: Again) -> Result<Option<Self>, Unwritten> {
+    pub fn restore(row: RowRecord, again: Resend) -> Result<Option<Self>, LetterError> {
         Ok(next_mail(&row, again)?.map(|channel| match channel {
             Channel::Pass => Self::Pass(Box::new(Addressed(row))),
             Channel::Notice => Self::Notice(Box::new(Delivered(row))),
@@ -168,11 +165,11 @@ impl Outgoing {
 
 /// The mail of a row that an operator may send elsewhere, because it certainly did not go out,
 /// and its reader with this address.
-///
-/// # Errors
-/// [`Unwritten::Damaged`]
-pub fn readdressed(row: &RowRecord, to: &Mailbox) -> Result<Option<(Channel, Reader)>, Unwritten> {
-    let Some(channel) = next_mail(row, Again { unsettled: false, refused: true })? else {
+pub fn readdressed(
+    row: &RowRecord,
+    to: &Mailbox,
+) -> Result<Option<(Channel, Reader)>, LetterError> {
+    let Some(channel) = next_mail(row, Resend { unsettled: false, refused: true })? else {
         return Ok(None);
     };
     let before = match channel {
@@ -189,13 +186,13 @@ pub fn readdressed(row: &RowRecord, to: &Mailbox) -> Result<Option<(Channel, Rea
 
 /// Why a mail was not tried to its end. Except for `NotWritten` and `Held`, the ledger has it.
 #[derive(Debug, thiserror::Error)]
-pub enum Unsent {
+pub enum NotMailed {
     /// Its pass was over before its turn came: it did not go out, and never will.
     #[error(transparent)]
-    TooLate(Over),
+    TooLate(TooLateToMail),
     /// It could not be written: nothing was sent.
     #[error(transparent)]
-    NotWritten(#[from] Unwritten),
+    NotWritten(#[from] LetterError),
     /// The mail of unknown fate cannot be made again with the same bytes.
     #[error(
         "cannot be repeated with the same bytes: sender, template, body or mail settings have \
@@ -212,7 +209,7 @@ pub enum Unsent {
 
 /// Why nothing more is mailed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stop {
+pub struct MailStopped {
     /// What somebody has to mend.
     pub why: String,
     /// It is a sign-in, a certificate or a permission.
@@ -221,7 +218,7 @@ pub struct Stop {
 
 /// Why no mail could be written for a row. Never quotes a code.
 #[derive(Debug, thiserror::Error)]
-pub enum Unwritten {
+pub enum LetterError {
     /// No address.
     #[error(
         "no mail address is known for it; give one with --readdress, or check the wave with --to"
@@ -265,10 +262,9 @@ pub enum Unwritten {
 }
 
 /// Writes letters: what a check needs of mail, and what mailing needs of letters.
-pub struct Desk {
+pub struct LetterWriter {
     /// `[mail]`.
     pub plan: MailPlan,
-    /// The words.
     pub templates: Templates,
     /// What a letter carries.
     pub mode: Mode,
@@ -280,7 +276,7 @@ pub struct Desk {
 
 /// Why no letters can be written at all.
 #[derive(Debug, thiserror::Error)]
-pub enum NoDesk {
+pub enum LetterWriterError {
     /// The templates.
     #[error(transparent)]
     Template(#[from] TemplateError),
@@ -289,18 +285,14 @@ pub enum NoDesk {
     Unknown {
         /// The kind of word.
         what: &'static str,
-        /// The word.
         word: String,
     },
 }
 
-impl Desk {
+impl LetterWriter {
     /// Reads the templates.
-    ///
-    /// # Errors
-    /// [`NoDesk`]
-    pub fn new(plan: MailPlan, options: &MailOptions) -> Result<Self, NoDesk> {
-        let unknown = |what, word: &str| NoDesk::Unknown { what, word: word.to_owned() };
+    pub fn new(plan: MailPlan, options: &MailOptions) -> Result<Self, LetterWriterError> {
+        let unknown = |what, word: &str| LetterWriterError::Unknown { what, word: word.to_owned() };
         let zone = |name: &str| TimeZone::get(name).map_err(|_| unknown("time zone", name));
         let places = [(Channel::Pass, &options.to), (Channel::Notice, &options.notice_to)];
         Ok(Self {
@@ -313,7 +305,7 @@ impl Desk {
     }
 
     /// The reader whom the check found; a run that was checked without mail has the column.
-    fn reader(&self, row: &RowRecord, channel: Channel) -> Result<Reader, Unwritten> {
+    fn reader(&self, row: &RowRecord, channel: Channel) -> Result<Reader, LetterError> {
         let found = match channel {
             Channel::Pass => &row.reader,
             Channel::Notice => &row.notice_reader,
@@ -325,17 +317,17 @@ impl Desk {
             return Err(damaged(format!("who gets its {} is not there", channel.noun())));
         }
         if channel == Channel::Notice {
-            return Err(Unwritten::NoAddress);
+            return Err(LetterError::NoAddress);
         }
         let wanted = wanted(row)?;
-        let mailbox: Mailbox = wanted.deliver_to.ok_or(Unwritten::NoAddress)?.parse()?;
+        let mailbox: Mailbox = wanted.deliver_to.ok_or(LetterError::NoAddress)?.parse()?;
         let name = mailbox.name().map(ToOwned::to_owned);
         let address = mailbox.address().to_owned();
         Ok(Reader { address, name, locale: wanted.locale, manager: None })
     }
 
     /// Makes sure that all who are to be mailed about a row are known.
-    fn readers(&self, row: &RowRecord) -> Result<(), Unwritten> {
+    fn readers(&self, row: &RowRecord) -> Result<(), LetterError> {
         self.reader(row, Channel::Pass)?;
         if self.checked.contains(&Channel::Notice) {
             self.reader(row, Channel::Notice)?;
@@ -345,15 +337,12 @@ impl Desk {
 
     /// A checked row's letters with a dummy code, its mail's and its notice's: what is wrong
     /// with a template shows here.
-    ///
-    /// # Errors
-    /// [`Unwritten`]
     pub fn preview(
         &self,
         row: &RowRecord,
         header: &Header,
         now: Timestamp,
-    ) -> Result<Vec<Preview>, Unwritten> {
+    ) -> Result<Vec<Preview>, LetterError> {
         let pass = Terms::planned(row, now)?;
         let mut previews = Vec::new();
         for channel in channels(row) {
@@ -368,7 +357,7 @@ impl Desk {
     /// What is wrong with a row's letter in this language, whatever the row.
     ///
     /// # Errors
-    /// [`Unwritten`], if the row cannot serve as an example.
+    /// [`LetterError`], if the row cannot serve as an example.
     pub fn faults(
         &self,
         row: &RowRecord,
@@ -376,7 +365,7 @@ impl Desk {
         channel: Channel,
         locale: &str,
         now: Timestamp,
-    ) -> Result<Vec<TemplateError>, Unwritten> {
+    ) -> Result<Vec<TemplateError>, LetterError> {
         let facts = self.facts(row, header, channel, &Terms::planned(row, now)?)?;
         Ok(self.templates.check(&[self.mode_of(channel)], &[locale], &facts))
     }
@@ -415,7 +404,7 @@ impl Desk {
         header: &Header,
         channel: Channel,
         pass: &Terms,
-    ) -> Result<Facts, Unwritten> {
+    ) -> Result<Facts, LetterError> {
         let wanted = wanted(row)?;
         let zone = match wanted.time_zone.as_deref() {
             None => self.zone.clone(),
@@ -428,13 +417,13 @@ impl Desk {
             Channel::Pass => None,
             Channel::Notice => {
                 let Reader { name, address, .. } = self.reader(row, Channel::Pass)?;
-                Some(Person { name: name.unwrap_or_default(), mail: address })
+                Some(NamedPerson { name: name.unwrap_or_default(), mail: address })
             }
         };
         Ok(Facts {
             upn: row.upn.parse::<Upn>().map_err(|_| damaged("whose it is cannot be read"))?,
             name: row.display_name.clone().unwrap_or_default(),
-            manager: reader.manager.map(|(name, mail)| Person { name, mail }),
+            manager: reader.manager.map(|(name, mail)| NamedPerson { name, mail }),
             columns: header.names().iter().cloned().zip(row.cells.iter().cloned()).collect(),
             start: pass.start,
             lifetime_minutes: pass.lifetime_minutes,
@@ -450,9 +439,7 @@ impl Desk {
 pub struct Preview {
     /// Which of the row's.
     pub channel: Channel,
-    /// The one address.
     pub to: String,
-    /// What it says.
     pub letter: Letter,
 }
 
@@ -465,19 +452,19 @@ struct Terms {
 
 impl Terms {
     /// Frozen: without a start from Graph, the moment of the intent stands for it.
-    fn of(row: &RowRecord) -> Result<Self, Unwritten> {
+    fn of(row: &RowRecord) -> Result<Self, LetterError> {
         let issued = row.issued.as_ref();
         let issued = issued.ok_or_else(|| damaged("the pass that Graph answered is not there"))?;
         let start = match issued.start {
             Some(start) => start,
             None => row.attempt().map_err(lacking)?.graph_time,
         };
-        let Issued { lifetime_minutes, one_time, .. } = *issued;
+        let IssuedRecord { lifetime_minutes, one_time, .. } = *issued;
         Ok(Self { start, lifetime_minutes, one_time })
     }
 
     /// What a checked row's pass shall be.
-    fn planned(row: &RowRecord, now: Timestamp) -> Result<Self, Unwritten> {
+    fn planned(row: &RowRecord, now: Timestamp) -> Result<Self, LetterError> {
         let asked = row.person().map_err(lacking)?.asked;
         Ok(Self {
             start: asked.start.unwrap_or(now),
@@ -488,73 +475,62 @@ impl Terms {
 }
 
 /// When a row's pass begins to work, once it is sealed.
-///
-/// # Errors
-/// [`Unwritten::Damaged`]
-pub fn start_of(row: &RowRecord) -> Result<Timestamp, Unwritten> {
+pub fn start_of(row: &RowRecord) -> Result<Timestamp, LetterError> {
     Terms::of(row).map(|terms| terms.start)
 }
 
 /// It is too late to mail a pass, or to tell of one: nobody could use it any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its pass is over at {}, before anybody could use it; issue another with a new run", end.strftime("%Y-%m-%d %H:%M:%S UTC"))]
-pub struct Over {
+pub struct TooLateToMail {
     end: Timestamp,
 }
 
 /// Whether a row's pass is over at `now`, or will be within [`limits::LAST_MOMENTS`].
-///
-/// # Errors
-/// [`Unwritten::Damaged`]
-pub fn over(row: &RowRecord, now: Timestamp) -> Result<Option<Over>, Unwritten> {
+pub fn over(row: &RowRecord, now: Timestamp) -> Result<Option<TooLateToMail>, LetterError> {
     let terms = Terms::of(row)?;
     let lifetime = Duration::from_secs(u64::from(terms.lifetime_minutes) * 60);
     let end = later(terms.start, lifetime);
-    Ok((end <= later(now, limits::LAST_MOMENTS)).then_some(Over { end }))
+    Ok((end <= later(now, limits::LAST_MOMENTS)).then_some(TooLateToMail { end }))
 }
 
 /// Everything that mailing needs.
-pub struct Mailroom {
-    /// Letters.
-    pub desk: Desk,
-    /// Who carries them.
-    pub courier: Courier,
-    /// The run's record.
+pub struct Mailer {
+    pub writer: LetterWriter,
+    pub courier: MailTransport,
     pub ledger: Ledger,
-    /// The wave's columns.
     pub header: Header,
-    /// Time.
     pub clock: Clock,
     /// Graph's own time, if it has answered: by that, passes end.
     pub graph: Graph,
     /// The wish to stop.
-    pub drain: Drain,
+    pub drain: StopSignal,
     /// Mails between two attempts.
-    pub resting: Resting,
+    pub resting: Retries,
 }
 
 /// How many mails wait to be tried again. They need no connection: one mailbox that is full
 /// must not hold up those behind it.
-pub struct Resting {
+pub struct Retries {
     count: AtomicUsize,
     more: Notify,
     /// Why the last one was not sent.
     why: Mutex<String>,
-    over: (DrainSwitch, Drain),
+    over: (StopSwitch, StopSignal),
 }
 
-impl Default for Resting {
+impl Default for Retries {
     fn default() -> Self {
         Self {
             count: AtomicUsize::new(0),
             more: Notify::new(),
             why: Mutex::default(),
-            over: Drain::new(),
+            over: StopSignal::new(),
         }
     }
 }
 
-impl Resting {
+impl Retries {
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -575,14 +551,14 @@ impl Resting {
 
     /// True if another attempt may follow.
     async fn rest(&self, clock: &Clock, wait: Duration, why: String) -> bool {
-        struct Place<'a>(&'a AtomicUsize);
-        impl Drop for Place<'_> {
+        struct RetryPlace<'a>(&'a AtomicUsize);
+        impl Drop for RetryPlace<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        let _place = Place(&self.count);
+        let _place = RetryPlace(&self.count);
         *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
         self.more.notify_one();
         tokio::select! {
@@ -598,27 +574,21 @@ impl Resting {
     }
 }
 
-impl Mailroom {
+impl Mailer {
     /// Mails one pass; one whose mail is of unknown fate, with the identical bytes. A mail that
     /// had no effect was tried as often as may be.
-    ///
-    /// # Errors
-    /// [`Unsent`]
     pub async fn deliver(
         &self,
         addressed: Addressed,
-        key: Key<'_>,
-    ) -> Result<Effect<Delivered>, Unsent> {
+        key: OpeningKey<'_>,
+    ) -> Result<Effect<Delivered>, NotMailed> {
         let ciphertext = self.ledger.ciphertext(addressed.0.line).await?;
         self.carry(addressed.0, Channel::Pass, ciphertext.as_deref(), key).await
     }
 
     /// Tells somebody who has a pass that was delivered.
-    ///
-    /// # Errors
-    /// [`Unsent`]
-    pub async fn notify(&self, delivered: Delivered) -> Result<Effect<Delivered>, Unsent> {
-        self.carry(delivered.0, Channel::Notice, None, Key::None).await
+    pub async fn notify(&self, delivered: Delivered) -> Result<Effect<Delivered>, NotMailed> {
+        self.carry(delivered.0, Channel::Notice, None, OpeningKey::None).await
     }
 
     async fn carry(
@@ -626,11 +596,11 @@ impl Mailroom {
         mut row: RowRecord,
         channel: Channel,
         ciphertext: Option<&[u8]>,
-        key: Key<'_>,
-    ) -> Result<Effect<Delivered>, Unsent> {
+        key: OpeningKey<'_>,
+    ) -> Result<Effect<Delivered>, NotMailed> {
         let frozen = self.frozen(&row)?;
         // Asked before the rate is waited for: nothing is sent for it.
-        self.desk.readers(&row)?;
+        self.writer.readers(&row)?;
         self.in_time(&mut row, channel).await?;
         let mut attempt = 1;
         loop {
@@ -648,7 +618,7 @@ impl Mailroom {
                 again = self.resting.rest(&self.clock, backoff(attempt), why) => again,
             };
             if !again {
-                return Err(Unsent::Drained);
+                return Err(NotMailed::Drained);
             }
             attempt += 1;
         }
@@ -660,15 +630,15 @@ impl Mailroom {
         row: &mut RowRecord,
         channel: Channel,
         ciphertext: Option<&[u8]>,
-        key: Key<'_>,
-        frozen: &Frozen,
-    ) -> Result<Effect<String>, Unsent> {
+        key: OpeningKey<'_>,
+        frozen: &FrozenMail,
+    ) -> Result<Effect<String>, NotMailed> {
         // Before the intent: a kill while the rate or the relay is waited for leaves nothing
         // unsettled.
         let ready = tokio::select! {
             biased;
-            () = self.drain.begun() => return Err(Unsent::Drained),
-            () = self.resting.ended() => return Err(Unsent::Drained),
+            () = self.drain.begun() => return Err(NotMailed::Drained),
+            () = self.resting.ended() => return Err(NotMailed::Drained),
             ready = self.courier.ready() => ready,
         };
         let ready = match ready {
@@ -695,12 +665,12 @@ impl Mailroom {
         row: &mut RowRecord,
         channel: Channel,
         ciphertext: Option<&[u8]>,
-        key: Key<'_>,
-        frozen: &Frozen,
-    ) -> Result<Mail, Unsent> {
+        key: OpeningKey<'_>,
+        frozen: &FrozenMail,
+    ) -> Result<Mail, NotMailed> {
         let mail = self.write(row, channel, ciphertext, key, frozen)?;
         if frozen.digest.as_ref().is_some_and(|digest| digest != mail.digest()) {
-            return Err(Unsent::Held);
+            return Err(NotMailed::Held);
         }
         self.in_time(row, channel).await?;
         Ok(mail)
@@ -708,10 +678,10 @@ impl Mailroom {
 
     /// Makes sure that the pass is not over. Asked right before the intent, too: it may have waited
     /// in line for hours.
-    async fn in_time(&self, row: &mut RowRecord, channel: Channel) -> Result<(), Unsent> {
+    async fn in_time(&self, row: &mut RowRecord, channel: Channel) -> Result<(), NotMailed> {
         let Some(over) = over(row, self.graph.likely_time().await)? else { return Ok(()) };
         self.not_begun(row, channel, &over.to_string()).await?;
-        Err(Unsent::TooLate(over))
+        Err(NotMailed::TooLate(over))
     }
 
     /// What comes of a mail for which there is no connection.
@@ -747,7 +717,7 @@ impl Mailroom {
         row: &mut RowRecord,
         channel: Channel,
         mail: Mail,
-        frozen: &Frozen,
+        frozen: &FrozenMail,
         ready: Ready<'_>,
     ) -> Result<Effect<String>, LedgerError> {
         let posted = Posted {
@@ -755,7 +725,7 @@ impl Mailroom {
             date: frozen.date,
             to: mail.to().to_owned(),
             courier: courier_name(self.courier.form()).to_owned(),
-            body: self.desk.mode_of(channel).to_string(),
+            body: self.writer.mode_of(channel).to_string(),
             digest: mail.digest().to_owned(),
         };
         let intent = self.ledger.intend_mail(row.line, channel, posted).await?;
@@ -767,14 +737,14 @@ impl Mailroom {
     }
 
     /// What stays the same however often the mail is sent.
-    fn frozen(&self, row: &RowRecord) -> Result<Frozen, Unwritten> {
+    fn frozen(&self, row: &RowRecord) -> Result<FrozenMail, LetterError> {
         let earlier = match &row.state {
             State::Mailing { .. } => row.mail.as_ref(),
-            State::Delivered { notice: Some(Errand::Open(_)), .. } => row.notice.as_ref(),
+            State::Delivered { notice: Some(MailState::Open(_)), .. } => row.notice.as_ref(),
             _ => None,
         };
         if let Some(earlier) = earlier {
-            return Ok(Frozen {
+            return Ok(FrozenMail {
                 id: MessageId::from_str(&earlier.posted.message_id)?,
                 date: earlier.posted.date,
                 digest: Some(earlier.posted.digest.clone()),
@@ -782,8 +752,8 @@ impl Mailroom {
         }
         let now = self.clock.now();
         let date = Timestamp::from_second(now.as_second()).unwrap_or(now);
-        let id = MessageId::new(Uuid::new_v4(), &self.desk.plan.from);
-        Ok(Frozen { id, date, digest: None })
+        let id = MessageId::new(Uuid::new_v4(), &self.writer.plan.from);
+        Ok(FrozenMail { id, date, digest: None })
     }
 
     fn write(
@@ -791,42 +761,43 @@ impl Mailroom {
         row: &RowRecord,
         channel: Channel,
         ciphertext: Option<&[u8]>,
-        key: Key<'_>,
-        frozen: &Frozen,
-    ) -> Result<Mail, Unwritten> {
+        key: OpeningKey<'_>,
+        frozen: &FrozenMail,
+    ) -> Result<Mail, LetterError> {
         let terms = Terms::of(row)?;
-        let reader = self.desk.reader(row, channel)?;
-        let facts = self.desk.facts(row, &self.header, channel, &terms)?;
-        let fill =
-            |content: &Content<'_>| self.desk.templates.render(content, locale(&reader), &facts);
+        let reader = self.writer.reader(row, channel)?;
+        let facts = self.writer.facts(row, &self.header, channel, &terms)?;
+        let fill = |content: &LetterContent<'_>| {
+            self.writer.templates.render(content, locale(&reader), &facts)
+        };
         let code = |opened: &OpenedRow| {
             if !opened.is_for(&facts.upn) {
-                return Err(Unwritten::NotTheirs);
+                return Err(LetterError::NotTheirs);
             }
-            Ok(fill(&Content::Opened(opened))?)
+            Ok(fill(&LetterContent::Opened(opened))?)
         };
-        let sealed = || ciphertext.ok_or(Unwritten::NoCopy);
-        let letter = match (self.desk.mode_of(channel), key) {
-            (Mode::Notice, _) => fill(&Content::Notice)?,
-            (Mode::Sealed, _) => fill(&Content::Sealed(sealed()?))?,
-            (Mode::Pass, Key::Spool(spool)) => code(&spool.open(row.line)?)?,
-            (Mode::Pass, Key::Identities(identities)) => {
+        let sealed = || ciphertext.ok_or(LetterError::NoCopy);
+        let letter = match (self.writer.mode_of(channel), key) {
+            (Mode::Notice, _) => fill(&LetterContent::Notice)?,
+            (Mode::Sealed, _) => fill(&LetterContent::Sealed(sealed()?))?,
+            (Mode::Pass, OpeningKey::Spool(spool)) => code(&spool.open(row.line)?)?,
+            (Mode::Pass, OpeningKey::Identities(identities)) => {
                 let mut letter = None;
                 unhurried(|| {
                     open(sealed()?, identities, |row| {
                         letter = Some(code(row));
                         Ok(())
                     })
-                    .map_err(Unwritten::from)
+                    .map_err(LetterError::from)
                 })?;
-                letter.ok_or(Unwritten::NoCopy)??
+                letter.ok_or(LetterError::NoCopy)??
             }
-            (Mode::Pass, Key::None) => return Err(Unwritten::NoKey),
+            (Mode::Pass, OpeningKey::None) => return Err(LetterError::NoKey),
         };
         let to = Mailbox::new(reader.name.as_deref().unwrap_or_default(), &reader.address)?;
-        let draft = Draft {
-            from: &self.desk.plan.from,
-            reply_to: self.desk.plan.reply_to.as_ref(),
+        let draft = MailDraft {
+            from: &self.writer.plan.from,
+            reply_to: self.writer.plan.reply_to.as_ref(),
             to: &to,
             message_id: &frozen.id,
             date: frozen.date,
@@ -836,8 +807,8 @@ impl Mailroom {
     }
 }
 
-/// See [`Mailroom::frozen`].
-struct Frozen {
+/// See [`Mailer::frozen`].
+struct FrozenMail {
     id: MessageId,
     date: Timestamp,
     /// Of the bytes that may have arrived.
@@ -850,7 +821,7 @@ fn channels(row: &RowRecord) -> impl Iterator<Item = Channel> {
     std::iter::once(Channel::Pass).chain(notice)
 }
 
-fn wanted(row: &RowRecord) -> Result<Wanted, Unwritten> {
+fn wanted(row: &RowRecord) -> Result<RowOptions, LetterError> {
     let read = serde_json::from_str(&row.wanted_json);
     read.map_err(|_| damaged("what the wave asked for it cannot be read"))
 }

@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use crate::check::Candidate;
 use crate::check::Issuers;
-use crate::reconcile::{Sighting, of_this_run, sight};
-use crate::stop::Drain;
+use crate::reconcile::{Observation, observe, of_this_run};
+use crate::stop::StopSignal;
 use tapwave_core::clock::{Clock, apart, later};
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_core::ids::{Line, MethodId, UserId};
@@ -31,12 +31,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(64);
 
 /// What issuing needs, shared by every row.
 #[derive(Clone)]
-pub struct Desk {
-    /// Microsoft Graph.
+pub struct Worker {
     pub graph: Graph,
-    /// The run's record.
     pub ledger: Ledger,
-    /// Time.
     pub clock: Clock,
     /// The policy's shortest lifetime, in minutes.
     pub min_lifetime: u32,
@@ -48,11 +45,11 @@ pub struct Desk {
     /// Which runs of this machine issued a pass.
     pub issuers: Issuers,
     /// The wish to stop.
-    pub drain: Drain,
+    pub drain: StopSignal,
 }
 
-/// A pass that has just arrived: the only value that holds one outside of the vault.
-/// Made by [`Desk::attempt`] alone; sealing consumes it.
+/// A pass that has just arrived: the only value that holds one outside of the crate `seal`.
+/// Made by [`Worker::attempt`] alone; sealing consumes it.
 pub struct Issued {
     candidate: Candidate,
     intent: Intent,
@@ -109,18 +106,15 @@ pub enum Attempt {
     /// The drain began first; nothing was tried.
     NotBegun,
     /// Nothing was asked, since the pass would be over too soon; the row has failed.
-    TooLate {
-        /// For people.
-        why: String,
-    },
+    TooLate { why: String },
     /// A pass was asked for. Done: it is here, and must be sealed now. Without effect: the row
     /// waits for another attempt. Unsettled: to be settled after the settling time.
-    Made(Effect<Box<Issued>, No>),
+    Made(Effect<Box<Issued>, Denial>),
 }
 
 /// A definite no to one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct No {
+pub struct Denial {
     /// What the ledger has of it.
     pub denied: Denied,
     /// What Graph's refusal speaks of.
@@ -129,19 +123,13 @@ pub struct No {
 
 /// Why the whole run must stop.
 #[derive(Debug, thiserror::Error)]
-pub enum Halt {
+pub enum RunError {
     /// The token was refused.
     #[error("{why}")]
-    SignIn {
-        /// For people.
-        why: String,
-    },
+    SignIn { why: String },
     /// Graph is out of reach or throttles without end.
     #[error("gave up on Microsoft Graph: {why}")]
-    Outage {
-        /// What broke last.
-        why: String,
-    },
+    Outage { why: String },
     /// Something on the way lets nothing through, or answers in Graph's place.
     #[error("{why}")]
     Between {
@@ -168,16 +156,14 @@ pub enum Halt {
     /// A pass could not be sealed; it has been deleted again if that was possible.
     #[error("failed to seal the pass of line {line}: {why}; {fate}")]
     Seal {
-        /// The row.
         line: Line,
-        /// What broke.
         why: String,
         /// What became of the pass.
         fate: &'static str,
     },
 }
 
-impl Halt {
+impl RunError {
     /// Whether the ledger was removed, replaced or moved away while the run was under way.
     #[must_use]
     pub fn lost_ledger(&self) -> bool {
@@ -191,7 +177,7 @@ impl Halt {
     }
 }
 
-impl From<GraphError> for Halt {
+impl From<GraphError> for RunError {
     fn from(error: GraphError) -> Self {
         match error {
             GraphError::SignIn { why } => Self::SignIn { why },
@@ -202,25 +188,25 @@ impl From<GraphError> for Halt {
     }
 }
 
-impl Desk {
+impl Worker {
     /// Tries once to get a pass. `refused` is how often Graph has refused this row since this
     /// run of the program began.
     ///
     /// # Errors
-    /// [`Halt`], if nothing more can be done for any row.
-    pub async fn attempt(&self, candidate: Candidate, refused: u32) -> Result<Attempt, Halt> {
+    /// [`RunError`], if nothing more can be done for any row.
+    pub async fn attempt(&self, candidate: Candidate, refused: u32) -> Result<Attempt, RunError> {
         let permit = tokio::select! {
             biased;
             () = self.drain.begun() => return Ok(Attempt::NotBegun),
             permit = self.graph.pace().admit(Budget::PassWrites, 1) => {
-                permit.map_err(|barred| Halt::Outage { why: barred.to_string() })?
+                permit.map_err(|barred| RunError::Outage { why: barred.to_string() })?
             }
         };
         match self.graph.prepare().await {
             Ok(()) => {}
-            Err(Broken::SignIn(why)) => return Err(Halt::SignIn { why }),
+            Err(Broken::SignIn(why)) => return Err(RunError::SignIn { why }),
             Err(Broken::Between(why) | Broken::Stranger(why)) => {
-                return Err(Halt::Between { why });
+                return Err(RunError::Between { why });
             }
             Err(Broken::NotSent(why) | Broken::Lost(why)) => {
                 return Ok(unreachable(why));
@@ -228,7 +214,7 @@ impl Desk {
         }
         // What somebody else answers leaves another row of unknown fate.
         if let Some(why) = self.graph.between() {
-            return Err(Halt::Between { why });
+            return Err(RunError::Between { why });
         }
         let now = match self.graph.time().await {
             // Nothing was asked for yet: a machine that has just woken waits for its network.
@@ -293,7 +279,7 @@ impl Desk {
         intent: &Intent,
         refusal: Refusal,
         refused: u32,
-    ) -> Result<Effect<Unheld, Denied>, Halt> {
+    ) -> Result<Effect<Unheld, Denied>, RunError> {
         let mut why = refusal.to_string();
         let again = match refusal.kind {
             RefusalKind::AlreadyThere => match self.in_the_way(intent).await? {
@@ -339,32 +325,32 @@ impl Desk {
     /// What a refusal speaks of that says that a pass exists. A list may not show it yet, and it
     /// may be our own: an earlier attempt's whose answer was lost, or this one's, carried out
     /// twice by a gateway.
-    async fn in_the_way(&self, intent: &Intent) -> Result<InTheWay, Halt> {
+    async fn in_the_way(&self, intent: &Intent) -> Result<InTheWay, RunError> {
         let Some(Ok(found)) = self.graph.passes(&[intent.user()]).await?.pop() else {
             return Ok(InTheWay::Doubtful);
         };
         let remains = self.ledger.remains_of(vec![intent.line()]).await?;
         let now = self.graph.now();
         let sighting = remains.first().map(|remains| {
-            let sighting = sight(found.as_ref(), remains, self.settle_after, now);
+            let sighting = observe(found.as_ref(), remains, self.settle_after, now);
             of_this_run(sighting, &self.issuers)
         });
         let replaces = self.existing == Existing::Replace;
         let over = found.as_ref().is_some_and(|pass| !pass.is_live(now));
         match (sighting, found) {
             // What `--existing replace` allows in a tenant that rejects a second pass.
-            (Some(Sighting::Older(_)), Some(pass)) if replaces => {
+            (Some(Observation::Older(_)), Some(pass)) if replaces => {
                 self.make_room(intent, pass).await
             }
-            (Some(Sighting::Nothing), Some(pass)) if replaces && over => {
+            (Some(Observation::Nothing), Some(pass)) if replaces && over => {
                 self.make_room(intent, pass).await
             }
-            (Some(Sighting::Older(_) | Sighting::Newer(_)), _) => Ok(InTheWay::Theirs),
+            (Some(Observation::Older(_) | Observation::Newer(_)), _) => Ok(InTheWay::Theirs),
             _ => Ok(InTheWay::Doubtful),
         }
     }
 
-    async fn make_room(&self, intent: &Intent, pass: FoundPass) -> Result<InTheWay, Halt> {
+    async fn make_room(&self, intent: &Intent, pass: FoundPass) -> Result<InTheWay, RunError> {
         let deleted = self.graph.delete_passes(&[(intent.user(), pass.id)]).await?;
         Ok(match &deleted[..] {
             [Ok(())] => InTheWay::Cleared,
@@ -385,17 +371,17 @@ fn concluded(
     effect: Effect<Unheld, Denied>,
     kind: RefusalKind,
     stranger: Option<String>,
-) -> Result<Attempt, Halt> {
+) -> Result<Attempt, RunError> {
     match (effect, stranger) {
         (Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }), _) => {
-            Err(Halt::SignIn { why })
+            Err(RunError::SignIn { why })
         }
         // The next row would be of unknown fate as well.
         (Effect::NoEffect(Obstacle { kind: ObstacleKind::Between, why }), _)
-        | (Effect::Unsettled { .. }, Some(why)) => Err(Halt::Between { why }),
+        | (Effect::Unsettled { .. }, Some(why)) => Err(RunError::Between { why }),
         (effect, _) => {
             let unheld = |Unheld { why, .. }| Effect::Unsettled { why };
-            let no = |denied| Effect::Refused(No { denied, kind });
+            let no = |denied| Effect::Refused(Denial { denied, kind });
             Ok(Attempt::Made(effect.and_then(unheld).or_else(no)))
         }
     }

@@ -25,7 +25,7 @@ const WORKING_DAY_MINUTES: u32 = 8 * 60;
 
 /// What is wished of the policy; what is left out stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Wish {
+pub struct PolicyChange {
     /// Whether passes can be used at all.
     pub enabled: Option<bool>,
     /// Minutes a pass lives when nothing is asked.
@@ -38,7 +38,6 @@ pub struct Wish {
     pub length: Option<u32>,
     /// Whether every pass must be one-time.
     pub one_time: Option<bool>,
-    /// Who is in.
     pub include: Option<Scope>,
     /// Who is out; wins.
     pub exclude: Option<Scope>,
@@ -68,7 +67,7 @@ pub struct Difference {
 
 /// What a wish comes to, given the policy as it is.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub struct PolicyPlan {
     /// As Graph had it.
     pub before: Policy,
     /// As it shall be.
@@ -83,28 +82,12 @@ pub struct Plan {
 pub enum PolicyError {
     /// A value out of its documented bounds.
     #[error("{name} cannot be {value}: give {least} to {most}")]
-    Value {
-        /// The flag.
-        name: &'static str,
-        /// As given.
-        value: u32,
-        /// The least.
-        least: u32,
-        /// The most.
-        most: u32,
-    },
+    Value { name: &'static str, value: u32, least: u32, most: u32 },
     /// Lifetimes that do not fit each other.
     #[error(
         "the lifetimes do not fit: minimum {min}, default {default} and maximum {max} minutes must rise in this order; change them together"
     )]
-    Order {
-        /// Minutes.
-        min: u32,
-        /// Minutes.
-        default: u32,
-        /// Minutes.
-        max: u32,
-    },
+    Order { min: u32, default: u32, max: u32 },
     /// A group beside everyone narrows nothing.
     #[error(
         "the policy includes everyone already, so a group more changes nothing; --only narrows it to the group"
@@ -123,10 +106,7 @@ pub enum PolicyError {
     #[error(
         "Graph took the change, but still shows another {}", properties.join(", ")
     )]
-    NotTaken {
-        /// What differs.
-        properties: Vec<&'static str>,
-    },
+    NotTaken { properties: Vec<&'static str> },
 }
 
 /// What an auditor would ask about.
@@ -142,16 +122,10 @@ pub enum Concern {
     MultiUse,
     /// Passes may live longer than a working day.
     #[error("passes may live {minutes} minutes, more than eight hours")]
-    Long {
-        /// The longest lifetime.
-        minutes: u32,
-    },
+    Long { minutes: u32 },
     /// Passes live longer than a working day unless somebody asks for less.
     #[error("passes live {minutes} minutes by default, more than eight hours")]
-    LongDefault {
-        /// The default lifetime.
-        minutes: u32,
-    },
+    LongDefault { minutes: u32 },
     /// No target group.
     #[error("everyone in the tenant is included; name a group with policy include GROUP --only")]
     Everyone,
@@ -160,7 +134,7 @@ pub enum Concern {
     Nobody,
 }
 
-impl Wish {
+impl PolicyChange {
     /// Whether nothing is wished at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -186,7 +160,7 @@ impl Wish {
     ///
     /// # Errors
     /// [`PolicyError::Value`], [`PolicyError::Order`], [`PolicyError::Everyone`]
-    pub fn plan(&self, before: Policy) -> Result<Plan, PolicyError> {
+    pub fn plan(&self, before: Policy) -> Result<PolicyPlan, PolicyError> {
         self.check()?;
         let mut after = before.clone();
         if let Some(enabled) = self.enabled {
@@ -215,7 +189,7 @@ impl Wish {
         if let Some(scope) = &self.exclude {
             scope.change(&mut after.exclude_targets, false)?;
         }
-        Ok(Plan::between(before, after))
+        Ok(PolicyPlan::between(before, after))
     }
 }
 
@@ -254,7 +228,7 @@ impl Scope {
     }
 }
 
-impl Plan {
+impl PolicyPlan {
     fn between(before: Policy, after: Policy) -> Self {
         fn changed<T: PartialEq + Clone>(before: &T, after: &T) -> Option<T> {
             (before != after).then(|| after.clone())
@@ -302,7 +276,7 @@ impl Plan {
 ///
 /// # Errors
 /// [`PolicyError::Graph`], [`PolicyError::NotTaken`]
-pub async fn apply(plan: &Plan, session: &Session) -> Result<Policy, PolicyError> {
+pub async fn apply(plan: &PolicyPlan, session: &Session) -> Result<Policy, PolicyError> {
     session.drain.begin_work();
     session.graph.patch_policy(&plan.patch).await?;
     for difference in &plan.differences {
@@ -334,9 +308,6 @@ pub async fn apply(plan: &Plan, session: &Session) -> Result<Policy, PolicyError
 
 /// Targets as people name them: `all`, a group's id, or its one and only name. A group that
 /// is to be removed may be gone from the directory, so an id is then taken at its word.
-///
-/// # Errors
-/// [`PolicyError::Group`]
 pub async fn targets(
     graph: &Graph,
     wanted: &[String],
@@ -494,33 +465,42 @@ mod tests {
 
     #[test]
     fn a_patch_holds_what_changes_and_nothing_else() {
-        let wish = Wish { max_lifetime: Some(600), length: Some(8), ..Wish::default() };
+        let wish =
+            PolicyChange { max_lifetime: Some(600), length: Some(8), ..PolicyChange::default() };
         let plan = wish.plan(policy()).expect("a plan");
         assert_eq!(plan.differences.len(), 1);
         assert_eq!(json!(plan.patch), json!({"maximumLifetimeInMinutes": 600}));
         assert!(
-            Wish { enabled: Some(true), ..Wish::default() }.plan(policy()).expect("one").is_empty()
+            PolicyChange { enabled: Some(true), ..PolicyChange::default() }
+                .plan(policy())
+                .expect("one")
+                .is_empty()
         );
     }
 
     #[test]
     fn lifetimes_are_checked_against_what_stays() {
-        let plan = |wish: Wish| wish.plan(policy()).map(drop).map_err(|error| error.to_string());
+        let plan =
+            |wish: PolicyChange| wish.plan(policy()).map(drop).map_err(|error| error.to_string());
         for wish in [
-            Wish { min_lifetime: Some(61), ..Wish::default() },
-            Wish { max_lifetime: Some(59), ..Wish::default() },
-            Wish { default_lifetime: Some(481), ..Wish::default() },
-            Wish { min_lifetime: Some(9), ..Wish::default() },
-            Wish { max_lifetime: Some(43_201), ..Wish::default() },
-            Wish { length: Some(7), ..Wish::default() },
-            Wish { length: Some(49), ..Wish::default() },
+            PolicyChange { min_lifetime: Some(61), ..PolicyChange::default() },
+            PolicyChange { max_lifetime: Some(59), ..PolicyChange::default() },
+            PolicyChange { default_lifetime: Some(481), ..PolicyChange::default() },
+            PolicyChange { min_lifetime: Some(9), ..PolicyChange::default() },
+            PolicyChange { max_lifetime: Some(43_201), ..PolicyChange::default() },
+            PolicyChange { length: Some(7), ..PolicyChange::default() },
+            PolicyChange { length: Some(49), ..PolicyChange::default() },
         ] {
             assert!(plan(wish.clone()).is_err(), "{wish:?}");
         }
         for wish in [
-            Wish { min_lifetime: Some(10), ..Wish::default() },
-            Wish { max_lifetime: Some(43_200), default_lifetime: Some(43_200), ..Wish::default() },
-            Wish { length: Some(48), ..Wish::default() },
+            PolicyChange { min_lifetime: Some(10), ..PolicyChange::default() },
+            PolicyChange {
+                max_lifetime: Some(43_200),
+                default_lifetime: Some(43_200),
+                ..PolicyChange::default()
+            },
+            PolicyChange { length: Some(48), ..PolicyChange::default() },
         ] {
             assert_eq!(plan(wish), Ok(()));
         }
@@ -528,7 +508,7 @@ mod tests {
 
     #[test]
     fn targets_keep_what_they_carry_and_are_not_doubled() {
-        let include = |scope| Wish { include: Some(scope), ..Wish::default() };
+        let include = |scope| PolicyChange { include: Some(scope), ..PolicyChange::default() };
         assert!(include(Scope::Add(vec![group()])).plan(policy()).expect("one").is_empty());
         assert!(include(Scope::Only(vec![group()])).plan(policy()).expect("one").is_empty());
         let all = include(Scope::Add(vec![Target::everyone()])).plan(policy()).expect("a plan");
@@ -544,7 +524,10 @@ mod tests {
 
     #[test]
     fn everyone_is_never_excluded() {
-        let wish = Wish { exclude: Some(Scope::Add(vec![Target::everyone()])), ..Wish::default() };
+        let wish = PolicyChange {
+            exclude: Some(Scope::Add(vec![Target::everyone()])),
+            ..PolicyChange::default()
+        };
         assert!(matches!(wish.plan(policy()), Err(PolicyError::ExcludeAll)));
     }
 

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::check::Issuers;
-use crate::issue::{Desk, Halt};
+use crate::issue::{RunError, Worker};
 use tapwave_core::clock::{Clocks, apart, earlier, later, span};
 use tapwave_core::ids::{Line, MethodId, UserId};
 use tapwave_core::limits;
@@ -44,22 +44,19 @@ const NOT_LISTED: &str = "Graph does not list the pass that was sealed; resume l
 /// What is odd about a pass that was shown to a person and is not listed any more.
 const OTHERWISE: &str = "Graph does not list the pass that was shown any more; nothing was deleted";
 
-fn behind(why: &str) -> Settled {
-    Settled::Behind { why: why.to_owned() }
+fn behind(why: &str) -> Reconciled {
+    Reconciled::Behind { why: why.to_owned() }
 }
 
 /// What settling came to; the ledger has it already.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settled {
+pub enum Reconciled {
     /// Nothing of ours was seen; the row may be tried again.
     Free,
     /// The sealed pass is the one on the user.
     Sealed,
     /// An operator must look.
-    Held {
-        /// For people.
-        why: String,
-    },
+    Held { why: String },
     /// A replica may be behind: nothing was concluded, and another look may tell.
     Behind {
         /// What is odd, for people.
@@ -69,7 +66,7 @@ pub enum Settled {
 
 /// What stands on the user, seen with one row's passes and attempts in mind.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Sighting {
+pub enum Observation {
     /// Nothing, or a pass that is over.
     Nothing,
     /// A pass that we deleted: the list is behind.
@@ -98,23 +95,23 @@ pub enum Sighting {
 /// lifetime, one-time flag and start it asked for: also after an answered attempt, which a gateway
 /// may carry out twice, or Graph list under another id.
 #[must_use]
-pub fn sight(
+pub fn observe(
     found: Option<&FoundPass>,
     remains: &Remains,
     settle_after: Duration,
     graph_now: Timestamp,
-) -> Sighting {
-    let Some(pass) = found else { return Sighting::Nothing };
+) -> Observation {
+    let Some(pass) = found else { return Observation::Nothing };
     let id = pass.id.clone();
     if remains.gone.contains(&id) {
-        return Sighting::Stale(id);
+        return Observation::Stale(id);
     }
     if remains.alive.iter().any(|(known, _)| *known == id) {
-        return Sighting::Ours(id);
+        return Observation::Ours(id);
     }
     if remains.given_up.contains(&id) {
         let is_live = pass.is_live(graph_now);
-        return if is_live { Sighting::GivenUp(id) } else { Sighting::Nothing };
+        return if is_live { Observation::GivenUp(id) } else { Observation::Nothing };
     }
     let windows: Vec<(Timestamp, Timestamp, &IntentRecord)> =
         remains.attempts.iter().map(|one| window(one, settle_after)).collect();
@@ -124,31 +121,31 @@ pub fn sight(
             && (attempt.may_live || !remains.seen)
     };
     if windows.iter().any(is_of) {
-        return if pass.is_used() { Sighting::Used(id) } else { Sighting::Orphan(id) };
+        return if pass.is_used() { Observation::Used(id) } else { Observation::Orphan(id) };
     }
     if !pass.is_live(graph_now) {
-        return Sighting::Nothing;
+        return Observation::Nothing;
     }
     let Some(created) = pass.created_date_time.filter(|_| !windows.is_empty()) else {
-        return Sighting::Foreign(id);
+        return Observation::Foreign(id);
     };
     if windows.iter().all(|(first, ..)| created < *first) {
-        Sighting::Older(id)
+        Observation::Older(id)
     } else if windows.iter().all(|(_, last, _)| created > *last) {
-        Sighting::Newer(id)
+        Observation::Newer(id)
     } else {
-        Sighting::Foreign(id)
+        Observation::Foreign(id)
     }
 }
 
 /// What another run of this machine knows by its id is that run's, whatever its shape.
 #[must_use]
-pub fn of_this_run(sighting: Sighting, issuers: &Issuers) -> Sighting {
+pub fn of_this_run(sighting: Observation, issuers: &Issuers) -> Observation {
     match sighting {
-        Sighting::Orphan(id) | Sighting::Used(id)
+        Observation::Orphan(id) | Observation::Used(id)
             if !issuers(std::slice::from_ref(&id)).is_empty() =>
         {
-            Sighting::Foreign(id)
+            Observation::Foreign(id)
         }
         other => other,
     }
@@ -223,7 +220,7 @@ pub fn is_over(remains: &Remains, settle_after: Duration, now: Clocks) -> bool {
 /// How far apart two looks must lie that are to prove by what they do not show. Lists lag whatever
 /// settling time an operator names.
 #[must_use]
-pub fn patience(settle_after: Duration) -> Duration {
+pub fn watch_for(settle_after: Duration) -> Duration {
     settle_after.max(limits::LEAST_PATIENCE)
 }
 
@@ -292,7 +289,7 @@ fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
     lifetime && once && start
 }
 
-impl Desk {
+impl Worker {
     /// When a row found unsettled at the start of a resume may be settled: at once if, by Graph's
     /// clock and this machine's, its attempt was given up, or must have been, longer ago than the
     /// settling time.
@@ -302,10 +299,7 @@ impl Desk {
     }
 
     /// Records that an attempt left without an outcome, by a killed run, is unsettled.
-    ///
-    /// # Errors
-    /// [`Halt::Ledger`]
-    pub async fn mark_lost(&self, row: &RowRecord) -> Result<(), Halt> {
+    pub async fn mark_lost(&self, row: &RowRecord) -> Result<(), RunError> {
         if let State::Intent { intent, .. } = &row.state {
             let attempt = row.attempt()?;
             let given_up = later(attempt.graph_time, limits::ATTEMPT_TIMEOUT);
@@ -317,40 +311,46 @@ impl Desk {
     }
 
     /// Settles one unsettled, held or lost row. The settling time must have passed.
-    ///
-    /// # Errors
-    /// [`Halt`]
-    pub async fn settle(&self, line: Line) -> Result<Settled, Halt> {
+    pub async fn reconcile(&self, line: Line) -> Result<Reconciled, RunError> {
         let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
         let (user, remains) = (row.person()?.user, self.remains(line).await?);
         let found = match self.look(user).await? {
             Ok(found) => found,
             Err(refusal) => return self.unread(&row, &refusal).await,
         };
-        let sighting = sight(found.as_ref(), &remains, self.settle_after, self.graph.now());
+        let sighting = observe(found.as_ref(), &remains, self.settle_after, self.graph.now());
         let sighting = of_this_run(sighting, &self.issuers);
         match (&row.state, sighting) {
-            (_, Sighting::Stale(_)) => Ok(behind(STALE)),
+            (_, Observation::Stale(_)) => Ok(behind(STALE)),
             (
                 State::Held { sealed: Some(sealed) } | State::Lost { method: sealed },
-                Sighting::Ours(method),
+                Observation::Ours(method),
             ) if *sealed == method => self.own_again(&row, found.as_ref()).await,
-            (_, Sighting::Ours(method) | Sighting::Orphan(method) | Sighting::GivenUp(method)) => {
+            (
+                _,
+                Observation::Ours(method)
+                | Observation::Orphan(method)
+                | Observation::GivenUp(method),
+            ) => {
                 let over = found.as_ref().map(|pass| over(pass, self.graph.now()));
                 self.remove_orphan(&row, user, method, over.unwrap_or(Timestamp::MAX)).await
             }
             // Somebody may have it: it is not given up because a list does not show it.
-            (State::Held { sealed: Some(_) } | State::Lost { .. }, Sighting::Nothing) => {
+            (State::Held { sealed: Some(_) } | State::Lost { .. }, Observation::Nothing) => {
                 self.missed(line, &remains).await
             }
-            (_, Sighting::Nothing) => self.settled(line, None, None).await,
-            (State::Unsettled { .. }, Sighting::Older(_)) if self.existing == Existing::Replace => {
+            (_, Observation::Nothing) => self.settled(line, None, None).await,
+            (State::Unsettled { .. }, Observation::Older(_))
+                if self.existing == Existing::Replace =>
+            {
                 self.settled(line, None, None).await
             }
-            (_, Sighting::Used(method)) => self.hold(&row, USED.to_owned(), Some(method)).await,
+            (_, Observation::Used(method)) => self.hold(&row, USED.to_owned(), Some(method)).await,
             (
                 state,
-                Sighting::Older(method) | Sighting::Newer(method) | Sighting::Foreign(method),
+                Observation::Older(method)
+                | Observation::Newer(method)
+                | Observation::Foreign(method),
             ) => {
                 let first = matches!(state, State::Unsettled { .. });
                 let why = if first { IN_THE_WAY } else { STILL_IN_THE_WAY };
@@ -363,10 +363,11 @@ impl Desk {
 
     /// Deletes the pass that holds a row, on the word of a person who was shown this very one, and
     /// frees the row. Whatever else stands there now is left alone.
-    ///
-    /// # Errors
-    /// [`Halt`]
-    pub async fn remove_found(&self, line: Line, shown: &FoundPass) -> Result<Settled, Halt> {
+    pub async fn remove_found(
+        &self,
+        line: Line,
+        shown: &FoundPass,
+    ) -> Result<Reconciled, RunError> {
         let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
         let user = row.person()?.user;
         match self.look(user).await? {
@@ -380,30 +381,24 @@ impl Desk {
     }
 
     /// Holds a row that Graph refuses a pass again and again without showing why.
-    ///
-    /// # Errors
-    /// [`Halt::Ledger`]
-    pub async fn hold_unseen(&self, line: Line) -> Result<Settled, Halt> {
+    pub async fn hold_unseen(&self, line: Line) -> Result<Reconciled, RunError> {
         self.hold_for(line, UNSEEN.to_owned()).await
     }
 
     /// Holds a row for an operator.
-    ///
-    /// # Errors
-    /// [`Halt::Ledger`]
-    pub async fn hold_for(&self, line: Line, why: String) -> Result<Settled, Halt> {
+    pub async fn hold_for(&self, line: Line, why: String) -> Result<Reconciled, RunError> {
         let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
         self.hold(&row, why, None).await
     }
 
     /// A sealed pass that is not listed is given up once it is over, or was missed before, at
     /// least the settling time ago.
-    async fn missed(&self, line: Line, remains: &Remains) -> Result<Settled, Halt> {
+    async fn missed(&self, line: Line, remains: &Remains) -> Result<Reconciled, RunError> {
         let now = self.graph.clocks();
         if is_over(remains, self.settle_after, now) {
             return self.settled(line, None, Some(Proof::Over)).await;
         }
-        if remains.absent_for(now).is_some_and(|absent| absent >= patience(self.settle_after)) {
+        if remains.absent_for(now).is_some_and(|absent| absent >= watch_for(self.settle_after)) {
             return self.settled(line, None, Some(Proof::Absent)).await;
         }
         self.ledger.record(line, Event::NotListed { graph_time: now.graph }).await?;
@@ -411,43 +406,42 @@ impl Desk {
     }
 
     /// A 404 is about the user, and proves nothing about a pass.
-    async fn unread(&self, row: &RowRecord, refusal: &Refusal) -> Result<Settled, Halt> {
+    async fn unread(&self, row: &RowRecord, refusal: &Refusal) -> Result<Reconciled, RunError> {
         let why = format!("its passes cannot be read: {refusal}");
         if refusal.status == 404 {
-            return Ok(Settled::Behind { why });
+            return Ok(Reconciled::Behind { why });
         }
         self.hold(row, why, None).await
     }
 
     /// Looks again at a sealed pass that nobody can vouch for: it followed a lost attempt, or the
-    /// process that sealed it did not end in order. [`Settled::Behind`] if it is not listed yet.
-    ///
-    /// # Errors
-    /// [`Halt`]
-    pub async fn verify(&self, line: Line) -> Result<Settled, Halt> {
+    /// process that sealed it did not end in order. [`Reconciled::Behind`] if it is not listed yet.
+    pub async fn verify(&self, line: Line) -> Result<Reconciled, RunError> {
         let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
         let State::Sealed { method: sealed, proven: false } = &row.state else {
-            return Ok(Settled::Sealed);
+            return Ok(Reconciled::Sealed);
         };
         let found = match self.look(row.person()?.user).await? {
             Ok(found) => found,
             Err(refusal) => return self.unread(&row, &refusal).await,
         };
         let remains = self.remains(line).await?;
-        match sight(found.as_ref(), &remains, self.settle_after, self.graph.now()) {
-            Sighting::Ours(method) if method == *sealed => {
+        match observe(found.as_ref(), &remains, self.settle_after, self.graph.now()) {
+            Observation::Ours(method) if method == *sealed => {
                 self.ledger.record(line, Event::Verified).await?;
-                Ok(Settled::Sealed)
+                Ok(Reconciled::Sealed)
             }
-            Sighting::Nothing | Sighting::Stale(_) | Sighting::GivenUp(_) => Ok(behind(NOT_LISTED)),
+            Observation::Nothing | Observation::Stale(_) | Observation::GivenUp(_) => {
+                Ok(behind(NOT_LISTED))
+            }
             // What was to be replaced may be listed for a while too.
-            Sighting::Older(_) if self.existing == Existing::Replace => Ok(behind(NOT_LISTED)),
-            Sighting::Ours(method)
-            | Sighting::Orphan(method)
-            | Sighting::Used(method)
-            | Sighting::Older(method)
-            | Sighting::Newer(method)
-            | Sighting::Foreign(method) => {
+            Observation::Older(_) if self.existing == Existing::Replace => Ok(behind(NOT_LISTED)),
+            Observation::Ours(method)
+            | Observation::Orphan(method)
+            | Observation::Used(method)
+            | Observation::Older(method)
+            | Observation::Newer(method)
+            | Observation::Foreign(method) => {
                 self.hold(&row, NOT_THERE.to_owned(), Some(method)).await
             }
         }
@@ -456,10 +450,7 @@ impl Desk {
     /// Ends the patience with a sealed pass that was not listed in looks that lie the settling
     /// time apart. An answered POST leaves nothing to execute late, so that a row whose pass was
     /// only `inherited` from an earlier process may be tried again; else it is held.
-    ///
-    /// # Errors
-    /// [`Halt`]
-    pub async fn give_up_on(&self, line: Line, inherited: bool) -> Result<Settled, Halt> {
+    pub async fn give_up_on(&self, line: Line, inherited: bool) -> Result<Reconciled, RunError> {
         if inherited {
             return self.settled(line, None, Some(Proof::Absent)).await;
         }
@@ -468,13 +459,17 @@ impl Desk {
     }
 
     /// A held or lost row's own pass is there after all; whether it works is another matter.
-    async fn own_again(&self, row: &RowRecord, found: Option<&FoundPass>) -> Result<Settled, Halt> {
+    async fn own_again(
+        &self,
+        row: &RowRecord,
+        found: Option<&FoundPass>,
+    ) -> Result<Reconciled, RunError> {
         if let (State::Lost { .. }, Some(true)) = (&row.state, found.map(FoundPass::is_disabled)) {
             let why = "the tenant's policy does not let its pass work".to_owned();
-            return Ok(Settled::Held { why });
+            return Ok(Reconciled::Held { why });
         }
         self.ledger.record(row.line, Event::Verified).await?;
-        Ok(Settled::Sealed)
+        Ok(Reconciled::Sealed)
     }
 
     async fn remove_orphan(
@@ -483,7 +478,7 @@ impl Desk {
         user: UserId,
         method: MethodId,
         over: Timestamp,
-    ) -> Result<Settled, Halt> {
+    ) -> Result<Reconciled, RunError> {
         let line = row.line;
         self.ledger.record(line, Event::OrphanFound { method: method.clone(), over }).await?;
         match self.graph.delete_passes(&[(user, method.clone())]).await?.pop() {
@@ -499,12 +494,12 @@ impl Desk {
         }
     }
 
-    async fn remains(&self, line: Line) -> Result<Remains, Halt> {
+    async fn remains(&self, line: Line) -> Result<Remains, RunError> {
         let remains = self.ledger.remains_of(vec![line]).await?.pop();
         Ok(remains.ok_or(LedgerError::UnknownLine(line))?)
     }
 
-    async fn look(&self, user: UserId) -> Result<Result<Option<FoundPass>, Refusal>, Halt> {
+    async fn look(&self, user: UserId) -> Result<Result<Option<FoundPass>, Refusal>, RunError> {
         let found = self.graph.passes(&[user]).await?.pop();
         Ok(found.ok_or(GraphError::Shape { doing: "list passes" })?)
     }
@@ -514,9 +509,9 @@ impl Desk {
         line: Line,
         found: Option<MethodId>,
         proof: Option<Proof>,
-    ) -> Result<Settled, Halt> {
+    ) -> Result<Reconciled, RunError> {
         self.ledger.record(line, Event::Settled { found, proof }).await?;
-        Ok(Settled::Free)
+        Ok(Reconciled::Free)
     }
 
     /// A lost row stays lost: there is nothing to hold back from it.
@@ -525,11 +520,11 @@ impl Desk {
         row: &RowRecord,
         why: String,
         found: Option<MethodId>,
-    ) -> Result<Settled, Halt> {
+    ) -> Result<Reconciled, RunError> {
         if !matches!(row.state, State::Lost { .. }) {
             self.ledger.record(row.line, Event::Held { why: why.clone(), found }).await?;
         }
-        Ok(Settled::Held { why })
+        Ok(Reconciled::Held { why })
     }
 }
 
@@ -586,12 +581,12 @@ mod tests {
         }
     }
 
-    fn seen(pass: &FoundPass) -> Sighting {
+    fn seen(pass: &FoundPass) -> Observation {
         among(pass, &remains())
     }
 
-    fn among(pass: &FoundPass, remains: &Remains) -> Sighting {
-        sight(Some(pass), remains, SETTLE_AFTER, moment("2026-03-01T08:10:00Z"))
+    fn among(pass: &FoundPass, remains: &Remains) -> Observation {
+        observe(Some(pass), remains, SETTLE_AFTER, moment("2026-03-01T08:10:00Z"))
     }
 
     fn id() -> MethodId {
@@ -600,26 +595,26 @@ mod tests {
 
     #[test]
     fn ours_is_what_the_attempt_asked_for_in_the_time_it_could_have_run() {
-        assert_eq!(seen(&pass("2026-03-01T08:00:01Z")), Sighting::Orphan(id()));
-        assert_eq!(seen(&pass("2026-03-01T07:59:01Z")), Sighting::Orphan(id()), "clocks differ");
-        assert_eq!(seen(&pass("2026-03-01T08:06:30Z")), Sighting::Orphan(id()), "executed late");
+        assert_eq!(seen(&pass("2026-03-01T08:00:01Z")), Observation::Orphan(id()));
+        assert_eq!(seen(&pass("2026-03-01T07:59:01Z")), Observation::Orphan(id()), "clocks differ");
+        assert_eq!(seen(&pass("2026-03-01T08:06:30Z")), Observation::Orphan(id()), "executed late");
     }
 
     #[test]
     fn what_is_not_ours_is_not_touched() {
-        assert_eq!(seen(&pass("2026-03-01T07:58:00Z")), Sighting::Older(id()));
-        assert_eq!(seen(&pass("2026-03-01T08:08:00Z")), Sighting::Newer(id()), "too late");
+        assert_eq!(seen(&pass("2026-03-01T07:58:00Z")), Observation::Older(id()));
+        assert_eq!(seen(&pass("2026-03-01T08:08:00Z")), Observation::Newer(id()), "too late");
         let longer = FoundPass { lifetime_in_minutes: Some(480), ..pass("2026-03-01T08:00:01Z") };
-        assert_eq!(seen(&longer), Sighting::Foreign(id()));
+        assert_eq!(seen(&longer), Observation::Foreign(id()));
         let once = FoundPass { is_usable_once: Some(true), ..pass("2026-03-01T08:00:01Z") };
-        assert_eq!(seen(&once), Sighting::Foreign(id()));
+        assert_eq!(seen(&once), Observation::Foreign(id()));
         let later = FoundPass {
             start_date_time: Some(moment("2026-03-02T08:00:00Z")),
             ..pass("2026-03-01T08:00:01Z")
         };
-        assert_eq!(seen(&later), Sighting::Foreign(id()));
+        assert_eq!(seen(&later), Observation::Foreign(id()));
         let undated = FoundPass { created_date_time: None, ..pass("2026-03-01T08:00:01Z") };
-        assert_eq!(seen(&undated), Sighting::Foreign(id()), "in doubt, hold");
+        assert_eq!(seen(&undated), Observation::Foreign(id()), "in doubt, hold");
     }
 
     #[test]
@@ -628,7 +623,7 @@ mod tests {
             method_usability_reason: Some("OneTimeUsed".into()),
             ..pass("2026-03-01T08:00:01Z")
         };
-        assert_eq!(seen(&used), Sighting::Used(id()));
+        assert_eq!(seen(&used), Observation::Used(id()));
     }
 
     #[test]
@@ -637,16 +632,16 @@ mod tests {
             method_usability_reason: Some("Expired".into()),
             ..pass("2026-03-01T06:00:00Z")
         };
-        assert_eq!(seen(&over), Sighting::Nothing);
+        assert_eq!(seen(&over), Observation::Nothing);
     }
 
     #[test]
     fn what_the_ledger_knows_by_its_id_is_ours_or_gone_whatever_the_list_says() {
         let known = pass("2026-03-01T07:00:00Z");
         let alive = Remains { alive: vec![(id(), Timestamp::MAX)], ..remains() };
-        assert_eq!(among(&known, &alive), Sighting::Ours(id()));
+        assert_eq!(among(&known, &alive), Observation::Ours(id()));
         let gone = Remains { gone: vec![id()], ..remains() };
-        assert_eq!(among(&known, &gone), Sighting::Stale(id()), "we deleted it ourselves");
+        assert_eq!(among(&known, &gone), Observation::Stale(id()), "we deleted it ourselves");
     }
 
     #[test]
@@ -654,12 +649,12 @@ mod tests {
         let sealed = IntentRecord { may_live: false, outcome: Some("sealed".into()), ..attempt() };
         let answered = Remains { attempts: vec![sealed], ..remains() };
         let orphan = among(&pass("2026-03-01T08:01:41Z"), &answered);
-        assert_eq!(orphan, Sighting::Orphan(id()));
+        assert_eq!(orphan, Observation::Orphan(id()));
         let helpdesk = among(&pass("2026-03-01T08:01:45Z"), &answered);
-        assert_eq!(helpdesk, Sighting::Newer(id()), "nothing of ours executes after its answer");
+        assert_eq!(helpdesk, Observation::Newer(id()), "nothing of ours executes after its answer");
         let seen = Remains { seen: true, ..answered };
         let other = among(&pass("2026-03-01T08:01:41Z"), &seen);
-        assert_eq!(other, Sighting::Foreign(id()), "the answered one was seen itself");
+        assert_eq!(other, Observation::Foreign(id()), "the answered one was seen itself");
     }
 
     #[test]

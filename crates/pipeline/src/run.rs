@@ -1,19 +1,19 @@
 //! The conductor: promises to take a wave from file to handoff, a run from any state
 //! onwards, and a closed run to nothing.
 //!
-//! `intake` reads and checks, `issuing` schedules the rows that `source` reads, `tidy` removes,
-//! `policy` changes who may have a pass. Talks to people only through a [`Watcher`] and the
+//! `intake` reads and checks, `issuing` schedules the rows that `source` reads, `cleanup` removes,
+//! `policy` changes who may have a pass. Talks to people only through a [`Progress`] and the
 //! values it returns. Never holds a pass itself.
 
 pub mod cleanup;
 pub mod delivering;
-pub mod found;
+mod equal_refusals;
+pub mod held;
 pub mod intake;
 pub mod issuing;
 pub mod manifest;
 pub mod second_look;
 mod source;
-mod streak;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,34 +23,34 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::check::Issuers;
-use crate::stop::Drain;
+use crate::stop::StopSignal;
 use tapwave_core::clock::Clock;
 use tapwave_core::ids::{Line, UserId};
 use tapwave_core::limits;
-use tapwave_core::progress::Watcher;
+use tapwave_core::progress::Progress;
 use tapwave_graph::{FoundPass, Graph, GraphError};
-use tapwave_ledger::{Counts, Errand, Ledger, LedgerError, MailRecord, RowRecord, Standing, State};
+use tapwave_ledger::{
+    Counts, Ledger, LedgerError, MailRecord, MailState, RowRecord, Standing, State,
+};
 use tapwave_seal::Prompts;
 
 /// What every command that talks to Graph needs.
 #[derive(Clone)]
 pub struct Session {
-    /// Microsoft Graph.
     pub graph: Graph,
-    /// Time.
     pub clock: Clock,
     /// Who hears how it goes.
-    pub watcher: Arc<dyn Watcher>,
+    pub watcher: Arc<dyn Progress>,
     /// The wish to stop.
-    pub drain: Drain,
+    pub drain: StopSignal,
     /// Who answers for plugins and passphrases.
     pub prompts: Arc<dyn Prompts>,
     /// False if the token is known to lack the permission to read groups.
     pub may_read_groups: bool,
     /// Which runs of this machine issued a pass: what another run knows is not this one's.
     pub issuers: Issuers,
-    /// The fence that rules this command; if `None`, the run's own.
-    pub fence: Option<Duration>,
+    /// The settling time that rules this command; if `None`, the run's own.
+    pub settle_after: Option<Duration>,
     /// Whether rows are asked for however many were refused alike before them.
     pub keeps_going: bool,
     /// When the command began.
@@ -65,7 +65,6 @@ const SUMMARY: &str = "tapwave.summary/1";
 pub struct Summary {
     /// The shape's name and version.
     pub schema: &'static str,
-    /// The run folder.
     pub run: String,
     /// Rows of the wave.
     pub rows: u64,
@@ -77,7 +76,6 @@ pub struct Summary {
     pub issued: u64,
     /// Have a live sealed pass that was not mailed.
     pub sealed: u64,
-    /// Mailed.
     pub delivered: u64,
     /// How far the notices are, in a run that was asked for them.
     #[serde(flatten)]
@@ -87,9 +85,7 @@ pub struct Summary {
     pub mailing: u64,
     /// Their pass was removed, and seen to be gone.
     pub removed: u64,
-    /// Refused for good.
     pub failed: u64,
-    /// Outcome unknown.
     pub unsettled: u64,
     /// Wait for an operator.
     pub held: u64,
@@ -211,11 +207,8 @@ pub struct RowStatus {
     pub row: Line,
     /// Whom it is for.
     pub user_principal_name: String,
-    /// The state's name.
     pub state: &'static str,
-    /// The pass's id.
     pub method_id: Option<String>,
-    /// For people.
     pub display_name: Option<String>,
     /// When the pass begins to work.
     pub start_date_time: Option<String>,
@@ -244,7 +237,6 @@ pub struct RowStatus {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MailStatus {
-    /// To whom.
     pub to: String,
     /// By what: `smtp` or `graph`.
     pub courier: String,
@@ -287,7 +279,6 @@ impl MailStatus {
 pub struct NoticeStatus {
     /// How far it is.
     pub state: NoticeState,
-    /// To whom.
     pub to: String,
     /// The latest one, once there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -321,11 +312,11 @@ impl NoticeStatus {
         let state = match &row.state {
             State::Sealed { .. } | State::Mailing { .. } => NoticeState::Waiting,
             State::Delivered { notice, .. } => match notice.as_ref()? {
-                Errand::Due if mail.is_some_and(MailRecord::is_refused) => NoticeState::Refused,
-                Errand::Due => NoticeState::Due,
-                Errand::Open(mail) if mail.lost => NoticeState::Unsettled,
-                Errand::Open(_) => NoticeState::Mailing,
-                Errand::Done => NoticeState::Sent,
+                MailState::Due if mail.is_some_and(MailRecord::is_refused) => NoticeState::Refused,
+                MailState::Due => NoticeState::Due,
+                MailState::Open(mail) if mail.lost => NoticeState::Unsettled,
+                MailState::Open(_) => NoticeState::Mailing,
+                MailState::Done => NoticeState::Sent,
             },
             State::Lost { .. } | State::Removed { .. } => match mail {
                 Some(mail) if mail.is_taken() => NoticeState::Sent,
@@ -428,13 +419,13 @@ pub enum StatusError<E> {
     Stopped(E),
 }
 
-type Found = Option<Option<FoundPass>>;
+type LivePasses = Option<Option<FoundPass>>;
 
 /// What each row with a pass has now; nothing, if Graph will not tell or cannot be asked.
 async fn live_passes(
     graph: &Graph,
     rows: &[RowRecord],
-) -> Result<BTreeMap<Line, Found>, GraphError> {
+) -> Result<BTreeMap<Line, LivePasses>, GraphError> {
     let mut asked: Vec<(Line, UserId)> = Vec::new();
     let mut found = BTreeMap::new();
     for row in rows.iter().filter(|row| row.issued.is_some()) {
@@ -449,7 +440,7 @@ async fn live_passes(
     Ok(found)
 }
 
-fn live(row: &RowRecord, found: &Found) -> Live {
+fn live(row: &RowRecord, found: &LivePasses) -> Live {
     let Some(found) = found else { return Live::Unknown };
     let Some(pass) = found else { return Live::Gone };
     if row.issued.as_ref().is_none_or(|issued| issued.method != pass.id) {

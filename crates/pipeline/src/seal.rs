@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::issue::{Desk, Halt, Issued};
+use crate::issue::{Issued, RunError, Worker};
 use tapwave_core::effect::Effect;
 use tapwave_core::ids::{Line, MethodId, Upn, UserId};
 use tapwave_core::limits;
@@ -55,12 +55,12 @@ impl Sealed {
 }
 
 /// Where sealed passes go: the run's sets of recipients and this process's spool.
-pub struct Vault {
+pub struct Sealer {
     sets: Vec<Arc<RecipientSet>>,
     spool: Spool,
 }
 
-impl Vault {
+impl Sealer {
     /// Seals to `sets`, counted from 0, and keeps a copy for the handoff in `spool`.
     #[must_use]
     pub fn new(sets: Vec<Arc<RecipientSet>>, spool: Spool) -> Self {
@@ -89,9 +89,9 @@ impl Vault {
 /// known, and the run must stop: a full disk gets no better by going on.
 ///
 /// # Errors
-/// [`Halt::Seal`] or [`Halt::Ledger`]
-pub async fn seal(desk: &Desk, vault: &Vault, issued: Issued) -> Result<Sealed, Halt> {
-    let about = ledger::Issued {
+/// [`RunError::Seal`] or [`RunError::Ledger`]
+pub async fn seal(worker: &Worker, vault: &Sealer, issued: Issued) -> Result<Sealed, RunError> {
+    let about = ledger::IssuedRecord {
         method: issued.method().clone(),
         start: issued.start(),
         lifetime_minutes: issued.lifetime_minutes(),
@@ -117,19 +117,19 @@ pub async fn seal(desk: &Desk, vault: &Vault, issued: Issued) -> Result<Sealed, 
     let (ciphertext, spooled) = match sealed {
         Ok(sealed) => sealed,
         Err(why) => {
-            let fate = desk.undo(user, method.clone()).await;
-            let given_up = desk.graph.now();
+            let fate = worker.undo(user, method.clone()).await;
+            let given_up = worker.graph.now();
             let unheld = Effect::Done(Unheld { method, why: why.clone() });
-            desk.ledger.record_outcome(intent, unheld, given_up).await?;
-            return Err(Halt::Seal { line, why, fate });
+            worker.ledger.record_outcome(intent, unheld, given_up).await?;
+            return Err(RunError::Seal { line, why, fate });
         }
     };
-    let committed = desk.ledger.sealed(intent, about, set, ciphertext, arrived).await;
+    let committed = worker.ledger.sealed(intent, about, set, ciphertext, arrived).await;
     let state = match committed {
         Ok(state) => state,
         Err(error) => {
-            let fate = desk.undo(user, method).await;
-            return Err(Halt::Seal { line, why: error.to_string(), fate });
+            let fate = worker.undo(user, method).await;
+            return Err(RunError::Seal { line, why: error.to_string(), fate });
         }
     };
     // Should the spool fail, the row is laid beside the handoff from the ledger.
@@ -169,7 +169,6 @@ pub enum BookError {
     Unknown {
         /// As given, shortened; never a private key.
         shown: String,
-        /// The labels.
         known: String,
     },
     /// A key that cannot be used.
@@ -178,7 +177,6 @@ pub enum BookError {
     /// A label whose key cannot be used.
     #[error("label {label} of tapwave.toml: the recipient {why}")]
     Label {
-        /// The label.
         label: String,
         /// What is wrong with its key.
         why: BadRecipient,
@@ -290,9 +288,6 @@ impl RecipientBook {
 
     /// The set for a row, by what stands in its `recipient` column. Several labels or keys
     /// are separated by blanks or commas.
-    ///
-    /// # Errors
-    /// [`BookError`]
     pub fn set_for(&mut self, recipient: Option<&str>) -> Result<u32, BookError> {
         let text = recipient.map(str::trim).filter(|text| !text.is_empty()).unwrap_or_default();
         if let Some(set) = self.by_text.get(text) {

@@ -11,31 +11,31 @@ use tapwave_core::limits;
 /// The wish to stop: no new work, finish what is in flight. Where nothing is at stake yet,
 /// give up. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Drain(Arc<watch::Sender<Wish>>);
+pub struct StopSignal(Arc<watch::Sender<StopState>>);
 
 /// Makes the wish.
 #[derive(Debug)]
-pub struct DrainSwitch(Arc<watch::Sender<Wish>>);
+pub struct StopSwitch(Arc<watch::Sender<StopState>>);
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Wish {
+struct StopState {
     is_on: bool,
     at_work: bool,
     has_worked: bool,
 }
 
-impl Wish {
+impl StopState {
     const fn gives_up(self) -> bool {
         self.is_on && !self.at_work
     }
 }
 
-impl Drain {
+impl StopSignal {
     /// A drain and the switch that starts it.
     #[must_use]
-    pub fn new() -> (DrainSwitch, Self) {
+    pub fn new() -> (StopSwitch, Self) {
         let wish = Arc::new(watch::Sender::default());
-        (DrainSwitch(Arc::clone(&wish)), Self(wish))
+        (StopSwitch(Arc::clone(&wish)), Self(wish))
     }
 
     /// Whether it has begun.
@@ -88,13 +88,13 @@ impl Drain {
         self.until(|wish| wish.gives_up()).await;
     }
 
-    async fn until(&self, is_so: impl Fn(&Wish) -> bool) {
+    async fn until(&self, is_so: impl Fn(&StopState) -> bool) {
         // The sender lives as long as this does.
         drop(self.0.subscribe().wait_for(is_so).await);
     }
 }
 
-impl DrainSwitch {
+impl StopSwitch {
     /// Begins the drain; true if it had not begun before.
     #[must_use]
     pub fn begin(&self) -> bool {

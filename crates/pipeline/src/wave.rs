@@ -2,8 +2,8 @@
 //! column, and what to do. Must never hold the whole file in memory, stop at the first
 //! faulty row, or guess a person's name or hour.
 //!
-//! [`Roster::open`] looks through the file once (encoding, size, digest) and reads the
-//! header; the roster is then an iterator over rows, and [`Roster::finish`] tells what was
+//! [`WaveReader::open`] looks through the file once (encoding, size, digest) and reads the
+//! header; the reader is then an iterator over rows, and [`WaveReader::finish`] tells what was
 //! read. Faulty rows come out as [`BadRow`], so that all faults can be shown at once; an
 //! error ends the reading, because what follows it could not be trusted.
 
@@ -45,7 +45,7 @@ pub struct Row {
     /// Whom the pass is for.
     pub upn: Upn,
     /// What the row asks for; what it leaves open is decided by options and policy.
-    pub wanted: Wanted,
+    pub wanted: RowOptions,
     /// Every field as written, one for each of the header's columns.
     pub cells: Vec<String>,
 }
@@ -53,7 +53,7 @@ pub struct Row {
 /// What a row asks for itself. `None` means that the row does not say.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Wanted {
+pub struct RowOptions {
     /// When the pass begins to work.
     pub start: Option<Timestamp>,
     /// Minutes from the start, within [`limits::LIFETIME_MINUTES`].
@@ -72,7 +72,7 @@ pub struct Wanted {
 
 /// One thing wrong in one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct RowFault {
     /// Where the record begins.
     pub line: Line,
     /// The column's name as the header writes it; `None` if the fault is the whole row's.
@@ -81,7 +81,7 @@ pub struct Fault {
     pub message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for RowFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}", self.line)?;
         if let Some(column) = &self.column {
@@ -99,12 +99,12 @@ pub struct BadRow {
     /// Every field as written; fewer or more than the header's columns if that is the fault.
     pub cells: Vec<String>,
     /// Everything that is wrong, never empty.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<RowFault>,
 }
 
 /// What one record turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum WaveItem {
     /// A person.
     Row(Row),
     /// A record with faults.
@@ -122,7 +122,7 @@ pub struct Defaults {
 /// What a whole wave was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Wave {
+pub struct WaveSummary {
     /// The columns, and how the file was written.
     pub header: Header,
     /// Records that were no blank lines, faulty ones included.
@@ -135,7 +135,7 @@ pub struct Wave {
 
 /// Why a wave cannot be read any further.
 #[derive(Debug, thiserror::Error)]
-pub enum RosterError {
+pub enum WaveError {
     /// No byte, or blank lines alone.
     #[error(
         "the wave is empty; write a line with the column name userPrincipalName and below it \
@@ -191,7 +191,6 @@ pub enum RosterError {
     TooManyColumns {
         /// Where the record begins.
         line: Line,
-        /// The bound.
         max: usize,
     },
     /// Over [`limits::MAX_FIELD_BYTES`].
@@ -235,28 +234,28 @@ pub enum RosterError {
 /// Memory does not grow with the rows but for about 20 bytes each, by which duplicates are
 /// found. After an error nothing more comes.
 #[derive(Debug)]
-pub struct Roster<R> {
+pub struct WaveReader<R> {
     records: Records<R>,
     header: Header,
     digest: [u8; 32],
     defaults: Defaults,
     bounds: Bounds,
-    seen: Seen,
+    seen: SeenRow,
     rows: u64,
     bad: u64,
     ended: bool,
 }
 
-impl<R: Read + Seek> Roster<R> {
+impl<R: Read + Seek> WaveReader<R> {
     /// Looks through `input` from its beginning, then reads the header.
     ///
     /// # Errors
     /// Everything that makes the whole file unreadable, before any row is given out.
-    pub fn open(input: R, defaults: Defaults) -> Result<Self, RosterError> {
+    pub fn open(input: R, defaults: Defaults) -> Result<Self, WaveError> {
         Self::open_within(input, defaults, Bounds::default())
     }
 
-    fn open_within(mut input: R, defaults: Defaults, bounds: Bounds) -> Result<Self, RosterError> {
+    fn open_within(mut input: R, defaults: Defaults, bounds: Bounds) -> Result<Self, WaveError> {
         let Survey { encoding, bom, digest } = text::survey(&mut input, bounds.bytes)?;
         let mut records = Records::new(Text::new(input, encoding), bounds);
         let header = header::read(&mut records, encoding, bom)?;
@@ -266,7 +265,7 @@ impl<R: Read + Seek> Roster<R> {
             digest,
             defaults,
             bounds,
-            seen: Seen::default(),
+            seen: SeenRow::default(),
             rows: 0,
             bad: 0,
             ended: false,
@@ -274,7 +273,7 @@ impl<R: Read + Seek> Roster<R> {
     }
 }
 
-impl<R: Read> Roster<R> {
+impl<R: Read> WaveReader<R> {
     /// The columns, and how the file is written.
     #[must_use]
     pub fn header(&self) -> &Header {
@@ -291,15 +290,15 @@ impl<R: Read> Roster<R> {
     ///
     /// # Errors
     /// Those of the rows that were left.
-    pub fn finish(mut self) -> Result<Wave, RosterError> {
+    pub fn finish(mut self) -> Result<WaveSummary, WaveError> {
         for found in self.by_ref() {
             found?;
         }
         let digest = self.digest();
-        Ok(Wave { header: self.header, rows: self.rows, bad: self.bad, digest })
+        Ok(WaveSummary { header: self.header, rows: self.rows, bad: self.bad, digest })
     }
 
-    fn advance(&mut self) -> Result<Option<Found>, RosterError> {
+    fn advance(&mut self) -> Result<Option<WaveItem>, WaveError> {
         loop {
             let Some(record) = self.records.next()? else {
                 return self.close().map(|()| None);
@@ -308,27 +307,27 @@ impl<R: Read> Roster<R> {
                 continue;
             }
             if self.rows == self.bounds.rows {
-                return Err(RosterError::TooManyRows(self.bounds.rows));
+                return Err(WaveError::TooManyRows(self.bounds.rows));
             }
             self.rows += 1;
             let found = self.judge(record);
-            self.bad += u64::from(matches!(found, Found::Bad(_)));
+            self.bad += u64::from(matches!(found, WaveItem::Bad(_)));
             return Ok(Some(found));
         }
     }
 
     /// The end of the file: what was surveyed must be what was read.
-    fn close(&self) -> Result<(), RosterError> {
+    fn close(&self) -> Result<(), WaveError> {
         if self.records.digest() != self.digest {
-            return Err(RosterError::Changed);
+            return Err(WaveError::Changed);
         }
         if self.rows == 0 {
-            return Err(RosterError::NoRows(self.header.line()));
+            return Err(WaveError::NoRows(self.header.line()));
         }
         Ok(())
     }
 
-    fn judge(&mut self, record: Record) -> Found {
+    fn judge(&mut self, record: Record) -> WaveItem {
         let Record { line, fields: mut cells, stray } = record;
         let width = self.header.names().len();
         // Spreadsheets pad rows with empty fields; they say nothing and are forgiven.
@@ -338,8 +337,8 @@ impl<R: Read> Roster<R> {
         let mut faults = Vec::new();
         if cells.len() != width {
             let wrong = Wrong::Fields { found: cells.len(), wanted: width };
-            faults.push(Fault { line, column: None, message: wrong.to_string() });
-            return Found::Bad(BadRow { line, cells, faults });
+            faults.push(RowFault { line, column: None, message: wrong.to_string() });
+            return WaveItem::Bad(BadRow { line, cells, faults });
         }
         if let Some(index) = stray {
             faults.push(self.header.fault(line, index, &Wrong::Stray));
@@ -352,14 +351,14 @@ impl<R: Read> Roster<R> {
             faults.push(self.header.fault(line, index, &Wrong::Duplicate(earlier)));
         }
         match upn {
-            Some(upn) if faults.is_empty() => Found::Row(Row { line, upn, wanted, cells }),
-            _ => Found::Bad(BadRow { line, cells, faults }),
+            Some(upn) if faults.is_empty() => WaveItem::Row(Row { line, upn, wanted, cells }),
+            _ => WaveItem::Bad(BadRow { line, cells, faults }),
         }
     }
 }
 
-impl<R: Read> Iterator for Roster<R> {
-    type Item = Result<Found, RosterError>;
+impl<R: Read> Iterator for WaveReader<R> {
+    type Item = Result<WaveItem, WaveError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ended {
@@ -394,9 +393,9 @@ impl Default for Bounds {
 /// The people met so far. Half a SHA-256 stands for each name: a million names then cost
 /// some 40 MB instead of 150, and no two names can be made to collide.
 #[derive(Debug, Default)]
-struct Seen(HashMap<[u8; 16], u32>);
+struct SeenRow(HashMap<[u8; 16], u32>);
 
-impl Seen {
+impl SeenRow {
     /// The line where this person stood first, if it is not this one.
     fn earlier(&mut self, upn: &Upn, line: Line) -> Option<Line> {
         let digest: [u8; 32] = Sha256::digest(upn.key()).into();

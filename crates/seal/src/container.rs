@@ -11,7 +11,7 @@ use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::entry::Ciphertext;
-use super::handoff::{Draft, HandoffError, Names, safe_name, unwritten};
+use super::handoff::{HandoffError, TakenNames, UnfinishedFile, safe_name, unwritten};
 use super::identities::Identities;
 use super::opened::{Bounded, OpenError, OpenedRow, is_age, open};
 use tapwave_core::ids::Line;
@@ -30,7 +30,7 @@ const TAR: &str = "tar";
 
 /// A container that is being written for one set of recipients. It goes away unless it is
 /// finished.
-pub struct Container(tar::Builder<BufWriter<Draft>>);
+pub struct Container(tar::Builder<BufWriter<UnfinishedFile>>);
 
 impl Container {
     /// Begins one in `folder`.
@@ -38,7 +38,7 @@ impl Container {
     /// # Errors
     /// The file cannot be made.
     pub fn create(folder: &Path) -> Result<Self, HandoffError> {
-        let draft = Draft::new(folder)?;
+        let draft = UnfinishedFile::new(folder)?;
         Ok(Self(tar::Builder::new(BufWriter::with_capacity(128 * 1024, draft))))
     }
 
@@ -70,7 +70,7 @@ impl Container {
         let buffer = self.0.into_inner().map_err(unwritten(&folder))?;
         let draft = buffer.into_inner().map_err(|error| unwritten(&folder)(error.into_error()))?;
         let stem = format!("{}-resumed", safe_name(label));
-        let mut names = Names::of(&folder)?;
+        let mut names = TakenNames::of(&folder)?;
         for name in names.taken(&stem, TAR) {
             let path = folder.join(name);
             if same_bytes(draft.file(), &path).map_err(unwritten(&folder))? {
@@ -81,7 +81,7 @@ impl Container {
     }
 }
 
-impl Write for Draft {
+impl Write for UnfinishedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file().write(bytes)
     }
@@ -139,7 +139,6 @@ pub struct Handoff<R> {
 pub struct Unopened<E> {
     /// The entry of a container that it is about; written out as it may be shown.
     pub entry: Option<String>,
-    /// What is wrong.
     pub why: OpenError<E>,
 }
 

@@ -17,7 +17,6 @@ pub struct Entry {
     pub upn: Upn,
     /// The person's name, if Graph gave one.
     pub display_name: Option<String>,
-    /// The code.
     pub pass: Pass,
     /// When the pass begins to work, if Graph said so.
     pub start: Option<Timestamp>,
@@ -55,7 +54,6 @@ pub enum SealError {
     /// Encryption, or a plugin, failed.
     #[error("failed to seal for {label:?}: {reason}; check the key, and its plugin if it has one")]
     Encrypt {
-        /// The set's label.
         label: String,
         /// What age or the plugin said.
         reason: String,
@@ -83,9 +81,6 @@ impl RecipientSet {
 
     /// Seals a row twice over: to the set for the ledger, and to the spool's own key for the
     /// handoff file of `set`, the set's number in the run.
-    ///
-    /// # Errors
-    /// As [`RecipientSet::seal`].
     pub fn seal_and_spool(
         &self,
         entry: Entry,

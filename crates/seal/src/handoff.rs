@@ -30,30 +30,29 @@ const UNFINISHED_END: &str = ".tmp";
 pub struct Spool {
     key: FleetingKey,
     folder: PathBuf,
-    kept: Mutex<Kept>,
+    kept: Mutex<SpoolState>,
 }
 
-struct Kept {
+struct SpoolState {
     file: File,
     end: u64,
-    index: Vec<Place>,
+    index: Vec<SpoolPlace>,
 }
 
 /// Where one row stands in the spool's file.
 #[derive(Clone, Copy)]
-struct Place {
+struct SpoolPlace {
     line: u64,
     offset: u64,
     set: u32,
     length: u32,
 }
 
-const _: () = assert!(size_of::<Place>() <= 32, "the index is most of what the spool holds");
+const _: () = assert!(size_of::<SpoolPlace>() <= 32, "the index is most of what the spool holds");
 
 /// A finished handoff file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandoffFile {
-    /// Where it is.
     pub path: PathBuf,
     /// The number of its set of recipients in the run.
     pub set: u32,
@@ -71,43 +70,27 @@ pub enum HandoffError {
         doing: &'static str,
         /// The folder the spool's file is in.
         folder: PathBuf,
-        /// The system's reason.
         source: io::Error,
     },
     /// A row of the spool does not decrypt any more.
     #[error(
         "failed to read line {line} back from the handoff's spool, which has changed on disk; resume the run to lay the row down from the ledger"
     )]
-    Spoiled {
-        /// The row's line.
-        line: Line,
-    },
+    Spoiled { line: Line },
     /// A row that is to be laid down is gone from the ledger.
     #[error("failed to write line {line} to the handoff: its sealed copy is gone from the ledger")]
-    Gone {
-        /// The row's line.
-        line: Line,
-    },
+    Gone { line: Line },
     /// A row names a set that is not there.
     #[error("failed to write the handoff of set {set}, which the run does not know")]
-    NoSet {
-        /// The number.
-        set: u32,
-    },
+    NoSet { set: u32 },
     /// A file could not be written.
     #[error("failed to write a handoff file in {}; free some space, or check that the folder may be written to", folder.display())]
-    Write {
-        /// The folder.
-        folder: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Write { folder: PathBuf, source: io::Error },
     /// Encryption, or a plugin, failed.
     #[error(
         "failed to seal the handoff for {label:?}: {reason}; check the key, and its plugin if it has one"
     )]
     Seal {
-        /// The set's label.
         label: String,
         /// What age or the plugin said.
         reason: String,
@@ -124,7 +107,7 @@ impl Spool {
             |source| HandoffError::Spool { doing: "make", folder: folder.to_owned(), source };
         let file = tempfile::tempfile_in(folder).map_err(unmade)?;
         let key = FleetingKey::generate().map_err(unmade)?;
-        let kept = Mutex::new(Kept { file, end: 0, index: Vec::new() });
+        let kept = Mutex::new(SpoolState { file, end: 0, index: Vec::new() });
         Ok(Self { key, folder: folder.to_owned(), kept })
     }
 
@@ -147,7 +130,7 @@ impl Spool {
             .and_then(|_| kept.file.write_all(&bytes))
             .map_err(unkept)?;
         kept.end += u64::from(length);
-        kept.index.push(Place { line: line.0, offset, set, length });
+        kept.index.push(SpoolPlace { line: line.0, offset, set, length });
         Ok(())
     }
 
@@ -198,11 +181,11 @@ impl Spool {
     ) -> Result<(), HandoffError> {
         let mut kept = self.kept.into_inner().unwrap_or_else(PoisonError::into_inner);
         let index = in_order(std::mem::take(&mut kept.index));
-        let mut names = Names::of(folder)?;
+        let mut names = TakenNames::of(folder)?;
         for rows in index.chunk_by(|one, two| one.set == two.set) {
             let set = rows[0].set;
             let to = sets.get(set as usize).ok_or(HandoffError::NoSet { set })?.borrow();
-            let draft = Draft::new(folder)?;
+            let draft = UnfinishedFile::new(folder)?;
             write_rows(draft.file(), &mut kept.file, &self.key, to, rows, folder)?;
             let path = draft.publish(&safe_name(to.label()), "age", &mut names)?;
             let lines = rows.iter().map(|place| Line(place.line)).collect();
@@ -237,7 +220,7 @@ pub fn remove_unfinished(folder: &Path) -> Result<(), HandoffError> {
 }
 
 /// By set and line; of two passes for one line, the later.
-fn in_order(mut index: Vec<Place>) -> Vec<Place> {
+fn in_order(mut index: Vec<SpoolPlace>) -> Vec<SpoolPlace> {
     index.sort_unstable_by_key(|place| (place.line, std::cmp::Reverse(place.offset)));
     index.dedup_by_key(|place| place.line);
     // In place: a stable sort would need half as much memory again.
@@ -250,7 +233,7 @@ fn write_rows(
     spool: &mut File,
     key: &FleetingKey,
     to: &RecipientSet,
-    rows: &[Place],
+    rows: &[SpoolPlace],
     folder: &Path,
 ) -> Result<(), HandoffError> {
     let encryptor = to.encryptor().map_err(|error| HandoffError::Seal {
@@ -298,12 +281,12 @@ fn copy_wiping(from: &mut impl Read, to: &mut impl Write) -> io::Result<()> {
 }
 
 /// A file under a temporary name, which goes away unless it is published.
-pub(super) struct Draft {
+pub(super) struct UnfinishedFile {
     file: tempfile::NamedTempFile,
     folder: PathBuf,
 }
 
-impl Draft {
+impl UnfinishedFile {
     pub(super) fn new(folder: &Path) -> Result<Self, HandoffError> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(UNFINISHED).suffix(UNFINISHED_END);
@@ -329,7 +312,7 @@ impl Draft {
         self,
         stem: &str,
         extension: &str,
-        names: &mut Names,
+        names: &mut TakenNames,
     ) -> Result<PathBuf, HandoffError> {
         let Self { mut file, folder } = self;
         file.as_file().sync_all().map_err(unwritten(&folder))?;
@@ -352,9 +335,9 @@ impl Draft {
 
 /// The names in a folder, folded to lower case: a folder copied to Windows must not have two
 /// files become one.
-pub(super) struct Names(HashSet<String>);
+pub(super) struct TakenNames(HashSet<String>);
 
-impl Names {
+impl TakenNames {
     pub(super) fn of(folder: &Path) -> Result<Self, HandoffError> {
         let mut names = HashSet::new();
         for entry in fs::read_dir(folder).map_err(unwritten(folder))? {

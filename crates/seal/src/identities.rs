@@ -35,32 +35,20 @@ pub struct NewIdentity {
 pub enum BadIdentity {
     /// It could not be read.
     #[error("failed to read the identity file {name}; check that it exists and may be read")]
-    Read {
-        /// The file.
-        name: String,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Read { name: String, source: io::Error },
     /// It is over [`limits::MAX_SETTINGS_BYTES`].
     #[error("failed to read the identity file {name}: it is larger than {max} bytes; give the file that `age-keygen` or `tapwave keygen` wrote", max = limits::MAX_SETTINGS_BYTES)]
-    TooLarge {
-        /// The file.
-        name: String,
-    },
+    TooLarge { name: String },
     /// It holds comments and blank lines alone.
     #[error(
         "failed to find a private key in the identity file {name}; it should have a line that begins with AGE-SECRET-KEY-1 or AGE-PLUGIN-"
     )]
-    Empty {
-        /// The file.
-        name: String,
-    },
+    Empty { name: String },
     /// A line is no private key. It is not quoted.
     #[error(
         "failed to read the identity file {name}: line {line} is no private key of age; it should begin with AGE-SECRET-KEY-1 or AGE-PLUGIN-"
     )]
     Line {
-        /// The file.
         name: String,
         /// The line, counted from 1.
         line: usize,
@@ -70,7 +58,6 @@ pub enum BadIdentity {
         "failed to read the identity file {name}: line {line} is a public key; give the file with the private key that belongs to it"
     )]
     Public {
-        /// The file.
         name: String,
         /// The line, counted from 1.
         line: usize,
@@ -79,40 +66,23 @@ pub enum BadIdentity {
     #[error(
         "failed to read the identity file {name}: it is encrypted to a key, not with a passphrase; decrypt it with age first, or give the identity that opens it"
     )]
-    NotPassphrase {
-        /// The file.
-        name: String,
-    },
+    NotPassphrase { name: String },
     /// A passphrase is needed and nobody could be asked.
     #[error(
         "failed to open the identity file {name}: it wants a passphrase and nobody can be asked; run this in a terminal"
     )]
-    NobodyToAsk {
-        /// The file.
-        name: String,
-    },
+    NobodyToAsk { name: String },
     /// The passphrase is wrong.
     #[error("failed to open the identity file {name}: the passphrase is wrong; try again")]
-    WrongPassphrase {
-        /// The file.
-        name: String,
-    },
+    WrongPassphrase { name: String },
     /// The encrypted file is damaged, or asks for more work than is sane.
     #[error("failed to open the identity file {name}: {reason}; restore it from a copy")]
-    Damaged {
-        /// The file.
-        name: String,
-        /// What age said.
-        reason: String,
-    },
+    Damaged { name: String, reason: String },
     /// An SSH key, and this build has no code for those.
     #[error(
         "failed to read the identity file {name}: it is an SSH key, and this build of tapwave was made without SSH support; give an age identity, or build with `--features ssh`"
     )]
-    IsSsh {
-        /// The file.
-        name: String,
-    },
+    IsSsh { name: String },
 }
 
 impl Identities {

@@ -76,10 +76,7 @@ pub enum OpenError<E> {
     #[error(
         "failed to open the container: this is {kind} and no age file; unpack it with tar to see what it is"
     )]
-    NotAFile {
-        /// With its article.
-        kind: &'static str,
-    },
+    NotAFile { kind: &'static str },
     /// It is over [`limits::MAX_CONTAINER_ENTRIES`] or [`limits::MAX_CONTAINER_BYTES`], or a
     /// file in it over [`limits::MAX_HANDOFF_BYTES`].
     #[error("failed to open the container: it has more than {entries} files or is larger than {bytes} bytes, which none of tapwave is; unpack it with tar and open its files", entries = limits::MAX_CONTAINER_ENTRIES, bytes = limits::MAX_CONTAINER_BYTES)]

@@ -1,5 +1,5 @@
 //! Promises that a pass cannot be copied, shown or compared, and is wiped when dropped.
-//! Must never give its text to anything outside the vault but the letter being rendered.
+//! Must never give its text to anything outside this crate but the letter being rendered.
 
 use std::fmt;
 
@@ -73,13 +73,13 @@ impl<'de> Deserialize<'de> for Pass {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // Asked for a string, serde_json quotes a number it finds instead, and the code might
         // be one; asked for anything, it hands over what is there, a string without a copy.
-        deserializer.deserialize_any(Code)
+        deserializer.deserialize_any(CodeVisitor)
     }
 }
 
-struct Code;
+struct CodeVisitor;
 
-impl Visitor<'_> for Code {
+impl Visitor<'_> for CodeVisitor {
     type Value = Pass;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

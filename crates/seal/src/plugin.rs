@@ -49,47 +49,25 @@ pub(super) struct Plugin {
 pub(super) enum PluginFailed {
     /// Its program is not there.
     #[error("the program age-plugin-{plugin} was not found; install it and put its folder on PATH")]
-    Missing {
-        /// The plugin's name.
-        plugin: String,
-    },
+    Missing { plugin: String },
     /// It could not be started, or it died.
     #[error("the program age-plugin-{plugin} failed: {reason}")]
-    Died {
-        /// The plugin's name.
-        plugin: String,
-        /// The system's reason.
-        reason: String,
-    },
+    Died { plugin: String, reason: String },
     /// It said no.
     #[error("age-plugin-{plugin} said: {reason}")]
-    Refused {
-        /// The plugin's name.
-        plugin: String,
-        /// What it said.
-        reason: String,
-    },
+    Refused { plugin: String, reason: String },
     /// It says nothing.
     #[error(
         "age-plugin-{plugin} said nothing for {} s and was ended; plug its key in and touch it, try the plugin by hand with age, or leave its recipient out",
         patience.as_secs()
     )]
-    Silent {
-        /// The plugin's name.
-        plugin: String,
-        /// For how long.
-        patience: Duration,
-    },
+    Silent { plugin: String, patience: Duration },
     /// It was waited for, and the wait was given up.
     #[error("age-plugin-{plugin} was ended, because the wait for it was interrupted")]
-    GivenUp {
-        /// The plugin's name.
-        plugin: String,
-    },
+    GivenUp { plugin: String },
     /// It does not keep to the protocol.
     #[error("age-plugin-{plugin} does not keep to age's plugin protocol ({what}); update it")]
     Protocol {
-        /// The plugin's name.
         plugin: String,
         /// The rule that it broke.
         what: &'static str,
@@ -224,7 +202,7 @@ struct Talk<'a> {
     plugin: &'a Plugin,
     child: Child,
     to: Option<Sender<Wiped>>,
-    from: Receiver<Result<Said, Unread>>,
+    from: Receiver<Result<PluginStanza, ProtocolError>>,
     /// Messages that it may still send.
     left: u32,
     /// A person was told that it is waited for.
@@ -233,7 +211,7 @@ struct Talk<'a> {
 }
 
 /// One stanza that the plugin sent.
-struct Said {
+struct PluginStanza {
     tag: String,
     words: Vec<String>,
     body: Zeroizing<Vec<u8>>,
@@ -299,7 +277,7 @@ impl<'a> Talk<'a> {
     /// belongs to the matter and tells whether it knew it.
     fn answer_until_done(
         mut self,
-        mut each: impl FnMut(&Said) -> Result<bool, &'static str>,
+        mut each: impl FnMut(&PluginStanza) -> Result<bool, &'static str>,
     ) -> io::Result<()> {
         self.send("done", &[], &[])?;
         let mut refusals = Vec::new();
@@ -327,7 +305,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Passes a question on to whoever can be asked.
-    fn ask(&mut self, said: &Said) -> io::Result<()> {
+    fn ask(&mut self, said: &PluginStanza) -> io::Result<()> {
         let prompts = Arc::clone(&self.plugin.prompts);
         let text = one_line(&String::from_utf8_lossy(&said.body));
         match &*said.tag {
@@ -351,17 +329,17 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn receive(&mut self) -> io::Result<Said> {
+    fn receive(&mut self) -> io::Result<PluginStanza> {
         let plugin = self.plugin;
         self.left =
             self.left.checked_sub(1).ok_or_else(|| plugin.broke("more messages than it may"))?;
         match self.wait() {
             Ok(Ok(said)) => Ok(said),
-            Ok(Err(Unread::Io(error))) if error.kind() != io::ErrorKind::UnexpectedEof => {
+            Ok(Err(ProtocolError::Io(error))) if error.kind() != io::ErrorKind::UnexpectedEof => {
                 Err(plugin.died(&error).into())
             }
-            Ok(Err(Unread::Shape(what))) => Err(plugin.broke(what)),
-            Ok(Err(Unread::Io(_))) | Err(RecvTimeoutError::Disconnected) => {
+            Ok(Err(ProtocolError::Shape(what))) => Err(plugin.broke(what)),
+            Ok(Err(ProtocolError::Io(_))) | Err(RecvTimeoutError::Disconnected) => {
                 Err(plugin.ended().into())
             }
             Err(RecvTimeoutError::Timeout) if plugin.prompts.is_given_up() => {
@@ -375,7 +353,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Waits for the next message, and tells a person of a wait that they may have to end.
-    fn wait(&mut self) -> Result<Result<Said, Unread>, RecvTimeoutError> {
+    fn wait(&mut self) -> Result<Result<PluginStanza, ProtocolError>, RecvTimeoutError> {
         let first = self.plugin.patience.min(limits::PLUGIN_WAIT_TOLD);
         match self.within(first) {
             Err(RecvTimeoutError::Timeout) if self.plugin.prompts.is_given_up() => {
@@ -392,7 +370,10 @@ impl<'a> Talk<'a> {
     }
 
     /// Waits for the next message for so long, or until the wait is given up.
-    fn within(&self, mut left: Duration) -> Result<Result<Said, Unread>, RecvTimeoutError> {
+    fn within(
+        &self,
+        mut left: Duration,
+    ) -> Result<Result<PluginStanza, ProtocolError>, RecvTimeoutError> {
         loop {
             let glance = left.min(limits::STOP_GLANCE);
             left -= glance;
@@ -427,20 +408,22 @@ fn confirm(prompts: &dyn Prompts, text: &str, words: &[String]) -> Option<bool> 
     prompts.confirm(text, &yes, no.as_deref())
 }
 
-enum Unread {
+enum ProtocolError {
     Io(io::Error),
     Shape(&'static str),
 }
 
-fn read_stanza(from: &mut Lines<impl Read>) -> Result<Said, Unread> {
+fn read_stanza(from: &mut Lines<impl Read>) -> Result<PluginStanza, ProtocolError> {
     let first = from.line()?;
-    let first = std::str::from_utf8(&first).map_err(|_| Unread::Shape("a line is no text"))?;
-    let mut words = first.strip_prefix("-> ").ok_or(Unread::Shape("no stanza"))?.split(' ');
+    let first =
+        std::str::from_utf8(&first).map_err(|_| ProtocolError::Shape("a line is no text"))?;
+    let mut words = first.strip_prefix("-> ").ok_or(ProtocolError::Shape("no stanza"))?.split(' ');
     let printable = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_graphic());
-    let tag = words.next().filter(|tag| printable(tag)).ok_or(Unread::Shape("no tag"))?.to_owned();
+    let tag =
+        words.next().filter(|tag| printable(tag)).ok_or(ProtocolError::Shape("no tag"))?.to_owned();
     let words: Vec<String> = words.map(str::to_owned).collect();
     if !words.iter().all(|word| printable(word)) {
-        return Err(Unread::Shape("an argument that is no word"));
+        return Err(ProtocolError::Shape("an argument that is no word"));
     }
     let mut body = Wiped::with_capacity(128);
     loop {
@@ -449,11 +432,12 @@ fn read_stanza(from: &mut Lines<impl Read>) -> Result<Said, Unread> {
         match line.len() {
             ..64 => break,
             64 if body.len() <= limits::MAX_PLUGIN_MESSAGE_BYTES => {}
-            _ => return Err(Unread::Shape("a message that is too long")),
+            _ => return Err(ProtocolError::Shape("a message that is too long")),
         }
     }
-    let body = BASE64.decode(&*body).map_err(|_| Unread::Shape("a body that is no Base64"))?;
-    Ok(Said { tag, words, body: Zeroizing::new(body) })
+    let body =
+        BASE64.decode(&*body).map_err(|_| ProtocolError::Shape("a body that is no Base64"))?;
+    Ok(PluginStanza { tag, words, body: Zeroizing::new(body) })
 }
 
 /// Reads lines through a buffer that is wiped.
@@ -470,7 +454,7 @@ impl<R: Read> Lines<R> {
     }
 
     /// The next line without its end.
-    fn line(&mut self) -> Result<Wiped, Unread> {
+    fn line(&mut self) -> Result<Wiped, ProtocolError> {
         let mut line = Wiped::with_capacity(128);
         loop {
             let rest = &self.block[self.taken..self.read];
@@ -481,14 +465,14 @@ impl<R: Read> Lines<R> {
             }
             line.push(rest);
             if line.len() > limits::MAX_PLUGIN_MESSAGE_BYTES {
-                return Err(Unread::Shape("a line that is too long"));
+                return Err(ProtocolError::Shape("a line that is too long"));
             }
             self.taken = 0;
             self.read = match self.input.read(&mut self.block[..]) {
-                Ok(0) => return Err(Unread::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return Err(ProtocolError::Io(io::ErrorKind::UnexpectedEof.into())),
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-                Err(error) => return Err(Unread::Io(error)),
+                Err(error) => return Err(ProtocolError::Io(error)),
             };
         }
     }
@@ -500,7 +484,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read(text: &[u8]) -> Result<Said, Unread> {
+    fn read(text: &[u8]) -> Result<PluginStanza, ProtocolError> {
         read_stanza(&mut Lines::new(text))
     }
 
@@ -514,13 +498,13 @@ mod tests {
         for bad in
             [&b"-> \n\n"[..], b"a\n\n", b"->  a\n\n", b"-> a  b\n\n", b"-> a\n!!\n", b"-> \xff\n\n"]
         {
-            assert!(matches!(read(bad), Err(Unread::Shape(_))), "{}", bad.escape_ascii());
+            assert!(matches!(read(bad), Err(ProtocolError::Shape(_))), "{}", bad.escape_ascii());
         }
         for cut in [&b""[..], b"-> a", b"-> a\n", b"-> a\nAAAA"] {
-            assert!(matches!(read(cut), Err(Unread::Io(_))), "{}", cut.escape_ascii());
+            assert!(matches!(read(cut), Err(ProtocolError::Io(_))), "{}", cut.escape_ascii());
         }
         let endless = vec![b'A'; limits::MAX_PLUGIN_MESSAGE_BYTES * 2];
-        assert!(matches!(read(&endless), Err(Unread::Shape(_))));
+        assert!(matches!(read(&endless), Err(ProtocolError::Shape(_))));
     }
 
     proptest! {

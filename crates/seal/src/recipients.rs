@@ -22,11 +22,11 @@ use tapwave_core::wiped::read_small;
 #[derive(Clone)]
 pub struct Recipient {
     text: String,
-    key: Key,
+    key: RecipientKey,
 }
 
 #[derive(Clone)]
-enum Key {
+enum RecipientKey {
     X25519(age::x25519::Recipient),
     Tag(age::tag::Recipient),
     TagPq(Box<age::tagpq::Recipient>),
@@ -74,28 +74,16 @@ pub enum BadRecipient {
 pub enum BadRecipientFile {
     /// It could not be read.
     #[error("failed to read the recipients in {}; check that the file exists and may be read", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// It is over [`limits::MAX_SETTINGS_BYTES`].
     #[error("failed to read the recipients in {}: the file is larger than {max} bytes; give a file with one public key per line", path.display(), max = limits::MAX_SETTINGS_BYTES)]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
+    TooLarge { path: PathBuf },
     /// It holds comments and blank lines alone.
     #[error("failed to find a recipient in {}; write one public key per line", path.display())]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
+    Empty { path: PathBuf },
     /// One line is no recipient.
     #[error("{}, line {line}: the recipient {reason}", path.display())]
     Line {
-        /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
@@ -109,17 +97,13 @@ pub enum BadRecipientFile {
 pub enum SetError {
     /// There is none.
     #[error("failed to seal for {label:?}: it has no recipient; name one with -r or -R")]
-    Empty {
-        /// The set's label.
-        label: String,
-    },
+    Empty { label: String },
     /// There are more than [`limits::MAX_RECIPIENTS`].
     #[error(
         "failed to seal for {label:?}: it has {count} recipients, and at most {max} are allowed; share one key among some of them",
         max = limits::MAX_RECIPIENTS
     )]
     TooMany {
-        /// The set's label.
         label: String,
         /// How many there are.
         count: usize,
@@ -128,18 +112,12 @@ pub enum SetError {
     #[error(
         "failed to seal for {label:?}: the program age-plugin-{plugin} was not found; install it and put its folder on PATH"
     )]
-    PluginMissing {
-        /// The set's label.
-        label: String,
-        /// The plugin's name.
-        plugin: String,
-    },
+    PluginMissing { label: String, plugin: String },
     /// Keys that refuse each other, such as post-quantum and classic ones.
     #[error(
         "failed to seal for {label:?}: its recipients refuse to stand together ({labels}), as post-quantum keys do with classic ones; keep to one kind of key in a set"
     )]
     Incompatible {
-        /// The set's label.
         label: String,
         /// The properties on which the recipients differ.
         labels: String,
@@ -147,7 +125,6 @@ pub enum SetError {
     /// The trial sealing failed.
     #[error("failed to seal for {label:?}: {reason}; check the key, and its plugin if it has one")]
     Trial {
-        /// The set's label.
         label: String,
         /// What age or the plugin said.
         reason: String,
@@ -163,7 +140,7 @@ pub struct RecipientSet {
     label: String,
     keys: Vec<String>,
     wrappers: Vec<Wrapper>,
-    plugins: Option<Gate>,
+    plugins: Option<PluginGate>,
 }
 
 type Wrapper = Box<dyn age::Recipient + Send + Sync>;
@@ -210,7 +187,9 @@ impl FromStr for Recipient {
         // Bech32 may be written in capitals throughout; age wants it small.
         let text = if text.chars().any(|c| c.is_ascii_lowercase()) { text } else { &lower };
         native(text)
-            .or_else(|why| text.parse().map(Key::Plugin).map_err(|_| why).map_err(damaged(text)))
+            .or_else(|why| {
+                text.parse().map(RecipientKey::Plugin).map_err(|_| why).map_err(damaged(text))
+            })
             .map(|key| Self { text: text.to_owned(), key })
     }
 }
@@ -305,7 +284,7 @@ impl RecipientSet {
 
     /// Encrypts to every recipient of the set: a whole binary age file.
     pub(super) fn encrypt(&self, plaintext: &[u8]) -> Result<Vec<u8>, age::EncryptError> {
-        let _pass = self.plugins.as_ref().map(Gate::enter);
+        let _pass = self.plugins.as_ref().map(PluginGate::enter);
         encrypt(self.encryptor()?, plaintext)
     }
 
@@ -328,12 +307,12 @@ fn is_secret(text: &str) -> bool {
     holds_secret_key(text) || upper.contains("PRIVATE KEY") || upper.starts_with("-----BEGIN")
 }
 
-fn native(text: &str) -> Result<Key, &'static str> {
+fn native(text: &str) -> Result<RecipientKey, &'static str> {
     // The human-readable part ends at the last `1`, which the data cannot hold.
     match text.rsplit_once('1').map(|(kind, _)| kind) {
-        Some("age") => text.parse().map(Key::X25519),
-        Some("age1tag") => text.parse().map(Key::Tag),
-        Some("age1tagpq") => text.parse().map(|key| Key::TagPq(Box::new(key))),
+        Some("age") => text.parse().map(RecipientKey::X25519),
+        Some("age1tag") => text.parse().map(RecipientKey::Tag),
+        Some("age1tagpq") => text.parse().map(|key| RecipientKey::TagPq(Box::new(key))),
         _ => Err("its checksum or its form is wrong"),
     }
 }
@@ -351,7 +330,7 @@ fn ssh(_: &str) -> Result<Recipient, BadRecipient> {
 fn ssh(text: &str) -> Result<Recipient, BadRecipient> {
     let key: age::ssh::Recipient = text.parse().map_err(|_| BadRecipient::UnsupportedSsh)?;
     // The comment behind the key is no part of it, and would make two of one key.
-    Ok(Recipient { text: key.to_string(), key: Key::Ssh(Box::new(key)) })
+    Ok(Recipient { text: key.to_string(), key: RecipientKey::Ssh(Box::new(key)) })
 }
 
 /// The age crate's side of each recipient, in order; the keys of one plugin go together, so
@@ -359,17 +338,17 @@ fn ssh(text: &str) -> Result<Recipient, BadRecipient> {
 fn wrappers(
     recipients: Vec<Recipient>,
     prompts: &Arc<dyn Prompts>,
-) -> (Vec<Wrapper>, Option<Gate>) {
+) -> (Vec<Wrapper>, Option<PluginGate>) {
     let mut wrappers: Vec<Wrapper> = Vec::with_capacity(recipients.len());
     let mut plugged = Vec::new();
     for recipient in recipients {
         match recipient.key {
-            Key::X25519(key) => wrappers.push(Box::new(key)),
-            Key::Tag(key) => wrappers.push(Box::new(key)),
-            Key::TagPq(key) => wrappers.push(key),
-            Key::Plugin(key) => plugged.push(key),
+            RecipientKey::X25519(key) => wrappers.push(Box::new(key)),
+            RecipientKey::Tag(key) => wrappers.push(Box::new(key)),
+            RecipientKey::TagPq(key) => wrappers.push(key),
+            RecipientKey::Plugin(key) => plugged.push(key),
             #[cfg(feature = "ssh")]
-            Key::Ssh(key) => wrappers.push(key),
+            RecipientKey::Ssh(key) => wrappers.push(key),
         }
     }
     if plugged.is_empty() {
@@ -387,7 +366,7 @@ fn wrappers(
             patience: limits::PLUGIN_SEALS,
         })));
     }
-    (wrappers, Some(Gate::new(limits::PLUGINS_AT_ONCE)))
+    (wrappers, Some(PluginGate::new(limits::PLUGINS_AT_ONCE)))
 }
 
 fn refused(label: &str, error: &age::EncryptError) -> SetError {
@@ -427,14 +406,14 @@ pub(super) fn encrypt(
 }
 
 /// Lets a bounded number of threads through at once.
-struct Gate {
+struct PluginGate {
     free: Mutex<usize>,
     freed: Condvar,
 }
 
-struct Entered<'a>(&'a Gate);
+struct Entered<'a>(&'a PluginGate);
 
-impl Gate {
+impl PluginGate {
     fn new(places: usize) -> Self {
         Self { free: Mutex::new(places), freed: Condvar::new() }
     }
@@ -575,7 +554,7 @@ mod tests {
 
     #[test]
     fn the_gate_lets_as_many_through_as_it_has_places() {
-        let gate = Gate::new(2);
+        let gate = PluginGate::new(2);
         let (one, two) = (gate.enter(), gate.enter());
         assert_eq!(*gate.free.lock().expect("the count"), 0);
         std::thread::scope(|scope| {

@@ -11,7 +11,7 @@ use tapwave_core::ids::ClientRequestId;
 use tapwave_graph::transport::{Broken, Response};
 
 /// What came of a request.
-pub struct Answer {
+pub struct SimulatedAnswer {
     /// What the caller gets.
     pub response: Result<Response, Broken>,
     /// How long after the tenant has acted.
@@ -66,7 +66,7 @@ impl Reply {
 
 /// Why a request is refused.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct SimulatedRefusal {
     pub(super) status: u16,
     pub(super) code: &'static str,
     pub(super) message: String,
@@ -74,7 +74,7 @@ pub(super) struct Refusal {
     pub(super) twice: bool,
 }
 
-impl Refusal {
+impl SimulatedRefusal {
     pub(super) fn new(status: u16, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), twice: false }
     }

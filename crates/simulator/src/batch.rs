@@ -3,14 +3,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::answer::{Body, Refusal, Reply};
+use super::answer::{Body, Reply, SimulatedRefusal};
 use super::passes::object;
 use super::tenant::{Course, Tenant, Visit, refused};
 use tapwave_core::limits;
 use tapwave_graph::transport::{Method, Request};
 
 impl Tenant {
-    pub(super) fn batch(&mut self, visit: &Visit, outer: &Request) -> Result<Reply, Refusal> {
+    pub(super) fn batch(
+        &mut self,
+        visit: &Visit,
+        outer: &Request,
+    ) -> Result<Reply, SimulatedRefusal> {
         let body = object(outer.body.as_deref())?;
         let steps = body.get("requests").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         if steps.is_empty() {
@@ -46,7 +50,7 @@ impl Tenant {
 }
 
 /// One step as a request of its own. One malformed step fails the batch.
-fn inner<'a>(step: &'a Value, outer: &Request) -> Result<(&'a str, Request), Refusal> {
+fn inner<'a>(step: &'a Value, outer: &Request) -> Result<(&'a str, Request), SimulatedRefusal> {
     let text = |name: &str| step.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let id = text("id").ok_or_else(|| wrong("Every request needs an id."))?;
     let url = text("url").ok_or_else(|| wrong(format!("Request id : {id} has no url.")))?;
@@ -88,7 +92,7 @@ fn inner<'a>(step: &'a Value, outer: &Request) -> Result<(&'a str, Request), Ref
 
 fn gave_up(visit: &Visit, request: &Request) -> Reply {
     let message = "The service did not answer in time.";
-    refused(visit, request, Refusal::new(504, "GatewayTimeout", message))
+    refused(visit, request, SimulatedRefusal::new(504, "GatewayTimeout", message))
 }
 
 fn shown(id: &str, reply: Reply) -> Value {
@@ -111,6 +115,6 @@ fn shown(id: &str, reply: Reply) -> Value {
     shown
 }
 
-fn wrong(message: impl Into<String>) -> Refusal {
-    Refusal::new(400, "BadRequest", message)
+fn wrong(message: impl Into<String>) -> SimulatedRefusal {
+    SimulatedRefusal::new(400, "BadRequest", message)
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::answer::{Refusal, precise};
+use super::answer::{SimulatedRefusal, precise};
 use super::passes::LivePass;
 use super::replica::Replica;
 use tapwave_core::ids::{GroupId, UserId};
@@ -16,23 +16,19 @@ use tapwave_core::ids::{GroupId, UserId};
 /// A user as the directory keeps one; its moments are in the tenant's time. Everything may
 /// be changed under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct User {
-    /// The sign-in name.
+pub struct DirectoryUser {
     pub upn: String,
     /// The name people see.
     pub display_name: Option<String>,
-    /// The mailbox.
     pub mail: Option<String>,
-    /// Private addresses.
     pub other_mails: Vec<String>,
-    /// The manager's UPN.
     pub manager: Option<String>,
     /// Whether sign-in is allowed.
     pub enabled: bool,
     /// `Member` or `Guest`.
     pub user_type: Option<String>,
     /// How the user signs in; decides who is an external guest.
-    pub identities: Vec<Identity>,
+    pub identities: Vec<DirectoryIdentity>,
     /// Such as `de-DE`.
     pub preferred_language: Option<String>,
     /// Synchronised from an on-premises directory.
@@ -47,16 +43,15 @@ pub struct User {
 
 /// One way to sign in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct DirectoryIdentity {
     /// `userPrincipalName`, `federated`, `emailAddress`, …
     pub sign_in_type: String,
     /// Who vouches; `ExternalAzureAD` for guests from another tenant.
     pub issuer: String,
-    /// The name there.
     pub assigned_id: Option<String>,
 }
 
-impl User {
+impl DirectoryUser {
     /// An ordinary, enabled member.
     #[must_use]
     pub fn named(upn: impl Into<String>, display_name: impl Into<String>) -> Self {
@@ -69,7 +64,7 @@ impl User {
             manager: None,
             enabled: true,
             user_type: Some("Member".into()),
-            identities: vec![Identity {
+            identities: vec![DirectoryIdentity {
                 sign_in_type: "userPrincipalName".into(),
                 issuer: domain,
                 assigned_id: Some(upn.clone()),
@@ -88,7 +83,7 @@ impl User {
     pub fn external_guest(upn: impl Into<String>, display_name: impl Into<String>) -> Self {
         Self {
             user_type: Some("Guest".into()),
-            identities: vec![Identity {
+            identities: vec![DirectoryIdentity {
                 sign_in_type: "federated".into(),
                 issuer: "ExternalAzureAD".into(),
                 assigned_id: None,
@@ -108,9 +103,9 @@ impl User {
 
 /// A user, the id, and the one pass there can be.
 #[derive(Debug)]
-pub(super) struct Person {
+pub(super) struct DirectoryPerson {
     pub(super) id: UserId,
-    pub(super) user: User,
+    pub(super) user: DirectoryUser,
     pub(super) pass: Option<LivePass>,
     /// What reads show of it.
     pub(super) replica: Replica,
@@ -118,13 +113,12 @@ pub(super) struct Person {
 }
 
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct DirectoryGroup {
     pub(super) id: GroupId,
     /// The id's text, which policies compare.
     pub(super) text: String,
     pub(super) name: String,
     pub(super) hidden: bool,
-    /// It was deleted.
     pub(super) dissolved: bool,
     people: Vec<Edge>,
     children: Vec<Edge>,
@@ -148,16 +142,16 @@ impl Edge {
 /// Everybody, indexed.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    people: Vec<Person>,
+    people: Vec<DirectoryPerson>,
     by_id: HashMap<UserId, usize>,
     by_upn: HashMap<String, usize>,
-    groups: Vec<Group>,
+    groups: Vec<DirectoryGroup>,
     group_by_id: HashMap<GroupId, usize>,
 }
 
 impl Directory {
     /// Adds a user, or puts the new data in place of one with the same UPN.
-    pub(super) fn add(&mut self, id: UserId, user: User) -> UserId {
+    pub(super) fn add(&mut self, id: UserId, user: DirectoryUser) -> UserId {
         let key = user.upn.to_lowercase();
         if let Some(&known) = self.by_upn.get(&key) {
             self.people[known].user = user;
@@ -166,12 +160,12 @@ impl Directory {
         self.by_upn.insert(key, self.people.len());
         self.by_id.insert(id, self.people.len());
         let replica = Replica::default();
-        self.people.push(Person { id, user, pass: None, replica, groups: Vec::new() });
+        self.people.push(DirectoryPerson { id, user, pass: None, replica, groups: Vec::new() });
         id
     }
 
     /// Changes a user; the UPN may change too. False when there is none of that name.
-    pub(super) fn amend(&mut self, upn: &str, change: impl FnOnce(&mut User)) -> bool {
+    pub(super) fn amend(&mut self, upn: &str, change: impl FnOnce(&mut DirectoryUser)) -> bool {
         let Some(index) = self.by_upn.remove(&upn.to_lowercase()) else { return false };
         change(&mut self.people[index].user);
         self.by_upn.insert(self.people[index].user.upn.to_lowercase(), index);
@@ -183,7 +177,16 @@ impl Directory {
         let text = id.to_string();
         let (people, children, parents) = Default::default();
         let (hidden, dissolved) = (false, false);
-        self.groups.push(Group { id, text, name, hidden, dissolved, people, children, parents });
+        self.groups.push(DirectoryGroup {
+            id,
+            text,
+            name,
+            hidden,
+            dissolved,
+            people,
+            children,
+            parents,
+        });
         id
     }
 
@@ -228,35 +231,35 @@ impl Directory {
         true
     }
 
-    pub(super) fn person(&self, index: usize) -> &Person {
+    pub(super) fn person(&self, index: usize) -> &DirectoryPerson {
         &self.people[index]
     }
 
-    pub(super) fn person_mut(&mut self, index: usize) -> &mut Person {
+    pub(super) fn person_mut(&mut self, index: usize) -> &mut DirectoryPerson {
         &mut self.people[index]
     }
 
-    pub(super) fn people(&self) -> &[Person] {
+    pub(super) fn people(&self) -> &[DirectoryPerson] {
         &self.people
     }
 
-    pub(super) fn groups(&self) -> &[Group] {
+    pub(super) fn groups(&self) -> &[DirectoryGroup] {
         &self.groups
     }
 
-    pub(super) fn group_mut(&mut self, id: GroupId) -> Option<&mut Group> {
+    pub(super) fn group_mut(&mut self, id: GroupId) -> Option<&mut DirectoryGroup> {
         self.group_by_id.get(&id).map(|&index| &mut self.groups[index])
     }
 
     /// A group by its id's text.
-    pub(super) fn group(&self, id: &str) -> Result<usize, Refusal> {
+    pub(super) fn group(&self, id: &str) -> Result<usize, SimulatedRefusal> {
         let known = id.parse().ok().and_then(|id: GroupId| self.group_by_id.get(&id));
-        known.copied().ok_or_else(|| Refusal::missing(id))
+        known.copied().ok_or_else(|| SimulatedRefusal::missing(id))
     }
 
     /// A user who can be seen, by id or UPN.
-    pub(super) fn find(&self, name: &str, now: Timestamp) -> Result<usize, Refusal> {
-        self.seen(self.index(name), now).ok_or_else(|| Refusal::missing(name))
+    pub(super) fn find(&self, name: &str, now: Timestamp) -> Result<usize, SimulatedRefusal> {
+        self.seen(self.index(name), now).ok_or_else(|| SimulatedRefusal::missing(name))
     }
 
     /// A user who can be seen, by UPN alone.
@@ -344,9 +347,12 @@ const SHOWN_UNASKED: &[&str] = &[
     "id",
 ];
 
-impl Person {
+impl DirectoryPerson {
     /// The user as JSON, with the selected properties alone.
-    pub(super) fn shown(&self, select: Option<&str>) -> Result<Map<String, Value>, Refusal> {
+    pub(super) fn shown(
+        &self,
+        select: Option<&str>,
+    ) -> Result<Map<String, Value>, SimulatedRefusal> {
         let names: Vec<&str> = match select {
             Some(select) => select.split(',').map(str::trim).collect(),
             None => SHOWN_UNASKED.to_vec(),
@@ -358,7 +364,7 @@ impl Person {
                     let message = format!(
                         "Could not find a property named '{name}' on type 'microsoft.graph.user'."
                     );
-                    Refusal::new(400, "BadRequest", message)
+                    SimulatedRefusal::new(400, "BadRequest", message)
                 })?;
                 Ok((name.to_owned(), value))
             })
@@ -380,7 +386,7 @@ impl Person {
             "preferredLanguage" => json!(user.preferred_language),
             "onPremisesSyncEnabled" => json!(user.on_premises),
             "createdDateTime" => json!(precise(user.created)),
-            "identities" => user.identities.iter().map(Identity::shown).collect(),
+            "identities" => user.identities.iter().map(DirectoryIdentity::shown).collect(),
             "businessPhones" => json!([]),
             "jobTitle" | "mobilePhone" | "officeLocation" | "department" | "companyName"
             | "employeeId" | "usageLocation" | "employeeHireDate" | "city" | "country" => {
@@ -400,7 +406,7 @@ impl Person {
     }
 }
 
-impl Identity {
+impl DirectoryIdentity {
     fn shown(&self) -> Value {
         json!({
             "signInType": self.sign_in_type,

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 
 use super::options::{Call, Chance, Fault, Faults};
-use super::target::Target;
+use super::target::RequestTarget;
 use tapwave_core::clock::span;
 use tapwave_graph::transport::Method;
 
 /// The quota a call is charged to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Budget {
+pub(super) enum CallBudget {
     PassWrites,
     PassReads,
     Directory,
@@ -91,7 +91,7 @@ impl Counter {
 }
 
 /// The kind of a call, by method and path.
-pub(super) fn classify(method: Method, target: &Target) -> Call {
+pub(super) fn classify(method: Method, target: &RequestTarget) -> Call {
     match (method, target.path().as_slice()) {
         (Method::Post, ["users", _, "authentication", "temporaryAccessPassMethods"]) => Call::Issue,
         (Method::Delete, ["users", _, "authentication", "temporaryAccessPassMethods", _]) => {
@@ -112,16 +112,16 @@ pub(super) fn classify(method: Method, target: &Target) -> Call {
 }
 
 /// What a call costs, and which budget pays. A batch is free: each request in it pays.
-pub(super) fn cost(call: Call, target: &Target) -> Option<(Budget, f64)> {
+pub(super) fn cost(call: Call, target: &RequestTarget) -> Option<(CallBudget, f64)> {
     Some(match call {
-        Call::Issue | Call::Remove => (Budget::PassWrites, 1.0),
-        Call::Look => (Budget::PassReads, 1.0),
-        Call::Mail => (Budget::Mail, 1.0),
-        Call::CheckGroups => (Budget::Directory, 4.0),
-        Call::Users if target.option("$filter").is_some() => (Budget::Directory, 2.0),
-        Call::Groups if target.segments.len() > 2 => (Budget::Directory, 5.0),
+        Call::Issue | Call::Remove => (CallBudget::PassWrites, 1.0),
+        Call::Look => (CallBudget::PassReads, 1.0),
+        Call::Mail => (CallBudget::Mail, 1.0),
+        Call::CheckGroups => (CallBudget::Directory, 4.0),
+        Call::Users if target.option("$filter").is_some() => (CallBudget::Directory, 2.0),
+        Call::Groups if target.segments.len() > 2 => (CallBudget::Directory, 5.0),
         Call::Users | Call::Groups | Call::ReadPolicy | Call::WritePolicy => {
-            (Budget::Directory, 1.0)
+            (CallBudget::Directory, 1.0)
         }
         Call::Batch | Call::Unknown => return None,
     })

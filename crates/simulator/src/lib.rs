@@ -29,11 +29,11 @@ mod tests;
 mod throttle;
 mod wave;
 
-pub use answer::Answer;
-pub use directory::{Identity, User};
+pub use answer::SimulatedAnswer;
+pub use directory::{DirectoryIdentity, DirectoryUser};
 pub use memory::InMemory;
 pub use options::Options;
-pub use passes::{Entry, Event, LivePass, Shown, Usability};
-pub use policy::{PassPolicy, Target, TargetKind};
-pub use tenant::{Mail, Tally, Tenant, Unusable};
+pub use passes::{LivePass, LogEntry, PassEvent, ReplyFate, Usability};
+pub use policy::{PassPolicy, PolicyTarget, TargetKind};
+pub use tenant::{AcceptedMail, CallCounters, Tenant, Unusable};
 pub use throttle::Gate;

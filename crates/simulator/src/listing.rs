@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::answer::Refusal;
+use super::answer::SimulatedRefusal;
 use super::options::{NextLink, Options};
-use super::target::{Target, encode};
+use super::target::{RequestTarget, encode};
 use tapwave_core::limits;
 
 /// `property in ('a','b')` or `property eq 'a'`.
@@ -16,9 +16,10 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    pub(super) fn parse(text: &str) -> Result<Self, Refusal> {
+    pub(super) fn parse(text: &str) -> Result<Self, SimulatedRefusal> {
         let text = text.trim();
-        let wrong = || Refusal::new(400, "BadRequest", format!("Invalid filter clause: {text}"));
+        let wrong =
+            || SimulatedRefusal::new(400, "BadRequest", format!("Invalid filter clause: {text}"));
         let (property, rest) = text.split_once(' ').ok_or_else(wrong)?;
         let rest = rest.trim_start();
         let (values, rest) = match rest.split_once(' ').ok_or_else(wrong)? {
@@ -39,7 +40,7 @@ impl Filter {
                 values.len(),
                 limits::USERS_PER_FILTER
             );
-            return Err(Refusal::new(400, "Request_UnsupportedQuery", message));
+            return Err(SimulatedRefusal::new(400, "Request_UnsupportedQuery", message));
         }
         Ok(Self { property: property.to_owned(), values })
     }
@@ -92,7 +93,7 @@ pub(super) struct Chains {
 
 /// A page: its items, the total, and the token of the next.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Page {
+pub(super) struct ListingPage {
     pub(super) items: Vec<Item>,
     total: usize,
     next: Option<String>,
@@ -103,9 +104,9 @@ impl Chains {
     pub(super) fn page(
         &mut self,
         options: &Options,
-        target: &Target,
+        target: &RequestTarget,
         find: impl FnOnce() -> Vec<Item>,
-    ) -> Result<Page, Refusal> {
+    ) -> Result<ListingPage, SimulatedRefusal> {
         let size = page_size(options, target)?;
         let (chain, from, was_empty) = match target.option("$skiptoken") {
             Some(token) => read_token(token)?,
@@ -115,12 +116,12 @@ impl Chains {
         let items = items.ok_or_else(expired)?;
         if options.empty_pages && !was_empty {
             let next = Some(format!("{chain}.{from}.e"));
-            return Ok(Page { items: Vec::new(), total: items.len(), next });
+            return Ok(ListingPage { items: Vec::new(), total: items.len(), next });
         }
         let end = items.len().min(from.saturating_add(size));
         let next = (end < items.len()).then(|| format!("{chain}.{end}.p"));
         let shown = items.get(from..end).unwrap_or_default().to_vec();
-        Ok(Page { items: shown, total: items.len(), next })
+        Ok(ListingPage { items: shown, total: items.len(), next })
     }
 
     fn begin(&mut self, items: Vec<Item>) -> u64 {
@@ -133,7 +134,7 @@ impl Chains {
     }
 }
 
-fn page_size(options: &Options, target: &Target) -> Result<usize, Refusal> {
+fn page_size(options: &Options, target: &RequestTarget) -> Result<usize, SimulatedRefusal> {
     let asked = match target.option("$top") {
         // Graph's own page is 100 objects when nothing is asked.
         None => 100,
@@ -145,13 +146,13 @@ fn page_size(options: &Options, target: &Target) -> Result<usize, Refusal> {
                 let message = format!(
                     "Invalid page size specified: '{text}'. Must be between 1 and 999 inclusive."
                 );
-                Refusal::new(400, "Request_UnsupportedQuery", message)
+                SimulatedRefusal::new(400, "Request_UnsupportedQuery", message)
             })?,
     };
     Ok(asked.min(options.page_size.max(1)))
 }
 
-fn read_token(token: &str) -> Result<(u64, usize, bool), Refusal> {
+fn read_token(token: &str) -> Result<(u64, usize, bool), SimulatedRefusal> {
     let mut parts = token.split('.');
     let chain = parts.next().and_then(|part| part.parse().ok());
     let from = parts.next().and_then(|part| part.parse().ok());
@@ -161,18 +162,18 @@ fn read_token(token: &str) -> Result<(u64, usize, bool), Refusal> {
     }
 }
 
-fn expired() -> Refusal {
+fn expired() -> SimulatedRefusal {
     let message =
         "The specified page token value has expired and can no longer be included in your request.";
-    Refusal::new(400, "Directory_ExpiredPageToken", message)
+    SimulatedRefusal::new(400, "Directory_ExpiredPageToken", message)
 }
 
-impl Page {
+impl ListingPage {
     /// The collection around the page's objects.
     pub(super) fn shown(
         &self,
         options: &Options,
-        target: &Target,
+        target: &RequestTarget,
         set: &str,
         value: Value,
     ) -> Value {
@@ -188,7 +189,7 @@ impl Page {
     }
 }
 
-pub(super) fn next_link(options: &Options, target: &Target, token: &str) -> String {
+pub(super) fn next_link(options: &Options, target: &RequestTarget, token: &str) -> String {
     let base = match &options.next_link {
         NextLink::Home => &options.base,
         NextLink::Elsewhere(base) => base,
@@ -247,7 +248,7 @@ mod tests {
 
     fn walk(options: &Options, count: usize) -> (Vec<Item>, usize) {
         let mut chains = Chains::default();
-        let mut target = Target::parse("/users?$top=7&$count=true").expect("a target");
+        let mut target = RequestTarget::parse("/users?$top=7&$count=true").expect("a target");
         let (mut all, mut pages) = (Vec::new(), 0);
         loop {
             let found = || (0..count).map(Item::Person).collect();
@@ -257,7 +258,8 @@ mod tests {
             let shown = page.shown(options, &target, "users", json!([]));
             assert_eq!(shown["@odata.count"].is_u64(), pages == 1);
             let Some(next) = shown["@odata.nextLink"].as_str() else { return (all, pages) };
-            target = Target::parse(next.strip_prefix(&options.base).expect("home")).expect("one");
+            target =
+                RequestTarget::parse(next.strip_prefix(&options.base).expect("home")).expect("one");
         }
     }
 
@@ -276,7 +278,8 @@ mod tests {
     fn an_old_page_token_has_expired() {
         let (options, mut chains) = (Options::default(), Chains::default());
         for token in ["9.0.p", "x", "1.0", "1.0.p.p"] {
-            let target = Target::parse(&format!("/users?$skiptoken={token}")).expect("a target");
+            let target =
+                RequestTarget::parse(&format!("/users?$skiptoken={token}")).expect("a target");
             let refusal = chains.page(&options, &target, Vec::new).expect_err("a refusal");
             assert_eq!(refusal.code, "Directory_ExpiredPageToken");
         }

@@ -21,7 +21,6 @@ pub struct Options {
     pub second_post: SecondPost,
     /// How much of what may be asked.
     pub throttles: Throttles,
-    /// What breaks.
     pub faults: Faults,
     /// How long a whole round trip takes.
     pub latency: Latency,
@@ -238,7 +237,6 @@ pub struct Throttles {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Throttle {
-    /// How it counts.
     pub limit: Limit,
     /// How a refusal tells when to come back.
     pub retry_after: RetryAfter,
@@ -268,12 +266,7 @@ pub enum Limit {
     #[default]
     None,
     /// `burst` units at once, refilled at `rate` a second.
-    Bucket {
-        /// Units a second.
-        rate: f64,
-        /// Units at once.
-        burst: f64,
-    },
+    Bucket { rate: f64, burst: f64 },
     /// `units` in each window; windows follow one another from the first request on.
     Fixed {
         /// Units in a window.
@@ -299,7 +292,6 @@ pub struct Later {
     /// Counted from the budget's first request.
     #[serde(with = "spell::required")]
     pub after: Duration,
-    /// The new limit.
     pub limit: Limit,
 }
 
@@ -315,10 +307,7 @@ pub enum RetryAfter {
     /// An HTTP date on the tenant's clock.
     Date,
     /// Always the same, however short the limit's own wait is.
-    Always {
-        /// Whole seconds.
-        seconds: u32,
-    },
+    Always { seconds: u32 },
     /// Not at all.
     Absent,
 }
@@ -388,7 +377,6 @@ pub struct Chance {
     /// From 0, never, to 1, always.
     #[serde(default = "always")]
     pub probability: f64,
-    /// What happens.
     pub fault: Fault,
     /// The users whose calls it may hit, by UPN or id; any when empty.
     #[serde(default)]
@@ -426,7 +414,6 @@ pub struct Aim {
     pub on: Call,
     /// Which one, counted from 1 over all that reach the tenant, refused ones included.
     pub nth: u64,
-    /// What happens.
     pub fault: Fault,
 }
 
@@ -483,12 +470,7 @@ pub enum Fault {
         retry_after: Option<String>,
     },
     /// Somebody on the way answers in the tenant's place, and passes nothing on: a proxy, a portal.
-    Page {
-        /// The HTTP status.
-        status: u16,
-        /// The page.
-        body: String,
-    },
+    Page { status: u16, body: String },
     /// 429 without a cause that the caller could see.
     Throttled {
         /// `Retry-After`, verbatim.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Refusal, precise};
+use super::answer::{SimulatedRefusal, precise};
 use super::policy::PassPolicy;
 use tapwave_core::clock::later;
 use tapwave_core::ids::UserId;
@@ -15,9 +15,7 @@ use tapwave_core::ids::UserId;
 /// A pass that exists, used up or not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LivePass {
-    /// Its id.
     pub method: String,
-    /// The invented code.
     pub code: String,
     /// When it was made.
     pub created: Timestamp,
@@ -49,7 +47,7 @@ pub enum Usability {
 /// What became of the 201 that carried a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Shown {
+pub enum ReplyFate {
     /// The caller never saw it.
     Never,
     /// Part of it was sent; the code may have been in it.
@@ -61,18 +59,14 @@ pub enum Shown {
 /// One thing that happened to one pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
-pub enum Event {
+pub enum PassEvent {
     /// It was made.
     Minted {
-        /// Its id.
         method: String,
-        /// The invented code.
         code: String,
         /// Whether the caller was told.
-        shown: Shown,
-        /// Its minutes.
+        shown: ReplyFate,
         lifetime_minutes: u32,
-        /// Its beginning.
         start: Timestamp,
         /// Good for one sign-in.
         one_time: bool,
@@ -83,36 +77,27 @@ pub enum Event {
         elsewhere: bool,
     },
     /// A newer one took its place.
-    Replaced {
-        /// Its id.
-        method: String,
-    },
+    Replaced { method: String },
     /// It was deleted by its id, or with its user.
     Deleted {
-        /// Its id.
         method: String,
         /// Somebody else did it.
         elsewhere: bool,
     },
     /// Somebody signed in with it.
-    Used {
-        /// Its id.
-        method: String,
-    },
+    Used { method: String },
 }
 
 /// A line of the tenant's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+pub struct LogEntry {
     /// When, on the tenant's clock.
     pub at: Timestamp,
-    /// Whose pass.
     pub user: UserId,
     /// The user's UPN at that time.
     pub upn: String,
-    /// What happened.
-    pub event: Event,
+    pub event: PassEvent,
 }
 
 impl LivePass {
@@ -165,18 +150,18 @@ impl LivePass {
 
 /// What a POST asks for, with the policy's defaults in what it left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct PassRequest {
     pub(super) start: Timestamp,
     pub(super) lifetime_minutes: u32,
     pub(super) one_time: bool,
 }
 
-impl Wish {
+impl PassRequest {
     pub(super) fn read(
         body: Option<&[u8]>,
         policy: &PassPolicy,
         now: Timestamp,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, SimulatedRefusal> {
         let body = object(body)?;
         let mut wish = Self {
             start: now,
@@ -192,7 +177,7 @@ impl Wish {
                 "lifetimeInMinutes" => wish.lifetime_minutes = read_lifetime(value, policy)?,
                 "isUsableOnce" => wish.one_time = read_one_time(value, policy)?,
                 _ => {
-                    return Err(Refusal::method(format!(
+                    return Err(SimulatedRefusal::method(format!(
                         "The property '{name}' does not exist on type \
                          'microsoft.graph.temporaryAccessPassAuthenticationMethod'. Make sure to \
                          only use property names that are defined by the type."
@@ -205,20 +190,20 @@ impl Wish {
 }
 
 /// The JSON object of a body; Graph refuses none at all and anything else.
-pub(super) fn object(body: Option<&[u8]>) -> Result<Map<String, Value>, Refusal> {
-    let body = body
-        .filter(|body| !body.is_empty())
-        .ok_or_else(|| Refusal::new(400, "BadRequest", "Empty Payload. JSON content expected."))?;
+pub(super) fn object(body: Option<&[u8]>) -> Result<Map<String, Value>, SimulatedRefusal> {
+    let body = body.filter(|body| !body.is_empty()).ok_or_else(|| {
+        SimulatedRefusal::new(400, "BadRequest", "Empty Payload. JSON content expected.")
+    })?;
     serde_json::from_slice(body).map_err(|_| {
         let message = "Unable to read JSON request payload. Please ensure Content-Type header is \
                        set and payload is of valid JSON format.";
-        Refusal::new(400, "BadRequest", message)
+        SimulatedRefusal::new(400, "BadRequest", message)
     })
 }
 
-fn read_start(value: &Value, now: Timestamp) -> Result<Timestamp, Refusal> {
+fn read_start(value: &Value, now: Timestamp) -> Result<Timestamp, SimulatedRefusal> {
     let past = || {
-        Refusal::method(
+        SimulatedRefusal::method(
             "Invalid StartDateTime specified. StartDateTime can not be a time in the past.",
         )
     };
@@ -228,24 +213,24 @@ fn read_start(value: &Value, now: Timestamp) -> Result<Timestamp, Refusal> {
     if start < now { Err(past()) } else { Ok(start) }
 }
 
-fn read_lifetime(value: &Value, policy: &PassPolicy) -> Result<u32, Refusal> {
+fn read_lifetime(value: &Value, policy: &PassPolicy) -> Result<u32, SimulatedRefusal> {
     let (least, most) = (policy.minimum_lifetime, policy.maximum_lifetime);
     let lifetime = value.as_u64().and_then(|number| u32::try_from(number).ok());
     lifetime.filter(|lifetime| (least..=most).contains(lifetime)).ok_or_else(|| {
-        Refusal::method(format!(
+        SimulatedRefusal::method(format!(
             "Invalid LifetimeInMinutes specified. The valid range between {least} and {most}."
         ))
     })
 }
 
-fn read_one_time(value: &Value, policy: &PassPolicy) -> Result<bool, Refusal> {
+fn read_one_time(value: &Value, policy: &PassPolicy) -> Result<bool, SimulatedRefusal> {
     match value.as_bool() {
-        Some(false) if policy.one_time => Err(Refusal::method(
+        Some(false) if policy.one_time => Err(SimulatedRefusal::method(
             "Invalid IsUsableOnce specified. Tenant Policy does not allow multiple use temporary \
              access pass method.",
         )),
         Some(one_time) => Ok(one_time),
-        None => Err(Refusal::method("Invalid IsUsableOnce specified.")),
+        None => Err(SimulatedRefusal::method("Invalid IsUsableOnce specified.")),
     }
 }
 
@@ -257,19 +242,19 @@ mod tests {
         "2026-03-01T08:00:00.5Z".parse().expect("a time")
     }
 
-    fn read(body: &str, policy: &PassPolicy) -> Result<Wish, String> {
-        Wish::read(Some(body.as_bytes()), policy, now()).map_err(|refusal| refusal.message)
+    fn read(body: &str, policy: &PassPolicy) -> Result<PassRequest, String> {
+        PassRequest::read(Some(body.as_bytes()), policy, now()).map_err(|refusal| refusal.message)
     }
 
     #[test]
     fn what_is_left_out_or_null_comes_from_the_policy() {
         let policy = PassPolicy::default();
-        let plain = Wish { start: now(), lifetime_minutes: 60, one_time: false };
+        let plain = PassRequest { start: now(), lifetime_minutes: 60, one_time: false };
         assert_eq!(read("{}", &policy), Ok(plain));
         let nulls = r#"{"startDateTime":null,"lifetimeInMinutes":null,"isUsableOnce":null}"#;
         assert_eq!(read(nulls, &policy), Ok(plain));
         let forced = PassPolicy { one_time: true, ..policy };
-        assert_eq!(read("{}", &forced), Ok(Wish { one_time: true, ..plain }));
+        assert_eq!(read("{}", &forced), Ok(PassRequest { one_time: true, ..plain }));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::answer::Refusal;
+use super::answer::SimulatedRefusal;
 use tapwave_core::ids::{GroupId, UserId};
 use tapwave_core::limits;
 
@@ -30,14 +30,14 @@ pub struct PassPolicy {
     /// Forces every pass to be good for one sign-in.
     pub one_time: bool,
     /// Who may have a pass.
-    pub include: Vec<Target>,
+    pub include: Vec<PolicyTarget>,
     /// Who may not, whatever `include` says.
-    pub exclude: Vec<Target>,
+    pub exclude: Vec<PolicyTarget>,
 }
 
 /// A user, a group with all inside it, or everyone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
+pub struct PolicyTarget {
     /// An object id, or `all_users`.
     pub id: String,
     /// What the id names.
@@ -54,7 +54,7 @@ pub enum TargetKind {
     Group,
 }
 
-impl Target {
+impl PolicyTarget {
     /// Everyone.
     #[must_use]
     pub fn everyone() -> Self {
@@ -84,7 +84,7 @@ impl Default for PassPolicy {
             minimum_lifetime: 60,
             maximum_lifetime: 480,
             one_time: false,
-            include: vec![Target::everyone()],
+            include: vec![PolicyTarget::everyone()],
             exclude: Vec::new(),
         }
     }
@@ -95,8 +95,9 @@ impl PassPolicy {
     pub(super) fn shown(&self, base: &str) -> Value {
         let path = "policies/authenticationMethodsPolicy/authenticationMethodConfigurations";
         let kind = |kind| if kind == TargetKind::User { "user" } else { "group" };
-        let include = |target: &Target| json!({"id": target.id, "targetType": kind(target.kind), "isRegistrationRequired": false});
-        let exclude = |target: &Target| json!({"id": target.id, "targetType": kind(target.kind)});
+        let include = |target: &PolicyTarget| json!({"id": target.id, "targetType": kind(target.kind), "isRegistrationRequired": false});
+        let exclude =
+            |target: &PolicyTarget| json!({"id": target.id, "targetType": kind(target.kind)});
         json!({
             "@odata.context": format!("{base}/$metadata#{path}/$entity"),
             "@odata.type": TYPE,
@@ -117,7 +118,7 @@ impl PassPolicy {
     }
 
     /// Takes a PATCH, or leaves everything as it was.
-    pub(super) fn patch(&mut self, body: &Map<String, Value>) -> Result<(), Refusal> {
+    pub(super) fn patch(&mut self, body: &Map<String, Value>) -> Result<(), SimulatedRefusal> {
         if body.get("@odata.type").and_then(Value::as_str) != Some(TYPE) {
             return Err(refused(
                 "A type must be given in '@odata.type' to update the configuration",
@@ -138,7 +139,7 @@ impl PassPolicy {
         Ok(())
     }
 
-    fn set(&mut self, name: &str, value: &Value) -> Result<(), Refusal> {
+    fn set(&mut self, name: &str, value: &Value) -> Result<(), SimulatedRefusal> {
         match name {
             "@odata.type" | "@odata.context" | "id" | "includeTargets@odata.context" => {}
             "state" => {
@@ -176,15 +177,15 @@ impl PassPolicy {
     }
 }
 
-fn refused(message: impl Into<String>) -> Refusal {
-    Refusal::method(format!("{}.", message.into()))
+fn refused(message: impl Into<String>) -> SimulatedRefusal {
+    SimulatedRefusal::method(format!("{}.", message.into()))
 }
 
 fn number(
     name: &str,
     value: &Value,
     within: std::ops::RangeInclusive<u32>,
-) -> Result<u32, Refusal> {
+) -> Result<u32, SimulatedRefusal> {
     let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
     number.filter(|number| within.contains(number)).ok_or_else(|| {
         refused(format!(
@@ -195,7 +196,7 @@ fn number(
     })
 }
 
-fn targets(value: &Value) -> Result<Vec<Target>, Refusal> {
+fn targets(value: &Value) -> Result<Vec<PolicyTarget>, SimulatedRefusal> {
     let target = |value: &Value| {
         let kind = match value["targetType"].as_str() {
             Some("user") => TargetKind::User,
@@ -206,7 +207,7 @@ fn targets(value: &Value) -> Result<Vec<Target>, Refusal> {
         if !(id == ALL_USERS && kind == TargetKind::Group || Uuid::try_parse(id).is_ok()) {
             return Err(refused(format!("Invalid target id '{id}' specified")));
         }
-        Ok(Target { id: id.to_owned(), kind })
+        Ok(PolicyTarget { id: id.to_owned(), kind })
     };
     value
         .as_array()

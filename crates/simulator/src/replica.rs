@@ -14,7 +14,7 @@ pub(super) struct Replica {
     /// What concerns the present pass.
     present: Present,
     /// Passes that have ended, oldest first, as long as anything shows them.
-    ended: Vec<Ended>,
+    ended: Vec<EndedPass>,
 }
 
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ struct Present {
 }
 
 #[derive(Debug)]
-struct Ended {
+struct EndedPass {
     pass: LivePass,
     listed_from: Timestamp,
     listed_until: Timestamp,
@@ -57,7 +57,7 @@ impl Replica {
         lags: &Replication,
         rng: &mut fastrand::Rng,
     ) {
-        let ended = Ended {
+        let ended = EndedPass {
             pass,
             listed_from: self.present.listed_from,
             listed_until: later(now, lags.listed_after_end.draw(rng)),
@@ -76,7 +76,7 @@ impl Replica {
         now: Timestamp,
     ) -> Option<&'a LivePass> {
         let ended = || {
-            let shown = |ended: &&Ended| ended.listed_from <= now && now < ended.listed_until;
+            let shown = |ended: &&EndedPass| ended.listed_from <= now && now < ended.listed_until;
             self.ended.iter().rev().find(shown).map(|ended| &ended.pass)
         };
         present.filter(|_| self.present.listed_from <= now).or_else(ended)
@@ -100,7 +100,7 @@ impl Replica {
     }
 }
 
-impl Ended {
+impl EndedPass {
     fn matters(&self, now: Timestamp) -> bool {
         now < self.listed_until.max(self.counts_until)
     }

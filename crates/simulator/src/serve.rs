@@ -5,21 +5,26 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::answer::{Refusal, Reply};
+use super::answer::{Reply, SimulatedRefusal};
 use super::listing::{Filter, Item};
-use super::passes::{Event, LivePass, Wish, object};
-use super::target::Target;
-use super::tenant::{Mail, Origin, Tenant, Visit, context};
+use super::passes::{LivePass, PassEvent, PassRequest, object};
+use super::target::RequestTarget;
+use super::tenant::{AcceptedMail, PassOrigin, Tenant, Visit, context};
 use tapwave_core::clock::earlier;
 use tapwave_core::limits;
 use tapwave_graph::transport::{Method, Request};
 
-type Served = Result<Reply, Refusal>;
+type Served = Result<Reply, SimulatedRefusal>;
 
 const USER_CAST: &str = "microsoft.graph.user";
 
 impl Tenant {
-    pub(super) fn serve(&mut self, visit: &Visit, request: &Request, target: &Target) -> Served {
+    pub(super) fn serve(
+        &mut self,
+        visit: &Visit,
+        request: &Request,
+        target: &RequestTarget,
+    ) -> Served {
         if !self.options.another_tenant {
             return self.serve_here(visit, request, target);
         }
@@ -29,7 +34,7 @@ impl Tenant {
         served
     }
 
-    fn serve_here(&mut self, visit: &Visit, request: &Request, target: &Target) -> Served {
+    fn serve_here(&mut self, visit: &Visit, request: &Request, target: &RequestTarget) -> Served {
         let body = request.body.as_deref();
         match (request.method, target.path().as_slice()) {
             (Method::Post, ["$batch"]) => self.batch(visit, request),
@@ -47,16 +52,20 @@ impl Tenant {
             (Method::Get, ["groups", rest @ ..]) => {
                 self.serve_groups(visit.now, request, target, rest)
             }
-            (_, path) => Err(Refusal::unknown_segment(path.first().copied().unwrap_or_default())),
+            (_, path) => {
+                Err(SimulatedRefusal::unknown_segment(path.first().copied().unwrap_or_default()))
+            }
         }
     }
 
     fn serve_policy(&mut self, method: Method, path: &[&str], body: Option<&[u8]>) -> Served {
         let ["authenticationMethodConfigurations", name] = path else {
-            return Err(Refusal::unknown_segment(path.first().copied().unwrap_or_default()));
+            return Err(SimulatedRefusal::unknown_segment(
+                path.first().copied().unwrap_or_default(),
+            ));
         };
         if !name.eq_ignore_ascii_case("temporaryAccessPass") {
-            return Err(Refusal::missing(name));
+            return Err(SimulatedRefusal::missing(name));
         }
         match method {
             Method::Get => Ok(Reply::json(200, self.policy.shown(&self.options.base))),
@@ -99,7 +108,7 @@ impl Tenant {
                 if !holder.replica.deletes(holder.pass.as_ref(), method, visit.now) {
                     return Err(self.no_method(method));
                 }
-                let deleted = |method| Event::Deleted { method, elsewhere: false };
+                let deleted = |method| PassEvent::Deleted { method, elsewhere: false };
                 self.drop_pass(visit.now, person, deleted);
                 Ok(Reply::empty(204))
             }
@@ -109,16 +118,16 @@ impl Tenant {
     }
 
     fn issue(&mut self, visit: &Visit, person: usize, user: &str, body: Option<&[u8]>) -> Served {
-        let wish = Wish::read(body, &self.policy, visit.now);
+        let wish = PassRequest::read(body, &self.policy, visit.now);
         // Who may not have a pass is told so, however wrong the rest is.
         self.not_an_admin(person)?;
         if self.directory.person(person).user.is_external_guest() {
             let message = "Temporary Access Pass cannot be added to an external guest user.";
-            return Err(Refusal::method(message));
+            return Err(SimulatedRefusal::method(message));
         }
         let in_scope = self.in_scope(person, visit.now);
         if !self.policy.enabled || !in_scope && self.options.refuse_outside_policy {
-            return Err(Refusal::method(
+            return Err(SimulatedRefusal::method(
                 "Converged UserCredentialPolicy does not allow creating or updating this \
                  authentication method. AuthMethodType [TemporaryAccessPass].",
             ));
@@ -127,12 +136,12 @@ impl Tenant {
         let holder = self.directory.person(person);
         let held = holder.pass.is_some() || holder.replica.still_counts(visit.now);
         if held && self.options.second_post == super::options::SecondPost::Rejected {
-            return Err(Refusal::method(
+            return Err(SimulatedRefusal::method(
                 "A Temporary Access Pass already exists for this user. Delete the existing pass \
                  before adding another.",
             ));
         }
-        self.mint_pass(visit.now, person, wish, &Origin::Asked(visit.clone()));
+        self.mint_pass(visit.now, person, wish, &PassOrigin::Asked(visit.clone()));
         let holder = self.directory.person(person);
         let pass = holder.pass.as_ref().map(|pass| self.show(pass, person, visit.now, true));
         let mut pass = pass.unwrap_or_default();
@@ -166,15 +175,15 @@ impl Tenant {
     }
 
     /// 404 for a pass.
-    fn no_method(&mut self, method: &str) -> Refusal {
+    fn no_method(&mut self, method: &str) -> SimulatedRefusal {
         // Nobody has written down which of Graph's two codes this is.
         let code = if self.rng.bool() { "resourceNotFound" } else { "Request_ResourceNotFound" };
-        Refusal { code, twice: true, ..Refusal::missing(method) }
+        SimulatedRefusal { code, twice: true, ..SimulatedRefusal::missing(method) }
     }
 
-    fn not_an_admin(&self, person: usize) -> Result<(), Refusal> {
+    fn not_an_admin(&self, person: usize) -> Result<(), SimulatedRefusal> {
         if self.directory.person(person).user.admin {
-            return Err(Refusal::forbidden());
+            return Err(SimulatedRefusal::forbidden());
         }
         Ok(())
     }
@@ -182,7 +191,7 @@ impl Tenant {
     /// Transitive and current; hidden and unknown groups are left out without a word.
     fn check_groups(&self, now: Timestamp, user: &str, body: Option<&[u8]>) -> Served {
         let body = object(body)?;
-        let wrong = |message: String| Refusal::new(400, "Request_BadRequest", message);
+        let wrong = |message: String| SimulatedRefusal::new(400, "Request_BadRequest", message);
         let ids = body.get("groupIds").and_then(Value::as_array);
         let ids = ids.ok_or_else(|| wrong("Invalid or missing groupIds.".into()))?;
         if ids.len() > limits::GROUPS_PER_CHECK {
@@ -215,20 +224,20 @@ impl Tenant {
         let mut body = object(body)?;
         let person = self.directory.find(user, now)?;
         let message = body.remove("message").filter(Value::is_object).ok_or_else(|| {
-            Refusal::new(400, "ErrorInvalidRequest", "The Message property is required.")
+            SimulatedRefusal::new(400, "ErrorInvalidRequest", "The Message property is required.")
         })?;
         let to = message["toRecipients"].as_array().is_some_and(|to| !to.is_empty());
         if !to {
             let text = "At least one recipient isn't valid., A message can't be sent because it \
                         contains no recipients.";
-            return Err(Refusal::new(400, "ErrorInvalidRecipients", text));
+            return Err(SimulatedRefusal::new(400, "ErrorInvalidRecipients", text));
         }
         let from = self.directory.person(person).id;
-        self.mails.push(Mail { at: now, from, message });
+        self.mails.push(AcceptedMail { at: now, from, message });
         Ok(Reply::empty(202))
     }
 
-    fn serve_users(&mut self, now: Timestamp, target: &Target, rest: &[&str]) -> Served {
+    fn serve_users(&mut self, now: Timestamp, target: &RequestTarget, rest: &[&str]) -> Served {
         let select = target.option("$select");
         match rest {
             [] => self.list_users(now, target),
@@ -243,18 +252,18 @@ impl Tenant {
                 let person = self.directory.find(user, now)?;
                 let manager = self.directory.person(person).user.manager.as_deref();
                 let manager = manager.and_then(|upn| self.directory.find_upn(upn, now));
-                let manager = manager.ok_or_else(|| Refusal::missing("manager"))?;
+                let manager = manager.ok_or_else(|| SimulatedRefusal::missing("manager"))?;
                 let mut shown = self.directory.person(manager).shown(select)?;
                 let context = context(&self.options.base, "directoryObjects/$entity");
                 shown.insert("@odata.context".into(), context);
                 shown.insert("@odata.type".into(), json!("#microsoft.graph.user"));
                 Ok(Reply::json(200, Value::Object(shown)))
             }
-            [_, segment, ..] => Err(Refusal::unknown_segment(segment)),
+            [_, segment, ..] => Err(SimulatedRefusal::unknown_segment(segment)),
         }
     }
 
-    fn list_users(&mut self, now: Timestamp, target: &Target) -> Served {
+    fn list_users(&mut self, now: Timestamp, target: &RequestTarget) -> Served {
         let filter = target.option("$filter").map(Filter::parse).transpose()?;
         let people = match &filter {
             None => {
@@ -268,7 +277,11 @@ impl Tenant {
         self.show_page(target, &page, "users", false)
     }
 
-    fn matching_people(&self, now: Timestamp, filter: &Filter) -> Result<Vec<usize>, Refusal> {
+    fn matching_people(
+        &self,
+        now: Timestamp,
+        filter: &Filter,
+    ) -> Result<Vec<usize>, SimulatedRefusal> {
         let mut found: Vec<usize> = match filter.property.as_str() {
             "userPrincipalName" => {
                 let find = |upn: &String| self.directory.find_upn(upn, now);
@@ -290,7 +303,7 @@ impl Tenant {
         &mut self,
         now: Timestamp,
         request: &Request,
-        target: &Target,
+        target: &RequestTarget,
         rest: &[&str],
     ) -> Served {
         match rest {
@@ -306,11 +319,11 @@ impl Tenant {
                 let group = self.directory.group(id)?;
                 self.members(now, request, target, group, tail)
             }
-            [_, segment, ..] => Err(Refusal::unknown_segment(segment)),
+            [_, segment, ..] => Err(SimulatedRefusal::unknown_segment(segment)),
         }
     }
 
-    fn list_groups(&mut self, target: &Target) -> Served {
+    fn list_groups(&mut self, target: &RequestTarget) -> Served {
         let filter = target.option("$filter").map(Filter::parse).transpose()?;
         let groups = self.directory.groups().iter().enumerate();
         let found: Vec<Item> = match &filter {
@@ -337,7 +350,7 @@ impl Tenant {
         &mut self,
         now: Timestamp,
         request: &Request,
-        target: &Target,
+        target: &RequestTarget,
         group: usize,
         tail: &[&str],
     ) -> Served {
@@ -347,14 +360,14 @@ impl Tenant {
             ["$count"] => (false, true),
             [USER_CAST] => (true, false),
             [USER_CAST, "$count"] => (true, true),
-            [segment, ..] => return Err(Refusal::unknown_segment(segment)),
+            [segment, ..] => return Err(SimulatedRefusal::unknown_segment(segment)),
         };
         let count_asked = target.option("$count") == Some("true");
         let paging = target.option("$skiptoken").is_some();
         if (cast || counted || count_asked) && !request.eventual
             || cast && !counted && !count_asked && !paging
         {
-            return Err(Refusal::new(
+            return Err(SimulatedRefusal::new(
                 400,
                 "Request_UnsupportedQuery",
                 "The specified query is not supported on index. To use it, set the \
@@ -379,8 +392,8 @@ impl Tenant {
 
     fn show_page(
         &self,
-        target: &Target,
-        page: &super::listing::Page,
+        target: &RequestTarget,
+        page: &super::listing::ListingPage,
         set: &str,
         typed: bool,
     ) -> Served {
@@ -399,8 +412,12 @@ impl Tenant {
             Item::Group(index) if !typed => self.show_group(index, select),
             _ => show(item),
         };
-        let value =
-            page.items.iter().map(show_selected).collect::<Result<Vec<_>, Refusal>>()?.into();
+        let value = page
+            .items
+            .iter()
+            .map(show_selected)
+            .collect::<Result<Vec<_>, SimulatedRefusal>>()?
+            .into();
         Ok(Reply::json(200, page.shown(&self.options, target, set, value)))
     }
 
@@ -408,7 +425,7 @@ impl Tenant {
         &self,
         group: usize,
         select: Option<&str>,
-    ) -> Result<Map<String, Value>, Refusal> {
+    ) -> Result<Map<String, Value>, SimulatedRefusal> {
         let group = &self.directory.groups()[group];
         let names = select.unwrap_or("id,displayName,description,visibility,securityEnabled");
         names
@@ -427,7 +444,7 @@ impl Tenant {
                         let message = format!(
                             "Could not find a property named '{name}' on type 'microsoft.graph.group'."
                         );
-                        return Err(Refusal::new(400, "BadRequest", message));
+                        return Err(SimulatedRefusal::new(400, "BadRequest", message));
                     }
                 };
                 Ok((name.to_owned(), value))
@@ -436,16 +453,16 @@ impl Tenant {
     }
 }
 
-fn not_allowed() -> Refusal {
-    Refusal::new(
+fn not_allowed() -> SimulatedRefusal {
+    SimulatedRefusal::new(
         405,
         "Request_BadRequest",
         "Specified HTTP method is not allowed for the request target.",
     )
 }
 
-fn unsupported(property: &str) -> Refusal {
+fn unsupported(property: &str) -> SimulatedRefusal {
     let message =
         format!("Unsupported or invalid query filter clause specified for property '{property}'.");
-    Refusal::new(400, "Request_UnsupportedQuery", message)
+    SimulatedRefusal::new(400, "Request_UnsupportedQuery", message)
 }

@@ -5,7 +5,7 @@ use percent_encoding::percent_decode_str;
 
 /// A target in pieces.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target {
+pub(super) struct RequestTarget {
     /// The path's segments below `/v1.0`; `users('x')` counts as `users`, `x`.
     pub(super) segments: Vec<String>,
     query: Vec<(String, String)>,
@@ -16,7 +16,7 @@ pub(super) struct Target {
 #[error("the target is not a percent-encoded path below the service's root")]
 pub(super) struct Malformed;
 
-impl Target {
+impl RequestTarget {
     /// Takes a target apart.
     pub(super) fn parse(target: &str) -> Result<Self, Malformed> {
         // What stands behind a bare `#` never leaves a real client.
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_target_is_split_before_it_is_decoded() {
         let target =
-            Target::parse("/users/a%2Fb%23EXT%23%40c.d/manager?$select=id%2Cmail&x=1+2%2B3")
+            RequestTarget::parse("/users/a%2Fb%23EXT%23%40c.d/manager?$select=id%2Cmail&x=1+2%2B3")
                 .expect("a target");
         assert_eq!(target.path(), ["users", "a/b#EXT#@c.d", "manager"]);
         assert_eq!(target.option("$select"), Some("id,mail"));
@@ -88,19 +88,19 @@ mod tests {
     #[test]
     fn what_no_client_could_send_is_malformed() {
         for bad in ["users", "/users/a b", "/users/ä", "/users/%FF", "/users/<x>"] {
-            assert_eq!(Target::parse(bad), Err(Malformed), "{bad}");
+            assert_eq!(RequestTarget::parse(bad), Err(Malformed), "{bad}");
         }
     }
 
     #[test]
     fn a_bare_hash_cuts_the_rest_off() {
-        let target = Target::parse("/users/a#EXT#@c.d/manager").expect("a target");
+        let target = RequestTarget::parse("/users/a#EXT#@c.d/manager").expect("a target");
         assert_eq!(target.path(), ["users", "a"]);
     }
 
     #[test]
     fn the_parenthesised_form_is_a_key() {
-        let target = Target::parse("/users('$o''neil@c.d')/manager").expect("a target");
+        let target = RequestTarget::parse("/users('$o''neil@c.d')/manager").expect("a target");
         assert_eq!(target.path(), ["users", "$o'neil@c.d", "manager"]);
     }
 }

@@ -10,15 +10,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::answer::{Answer, Body, Refusal, Reply, response, shifted};
+use super::answer::{Body, Reply, SimulatedAnswer, SimulatedRefusal, response, shifted};
 use super::codes::Mint;
-use super::directory::{Directory, User};
-use super::faults::{Budget, Called, Counter, classify, cost, is_named};
+use super::directory::{Directory, DirectoryUser};
+use super::faults::{CallBudget, Called, Counter, classify, cost, is_named};
 use super::listing::Chains;
 use super::options::{Act, Call, Fault, Options};
-use super::passes::{Entry, Event, LivePass, Shown, Usability, Wish};
-use super::policy::{ALL_USERS, PassPolicy, Target as Scope, TargetKind};
-use super::target::Target;
+use super::passes::{LivePass, LogEntry, PassEvent, PassRequest, ReplyFate, Usability};
+use super::policy::{ALL_USERS, PassPolicy, PolicyTarget as Scope, TargetKind};
+use super::target::RequestTarget;
 use super::throttle::Quota;
 use tapwave_core::clock::{later, span};
 use tapwave_core::ids::{GroupId, UserId};
@@ -31,13 +31,13 @@ pub struct Tenant {
     pub(super) policy: PassPolicy,
     pub(super) directory: Directory,
     pub(super) chains: Chains,
-    pub(super) mails: Vec<Mail>,
+    pub(super) mails: Vec<AcceptedMail>,
     pub(super) rng: fastrand::Rng,
     mint: Mint,
     quotas: [Quota; 4],
     counter: Counter,
-    log: Vec<Entry>,
-    tally: Tally,
+    log: Vec<LogEntry>,
+    tally: CallCounters,
     /// What will happen later, by when and in which order.
     pending: BTreeMap<(Timestamp, u64), Due>,
     sequence: u64,
@@ -47,7 +47,7 @@ pub struct Tenant {
 
 /// A message that `sendMail` accepted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Mail {
+pub struct AcceptedMail {
     /// When, on the tenant's clock.
     pub at: Timestamp,
     /// Whose mailbox sent it.
@@ -58,7 +58,7 @@ pub struct Mail {
 
 /// What the tenant has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
+pub struct CallCounters {
     /// HTTP requests that reached it; a batch is one.
     pub requests: u64,
     /// Answers with 429, those inside batches included.
@@ -93,7 +93,7 @@ enum Due {
 }
 
 /// Who makes a pass.
-pub(super) enum Origin {
+pub(super) enum PassOrigin {
     /// A POST.
     Asked(Visit),
     /// Somebody else.
@@ -103,12 +103,11 @@ pub(super) enum Origin {
 /// The circumstances under which a request is served.
 #[derive(Debug, Clone)]
 pub(super) struct Visit {
-    /// The tenant's time.
     pub(super) now: Timestamp,
     /// How long the answer will be under way.
     pub(super) back: Duration,
     /// How much of the answer the caller will see.
-    pub(super) shown: Shown,
+    pub(super) shown: ReplyFate,
     /// The 201 carries another id than the pass has, and whether DELETE takes it.
     pub(super) other_id: Option<bool>,
     /// Told in the header and in errors.
@@ -139,7 +138,7 @@ impl Tenant {
             quotas: Default::default(),
             counter: Counter::default(),
             log: Vec::new(),
-            tally: Tally::default(),
+            tally: CallCounters::default(),
             pending: BTreeMap::new(),
             sequence: 0,
             latest: Timestamp::MIN,
@@ -147,12 +146,12 @@ impl Tenant {
     }
 
     /// Serves one request at a moment.
-    pub fn handle(&mut self, now: Timestamp, request: &Request) -> Answer {
+    pub fn handle(&mut self, now: Timestamp, request: &Request) -> SimulatedAnswer {
         let now = self.arrive(now);
         self.tally.requests += 1;
         let back = self.way();
         let request_id = self.fresh_id().to_string();
-        let visit = Visit { now, back, shown: Shown::Whole, other_id: None, request_id };
+        let visit = Visit { now, back, shown: ReplyFate::Whole, other_id: None, request_id };
         let course = self.run(&visit, request);
         // The date is that of the answer's departure, within the second of the effect.
         let date = shifted(now, self.options.date_offset);
@@ -165,7 +164,7 @@ impl Tenant {
             Course::Cut(reply) => (Err(lost()), Some(answered(reply))),
         };
         self.tally.lost += u64::from(response.is_err());
-        Answer { response, after: back, cut }
+        SimulatedAnswer { response, after: back, cut }
     }
 
     /// Lets the requests that were late have their effect, up to a moment. [`Tenant::handle`]
@@ -181,19 +180,19 @@ impl Tenant {
 
     /// Everything that happened to passes, oldest first.
     #[must_use]
-    pub fn log(&self) -> &[Entry] {
+    pub fn log(&self) -> &[LogEntry] {
         &self.log
     }
 
     /// Every message sent, oldest first.
     #[must_use]
-    pub fn mails(&self) -> &[Mail] {
+    pub fn mails(&self) -> &[AcceptedMail] {
         &self.mails
     }
 
     /// What was counted.
     #[must_use]
-    pub fn tally(&self) -> Tally {
+    pub fn tally(&self) -> CallCounters {
         self.tally
     }
 
@@ -245,20 +244,20 @@ impl Tenant {
     }
 
     /// Adds a user, or renews the data of one with the same UPN.
-    pub fn add_user(&mut self, user: User) -> UserId {
+    pub fn add_user(&mut self, user: DirectoryUser) -> UserId {
         let id = UserId::new(self.fresh_id());
         self.directory.add(id, user)
     }
 
     /// Adds a user who can be seen after [`Options::appear_delay`].
-    pub fn hire(&mut self, now: Timestamp, user: User) -> UserId {
+    pub fn hire(&mut self, now: Timestamp, user: DirectoryUser) -> UserId {
         let created = self.arrive(now);
         let appears_at = later(created, self.options.appear_delay);
-        self.add_user(User { created, appears_at, ..user })
+        self.add_user(DirectoryUser { created, appears_at, ..user })
     }
 
     /// Changes a user. False when there is none of that name.
-    pub fn amend(&mut self, upn: &str, change: impl FnOnce(&mut User)) -> bool {
+    pub fn amend(&mut self, upn: &str, change: impl FnOnce(&mut DirectoryUser)) -> bool {
         self.directory.amend(upn, change)
     }
 
@@ -267,7 +266,7 @@ impl Tenant {
         let now = self.arrive(now);
         let Some(index) = self.directory.index(upn) else { return false };
         self.directory.person_mut(index).user.appears_at = Timestamp::MAX;
-        self.drop_pass(now, index, |method| Event::Deleted { method, elsewhere: true });
+        self.drop_pass(now, index, |method| PassEvent::Deleted { method, elsewhere: true });
         true
     }
 
@@ -315,12 +314,12 @@ impl Tenant {
     }
 
     fn replace(&mut self, now: Timestamp, person: usize) {
-        let wish = Wish {
+        let wish = PassRequest {
             start: now,
             lifetime_minutes: self.policy.default_lifetime,
             one_time: self.policy.one_time,
         };
-        self.mint_pass(now, person, wish, &Origin::Elsewhere);
+        self.mint_pass(now, person, wish, &PassOrigin::Elsewhere);
     }
 
     /// Somebody signs in with the user's pass.
@@ -345,7 +344,7 @@ impl Tenant {
             reason => return Err(Unusable::Because(reason)),
         }
         let method = pass.method.clone();
-        self.write(now, index, Event::Used { method });
+        self.write(now, index, PassEvent::Used { method });
         Ok(())
     }
 
@@ -367,8 +366,14 @@ impl Tenant {
     }
 
     /// Makes a pass in place of any that is there.
-    pub(super) fn mint_pass(&mut self, now: Timestamp, person: usize, wish: Wish, origin: &Origin) {
-        self.drop_pass(now, person, |method| Event::Replaced { method });
+    pub(super) fn mint_pass(
+        &mut self,
+        now: Timestamp,
+        person: usize,
+        wish: PassRequest,
+        origin: &PassOrigin,
+    ) {
+        self.drop_pass(now, person, |method| PassEvent::Replaced { method });
         let length = usize::try_from(self.policy.default_length).unwrap_or(8);
         let pass = LivePass {
             method: self.fresh_id().to_string(),
@@ -380,11 +385,11 @@ impl Tenant {
             used: false,
         };
         let (shown, other_id) = match origin {
-            Origin::Asked(visit) => (visit.shown, visit.other_id),
-            Origin::Elsewhere => (Shown::Never, None),
+            PassOrigin::Asked(visit) => (visit.shown, visit.other_id),
+            PassOrigin::Elsewhere => (ReplyFate::Never, None),
         };
         let other_id = other_id.map(|deletable| (self.fresh_id().to_string(), deletable));
-        let event = Event::Minted {
+        let event = PassEvent::Minted {
             method: pass.method.clone(),
             code: pass.code.clone(),
             shown,
@@ -392,7 +397,7 @@ impl Tenant {
             start: pass.start,
             one_time: pass.one_time,
             told: other_id.as_ref().map(|(id, _)| id.clone()),
-            elsewhere: matches!(origin, Origin::Elsewhere),
+            elsewhere: matches!(origin, PassOrigin::Elsewhere),
         };
         let lags = self.options.replication;
         let method = pass.method.clone();
@@ -400,7 +405,7 @@ impl Tenant {
         holder.replica.begin(now, other_id, &lags, &mut self.rng);
         holder.pass = Some(pass);
         self.write(now, person, event);
-        if matches!(origin, Origin::Asked(_)) {
+        if matches!(origin, PassOrigin::Asked(_)) {
             self.expect_others(now, person, &method);
         }
     }
@@ -428,7 +433,10 @@ impl Tenant {
         match act {
             Act::Replace => self.replace(now, person),
             Act::Delete => {
-                self.drop_pass(now, person, |method| Event::Deleted { method, elsewhere: true });
+                self.drop_pass(now, person, |method| PassEvent::Deleted {
+                    method,
+                    elsewhere: true,
+                });
             }
             Act::Disable => {
                 let scope = Scope::user(holder.id);
@@ -444,7 +452,7 @@ impl Tenant {
         &mut self,
         now: Timestamp,
         person: usize,
-        event: impl FnOnce(String) -> Event,
+        event: impl FnOnce(String) -> PassEvent,
     ) {
         let lags = self.options.replication;
         let holder = self.directory.person_mut(person);
@@ -457,10 +465,10 @@ impl Tenant {
 
     /// Serves a request as its fault and its quota allow.
     pub(super) fn run(&mut self, visit: &Visit, request: &Request) -> Course {
-        let target = match Target::parse(&request.target) {
+        let target = match RequestTarget::parse(&request.target) {
             Ok(target) => target,
             Err(malformed) => {
-                let refusal = Refusal::new(400, "BadRequest", malformed.to_string());
+                let refusal = SimulatedRefusal::new(400, "BadRequest", malformed.to_string());
                 return Course::Whole(refused(visit, request, refusal));
             }
         };
@@ -474,9 +482,9 @@ impl Tenant {
             Err(reply) => return Course::Whole(reply),
         };
         let seen = match fault {
-            Some(Fault::LostAfter | Fault::Failing { .. }) => Shown::Never,
-            Some(Fault::Truncated | Fault::Garbled) => Shown::Partly,
-            _ => Shown::Whole,
+            Some(Fault::LostAfter | Fault::Failing { .. }) => ReplyFate::Never,
+            Some(Fault::Truncated | Fault::Garbled) => ReplyFate::Partly,
+            _ => ReplyFate::Whole,
         };
         let other_id = match fault {
             Some(Fault::OtherId { deletable }) => Some(deletable),
@@ -511,7 +519,7 @@ impl Tenant {
         }
     }
 
-    fn draw_fault(&mut self, at: Timestamp, call: Call, target: &Target) -> Option<Fault> {
+    fn draw_fault(&mut self, at: Timestamp, call: Call, target: &RequestTarget) -> Option<Fault> {
         let name = match target.path().as_slice() {
             ["users", name, ..] => Some(*name),
             _ => None,
@@ -533,7 +541,7 @@ impl Tenant {
         fault: Option<&Fault>,
         visit: &Visit,
         request: &Request,
-        target: &Target,
+        target: &RequestTarget,
     ) -> Option<Course> {
         let reply = match fault? {
             Fault::Unreachable => return Some(Course::NotSent),
@@ -545,23 +553,23 @@ impl Tenant {
             }
             Fault::TokenExpired => {
                 let message = "Lifetime validation failed, the token is expired.";
-                let refusal = Refusal::new(401, "InvalidAuthenticationToken", message);
+                let refusal = SimulatedRefusal::new(401, "InvalidAuthenticationToken", message);
                 refused(visit, request, refusal)
             }
             Fault::Page { status, body } => Reply::text(*status, body.clone()),
-            Fault::Forbidden => refused(visit, request, Refusal::forbidden()),
+            Fault::Forbidden => refused(visit, request, SimulatedRefusal::forbidden()),
             Fault::Throttled { retry_after } => {
                 self.tally.throttled += 1;
                 slow_down(visit, request, retry_after.clone())
             }
             Fault::UserUnknown => match target.path().as_slice() {
-                ["users", name, ..] => refused(visit, request, Refusal::missing(name)),
+                ["users", name, ..] => refused(visit, request, SimulatedRefusal::missing(name)),
                 _ => return None,
             },
             Fault::MethodUnknown => match target.path().as_slice() {
                 ["users", _, "authentication", _, method] => {
                     let message = format!("Authentication method '{method}' could not be found.");
-                    refused(visit, request, Refusal::new(404, "resourceNotFound", message))
+                    refused(visit, request, SimulatedRefusal::new(404, "resourceNotFound", message))
                 }
                 _ => return None,
             },
@@ -584,7 +592,7 @@ impl Tenant {
     }
 
     /// Has the request's effect and words the answer.
-    fn act(&mut self, visit: &Visit, request: &Request, target: &Target) -> Reply {
+    fn act(&mut self, visit: &Visit, request: &Request, target: &RequestTarget) -> Reply {
         self.serve(visit, request, target)
             .unwrap_or_else(|refusal| refused(visit, request, refusal))
     }
@@ -595,15 +603,15 @@ impl Tenant {
         visit: &Visit,
         request: &Request,
         call: Call,
-        target: &Target,
+        target: &RequestTarget,
     ) -> Result<Option<f64>, Reply> {
         let Some((budget, cost)) = cost(call, target) else { return Ok(None) };
         let throttles = &self.options.throttles;
         let (quota, throttle) = match budget {
-            Budget::PassWrites => (0, &throttles.pass_writes),
-            Budget::PassReads => (1, &throttles.pass_reads),
-            Budget::Directory => (2, &throttles.directory),
-            Budget::Mail => (3, &throttles.mail),
+            CallBudget::PassWrites => (0, &throttles.pass_writes),
+            CallBudget::PassReads => (1, &throttles.pass_reads),
+            CallBudget::Directory => (2, &throttles.directory),
+            CallBudget::Mail => (3, &throttles.mail),
         };
         let ruling = self.quotas[quota].ask(throttle, visit.now, cost);
         match ruling.refused {
@@ -633,9 +641,9 @@ impl Tenant {
     /// Has the effect of a request whose answer nobody waits for.
     fn act_unseen(&mut self, now: Timestamp, request: &Request) {
         let request_id = self.fresh_id().to_string();
-        let (back, shown, other_id) = (Duration::ZERO, Shown::Never, None);
+        let (back, shown, other_id) = (Duration::ZERO, ReplyFate::Never, None);
         let visit = Visit { now, back, shown, other_id, request_id };
-        if let Ok(target) = Target::parse(&request.target) {
+        if let Ok(target) = RequestTarget::parse(&request.target) {
             drop(self.act(&visit, request, &target));
         }
     }
@@ -645,10 +653,10 @@ impl Tenant {
         self.pending.insert((at, self.sequence), due);
     }
 
-    fn write(&mut self, at: Timestamp, person: usize, event: Event) {
+    fn write(&mut self, at: Timestamp, person: usize, event: PassEvent) {
         let person = self.directory.person(person);
         let (user, upn) = (person.id, person.user.upn.clone());
-        self.log.push(Entry { at, user, upn, event });
+        self.log.push(LogEntry { at, user, upn, event });
     }
 
     pub(super) fn fresh_id(&mut self) -> Uuid {
@@ -657,13 +665,13 @@ impl Tenant {
     }
 }
 
-pub(super) fn refused(visit: &Visit, request: &Request, refusal: Refusal) -> Reply {
+pub(super) fn refused(visit: &Visit, request: &Request, refusal: SimulatedRefusal) -> Reply {
     refusal.into_reply(visit.now, &visit.request_id, request.client_request_id)
 }
 
 fn slow_down(visit: &Visit, request: &Request, retry_after: Option<String>) -> Reply {
     let message = "Too many requests. Please try again later.";
-    let reply = refused(visit, request, Refusal::new(429, "TooManyRequests", message));
+    let reply = refused(visit, request, SimulatedRefusal::new(429, "TooManyRequests", message));
     Reply { retry_after, ..reply }
 }
 
@@ -676,7 +684,7 @@ fn failing(visit: &Visit, request: &Request, status: u16, retry_after: Option<St
                 503 => ("serviceNotAvailable", "The service is temporarily unavailable."),
                 _ => ("InternalServerError", "An internal server error occurred."),
             };
-            refused(visit, request, Refusal::new(status, code, message))
+            refused(visit, request, SimulatedRefusal::new(status, code, message))
         }
     };
     Reply { retry_after, ..reply }

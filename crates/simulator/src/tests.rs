@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::options::{
     Act, Call, Chance, Fault, Faults, Intervention, Latency, Options, Replication, SecondPost,
 };
-use super::{Event, Tenant};
+use super::{PassEvent, Tenant};
 use tapwave_core::clock::later;
 use tapwave_core::ids::ClientRequestId;
 use tapwave_graph::transport::{Method, Request};
@@ -192,7 +192,8 @@ fn an_id_may_be_another_than_the_one_that_is_listed() {
         let told = issue(&mut tenant, 0, ADA);
         let real = listed(&mut tenant, 1, ADA).expect("a list").expect("a pass");
         assert_ne!(told, real);
-        let Event::Minted { method, told: noted, elsewhere, .. } = &tenant.log()[0].event else {
+        let PassEvent::Minted { method, told: noted, elsewhere, .. } = &tenant.log()[0].event
+        else {
             panic!("not minted")
         };
         assert_eq!((method, noted.as_ref(), *elsewhere), (&real, Some(&told), false));
@@ -245,7 +246,7 @@ fn somebody_else_replaces_deletes_and_disables() {
             }
         }
         let elsewhere = tenant.log().iter().any(|entry| match entry.event {
-            Event::Minted { elsewhere, .. } | Event::Deleted { elsewhere, .. } => elsewhere,
+            PassEvent::Minted { elsewhere, .. } | PassEvent::Deleted { elsewhere, .. } => elsewhere,
             _ => false,
         });
         assert_eq!(elsewhere, act != Act::Disable);

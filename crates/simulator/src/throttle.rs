@@ -67,7 +67,6 @@ impl Gate {
 /// What a quota says to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Ruling {
-    /// It is refused.
     pub(super) refused: Option<Comeback>,
     /// `x-ms-throttle-limit-percentage`.
     pub(super) load: Option<f64>,
@@ -193,7 +192,7 @@ impl Quota {
     fn count(&mut self, now: Timestamp, cost: f64) {
         match self.limit {
             Limit::None => {}
-            // The debt has a floor, or a client that knocks for a minute would never get in.
+            // The debt has a floor, or a client that keeps trying for a minute would never get in.
             Limit::Bucket { burst, rate } => {
                 self.tokens = (self.tokens - cost).max(-burst.max(rate));
             }

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::directory::User;
+use super::directory::DirectoryUser;
 use super::options::Options;
-use super::policy::Target;
+use super::policy::PolicyTarget;
 use super::tenant::Tenant;
 
 const GIVEN: [&str; 12] = [
@@ -39,7 +39,7 @@ impl Tenant {
         let onboarding = tenant.add_group("Onboarding");
         let included = tenant.add_group("TAP users");
         tenant.nest(Timestamp::MIN, onboarding, included);
-        tenant.policy.include = vec![Target::group(included)];
+        tenant.policy.include = vec![PolicyTarget::group(included)];
         let mut manager = None;
         for (index, upn) in upns.into_iter().enumerate() {
             let upn = upn.into();
@@ -53,16 +53,16 @@ impl Tenant {
         tenant
     }
 
-    fn invent(&mut self, upn: String, manager: Option<String>) -> User {
+    fn invent(&mut self, upn: String, manager: Option<String>) -> DirectoryUser {
         let given = GIVEN[self.rng.usize(..GIVEN.len())];
         let family = FAMILY[self.rng.usize(..FAMILY.len())];
         let name = upn.split('@').next().unwrap_or_default();
         let private = format!("{name}@personal.example");
-        User {
+        DirectoryUser {
             other_mails: vec![private],
             manager,
             preferred_language: LANGUAGES[self.rng.usize(..LANGUAGES.len())].map(Into::into),
-            ..User::named(upn, format!("{given} {family}"))
+            ..DirectoryUser::named(upn, format!("{given} {family}"))
         }
     }
 }

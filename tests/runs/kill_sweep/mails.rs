@@ -67,7 +67,7 @@ impl Struck {
     }
 }
 
-const ON_THE_SPOT: [&str; 4] = ["--fence", "100ms", "--max-in-flight", "1"];
+const ON_THE_SPOT: [&str; 4] = ["--settle-after", "100ms", "--max-in-flight", "1"];
 
 fn run_args(mailed: &Mailed, struck: Struck) -> Vec<&str> {
     let ahead: &[&str] = if struck == Struck::RunAhead { &IDENTITY } else { &[] };

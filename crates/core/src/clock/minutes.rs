@@ -42,13 +42,13 @@ impl<'de> Deserialize<'de> for Minutes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged, expecting = "expected minutes, such as 480, or a text such as \"8h\"")]
-        enum Written {
+        enum MinutesText {
             Number(u32),
             Text(String),
         }
-        match Written::deserialize(from)? {
-            Written::Number(minutes) => Ok(Self(minutes)),
-            Written::Text(text) => text.parse().map_err(D::Error::custom),
+        match MinutesText::deserialize(from)? {
+            MinutesText::Number(minutes) => Ok(Self(minutes)),
+            MinutesText::Text(text) => text.parse().map_err(D::Error::custom),
         }
     }
 }

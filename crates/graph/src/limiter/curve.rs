@@ -35,7 +35,7 @@ const ROUND_TRIPS: u32 = 40;
 /// faster like CUBIC (RFC 9438), over the logarithm of the rate, so that a limit that was
 /// raised tenfold is found within a minute.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Curve {
+pub(super) struct RateCurve {
     plateau: f64,
     known_for: Duration,
     margin: f64,
@@ -46,7 +46,7 @@ pub(super) struct Curve {
     probed: Duration,
 }
 
-impl Curve {
+impl RateCurve {
     /// Starts just below a rate known from `known_for`.
     pub(super) fn below(plateau: f64, known_for: Duration, round_trip: Duration) -> Self {
         let resting = known_for.saturating_mul(CAUTION).clamp(SOONEST, LATEST);
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_rate_starts_below_rests_at_the_plateau_and_then_runs() {
-        let mut curve = Curve::below(20.0, Duration::from_secs(5), TRIP);
+        let mut curve = RateCurve::below(20.0, Duration::from_secs(5), TRIP);
         assert!((curve.rate() - 19.6).abs() < 0.01, "{}", curve.rate());
         curve.probe(15 * Duration::from_secs(1));
         assert!((curve.rate() - 20.1).abs() < 0.01, "{}", curve.rate());
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_tenfold_rate_is_reached_within_a_minute_however_well_the_old_one_was_known() {
         for known_for in [1, 10, 100, 10_000] {
-            let mut curve = Curve::below(2.0, Duration::from_secs(known_for), TRIP);
+            let mut curve = RateCurve::below(2.0, Duration::from_secs(known_for), TRIP);
             curve.probe(Duration::from_secs(58));
             assert!(curve.rate() > 20.0, "{}", curve.rate());
         }
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_rate_known_from_little_is_probed_sooner() {
         let rate_after_ten_seconds = |known_for| {
-            let mut curve = Curve::below(20.0, Duration::from_secs(known_for), TRIP);
+            let mut curve = RateCurve::below(20.0, Duration::from_secs(known_for), TRIP);
             curve.probe(Duration::from_secs(10));
             curve.rate()
         };
@@ -151,9 +151,9 @@ mod tests {
 
     #[test]
     fn what_is_well_known_is_kept_to_closely() {
-        let curve = Curve::below(20.0, Duration::from_secs(50), TRIP);
+        let curve = RateCurve::below(20.0, Duration::from_secs(50), TRIP);
         assert!(curve.rate() > 19.9, "{}", curve.rate());
-        let curve = Curve::at(20.0, Duration::from_secs(5), TRIP);
+        let curve = RateCurve::at(20.0, Duration::from_secs(5), TRIP);
         assert!((curve.rate() - 20.0).abs() < 0.01, "{}", curve.rate());
     }
 }

@@ -13,7 +13,6 @@ use tapwave_core::limits;
 pub(super) struct Cycle {
     number: u64,
     started: Instant,
-    /// So far.
     so_far: Count,
     /// What had been counted at some moments, [`limits::MARKS_APART`] or more from each other.
     marks: VecDeque<(Instant, Count)>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use super::{Budget, Pace, PaceOptions, Throttled};
+use super::{Budget, Limiter, LimiterOptions, Throttled};
 use tapwave_core::clock::Clock;
 
 /// How a server counts.
@@ -190,9 +190,9 @@ impl Outcome {
 
 /// Works the case off with twice as many tasks as may be in flight.
 async fn run(case: &Case) -> Outcome {
-    let options = PaceOptions { max_rate: case.max_rate, ..PaceOptions::default() };
+    let options = LimiterOptions { max_rate: case.max_rate, ..LimiterOptions::default() };
     let start = Instant::now();
-    let pace = Pace::new(options, Clock::system());
+    let pace = Limiter::new(options, Clock::system());
     let server = Rc::new(RefCell::new(Server::new(case)));
     let left = Rc::new(Cell::new(case.rows));
     let in_flight = Rc::new(Cell::new(0));
@@ -355,7 +355,7 @@ async fn every_rate_from_half_to_a_thousand_is_found() {
                 let case = Case::new("a bucket", limit, rows).latency(latency);
                 let by_rate = (f64::from(rows) - rate.max(1.0)) / rate;
                 let ideal = by_rate.max(f64::from(rows) * latency / 64.0);
-                // At one in two seconds, what the first volley's refusals cost is a third.
+                // At one in two seconds, what the first burst's refusals cost is a third.
                 let most = if debt && rate < 1.0 { 1.50 } else { 1.12 };
                 holds(case, ideal, most, 20 + u64::from(rows) / 40).await;
             }

@@ -37,7 +37,6 @@ pub enum CertificateError {
     /// It cannot be read.
     #[error("failed to read the client certificate {path}: {why}")]
     File {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         why: String,
@@ -46,18 +45,12 @@ pub enum CertificateError {
     #[error(
         "the client certificate {path} cannot be used: {why}; give a PFX, or a PEM with the certificate and its RSA key"
     )]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What is missing.
-        why: &'static str,
-    },
+    Content { path: PathBuf, why: &'static str },
     /// The password is wrong or missing.
     #[error(
         "the client certificate {path} does not open with {password}; set AZURE_CLIENT_CERTIFICATE_PASSWORD, client_certificate_password_file or client_certificate_password_command"
     )]
     Password {
-        /// The file.
         path: PathBuf,
         /// `this password` or `no password`.
         password: &'static str,
@@ -78,9 +71,6 @@ impl fmt::Debug for Certificate {
 
 impl Certificate {
     /// Reads a PFX or a PEM, encrypted or not.
-    ///
-    /// # Errors
-    /// [`CertificateError`]
     pub fn read(path: &Path, password: Option<&SecretString>) -> Result<Self, CertificateError> {
         let failed = |why| CertificateError::File { path: path.to_owned(), why };
         let bytes = read_small(path).map_err(|error| failed(error.to_string()))?;

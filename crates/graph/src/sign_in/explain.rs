@@ -4,7 +4,7 @@ use std::error::Error;
 
 use azure_core::error::ErrorKind;
 
-use crate::between::Between;
+use crate::between::Intermediary;
 use crate::http::{NoToken, innermost};
 use tapwave_core::shown::plain;
 
@@ -62,7 +62,7 @@ pub(super) fn judged(error: &azure_core::Error) -> NoToken {
 }
 
 /// What the line found in between, which the library has wrapped.
-fn between(error: &azure_core::Error) -> Option<&Between> {
+fn between(error: &azure_core::Error) -> Option<&Intermediary> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(between) = error.downcast_ref() {

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::explain::PLACE;
-use crate::between::Between;
+use crate::between::Intermediary;
 use crate::http::Network;
 
 /// What the library is given for an outage that is not told in JSON: it looks for the platform's
@@ -31,7 +31,8 @@ impl HttpClient for Watched {
         let answer = match self.client.execute_request(request).await {
             Ok(answer) => answer.try_into_raw_response().await?,
             Err(error) => {
-                let found = Between::of_error(PLACE, request.url(), &error, &self.network).await;
+                let found =
+                    Intermediary::of_error(PLACE, request.url(), &error, &self.network).await;
                 return Err(found.map_or(error, told));
             }
         };
@@ -43,9 +44,9 @@ impl HttpClient for Watched {
             Body::Bytes(asked) => without_secrets(asked, status.is_success(), body.as_ref()),
             Body::SeekableStream(_) => None,
         };
-        if let Some(between) = Between::page(PLACE, number, location, kind, body.as_ref()) {
+        if let Some(between) = Intermediary::page(PLACE, number, location, kind, body.as_ref()) {
             // Its title may be what is quoted.
-            let untitled = || Between::page(PLACE, number, location, Some("text/html"), b"");
+            let untitled = || Intermediary::page(PLACE, number, location, Some("text/html"), b"");
             let between = quoted.and_then(|_| untitled()).unwrap_or(between);
             return Err(told(between));
         }
@@ -132,6 +133,6 @@ fn texts(value: &Value, into: &mut String) {
 }
 
 /// An error of a kind that the library does not try again.
-fn told(between: Between) -> Error {
+fn told(between: Intermediary) -> Error {
     Error::with_error(ErrorKind::Credential, between, "something stands in between")
 }

@@ -124,19 +124,17 @@ impl Need {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grants {
     /// An application's: `roles`.
-    Application(Claims),
+    Application(TokenClaims),
     /// A person's, through an app: `scp`.
-    Delegated(Claims),
+    Delegated(TokenClaims),
     /// Not a JWT, or one without either claim: used as it is.
     Opaque,
 }
 
 /// The claims that matter, all of them public.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Claims {
-    /// The permissions.
+pub struct TokenClaims {
     pub permissions: Vec<String>,
-    /// The tenant's id.
     pub tenant: Option<String>,
     /// The account or the application, for people.
     pub who: Option<String>,
@@ -147,7 +145,7 @@ pub struct Claims {
 
 /// What a token's permissions come to for some needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PermissionVerdict {
     /// They suffice, or nothing is known of them.
     Enough,
     /// None that is known to suffice for these is there, and one that may.
@@ -187,7 +185,7 @@ impl Grants {
             .ok()
             .and_then(|json| serde_json::from_slice::<Payload>(&json).ok())
             .unwrap_or_default();
-        let claims = |permissions| Claims {
+        let claims = |permissions| TokenClaims {
             permissions,
             tenant: payload.tid.clone(),
             who: payload
@@ -212,12 +210,12 @@ impl Grants {
 
     /// What the permissions come to for `needs`. Only what is certain is lacking.
     #[must_use]
-    pub fn judge(&self, needs: &[Need]) -> Verdict {
-        let Some(claims) = self.claims() else { return Verdict::Enough };
+    pub fn judge(&self, needs: &[Need]) -> PermissionVerdict {
+        let Some(claims) = self.claims() else { return PermissionVerdict::Enough };
         let holds = |need: &Need| claims.permissions.iter().any(|held| need.is_met_by(held));
         let unmet: Vec<Need> = needs.iter().filter(|need| !holds(need)).copied().collect();
         if unmet.is_empty() {
-            return Verdict::Enough;
+            return PermissionVerdict::Enough;
         }
         let mut perhaps: Vec<String> =
             claims.permissions.iter().filter(|held| may_suffice(held)).cloned().collect();
@@ -225,32 +223,32 @@ impl Grants {
         let (by_exchange, certain): (Vec<Need>, Vec<Need>) =
             unmet.iter().partition(|need| is_application && **need == Need::SendMail);
         if perhaps.is_empty() && !certain.is_empty() {
-            return Verdict::Lacking(certain);
+            return PermissionVerdict::Lacking(certain);
         }
         if !by_exchange.is_empty() {
             perhaps.push(BY_EXCHANGE.to_owned());
         }
-        Verdict::Doubtful { needs: unmet, perhaps }
+        PermissionVerdict::Doubtful { needs: unmet, perhaps }
     }
 
     /// Whether it is certain that they do not suffice for `need`.
     #[must_use]
     pub fn lacks(&self, need: Need) -> bool {
-        matches!(self.judge(&[need]), Verdict::Lacking(_))
+        matches!(self.judge(&[need]), PermissionVerdict::Lacking(_))
     }
 
     /// Whether a person has said which roles are active, and none of them lets passes be made in
     /// the whole tenant. A role over an administrative unit is not in a token.
     #[must_use]
     pub fn has_no_role_for_passes(&self) -> bool {
-        let Self::Delegated(Claims { roles: Some(roles), .. }) = self else { return false };
+        let Self::Delegated(TokenClaims { roles: Some(roles), .. }) = self else { return false };
         let suffices = |role: &String| PASS_ROLES.iter().any(|one| one.eq_ignore_ascii_case(role));
         !roles.iter().any(suffices)
     }
 
     /// The claims, if the token has any.
     #[must_use]
-    pub const fn claims(&self) -> Option<&Claims> {
+    pub const fn claims(&self) -> Option<&TokenClaims> {
         match self {
             Self::Application(claims) | Self::Delegated(claims) => Some(claims),
             Self::Opaque => None,
@@ -290,7 +288,7 @@ mod tests {
         })));
         assert_eq!(grants.kind(), "application");
         let needs = [Need::WritePasses, Need::ReadPolicy, Need::ReadUsers];
-        assert_eq!(grants.judge(&needs), Verdict::Lacking(vec![Need::WritePasses]));
+        assert_eq!(grants.judge(&needs), PermissionVerdict::Lacking(vec![Need::WritePasses]));
         assert_eq!(Need::WritePasses.least(), "UserAuthMethod-TAP.ReadWrite.All");
     }
 
@@ -301,14 +299,14 @@ mod tests {
         })));
         assert_eq!(grants.kind(), "delegated");
         let needs = [Need::WritePasses, Need::ReadPasses, Need::ReadUsers, Need::ReadGroups];
-        assert_eq!(grants.judge(&needs), Verdict::Enough);
+        assert_eq!(grants.judge(&needs), PermissionVerdict::Enough);
     }
 
     #[test]
     fn an_opaque_token_lacks_nothing_that_we_know_of() {
         for opaque in ["", "abc", "a.b.c", "a.b.c.d", "e30.e30.sig"] {
             assert_eq!(Grants::read(opaque), Grants::Opaque, "{opaque:?}");
-            assert_eq!(Grants::read(opaque).judge(&[Need::WritePasses]), Verdict::Enough);
+            assert_eq!(Grants::read(opaque).judge(&[Need::WritePasses]), PermissionVerdict::Enough);
         }
     }
     #[test]
@@ -320,21 +318,21 @@ mod tests {
         let tap = "UserAuthMethod-TAP.ReadWrite.All";
         assert_eq!(
             judge(&format!("{tap} User.Read.All GroupMember.ReadBasic.All")),
-            Verdict::Enough
+            PermissionVerdict::Enough
         );
-        assert_eq!(judge(&format!("{tap} Directory.AccessAsUser.All")), Verdict::Enough);
+        assert_eq!(judge(&format!("{tap} Directory.AccessAsUser.All")), PermissionVerdict::Enough);
         for new in ["Directory.AccessAsUser.All", "User.Read.All Passes.Everything.All"] {
-            assert!(matches!(judge(new), Verdict::Doubtful { .. }), "{new}");
+            assert!(matches!(judge(new), PermissionVerdict::Doubtful { .. }), "{new}");
         }
         let mailer = Grants::read(&token(&serde_json::json!({ "roles": ["User.Read.All"] })));
         assert!(
-            matches!(mailer.judge(&[Need::SendMail]), Verdict::Doubtful { .. }),
+            matches!(mailer.judge(&[Need::SendMail]), PermissionVerdict::Doubtful { .. }),
             "Exchange may"
         );
         let both = mailer.judge(&[Need::SendMail, Need::WritePasses]);
-        assert_eq!(both, Verdict::Lacking(vec![Need::WritePasses]));
+        assert_eq!(both, PermissionVerdict::Lacking(vec![Need::WritePasses]));
         for few in ["", "openid profile email User.Read", "Mail.Send Policy.Read.All"] {
-            assert!(matches!(judge(few), Verdict::Lacking(_)), "{few}");
+            assert!(matches!(judge(few), PermissionVerdict::Lacking(_)), "{few}");
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 use super::explain::{PLACE, platform};
 use super::line::{Watched, without_secrets};
-use crate::between::Between;
+use crate::between::Intermediary;
 use crate::http::{BaseUrl, NoToken};
 use crate::verdict::retry_after;
 use tapwave_core::clock::Clock;
@@ -33,7 +33,7 @@ pub type Tell = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The ways a person can sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum PersonFlow {
     /// In the browser of this machine.
     Browser,
     /// With a code, on any device.
@@ -41,11 +41,11 @@ pub enum Way {
 }
 
 /// A person about to sign in, or signed in.
-pub(super) struct Person {
-    way: Way,
+pub(super) struct SigningIn {
+    way: PersonFlow,
     client: Client,
     scopes: Vec<Scope>,
-    line: Line,
+    line: SignInHttp,
     tell: Tell,
     refresh: Mutex<Option<SecretString>>,
 }
@@ -73,9 +73,9 @@ type Client = BasicClient<EndpointSet, EndpointSet, EndpointNotSet, EndpointNotS
 /// What is said when the platform names no end: Microsoft's shortest.
 const UNSAID_LIFE: Duration = Duration::from_hours(1);
 
-impl Person {
+impl SigningIn {
     pub(super) fn new(
-        way: Way,
+        way: PersonFlow,
         app: &App<'_>,
         way_there: Watched,
         clock: Clock,
@@ -92,7 +92,7 @@ impl Person {
             .set_token_uri(TokenUrl::new(place("token")).map_err(wrong)?);
         let scopes = scopes.iter().cloned().chain(["offline_access".to_owned()]).map(Scope::new);
         let scopes = scopes.collect();
-        let line = Line { way_there, clock };
+        let line = SignInHttp { way_there, clock };
         Ok(Self { way, client, scopes, line, tell, refresh: Mutex::default() })
     }
 
@@ -101,7 +101,7 @@ impl Person {
         let mut refresh = self.refresh.lock().await;
         let answer = match refresh.as_ref() {
             Some(token) => self.renewed(token).await?,
-            None if self.way == Way::Browser => self.in_browser().await?,
+            None if self.way == PersonFlow::Browser => self.in_browser().await?,
             None => self.with_code().await?,
         };
         if let Some(token) = answer.refresh_token() {
@@ -170,7 +170,7 @@ impl Person {
     }
 
     /// The library's client: whole and owned, because its futures move between threads.
-    fn line(&self) -> impl Fn(HttpRequest) -> BoxFuture<'static, Result<HttpResponse, Unsent>> {
+    fn line(&self) -> impl Fn(HttpRequest) -> BoxFuture<'static, Result<HttpResponse, NoAnswer>> {
         let line = self.line.clone();
         move |request| {
             let line = line.clone();
@@ -181,21 +181,21 @@ impl Person {
 
 /// The way to the sign-in address.
 #[derive(Clone)]
-struct Line {
+struct SignInHttp {
     way_there: Watched,
     clock: Clock,
 }
 
-impl Line {
+impl SignInHttp {
     /// One request, repeated while the platform throttles.
-    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, Unsent> {
+    async fn send(&self, request: HttpRequest) -> Result<HttpResponse, NoAnswer> {
         let mut tries = 0;
         loop {
             let answer = self.once(request.clone()).await?;
             tries += 1;
             match answer.status().as_u16() {
                 429 | 503 if tries <= limits::SIGN_IN_RETRIES => {}
-                429 | 500.. => return Err(Unsent::Unreachable("it cannot answer now")),
+                429 | 500.. => return Err(NoAnswer::Unreachable("it cannot answer now")),
                 _ => return Ok(answer),
             }
             let asked = answer.headers().get("retry-after");
@@ -206,7 +206,7 @@ impl Line {
         }
     }
 
-    async fn once(&self, request: HttpRequest) -> Result<HttpResponse, Unsent> {
+    async fn once(&self, request: HttpRequest) -> Result<HttpResponse, NoAnswer> {
         let (head, body) = request.into_parts();
         let Watched { client, network } = &self.way_there;
         let to = head.uri.to_string();
@@ -217,10 +217,10 @@ impl Line {
             Err(error) => {
                 let url = reqwest::Url::parse(&to).ok();
                 let found = match &url {
-                    Some(url) => Between::of_error(PLACE, url, &error, network).await,
+                    Some(url) => Intermediary::of_error(PLACE, url, &error, network).await,
                     None => None,
                 };
-                return Err(found.map_or_else(|| unreached(&error), Unsent::Between));
+                return Err(found.map_or_else(|| unreached(&error), NoAnswer::Between));
             }
         };
         let status = sent.status();
@@ -235,46 +235,46 @@ impl Line {
         // while a person is waited for.
         if status.is_redirection()
             && let Some(page) =
-                Between::page(PLACE, status.as_u16(), location.as_deref(), None, b"")
+                Intermediary::page(PLACE, status.as_u16(), location.as_deref(), None, b"")
         {
-            return Err(Unsent::Between(page));
+            return Err(NoAnswer::Between(page));
         }
         let quoted = without_secrets(&asked, status.is_success(), &body);
         answer
             .body(quoted.unwrap_or_else(|| body.to_vec()))
-            .map_err(|_| Unsent::Unreachable("its answer makes no sense"))
+            .map_err(|_| NoAnswer::Unreachable("its answer makes no sense"))
     }
 }
 
-fn unreached(error: &reqwest::Error) -> Unsent {
+fn unreached(error: &reqwest::Error) -> NoAnswer {
     let why = if error.is_timeout() { "no answer in time" } else { "it cannot be reached" };
-    Unsent::Unreachable(why)
+    NoAnswer::Unreachable(why)
 }
 
 /// The sign-in address brought no answer.
 #[derive(Debug, thiserror::Error)]
-enum Unsent {
+enum NoAnswer {
     /// It may later.
     #[error("the sign-in address: {0}")]
     Unreachable(&'static str),
     /// Something stands in between.
     #[error("{0}")]
-    Between(Between),
+    Between(Intermediary),
 }
 
-fn told<T>(error: &RequestTokenError<Unsent, T>) -> NoToken
+fn told<T>(error: &RequestTokenError<NoAnswer, T>) -> NoToken
 where
     T: oauth2::ErrorResponse + std::fmt::Display + 'static,
 {
     match error {
         RequestTokenError::ServerResponse(answer) => NoToken::Denied(platform(&answer.to_string())),
-        RequestTokenError::Request(unsent @ Unsent::Unreachable(_)) => {
+        RequestTokenError::Request(unsent @ NoAnswer::Unreachable(_)) => {
             NoToken::Unreachable(unsent.to_string())
         }
-        RequestTokenError::Request(Unsent::Between(between)) => {
+        RequestTokenError::Request(NoAnswer::Between(between)) => {
             NoToken::Between(between.to_string())
         }
-        RequestTokenError::Parse(_, body) => match Between::of_body(PLACE, body) {
+        RequestTokenError::Parse(_, body) => match Intermediary::of_body(PLACE, body) {
             Some(page) => NoToken::Between(page.to_string()),
             None => NoToken::Denied(format!("the answer of {PLACE} cannot be read")),
         },

@@ -24,8 +24,7 @@ use super::templates::Letter;
 use tapwave_core::shown;
 
 /// Everything one mail is composed from. All of it is frozen before the first sending.
-pub struct Draft<'a> {
-    /// Who writes.
+pub struct MailDraft<'a> {
     pub from: &'a Mailbox,
     /// Who takes answers, if not the writer.
     pub reply_to: Option<&'a Mailbox>,
@@ -35,7 +34,6 @@ pub struct Draft<'a> {
     pub message_id: &'a MessageId,
     /// As the ledger holds it; seconds count, fractions do not.
     pub date: Timestamp,
-    /// What to say.
     pub letter: &'a Letter,
 }
 
@@ -85,10 +83,7 @@ pub enum NotComposed {
 }
 
 /// Composes a mail. The same draft gives the same bytes.
-///
-/// # Errors
-/// [`NotComposed`]
-pub fn compose(draft: &Draft<'_>, form: Form) -> Result<Mail, NotComposed> {
+pub fn compose(draft: &MailDraft<'_>, form: Form) -> Result<Mail, NotComposed> {
     let bytes = match form {
         Form::Mime => mime(draft)?,
         Form::GraphJson => json(draft)?,
@@ -198,7 +193,7 @@ impl fmt::Display for MessageId {
     }
 }
 
-fn mime(draft: &Draft<'_>) -> Result<Zeroizing<Vec<u8>>, NotComposed> {
+fn mime(draft: &MailDraft<'_>) -> Result<Zeroizing<Vec<u8>>, NotComposed> {
     let mut builder = lettre::Message::builder()
         .from(draft.from.as_lettre().clone())
         .to(draft.to.as_lettre().clone())
@@ -302,7 +297,7 @@ struct GraphAttachment<'a> {
     content_bytes: String,
 }
 
-fn json(draft: &Draft<'_>) -> Result<Zeroizing<Vec<u8>>, NotComposed> {
+fn json(draft: &MailDraft<'_>) -> Result<Zeroizing<Vec<u8>>, NotComposed> {
     let message = GraphMessage {
         subject: draft.letter.subject(),
         body: GraphBody { content_type: "html", content: draft.letter.html() },

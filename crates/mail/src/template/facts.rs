@@ -16,7 +16,7 @@ pub struct Facts {
     /// The person's name; the userPrincipalName is shown where it is empty.
     pub name: String,
     /// The person's manager, if the directory knows one.
-    pub manager: Option<Person>,
+    pub manager: Option<NamedPerson>,
     /// Every column of the wave, by its name in the header.
     pub columns: BTreeMap<String, String>,
     /// When the pass begins to work; if Graph said nothing, when it was issued.
@@ -30,12 +30,12 @@ pub struct Facts {
     /// Whom to call, as the settings have it.
     pub support: Option<String>,
     /// Who has the pass, for a notice.
-    pub holder: Option<Person>,
+    pub holder: Option<NamedPerson>,
 }
 
 /// Somebody besides the person whom the pass is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Person {
+pub struct NamedPerson {
     /// The name shown to people; empty if there is none.
     pub name: String,
     /// The mail address; empty if there is none.

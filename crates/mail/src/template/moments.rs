@@ -4,17 +4,16 @@
 use jiff::Zoned;
 
 /// A language's words for dates.
-struct Words {
+struct DateWords {
     language: &'static str,
-    /// From Monday on.
     weekdays: [&'static str; 7],
     months: [&'static str; 12],
     /// Singular and plural of minute, hour, day.
     units: [[&'static str; 2]; 3],
 }
 
-const WORDS: [Words; 5] = [
-    Words {
+const WORDS: [DateWords; 5] = [
+    DateWords {
         language: "en",
         weekdays: ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"],
         months: [
@@ -33,7 +32,7 @@ const WORDS: [Words; 5] = [
         ],
         units: [["minute", "minutes"], ["hour", "hours"], ["day", "days"]],
     },
-    Words {
+    DateWords {
         language: "nl",
         weekdays: ["maandag", "dinsdag", "woensdag", "donderdag", "vrijdag", "zaterdag", "zondag"],
         months: [
@@ -53,7 +52,7 @@ const WORDS: [Words; 5] = [
         // "uur" has no plural after a number.
         units: [["minuut", "minuten"], ["uur", "uur"], ["dag", "dagen"]],
     },
-    Words {
+    DateWords {
         language: "de",
         weekdays: ["Montag", "Dienstag", "Mittwoch", "Donnerstag", "Freitag", "Samstag", "Sonntag"],
         months: [
@@ -73,7 +72,7 @@ const WORDS: [Words; 5] = [
         // After "also", thus in the accusative.
         units: [["Minute", "Minuten"], ["Stunde", "Stunden"], ["Tag", "Tage"]],
     },
-    Words {
+    DateWords {
         language: "fr",
         weekdays: ["lundi", "mardi", "mercredi", "jeudi", "vendredi", "samedi", "dimanche"],
         months: [
@@ -92,7 +91,7 @@ const WORDS: [Words; 5] = [
         ],
         units: [["minute", "minutes"], ["heure", "heures"], ["jour", "jours"]],
     },
-    Words {
+    DateWords {
         language: "es",
         weekdays: ["lunes", "martes", "miércoles", "jueves", "viernes", "sábado", "domingo"],
         months: [
@@ -145,7 +144,7 @@ pub(super) fn span(language: &str, minutes: u32) -> String {
     }
 }
 
-fn words(language: &str) -> Option<&'static Words> {
+fn words(language: &str) -> Option<&'static DateWords> {
     WORDS.iter().find(|words| words.language.eq_ignore_ascii_case(language))
 }
 

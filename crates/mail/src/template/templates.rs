@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::builtin;
 use super::censor::Censor;
-use super::facts::{Facts, Person};
+use super::facts::{Facts, NamedPerson};
 use super::mailbox::one_line;
 use super::moments;
 use tapwave_core::clock;
@@ -79,7 +79,7 @@ impl fmt::Display for Mode {
 }
 
 /// What goes into one letter besides its facts. Decides the mode.
-pub enum Content<'a> {
+pub enum LetterContent<'a> {
     /// A pass that has just been issued.
     Pass(&'a Pass),
     /// A pass out of a sealed copy.
@@ -90,7 +90,7 @@ pub enum Content<'a> {
     Notice,
 }
 
-impl Content<'_> {
+impl LetterContent<'_> {
     /// The mode that it asks for.
     #[must_use]
     pub const fn mode(&self) -> Mode {
@@ -160,24 +160,17 @@ pub enum TemplateError {
         "the template {path} is larger than {max} bytes; shorten it",
         max = limits::MAX_TEMPLATE_BYTES
     )]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-    },
+    TooLarge { path: PathBuf },
     /// A file that no letter is made of.
     #[error(
         "the template folder holds {path}, which no letter is made of; name templates \
          LOCALE/MODE/FILE, such as nl/pass/letter.txt, with the modes pass, sealed, notice and \
          the files subject.txt, letter.txt, letter.html"
     )]
-    Stray {
-        /// The file.
-        path: PathBuf,
-    },
+    Stray { path: PathBuf },
     /// It cannot be parsed or rendered.
     #[error("the template {path}, line {line}: {why}")]
     Faulty {
-        /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
@@ -191,7 +184,6 @@ pub enum TemplateError {
         known = KNOWN.join(", ")
     )]
     Unknown {
-        /// The file.
         path: PathBuf,
         /// Counted from 1; where the name stands first.
         line: usize,
@@ -204,7 +196,6 @@ pub enum TemplateError {
          pass alone and never in a subject; remove it"
     )]
     NamesCode {
-        /// The file.
         path: PathBuf,
         /// Counted from 1; where it stands first.
         line: usize,
@@ -215,26 +206,20 @@ pub enum TemplateError {
          together out of two languages"
     )]
     Incomplete {
-        /// The language.
         locale: String,
-        /// The mode.
         mode: Mode,
         /// What is not there.
         file: &'static str,
     },
     /// Rendered to nothing.
     #[error("the template {path} gives an empty text; write one")]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
+    Empty { path: PathBuf },
     /// A letter that failed for this one person. Says no more, because a code is in play.
     #[error(
         "the template {path}, line {line}: cannot be rendered for this row; run tapwave check \
          with the same template"
     )]
     Failed {
-        /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: usize,
@@ -315,9 +300,6 @@ impl Templates {
     }
 
     /// A letter with a dummy code or a dummy file, to look at.
-    ///
-    /// # Errors
-    /// [`TemplateError`]
     pub fn preview(
         &self,
         mode: Mode,
@@ -335,15 +317,15 @@ impl Templates {
     /// [`TemplateError`]; with a code in play, one that quotes nothing.
     pub fn render(
         &self,
-        content: &Content<'_>,
+        content: &LetterContent<'_>,
         locale: &str,
         facts: &Facts,
     ) -> Result<Letter, TemplateError> {
         let (code, file) = match content {
-            Content::Pass(pass) => (Some(pass.reveal()), None),
-            Content::Opened(row) => (Some(row.reveal()), None),
-            Content::Sealed(file) => (None, Some(*file)),
-            Content::Notice => (None, None),
+            LetterContent::Pass(pass) => (Some(pass.reveal()), None),
+            LetterContent::Opened(row) => (Some(row.reveal()), None),
+            LetterContent::Sealed(file) => (None, Some(*file)),
+            LetterContent::Notice => (None, None),
         };
         self.written(content.mode(), locale, facts, code, file).map_err(|error| match error {
             TemplateError::Faulty { path, line, .. } if code.is_some() => {
@@ -380,7 +362,7 @@ impl Templates {
     /// Renders one template into one buffer that never moves.
     fn filled(&self, name: &str, values: &Value) -> Result<Zeroizing<String>, TemplateError> {
         let template = self.environment.get_template(name).map_err(|e| self.faulty(name, &e))?;
-        let mut page = Page(Zeroizing::new(Vec::with_capacity(limits::MAX_LETTER_BYTES)));
+        let mut page = RenderBuffer(Zeroizing::new(Vec::with_capacity(limits::MAX_LETTER_BYTES)));
         template
             .render_captured_to(values.clone(), &mut page)
             .map_err(|e| self.faulty(name, &e))?;
@@ -493,15 +475,15 @@ struct Chosen {
 }
 
 /// The code, as minijinja may hold it: rendered, never copied into a value of its own.
-struct Code(Zeroizing<String>);
+struct CodeValue(Zeroizing<String>);
 
-impl fmt::Debug for Code {
+impl fmt::Debug for CodeValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the code")
     }
 }
 
-impl Object for Code {
+impl Object for CodeValue {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
         ObjectRepr::Plain
     }
@@ -512,9 +494,9 @@ impl Object for Code {
 }
 
 /// Takes what is rendered, up to the room that it was given at first.
-struct Page(Zeroizing<Vec<u8>>);
+struct RenderBuffer(Zeroizing<Vec<u8>>);
 
-impl std::io::Write for Page {
+impl std::io::Write for RenderBuffer {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.0.len() + bytes.len() > self.0.capacity() {
             return Err(std::io::ErrorKind::FileTooLarge.into());
@@ -534,7 +516,8 @@ fn values(files: &Chosen, facts: &Facts, code: Option<&str>, file: Option<&str>)
     let start = facts.start.to_zoned(facts.zone.clone());
     let lifetime = std::time::Duration::from_secs(u64::from(facts.lifetime_minutes) * 60);
     let end = clock::later(facts.start, lifetime).to_zoned(facts.zone.clone());
-    let person = |one: &Person| context! { name => one.name.clone(), mail => one.mail.clone() };
+    let person =
+        |one: &NamedPerson| context! { name => one.name.clone(), mail => one.mail.clone() };
     let common = context! {
         user => context! { upn => facts.upn.as_str(), name => facts.shown_name() },
         manager => facts.manager.as_ref().map(person),
@@ -552,7 +535,7 @@ fn values(files: &Chosen, facts: &Facts, code: Option<&str>, file: Option<&str>)
     // What is left out is undefined, and that is an error wherever it is used.
     match (code, file) {
         (Some(code), _) => {
-            let code = Value::from_object(Code(Zeroizing::new(code.to_owned())));
+            let code = Value::from_object(CodeValue(Zeroizing::new(code.to_owned())));
             context! { code => code, ..common }
         }
         (None, Some(file)) => context! { file => file, ..common },

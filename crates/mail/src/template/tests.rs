@@ -25,8 +25,8 @@ fn facts() -> Facts {
     }
 }
 
-fn babbage(name: &str) -> Person {
-    Person { name: name.to_owned(), mail: "charles@contoso.example".to_owned() }
+fn babbage(name: &str) -> NamedPerson {
+    NamedPerson { name: name.to_owned(), mail: "charles@contoso.example".to_owned() }
 }
 
 fn pass(code: &str) -> Pass {
@@ -73,7 +73,8 @@ fn the_code_stands_in_both_parts_of_mode_pass_escaped_and_nowhere_else() {
     let code = "a<b&\"c'";
     for locale in LOCALES {
         let content = pass(code);
-        let letter = built_in().render(&Content::Pass(&content), locale, &facts()).expect(locale);
+        let letter =
+            built_in().render(&LetterContent::Pass(&content), locale, &facts()).expect(locale);
         assert_eq!(letter.locale(), locale);
         assert!(letter.text().contains(code));
         assert!(letter.html().contains("a&lt;b&amp;&quot;c&#x27;"), "{}", letter.html());
@@ -82,7 +83,7 @@ fn the_code_stands_in_both_parts_of_mode_pass_escaped_and_nowhere_else() {
         assert!(letter.html().contains("Ada &lt;b&gt;Lovelace"));
         assert!(!letter.html().contains("src="), "nothing is fetched");
         for (mode, content) in
-            [(Mode::Sealed, Content::Sealed(b"age")), (Mode::Notice, Content::Notice)]
+            [(Mode::Sealed, LetterContent::Sealed(b"age")), (Mode::Notice, LetterContent::Notice)]
         {
             let letter = built_in().render(&content, locale, &facts()).expect(locale);
             assert_eq!(letter.attachment().is_some(), mode == Mode::Sealed);
@@ -113,7 +114,8 @@ fn every_letter_says_how_to_use_the_pass_and_whom_to_call() {
 #[test]
 fn a_reader_gets_dates_in_their_zone_and_language() {
     let content = pass("c0de");
-    let letter = built_in().render(&Content::Pass(&content), "nl-BE", &facts()).expect("a letter");
+    let letter =
+        built_in().render(&LetterContent::Pass(&content), "nl-BE", &facts()).expect("a letter");
     assert_eq!(letter.locale(), "nl");
     for words in
         ["maandag 2 maart 2026 om 09:00 uur", "17:00 uur (Europe/Berlin)", "8 uur lang", "+49"]
@@ -200,7 +202,7 @@ fn a_template_that_names_the_code_where_none_may_stand_is_an_error() {
 fn an_error_with_a_code_in_play_quotes_nothing() {
     let own = loaded(&[("en/pass/letter.txt", "{{ code + 1 }}{{ code|int }}")]);
     let content = pass("S3cretC0de");
-    let error = own.render(&Content::Pass(&content), "en", &facts()).err().expect("an error");
+    let error = own.render(&LetterContent::Pass(&content), "en", &facts()).err().expect("an error");
     assert!(matches!(error, TemplateError::Failed { line: 1, .. }));
     assert!(!error.to_string().contains("S3cret"));
 }
@@ -238,7 +240,7 @@ fn composed(letter: &Letter, to: &Mailbox, form: Form) -> Mail {
     let id: MessageId = "<0123456789abcdef@contoso.example>".parse().expect("an id");
     let date = "2026-03-02T07:55:01.5Z".parse().expect("a time");
     let (from, reply_to) = (&from, Some(&reply_to));
-    compose(&Draft { from, reply_to, to, message_id: &id, date, letter }, form).expect("a mail")
+    compose(&MailDraft { from, reply_to, to, message_id: &id, date, letter }, form).expect("a mail")
 }
 
 #[test]
@@ -246,12 +248,15 @@ fn two_compositions_are_identical_and_a_changed_letter_is_not() {
     let content = pass("c0de");
     let to = mailbox("Ada <ada@personal.example>");
     for form in [Form::Mime, Form::GraphJson] {
-        let one = built_in().render(&Content::Pass(&content), "de", &facts()).expect("a letter");
-        let two = built_in().render(&Content::Pass(&content), "de", &facts()).expect("a letter");
+        let one =
+            built_in().render(&LetterContent::Pass(&content), "de", &facts()).expect("a letter");
+        let two =
+            built_in().render(&LetterContent::Pass(&content), "de", &facts()).expect("a letter");
         let (one, two) = (composed(&one, &to, form), composed(&two, &to, form));
         assert!(one.bytes() == two.bytes() && one.digest() == two.digest());
         assert_eq!(one.digest().len(), 64);
-        let other = built_in().render(&Content::Pass(&content), "fr", &facts()).expect("a letter");
+        let other =
+            built_in().render(&LetterContent::Pass(&content), "fr", &facts()).expect("a letter");
         assert_ne!(composed(&other, &to, form).digest(), one.digest());
     }
 }
@@ -261,7 +266,7 @@ fn headers_are_whole_and_one_line_each_whatever_a_name_holds() {
     let mut facts = facts();
     facts.name = "Ada\r\nBcc: evil@x.example\0 \"Q, R\" 🎉 שלום".to_owned();
     let to = Mailbox::new(&facts.name, "ada@personal.example").expect("a mailbox");
-    let letter = built_in().render(&Content::Sealed(b"age"), "en", &facts).expect("a letter");
+    let letter = built_in().render(&LetterContent::Sealed(b"age"), "en", &facts).expect("a letter");
     let mail = composed(&letter, &to, Form::Mime);
     let text = std::str::from_utf8(mail.bytes()).expect("ASCII");
     assert!(text.is_ascii());
@@ -282,7 +287,8 @@ fn headers_are_whole_and_one_line_each_whatever_a_name_holds() {
 
 #[test]
 fn the_json_form_has_one_recipient_and_leaves_no_copy() {
-    let letter = built_in().render(&Content::Sealed(b"age!"), "en", &facts()).expect("a letter");
+    let letter =
+        built_in().render(&LetterContent::Sealed(b"age!"), "en", &facts()).expect("a letter");
     let mail = composed(&letter, &mailbox("ada@personal.example"), Form::GraphJson);
     let json: serde_json::Value = serde_json::from_slice(mail.bytes()).expect("JSON");
     assert_eq!(json["saveToSentItems"], false);

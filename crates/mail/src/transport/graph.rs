@@ -4,17 +4,17 @@
 use crate::template::Mail;
 use tapwave_core::clock::Clock;
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
-use tapwave_graph::limiter::{Barred, Budget, Pace, PaceOptions};
+use tapwave_graph::limiter::{Budget, Limiter, LimiterOptions, NotAdmitted};
 use tapwave_graph::{Graph, GraphError};
 
-use super::Leave;
+use super::SendPermit;
 use super::settings::MailPlan;
 
 /// A courier that sends through Graph, as the mailbox in the mail's `from`.
 pub struct GraphMail {
     graph: Graph,
     from: String,
-    pace: Pace,
+    pace: Limiter,
 }
 
 impl GraphMail {
@@ -22,30 +22,30 @@ impl GraphMail {
     /// they are kept apart from `graph`'s own.
     #[must_use]
     pub fn new(graph: Graph, plan: &MailPlan, clock: Clock) -> Self {
-        let options = PaceOptions {
+        let options = LimiterOptions {
             max_in_flight: plan.max_connections,
             max_rate: Some(f64::from(plan.max_per_minute) / 60.0),
         };
         let from = plan.from.address().to_owned();
-        Self { graph, from, pace: Pace::new(options, clock) }
+        Self { graph, from, pace: Limiter::new(options, clock) }
     }
 
     /// The limiter, to show how mail stands and to forecast.
     #[must_use]
-    pub fn pace(&self) -> &Pace {
+    pub fn pace(&self) -> &Limiter {
         &self.pace
     }
 
     /// Waits until the limits let one mail go.
     ///
     /// # Errors
-    /// [`Barred`], for longer than anybody waits.
-    pub(super) async fn admit(&self) -> Result<Leave<'_>, Barred> {
-        Ok(Leave { permit: self.pace.admit(Budget::Mail, 1).await?, place: None })
+    /// [`NotAdmitted`], for longer than anybody waits.
+    pub(super) async fn admit(&self) -> Result<SendPermit<'_>, NotAdmitted> {
+        Ok(SendPermit { permit: self.pace.admit(Budget::Mail, 1).await?, place: None })
     }
 
     /// Sends one mail once.
-    pub(super) async fn send(&self, mail: &Mail, leave: Leave<'_>) -> Effect<String> {
+    pub(super) async fn send(&self, mail: &Mail, leave: SendPermit<'_>) -> Effect<String> {
         let sent = self.graph.send_mail(mail.from(), mail.bytes(), leave.permit).await;
         sent.or_else(|refusal| {
             let why = refusal.to_string();

@@ -22,32 +22,26 @@ use super::settings::{Relay, Tls, is_loopback};
 use tapwave_core::effect::ObstacleKind;
 use tapwave_core::limits;
 use tapwave_core::shown::plain;
-use tapwave_graph::between::{Between, is_of_the_certificate, name, tls_error};
+use tapwave_graph::between::{Intermediary, is_of_the_certificate, name, tls_error};
 use tapwave_graph::http::{Network, without_login};
 use tapwave_graph::tunnel;
 
 /// Whatever bytes go over.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+pub(super) trait RouteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> RouteStream for T {}
 
 /// A connection.
-pub(super) type Wire = Box<dyn Stream>;
+pub(super) type RouteConnection = Box<dyn RouteStream>;
 
 /// Why no route could be laid out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SmtpSetupError {
     /// A file of certificates.
     #[error("failed to read certificates from {path}: {why}; give a PEM file")]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
+    Certificates { path: PathBuf, why: String },
     /// TLS cannot be set up.
     #[error("failed to set up TLS for the relay {host}: {why}; check its name and certificates")]
     Tls {
-        /// The relay.
         host: String,
         /// The TLS library's reason.
         why: String,
@@ -60,7 +54,6 @@ pub enum SmtpSetupError {
     Proxy {
         /// The proxy, without user and password.
         proxy: String,
-        /// The relay.
         host: String,
     },
     /// The plan is for Graph.
@@ -76,10 +69,10 @@ pub(super) enum NoRoute {
     Unreachable { place: String, why: String },
     /// Something stands in between.
     #[error("{0}")]
-    Between(Between),
+    Between(Intermediary),
     /// The same, where there is a way round it.
     #[error("{0}, or list the relay in NO_PROXY")]
-    Avoidable(Between),
+    Avoidable(Intermediary),
     /// The proxy did not reach the relay.
     #[error(
         "the proxy {proxy} answered {status} to a connection to {relay}: it does not reach the \
@@ -130,8 +123,8 @@ struct Tunnels {
 }
 
 /// A connection, and this machine's end of it.
-pub(super) struct Reached {
-    pub(super) wire: Wire,
+pub(super) struct Connected {
+    pub(super) wire: RouteConnection,
     pub(super) own: IpAddr,
 }
 
@@ -144,7 +137,7 @@ impl Route {
     }
 
     /// Connects: to the relay, or to the proxy and through it.
-    pub(super) async fn connect(&self) -> Result<Reached, NoRoute> {
+    pub(super) async fn connect(&self) -> Result<Connected, NoRoute> {
         let Some(proxy) = &self.proxy else {
             return tcp(&self.host, self.port, format!("the relay {}", self.host)).await;
         };
@@ -152,15 +145,15 @@ impl Route {
         let secured = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = uri.port_u16().unwrap_or(if secured { 443 } else { 80 });
-        let Reached { mut wire, own } = tcp(host, port, place.clone()).await?;
+        let Connected { mut wire, own } = tcp(host, port, place.clone()).await?;
         if let (true, Some(tls)) = (secured, &self.tls) {
             wire = protect(&tls.proxy, host, wire, place).await?;
         }
-        Ok(Reached { wire: self.tunnel(wire, proxy).await?, own })
+        Ok(Connected { wire: self.tunnel(wire, proxy).await?, own })
     }
 
     /// Begins TLS with the relay.
-    pub(super) async fn protect(&self, wire: Wire) -> Result<Wire, NoRoute> {
+    pub(super) async fn protect(&self, wire: RouteConnection) -> Result<RouteConnection, NoRoute> {
         let place = format!("the relay {}", self.host);
         match &self.tls {
             Some(tls) => protect(&tls.relay, &self.host, wire, place).await,
@@ -169,7 +162,11 @@ impl Route {
     }
 
     /// Asks a proxy for a connection to the relay (RFC 9110, 9.3.6).
-    async fn tunnel(&self, wire: Wire, proxy: &Intercept) -> Result<Wire, NoRoute> {
+    async fn tunnel(
+        &self,
+        wire: RouteConnection,
+        proxy: &Intercept,
+    ) -> Result<RouteConnection, NoRoute> {
         let relay = format!("{}:{}", bracketed(&self.host), self.port);
         // Kept: the relay speaks first, and its first words may come along with the proxy's.
         let mut wire = BufReader::new(wire);
@@ -184,10 +181,10 @@ impl Route {
         if (200..300).contains(&status) {
             return Ok(Box::new(wire));
         }
-        Err(match Between::of_tunnel(proxy, said, relay.clone()) {
-            Some(refused @ (Between::ProxyRefused { .. } | Between::ProxyPage { .. })) => {
-                NoRoute::Avoidable(refused)
-            }
+        Err(match Intermediary::of_tunnel(proxy, said, relay.clone()) {
+            Some(
+                refused @ (Intermediary::ProxyRefused { .. } | Intermediary::ProxyPage { .. }),
+            ) => NoRoute::Avoidable(refused),
             Some(between) => NoRoute::Between(between),
             None if status == 429 => NoRoute::Busy { proxy: name(proxy), relay },
             None => NoRoute::Beyond { proxy: name(proxy), status, relay },
@@ -247,12 +244,12 @@ fn bracketed(host: &str) -> String {
 
 /// A connection that sends at once. The dot goes by itself behind the text; held back for the
 /// text's acknowledgement (Nagle), it would cost 40 ms a mail.
-async fn tcp(host: &str, port: u16, place: String) -> Result<Reached, NoRoute> {
+async fn tcp(host: &str, port: u16, place: String) -> Result<Connected, NoRoute> {
     let connected = async {
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         let own = stream.local_addr()?.ip().to_canonical();
-        Ok(Reached { wire: Box::new(stream), own })
+        Ok(Connected { wire: Box::new(stream), own })
     };
     connected
         .await
@@ -262,12 +259,12 @@ async fn tcp(host: &str, port: u16, place: String) -> Result<Reached, NoRoute> {
 async fn protect(
     tls: &TlsConnector,
     host: &str,
-    wire: Wire,
+    wire: RouteConnection,
     place: String,
-) -> Result<Wire, NoRoute> {
+) -> Result<RouteConnection, NoRoute> {
     let Ok(name) = ServerName::try_from(host.to_owned()) else {
         let why = "its name cannot stand in a certificate".to_owned();
-        return Err(NoRoute::Between(Between::Certificate { place, why }));
+        return Err(NoRoute::Between(Intermediary::Certificate { place, why }));
     };
     let error = match tls.connect(name, wire).await {
         Ok(wire) => return Ok(Box::new(wire)),
@@ -276,7 +273,7 @@ async fn protect(
     let why = plain(&error.to_string());
     Err(match tls_error(&error) {
         Some(tls) if is_of_the_certificate(tls) => {
-            NoRoute::Between(Between::Certificate { place, why })
+            NoRoute::Between(Intermediary::Certificate { place, why })
         }
         Some(tls) if turns_us_away(tls) => NoRoute::Certificate { place, why },
         Some(_) => NoRoute::NoTls { place, why },

@@ -29,7 +29,6 @@ pub enum NoSecret {
     /// The file cannot be read.
     #[error("failed to read the password file {path}: {why}; check that it is a file you may read")]
     File {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         why: String,
@@ -37,7 +36,6 @@ pub enum NoSecret {
     /// The command cannot be run, or fails.
     #[error("the password command {program} {why}; run it by hand to see what it prints")]
     Command {
-        /// Its first word.
         program: String,
         /// What happened, completing a sentence that begins with the program.
         why: String,
@@ -51,7 +49,7 @@ pub enum NoSecret {
 }
 
 /// Where the settings say that the secret is.
-pub enum Source {
+pub enum SecretFrom {
     /// In this environment variable, read when the settings were.
     Variable(SecretString),
     /// In the first line of this file, read each time.
@@ -60,7 +58,7 @@ pub enum Source {
     Command(Vec<String>),
 }
 
-impl Credentials for Source {
+impl Credentials for SecretFrom {
     fn secret(&self) -> BoxFuture<'_, Result<SecretString, NoSecret>> {
         Box::pin(async move {
             match self {
@@ -152,7 +150,7 @@ mod tests {
     async fn a_file_is_read_anew_each_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
-        let source = Source::File(path.clone());
+        let source = SecretFrom::File(path.clone());
         assert!(matches!(source.secret().await, Err(NoSecret::File { .. })));
         for secret in ["first", "sécond with blanks "] {
             std::fs::write(&path, format!("{secret}\r\n")).unwrap();
@@ -167,8 +165,9 @@ mod tests {
     #[cfg(unix)]
     #[tokio::test]
     async fn a_command_is_run_without_a_shell() {
-        let command =
-            |words: &[&str]| Source::Command(words.iter().map(|word| (*word).to_owned()).collect());
+        let command = |words: &[&str]| {
+            SecretFrom::Command(words.iter().map(|word| (*word).to_owned()).collect())
+        };
         let printed = command(&["echo", "$HOME;x"]).secret().await.unwrap();
         assert_eq!(printed.expose_secret(), "$HOME;x");
         for (words, says) in [
@@ -182,8 +181,8 @@ mod tests {
     }
 
     #[cfg(unix)]
-    fn shell(script: &str) -> Source {
-        Source::Command(["sh", "-c", script].map(ToOwned::to_owned).to_vec())
+    fn shell(script: &str) -> SecretFrom {
+        SecretFrom::Command(["sh", "-c", script].map(ToOwned::to_owned).to_vec())
     }
 
     #[cfg(unix)]

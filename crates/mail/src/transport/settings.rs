@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::secret::{Credentials, NoSecret, Source, one_line};
+use super::secret::{Credentials, NoSecret, SecretFrom, one_line};
 use crate::template::{BadMailbox, Mailbox};
 use tapwave_core::limits;
 
@@ -15,12 +15,10 @@ use tapwave_core::limits;
 #[serde(default, deny_unknown_fields)]
 pub struct MailSettings {
     /// `smtp` or `graph`.
-    pub courier: Option<Way>,
+    pub courier: Option<TransportKind>,
     /// Who writes: an address, or a name and an address.
     pub from: Option<String>,
-    /// Who takes answers.
     pub reply_to: Option<String>,
-    /// The relay's name.
     pub host: Option<String>,
     /// The relay's port: 587, with implicit TLS 465, without TLS 25.
     pub port: Option<u16>,
@@ -33,7 +31,7 @@ pub struct MailSettings {
     /// The file that holds it.
     pub password_file: Option<PathBuf>,
     /// The command that prints it: a program, or a list of it and its arguments.
-    pub password_command: Option<Words>,
+    pub password_command: Option<OneOrManyWords>,
     /// How to sign in; without it `plain`, else `login`, whichever the relay has.
     pub auth: Option<Mechanism>,
     /// Most mails a minute.
@@ -62,7 +60,8 @@ impl MailSettings {
     ) -> Self {
         Self {
             password_file: file(self.password_file),
-            password_command: program(self.password_command.map(Words::into_vec)).map(Words::Many),
+            password_command: program(self.password_command.map(OneOrManyWords::into_vec))
+                .map(OneOrManyWords::Many),
             client_certificate: file(self.client_certificate),
             ..self
         }
@@ -100,7 +99,7 @@ impl MailSettings {
 /// The two couriers, as the settings name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum TransportKind {
     /// A relay.
     Smtp,
     /// Graph's `sendMail`.
@@ -146,14 +145,14 @@ impl Mechanism {
 /// A word, or a list of words.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
-pub enum Words {
+pub enum OneOrManyWords {
     /// A program without arguments.
     One(String),
     /// A program and its arguments.
     Many(Vec<String>),
 }
 
-impl Words {
+impl OneOrManyWords {
     fn into_vec(self) -> Vec<String> {
         match self {
             Self::One(word) => vec![word],
@@ -165,9 +164,7 @@ impl Words {
 /// `[mail]`, fit for use.
 #[derive(Debug, Clone)]
 pub struct MailPlan {
-    /// Who writes.
     pub from: Mailbox,
-    /// Who takes answers.
     pub reply_to: Option<Mailbox>,
     /// Whom readers may call.
     pub support: Option<String>,
@@ -184,12 +181,11 @@ pub struct MailPlan {
 pub struct Relay {
     /// Its name, which its certificate must bear.
     pub host: String,
-    /// Its port.
     pub port: u16,
     /// How the line is protected.
     pub tls: Tls,
     /// Who signs in, and how; the first mechanism that the relay has is taken.
-    pub sign_in: Option<SignIn>,
+    pub sign_in: Option<RelaySignIn>,
     /// A PEM file with a client certificate, those between it and its authority, and its key.
     pub client_certificate: Option<PathBuf>,
     /// How to introduce this machine; without it by its address.
@@ -198,10 +194,8 @@ pub struct Relay {
 
 /// Who signs in at a relay.
 #[derive(Debug, Clone)]
-pub struct SignIn {
-    /// The name.
+pub struct RelaySignIn {
     pub username: String,
-    /// Mechanisms, best first.
     pub mechanisms: Vec<Mechanism>,
     /// Where the secret is.
     pub secret: SecretPlace,
@@ -224,7 +218,6 @@ pub enum MailSettingsError {
     /// A key that has to be there.
     #[error("[mail] in tapwave.toml lacks {key}; add {example}")]
     Missing {
-        /// The key.
         key: &'static str,
         /// A line to copy.
         example: &'static str,
@@ -232,7 +225,6 @@ pub enum MailSettingsError {
     /// An address that is none.
     #[error("[mail] {key} in tapwave.toml: the address {why}")]
     Address {
-        /// The key.
         key: &'static str,
         /// What is wrong with it.
         why: BadMailbox,
@@ -240,21 +232,14 @@ pub enum MailSettingsError {
     /// A value out of its bounds.
     #[error("[mail] {key} in tapwave.toml cannot be {value}; {remedy}")]
     Value {
-        /// The key.
         key: &'static str,
-        /// As written.
         value: String,
         /// What to write instead.
         remedy: &'static str,
     },
     /// A key that has no meaning beside another.
     #[error("[mail] {key} in tapwave.toml has no meaning {beside}; remove it")]
-    Pointless {
-        /// The key.
-        key: &'static str,
-        /// Beside what.
-        beside: &'static str,
-    },
+    Pointless { key: &'static str, beside: &'static str },
     /// More than one place for the secret.
     #[error(
         "[mail] in tapwave.toml names two places for the password; keep one of password_env, \
@@ -266,17 +251,11 @@ pub enum MailSettingsError {
         "[mail] tls = \"none\" in tapwave.toml is for this machine alone, and {host} is not; use \
          \"starttls\" or \"implicit\""
     )]
-    Unprotected {
-        /// The relay.
-        host: String,
-    },
+    Unprotected { host: String },
 }
 
 impl MailSettings {
     /// Checks the form of everything and fills in what was left out. Reads no secret.
-    ///
-    /// # Errors
-    /// [`MailSettingsError`]
     pub fn validate(&self) -> Result<MailPlan, MailSettingsError> {
         let missing = |key, example| MailSettingsError::Missing { key, example };
         let way = self.courier.ok_or_else(|| missing("courier", "courier = \"smtp\""))?;
@@ -289,8 +268,8 @@ impl MailSettings {
             max_per_minute: self.rate()?,
             max_connections: self.connections(way)?,
             relay: match way {
-                Way::Smtp => Some(self.relay()?),
-                Way::Graph => self.no_relay()?,
+                TransportKind::Smtp => Some(self.relay()?),
+                TransportKind::Graph => self.no_relay()?,
             },
         })
     }
@@ -307,10 +286,12 @@ impl MailSettings {
         Ok(rate)
     }
 
-    fn connections(&self, way: Way) -> Result<usize, MailSettingsError> {
+    fn connections(&self, way: TransportKind) -> Result<usize, MailSettingsError> {
         let (usual, most, remedy) = match way {
-            Way::Smtp => (limits::MAIL_CONNECTIONS, limits::MAX_MAIL_CONNECTIONS, "give 1 to 100"),
-            Way::Graph => (limits::GRAPH_MAILS, limits::GRAPH_MAILS, "give 1 to 4"),
+            TransportKind::Smtp => {
+                (limits::MAIL_CONNECTIONS, limits::MAX_MAIL_CONNECTIONS, "give 1 to 100")
+            }
+            TransportKind::Graph => (limits::GRAPH_MAILS, limits::GRAPH_MAILS, "give 1 to 4"),
         };
         let connections = self.max_connections.unwrap_or(usual);
         if !(1..=most).contains(&connections) {
@@ -370,8 +351,8 @@ impl MailSettings {
         Ok(Some(hello.clone()))
     }
 
-    fn sign_in(&self) -> Result<Option<SignIn>, MailSettingsError> {
-        let command = self.password_command.clone().map(Words::into_vec);
+    fn sign_in(&self) -> Result<Option<RelaySignIn>, MailSettingsError> {
+        let command = self.password_command.clone().map(OneOrManyWords::into_vec);
         if command.as_ref().is_some_and(|words| words.first().is_none_or(String::is_empty)) {
             return Err(MailSettingsError::Value {
                 key: "password_command",
@@ -411,7 +392,7 @@ impl MailSettings {
                 let mechanisms = self
                     .auth
                     .map_or_else(|| vec![Mechanism::Plain, Mechanism::Login], |one| vec![one]);
-                Ok(Some(SignIn { username, mechanisms, secret }))
+                Ok(Some(RelaySignIn { username, mechanisms, secret }))
             }
         }
     }
@@ -443,10 +424,10 @@ impl SecretPlace {
                     return Err(NoSecret::Variable(name.clone()));
                 }
                 let secret = one_line(value.as_bytes());
-                Source::Variable(secret.ok_or_else(|| NoSecret::Shape(name.clone()))?)
+                SecretFrom::Variable(secret.ok_or_else(|| NoSecret::Shape(name.clone()))?)
             }
-            Self::File(path) => Source::File(path.clone()),
-            Self::Command(words) => Source::Command(words.clone()),
+            Self::File(path) => SecretFrom::File(path.clone()),
+            Self::Command(words) => SecretFrom::Command(words.clone()),
         }))
     }
 }

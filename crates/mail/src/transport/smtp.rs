@@ -23,12 +23,12 @@ use secrecy::ExposeSecret;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
-use super::answer::{Answer, Class, Offers};
-use super::line::{Line, Web};
-use super::route::{NoRoute, Route, Wire, turns_us_away};
+use super::connection::{SmtpConnection, Web};
+use super::reply::{Capabilities, ReplyClass, SmtpReply};
+use super::route::{NoRoute, Route, RouteConnection, turns_us_away};
 use super::secret::Credentials;
-use super::settings::{MailPlan, Mechanism, Relay, SignIn, Tls};
-use super::{Leave, NEEDS_UTF8, Ready, Scripts};
+use super::settings::{MailPlan, Mechanism, Relay, RelaySignIn, Tls};
+use super::{NEEDS_UTF8, Ready, Scripts, SendPermit};
 use crate::template::Mail;
 use tapwave_core::clock::Clock;
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
@@ -36,13 +36,13 @@ use tapwave_core::limits;
 use tapwave_core::shown::plain;
 use tapwave_graph::between::tls_error;
 use tapwave_graph::http::Network;
-use tapwave_graph::limiter::{Barred, Budget, Pace, PaceOptions, Permit, Throttled};
+use tapwave_graph::limiter::{Budget, Limiter, LimiterOptions, NotAdmitted, Permit, Throttled};
 
 pub use super::route::SmtpSetupError;
 
 /// How long to wait for a relay.
 #[derive(Debug, Clone, Copy)]
-pub struct Waits {
+pub struct Timeouts {
     /// For a connection, TLS included.
     pub connect: Duration,
     /// For an answer to a command, and for the relay to take the text.
@@ -51,7 +51,7 @@ pub struct Waits {
     pub last_answer: Duration,
 }
 
-impl Default for Waits {
+impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: limits::CONNECT_TIMEOUT,
@@ -67,18 +67,18 @@ pub struct Smtp {
     from: String,
     route: Route,
     credentials: Option<Arc<dyn Credentials>>,
-    waits: Waits,
+    waits: Timeouts,
     clock: Clock,
-    pace: Pace,
+    pace: Limiter,
     room: Semaphore,
-    idle: Mutex<Vec<Kept>>,
+    idle: Mutex<Vec<IdleConnection>>,
 }
 
 /// A connection that is signed in.
-pub(super) struct Kept {
-    line: Line,
+pub(super) struct IdleConnection {
+    line: SmtpConnection,
     /// What the relay said that it can do.
-    can: Offers,
+    can: Capabilities,
     mails: u32,
     since: Instant,
     /// It has waited for a mail, so the relay may have ended it meanwhile.
@@ -88,7 +88,7 @@ pub(super) struct Kept {
 }
 
 /// What went wrong at one step, and what that means.
-struct Fault {
+struct StepFault {
     effect: Effect<String>,
     /// The connection can be used again after RSET.
     usable: bool,
@@ -99,24 +99,21 @@ struct Fault {
 impl Smtp {
     /// A courier for the plan's relay. `credentials` are asked at each new connection;
     /// `network` leads there. Connects to nothing yet.
-    ///
-    /// # Errors
-    /// [`SmtpSetupError`]
     pub fn new(
         plan: &MailPlan,
         credentials: Option<Arc<dyn Credentials>>,
         network: &Network,
-        waits: Waits,
+        waits: Timeouts,
         clock: Clock,
     ) -> Result<Self, SmtpSetupError> {
         let relay = plan.relay.clone().ok_or(SmtpSetupError::NoRelay)?;
-        let options = PaceOptions {
+        let options = LimiterOptions {
             max_in_flight: plan.max_connections,
             max_rate: Some(f64::from(plan.max_per_minute) / 60.0),
         };
         Ok(Self {
             route: Route::new(&relay, network)?,
-            pace: Pace::new(options, clock.clone()),
+            pace: Limiter::new(options, clock.clone()),
             room: Semaphore::new(plan.max_connections),
             idle: Mutex::new(Vec::new()),
             from: plan.from.address().to_owned(),
@@ -129,22 +126,22 @@ impl Smtp {
 
     /// The limiter, to show how mail stands and to forecast.
     #[must_use]
-    pub fn pace(&self) -> &Pace {
+    pub fn pace(&self) -> &Limiter {
         &self.pace
     }
 
     /// Waits until a connection is free and the rate lets one mail go.
     ///
     /// # Errors
-    /// [`Barred`], for longer than anybody waits.
-    pub(super) async fn admit(&self) -> Result<Leave<'_>, Barred> {
+    /// [`NotAdmitted`], for longer than anybody waits.
+    pub(super) async fn admit(&self) -> Result<SendPermit<'_>, NotAdmitted> {
         // Never closed, so there is always a place in the end.
         let place = self.room.acquire().await.ok();
-        Ok(Leave { permit: self.pace.admit(Budget::Mail, 1).await?, place })
+        Ok(SendPermit { permit: self.pace.admit(Budget::Mail, 1).await?, place })
     }
 
     /// A connection that stands, for one mail.
-    pub(super) async fn ready<'a>(&self, leave: Leave<'a>) -> Result<Ready<'a>, Obstacle> {
+    pub(super) async fn ready<'a>(&self, leave: SendPermit<'a>) -> Result<Ready<'a>, Obstacle> {
         match self.connection().await {
             Ok(kept) => Ok(Ready { leave, over: Some(Box::new(kept)) }),
             Err(obstacle) => {
@@ -167,7 +164,7 @@ impl Smtp {
 
     /// Sends one mail once.
     pub(super) async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Effect<String> {
-        let Ready { leave: Leave { permit, place }, over } = ready;
+        let Ready { leave: SendPermit { permit, place }, over } = ready;
         let _place: Option<SemaphorePermit<'_>> = place;
         let (Ok(from), Ok(to)) = (mail.from().parse(), mail.to().parse()) else {
             return Effect::Refused("an address is malformed".to_owned());
@@ -204,7 +201,7 @@ impl Smtp {
         }
     }
 
-    async fn try_sender(&self, kept: &mut Kept) -> Result<(), Fault> {
+    async fn try_sender(&self, kept: &mut IdleConnection) -> Result<(), StepFault> {
         let Ok(from) = self.from.parse::<Address>() else { return Ok(()) };
         let parameters = match (self.from.is_ascii(), kept.can.smtputf8) {
             (true, _) => Vec::new(),
@@ -220,13 +217,15 @@ impl Smtp {
     /// size and kind.
     async fn begin(
         &self,
-        line: &mut Line,
+        line: &mut SmtpConnection,
         from: Address,
         parameters: Vec<MailParameter>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), StepFault> {
         let mail_from = MailFrom::new(Some(from), parameters);
         match timeout(self.waits.answer, line.ask(mail_from)).await {
-            Ok(Ok(answer)) if answer.class() == Class::Permanent && !answer.is_of_the_mail() => {
+            Ok(Ok(answer))
+                if answer.class() == ReplyClass::Permanent && !answer.is_of_the_mail() =>
+            {
                 Err(self.of_the_sender(&answer))
             }
             Ok(Ok(answer)) => self.expect(answer, 250).map(drop),
@@ -248,8 +247,8 @@ impl Smtp {
         mail: &Mail,
         from: &Address,
         to: &Address,
-        mut over: Option<Kept>,
-    ) -> Result<String, Fault> {
+        mut over: Option<IdleConnection>,
+    ) -> Result<String, StepFault> {
         loop {
             let kept = match over.take() {
                 Some(kept) => kept,
@@ -265,7 +264,7 @@ impl Smtp {
     }
 
     /// A connection that stands: one that was kept, else a new one.
-    async fn connection(&self) -> Result<Kept, Obstacle> {
+    async fn connection(&self) -> Result<IdleConnection, Obstacle> {
         while let Some(mut kept) = self.kept() {
             if self.is_worn(&kept) {
                 // One at a time, so that there are never more than there are places.
@@ -287,11 +286,11 @@ impl Smtp {
     /// the mail's fate is known: that is to be written down first.
     async fn over(
         &self,
-        mut kept: Kept,
+        mut kept: IdleConnection,
         mail: &Mail,
         from: &Address,
         to: &Address,
-    ) -> Result<String, Fault> {
+    ) -> Result<String, StepFault> {
         kept.mails += 1;
         let outcome = self.hand_over(&mut kept, mail, from, to).await;
         let refused = outcome.as_ref().err();
@@ -305,16 +304,16 @@ impl Smtp {
     /// MAIL, RCPT, DATA, text, dot.
     async fn hand_over(
         &self,
-        kept: &mut Kept,
+        kept: &mut IdleConnection,
         mail: &Mail,
         from: &Address,
         to: &Address,
-    ) -> Result<String, Fault> {
+    ) -> Result<String, StepFault> {
         let parameters = parameters(mail, &kept.can)?;
         fits(mail, &kept.can)?;
         let line = &mut kept.line;
         let begun = self.begin(line, from.clone(), parameters).await;
-        begun.map_err(|fault| Fault { stale: !fault.usable, ..fault })?;
+        begun.map_err(|fault| StepFault { stale: !fault.usable, ..fault })?;
         self.command(line, Rcpt::new(to.clone(), Vec::new()), 25).await?;
         self.command(line, Data, 354).await?;
         match timeout(self.waits.answer, line.text(mail.bytes())).await {
@@ -337,17 +336,17 @@ impl Smtp {
 
     /// Makes sure that the relay has not answered before the final dot: what lies there would be
     /// taken for the answer to it. Left without its dot, the mail was not sent.
-    async fn undisturbed(&self, line: &mut Line) -> Result<(), Fault> {
+    async fn undisturbed(&self, line: &mut SmtpConnection) -> Result<(), StepFault> {
         let Err(disturbed) = line.is_quiet() else { return Ok(()) };
         match timeout(self.waits.answer, line.hear()).await {
             Ok(Ok(answer)) if answer.is_refusal() => {
-                Err(Fault { usable: false, ..self.refused(&answer) })
+                Err(StepFault { usable: false, ..self.refused(&answer) })
             }
             _ => Err(silent(&disturbed).into()),
         }
     }
 
-    async fn connect(&self) -> Result<Kept, Obstacle> {
+    async fn connect(&self) -> Result<IdleConnection, Obstacle> {
         let Ok(opened) = timeout(self.waits.connect, self.open()).await else {
             let why = "no connection to the relay in time";
             return Err(Obstacle::new(ObstacleKind::Unreachable, why));
@@ -357,18 +356,18 @@ impl Smtp {
             self.sign_in(&mut line, &can, sign_in).await?;
         }
         let since = self.clock.instant();
-        Ok(Kept { line, can, mails: 0, since, waited: false, begun: false })
+        Ok(IdleConnection { line, can, mails: 0, since, waited: false, begun: false })
     }
 
     /// Connects, and protects the line as the settings demand.
-    async fn open(&self) -> Result<(Line, Offers), Obstacle> {
+    async fn open(&self) -> Result<(SmtpConnection, Capabilities), Obstacle> {
         let reached = self.route.connect().await.map_err(|error| no_route(&error))?;
         let hello = Ehlo::new(self.hello(reached.own));
         let mut wire = reached.wire;
         if self.relay.tls == Tls::Implicit {
             wire = self.protect(wire).await?;
         }
-        let mut line = Line::new(wire);
+        let mut line = SmtpConnection::new(wire);
         let greeting = line.hear().await.map_err(|error| silent(&error))?;
         welcome(&greeting)?;
         self.expect(greeting, 220).map_err(of_the_line)?;
@@ -387,24 +386,28 @@ impl Smtp {
                        somebody may be writing into the line";
             return Err(lasting(why));
         };
-        let mut line = Line::new(self.protect(wire).await?);
+        let mut line = SmtpConnection::new(self.protect(wire).await?);
         // What was offered in the clear may have been anybody's offer.
         let can = self.greet(&mut line, &hello).await?;
         Ok((line, can))
     }
 
-    async fn protect(&self, wire: Wire) -> Result<Wire, Obstacle> {
+    async fn protect(&self, wire: RouteConnection) -> Result<RouteConnection, Obstacle> {
         self.route.protect(wire).await.map_err(|error| no_route(&error))
     }
 
-    async fn greet(&self, line: &mut Line, hello: &Ehlo) -> Result<Offers, Obstacle> {
+    async fn greet(
+        &self,
+        line: &mut SmtpConnection,
+        hello: &Ehlo,
+    ) -> Result<Capabilities, Obstacle> {
         let answer = match timeout(self.waits.answer, line.ask(hello)).await {
             Ok(answer) => answer.map_err(|error| silent(&error))?,
             Err(_) => return Err(passing("no answer in time from the relay")),
         };
         welcome(&answer)?;
         let answer = self.expect(answer, 250).map_err(of_the_line)?;
-        Ok(Offers::of(&answer))
+        Ok(Capabilities::of(&answer))
     }
 
     /// How to introduce this machine: as the settings say, else by the address of its end of
@@ -420,9 +423,9 @@ impl Smtp {
 
     async fn sign_in(
         &self,
-        line: &mut Line,
-        can: &Offers,
-        sign_in: &SignIn,
+        line: &mut SmtpConnection,
+        can: &Capabilities,
+        sign_in: &RelaySignIn,
     ) -> Result<(), Obstacle> {
         let credentials = self.credentials.as_ref();
         let credentials = credentials.ok_or_else(|| denied("no password was given"))?;
@@ -441,7 +444,7 @@ impl Smtp {
         if answer.has_code(235) {
             return Ok(());
         }
-        if answer.class() == Class::Transient {
+        if answer.class() == ReplyClass::Transient {
             return Err(of_the_line(self.refused(&answer)));
         }
         let remedy = if answer.turns_off_sign_in() {
@@ -457,7 +460,7 @@ impl Smtp {
     }
 
     /// The relay does not take mails of our sender, whoever reads them.
-    fn of_the_sender(&self, answer: &Answer) -> Fault {
+    fn of_the_sender(&self, answer: &SmtpReply) -> StepFault {
         let (from, told) = (plain(&self.from), answer.told());
         let signed_in = self.relay.sign_in.as_ref().map(|sign_in| plain(&sign_in.username));
         let remedy = match (signed_in, answer.is_of_the_quota()) {
@@ -479,28 +482,28 @@ impl Smtp {
             let why = format!("the relay takes no mail from {from}: {told}; {remedy}");
             Obstacle::new(ObstacleKind::Sender, why)
         };
-        Fault { effect: obstacle.into(), usable: true, stale: false }
+        StepFault { effect: obstacle.into(), usable: true, stale: false }
     }
 
     /// The relay said no to a mail, in so many digits.
-    fn refused(&self, answer: &Answer) -> Fault {
+    fn refused(&self, answer: &SmtpReply) -> StepFault {
         if answer.is_of_the_sender() {
             return self.of_the_sender(answer);
         }
         let why = answer.told();
         let closing = answer.has_code(421);
-        let effect = if answer.class() != Class::Transient {
+        let effect = if answer.class() != ReplyClass::Transient {
             Effect::Refused(why)
         } else if asks_for_less(closing, &why) {
             Obstacle::new(ObstacleKind::Throttled, why).into()
         } else {
             passing(why).into()
         };
-        Fault { effect, usable: !closing, stale: false }
+        StepFault { effect, usable: !closing, stale: false }
     }
 
     /// An answer that must have this code, or begin with these digits.
-    fn expect(&self, answer: Answer, code: u16) -> Result<Answer, Fault> {
+    fn expect(&self, answer: SmtpReply, code: u16) -> Result<SmtpReply, StepFault> {
         if answer.begins_with(code) {
             return Ok(answer);
         }
@@ -513,10 +516,10 @@ impl Smtp {
     /// One command. `code` is the answer it must bring, or the digits that begin it.
     async fn command(
         &self,
-        line: &mut Line,
+        line: &mut SmtpConnection,
         command: impl std::fmt::Display,
         code: u16,
-    ) -> Result<Answer, Fault> {
+    ) -> Result<SmtpReply, StepFault> {
         match timeout(self.waits.answer, line.ask(command)).await {
             Ok(Ok(answer)) => self.expect(answer, code),
             Ok(Err(error)) => Err(silent(&error).into()),
@@ -525,14 +528,14 @@ impl Smtp {
     }
 
     /// Keeps a connection for the next mail.
-    pub(super) fn keep(&self, mut kept: Kept) {
+    pub(super) fn keep(&self, mut kept: IdleConnection) {
         kept.since = self.clock.instant();
         kept.waited = true;
         self.idle().push(kept);
     }
 
     /// One that is to be ended, else the one that was used last.
-    fn kept(&self) -> Option<Kept> {
+    fn kept(&self) -> Option<IdleConnection> {
         let mut idle = self.idle();
         match idle.iter().position(|kept| self.is_worn(kept)) {
             Some(place) => Some(idle.remove(place)),
@@ -542,19 +545,19 @@ impl Smtp {
 
     /// Whether it has carried its mails, or nobody has needed it for so long that the relay may
     /// be about to end it.
-    fn is_worn(&self, kept: &Kept) -> bool {
+    fn is_worn(&self, kept: &IdleConnection) -> bool {
         let idle = self.clock.instant().saturating_duration_since(kept.since);
         kept.mails >= limits::MAILS_PER_CONNECTION || idle >= limits::SMTP_IDLE
     }
 
     /// A list of connections is whole after each of its steps, whoever panicked.
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<IdleConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// QUIT on all of these. Only a courtesy; nothing depends on the answers.
-async fn part(mut from: Vec<Kept>) {
+async fn part(mut from: Vec<IdleConnection>) {
     let leaving = join_all(from.iter_mut().map(|kept| kept.line.ask(Quit)));
     let _ = timeout(limits::SMTP_QUIT, leaving).await;
 }
@@ -562,8 +565,8 @@ async fn part(mut from: Vec<Kept>) {
 /// Makes sure that a relay does not turn this machine away before it has heard of any mail: by its
 /// first words, or by those to EHLO. One that does not know that command (500, 502) has nothing
 /// against us.
-fn welcome(answer: &Answer) -> Result<(), Obstacle> {
-    if answer.class() != Class::Permanent || answer.has_code(500) || answer.has_code(502) {
+fn welcome(answer: &SmtpReply) -> Result<(), Obstacle> {
+    if answer.class() != ReplyClass::Permanent || answer.has_code(500) || answer.has_code(502) {
         return Ok(());
     }
     Err(denied(format!(
@@ -575,10 +578,10 @@ fn welcome(answer: &Answer) -> Result<(), Obstacle> {
 
 /// AUTH, and whatever the relay asks then. The last answer.
 async fn sign_in_over(
-    line: &mut Line,
+    line: &mut SmtpConnection,
     mechanism: LettreMechanism,
     login: &Login,
-) -> io::Result<Answer> {
+) -> io::Result<SmtpReply> {
     let unfit = |error: lettre::transport::smtp::Error| io::Error::other(error.to_string());
     let mut answer = line.ask(Auth::new(mechanism, login.clone(), None).map_err(unfit)?).await?;
     for _ in 0..limits::SMTP_CHALLENGES {
@@ -597,7 +600,7 @@ async fn sign_in_over(
 }
 
 /// What the relay asks for.
-fn challenge(answer: &Answer) -> io::Result<String> {
+fn challenge(answer: &SmtpReply) -> io::Result<String> {
     let word = answer.lines().next().unwrap_or_default().trim();
     let asked = STANDARD.decode(word).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     asked.ok_or_else(|| io::Error::other("the relay's question in the sign-in is no Base64"))
@@ -605,7 +608,7 @@ fn challenge(answer: &Answer) -> io::Result<String> {
 
 /// What MAIL has to say of this mail. Letters outside ASCII stand in a mail only where an
 /// address has them (RFC 6531); everything else is encoded.
-fn parameters(mail: &Mail, can: &Offers) -> Result<Vec<MailParameter>, Fault> {
+fn parameters(mail: &Mail, can: &Capabilities) -> Result<Vec<MailParameter>, StepFault> {
     let addresses = [mail.from(), mail.to()];
     // Reply-To stands among the bytes alone.
     if mail.bytes().is_ascii() && addresses.iter().all(|address| address.is_ascii()) {
@@ -624,7 +627,7 @@ fn for_other_letters() -> Vec<MailParameter> {
 
 /// Whether the relay takes mails of this size (RFC 1870). One that closes the line over it would
 /// be tried again and again.
-fn fits(mail: &Mail, can: &Offers) -> Result<(), Fault> {
+fn fits(mail: &Mail, can: &Capabilities) -> Result<(), StepFault> {
     let bytes = mail.bytes().len();
     match can.size {
         Some(most) if bytes as u64 > most => Err(not_for_this_relay(&format!(
@@ -636,11 +639,11 @@ fn fits(mail: &Mail, can: &Offers) -> Result<(), Fault> {
 }
 
 /// This mail cannot go through this relay; the line is as it was.
-fn not_for_this_relay(why: &str) -> Fault {
-    Fault { effect: Effect::Refused(format!("not sent: {why}")), usable: true, stale: false }
+fn not_for_this_relay(why: &str) -> StepFault {
+    StepFault { effect: Effect::Refused(format!("not sent: {why}")), usable: true, stale: false }
 }
 
-impl Fault {
+impl StepFault {
     /// Whether it is the end of mailing, and not of this line.
     const fn bars_us(&self) -> bool {
         matches!(&self.effect, Effect::NoEffect(obstacle) if obstacle.bars_us())
@@ -648,7 +651,7 @@ impl Fault {
 }
 
 /// The line broke, or was never there.
-impl From<Obstacle> for Fault {
+impl From<Obstacle> for StepFault {
     fn from(obstacle: Obstacle) -> Self {
         Self { effect: obstacle.into(), usable: false, stale: false }
     }
@@ -669,8 +672,8 @@ fn denied(why: impl Into<String>) -> Obstacle {
     Obstacle::new(ObstacleKind::SignIn, why)
 }
 
-fn lost(why: String) -> Fault {
-    Fault { effect: Effect::Unsettled { why }, usable: false, stale: false }
+fn lost(why: String) -> StepFault {
+    StepFault { effect: Effect::Unsettled { why }, usable: false, stale: false }
 }
 
 /// No answer. In TLS 1.3 the word about a client's certificate comes this late.
@@ -695,7 +698,7 @@ fn no_route(error: &NoRoute) -> Obstacle {
 }
 
 /// A refusal before the first mail concerns the line, thus every mail.
-fn of_the_line(fault: Fault) -> Obstacle {
+fn of_the_line(fault: StepFault) -> Obstacle {
     match fault.effect {
         Effect::NoEffect(obstacle) => obstacle,
         Effect::Done(why) | Effect::Refused(why) | Effect::Unsettled { why } => lasting(why),
@@ -711,7 +714,7 @@ fn asks_for_less(closing: bool, why: &str) -> bool {
     closing || why.contains("432") || says.iter().any(|word| why.contains(word))
 }
 
-fn tell(permit: Permit, fault: &Fault) {
+fn tell(permit: Permit, fault: &StepFault) {
     match &fault.effect {
         Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
             permit.answered(0, Some(Throttled { count: 1, retry_after: None }), None);

@@ -13,28 +13,26 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::intake::IntakeError;
-use super::issuing::desk;
-use crate::cleanup::{self, Cleaned, Doubt, Fate};
-use crate::issue::Halt;
-use crate::reconcile::{patience, quiet_in};
-use crate::wave::{self, Found, Roster};
+use super::issuing::worker;
+use crate::cleanup::{self, Cleaned, CleanupOutcome, Doubt};
+use crate::issue::RunError;
+use crate::reconcile::{quiet_in, watch_for};
+use crate::wave::{self, WaveItem, WaveReader};
 use tapwave_core::clock::later;
 use tapwave_core::ids::{Line, MethodId, Upn};
 use tapwave_core::limits;
-use tapwave_core::progress::{Doing, News};
+use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_graph::{Graph, GraphError};
 use tapwave_ledger::{HandoffRecord, Ledger, LedgerError, Proof, Remains, Standing};
-use tapwave_seal as vault;
 
 /// What a cleanup came to.
 #[derive(Debug, Default)]
-pub struct Tidied {
-    /// Passes deleted now.
+pub struct CleanupReport {
     pub removed: u64,
     /// Rows of which nothing is alive, proven otherwise than by our own deleting.
     pub already: u64,
     /// Rows of which something may be alive.
-    pub left: Vec<Left>,
+    pub left: Vec<UnprovenRow>,
     /// Those of them that people were told of before.
     pub told: BTreeSet<Line>,
     /// Those of them whose user Graph does not find.
@@ -49,7 +47,6 @@ pub struct Tidied {
     pub drained: bool,
     /// Sealed copies destroyed in the ledger; `None` if they were kept.
     pub purged: Option<u64>,
-    /// Handoff files deleted.
     pub files: u64,
     /// Handoff files that are not as they were written, and stay.
     pub changed: Vec<PathBuf>,
@@ -59,16 +56,13 @@ pub struct Tidied {
 
 /// A row of which cleanup could not prove that nothing is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Left {
-    /// The row.
+pub struct UnprovenRow {
     pub line: Line,
-    /// Whose it is.
     pub upn: String,
-    /// For people.
     pub why: String,
 }
 
-impl Tidied {
+impl CleanupReport {
     /// Whether it is proven that nothing of the run is left.
     #[must_use]
     pub fn is_proven(&self) -> bool {
@@ -78,10 +72,10 @@ impl Tidied {
 
 /// Why cleanup could not go on.
 #[derive(Debug, thiserror::Error)]
-pub enum TidyError {
+pub enum CleanupError {
     /// Graph or the ledger.
     #[error(transparent)]
-    Halt(#[from] Halt),
+    Halt(#[from] RunError),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -91,14 +85,13 @@ pub enum TidyError {
     /// A handoff file that cannot be deleted.
     #[error("failed to delete {path}: {source}; the passes are removed, delete the file by hand")]
     Handoff {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
     },
 }
 
-impl From<GraphError> for TidyError {
+impl From<GraphError> for CleanupError {
     fn from(error: GraphError) -> Self {
         Self::Halt(error.into())
     }
@@ -107,23 +100,23 @@ impl From<GraphError> for TidyError {
 /// Cleans a run up. The run is closed first: no later resume issues anything.
 ///
 /// # Errors
-/// [`TidyError`]; cleanup may be run again from wherever it stopped.
+/// [`CleanupError`]; cleanup may be run again from wherever it stopped.
 pub async fn run(
     ledger: &Ledger,
     session: &Session,
     keep_sealed: bool,
-) -> Result<Tidied, TidyError> {
+) -> Result<CleanupReport, CleanupError> {
     session.drain.begin_work();
     let was_closed = ledger.closed().await?.is_some();
     ledger.close().await?;
     if let Ok(folder) = ledger.folder().handoff() {
         // Nobody waits for it; that it cannot be removed must not keep a pass alive.
-        let _ = vault::remove_unfinished(&folder);
+        let _ = tapwave_seal::remove_unfinished(&folder);
     }
-    let desk = desk(ledger, session);
+    let worker = worker(ledger, session);
     for line in ledger.lines(Standing::Intent).await? {
         match ledger.row(line).await {
-            Ok(Some(row)) => desk.mark_lost(&row).await?,
+            Ok(Some(row)) => worker.mark_lost(&row).await?,
             // Its attempt may live: it is named among those that are left.
             Ok(None) | Err(LedgerError::Damaged { .. }) => {}
             Err(error) => return Err(error.into()),
@@ -134,30 +127,31 @@ pub async fn run(
         session.graph.ask_the_time().await?;
     }
     let total = ledger.remaining().await?;
-    session.watcher.hear(News::Began { doing: Doing::Remove, total: Some(total) });
-    let mut clearing = Clearing::new(Some(ledger), session, desk.settle_after);
+    session.watcher.report(ProgressEvent::Began { activity: Activity::Remove, total: Some(total) });
+    let mut clearing = CleanupQueue::new(Some(ledger), session, worker.settle_after);
     let cleared = clearing.whole_run(ledger).await;
-    session.watcher.hear(News::Ended { doing: Doing::Remove });
+    session.watcher.report(ProgressEvent::Ended { doing: Activity::Remove });
     cleared?;
-    let mut tidied = clearing.end();
-    tidied.remaining = ledger.remaining().await?;
-    if tidied.remaining == 0 && !session.drain.is_on() {
-        tidied.left.extend(contradictions(ledger).await?);
+    let mut outcome = clearing.end();
+    outcome.remaining = ledger.remaining().await?;
+    if outcome.remaining == 0 && !session.drain.is_on() {
+        outcome.left.extend(contradictions(ledger).await?);
     }
-    tidied.drained = session.drain.is_on() && tidied.remaining > 0;
-    let somebody_known = tidied.removed + tidied.already > 0
+    outcome.drained = session.drain.is_on() && outcome.remaining > 0;
+    let somebody_known = outcome.removed + outcome.already > 0
         || ledger.counts().await?.of(Standing::Removed) > 0
-        || !tidied.foreign.is_empty();
-    tidied.strangers = tidied.unknown > 0 && tidied.unknown == tidied.remaining && !somebody_known;
-    if tidied.strangers && !was_closed {
+        || !outcome.foreign.is_empty();
+    outcome.strangers =
+        outcome.unknown > 0 && outcome.unknown == outcome.remaining && !somebody_known;
+    if outcome.strangers && !was_closed {
         // Nothing was removed, and perhaps nothing of this run is in this tenant.
         ledger.reopen().await?;
     }
-    if tidied.is_proven() && !keep_sealed {
-        delete_handoffs(ledger, &mut tidied).await?;
-        tidied.purged = Some(ledger.purge_sealed().await?);
+    if outcome.is_proven() && !keep_sealed {
+        delete_handoffs(ledger, &mut outcome).await?;
+        outcome.purged = Some(ledger.purge_sealed().await?);
     }
-    Ok(tidied)
+    Ok(outcome)
 }
 
 /// Where a row stands of which something may be alive.
@@ -172,8 +166,8 @@ const OWNING: [Standing; 6] = [
 
 /// Rows of which the ledger's tables do not say the same: nobody can have proven anything of them.
 /// Such are rows that own a pass, or an attempt, of which there is no other record.
-async fn contradictions(ledger: &Ledger) -> Result<Vec<Left>, LedgerError> {
-    let left = |line, upn: &str, why: String| Left {
+async fn contradictions(ledger: &Ledger) -> Result<Vec<UnprovenRow>, LedgerError> {
+    let left = |line, upn: &str, why: String| UnprovenRow {
         line,
         upn: upn.to_owned(),
         why: format!("{why}: the ledger is damaged; look at this person in Entra"),
@@ -196,19 +190,18 @@ async fn contradictions(ledger: &Ledger) -> Result<Vec<Left>, LedgerError> {
 }
 
 /// Clears rows, a page at a time, and looks again at what one look does not prove.
-pub(super) struct Clearing<'a> {
+pub(super) struct CleanupQueue<'a> {
     ledger: Option<&'a Ledger>,
     session: &'a Session,
     settle_after: Duration,
     began: Instant,
     waiting: BTreeMap<Line, Waiting>,
-    tidied: Tidied,
+    outcome: CleanupReport,
 }
 
 /// A row that is looked at again.
 struct Waiting {
     due: Instant,
-    /// Looks so far.
     looks: u32,
     /// When the patience with it ends; not known while attempts of the row are still feared.
     until: Option<Instant>,
@@ -222,7 +215,7 @@ struct Waiting {
     remains: Option<Remains>,
 }
 
-impl<'a> Clearing<'a> {
+impl<'a> CleanupQueue<'a> {
     pub(super) fn new(
         ledger: Option<&'a Ledger>,
         session: &'a Session,
@@ -234,11 +227,11 @@ impl<'a> Clearing<'a> {
             settle_after,
             began: session.clock.instant(),
             waiting: BTreeMap::new(),
-            tidied: Tidied::default(),
+            outcome: CleanupReport::default(),
         }
     }
 
-    async fn whole_run(&mut self, ledger: &Ledger) -> Result<(), Halt> {
+    async fn whole_run(&mut self, ledger: &Ledger) -> Result<(), RunError> {
         let mut after = None;
         while !self.session.drain.is_on() {
             let rows = ledger.remains(after, limits::ROWS_PER_CHECK).await?;
@@ -259,7 +252,7 @@ impl<'a> Clearing<'a> {
     }
 
     /// Looks at these rows once, and remembers those that must be looked at again.
-    pub(super) async fn look(&mut self, rows: Vec<Remains>) -> Result<(), Halt> {
+    pub(super) async fn look(&mut self, rows: Vec<Remains>) -> Result<(), RunError> {
         let (quiet, feared): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| self.quiet_at(row) <= self.session.clock.instant());
         for row in feared {
@@ -301,25 +294,25 @@ impl<'a> Clearing<'a> {
             // Whoever agreed to the removal was not shown this one.
             let why =
                 "another pass is on the user now, which was not listed before; run cleanup again";
-            self.tidied.left.push(Left { line, upn, why: why.to_owned() });
-            self.session.watcher.hear(News::Did { doing: Doing::Remove, rows: 1 });
+            self.outcome.left.push(UnprovenRow { line, upn, why: why.to_owned() });
+            self.session.watcher.report(ProgressEvent::Did { doing: Activity::Remove, rows: 1 });
             return;
         }
-        if foreign.is_some() && !self.tidied.foreign.iter().any(|(known, _)| *known == line) {
-            self.tidied.foreign.push((line, upn.clone()));
+        if foreign.is_some() && !self.outcome.foreign.iter().any(|(known, _)| *known == line) {
+            self.outcome.foreign.push((line, upn.clone()));
         }
         match fate {
-            Fate::Gone(Proof::Deleted) => self.tidied.removed += 1,
-            Fate::Gone(_) => self.tidied.already += 1,
-            Fate::StillGone => return,
-            Fate::Left { why } => self.tidied.left.push(Left { line, upn, why }),
-            Fate::Doubtful(doubt) => {
+            CleanupOutcome::Gone(Proof::Deleted) => self.outcome.removed += 1,
+            CleanupOutcome::Gone(_) => self.outcome.already += 1,
+            CleanupOutcome::StillGone => return,
+            CleanupOutcome::Left { why } => self.outcome.left.push(UnprovenRow { line, upn, why }),
+            CleanupOutcome::Doubtful(doubt) => {
                 let waiting = self.again(doubt, before.as_ref(), remains);
                 self.waiting.insert(line, waiting);
                 return;
             }
         }
-        self.session.watcher.hear(News::Did { doing: Doing::Remove, rows: 1 });
+        self.session.watcher.report(ProgressEvent::Did { doing: Activity::Remove, rows: 1 });
     }
 
     /// When a row is looked at again: soon at first, then at twice the wait, and once more when
@@ -343,7 +336,7 @@ impl<'a> Clearing<'a> {
     fn patience(&self, doubt: Doubt, before: Option<&Waiting>, remains: &Remains) -> Instant {
         let now = self.session.clock.instant();
         // Graph's clock is read in whole seconds.
-        let settled = patience(self.settle_after) + limits::DATE_ROUNDING;
+        let settled = watch_for(self.settle_after) + limits::DATE_ROUNDING;
         let since = |doubt| {
             let same = before.filter(|before| before.doubt == Some(doubt));
             same.and_then(|before| before.until)
@@ -363,7 +356,7 @@ impl<'a> Clearing<'a> {
     }
 
     /// Looks again at what waits, until nothing does, patience ends, or somebody wishes to stop.
-    pub(super) async fn look_again(&mut self) -> Result<(), Halt> {
+    pub(super) async fn look_again(&mut self) -> Result<(), RunError> {
         let mut told = None;
         loop {
             self.give_up().await?;
@@ -431,14 +424,14 @@ impl<'a> Clearing<'a> {
                 ledger.record(line, cleanup::deleted_all_the_same(&row)).await?;
             }
         }
-        self.tidied.removed += 1;
-        self.session.watcher.hear(News::Did { doing: Doing::Remove, rows: 1 });
+        self.outcome.removed += 1;
+        self.session.watcher.report(ProgressEvent::Did { doing: Activity::Remove, rows: 1 });
         Ok(())
     }
 
     fn leave(&mut self, line: Line, waiting: Waiting) {
         let Waiting { doubt, upn, .. } = waiting;
-        self.tidied.unknown += u64::from(doubt == Some(Doubt::UserUnknown));
+        self.outcome.unknown += u64::from(doubt == Some(Doubt::UserUnknown));
         let why = match doubt {
             None => "an attempt of it may still be carried out; run cleanup again later",
             Some(Doubt::NotListed) => {
@@ -452,7 +445,7 @@ impl<'a> Clearing<'a> {
                 "the user is no longer in this tenant, or not yet known to all of it, so that nothing can be said of the pass; a deleted user can be restored for 30 days, perhaps with the pass: run cleanup again then"
             }
         };
-        self.tidied.left.push(Left { line, upn, why: why.to_owned() });
+        self.outcome.left.push(UnprovenRow { line, upn, why: why.to_owned() });
     }
 
     /// What is waited for and until when, told when that changes.
@@ -472,23 +465,27 @@ impl<'a> Clearing<'a> {
             told.is_none_or(|told| tapwave_core::clock::span(told, until) > limits::BETWEEN_LOOKS);
         if is_new {
             let rows = ends.count() as u64;
-            self.session.watcher.hear(News::LooksAgain { doing: Doing::Remove, rows, until });
+            self.session.watcher.report(ProgressEvent::LookingAgain {
+                doing: Activity::Remove,
+                rows,
+                until,
+            });
             *told = Some(until);
         }
     }
 
     /// What it came to; whatever still waits is left.
-    pub(super) fn end(mut self) -> Tidied {
+    pub(super) fn end(mut self) -> CleanupReport {
         let waiting = std::mem::take(&mut self.waiting);
         for (line, waiting) in waiting {
             self.leave(line, waiting);
         }
-        self.tidied.left.sort_by_key(|left| left.line);
-        self.tidied
+        self.outcome.left.sort_by_key(|left| left.line);
+        self.outcome
     }
 }
 
-async fn delete_handoffs(ledger: &Ledger, tidied: &mut Tidied) -> Result<(), TidyError> {
+async fn delete_handoffs(ledger: &Ledger, outcome: &mut CleanupReport) -> Result<(), CleanupError> {
     let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
     let files = ledger.handoffs().await?;
     let deleting = tokio::task::spawn_blocking(move || delete_recorded(&folder, &files));
@@ -496,9 +493,9 @@ async fn delete_handoffs(ledger: &Ledger, tidied: &mut Tidied) -> Result<(), Tid
         Ok(deleted) => deleted?,
         Err(died) => std::panic::resume_unwind(died.into_panic()),
     };
-    tidied.files = deleted;
-    tidied.changed = changed;
-    tidied.unrecorded = unrecorded;
+    outcome.files = deleted;
+    outcome.changed = changed;
+    outcome.unrecorded = unrecorded;
     Ok(())
 }
 
@@ -507,7 +504,7 @@ async fn delete_handoffs(ledger: &Ledger, tidied: &mut Tidied) -> Result<(), Tid
 fn delete_recorded(
     folder: &Path,
     files: &[HandoffRecord],
-) -> Result<(u64, Vec<PathBuf>, Vec<PathBuf>), TidyError> {
+) -> Result<(u64, Vec<PathBuf>, Vec<PathBuf>), CleanupError> {
     let (mut deleted, mut changed) = (0, Vec::new());
     for record in files {
         let path = folder.join(&record.file);
@@ -516,7 +513,7 @@ fn delete_recorded(
             changed.push(path);
             continue;
         }
-        let failed = |source| TidyError::Handoff { path: path.clone(), source };
+        let failed = |source| CleanupError::Handoff { path: path.clone(), source };
         match digest(&path) {
             Ok(found) if found == record.digest => {
                 std::fs::remove_file(&path).map_err(failed)?;
@@ -568,58 +565,55 @@ pub struct Holdings {
     /// Rows of the wave.
     pub rows: u64,
     /// People who are not in the tenant.
-    pub unknown: Vec<Left>,
+    pub unknown: Vec<UnprovenRow>,
     /// People whose passes nobody let us see; they may have one.
-    pub unseen: Vec<Left>,
+    pub unseen: Vec<UnprovenRow>,
     /// Rows that cannot be read.
-    pub bad: Vec<wave::Fault>,
+    pub bad: Vec<wave::RowFault>,
 }
 
 /// Finds the passes of the people in a wave. Changes nothing.
-///
-/// # Errors
-/// [`TidyError`]
 pub async fn holdings(
     wave: &Path,
     zone: Option<TimeZone>,
     session: &Session,
-) -> Result<Holdings, TidyError> {
+) -> Result<Holdings, CleanupError> {
     let opened = std::fs::File::open(wave);
     let file = opened.map_err(|source| IntakeError::Open { path: wave.to_owned(), source })?;
     let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
     let defaults = wave::Defaults { time_zone: zone };
-    let roster = Roster::open(file, defaults).map_err(unread)?;
+    let reader = WaveReader::open(file, defaults).map_err(unread)?;
     let mut holdings = Holdings::default();
     let mut some = Vec::new();
-    session.watcher.hear(News::Began { doing: Doing::Check, total: None });
-    for found in roster {
+    session.watcher.report(ProgressEvent::Began { activity: Activity::Check, total: None });
+    for found in reader {
         if session.drain.is_on() {
             return Err(IntakeError::Interrupted.into());
         }
         holdings.rows += 1;
         match found.map_err(unread)? {
-            Found::Row(row) => some.push((row.line, row.upn)),
-            Found::Bad(bad) => holdings.bad.extend(bad.faults),
+            WaveItem::Row(row) => some.push((row.line, row.upn)),
+            WaveItem::Bad(bad) => holdings.bad.extend(bad.faults),
         }
         if some.len() == limits::ROWS_PER_CHECK {
             holdings.look(&session.graph, &std::mem::take(&mut some)).await?;
         }
-        session.watcher.hear(News::Did { doing: Doing::Check, rows: 1 });
+        session.watcher.report(ProgressEvent::Did { doing: Activity::Check, rows: 1 });
     }
     holdings.look(&session.graph, &some).await?;
-    session.watcher.hear(News::Ended { doing: Doing::Check });
+    session.watcher.report(ProgressEvent::Ended { doing: Activity::Check });
     Ok(holdings)
 }
 
 impl Holdings {
-    async fn look(&mut self, graph: &Graph, rows: &[(Line, Upn)]) -> Result<(), TidyError> {
+    async fn look(&mut self, graph: &Graph, rows: &[(Line, Upn)]) -> Result<(), CleanupError> {
         let upns: Vec<Upn> = rows.iter().map(|(_, upn)| upn.clone()).collect();
         let users = graph.users(&upns).await?;
         let mut known = Vec::new();
         for (line, upn) in rows {
             match users.get(&upn.key()) {
                 Some(user) => known.push((*line, upn, user.id)),
-                None => self.unknown.push(Left {
+                None => self.unknown.push(UnprovenRow {
                     line: *line,
                     upn: upn.to_string(),
                     why: NO_SUCH_USER.to_owned(),
@@ -635,7 +629,7 @@ impl Holdings {
                 }
                 Err(refusal) => {
                     let why = format!("the passes cannot be read: {refusal}");
-                    self.unseen.push(Left { line, upn: upn.to_string(), why });
+                    self.unseen.push(UnprovenRow { line, upn: upn.to_string(), why });
                 }
             }
         }
@@ -653,28 +647,25 @@ impl Holdings {
 
 /// Removes passes that the operator has confirmed. Whoever has none listed is looked at again: a
 /// list may not show a pass that was made in the last minutes.
-///
-/// # Errors
-/// [`TidyError`]
 pub async fn remove_confirmed(
     people: Vec<Remains>,
     settle_after: Duration,
     session: &Session,
-) -> Result<Tidied, TidyError> {
+) -> Result<CleanupReport, CleanupError> {
     session.drain.begin_work();
     let total = people.len() as u64;
-    session.watcher.hear(News::Began { doing: Doing::Remove, total: Some(total) });
-    let mut clearing = Clearing::new(None, session, settle_after);
+    session.watcher.report(ProgressEvent::Began { activity: Activity::Remove, total: Some(total) });
+    let mut clearing = CleanupQueue::new(None, session, settle_after);
     let cleared = clearing.confirmed(people).await;
-    session.watcher.hear(News::Ended { doing: Doing::Remove });
+    session.watcher.report(ProgressEvent::Ended { doing: Activity::Remove });
     cleared?;
-    let tidied = clearing.end();
-    let drained = session.drain.is_on() && tidied.removed + tidied.already < total;
-    Ok(Tidied { drained, ..tidied })
+    let outcome = clearing.end();
+    let drained = session.drain.is_on() && outcome.removed + outcome.already < total;
+    Ok(CleanupReport { drained, ..outcome })
 }
 
-impl Clearing<'_> {
-    async fn confirmed(&mut self, people: Vec<Remains>) -> Result<(), Halt> {
+impl CleanupQueue<'_> {
+    async fn confirmed(&mut self, people: Vec<Remains>) -> Result<(), RunError> {
         for some in people.chunks(limits::ROWS_PER_CHECK) {
             if self.session.drain.is_on() {
                 break;

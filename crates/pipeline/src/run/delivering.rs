@@ -11,92 +11,92 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 
 use super::Session;
-use super::cleanup::{Clearing, Left};
-use super::issuing::desk;
-use super::streak::Streak;
+use super::cleanup::{CleanupQueue, UnprovenRow};
+use super::equal_refusals::EqualRefusals;
+use super::issuing::worker;
 use crate::deliver::{
-    Again, Delivered, Key, Mailroom, Outgoing, Stop, Unsent, Unwritten, next_mail, over,
-    readdressed, start_of,
+    Delivered, LetterError, MailStopped, Mailer, NotMailed, OpeningKey, Outgoing, Resend,
+    next_mail, over, readdressed, start_of,
 };
-use crate::issue::Halt;
+use crate::issue::RunError;
 use tapwave_core::clock::later;
 use tapwave_core::effect::Effect;
 use tapwave_core::ids::Line;
 use tapwave_core::limits;
-use tapwave_core::progress::{Doing, News};
+use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_ledger::{
-    Channel, Errand, Event, Ledger, LedgerError, MailRecord, RowRecord, Standing, State,
+    Channel, Event, Ledger, LedgerError, MailRecord, MailState, RowRecord, Standing, State,
 };
 use tapwave_mail::template::{Mailbox, Mode};
 use tapwave_seal::{Identities, Spool};
 
 /// How passes are mailed, and what opens them.
-pub struct Post {
+pub struct Mailing {
     /// Letters and their carrier.
-    pub room: Mailroom,
+    pub mailer: Mailer,
     /// Opens the sealed copies; without any, only what this process sealed can be mailed.
     pub identities: Option<Identities>,
 }
 
-impl Post {
+impl Mailing {
     /// Whether issuing must wait for mail: nobody else could open what waits.
     pub(super) fn holds_issuing_back(&self) -> bool {
-        self.room.desk.mode == Mode::Pass && self.identities.is_none()
+        self.mailer.writer.mode == Mode::Pass && self.identities.is_none()
     }
 
-    /// Passes that may be under way or wait for mail, if [`Post::holds_issuing_back`].
+    /// Passes that may be under way or wait for mail, if [`Mailing::holds_issuing_back`].
     pub(super) fn most_waiting(&self) -> usize {
-        self.room.desk.plan.max_connections * limits::WAITING_PER_CONNECTION
+        self.mailer.writer.plan.max_connections * limits::WAITING_PER_CONNECTION
     }
 
-    fn key<'a>(&'a self, spool: Option<&'a Spool>) -> Key<'a> {
+    fn key<'a>(&'a self, spool: Option<&'a Spool>) -> OpeningKey<'a> {
         match (&self.identities, spool) {
-            (Some(identities), _) => Key::Identities(identities),
-            (None, Some(spool)) => Key::Spool(spool),
-            (None, None) => Key::None,
+            (Some(identities), _) => OpeningKey::Identities(identities),
+            (None, Some(spool)) => OpeningKey::Spool(spool),
+            (None, None) => OpeningKey::None,
         }
     }
 }
 
 /// The rows that wait for mail, and those whose mail is under way.
-pub(super) struct Mails<'a> {
-    post: &'a Post,
+pub(super) struct MailQueue<'a> {
+    mailing: &'a Mailing,
     session: &'a Session,
-    key: Key<'a>,
-    again: Again,
+    key: OpeningKey<'a>,
+    again: Resend,
     passes: VecDeque<Line>,
     notices: VecDeque<Line>,
     /// Whose turn it is where both wait: a notice that comes long after its pass tells of one
     /// that is over.
     turn: Channel,
-    sending: FuturesUnordered<LocalBoxFuture<'a, Result<Ended, LedgerError>>>,
+    sending: FuturesUnordered<LocalBoxFuture<'a, Result<MailEnded, LedgerError>>>,
     passes_under_way: usize,
     /// It was told that mail waits, and none has gone out since.
     told_of_rest: bool,
-    refusals: Streak,
+    refusals: EqualRefusals,
     /// Why nothing more is mailed, if nothing is.
-    stopped: Option<Stop>,
+    stopped: Option<MailStopped>,
 }
 
 /// A mail that was begun, and what came of it; nothing, if its row no longer asks for it.
-struct Ended {
+struct MailEnded {
     line: Line,
     upn: String,
     channel: Channel,
-    mailed: Option<Result<Effect<Delivered>, Unsent>>,
+    mailed: Option<Result<Effect<Delivered>, NotMailed>>,
 }
 
-impl<'a> Mails<'a> {
+impl<'a> MailQueue<'a> {
     pub(super) fn new(
-        post: &'a Post,
+        mailing: &'a Mailing,
         spool: Option<&'a Spool>,
-        again: Again,
+        again: Resend,
         session: &'a Session,
     ) -> Self {
         Self {
-            post,
+            mailing,
             session,
-            key: post.key(spool),
+            key: mailing.key(spool),
             again,
             passes: VecDeque::new(),
             notices: VecDeque::new(),
@@ -104,7 +104,7 @@ impl<'a> Mails<'a> {
             sending: FuturesUnordered::new(),
             passes_under_way: 0,
             told_of_rest: false,
-            refusals: Streak::new(session),
+            refusals: EqualRefusals::new(session),
             stopped: None,
         }
     }
@@ -134,16 +134,16 @@ impl<'a> Mails<'a> {
     /// Nothing more is begun, so those that rest between two attempts or wait for their turn at
     /// the relay are left for later.
     pub(super) fn end_rests(&self) {
-        self.post.room.resting.end();
+        self.mailing.mailer.resting.end();
     }
 
     /// Why mailing ended before its end.
-    pub(super) fn stopped(&self) -> Option<&Stop> {
+    pub(super) fn stopped(&self) -> Option<&MailStopped> {
         self.stopped.as_ref()
     }
 
     /// The same, when nothing is under way any more: what waited to be told is told.
-    pub(super) fn end(mut self) -> Option<Stop> {
+    pub(super) fn end(mut self) -> Option<MailStopped> {
         self.refusals.tell(self.session);
         self.stopped
     }
@@ -151,14 +151,14 @@ impl<'a> Mails<'a> {
     /// Begins as many mails as there are connections, those that rest between two attempts
     /// aside.
     pub(super) fn fill(&mut self) {
-        let room = &self.post.room;
-        let resting = || room.resting.count().min(limits::MAX_MAILS_RESTING);
+        let mailer = &self.mailing.mailer;
+        let resting = || mailer.resting.count().min(limits::MAX_MAILS_RESTING);
         while self.stopped.is_none()
-            && self.sending.len() < room.desk.plan.max_connections + resting()
+            && self.sending.len() < mailer.writer.plan.max_connections + resting()
         {
             let Some((line, channel)) = self.pop() else { return };
             self.passes_under_way += usize::from(channel == Channel::Pass);
-            self.sending.push(Box::pin(send(self.post, line, channel, self.key, self.again)));
+            self.sending.push(Box::pin(send(self.mailing, line, channel, self.key, self.again)));
         }
     }
 
@@ -177,29 +177,29 @@ impl<'a> Mails<'a> {
         Some((queue.pop_front()?, turn))
     }
 
-    /// Waits until there may be room for another mail: one has ended, which is told, or rests.
+    /// Waits until there may be mailer for another mail: one has ended, which is told, or rests.
     /// `None` if none is under way.
-    pub(super) async fn next(&mut self) -> Option<Result<(), Halt>> {
+    pub(super) async fn next(&mut self) -> Option<Result<(), RunError>> {
         let ended = tokio::select! {
             biased;
             ended = self.sending.next() => ended?,
-            why = self.post.room.resting.more() => {
+            why = self.mailing.mailer.resting.more() => {
                 if !std::mem::replace(&mut self.told_of_rest, true) {
-                    self.session.watcher.hear(News::MailWaits { why });
+                    self.session.watcher.report(ProgressEvent::MailRetrying { why });
                 }
                 return Some(Ok(()));
             }
         };
-        Some(ended.map(|ended| self.take(ended)).map_err(Halt::from))
+        Some(ended.map(|ended| self.take(ended)).map_err(RunError::from))
     }
 
-    fn take(&mut self, ended: Ended) {
-        let Ended { line, upn, channel, mailed } = ended;
+    fn take(&mut self, ended: MailEnded) {
+        let MailEnded { line, upn, channel, mailed } = ended;
         self.passes_under_way -= usize::from(channel == Channel::Pass);
         let word = channel.noun();
         let failed = |how: &str, why: &dyn std::fmt::Display| {
             let why = format!("{word} {how}: {why}");
-            News::RowFailed { line, upn: upn.clone(), why }
+            ProgressEvent::RowFailed { line, upn: upn.clone(), why }
         };
         let Some(mailed) = mailed else { return };
         let news = match mailed {
@@ -208,7 +208,7 @@ impl<'a> Mails<'a> {
                     self.push(line, Channel::Notice);
                 }
                 self.told_of_rest = false;
-                News::Did { doing: Doing::Deliver, rows: 1 }
+                ProgressEvent::Did { doing: Activity::Deliver, rows: 1 }
             }
             Ok(Effect::Refused(why)) => {
                 let news = failed("refused", &why);
@@ -222,25 +222,25 @@ impl<'a> Mails<'a> {
             }
             Ok(Effect::NoEffect(obstacle)) => {
                 let denied = obstacle.bars_us();
-                self.stop(Stop { why: obstacle.why, denied });
+                self.stop(MailStopped { why: obstacle.why, denied });
                 return;
             }
             Ok(Effect::Unsettled { why }) => {
                 let why = format!("nobody knows whether its {word} went out: {why}");
-                News::RowHeld { line, upn, why }
+                ProgressEvent::RowHeld { line, upn, why }
             }
-            Err(Unsent::TooLate(over)) => failed("not sent", &over),
-            Err(Unsent::NotWritten(why)) => failed("not written", &why),
-            Err(held @ Unsent::Held) => {
-                News::RowHeld { line, upn, why: format!("its {word} {held}") }
+            Err(NotMailed::TooLate(over)) => failed("not sent", &over),
+            Err(NotMailed::NotWritten(why)) => failed("not written", &why),
+            Err(held @ NotMailed::Held) => {
+                ProgressEvent::RowHeld { line, upn, why: format!("its {word} {held}") }
             }
-            Err(Unsent::Drained | Unsent::Ledger(_)) => return,
+            Err(NotMailed::Drained | NotMailed::Ledger(_)) => return,
         };
         self.refusals.end(self.session);
-        self.session.watcher.hear(news);
+        self.session.watcher.report(news);
     }
 
-    fn stop(&mut self, stop: Stop) {
+    fn stop(&mut self, stop: MailStopped) {
         self.stopped.get_or_insert(stop);
         self.end_rests();
     }
@@ -248,35 +248,35 @@ impl<'a> Mails<'a> {
 
 /// Why mailing ends when one reader after the other is refused for the same reason. RFC 3463 has
 /// X.7 for security and policy: it is not the readers then.
-fn of_everybody(why: &str) -> Stop {
+fn of_everybody(why: &str) -> MailStopped {
     let denied = why.split_whitespace().nth(1).is_some_and(|code| code.starts_with("5.7."));
     let why = format!(
         "{} mails in a row were refused for the same reason: {why}; mend that, and deliver \
          --retry-refused tries them anew, or --keep-going goes on with the others",
         limits::EQUAL_REFUSALS
     );
-    Stop { why, denied }
+    MailStopped { why, denied }
 }
 
 /// One mail, from the ledger's record of its row.
 async fn send(
-    post: &Post,
+    mailing: &Mailing,
     line: Line,
     channel: Channel,
-    key: Key<'_>,
-    again: Again,
-) -> Result<Ended, LedgerError> {
-    let row = post.room.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+    key: OpeningKey<'_>,
+    again: Resend,
+) -> Result<MailEnded, LedgerError> {
+    let row = mailing.mailer.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
     let upn = row.upn.clone();
     let mailed = match Outgoing::restore(row, again) {
-        Ok(Some(Outgoing::Pass(addressed))) => Some(post.room.deliver(*addressed, key).await),
-        Ok(Some(Outgoing::Notice(delivered))) => Some(post.room.notify(*delivered).await),
+        Ok(Some(Outgoing::Pass(addressed))) => Some(mailing.mailer.deliver(*addressed, key).await),
+        Ok(Some(Outgoing::Notice(delivered))) => Some(mailing.mailer.notify(*delivered).await),
         Ok(None) => None,
         Err(damaged) => Some(Err(damaged.into())),
     };
     match mailed {
-        Some(Err(Unsent::Ledger(error))) => Err(error),
-        mailed => Ok(Ended { line, upn, channel, mailed }),
+        Some(Err(NotMailed::Ledger(error))) => Err(error),
+        mailed => Ok(MailEnded { line, upn, channel, mailed }),
     }
 }
 
@@ -298,7 +298,7 @@ pub enum ReaddressError {
         /// Its line in the wave.
         line: Line,
         /// What cannot be read.
-        source: Unwritten,
+        source: LetterError,
     },
     /// Its mail has gone out, may have gone out, or cannot go out.
     #[error(
@@ -307,15 +307,11 @@ pub enum ReaddressError {
     NoMail {
         /// Its line in the wave.
         line: Line,
-        /// The state's word.
         state: &'static str,
     },
 }
 
 /// Names other readers for mails that certainly did not go out, all of them or none.
-///
-/// # Errors
-/// [`ReaddressError`]
 pub async fn readdress(ledger: &Ledger, readers: &[(Line, Mailbox)]) -> Result<(), ReaddressError> {
     let (mut events, mut named) = (Vec::new(), HashSet::new());
     for (line, to) in readers {
@@ -338,11 +334,11 @@ pub async fn readdress(ledger: &Ledger, readers: &[(Line, Mailbox)]) -> Result<(
 
 /// What the `deliver` command was asked for.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Wish {
+pub struct DeliverRequest {
     /// Only what starts within this time.
     pub due: Option<Duration>,
     /// Also mails of unknown fate, and those that were refused.
-    pub again: Again,
+    pub again: Resend,
     /// Remove the passes whose mail was refused.
     pub revoke: bool,
 }
@@ -351,9 +347,9 @@ pub struct Wish {
 #[derive(Debug, Default)]
 pub struct Delivery {
     /// Why it stopped before its end.
-    pub stopped: Option<Stop>,
+    pub stopped: Option<MailStopped>,
     /// Rows that are due and whose mail, or the notice of it, nobody took.
-    pub open: OpenMail,
+    pub open: Undelivered,
     /// Those of them that an earlier process sealed before it broke off: what stands on the user
     /// is not known until a resume has looked, so they are not mailed.
     pub unproven: u64,
@@ -362,7 +358,7 @@ pub struct Delivery {
     /// Rows whose passes were removed because their mail was refused, or came too late.
     pub revoked: Vec<(Line, String)>,
     /// Those whose passes could not be removed.
-    pub unrevoked: Vec<Left>,
+    pub unrevoked: Vec<UnprovenRow>,
     /// Whether somebody wished to stop.
     pub drained: bool,
 }
@@ -370,8 +366,7 @@ pub struct Delivery {
 /// Rows whose mail, or the notice of it, nobody took. Those of unknown fate and those refused
 /// for good go out again only when a person says so, unless their pass is over.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct OpenMail {
-    /// All of them.
+pub struct Undelivered {
     pub rows: u64,
     /// Those of unknown fate.
     pub unsettled: u64,
@@ -386,12 +381,16 @@ pub struct OpenMail {
 /// Mails what is sealed and not yet delivered.
 ///
 /// # Errors
-/// [`Halt`], from the ledger or, when passes are removed, from Graph.
-pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Delivery, Halt> {
+/// [`RunError`], from the ledger or, when passes are removed, from Graph.
+pub async fn deliver(
+    mailing: &Mailing,
+    session: &Session,
+    wish: DeliverRequest,
+) -> Result<Delivery, RunError> {
     session.drain.begin_work();
-    let ledger = &post.room.ledger;
+    let ledger = &mailing.mailer.ledger;
     mark_lost(ledger).await?;
-    let mut mails = Mails::new(post, None, wish.again, session);
+    let mut mails = MailQueue::new(mailing, None, wish.again, session);
     let mut delivery = Delivery::default();
     let now = session.graph.likely_time().await;
     let horizon = wish.due.map(|due| later(now, due));
@@ -409,9 +408,11 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
         }
     })
     .await?;
-    session.watcher.hear(News::Began { doing: Doing::Deliver, total: Some(total) });
+    session
+        .watcher
+        .report(ProgressEvent::Began { activity: Activity::Deliver, total: Some(total) });
     let worked = work(&mut mails, session).await;
-    session.watcher.hear(News::Ended { doing: Doing::Deliver });
+    session.watcher.report(ProgressEvent::Ended { doing: Activity::Deliver });
     worked?;
     delivery.stopped = mails.end();
     delivery.drained = session.drain.is_on();
@@ -433,19 +434,19 @@ pub async fn deliver(post: &Post, session: &Session, wish: Wish) -> Result<Deliv
 /// The rows of a run whose mail, or the notice of it, nobody took.
 ///
 /// # Errors
-/// [`Halt`], from the ledger.
-pub async fn open_mail(ledger: &Ledger, session: &Session) -> Result<OpenMail, Halt> {
-    let mut open = OpenMail::default();
+/// [`RunError`], from the ledger.
+pub async fn open_mail(ledger: &Ledger, session: &Session) -> Result<Undelivered, RunError> {
+    let mut open = Undelivered::default();
     let now = session.graph.likely_time().await;
     gather(ledger, |row| open.add(row, now)).await?;
     Ok(open)
 }
 
-impl OpenMail {
+impl Undelivered {
     fn add(&mut self, row: &RowRecord, now: Timestamp) {
         let held_by = |again| {
             let may = |again| matches!(next_mail(row, again), Ok(Some(_)));
-            u64::from(may(again) && !may(Again::default()))
+            u64::from(may(again) && !may(Resend::default()))
         };
         self.rows += 1;
         if is_over(row, now) {
@@ -453,14 +454,14 @@ impl OpenMail {
             self.lapsed += u64::from(has_lapsed(row, now));
             return;
         }
-        self.unsettled += held_by(Again { unsettled: true, refused: false });
-        self.refused += held_by(Again { unsettled: false, refused: true });
+        self.unsettled += held_by(Resend { unsettled: true, refused: false });
+        self.refused += held_by(Resend { unsettled: false, refused: true });
     }
 }
 
 /// Mails until nothing waits. After a fault nothing more is begun; what is under way is heard
 /// to its end, for a mail that is dropped between its dot and its answer is held for ever.
-async fn work(mails: &mut Mails<'_>, session: &Session) -> Result<(), Halt> {
+async fn work(mails: &mut MailQueue<'_>, session: &Session) -> Result<(), RunError> {
     let mut halt = None;
     loop {
         if halt.is_none() && !session.drain.is_on() {
@@ -493,7 +494,7 @@ pub(super) async fn mark_lost(ledger: &Ledger) -> Result<(), LedgerError> {
     visit(
         async |after| ledger.rows_owing_notice(after, limits::ROWS_PER_READ).await,
         |row| {
-            if matches!(row.state.notice(), Some(Errand::Open(mail)) if !mail.lost) {
+            if matches!(row.state.notice(), Some(MailState::Open(mail)) if !mail.lost) {
                 lost.push((row.line, Channel::Notice));
             }
         },
@@ -547,7 +548,7 @@ async fn visit(
 
 /// The mail of a row that is to have its turn: the one that may go out, or, of a row that cannot
 /// be read, the one that it is then told of.
-pub(super) fn next_turn(row: &RowRecord, again: Again) -> Option<Channel> {
+pub(super) fn next_turn(row: &RowRecord, again: Resend) -> Option<Channel> {
     next_mail(row, again).unwrap_or(Some(Channel::Pass))
 }
 
@@ -558,14 +559,19 @@ fn is_over(row: &RowRecord, now: Timestamp) -> bool {
 
 /// Whether a row's pass was over before it was mailed.
 fn has_lapsed(row: &RowRecord, now: Timestamp) -> bool {
-    let unsent = Again { unsettled: false, refused: true };
+    let unsent = Resend { unsettled: false, refused: true };
     matches!(next_mail(row, unsent), Ok(Some(Channel::Pass))) && is_over(row, now)
 }
 
 /// Removes the passes of rows whose mail was refused for good, or came too late. A notice that
 /// was refused took nothing from whoever has the pass. Which pass is over, Graph's clock says.
-async fn revoke(ledger: &Ledger, session: &Session, delivery: &mut Delivery) -> Result<(), Halt> {
-    let mut clearing = Clearing::new(Some(ledger), session, desk(ledger, session).settle_after);
+async fn revoke(
+    ledger: &Ledger,
+    session: &Session,
+    delivery: &mut Delivery,
+) -> Result<(), RunError> {
+    let mut clearing =
+        CleanupQueue::new(Some(ledger), session, worker(ledger, session).settle_after);
     let mut after = None;
     loop {
         let rows = ledger.rows(&[Standing::Sealed], after, limits::ROWS_PER_CHECK).await?;

@@ -15,18 +15,20 @@ use zeroize::Zeroize;
 
 use super::Session;
 use crate::check::{Check, CheckError, Finding, Problem, Subject, Warning};
-use crate::deliver::{Desk, Preview};
+use crate::deliver::{LetterWriter, Preview};
 use crate::seal::{BookError, RecipientBook};
-use crate::wave::{self, BadRow, Found, Header, Rejects, Roster, RosterError, Row, Wanted};
+use crate::wave::{
+    self, BadRow, Header, Rejects, Row, RowOptions, WaveError, WaveItem, WaveReader,
+};
 use tapwave_core::clock::{later, span};
 use tapwave_core::exit::Exit;
 use tapwave_core::ids::{Line, RunId, Upn, UserId};
 use tapwave_core::limits;
-use tapwave_core::progress::{Doing, News};
+use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_core::shown::plain;
 use tapwave_ledger::{
     About, Asked, Channel, ClaimsError, Draft, Event, Existing, Ledger, LedgerError, NewBadRow,
-    NewRow, Options, PolicyRecord, RowRecord, Standing, WaveAbout, create_private,
+    NewRow, PolicyRecord, RowRecord, RunOptions, Standing, WaveAbout, create_private,
 };
 use tapwave_seal::holds_secret_key;
 
@@ -38,16 +40,10 @@ const UPN_COLUMN: &str = "userPrincipalName";
 pub enum IntakeError {
     /// The file as a whole.
     #[error("failed to read {path}: {source}")]
-    Roster {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: RosterError,
-    },
+    Roster { path: PathBuf, source: WaveError },
     /// The file cannot be opened.
     #[error("failed to open {path}: {source}")]
     Open {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -64,7 +60,6 @@ pub enum IntakeError {
     /// The rejects file.
     #[error("failed to write the rejected rows to {path}: {source}")]
     Rejects {
-        /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -77,7 +72,6 @@ pub enum IntakeError {
         "{people} of this run's people are claimed by run {run}, which is still open; finish that run with resume, or close it with cleanup"
     )]
     Claimed {
-        /// How many.
         people: usize,
         /// One of the runs.
         run: String,
@@ -106,14 +100,13 @@ pub struct RowProblem {
 
 /// What the check of a whole wave found.
 #[derive(Debug)]
-pub struct Verdict {
+pub struct WaveCheck {
     /// Rows of the wave.
     pub rows: u64,
     /// Rows that may get a pass.
     pub eligible: u64,
     /// Rows left out because they have a live pass and that was asked for.
     pub skipped: u64,
-    /// Rows with problems.
     pub ineligible: u64,
     /// The problems, at most [`limits::MAX_PROBLEMS`].
     pub problems: Vec<RowProblem>,
@@ -123,9 +116,7 @@ pub struct Verdict {
     pub mail: Vec<String>,
     /// Whether mail is not let through at all: a password, the sender, a certificate, a proxy.
     pub bars_us: bool,
-    /// The policy's bounds.
     pub policy: PolicyRecord,
-    /// The columns.
     pub header: Header,
     /// SHA-256 of the wave's bytes.
     pub digest: String,
@@ -133,7 +124,7 @@ pub struct Verdict {
     pub sets: usize,
 }
 
-impl Verdict {
+impl WaveCheck {
     /// The exit code of a check that found problems.
     #[must_use]
     pub const fn exit(&self) -> Exit {
@@ -142,41 +133,37 @@ impl Verdict {
 }
 
 /// Reads a wave into a draft. Faulty rows are kept too, as ineligible.
-///
-/// # Errors
-/// [`IntakeError`]
 pub fn read(
     path: &Path,
     zone: Option<TimeZone>,
     book: &mut RecipientBook,
     draft: &mut Draft,
     session: &Session,
-) -> Result<wave::Wave, IntakeError> {
+) -> Result<wave::WaveSummary, IntakeError> {
     let file =
         File::open(path).map_err(|source| IntakeError::Open { path: path.to_owned(), source })?;
     let unread = |source| IntakeError::Roster { path: path.to_owned(), source };
     let defaults = wave::Defaults { time_zone: zone };
-    let mut roster = Roster::open(file, defaults).map_err(unread)?;
-    let header = roster.header().clone();
-    session.watcher.hear(News::Began { doing: Doing::Read, total: None });
-    for found in roster.by_ref() {
+    let mut reader = WaveReader::open(file, defaults).map_err(unread)?;
+    let header = reader.header().clone();
+    session.watcher.report(ProgressEvent::Began { activity: Activity::Read, total: None });
+    for found in reader.by_ref() {
         if session.drain.is_on() {
             return Err(IntakeError::Interrupted);
         }
         match found.map_err(unread)? {
-            Found::Row(row) => take(row, book, draft)?,
-            Found::Bad(bad) => draft.add_bad(faulty(bad, &header))?,
+            WaveItem::Row(row) => take(row, book, draft)?,
+            WaveItem::Bad(bad) => draft.add_bad(faulty(bad, &header))?,
         }
-        session.watcher.hear(News::Did { doing: Doing::Read, rows: 1 });
+        session.watcher.report(ProgressEvent::Did { doing: Activity::Read, rows: 1 });
     }
-    session.watcher.hear(News::Ended { doing: Doing::Read });
-    roster.finish().map_err(unread)
+    session.watcher.report(ProgressEvent::Ended { doing: Activity::Read });
+    reader.finish().map_err(unread)
 }
 
 /// What the check has to know of mail.
-pub struct Letters<'a> {
-    /// Writes them.
-    pub desk: &'a Desk,
+pub struct MailCheck<'a> {
+    pub writer: &'a LetterWriter,
     /// Whether issuing runs ahead of mail, so that passes age while they wait.
     pub ahead: bool,
     /// Whether the last reader may get less than [`limits::LEAST_USABLE`].
@@ -218,23 +205,20 @@ fn without_claimed(
 
 /// Asks Graph about every row of a draft and records what it says; given `letters`, also
 /// writes each row's letter with a dummy code.
-///
-/// # Errors
-/// [`IntakeError`]
 pub async fn check(
-    wave: wave::Wave,
-    options: &Options,
+    wave: wave::WaveSummary,
+    options: &RunOptions,
     book: &mut RecipientBook,
     draft: &mut Draft,
     session: &Session,
     claim: &mut Claim<'_>,
-    letters: Option<&Letters<'_>>,
-) -> Result<Verdict, IntakeError> {
+    letters: Option<&MailCheck<'_>>,
+) -> Result<WaveCheck, IntakeError> {
     let listed = draft.counts()?.of(Standing::Listed);
     let mut check =
         Check::prepare(&session.graph, options, listed, session.may_read_groups).await?;
-    session.watcher.hear(News::Began { doing: Doing::Check, total: Some(listed) });
-    let mut proof = letters.map(|letters| Proof::new(letters, session.clock.now()));
+    session.watcher.report(ProgressEvent::Began { activity: Activity::Check, total: Some(listed) });
+    let mut proof = letters.map(|letters| LetterProof::new(letters, session.clock.now()));
     let mut after = None;
     loop {
         let rows = draft.rows(&[Standing::Listed], after, limits::ROWS_PER_CHECK)?;
@@ -250,7 +234,9 @@ pub async fn check(
             () = session.drain.begun() => return Err(IntakeError::Interrupted),
             findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
-        session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
+        session
+            .watcher
+            .report(ProgressEvent::Did { doing: Activity::Check, rows: rows.len() as u64 });
         for (line, finding) in without_claimed(findings, &mut *claim, options.existing)? {
             draft.record(line, &event(finding))?;
         }
@@ -258,18 +244,15 @@ pub async fn check(
             proof.read(&wave.header, draft, before, rows.len())?;
         }
     }
-    session.watcher.hear(News::Ended { doing: Doing::Check });
-    let mail = proof.map(Proof::conclude).unwrap_or_default();
+    session.watcher.report(ProgressEvent::Ended { doing: Activity::Check });
+    let mail = proof.map(LetterProof::conclude).unwrap_or_default();
     verdict(&check, wave, book, draft, mail, session)
 }
 
 /// Makes the ledger whole: from here on, a resume needs nothing else.
-///
-/// # Errors
-/// [`LedgerError`]
 pub fn publish(
     draft: Draft,
-    verdict: &Verdict,
+    verdict: &WaveCheck,
     wave: &Path,
     run: &RunAbout,
     book: &RecipientBook,
@@ -305,20 +288,15 @@ pub fn publish(
 pub struct RunAbout {
     /// Tells it from every other.
     pub id: RunId,
-    /// The folder's name.
     pub name: String,
     /// The tenant, if known.
     pub tenant: Option<String>,
-    /// Graph's origin.
     pub graph_url: String,
     /// How it was asked for.
-    pub options: Options,
+    pub options: RunOptions,
 }
 
 /// Asks Graph again about the rows of a ledger that wait, because the last check is old.
-///
-/// # Errors
-/// [`IntakeError`]
 pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), IntakeError> {
     let age = tapwave_core::clock::span(ledger.checked_at().await?, session.clock.now());
     let waiting = ledger.counts().await?.of(Standing::Checked);
@@ -328,7 +306,9 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
     let options = &ledger.about().options;
     let may_read_groups = session.may_read_groups;
     let mut check = Check::prepare(&session.graph, options, waiting, may_read_groups).await?;
-    session.watcher.hear(News::Began { doing: Doing::Check, total: Some(waiting) });
+    session
+        .watcher
+        .report(ProgressEvent::Began { activity: Activity::Check, total: Some(waiting) });
     let mut after = None;
     loop {
         let rows = ledger.rows(&[Standing::Checked], after, limits::ROWS_PER_CHECK).await?;
@@ -341,19 +321,21 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
             findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
         let findings = same_accounts(&rows, findings)?;
-        session.watcher.hear(News::Did { doing: Doing::Check, rows: rows.len() as u64 });
+        session
+            .watcher
+            .report(ProgressEvent::Did { doing: Activity::Check, rows: rows.len() as u64 });
         for (row, (line, finding)) in rows.iter().zip(&findings) {
             if let Finding::Ineligible(problems) = finding {
                 let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 let (line, upn, why) = (*line, row.upn.clone(), why.join("; "));
-                session.watcher.hear(News::RowFailed { line, upn, why });
+                session.watcher.report(ProgressEvent::RowFailed { line, upn, why });
             }
         }
         let records =
             findings.into_iter().map(|(line, finding)| ledger.record(line, event(finding)));
         futures::future::try_join_all(records).await?;
     }
-    session.watcher.hear(News::Ended { doing: Doing::Check });
+    session.watcher.report(ProgressEvent::Ended { doing: Activity::Check });
     ledger.set_checked_at(session.clock.now()).await?;
     Ok(())
 }
@@ -408,7 +390,7 @@ fn take(row: Row, book: &mut RecipientBook, draft: &mut Draft) -> Result<(), Int
 }
 
 fn faulty(bad: BadRow, header: &Header) -> NewBadRow {
-    let told = |fault: &wave::Fault| match &fault.column {
+    let told = |fault: &wave::RowFault| match &fault.column {
         Some(column) => format!("column {}: {}", plain(column), fault.message),
         None => fault.message.clone(),
     };
@@ -464,7 +446,7 @@ fn upn(row: &RowRecord) -> Result<Upn, LedgerError> {
     row.upn.parse().map_err(|_| row.lacks("its userPrincipalName cannot be read"))
 }
 
-fn wanted(row: &RowRecord) -> Result<Wanted, LedgerError> {
+fn wanted(row: &RowRecord) -> Result<RowOptions, LedgerError> {
     serde_json::from_str(&row.wanted_json)
         .map_err(|_| row.lacks("what the row asks for cannot be read"))
 }
@@ -484,12 +466,12 @@ fn event(finding: Finding) -> Event {
 
 fn verdict(
     check: &Check,
-    wave: wave::Wave,
+    wave: wave::WaveSummary,
     book: &RecipientBook,
     draft: &Draft,
     mail: Vec<String>,
     session: &Session,
-) -> Result<Verdict, IntakeError> {
+) -> Result<WaveCheck, IntakeError> {
     let counts = draft.counts()?;
     let mut problems = Vec::new();
     let mut after = None;
@@ -503,7 +485,7 @@ fn verdict(
             reason: row.reason.unwrap_or_default(),
         }));
     }
-    Ok(Verdict {
+    Ok(WaveCheck {
         rows: wave.rows,
         eligible: counts.of(Standing::Checked),
         skipped: counts.of(Standing::Skipped),
@@ -520,8 +502,8 @@ fn verdict(
 }
 
 /// Reads every letter before any pass exists, and reckons when the last will be read.
-struct Proof<'a> {
-    letters: &'a Letters<'a>,
+struct LetterProof<'a> {
+    letters: &'a MailCheck<'a>,
     now: Timestamp,
     mails: u64,
     /// The least time that a reader has left.
@@ -531,8 +513,8 @@ struct Proof<'a> {
     faults: Vec<String>,
 }
 
-impl<'a> Proof<'a> {
-    fn new(letters: &'a Letters<'a>, now: Timestamp) -> Self {
+impl<'a> LetterProof<'a> {
+    fn new(letters: &'a MailCheck<'a>, now: Timestamp) -> Self {
         Self { letters, now, mails: 0, least: None, proven: BTreeSet::new(), faults: Vec::new() }
     }
 
@@ -545,7 +527,7 @@ impl<'a> Proof<'a> {
         most: usize,
     ) -> Result<(), IntakeError> {
         for row in draft.rows(&[Standing::Checked], after, most)? {
-            match self.letters.desk.preview(&row, header, self.now) {
+            match self.letters.writer.preview(&row, header, self.now) {
                 Err(error) => {
                     let problem = Problem::Letter { why: error.to_string() };
                     draft.record(row.line, &event(Finding::Ineligible(vec![problem])))?;
@@ -566,7 +548,7 @@ impl<'a> Proof<'a> {
         if !self.proven.insert((channel.name(), locale.to_owned())) {
             return;
         }
-        let found = self.letters.desk.faults(row, header, channel, locale, self.now);
+        let found = self.letters.writer.faults(row, header, channel, locale, self.now);
         let told = found.unwrap_or_default().into_iter().map(|fault| fault.to_string());
         self.faults.extend(told);
     }
@@ -588,7 +570,7 @@ impl<'a> Proof<'a> {
 
     /// How long the mails so far take.
     fn needed(&self) -> std::time::Duration {
-        let rate = u64::from(self.letters.desk.plan.max_per_minute.max(1));
+        let rate = u64::from(self.letters.writer.plan.max_per_minute.max(1));
         std::time::Duration::from_secs(self.mails * 60 / rate)
     }
 
@@ -602,7 +584,7 @@ impl<'a> Proof<'a> {
                  less than {}; raise --lifetime or max_per_minute, split the wave, or give \
                  --allow-late",
                 self.mails,
-                self.letters.desk.plan.max_per_minute,
+                self.letters.writer.plan.max_per_minute,
                 self.needed().as_secs().div_ceil(60),
                 left.as_secs() / 60,
                 limits::LEAST_USABLE.as_secs() / 60,

@@ -16,38 +16,38 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Session;
-use super::delivering::{self, Mails, Post};
+use super::delivering::{self, MailQueue, Mailing};
+use super::equal_refusals::EqualRefusals;
 use super::intake::{self, IntakeError};
 use super::second_look::{FinalLook, Looked, SecondLook};
-use super::source::Source;
-use super::streak::Streak;
+use super::source::CandidateSource;
 use crate::check::Candidate;
-use crate::deliver::{Again, Stop};
-use crate::issue::{Attempt, Desk, Halt, No, waiting};
-use crate::reconcile::{Settled, patience};
-use crate::seal::{self, HandoverError, RecipientBook, Sealed, Vault};
-use crate::stop::{Drain, DrainSwitch};
+use crate::deliver::{MailStopped, Resend};
+use crate::issue::{Attempt, Denial, RunError, Worker, waiting};
+use crate::reconcile::{Reconciled, watch_for};
+use crate::seal::{self, HandoverError, RecipientBook, Sealed, Sealer};
+use crate::stop::{StopSignal, StopSwitch};
 use tapwave_core::clock::{earlier, later, span};
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_core::ids::Line;
 use tapwave_core::limits;
-use tapwave_core::progress::{Doing, News};
+use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_graph::limiter::{Budget, Outlook};
 use tapwave_graph::verdict::RefusalKind;
 use tapwave_ledger::{
     Channel, Denied, Event, Ledger, LedgerError, RowRecord, Standing, State, Unhanded,
 };
-use tapwave_seal::{self as vault, Ciphertext, Container, HandoffError, RecipientSet, Spool};
+use tapwave_seal::{Ciphertext, Container, HandoffError, RecipientSet, Spool};
 
 /// How issuing ended.
 #[derive(Debug)]
 pub struct Issuance {
     /// Why it stopped before its end, if it did.
-    pub halt: Option<Halt>,
+    pub error: Option<RunError>,
     /// Whether somebody wished to stop.
     pub drained: bool,
     /// Why mailing stopped before its end, if it did.
-    pub mail: Option<Stop>,
+    pub mail: Option<MailStopped>,
     /// The handoff files written now.
     pub handoffs: Vec<PathBuf>,
     /// How the second look at the sealed passes ended.
@@ -70,7 +70,7 @@ pub enum IssuingError {
     Book(#[from] seal::BookError),
     /// Something in Graph or the ledger before the first row.
     #[error(transparent)]
-    Halt(#[from] Halt),
+    Halt(#[from] RunError),
     /// The handoff folder or the spool.
     #[error(transparent)]
     Handover(#[from] HandoverError),
@@ -86,13 +86,13 @@ pub enum IssuingError {
 pub async fn run(
     ledger: &Ledger,
     sets: Vec<Arc<RecipientSet>>,
-    post: Option<&Post>,
+    mailing: Option<&Mailing>,
     session: &Session,
     look: FinalLook,
 ) -> Result<Issuance, IssuingError> {
     session.drain.begin_work();
-    let floor = Floor::open(ledger, sets, post, session, look)?;
-    Ok(floor.work(Vec::new()).await)
+    let context = IssueContext::open(ledger, sets, mailing, session, look)?;
+    Ok(context.work(Vec::new()).await)
 }
 
 /// Carries any run on from any state: settles what is unsettled, looks again at what waits,
@@ -102,7 +102,7 @@ pub async fn run(
 /// [`IssuingError`], before the first row.
 pub async fn resume(
     ledger: &Ledger,
-    post: Option<&Post>,
+    mailing: Option<&Mailing>,
     session: &Session,
     look: FinalLook,
 ) -> Result<Issuance, IssuingError> {
@@ -112,42 +112,36 @@ pub async fn resume(
     }
     let sets = RecipientBook::restore(&ledger.about().recipients, &session.prompts)?;
     // The first answer also tells Graph's clock, by which old intents are judged.
-    session.graph.policy().await.map_err(Halt::from)?;
+    session.graph.policy().await.map_err(RunError::from)?;
     let started = session.clock.instant();
-    let mut floor = Floor::open(ledger, sets, post, session, look)?;
-    let now = session.graph.time().await.map_err(Halt::from)?;
-    floor.since = Some(match look {
+    let mut context = IssueContext::open(ledger, sets, mailing, session, look)?;
+    let now = session.graph.time().await.map_err(RunError::from)?;
+    context.since = Some(match look {
         // Graph tells whole seconds, so that its clock may seem to go back by one.
         FinalLook::Always => earlier(now, limits::DATE_ROUNDING),
         FinalLook::Auto | FinalLook::Never => earlier(now, limits::LOOK_GOOD_FOR),
     });
-    let fences = floor.pick_up(started).await?;
+    let looks = context.take_over(started).await?;
     intake::check_again(ledger, session).await?;
-    Ok(floor.work(fences).await)
+    Ok(context.work(looks).await)
 }
 
 /// Whether passes wait for a look: the process that sealed them, or one after it, did not end
 /// in order.
-///
-/// # Errors
-/// [`LedgerError`]
 pub async fn is_doubted(ledger: &Ledger) -> Result<bool, LedgerError> {
     Ok(!all_rows(ledger, &[Standing::Sealed]).await?.is_empty())
 }
 
 /// Looks again at those passes and at nothing else: what is live is vouched for, a row that has
 /// none is free for another attempt.
-///
-/// # Errors
-/// [`Halt`]
-pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), Halt> {
-    let desk = desk(ledger, session);
-    let mut unseen = Patience::default();
-    let mut lines = verify_inherited(&desk, session).await?;
+pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), RunError> {
+    let worker = worker(ledger, session);
+    let mut unseen = PendingLooks::default();
+    let mut lines = verify_inherited(&worker, session).await?;
     while !lines.is_empty() {
         let mut next: Option<Instant> = None;
         for line in &lines {
-            let due = unseen.another_look(*line, true, &desk);
+            let due = unseen.another_look(*line, true, &worker);
             next = Some(next.map_or(due, |next| next.min(due)));
         }
         unseen.tell(session);
@@ -159,9 +153,9 @@ pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), Halt> {
         }
         let waiting = std::mem::take(&mut lines);
         for line in waiting {
-            if unseen.is_over(line, &desk) {
-                desk.give_up_on(line, true).await?;
-            } else if is_behind(&look_at_inherited(&desk, session, line).await?) {
+            if unseen.is_over(line, &worker) {
+                worker.give_up_on(line, true).await?;
+            } else if is_behind(&look_at_inherited(&worker, session, line).await?) {
                 lines.push(line);
             }
         }
@@ -171,7 +165,7 @@ pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), Halt> {
 
 /// A row that waits to be looked at, and when.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fence {
+pub(super) struct ScheduledLook {
     pub(super) line: Line,
     pub(super) until: Instant,
     pub(super) what: Look,
@@ -190,33 +184,33 @@ pub(super) enum Look {
 
 /// Rows whose lists are behind: since when, and how often they were looked at.
 #[derive(Default)]
-struct Patience {
-    rows: HashMap<Line, Unseen>,
+struct PendingLooks {
+    rows: HashMap<Line, PendingLook>,
     told: Option<Timestamp>,
 }
 
-struct Unseen {
+struct PendingLook {
     since: Instant,
     looks: u32,
     inherited: bool,
 }
 
-impl Patience {
+impl PendingLooks {
     /// When a row is looked at again: soon at first, then at twice the wait, and once more when
     /// the settling time has passed since it was first missed.
-    fn another_look(&mut self, line: Line, inherited: bool, desk: &Desk) -> Instant {
-        let now = desk.clock.instant();
-        let new = Unseen { since: now, looks: 0, inherited };
+    fn another_look(&mut self, line: Line, inherited: bool, worker: &Worker) -> Instant {
+        let now = worker.clock.instant();
+        let new = PendingLook { since: now, looks: 0, inherited };
         let unseen = self.rows.entry(line).or_insert(new);
         let wait = limits::BETWEEN_LOOKS.saturating_mul(1 << unseen.looks.min(16));
         unseen.looks += 1;
-        (now + wait).min(unseen.since + settled(desk))
+        (now + wait).min(unseen.since + settled(worker))
     }
 
     /// Whether the latest look was the last one.
-    fn is_over(&self, line: Line, desk: &Desk) -> bool {
-        let since = self.rows.get(&line).map(|unseen| unseen.since + settled(desk));
-        since.is_some_and(|end| end <= desk.clock.instant())
+    fn is_over(&self, line: Line, worker: &Worker) -> bool {
+        let since = self.rows.get(&line).map(|unseen| unseen.since + settled(worker));
+        since.is_some_and(|end| end <= worker.clock.instant())
     }
 
     fn end(&mut self, line: Line) {
@@ -227,41 +221,45 @@ impl Patience {
     fn tell(&mut self, session: &Session) {
         let patient = self.rows.values().filter(|unseen| unseen.looks >= limits::LOOKS);
         let Some(last) = patient.clone().map(|unseen| unseen.since).max() else { return };
-        let end = last + patience(session.fence.unwrap_or(limits::DEFAULT_FENCE));
+        let end = last + watch_for(session.settle_after.unwrap_or(limits::DEFAULT_SETTLE_AFTER));
         let left = end.saturating_duration_since(session.clock.instant());
         let until = later(session.clock.now(), left);
         let is_new = |told: Timestamp| span(told, until) > limits::BETWEEN_LOOKS;
         if self.told.is_none_or(is_new) {
             let rows = patient.count() as u64;
-            session.watcher.hear(News::LooksAgain { doing: Doing::Settle, rows, until });
+            session.watcher.report(ProgressEvent::LookingAgain {
+                doing: Activity::Settle,
+                rows,
+                until,
+            });
             self.told = Some(until);
         }
     }
 }
 
 /// The settling time as Graph's clock counts it, in whole seconds.
-fn settled(desk: &Desk) -> Duration {
-    patience(desk.settle_after) + limits::DATE_ROUNDING
+fn settled(worker: &Worker) -> Duration {
+    watch_for(worker.settle_after) + limits::DATE_ROUNDING
 }
 
 /// Everything a row's task needs.
-pub(super) struct Floor<'a> {
-    pub(super) desk: Desk,
-    vault: Vault,
-    post: Option<&'a Post>,
+pub(super) struct IssueContext<'a> {
+    pub(super) worker: Worker,
+    sealer: Sealer,
+    mailing: Option<&'a Mailing>,
     session: &'a Session,
     look: FinalLook,
     /// What an earlier process has seen before then, by Graph's clock, is looked at again.
     since: Option<Timestamp>,
     /// Since when no request of any row has got through, if none has.
     unreached_since: Cell<Option<Instant>>,
-    /// Stops the desk: a halt must reach the rows that wait for the limiter's leave as the
-    /// operator's wish does, or each of them would knock once more.
-    stop: DrainSwitch,
+    /// Stops the worker: a halt must reach the rows that wait for the limiter's leave as the
+    /// operator's wish does, or each of them would send one more request.
+    stop: StopSwitch,
 }
 
 /// What one task came to.
-enum Reached {
+enum RowOutcome {
     Sealed(Line),
     /// It has failed, and was told.
     Failed,
@@ -285,25 +283,25 @@ enum Reached {
     Stopped,
 }
 
-impl<'a> Floor<'a> {
+impl<'a> IssueContext<'a> {
     fn open(
         ledger: &Ledger,
         sets: Vec<Arc<RecipientSet>>,
-        post: Option<&'a Post>,
+        mailing: Option<&'a Mailing>,
         session: &'a Session,
         look: FinalLook,
     ) -> Result<Self, IssuingError> {
         let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
         // We hold the lock: what is unfinished there is of a process that died.
-        vault::remove_unfinished(&folder).map_err(HandoverError::from)?;
+        tapwave_seal::remove_unfinished(&folder).map_err(HandoverError::from)?;
         let spool = Spool::create(&folder).map_err(HandoverError::from)?;
-        let (stop, drain) = Drain::new();
-        let desk = Desk { drain, ..desk(ledger, session) };
-        let vault = Vault::new(sets, spool);
+        let (stop, drain) = StopSignal::new();
+        let worker = Worker { drain, ..worker(ledger, session) };
+        let vault = Sealer::new(sets, spool);
         Ok(Self {
-            desk,
-            vault,
-            post,
+            worker,
+            sealer: vault,
+            mailing,
             session,
             look,
             since: None,
@@ -313,19 +311,19 @@ impl<'a> Floor<'a> {
     }
 
     /// Sorts out what an earlier process left: which rows must be settled, and when.
-    async fn pick_up(&self, started: Instant) -> Result<Vec<Fence>, IssuingError> {
-        let mut fences = pick_up_lost(&self.desk, started).await?;
-        for row in all_rows(&self.desk.ledger, &[Standing::Held, Standing::Lost]).await? {
-            fences.push(Fence { line: row.line, until: started, what: Look::Settle });
+    async fn take_over(&self, started: Instant) -> Result<Vec<ScheduledLook>, IssuingError> {
+        let mut looks = pick_up_lost(&self.worker, started).await?;
+        for row in all_rows(&self.worker.ledger, &[Standing::Held, Standing::Lost]).await? {
+            looks.push(ScheduledLook { line: row.line, until: started, what: Look::Settle });
         }
         self.retry_failed().await?;
-        Ok(fences)
+        Ok(looks)
     }
 
     /// Gives failed rows another chance. They may be all rows, where a policy was switched off
     /// half-way: a page at a time, each in one commit.
     async fn retry_failed(&self) -> Result<(), LedgerError> {
-        let ledger = &self.desk.ledger;
+        let ledger = &self.worker.ledger;
         let mut after = None;
         loop {
             let rows = ledger.rows(&[Standing::Failed], after, limits::ROWS_PER_READ).await?;
@@ -337,9 +335,9 @@ impl<'a> Floor<'a> {
 
     /// Works until there is nothing left to do, looks at the sealed passes once more, and writes
     /// the handoff.
-    async fn work(self, fences: Vec<Fence>) -> Issuance {
+    async fn work(self, looks: Vec<ScheduledLook>) -> Issuance {
         let mut mail = None;
-        let mut halt = self.issue_all(fences, &mut mail).await.err();
+        let mut halt = self.issue_all(looks, &mut mail).await.err();
         let looked = match self.look_again(halt.is_some()).await {
             Ok(looked) => looked,
             Err(stopped) => {
@@ -349,93 +347,97 @@ impl<'a> Floor<'a> {
             }
         };
         let drained = self.session.drain.is_on();
-        let Self { desk, vault, session, .. } = self;
-        if halt.is_some() && desk.ledger.add_traffic(0, 0).await.is_err() {
+        let Self { worker, sealer, session, .. } = self;
+        if halt.is_some() && worker.ledger.add_traffic(0, 0).await.is_err() {
             // A ledger that takes no more cannot say which file holds what, and the next process
             // doubts its last seals: it hands over what it has looked at.
             let handoffs = Vec::new();
-            return Issuance { halt, drained, mail, handoffs, looked, handover: None };
+            return Issuance { error: halt, drained, mail, handoffs, looked, handover: None };
         }
-        session.watcher.hear(News::Began { doing: Doing::Handoff, total: None });
+        session.watcher.report(ProgressEvent::Began { activity: Activity::Handoff, total: None });
         let mut handoffs = Vec::new();
         for line in &looked.missed {
-            vault.forget(*line);
+            sealer.forget(*line);
         }
         let kept_out = looked.missed.iter().copied().collect();
-        let handover = hand_over(&desk.ledger, vault, &kept_out, &mut handoffs).await.err();
-        session.watcher.hear(News::Ended { doing: Doing::Handoff });
-        Issuance { halt, drained, mail, handoffs, looked, handover }
+        let handover = hand_over(&worker.ledger, sealer, &kept_out, &mut handoffs).await.err();
+        session.watcher.report(ProgressEvent::Ended { doing: Activity::Handoff });
+        Issuance { error: halt, drained, mail, handoffs, looked, handover }
     }
 
     /// The second look. After a halt nothing can be asked of Graph or told to the ledger, or what
     /// is seen is what somebody is about to mend (a policy that is switched off disables every
     /// pass), and a later process does it.
-    async fn look_again(&self, halted: bool) -> Result<Looked, Halt> {
+    async fn look_again(&self, halted: bool) -> Result<Looked, RunError> {
         if halted {
             return Ok(self.left_unseen("the run stopped before".to_owned()).await);
         }
-        let mut look = SecondLook::new(&self.desk, self.session, self.look, self.since);
-        look.finish(|line| self.vault.forget(line)).await
+        let mut look = SecondLook::new(&self.worker, self.session, self.look, self.since);
+        look.finish(|line| self.sealer.forget(line)).await
     }
 
     /// What was not looked at again, and why.
     async fn left_unseen(&self, why: String) -> Looked {
-        match self.desk.ledger.waiting_for_look(self.since).await {
+        match self.worker.ledger.waiting_for_look(self.since).await {
             Ok(0) => Looked::default(),
             Ok(unseen) => Looked { unseen, missed: Vec::new(), why: Some(why) },
             Err(error) => Looked { why: Some(error.to_string()), ..Looked::default() },
         }
     }
 
-    async fn issue_all(&self, fences: Vec<Fence>, mail: &mut Option<Stop>) -> Result<(), Halt> {
-        let unseen = verify_inherited(&self.desk, self.session).await?;
-        let counts = self.desk.ledger.counts().await?;
-        let total = counts.of(Standing::Checked) + (fences.len() + unseen.len()) as u64;
-        self.hear(News::Began { doing: Doing::Issue, total: Some(total) });
-        let mut shift = Shift::new(self, &fences, total);
-        for fence in fences {
-            shift.wait_for(fence);
+    async fn issue_all(
+        &self,
+        looks: Vec<ScheduledLook>,
+        mail: &mut Option<MailStopped>,
+    ) -> Result<(), RunError> {
+        let unseen = verify_inherited(&self.worker, self.session).await?;
+        let counts = self.worker.ledger.counts().await?;
+        let total = counts.of(Standing::Checked) + (looks.len() + unseen.len()) as u64;
+        self.report(ProgressEvent::Began { activity: Activity::Issue, total: Some(total) });
+        let mut scheduler = Scheduler::new(self, &looks, total);
+        for look in looks {
+            scheduler.wait_for(look);
         }
         for line in unseen {
-            shift.look_later(line, Look::Inherited);
+            scheduler.look_later(line, Look::Inherited);
         }
-        shift.pick_up_mail().await?;
-        let ended = shift.run(mail).await;
+        scheduler.pick_up_mail().await?;
+        let ended = scheduler.run(mail).await;
         // Whatever comes next on this budget is no part of this wave.
-        self.desk.graph.pace().announce(Budget::PassWrites, None);
-        self.hear(News::Ended { doing: Doing::Issue });
+        self.worker.graph.pace().announce(Budget::PassWrites, None);
+        self.report(ProgressEvent::Ended { doing: Activity::Issue });
         ended
     }
 
     /// One row, tried until there is something to record for good.
-    async fn row(&self, candidate: Candidate) -> Result<Reached, Halt> {
+    async fn row(&self, candidate: Candidate) -> Result<RowOutcome, RunError> {
         let (line, upn) = (candidate.line(), candidate.upn().to_owned());
         let (mut refused, mut unreached) = (0, 0);
         loop {
-            let attempt = self.desk.attempt(candidate.clone(), refused).await?;
+            let attempt = self.worker.attempt(candidate.clone(), refused).await?;
             let effect = match attempt {
-                Attempt::NotBegun => return Ok(Reached::Stopped),
+                Attempt::NotBegun => return Ok(RowOutcome::Stopped),
                 Attempt::TooLate { why } => return Ok(self.failed(line, upn, why)),
                 Attempt::Made(effect) => effect,
             };
             let kind = match effect {
                 Effect::Done(issued) => {
                     self.reached();
-                    let sealed = seal::seal(&self.desk, &self.vault, *issued).await?;
+                    let sealed = seal::seal(&self.worker, &self.sealer, *issued).await?;
                     return self.prove(sealed, upn).await;
                 }
-                Effect::Refused(No { denied: Denied::Final { why }, kind }) => {
+                Effect::Refused(Denial { denied: Denied::Final { why }, kind }) => {
                     self.reached();
-                    return Ok(Reached::Refused { line, upn, why, kind });
+                    return Ok(RowOutcome::Refused { line, upn, why, kind });
                 }
-                Effect::Refused(No { denied: Denied::InTheWay { .. }, .. }) => {
+                Effect::Refused(Denial { denied: Denied::InTheWay { .. }, .. }) => {
                     self.reached();
-                    return Ok(Reached::InTheWay(line));
+                    return Ok(RowOutcome::InTheWay(line));
                 }
                 Effect::Unsettled { why } => {
-                    let fence = self.desk.settle_after;
-                    self.hear(News::AnswerLost { line, upn, why, fence });
-                    return Ok(Reached::Lost(line));
+                    let settle_after = self.worker.settle_after;
+                    self.report(ProgressEvent::AnswerLost { line, upn, why, settle_after });
+                    return Ok(RowOutcome::Lost(line));
                 }
                 Effect::NoEffect(Obstacle { kind, why }) => {
                     self.endure(kind, why)?;
@@ -452,20 +454,20 @@ impl<'a> Floor<'a> {
                 | ObstacleKind::Lasting => counted(&mut refused),
             };
             if self.stops_within(wait).await {
-                return Ok(Reached::Stopped);
+                return Ok(RowOutcome::Stopped);
             }
         }
     }
 
     /// Ends the run when nothing has got through for [`limits::MAX_OUTAGE`].
-    fn endure(&self, kind: ObstacleKind, why: String) -> Result<(), Halt> {
+    fn endure(&self, kind: ObstacleKind, why: String) -> Result<(), RunError> {
         let out = match (kind, self.unreached_since.get()) {
             (ObstacleKind::Unreachable, Some(since)) => {
-                self.desk.clock.instant().saturating_duration_since(since) > limits::MAX_OUTAGE
+                self.worker.clock.instant().saturating_duration_since(since) > limits::MAX_OUTAGE
             }
             (ObstacleKind::Unreachable, None) => {
-                self.unreached_since.set(Some(self.desk.clock.instant()));
-                self.hear(News::Outage { why: why.clone() });
+                self.unreached_since.set(Some(self.worker.clock.instant()));
+                self.report(ProgressEvent::Outage { why: why.clone() });
                 false
             }
             (
@@ -478,30 +480,30 @@ impl<'a> Floor<'a> {
                 _,
             ) => {
                 self.reached();
-                self.desk.graph.pace().is_out(Budget::PassWrites)
+                self.worker.graph.pace().is_out(Budget::PassWrites)
             }
         };
-        if out { Err(Halt::Outage { why }) } else { Ok(()) }
+        if out { Err(RunError::Outage { why }) } else { Ok(()) }
     }
 
     /// Any row that gets through ends an outage for all, whatever its answer is.
     fn reached(&self) {
         if self.unreached_since.take().is_some() {
-            self.hear(News::Reached);
+            self.report(ProgressEvent::OutageOver);
         }
     }
 
     /// Looks at a user until somebody answers, for as long as issuing would try: the answers
-    /// that an outage took are settled behind the fence, when it may not be over. `None` if the
+    /// that an outage took are settled after the settling time, when it may not be over. `None` if the
     /// drain began before.
-    async fn through_outage<F>(&self, look: impl Fn() -> F) -> Result<Option<Settled>, Halt>
+    async fn through_outage<F>(&self, look: impl Fn() -> F) -> Result<Option<Reconciled>, RunError>
     where
-        F: Future<Output = Result<Settled, Halt>>,
+        F: Future<Output = Result<Reconciled, RunError>>,
     {
         let mut tried = 0;
         loop {
             match look().await {
-                Err(Halt::Outage { why }) if !self.desk.is_refused() => {
+                Err(RunError::Outage { why }) if !self.worker.is_refused() => {
                     self.endure(ObstacleKind::Unreachable, why)?;
                 }
                 looked => {
@@ -518,69 +520,77 @@ impl<'a> Floor<'a> {
     }
 
     /// The row has failed until an operator resumes the run.
-    async fn give_up(&self, line: Line, upn: String, lost: u32) -> Result<Reached, Halt> {
+    async fn give_up(&self, line: Line, upn: String, lost: u32) -> Result<RowOutcome, RunError> {
         let why = format!("{lost} attempts were lost; resume to try again");
-        self.desk.ledger.record(line, Event::GivenUp { why: why.clone() }).await?;
+        self.worker.ledger.record(line, Event::GivenUp { why: why.clone() }).await?;
         Ok(self.failed(line, upn, why))
     }
 
-    fn failed(&self, line: Line, upn: String, why: String) -> Reached {
-        self.hear(News::RowFailed { line, upn, why });
-        Reached::Failed
+    fn failed(&self, line: Line, upn: String, why: String) -> RowOutcome {
+        self.report(ProgressEvent::RowFailed { line, upn, why });
+        RowOutcome::Failed
     }
 
-    async fn prove(&self, sealed: Sealed, upn: String) -> Result<Reached, Halt> {
+    async fn prove(&self, sealed: Sealed, upn: String) -> Result<RowOutcome, RunError> {
         if sealed.is_proven() {
-            return Ok(Reached::Sealed(sealed.line()));
+            return Ok(RowOutcome::Sealed(sealed.line()));
         }
         self.verify(sealed.line(), upn, Look::Verify).await
     }
 
     /// Looks at a sealed pass that nobody vouches for. What is not proven is not handed over,
     /// also when nobody could look.
-    async fn verify(&self, line: Line, upn: String, what: Look) -> Result<Reached, Halt> {
-        let looked = self.through_outage(|| self.desk.verify(line)).await;
-        if !matches!(looked, Ok(Some(Settled::Sealed | Settled::Behind { .. }))) {
-            self.vault.forget(line);
+    async fn verify(&self, line: Line, upn: String, what: Look) -> Result<RowOutcome, RunError> {
+        let looked = self.through_outage(|| self.worker.verify(line)).await;
+        if !matches!(looked, Ok(Some(Reconciled::Sealed | Reconciled::Behind { .. }))) {
+            self.sealer.forget(line);
         }
         Ok(self.concluded(looked?, line, upn, what))
     }
 
-    async fn look(&self, line: Line, what: Look, last: bool) -> Result<Reached, Halt> {
-        let row = self.desk.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+    async fn look(&self, line: Line, what: Look, last: bool) -> Result<RowOutcome, RunError> {
+        let row = self.worker.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
         if what == Look::Settle {
-            let settled = self.through_outage(|| self.desk.settle(line)).await?;
+            let settled = self.through_outage(|| self.worker.reconcile(line)).await?;
             let settled = match settled {
-                Some(Settled::Behind { why }) if last => Some(self.desk.hold_for(line, why).await?),
+                Some(Reconciled::Behind { why }) if last => {
+                    Some(self.worker.hold_for(line, why).await?)
+                }
                 settled => settled,
             };
             return Ok(self.concluded(settled, line, row.upn, what));
         }
         let reached = self.verify(line, row.upn.clone(), what).await?;
-        if !(last && matches!(reached, Reached::Behind(..))) {
+        if !(last && matches!(reached, RowOutcome::Behind(..))) {
             return Ok(reached);
         }
-        self.vault.forget(line);
-        let settled = self.desk.give_up_on(line, what == Look::Inherited).await?;
+        self.sealer.forget(line);
+        let settled = self.worker.give_up_on(line, what == Look::Inherited).await?;
         Ok(self.concluded(Some(settled), line, row.upn, what))
     }
 
-    fn concluded(&self, settled: Option<Settled>, line: Line, upn: String, what: Look) -> Reached {
+    fn concluded(
+        &self,
+        settled: Option<Reconciled>,
+        line: Line,
+        upn: String,
+        what: Look,
+    ) -> RowOutcome {
         match settled {
-            None => Reached::Stopped,
-            Some(Settled::Free) => Reached::Free(line),
-            Some(Settled::Sealed) => Reached::Sealed(line),
-            Some(Settled::Behind { .. }) => Reached::Behind(line, what),
-            Some(Settled::Held { why }) => {
-                self.hear(News::RowHeld { line, upn, why });
-                Reached::Held
+            None => RowOutcome::Stopped,
+            Some(Reconciled::Free) => RowOutcome::Free(line),
+            Some(Reconciled::Sealed) => RowOutcome::Sealed(line),
+            Some(Reconciled::Behind { .. }) => RowOutcome::Behind(line, what),
+            Some(Reconciled::Held { why }) => {
+                self.report(ProgressEvent::RowHeld { line, upn, why });
+                RowOutcome::Held
             }
         }
     }
 
     /// Graph has refused a row a pass too often without showing what is in its way.
-    async fn hold_unseen(&self, line: Line, upn: String) -> Result<Reached, Halt> {
-        let settled = self.desk.hold_unseen(line).await?;
+    async fn hold_unseen(&self, line: Line, upn: String) -> Result<RowOutcome, RunError> {
+        let settled = self.worker.hold_unseen(line).await?;
         Ok(self.concluded(Some(settled), line, upn, Look::Settle))
     }
 
@@ -588,33 +598,33 @@ impl<'a> Floor<'a> {
     async fn stops_within(&self, wait: Duration) -> bool {
         tokio::select! {
             biased;
-            () = self.desk.drain.begun() => true,
-            () = self.desk.clock.sleep(wait) => false,
+            () = self.worker.drain.begun() => true,
+            () = self.worker.clock.sleep(wait) => false,
         }
     }
 
-    fn hear(&self, news: News) {
-        self.session.watcher.hear(news);
+    fn report(&self, news: ProgressEvent) {
+        self.session.watcher.report(news);
     }
 }
 
 /// The rows that a second look found lost, and whether there may be more to look at.
-type Looks = Result<(Vec<Line>, bool), Halt>;
+type Looks = Result<(Vec<Line>, bool), RunError>;
 
 /// The rows in hand: those being worked on, and those that wait to be looked at.
-struct Shift<'a> {
-    floor: &'a Floor<'a>,
-    source: Source,
-    working: FuturesUnordered<LocalBoxFuture<'a, Result<Reached, Halt>>>,
-    fenced: FuturesUnordered<LocalBoxFuture<'a, (Line, Look)>>,
+struct Scheduler<'a> {
+    context: &'a IssueContext<'a>,
+    source: CandidateSource,
+    working: FuturesUnordered<LocalBoxFuture<'a, Result<RowOutcome, RunError>>>,
+    waiting: FuturesUnordered<LocalBoxFuture<'a, (Line, Look)>>,
     /// Rows whose lists are behind.
-    unseen: Patience,
+    unseen: PendingLooks,
     /// How often Graph said of each row that a pass exists.
     in_the_way: HashMap<Line, u32>,
     /// The second look that goes along: one at a time.
     looking: FuturesUnordered<LocalBoxFuture<'a, (SecondLook<'a>, Looks)>>,
-    mails: Option<Mails<'a>>,
-    refusals: Streak,
+    mails: Option<MailQueue<'a>>,
+    refusals: EqualRefusals,
     lost_in_a_row: u32,
     /// How often each row's answer was lost: refusals for throttling are no attempts.
     losses: HashMap<Line, u32>,
@@ -625,28 +635,28 @@ struct Shift<'a> {
     freed: VecDeque<Candidate>,
     /// Rows that are neither done nor given up.
     left: u64,
-    halt: Option<Halt>,
+    halt: Option<RunError>,
 }
 
-impl<'a> Shift<'a> {
-    fn new(floor: &'a Floor<'a>, fences: &[Fence], left: u64) -> Self {
-        let taken = fences.iter().map(|fence| fence.line).collect();
+impl<'a> Scheduler<'a> {
+    fn new(context: &'a IssueContext<'a>, looks: &[ScheduledLook], left: u64) -> Self {
+        let taken = looks.iter().map(|look| look.line).collect();
         Self {
-            floor,
-            source: Source::new(floor.desk.ledger.clone(), taken),
+            context,
+            source: CandidateSource::new(context.worker.ledger.clone(), taken),
             working: FuturesUnordered::new(),
-            fenced: FuturesUnordered::new(),
-            unseen: Patience::default(),
+            waiting: FuturesUnordered::new(),
+            unseen: PendingLooks::default(),
             in_the_way: HashMap::new(),
             looking: FuturesUnordered::new(),
-            mails: floor.post.map(|post| {
-                let spool = Some(floor.vault.spool());
-                Mails::new(post, spool, Again::default(), floor.session)
+            mails: context.mailing.map(|mailing| {
+                let spool = Some(context.sealer.spool());
+                MailQueue::new(mailing, spool, Resend::default(), context.session)
             }),
-            refusals: Streak::new(floor.session),
+            refusals: EqualRefusals::new(context.session),
             lost_in_a_row: 0,
             losses: HashMap::new(),
-            last_success: floor.desk.clock.instant(),
+            last_success: context.worker.clock.instant(),
             lost_since: HashSet::new(),
             freed: VecDeque::new(),
             left,
@@ -654,45 +664,47 @@ impl<'a> Shift<'a> {
         }
     }
 
-    fn wait_for(&mut self, fence: Fence) {
-        let clock = &self.floor.desk.clock;
-        self.fenced.push(Box::pin(async move {
-            clock.sleep_until(fence.until).await;
-            (fence.line, fence.what)
+    fn wait_for(&mut self, look: ScheduledLook) {
+        let clock = &self.context.worker.clock;
+        self.waiting.push(Box::pin(async move {
+            clock.sleep_until(look.until).await;
+            (look.line, look.what)
         }));
     }
 
     /// A row whose list is behind is looked at again.
     fn look_later(&mut self, line: Line, what: Look) {
         let inherited = what == Look::Inherited;
-        let until = self.unseen.another_look(line, inherited, &self.floor.desk);
-        self.unseen.tell(self.floor.session);
-        self.wait_for(Fence { line, until, what });
+        let until = self.unseen.another_look(line, inherited, &self.context.worker);
+        self.unseen.tell(self.context.session);
+        self.wait_for(ScheduledLook { line, until, what });
     }
 
     /// What an earlier process sealed and did not mail; without an identity nobody here can
     /// open it. A notice needs nothing to be opened.
-    async fn pick_up_mail(&mut self) -> Result<(), Halt> {
-        let (Some(mails), Some(post)) = (&mut self.mails, self.floor.post) else { return Ok(()) };
-        let ledger = &self.floor.desk.ledger;
+    async fn pick_up_mail(&mut self) -> Result<(), RunError> {
+        let (Some(mails), Some(mailing)) = (&mut self.mails, self.context.mailing) else {
+            return Ok(());
+        };
+        let ledger = &self.context.worker.ledger;
         delivering::mark_lost(ledger).await?;
         let mut pick = |row: &RowRecord| {
-            if let Some(channel) = delivering::next_turn(row, Again::default()) {
+            if let Some(channel) = delivering::next_turn(row, Resend::default()) {
                 mails.push(row.line, channel);
             }
         };
-        if !post.holds_issuing_back() {
+        if !mailing.holds_issuing_back() {
             delivering::gather_passes(ledger, &[Standing::Sealed], &mut pick).await?;
         }
         delivering::gather_notices(ledger, pick).await?;
         Ok(())
     }
 
-    async fn run(mut self, mail: &mut Option<Stop>) -> Result<(), Halt> {
-        let floor = self.floor;
-        let drain = &floor.session.drain;
+    async fn run(mut self, mail: &mut Option<MailStopped>) -> Result<(), RunError> {
+        let context = self.context;
+        let drain = &context.session.drain;
         let mut told = false;
-        let look = SecondLook::new(&floor.desk, floor.session, floor.look, floor.since);
+        let look = SecondLook::new(&context.worker, context.session, context.look, context.since);
         if look.is_wanted() {
             self.look_along(look, false);
         }
@@ -700,33 +712,33 @@ impl<'a> Shift<'a> {
             let stopping = self.is_stopping();
             self.fill(stopping);
             if stopping && !told {
-                told = floor.stop.begin();
-                floor.hear(News::Draining { in_flight: self.working.len() as u64 });
+                told = context.stop.begin();
+                context.report(ProgressEvent::Stopping { in_flight: self.working.len() as u64 });
                 // A look that is not heard to its end would keep its leave to ask, and the rows
                 // that are in flight wait for it.
                 self.looking.clear();
             }
             if self.is_done(stopping) {
-                self.refusals.tell(floor.session);
+                self.refusals.tell(context.session);
                 // A pass that nobody could look at in time is not relied on.
                 for (line, unseen) in &self.unseen.rows {
                     if !unseen.inherited {
-                        floor.vault.forget(*line);
+                        context.sealer.forget(*line);
                     }
                 }
-                *mail = self.mails.and_then(Mails::end);
+                *mail = self.mails.and_then(MailQueue::end);
                 return self.halt.map_or(Ok(()), Err);
             }
             tokio::select! {
                 Some(reached) = self.working.next() => self.take(reached).await,
                 Some(read) = self.source.read_on(), if !stopping => {
                     if let Err(error) = read {
-                        self.halt.get_or_insert(Halt::Ledger(error));
+                        self.halt.get_or_insert(RunError::Ledger(error));
                     }
                 }
-                Some((line, what)) = self.fenced.next(), if !stopping => {
-                    let last = self.unseen.is_over(line, &floor.desk);
-                    self.working.push(Box::pin(floor.look(line, what, last)));
+                Some((line, what)) = self.waiting.next(), if !stopping => {
+                    let last = self.unseen.is_over(line, &context.worker);
+                    self.working.push(Box::pin(context.look(line, what, last)));
                 }
                 Some((look, looked)) = self.looking.next(), if !stopping => {
                     self.looked_again(look, looked);
@@ -743,7 +755,7 @@ impl<'a> Shift<'a> {
 
     /// Begins the next second look, at once if there is more to look at.
     fn look_along(&mut self, mut look: SecondLook<'a>, more: bool) {
-        let clock = &self.floor.desk.clock;
+        let clock = &self.context.worker.clock;
         let wait = if more { Duration::ZERO } else { limits::BETWEEN_SECOND_LOOKS };
         self.looking.push(Box::pin(async move {
             clock.sleep(wait).await;
@@ -756,7 +768,7 @@ impl<'a> Shift<'a> {
         match looked {
             Ok((lost, more)) => {
                 for line in lost {
-                    self.floor.vault.forget(line);
+                    self.context.sealer.forget(line);
                 }
                 self.look_along(look, more);
             }
@@ -768,7 +780,7 @@ impl<'a> Shift<'a> {
 
     /// Nothing more is to be begun.
     fn is_stopping(&self) -> bool {
-        self.halt.is_some() || self.floor.session.drain.is_on() || self.is_held_back_for_good()
+        self.halt.is_some() || self.context.session.drain.is_on() || self.is_held_back_for_good()
     }
 
     /// Nothing is under way, and nothing is to be begun.
@@ -777,27 +789,28 @@ impl<'a> Shift<'a> {
         let mailing = self.mails.as_ref().is_some_and(|mails| {
             mails.is_sending() || goes_on && mails.stopped().is_none() && mails.in_hand() > 0
         });
-        let nothing_waits = self.fenced.is_empty() && self.source.is_exhausted();
+        let nothing_waits = self.waiting.is_empty() && self.source.is_exhausted();
         self.working.is_empty() && !mailing && (stopping || nothing_waits)
     }
 
     /// Mails are begun. They go on when Graph refuses everybody a pass: nobody else may be able to
     /// open what was sealed before.
     fn mail_goes_on(&self) -> bool {
-        !self.floor.session.drain.is_on() && self.halt.as_ref().is_none_or(Halt::is_of_everybody)
+        !self.context.session.drain.is_on()
+            && self.halt.as_ref().is_none_or(RunError::is_of_everybody)
     }
 
     /// Mail has stopped, and nobody but this process could mail what it would issue.
     fn is_held_back_for_good(&self) -> bool {
         self.mails.as_ref().is_some_and(|mails| mails.stopped().is_some())
-            && self.floor.post.is_some_and(Post::holds_issuing_back)
+            && self.context.mailing.is_some_and(Mailing::holds_issuing_back)
     }
 
     /// Rows that may be worked on so that what waits for mail stays within its bound.
     fn room_for_mail(&self) -> usize {
-        match (&self.mails, self.floor.post) {
-            (Some(mails), Some(post)) if post.holds_issuing_back() => {
-                post.most_waiting().saturating_sub(mails.passes_in_hand())
+        match (&self.mails, self.context.mailing) {
+            (Some(mails), Some(mailing)) if mailing.holds_issuing_back() => {
+                mailing.most_waiting().saturating_sub(mails.passes_in_hand())
             }
             _ => usize::MAX,
         }
@@ -817,52 +830,52 @@ impl<'a> Shift<'a> {
         let room = if self.lost_in_a_row >= limits::LOSSES_BEFORE_CAUTION {
             1
         } else {
-            self.floor.desk.graph.pace().max_in_flight() * limits::ROWS_AHEAD
+            self.context.worker.graph.pace().max_in_flight() * limits::ROWS_AHEAD
         };
         while self.working.len() < room.min(self.room_for_mail())
             && let Some(candidate) = self.freed.pop_front().or_else(|| self.source.next())
         {
-            self.working.push(Box::pin(self.floor.row(candidate)));
+            self.working.push(Box::pin(self.context.row(candidate)));
         }
     }
 
-    async fn take(&mut self, reached: Result<Reached, Halt>) {
-        if matches!(&reached, Ok(Reached::Sealed(_) | Reached::Failed | Reached::Held)) {
-            self.refusals.end(self.floor.session);
+    async fn take(&mut self, reached: Result<RowOutcome, RunError>) {
+        if matches!(&reached, Ok(RowOutcome::Sealed(_) | RowOutcome::Failed | RowOutcome::Held)) {
+            self.refusals.end(self.context.session);
         }
         let done = match reached {
-            Ok(Reached::Sealed(line)) => {
+            Ok(RowOutcome::Sealed(line)) => {
                 self.unseen.end(line);
                 if let Some(mails) = &mut self.mails {
                     mails.push(line, Channel::Pass);
                 }
                 self.lost_in_a_row = 0;
-                self.last_success = self.floor.desk.clock.instant();
+                self.last_success = self.context.worker.clock.instant();
                 self.lost_since.clear();
                 true
             }
-            Ok(Reached::Failed | Reached::Held) => true,
-            Ok(Reached::Refused { line, upn, why, kind }) => {
-                let news = News::RowFailed { line, upn, why: why.clone() };
-                if self.refusals.grows(&why, news, self.floor.session) {
-                    self.halt.get_or_insert(Halt::Everybody { why, kind });
+            Ok(RowOutcome::Failed | RowOutcome::Held) => true,
+            Ok(RowOutcome::Refused { line, upn, why, kind }) => {
+                let news = ProgressEvent::RowFailed { line, upn, why: why.clone() };
+                if self.refusals.grows(&why, news, self.context.session) {
+                    self.halt.get_or_insert(RunError::Everybody { why, kind });
                 }
                 true
             }
-            Ok(Reached::Stopped) => false,
-            Ok(Reached::Lost(line)) => {
+            Ok(RowOutcome::Stopped) => false,
+            Ok(RowOutcome::Lost(line)) => {
                 self.lose(line);
                 false
             }
-            Ok(Reached::InTheWay(line)) => {
-                self.meet(line).await;
+            Ok(RowOutcome::InTheWay(line)) => {
+                self.wait_for_list(line).await;
                 false
             }
-            Ok(Reached::Behind(line, what)) => {
+            Ok(RowOutcome::Behind(line, what)) => {
                 self.look_later(line, what);
                 false
             }
-            Ok(Reached::Free(line)) => {
+            Ok(RowOutcome::Free(line)) => {
                 self.unseen.end(line);
                 self.try_again(line).await;
                 false
@@ -874,75 +887,79 @@ impl<'a> Shift<'a> {
         };
         if done {
             self.left = self.left.saturating_sub(1);
-            self.floor.desk.graph.pace().announce(Budget::PassWrites, Some(self.left));
-            self.floor.hear(News::Did { doing: Doing::Issue, rows: 1 });
-            self.foresee();
+            self.context.worker.graph.pace().announce(Budget::PassWrites, Some(self.left));
+            self.context.report(ProgressEvent::Did { doing: Activity::Issue, rows: 1 });
+            self.tell_forecast();
         }
     }
 
-    fn foresee(&self) {
-        let outlook = self.floor.desk.graph.pace().outlook(Budget::PassWrites);
+    fn tell_forecast(&self) {
+        let outlook = self.context.worker.graph.pace().outlook(Budget::PassWrites);
         if let Outlook { per_second: Some(per_second), holding } = outlook {
-            self.floor.hear(News::Foreseen { doing: Doing::Issue, per_second, holding });
+            self.context.report(ProgressEvent::Forecast {
+                doing: Activity::Issue,
+                per_second,
+                holding,
+            });
         }
     }
 
     fn lose(&mut self, line: Line) {
-        let now = self.floor.desk.clock.instant();
+        let now = self.context.worker.clock.instant();
         self.lost_in_a_row += 1;
         *self.losses.entry(line).or_default() += 1;
-        let fence = self.floor.desk.settle_after;
-        self.wait_for(Fence { line, until: now + fence, what: Look::Settle });
+        let settle_after = self.context.worker.settle_after;
+        self.wait_for(ScheduledLook { line, until: now + settle_after, what: Look::Settle });
         self.lost_since.insert(line);
         let since = now.saturating_duration_since(self.last_success);
-        if since > limits::MAX_OUTAGE + fence && self.lost_since.len() > 1 {
+        if since > limits::MAX_OUTAGE + settle_after && self.lost_since.len() > 1 {
             let why = "no pass was issued for too long, and answers were lost".to_owned();
-            self.halt.get_or_insert(Halt::Outage { why });
+            self.halt.get_or_insert(RunError::Outage { why });
         }
     }
 
     /// A pass exists that may be ours: a list that is behind shows it in a while.
-    async fn meet(&mut self, line: Line) {
+    async fn wait_for_list(&mut self, line: Line) {
         let met = self.in_the_way.entry(line).or_default();
         let wait = waiting(*met);
         *met += 1;
         if *met < limits::MAX_ATTEMPTS {
-            let until = self.floor.desk.clock.instant() + wait;
-            self.wait_for(Fence { line, until, what: Look::Settle });
+            let until = self.context.worker.clock.instant() + wait;
+            self.wait_for(ScheduledLook { line, until, what: Look::Settle });
             return;
         }
-        match self.floor.desk.ledger.row(line).await {
-            Ok(Some(row)) => self.working.push(Box::pin(self.floor.hold_unseen(line, row.upn))),
+        match self.context.worker.ledger.row(line).await {
+            Ok(Some(row)) => self.working.push(Box::pin(self.context.hold_unseen(line, row.upn))),
             Ok(None) => {
-                self.halt.get_or_insert(Halt::Ledger(LedgerError::UnknownLine(line)));
+                self.halt.get_or_insert(RunError::Ledger(LedgerError::UnknownLine(line)));
             }
             Err(error) => {
-                self.halt.get_or_insert(Halt::Ledger(error));
+                self.halt.get_or_insert(RunError::Ledger(error));
             }
         }
     }
 
     async fn try_again(&mut self, line: Line) {
         let losses = self.losses.get(&line).copied().unwrap_or_default();
-        match self.floor.desk.ledger.row(line).await {
+        match self.context.worker.ledger.row(line).await {
             Ok(Some(row)) => {
-                let floor = self.floor;
+                let context = self.context;
                 if losses >= limits::MAX_ATTEMPTS {
-                    self.working.push(Box::pin(floor.give_up(line, row.upn, losses)));
+                    self.working.push(Box::pin(context.give_up(line, row.upn, losses)));
                 } else {
                     match Candidate::restore(&row) {
                         Ok(candidate) => self.freed.push_back(candidate),
                         Err(error) => {
-                            self.halt.get_or_insert(Halt::Ledger(error));
+                            self.halt.get_or_insert(RunError::Ledger(error));
                         }
                     }
                 }
             }
             Ok(None) => {
-                self.halt.get_or_insert(Halt::Ledger(LedgerError::UnknownLine(line)));
+                self.halt.get_or_insert(RunError::Ledger(LedgerError::UnknownLine(line)));
             }
             Err(error) => {
-                self.halt.get_or_insert(Halt::Ledger(error));
+                self.halt.get_or_insert(RunError::Ledger(error));
             }
         }
     }
@@ -956,36 +973,36 @@ fn counted(tried: &mut u32) -> Duration {
 }
 
 /// The next mail that ends; never, if there are none.
-async fn next_mail(mails: &mut Option<Mails<'_>>) -> Option<Result<(), Halt>> {
+async fn next_mail(mails: &mut Option<MailQueue<'_>>) -> Option<Result<(), RunError>> {
     mails.as_mut()?.next().await
 }
 
-/// A desk at this ledger.
-pub(super) fn desk(ledger: &Ledger, session: &Session) -> Desk {
+/// A worker at this ledger.
+pub(super) fn worker(ledger: &Ledger, session: &Session) -> Worker {
     let about = ledger.about();
-    Desk {
+    Worker {
         graph: session.graph.clone(),
         ledger: ledger.clone(),
         clock: session.clock.clone(),
         min_lifetime: about.policy.min_lifetime_minutes,
         existing: about.options.existing,
         issuers: Arc::clone(&session.issuers),
-        settle_after: session.fence.unwrap_or(about.options.fence()),
+        settle_after: session.settle_after.unwrap_or(about.options.settle_after()),
         drain: session.drain.clone(),
     }
 }
 
 /// Looks once at the passes sealed by a process that ended before it could vouch for them; gives
 /// those that are not listed, and may be there all the same.
-async fn verify_inherited(desk: &Desk, session: &Session) -> Result<Vec<Line>, Halt> {
+async fn verify_inherited(worker: &Worker, session: &Session) -> Result<Vec<Line>, RunError> {
     let mut looks = FuturesUnordered::new();
-    for row in all_rows(&desk.ledger, &[Standing::Sealed]).await? {
+    for row in all_rows(&worker.ledger, &[Standing::Sealed]).await? {
         let line = row.line;
-        looks.push(async move { Ok((line, look_at_inherited(desk, session, line).await?)) });
+        looks.push(async move { Ok((line, look_at_inherited(worker, session, line).await?)) });
     }
     let mut unseen = Vec::new();
     while let Some(looked) = looks.next().await {
-        let (line, settled): (Line, Settled) = looked.map_err(|halt: Halt| halt)?;
+        let (line, settled): (Line, Reconciled) = looked.map_err(|halt: RunError| halt)?;
         if is_behind(&settled) {
             unseen.push(line);
         }
@@ -993,28 +1010,35 @@ async fn verify_inherited(desk: &Desk, session: &Session) -> Result<Vec<Line>, H
     Ok(unseen)
 }
 
-const fn is_behind(settled: &Settled) -> bool {
-    matches!(settled, Settled::Behind { .. })
+const fn is_behind(settled: &Reconciled) -> bool {
+    matches!(settled, Reconciled::Behind { .. })
 }
 
-async fn look_at_inherited(desk: &Desk, session: &Session, line: Line) -> Result<Settled, Halt> {
-    let settled = desk.verify(line).await?;
-    if let Settled::Held { why } = &settled {
-        let row = desk.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
-        session.watcher.hear(News::RowHeld { line, upn: row.upn, why: why.clone() });
+async fn look_at_inherited(
+    worker: &Worker,
+    session: &Session,
+    line: Line,
+) -> Result<Reconciled, RunError> {
+    let settled = worker.verify(line).await?;
+    if let Reconciled::Held { why } = &settled {
+        let row = worker.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        session.watcher.report(ProgressEvent::RowHeld { line, upn: row.upn, why: why.clone() });
     }
     Ok(settled)
 }
 
 /// Which rows an earlier process left without an outcome, and when they may be settled.
-pub(super) async fn pick_up_lost(desk: &Desk, started: Instant) -> Result<Vec<Fence>, Halt> {
-    let mut fences = Vec::new();
-    for row in all_rows(&desk.ledger, &[Standing::Intent, Standing::Unsettled]).await? {
-        desk.mark_lost(&row).await?;
-        let until = desk.settled_from(row.attempt()?, started);
-        fences.push(Fence { line: row.line, until, what: Look::Settle });
+pub(super) async fn pick_up_lost(
+    worker: &Worker,
+    started: Instant,
+) -> Result<Vec<ScheduledLook>, RunError> {
+    let mut looks = Vec::new();
+    for row in all_rows(&worker.ledger, &[Standing::Intent, Standing::Unsettled]).await? {
+        worker.mark_lost(&row).await?;
+        let until = worker.settled_from(row.attempt()?, started);
+        looks.push(ScheduledLook { line: row.line, until, what: Look::Settle });
     }
-    Ok(fences)
+    Ok(looks)
 }
 
 /// All rows in these states: those that went wrong, which are few, or sealed ones, which are
@@ -1039,7 +1063,7 @@ pub(super) async fn all_rows(
 /// handoff holds.
 async fn hand_over(
     ledger: &Ledger,
-    vault: Vault,
+    vault: Sealer,
     kept_out: &HashSet<Line>,
     handoffs: &mut Vec<PathBuf>,
 ) -> Result<(), HandoverError> {

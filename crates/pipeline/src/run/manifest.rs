@@ -29,7 +29,6 @@ const MAY_HAVE: [Standing; 9] = [
 pub struct Expected {
     /// Its line in the wave.
     pub row: Line,
-    /// Whose it is.
     pub user_id: UserId,
     /// As the wave wrote it.
     pub user_principal_name: String,
@@ -37,7 +36,6 @@ pub struct Expected {
     pub method_id: Option<String>,
     /// When it begins to work.
     pub window_start: Timestamp,
-    /// When it stops.
     pub window_end: Timestamp,
     /// Whether it works once only.
     pub is_usable_once: bool,

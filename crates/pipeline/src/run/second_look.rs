@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Session;
-use crate::issue::{Desk, Halt};
-use crate::reconcile::{Sighting, of_this_run, over, patience, sight};
+use crate::issue::{RunError, Worker};
+use crate::reconcile::{Observation, observe, of_this_run, over, watch_for};
 use tapwave_core::clock::{earlier, later};
 use tapwave_core::ids::{Line, MethodId};
 use tapwave_core::limits;
-use tapwave_core::progress::{Doing, News};
+use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_graph::FoundPass;
 use tapwave_graph::limiter::{Budget, Outlook};
 use tapwave_graph::verdict::Refusal;
@@ -45,7 +45,7 @@ pub struct Looked {
 
 /// Sealed passes on their way to the second look.
 pub(super) struct SecondLook<'a> {
-    desk: &'a Desk,
+    worker: &'a Worker,
     session: &'a Session,
     when: FinalLook,
     /// What was seen before then, by Graph's clock, was seen by an earlier process, and is looked
@@ -59,12 +59,12 @@ pub(super) struct SecondLook<'a> {
 
 /// What one look at some rows came to.
 #[derive(Default)]
-struct Round {
+struct LookRound {
     /// The last row that was read.
     last: Option<Line>,
     rows: u64,
     /// Rows whose pass is not listed, and may be all the same.
-    unseen: Vec<(Line, Unseen)>,
+    unseen: Vec<(Line, NotSeen)>,
     lost: Vec<Line>,
 }
 
@@ -73,14 +73,14 @@ const INTERRUPTED: &str = "it was interrupted";
 
 /// Why a pass was not seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Unseen {
+enum NotSeen {
     NotListed,
     UserUnknown,
     /// Another pass is listed, and Graph does not tell since when.
     Undated,
 }
 
-impl Unseen {
+impl NotSeen {
     /// What is said once nobody looks any longer.
     const fn why(self) -> &'static str {
         match self {
@@ -95,12 +95,12 @@ impl Unseen {
 
 impl<'a> SecondLook<'a> {
     pub(super) const fn new(
-        desk: &'a Desk,
+        worker: &'a Worker,
         session: &'a Session,
         when: FinalLook,
         since: Option<Timestamp>,
     ) -> Self {
-        Self { desk, session, when, since, after: None, forbidden: None }
+        Self { worker, session, when, since, after: None, forbidden: None }
     }
 
     /// Whether any look is wanted.
@@ -110,15 +110,12 @@ impl<'a> SecondLook<'a> {
 
     /// Looks at some passes that are old enough, while issuing goes on. Gives the rows that are
     /// lost, and whether there may be more to look at.
-    ///
-    /// # Errors
-    /// [`Halt`]
-    pub(super) async fn go_along(&mut self) -> Result<(Vec<Line>, bool), Halt> {
+    pub(super) async fn go_along(&mut self) -> Result<(Vec<Line>, bool), RunError> {
         if self.forbidden.is_some() {
             return Ok((Vec::new(), false));
         }
-        let before = earlier(self.desk.graph.now(), limits::SECOND_LOOK_AGE);
-        let ledger = &self.desk.ledger;
+        let before = earlier(self.worker.graph.now(), limits::SECOND_LOOK_AGE);
+        let ledger = &self.worker.ledger;
         let rows =
             ledger.rows_to_look_at(before, None, self.after, limits::SECOND_LOOK_ROWS).await?;
         let full = rows.len() == limits::SECOND_LOOK_ROWS;
@@ -130,20 +127,19 @@ impl<'a> SecondLook<'a> {
 
     /// Looks at every pass that nobody has looked at again, and waits for lists that are behind:
     /// for the settling time at most.
-    ///
-    /// # Errors
-    /// [`Halt`]
-    pub(super) async fn finish(&mut self, mut lose: impl FnMut(Line)) -> Result<Looked, Halt> {
-        let waiting = self.desk.ledger.waiting_for_look(self.since).await?;
+    pub(super) async fn finish(&mut self, mut lose: impl FnMut(Line)) -> Result<Looked, RunError> {
+        let waiting = self.worker.ledger.waiting_for_look(self.since).await?;
         if let Some(why) = self.left_out(waiting) {
             let why = (waiting > 0).then_some(why);
             return Ok(Looked { unseen: waiting, missed: Vec::new(), why });
         }
-        self.session.watcher.hear(News::Began { doing: Doing::Look, total: Some(waiting) });
+        self.session
+            .watcher
+            .report(ProgressEvent::Began { activity: Activity::Look, total: Some(waiting) });
         let looked = self.look_until_seen(&mut lose).await;
-        self.session.watcher.hear(News::Ended { doing: Doing::Look });
+        self.session.watcher.report(ProgressEvent::Ended { doing: Activity::Look });
         let missed = looked?;
-        let unseen = self.desk.ledger.waiting_for_look(self.since).await?;
+        let unseen = self.worker.ledger.waiting_for_look(self.since).await?;
         let why = match &self.forbidden {
             Some(why) => why.clone(),
             None if self.session.drain.is_on() => INTERRUPTED.to_owned(),
@@ -161,7 +157,7 @@ impl<'a> SecondLook<'a> {
             FinalLook::Never => return Some("--final-look never".to_owned()),
             FinalLook::Always => {}
             FinalLook::Auto => {
-                let outlook = self.desk.graph.pace().outlook(Budget::PassReads);
+                let outlook = self.worker.graph.pace().outlook(Budget::PassReads);
                 let time = expected(waiting, outlook);
                 if time > limits::LONGEST_FINAL_LOOK {
                     let minutes = time.as_secs().div_ceil(60);
@@ -173,18 +169,21 @@ impl<'a> SecondLook<'a> {
     }
 
     /// Gives the rows that are not listed when somebody wishes to stop.
-    async fn look_until_seen(&mut self, lose: &mut impl FnMut(Line)) -> Result<Vec<Line>, Halt> {
+    async fn look_until_seen(
+        &mut self,
+        lose: &mut impl FnMut(Line),
+    ) -> Result<Vec<Line>, RunError> {
         let mut first_missed: HashMap<Line, Instant> = HashMap::new();
         let mut wait = limits::BETWEEN_LOOKS;
         let mut told: Option<Timestamp> = None;
-        let patience = patience(self.desk.settle_after) + limits::DATE_ROUNDING;
+        let patience = watch_for(self.worker.settle_after) + limits::DATE_ROUNDING;
         for looks in 1_u32.. {
             let unseen = self.whole_round(lose).await?;
             let missed = || unseen.iter().map(|(line, _)| *line).collect();
             if unseen.is_empty() || self.forbidden.is_some() || self.session.drain.is_on() {
                 return Ok(missed());
             }
-            let now = self.desk.clock.instant();
+            let now = self.worker.clock.instant();
             for (line, _) in &unseen {
                 first_missed.entry(*line).or_insert(now);
             }
@@ -206,7 +205,7 @@ impl<'a> SecondLook<'a> {
             tokio::select! {
                 biased;
                 () = self.session.drain.begun() => return Ok(missed()),
-                () = self.desk.clock.sleep(wait.min(next)) => {}
+                () = self.worker.clock.sleep(wait.min(next)) => {}
             }
             wait *= 2;
         }
@@ -214,11 +213,15 @@ impl<'a> SecondLook<'a> {
     }
 
     fn tell(&self, rows: u64, left: Duration, told: &mut Option<Timestamp>) {
-        let until = later(self.desk.clock.now(), left);
+        let until = later(self.worker.clock.now(), left);
         let is_new =
             |told: Timestamp| tapwave_core::clock::span(told, until) > limits::BETWEEN_LOOKS;
         if told.is_none_or(is_new) {
-            self.session.watcher.hear(News::LooksAgain { doing: Doing::Look, rows, until });
+            self.session.watcher.report(ProgressEvent::LookingAgain {
+                doing: Activity::Look,
+                rows,
+                until,
+            });
             *told = Some(until);
         }
     }
@@ -228,17 +231,19 @@ impl<'a> SecondLook<'a> {
     async fn whole_round(
         &mut self,
         lose: &mut impl FnMut(Line),
-    ) -> Result<Vec<(Line, Unseen)>, Halt> {
+    ) -> Result<Vec<(Line, NotSeen)>, RunError> {
         let mut unseen = Vec::new();
         for since in std::iter::once(None).chain(self.since.map(Some)) {
             let mut after = None;
             while self.forbidden.is_none() {
-                let ledger = &self.desk.ledger;
+                let ledger = &self.worker.ledger;
                 let most = limits::ROWS_PER_CHECK;
                 let rows = ledger.rows_to_look_at(Timestamp::MAX, since, after, most).await?;
                 let round = self.look(rows).await?;
                 round.lost.iter().copied().for_each(&mut *lose);
-                self.session.watcher.hear(News::Did { doing: Doing::Look, rows: round.rows });
+                self.session
+                    .watcher
+                    .report(ProgressEvent::Did { doing: Activity::Look, rows: round.rows });
                 unseen.extend(round.unseen);
                 let Some(last) = round.last else { break };
                 after = Some(last);
@@ -247,18 +252,19 @@ impl<'a> SecondLook<'a> {
         Ok(unseen)
     }
 
-    async fn look(&mut self, rows: Vec<RowRecord>) -> Result<Round, Halt> {
-        let mut round = Round { last: rows.last().map(|row| row.line), ..Round::default() };
-        let users = rows.iter().map(|row| Ok(row.person()?.user)).collect::<Result<Vec<_>, Halt>>();
+    async fn look(&mut self, rows: Vec<RowRecord>) -> Result<LookRound, RunError> {
+        let mut round = LookRound { last: rows.last().map(|row| row.line), ..LookRound::default() };
+        let users =
+            rows.iter().map(|row| Ok(row.person()?.user)).collect::<Result<Vec<_>, RunError>>();
         let users = users?;
         let passes = tokio::select! {
-            passes = self.desk.graph.passes(&users) => passes?,
+            passes = self.worker.graph.passes(&users) => passes?,
             // Held back, and not in flight; nothing was seen.
-            () = self.session.drain.outlasted(&self.desk.clock) => {
-                return Ok(Round { last: None, ..round });
+            () = self.session.drain.outlasted(&self.worker.clock) => {
+                return Ok(LookRound { last: None, ..round });
             }
         };
-        let now = self.desk.graph.now();
+        let now = self.worker.graph.now();
         let mut fine = Vec::with_capacity(rows.len());
         for (row, pass) in rows.iter().zip(passes) {
             match pass {
@@ -271,23 +277,23 @@ impl<'a> SecondLook<'a> {
                         |found: &FoundPass| found.created_date_time.is_none() && found.is_live(now);
                     let other = row.state.method() != found.as_ref().map(|found| &found.id);
                     if other && found.as_ref().is_some_and(undated) {
-                        round.unseen.push((row.line, Unseen::Undated));
+                        round.unseen.push((row.line, NotSeen::Undated));
                     } else if self.displaced(row, found.as_ref(), now).await? {
                         round.lost.push(row.line);
                     } else {
-                        round.unseen.push((row.line, Unseen::NotListed));
+                        round.unseen.push((row.line, NotSeen::NotListed));
                     }
                 }
                 // Also a user whom a replica does not know.
                 Err(refusal) if refusal.status == 404 => {
-                    round.unseen.push((row.line, Unseen::UserUnknown));
+                    round.unseen.push((row.line, NotSeen::UserUnknown));
                 }
                 Err(refusal) => self.forbid(&refusal),
             }
         }
         round.rows = (fine.len() + round.lost.len()) as u64;
         if !fine.is_empty() {
-            self.desk.ledger.looked_at(fine, now).await?;
+            self.worker.ledger.looked_at(fine, now).await?;
         }
         Ok(round)
     }
@@ -302,25 +308,25 @@ impl<'a> SecondLook<'a> {
         row: &RowRecord,
         found: Option<&FoundPass>,
         now: Timestamp,
-    ) -> Result<bool, Halt> {
+    ) -> Result<bool, RunError> {
         let line = row.line;
-        let remains = self.desk.ledger.remains_of(vec![line]).await?.pop();
+        let remains = self.worker.ledger.remains_of(vec![line]).await?.pop();
         let sighting = remains.map(|remains: Remains| {
-            let sighting = sight(found, &remains, self.desk.settle_after, now);
-            of_this_run(sighting, &self.desk.issuers)
+            let sighting = observe(found, &remains, self.worker.settle_after, now);
+            of_this_run(sighting, &self.worker.issuers)
         });
         let (why, found) = match (sighting, found) {
-            (Some(Sighting::Ours(_)), Some(pass)) if pass.is_disabled() => (
+            (Some(Observation::Ours(_)), Some(pass)) if pass.is_disabled() => (
                 "the tenant's policy does not let its pass work (DisabledByPolicy)".to_owned(),
                 None,
             ),
-            (Some(Sighting::Orphan(method) | Sighting::Used(method)), Some(pass)) => {
+            (Some(Observation::Orphan(method) | Observation::Used(method)), Some(pass)) => {
                 let event = Event::OrphanFound { method: method.clone(), over: over(pass, now) };
-                self.desk.ledger.record(line, event).await?;
+                self.worker.ledger.record(line, event).await?;
                 let why = "another pass stands on the user that looks like this run's own: its request was carried out twice, or is listed under another id, so that the sealed code may not work";
                 (why.to_owned(), Some(method))
             }
-            (Some(Sighting::Newer(method) | Sighting::Foreign(method)), Some(pass)) => {
+            (Some(Observation::Newer(method) | Observation::Foreign(method)), Some(pass)) => {
                 (self.by_whom(&method, pass), Some(method))
             }
             _ => return Ok(false),
@@ -330,7 +336,7 @@ impl<'a> SecondLook<'a> {
     }
 
     fn by_whom(&self, method: &MethodId, pass: &FoundPass) -> String {
-        let run = (self.desk.issuers)(std::slice::from_ref(method)).remove(method);
+        let run = (self.worker.issuers)(std::slice::from_ref(method)).remove(method);
         let who = match run {
             Some(run) => format!("by run {run}"),
             None => "by somebody else: the helpdesk, tapwave on another machine, or a gateway that carried the request out again".to_owned(),
@@ -339,8 +345,8 @@ impl<'a> SecondLook<'a> {
         format!("its pass was replaced{when} {who} (method {method})")
     }
 
-    async fn lose_unseen(&self, line: Line, unseen: Unseen) -> Result<(), Halt> {
-        let row = self.desk.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+    async fn lose_unseen(&self, line: Line, unseen: NotSeen) -> Result<(), RunError> {
+        let row = self.worker.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
         self.lose(&row, unseen.why().to_owned(), None).await
     }
 
@@ -349,14 +355,14 @@ impl<'a> SecondLook<'a> {
         row: &RowRecord,
         why: String,
         found: Option<MethodId>,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), RunError> {
         let (line, upn) = (row.line, row.upn.clone());
         let why = match &row.handoff {
             Some(file) => format!("{why}; {file}, which was handed over before, holds its code"),
             None => why,
         };
-        self.desk.ledger.record(line, Event::Displaced { why: why.clone(), found }).await?;
-        self.session.watcher.hear(News::RowLost { line, upn, why });
+        self.worker.ledger.record(line, Event::Displaced { why: why.clone(), found }).await?;
+        self.session.watcher.report(ProgressEvent::RowLost { line, upn, why });
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use tapwave_ledger::{Ledger, LedgerError, RowRecord, Standing};
 
 /// The rows that wait for a pass. The ledger is read a page at a time, and the next page while
 /// rows of the one before are still at hand.
-pub(super) struct Source {
+pub(super) struct CandidateSource {
     ledger: Ledger,
     /// The last line that was read.
     after: Option<Line>,
@@ -23,7 +23,7 @@ pub(super) struct Source {
     taken: HashSet<Line>,
 }
 
-impl Source {
+impl CandidateSource {
     /// All checked rows but those in `taken`.
     pub(super) fn new(ledger: Ledger, taken: HashSet<Line>) -> Self {
         Self { ledger, after: None, at_hand: VecDeque::new(), reading: None, is_read: false, taken }

@@ -4,8 +4,8 @@
 use jiff::tz::TimeZone;
 
 use super::{
-    BadStart, BadZone, Column, Defaults, Fault, Header, Wanted, invisible, parse_start, parse_zone,
-    shown,
+    BadStart, BadZone, Column, Defaults, Header, RowFault, RowOptions, invisible, parse_start,
+    parse_zone, shown,
 };
 use tapwave_core::clock::Minutes;
 use tapwave_core::ids::{BadUpn, Line, Upn};
@@ -21,7 +21,7 @@ pub(super) enum Wrong {
     Upn(String, BadUpn),
     #[error("{0} holds a character that cannot be seen; type it anew")]
     Invisible(String),
-    #[error("the same person stands in line {0}; remove one of the two rows")]
+    #[error("this person is already in line {0}; remove one of the two rows")]
     Duplicate(Line),
     #[error(
         "the row has {} where the header has {wanted}; add or remove delimiters, or put a \
@@ -60,8 +60,8 @@ pub(super) fn parse(
     line: Line,
     cells: &[String],
     defaults: &Defaults,
-    faults: &mut Vec<Fault>,
-) -> (Option<Upn>, Wanted) {
+    faults: &mut Vec<RowFault>,
+) -> (Option<Upn>, RowOptions) {
     let mut reading = Reading { header, line, cells, faults };
     let upn = match header.text(cells, Column::Upn) {
         Some(_) => reading.typed(Column::Upn, upn),
@@ -76,7 +76,7 @@ pub(super) fn parse(
         let zone = zone.as_ref().or(defaults.time_zone.as_ref());
         reading.typed(Column::Start, |text| Ok(parse_start(text, zone)?))
     };
-    let wanted = Wanted {
+    let wanted = RowOptions {
         start,
         lifetime_minutes: reading.typed(Column::LifetimeInMinutes, lifetime),
         one_time: reading.typed(Column::IsUsableOnce, yes_or_no),
@@ -92,7 +92,7 @@ struct Reading<'a> {
     header: &'a Header,
     line: Line,
     cells: &'a [String],
-    faults: &'a mut Vec<Fault>,
+    faults: &'a mut Vec<RowFault>,
 }
 
 impl Reading<'_> {

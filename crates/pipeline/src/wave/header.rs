@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::cells::Wrong;
 use super::records::{Record, Records};
 use super::text::Text;
-use super::{Bounds, Encoding, Fault, RosterError};
+use super::{Bounds, Encoding, RowFault, WaveError};
 use tapwave_core::ids::{Line, Upn};
 use tapwave_core::limits;
 
@@ -183,9 +183,9 @@ impl Header {
         (!text.is_empty()).then_some(text)
     }
 
-    pub(super) fn fault(&self, line: Line, index: usize, wrong: &Wrong) -> Fault {
+    pub(super) fn fault(&self, line: Line, index: usize, wrong: &Wrong) -> RowFault {
         let column = self.names.get(index).cloned();
-        Fault { line, column, message: wrong.to_string() }
+        RowFault { line, column, message: wrong.to_string() }
     }
 }
 
@@ -194,10 +194,10 @@ pub(super) fn read<R: Read>(
     records: &mut Records<R>,
     encoding: Encoding,
     byte_order_mark: bool,
-) -> Result<Header, RosterError> {
+) -> Result<Header, WaveError> {
     let mut asked = None;
     let head = loop {
-        let head = records.peek(limits::MAX_HEADER_BYTES)?.ok_or(RosterError::Empty)?;
+        let head = records.peek(limits::MAX_HEADER_BYTES)?.ok_or(WaveError::Empty)?;
         let line = head.trim_matches(|c: char| c.is_whitespace() || ",;\"".contains(c));
         let lower = head.trim_matches(['"', ' ']).to_lowercase();
         if let Some(delimiter) = lower.strip_prefix("sep=") {
@@ -209,7 +209,7 @@ pub(super) fn read<R: Read>(
     };
     let delimiter = asked.unwrap_or_else(|| likeliest(&head));
     records.set_delimiter(delimiter.byte());
-    let Record { line, fields, .. } = records.next()?.ok_or(RosterError::Empty)?;
+    let Record { line, fields, .. } = records.next()?.ok_or(WaveError::Empty)?;
     let mut names: Vec<String> = fields.iter().map(|name| name.trim().to_owned()).collect();
     while names.last().is_some_and(String::is_empty) {
         names.pop();
@@ -223,13 +223,13 @@ fn is_version(line: &str) -> bool {
     line.starts_with("version:") && !line.contains([',', ';', '\t', '"', '\n', '\r'])
 }
 
-fn named_delimiter(text: &str) -> Result<Delimiter, RosterError> {
+fn named_delimiter(text: &str) -> Result<Delimiter, WaveError> {
     // A spreadsheet that saves the file again fills the line up with its own delimiter.
     match text.chars().next() {
         Some(',') => Ok(Delimiter::Comma),
         Some(';') => Ok(Delimiter::Semicolon),
         Some('\t') => Ok(Delimiter::Tab),
-        _ => Err(RosterError::UnknownDelimiter(text.to_owned())),
+        _ => Err(WaveError::UnknownDelimiter(text.to_owned())),
     }
 }
 
@@ -249,7 +249,7 @@ fn likeliest(head: &str) -> Delimiter {
     Delimiter::ALL.into_iter().max_by_key(score).unwrap_or(Delimiter::Comma)
 }
 
-fn meanings(names: &[String], line: Line) -> Result<BTreeMap<Column, usize>, RosterError> {
+fn meanings(names: &[String], line: Line) -> Result<BTreeMap<Column, usize>, WaveError> {
     let mut columns = BTreeMap::new();
     for column in Column::ALL {
         if let Some(index) = place(names, column)? {
@@ -260,13 +260,13 @@ fn meanings(names: &[String], line: Line) -> Result<BTreeMap<Column, usize>, Ros
         return Ok(columns);
     }
     if names.iter().any(|name| name.parse::<Upn>().is_ok()) {
-        return Err(RosterError::NoHeader(line));
+        return Err(WaveError::NoHeader(line));
     }
-    Err(RosterError::NoColumn { seen: names.to_vec(), nearest: nearest(names) })
+    Err(WaveError::NoColumn { seen: names.to_vec(), nearest: nearest(names) })
 }
 
 /// Where `column` stands. Of several that could be meant, the one with the exact name is.
-fn place(names: &[String], column: Column) -> Result<Option<usize>, RosterError> {
+fn place(names: &[String], column: Column) -> Result<Option<usize>, WaveError> {
     let of = |fits: &dyn Fn(&str) -> bool| -> Vec<usize> {
         (0..names.len()).filter(|index| fits(&names[*index])).collect()
     };
@@ -276,7 +276,7 @@ fn place(names: &[String], column: Column) -> Result<Option<usize>, RosterError>
     match candidates[..] {
         [] => Ok(None),
         [index] => Ok(Some(index)),
-        [first, second, ..] => Err(RosterError::TwoColumns {
+        [first, second, ..] => Err(WaveError::TwoColumns {
             column,
             first: names[first].clone(),
             second: names[second].clone(),

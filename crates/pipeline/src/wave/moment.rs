@@ -14,7 +14,7 @@ pub enum BadZone {
     #[error("{0} is a Windows zone name; write the IANA name, like Europe/Berlin")]
     Windows(String),
     /// Anything else.
-    #[error("{0} is no known time zone; write an IANA name, like Europe/Berlin")]
+    #[error("{0} is not a known time zone; write an IANA name, like Europe/Berlin")]
     Unknown(String),
 }
 

@@ -8,13 +8,12 @@
 
 use std::io::Read;
 
-use super::text::{Text, Unread};
-use super::{Bounds, RosterError};
+use super::text::{Text, TextEnd};
+use super::{Bounds, WaveError};
 use tapwave_core::ids::Line;
 
 /// One record as it stands in the file.
 pub(super) struct Record {
-    /// Where it begins.
     pub(super) line: Line,
     /// At least one field, which may be empty.
     pub(super) fields: Vec<String>,
@@ -42,7 +41,7 @@ pub(super) struct Records<R> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum State {
+enum ReaderState {
     FieldStart,
     Plain,
     Quoted,
@@ -51,11 +50,11 @@ enum State {
 }
 
 /// A record being read.
-struct Open {
+struct OpenRecord {
     record: Record,
     field: String,
     field_line: Line,
-    state: State,
+    state: ReaderState,
 }
 
 impl<R: Read> Records<R> {
@@ -76,7 +75,7 @@ impl<R: Read> Records<R> {
 
     /// The next line outside of quotes, left where it is; shorter if it is longer than `max`
     /// bytes and more. `None` is the end of the file.
-    pub(super) fn peek(&mut self, max: usize) -> Result<Option<String>, RosterError> {
+    pub(super) fn peek(&mut self, max: usize) -> Result<Option<String>, WaveError> {
         self.skip_line_feed()?;
         let (mut scanned, mut quoted) = (0, false);
         loop {
@@ -97,32 +96,32 @@ impl<R: Read> Records<R> {
     }
 
     /// The next record; `None` is the end of the file.
-    pub(super) fn next(&mut self) -> Result<Option<Record>, RosterError> {
+    pub(super) fn next(&mut self) -> Result<Option<Record>, WaveError> {
         self.skip_line_feed()?;
         if self.text.rest().is_empty() && !self.fill()? {
             return Ok(None);
         }
         let line = Line(self.line);
-        let mut open = Open {
+        let mut open = OpenRecord {
             record: Record { line, fields: Vec::new(), stray: None },
             field: String::new(),
             field_line: line,
-            state: State::FieldStart,
+            state: ReaderState::FieldStart,
         };
         while !self.text.rest().is_empty() || self.fill()? {
             if self.step(&mut open)? {
                 return Ok(Some(open.record));
             }
         }
-        if open.state == State::Quoted {
-            return Err(RosterError::UnclosedQuote(open.field_line));
+        if open.state == ReaderState::Quoted {
+            return Err(WaveError::UnclosedQuote(open.field_line));
         }
         self.end_field(&mut open)?;
         Ok(Some(open.record))
     }
 
     /// Takes a run of plain characters, or one that means something. `true` ends the record.
-    fn step(&mut self, open: &mut Open) -> Result<bool, RosterError> {
+    fn step(&mut self, open: &mut OpenRecord) -> Result<bool, WaveError> {
         let rest = self.text.rest();
         let delimiter = self.delimiter;
         let special = |b: u8| b == delimiter || matches!(b, b'"' | b'\r' | b'\n' | 0);
@@ -135,7 +134,7 @@ impl<R: Read> Records<R> {
         }
         let byte = rest.as_bytes()[0];
         if byte == 0 {
-            return Err(RosterError::Nul(Line(self.line)));
+            return Err(WaveError::Nul(Line(self.line)));
         }
         self.text.take(1);
         let second_half = byte == b'\n' && self.after_return;
@@ -144,14 +143,14 @@ impl<R: Read> Records<R> {
             self.line += 1;
         }
         match (open.state, byte) {
-            (State::Quoted, b'"') => open.state = State::QuoteSeen,
-            (State::FieldStart, b'"') => open.state = State::Quoted,
-            (State::QuoteSeen, b'"') => {
+            (ReaderState::Quoted, b'"') => open.state = ReaderState::QuoteSeen,
+            (ReaderState::FieldStart, b'"') => open.state = ReaderState::Quoted,
+            (ReaderState::QuoteSeen, b'"') => {
                 open.field.push('"');
-                open.state = State::Quoted;
+                open.state = ReaderState::Quoted;
             }
-            (State::Plain, b'"') => open.field.push('"'),
-            (State::Quoted, byte) => open.field.push(char::from(byte)),
+            (ReaderState::Plain, b'"') => open.field.push('"'),
+            (ReaderState::Quoted, byte) => open.field.push(char::from(byte)),
             (_, b'\r' | b'\n') => return self.end_field(open).map(|()| true),
             // What is left is the delimiter.
             _ => self.end_field(open)?,
@@ -159,27 +158,27 @@ impl<R: Read> Records<R> {
         self.hold_bound(open).map(|()| false)
     }
 
-    fn end_field(&self, open: &mut Open) -> Result<(), RosterError> {
-        let Open { record, field, field_line, state } = open;
+    fn end_field(&self, open: &mut OpenRecord) -> Result<(), WaveError> {
+        let OpenRecord { record, field, field_line, state } = open;
         if record.fields.len() == self.bounds.columns {
             let max = self.bounds.columns;
-            return Err(RosterError::TooManyColumns { line: record.line, max });
+            return Err(WaveError::TooManyColumns { line: record.line, max });
         }
         record.fields.push(std::mem::take(field));
         *field_line = Line(self.line);
-        *state = State::FieldStart;
+        *state = ReaderState::FieldStart;
         Ok(())
     }
 
-    fn hold_bound(&self, open: &Open) -> Result<(), RosterError> {
+    fn hold_bound(&self, open: &OpenRecord) -> Result<(), WaveError> {
         let max = self.bounds.field;
         if open.field.len() > max {
-            return Err(RosterError::FieldTooLong { line: open.field_line, max });
+            return Err(WaveError::FieldTooLong { line: open.field_line, max });
         }
         Ok(())
     }
 
-    fn skip_line_feed(&mut self) -> Result<(), RosterError> {
+    fn skip_line_feed(&mut self) -> Result<(), WaveError> {
         if self.after_return && (!self.text.rest().is_empty() || self.fill()?) {
             if self.text.rest().starts_with('\n') {
                 self.text.take(1);
@@ -189,27 +188,27 @@ impl<R: Read> Records<R> {
         Ok(())
     }
 
-    fn fill(&mut self) -> Result<bool, RosterError> {
+    fn fill(&mut self) -> Result<bool, WaveError> {
         self.text.fill().map_err(|unread| match unread {
-            Unread::Io(error) => RosterError::Io(error),
-            Unread::Malformed(encoding) => {
-                RosterError::Malformed { line: Line(self.line), encoding }
+            TextEnd::Io(error) => WaveError::Io(error),
+            TextEnd::Malformed(encoding) => {
+                WaveError::Malformed { line: Line(self.line), encoding }
             }
         })
     }
 }
 
-impl Open {
+impl OpenRecord {
     fn take_run(&mut self, run: &str) {
         match self.state {
-            State::FieldStart => self.state = State::Plain,
-            State::Plain | State::Quoted => {}
+            ReaderState::FieldStart => self.state = ReaderState::Plain,
+            ReaderState::Plain | ReaderState::Quoted => {}
             // Blanks between the closing quote and the delimiter mean nothing.
-            State::QuoteSeen if run.trim().is_empty() => return,
-            State::QuoteSeen => {
+            ReaderState::QuoteSeen if run.trim().is_empty() => return,
+            ReaderState::QuoteSeen => {
                 self.record.stray.get_or_insert(self.record.fields.len());
                 self.field.push('"');
-                self.state = State::Plain;
+                self.state = ReaderState::Plain;
             }
         }
         self.field.push_str(run);

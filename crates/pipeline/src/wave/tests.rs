@@ -1,4 +1,4 @@
-//! Holds the roster to its promises, with the samples, with hand-made files, and with any
+//! Holds the reader to its promises, with the samples, with hand-made files, and with any
 //! bytes at all.
 
 use std::io::{Cursor, SeekFrom};
@@ -8,10 +8,10 @@ use proptest::prelude::*;
 use super::*;
 use tapwave_core::shown::hex;
 
-fn all_of(bytes: &[u8]) -> Result<(Header, Vec<Found>), RosterError> {
-    let mut roster = Roster::open(Cursor::new(bytes), Defaults::default())?;
-    let found = roster.by_ref().collect::<Result<Vec<_>, _>>()?;
-    let wave = roster.finish()?;
+fn all_of(bytes: &[u8]) -> Result<(Header, Vec<WaveItem>), WaveError> {
+    let mut reader = WaveReader::open(Cursor::new(bytes), Defaults::default())?;
+    let found = reader.by_ref().collect::<Result<Vec<_>, _>>()?;
+    let wave = reader.finish()?;
     assert_eq!(wave.rows, found.len() as u64);
     assert_eq!(wave.digest, hex(&Sha256::digest(bytes)));
     Ok((wave.header, found))
@@ -20,8 +20,8 @@ fn all_of(bytes: &[u8]) -> Result<(Header, Vec<Found>), RosterError> {
 fn good(bytes: &[u8]) -> (Header, Vec<Row>) {
     let (header, found) = all_of(bytes).expect("a readable wave");
     let rows = found.into_iter().map(|found| match found {
-        Found::Row(row) => row,
-        Found::Bad(bad) => panic!("{:?}", bad.faults),
+        WaveItem::Row(row) => row,
+        WaveItem::Bad(bad) => panic!("{:?}", bad.faults),
     });
     (header, rows.collect())
 }
@@ -29,8 +29,8 @@ fn good(bytes: &[u8]) -> (Header, Vec<Row>) {
 fn faults(bytes: &[u8]) -> Vec<String> {
     let (_, found) = all_of(bytes).expect("a readable wave");
     let bad = found.into_iter().filter_map(|found| match found {
-        Found::Row(_) => None,
-        Found::Bad(bad) => Some(bad.faults),
+        WaveItem::Row(_) => None,
+        WaveItem::Bad(bad) => Some(bad.faults),
     });
     bad.flatten().map(|fault| fault.to_string()).collect()
 }
@@ -75,8 +75,8 @@ fn the_sample_of_mistakes_names_each_by_line() {
     let lines: Vec<u64> = found
         .iter()
         .filter_map(|found| match found {
-            Found::Row(_) => None,
-            Found::Bad(bad) => Some(bad.line.0),
+            WaveItem::Row(_) => None,
+            WaveItem::Bad(bad) => Some(bad.line.0),
         })
         .collect();
     assert_eq!(lines, (3..=21).collect::<Vec<_>>());
@@ -182,18 +182,18 @@ fn what_is_no_wave_is_refused_by_name() {
 #[test]
 fn each_bound_is_held_and_named() {
     let narrow = Bounds { rows: 2, bytes: 64, field: 10, columns: 3 };
-    let read = |text: &str| -> RosterError {
+    let read = |text: &str| -> WaveError {
         let input = Cursor::new(text.as_bytes().to_vec());
-        Roster::open_within(input, Defaults::default(), narrow)
-            .and_then(Roster::finish)
+        WaveReader::open_within(input, Defaults::default(), narrow)
+            .and_then(WaveReader::finish)
             .expect_err("over a bound")
     };
-    assert!(matches!(read("upn\na@b\nb@b\nc@b\n"), RosterError::TooManyRows(2)));
-    assert!(matches!(read(&"u".repeat(65)), RosterError::TooLarge(64)));
+    assert!(matches!(read("upn\na@b\nb@b\nc@b\n"), WaveError::TooManyRows(2)));
+    assert!(matches!(read(&"u".repeat(65)), WaveError::TooLarge(64)));
     let error = read("upn\n\na@b.ccccccc\n");
-    assert!(matches!(error, RosterError::FieldTooLong { line: Line(3), max: 10 }));
-    assert!(matches!(read("upn,,,\n"), RosterError::TooManyColumns { line: Line(1), max: 3 }));
-    assert!(RosterError::TooManyRows(limits::MAX_ROWS).to_string().contains("1,000,000 rows"));
+    assert!(matches!(error, WaveError::FieldTooLong { line: Line(3), max: 10 }));
+    assert!(matches!(read("upn,,,\n"), WaveError::TooManyColumns { line: Line(1), max: 3 }));
+    assert!(WaveError::TooManyRows(limits::MAX_ROWS).to_string().contains("1,000,000 rows"));
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_message_shows_no_escape_codes_and_no_secret() {
 #[test]
 fn a_faulty_row_still_counts_as_the_first_of_two() {
     let faults = faults(b"upn,lifetime\na@b.c,1\nA@B.C,60\n");
-    assert!(faults[1].contains("line 3, column \"upn\": the same person stands in line 2"));
+    assert!(faults[1].contains("line 3, column \"upn\": this person is already in line 2"));
 }
 
 #[test]
@@ -247,16 +247,17 @@ fn a_start_is_one_moment_or_a_fault() {
 
 #[test]
 fn a_wave_that_changes_between_the_looks_is_refused() {
-    let mut roster = Roster::open(Cursor::new(b"upn\na@b.c\n"), Defaults::default()).expect("ok");
-    roster.digest[0] ^= 1;
-    assert!(matches!(roster.finish(), Err(RosterError::Changed)));
+    let mut reader =
+        WaveReader::open(Cursor::new(b"upn\na@b.c\n"), Defaults::default()).expect("ok");
+    reader.digest[0] ^= 1;
+    assert!(matches!(reader.finish(), Err(WaveError::Changed)));
 }
 
 fn rejected(bytes: &[u8]) -> Vec<u8> {
     let (header, found) = all_of(bytes).expect("a readable wave");
     let mut rejects = Rejects::new(Vec::new(), &header).expect("memory");
     for found in &found {
-        if let Found::Bad(bad) = found {
+        if let WaveItem::Bad(bad) = found {
             rejects.add_bad(bad).expect("memory");
         }
     }
@@ -274,8 +275,8 @@ fn rejects_stay_faults_until_mended() {
     let cells = |bytes: &[u8]| -> Vec<Vec<String>> {
         let (_, found) = all_of(bytes).expect("readable");
         let bad = found.into_iter().filter_map(|found| match found {
-            Found::Row(_) => None,
-            Found::Bad(bad) => Some(bad.cells[1..].to_vec()),
+            WaveItem::Row(_) => None,
+            WaveItem::Bad(bad) => Some(bad.cells[1..].to_vec()),
         });
         bad.collect()
     };
@@ -296,7 +297,7 @@ fn header_and_wishes_survive_the_ledger() {
     let (header, rows) = good(include_bytes!("../../../../samples/new-starters.csv"));
     let text = serde_json::to_string(&(&header, &rows[0].wanted)).expect("JSON");
     assert!(text.contains("\"userPrincipalName\":0") && text.contains("\"timeZone\":"), "{text}");
-    let back: (Header, Wanted) = serde_json::from_str(&text).expect("JSON");
+    let back: (Header, RowOptions) = serde_json::from_str(&text).expect("JSON");
     assert_eq!(back, (header, rows[0].wanted.clone()));
 }
 
@@ -306,9 +307,12 @@ fn a_hundred_thousand_rows_stream() {
     for n in 0..100_000 {
         let _ = writeln!(text, "person{n}@contoso.example,Person {n}");
     }
-    let mut roster = Roster::open(Cursor::new(text), Defaults::default()).expect("readable");
-    assert_eq!(roster.by_ref().filter(|found| matches!(found, Ok(Found::Row(_)))).count(), 100_000);
-    assert_eq!(roster.finish().expect("whole").rows, 100_000);
+    let mut reader = WaveReader::open(Cursor::new(text), Defaults::default()).expect("readable");
+    assert_eq!(
+        reader.by_ref().filter(|found| matches!(found, Ok(WaveItem::Row(_)))).count(),
+        100_000
+    );
+    assert_eq!(reader.finish().expect("whole").rows, 100_000);
 }
 
 /// Gives one byte at a time, so that every character and line end is cut somewhere.
@@ -336,9 +340,9 @@ fn it_does_not_matter_where_the_bytes_are_cut() {
         b"\r\n\r\nupn,x\r\na@b.c,\"1\r\n\"\"2\"\r\n\r\nb@b.c,\xE9\xE9",
     ] {
         let drip = Drip(Cursor::new(bytes));
-        let mut roster = Roster::open(drip, Defaults::default()).expect("readable");
-        let found = roster.by_ref().collect::<Result<Vec<_>, _>>().expect("readable");
-        let wave = roster.finish().expect("whole");
+        let mut reader = WaveReader::open(drip, Defaults::default()).expect("readable");
+        let found = reader.by_ref().collect::<Result<Vec<_>, _>>().expect("readable");
+        let wave = reader.finish().expect("whole");
         assert_eq!((wave.header, found), all_of(bytes).expect("readable"));
     }
 }
@@ -356,7 +360,7 @@ proptest! {
     ) {
         let wave = format!("upn,start,lifetime\n{text}");
         if let Ok((_, found)) = all_of(wave.as_bytes()) {
-            let bad = found.iter().filter(|found| matches!(found, Found::Bad(_))).count();
+            let bad = found.iter().filter(|found| matches!(found, WaveItem::Bad(_))).count();
             if bad > 0 {
                 let (_, again) = all_of(&rejected(wave.as_bytes())).expect("rejects are a wave");
                 prop_assert_eq!(again.len(), bad);

@@ -8,7 +8,7 @@ use encoding_rs::{Decoder, DecoderResult, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_125
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::RosterError;
+use super::WaveError;
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -52,10 +52,7 @@ pub(super) struct Survey {
 }
 
 /// Reads all of `input` from its beginning and leaves it at its beginning.
-pub(super) fn survey(
-    input: &mut (impl Read + Seek),
-    max_bytes: u64,
-) -> Result<Survey, RosterError> {
+pub(super) fn survey(input: &mut (impl Read + Seek), max_bytes: u64) -> Result<Survey, WaveError> {
     input.rewind()?;
     let mut hash = Sha256::new();
     let mut head = Vec::with_capacity(HEAD);
@@ -69,7 +66,7 @@ pub(super) fn survey(
         }
         total += count as u64;
         if total > max_bytes {
-            return Err(RosterError::TooLarge(max_bytes));
+            return Err(WaveError::TooLarge(max_bytes));
         }
         let bytes = &chunk[..count];
         hash.update(bytes);
@@ -95,7 +92,7 @@ pub(super) struct Text<R> {
 }
 
 /// Why there are no more characters.
-pub(super) enum Unread {
+pub(super) enum TextEnd {
     Io(io::Error),
     Malformed(Encoding),
 }
@@ -140,18 +137,18 @@ impl<R: Read> Text<R> {
     }
 
     /// Decodes more behind the rest. `false` means that the file has ended.
-    pub(super) fn fill(&mut self) -> Result<bool, Unread> {
+    pub(super) fn fill(&mut self) -> Result<bool, TextEnd> {
         self.buffer.drain(..self.at);
         self.at = 0;
         let before = self.buffer.len();
         while self.buffer.len() == before {
             if self.malformed {
-                return Err(Unread::Malformed(self.encoding));
+                return Err(TextEnd::Malformed(self.encoding));
             }
             if self.ended {
                 return Ok(false);
             }
-            let count = read_some(&mut self.input, &mut self.chunk).map_err(Unread::Io)?;
+            let count = read_some(&mut self.input, &mut self.chunk).map_err(TextEnd::Io)?;
             self.hash.update(&self.chunk[..count]);
             self.ended = count == 0;
             self.decode(count);
@@ -231,10 +228,10 @@ impl Utf8Check {
 }
 
 /// The encoding, and whether a byte order mark says so.
-fn recognise(head: &[u8], utf8: bool) -> Result<(Encoding, bool), RosterError> {
+fn recognise(head: &[u8], utf8: bool) -> Result<(Encoding, bool), WaveError> {
     // A .xlsx or .ods is a zip archive; an .xls is a compound file.
     if head.starts_with(b"PK\x03\x04") || head.starts_with(b"\xD0\xCF\x11\xE0") {
-        return Err(RosterError::Workbook);
+        return Err(WaveError::Workbook);
     }
     Ok(match head {
         [0xEF, 0xBB, 0xBF, ..] => (Encoding::Utf8, true),

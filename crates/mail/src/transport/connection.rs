@@ -12,23 +12,23 @@ use futures::FutureExt;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use zeroize::Zeroizing;
 
-use super::answer::Answer;
-use super::route::Wire;
+use super::reply::SmtpReply;
+use super::route::RouteConnection;
 use tapwave_core::limits;
 
 /// A connection to a relay.
-pub(super) struct Line {
-    wire: BufReader<Wire>,
+pub(super) struct SmtpConnection {
+    wire: BufReader<RouteConnection>,
 }
 
-impl Line {
-    pub(super) fn new(wire: Wire) -> Self {
+impl SmtpConnection {
+    pub(super) fn new(wire: RouteConnection) -> Self {
         Self { wire: BufReader::new(wire) }
     }
 
     /// Sends a command, which brings its own line end, and hears its answer. What has come
     /// before the question answers another one, or nobody's: then nothing is asked.
-    pub(super) async fn ask(&mut self, command: impl Display) -> io::Result<Answer> {
+    pub(super) async fn ask(&mut self, command: impl Display) -> io::Result<SmtpReply> {
         self.is_quiet()?;
         // May hold a password.
         let command = Zeroizing::new(command.to_string());
@@ -37,7 +37,7 @@ impl Line {
     }
 
     /// One whole answer, whatever it says.
-    pub(super) async fn hear(&mut self) -> io::Result<Answer> {
+    pub(super) async fn hear(&mut self) -> io::Result<SmtpReply> {
         let mut answer = Vec::new();
         loop {
             let begin = answer.len();
@@ -60,7 +60,7 @@ impl Line {
                 break;
             }
         }
-        Answer::read(&answer).ok_or_else(|| if is_web(&answer) { web() } else { unfit() })
+        SmtpReply::read(&answer).ok_or_else(|| if is_web(&answer) { web() } else { unfit() })
     }
 
     /// Makes sure, without waiting, that the relay has neither gone nor said anything that it was
@@ -87,7 +87,7 @@ impl Line {
 
     /// The bare connection, to begin TLS on. `None` if something has come that nobody asked
     /// for: whoever can write into the line wants it taken for the relay's words.
-    pub(super) fn into_wire(self) -> Option<Wire> {
+    pub(super) fn into_wire(self) -> Option<RouteConnection> {
         self.wire.buffer().is_empty().then(|| self.wire.into_inner())
     }
 
@@ -150,11 +150,11 @@ mod tests {
 
     use super::*;
 
-    async fn heard(sent: &[u8]) -> io::Result<Answer> {
+    async fn heard(sent: &[u8]) -> io::Result<SmtpReply> {
         let (near, mut far) = tokio::io::duplex(1 << 20);
         far.write_all(sent).await.expect("room");
         drop(far);
-        Line::new(Box::new(near)).hear().await
+        SmtpConnection::new(Box::new(near)).hear().await
     }
 
     #[tokio::test]
@@ -189,7 +189,7 @@ mod tests {
         for (sent, clean) in [(&b"220 go\r\n"[..], true), (b"220 go\r\n250 mine\r\n", false)] {
             let (near, mut far) = tokio::io::duplex(1 << 10);
             far.write_all(sent).await.expect("room");
-            let mut line = Line::new(Box::new(near));
+            let mut line = SmtpConnection::new(Box::new(near));
             line.hear().await.expect("an answer");
             assert_eq!(line.into_wire().is_some(), clean);
         }

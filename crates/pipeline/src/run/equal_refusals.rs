@@ -3,27 +3,26 @@
 
 use super::Session;
 use tapwave_core::limits;
-use tapwave_core::progress::News;
+use tapwave_core::progress::ProgressEvent;
 
 /// Refusals that came one after the other and are alike.
-pub(super) struct Streak {
+pub(super) struct EqualRefusals {
     /// What they have in common.
     words: Option<String>,
     /// Of each, what is told if it stays one row's own.
-    news: Vec<News>,
-    /// They are everybody's.
+    news: Vec<ProgressEvent>,
     is_full: bool,
     keeps_going: bool,
 }
 
-impl Streak {
+impl EqualRefusals {
     pub(super) fn new(session: &Session) -> Self {
         let keeps_going = session.keeps_going;
         Self { words: None, news: Vec::new(), is_full: false, keeps_going }
     }
 
     /// One more refusal. True if it makes them everybody's.
-    pub(super) fn grows(&mut self, why: &str, news: News, session: &Session) -> bool {
+    pub(super) fn grows(&mut self, why: &str, news: ProgressEvent, session: &Session) -> bool {
         let words = alike(why, whose(&news));
         if self.words.as_ref() != Some(&words) {
             self.end(session);
@@ -55,15 +54,17 @@ impl Streak {
     /// Tells what waits to be told.
     pub(super) fn tell(&mut self, session: &Session) {
         for news in self.news.drain(..) {
-            session.watcher.hear(news);
+            session.watcher.report(news);
         }
     }
 }
 
 /// The row's person.
-fn whose(news: &News) -> &str {
+fn whose(news: &ProgressEvent) -> &str {
     match news {
-        News::RowFailed { upn, .. } | News::RowHeld { upn, .. } | News::RowLost { upn, .. } => upn,
+        ProgressEvent::RowFailed { upn, .. }
+        | ProgressEvent::RowHeld { upn, .. }
+        | ProgressEvent::RowLost { upn, .. } => upn,
         _ => "",
     }
 }

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::law::{Decision, Law, Ticket};
-use super::{PaceOptions, Throttled};
+use super::control::{BudgetLimiter, Decision, Ticket};
+use super::{LimiterOptions, Throttled};
 use tapwave_core::limits;
 
 /// What a wave comes to.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Foretold {
+pub struct Forecast {
     /// From the first request sent to the last one accepted.
     pub took: Duration,
     /// Requests accepted: all of them, unless it gave up.
@@ -25,20 +25,20 @@ pub struct Foretold {
 }
 
 /// What a server says to a request: accepted, or refused with the wait it names.
-pub type Ruling = Result<(), Option<Duration>>;
+pub type ServerReply = Result<(), Option<Duration>>;
 
 /// Works `rows` requests off, each under way for `round_trip`. `server` is asked in the order
 /// of arrival, with the time since the first request was sent.
-pub fn foretell(
-    options: &PaceOptions,
+pub fn forecast(
+    options: &LimiterOptions,
     rows: u64,
     round_trip: Duration,
-    server: impl FnMut(Duration) -> Ruling,
-) -> Foretold {
+    server: impl FnMut(Duration) -> ServerReply,
+) -> Forecast {
     // Any moment will do: only differences count.
     let start = Instant::now();
-    let mut wave = Wave {
-        law: Law::new(options, 0, start),
+    let mut wave = ForecastRun {
+        limiter: BudgetLimiter::new(options, 0, start),
         server,
         start,
         round_trip,
@@ -55,23 +55,23 @@ pub fn foretell(
         }
     }
     let left = wave.waiting + wave.under_way.len() as u64;
-    Foretold { took: now - start, accepted: rows - left, refused: wave.refused, gave_up: left > 0 }
+    Forecast { took: now - start, accepted: rows - left, refused: wave.refused, gave_up: left > 0 }
 }
 
-struct Wave<S> {
-    law: Law,
+struct ForecastRun<S> {
+    limiter: BudgetLimiter,
     server: S,
     start: Instant,
     round_trip: Duration,
     waiting: u64,
     /// When each answer comes, in order: all are under way for the same time.
-    under_way: VecDeque<(Instant, Ticket, Ruling)>,
+    under_way: VecDeque<(Instant, Ticket, ServerReply)>,
     refused: u64,
     /// The server has named a wait that is longer than anybody should wait.
     barred: bool,
 }
 
-impl<S: FnMut(Duration) -> Ruling> Wave<S> {
+impl<S: FnMut(Duration) -> ServerReply> ForecastRun<S> {
     /// Takes the answers that have come, sends what may leave, and tells the next moment at
     /// which something happens; `None` when there is nothing left.
     fn advance(&mut self, now: Instant) -> Option<Instant> {
@@ -81,9 +81,9 @@ impl<S: FnMut(Duration) -> Ruling> Wave<S> {
             self.take(now, &ticket, ruling);
         }
         let mut next = None;
-        self.law.announce(Some(self.waiting + self.under_way.len() as u64));
+        self.limiter.announce(Some(self.waiting + self.under_way.len() as u64));
         while self.waiting > 0 {
-            match self.law.decide(now, 1) {
+            match self.limiter.decide(now, 1) {
                 Decision::Admit(ticket) => {
                     self.waiting -= 1;
                     let ruling = (self.server)(now + self.round_trip / 2 - self.start);
@@ -104,20 +104,20 @@ impl<S: FnMut(Duration) -> Ruling> Wave<S> {
         answer.into_iter().chain(next).min()
     }
 
-    fn take(&mut self, now: Instant, ticket: &Ticket, ruling: Ruling) {
+    fn take(&mut self, now: Instant, ticket: &Ticket, ruling: ServerReply) {
         match ruling {
-            Ok(()) => self.law.answered(now, ticket, 1, None, None),
+            Ok(()) => self.limiter.answered(now, ticket, 1, None, None),
             Err(retry_after) => {
                 self.waiting += 1;
                 self.refused += 1;
                 let throttled = Throttled { count: 1, retry_after };
-                self.law.answered(now, ticket, 0, Some(throttled), None);
+                self.limiter.answered(now, ticket, 0, Some(throttled), None);
             }
         }
     }
 
     fn gave_up(&self, now: Instant) -> bool {
-        let since = self.law.refused_since();
+        let since = self.limiter.refused_since();
         self.barred
             || since.is_some_and(|since| now.saturating_duration_since(since) >= limits::MAX_OUTAGE)
     }
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_latency_and_window_decide() {
-        let foretold = foretell(&PaceOptions::default(), 2_000, TRIP, |_| Ok(()));
+        let foretold = forecast(&LimiterOptions::default(), 2_000, TRIP, |_| Ok(()));
         let seconds = foretold.took.as_secs_f64();
         assert!((1.56..1.95).contains(&seconds), "{seconds}");
         assert_eq!((foretold.accepted, foretold.refused, foretold.gave_up), (2_000, 0, false));
@@ -139,8 +139,8 @@ mod tests {
 
     #[test]
     fn a_given_rate_decides_where_it_is_the_slowest() {
-        let options = PaceOptions { max_rate: Some(10.0), ..PaceOptions::default() };
-        let foretold = foretell(&options, 500, TRIP, |_| Ok(()));
+        let options = LimiterOptions { max_rate: Some(10.0), ..LimiterOptions::default() };
+        let foretold = forecast(&options, 500, TRIP, |_| Ok(()));
         let seconds = foretold.took.as_secs_f64();
         assert!((49.0..51.0).contains(&seconds), "{seconds}");
     }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_tenant_that_never_lets_anything_through_is_given_up() {
         let second = Some(Duration::from_secs(30));
-        let foretold = foretell(&PaceOptions::default(), 100, TRIP, |_| Err(second));
+        let foretold = forecast(&LimiterOptions::default(), 100, TRIP, |_| Err(second));
         assert!(foretold.gave_up);
         assert_eq!(foretold.accepted, 0);
         assert!(foretold.took >= limits::MAX_OUTAGE);

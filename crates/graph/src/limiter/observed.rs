@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::curve::Curve;
+use super::curve::RateCurve;
 use super::cycle::{Cycle, Span};
 use tapwave_core::limits;
 
@@ -16,7 +16,7 @@ const LOOKS: [Duration; 3] = [Duration::from_millis(1_500), Duration::from_secs(
 
 /// The limit was met: one or more refusals that belong together.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Event {
+pub(super) struct LimitHit {
     began: Instant,
     /// When everybody may come back, as the longest wait says, and as the shortest does.
     until: Instant,
@@ -30,7 +30,7 @@ pub(super) struct Event {
 
 /// What a tenant's limit looks like, as far as refusals have shown it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Shape {
+pub(super) struct ObservedLimit {
     /// Most requests that may have come out of a store and not out of the rate.
     store: f64,
     /// So many are granted in so long, and nothing is stored beyond that.
@@ -39,12 +39,12 @@ pub(super) struct Shape {
 
 /// A rate, and how long the time was that it was learned from.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
+pub(super) struct ObservedRate {
     pub(super) rate: f64,
     pub(super) known_for: Duration,
 }
 
-impl Event {
+impl LimitHit {
     /// The first refusal, which came at `began` and holds until `until`.
     pub(super) fn new(
         began: Instant,
@@ -78,7 +78,7 @@ impl Event {
     }
 
     /// Whether requests were leaving quicker than the rate that was known.
-    fn is_probing(&self, curve: &Curve) -> bool {
+    fn is_probing(&self, curve: &RateCurve) -> bool {
         self.hurried || curve.is_probing()
     }
 
@@ -89,7 +89,7 @@ impl Event {
     }
 }
 
-impl Shape {
+impl ObservedLimit {
     /// Nothing was refused yet.
     pub(super) fn unknown() -> Self {
         Self { store: f64::INFINITY, window: None }
@@ -109,8 +109,8 @@ impl Shape {
     pub(super) fn learn(
         &mut self,
         cycle: &Cycle,
-        event: &Event,
-        curve: Option<&Curve>,
+        event: &LimitHit,
+        curve: Option<&RateCurve>,
         found: f64,
         round_trip: Duration,
     ) {
@@ -140,13 +140,13 @@ impl Shape {
 /// much of what was held back too long the tenant has proved to keep, from 0 to 1.
 pub(super) fn found(
     cycle: &Cycle,
-    event: &Event,
-    curve: Option<&Curve>,
-    shape: &Shape,
+    event: &LimitHit,
+    curve: Option<&RateCurve>,
+    shape: &ObservedLimit,
     honoured: f64,
     round_trip: Duration,
-) -> Found {
-    let known = curve.map(Curve::plateau);
+) -> ObservedRate {
+    let known = curve.map(RateCurve::plateau);
     // Refused requests count against Graph's quotas. Not those of the first event, unless they
     // show it: there they can be as many as the accepted ones.
     let charged = if curve.is_some() || event.was_charged(round_trip) { event.refused } else { 0 };
@@ -155,15 +155,15 @@ pub(super) fn found(
     let end = ago(event.until, late.mul_f64(1.0 - honoured));
     let whole = cycle.whole(end).with(f64::from(charged));
     let lately = cycle.part(ago(event.began, limits::RECENT), end);
-    let by_whole = Found::by(whole.rate(known), &whole);
-    let by_lately = Found::by(lately.rate(known), &lately);
+    let by_whole = ObservedRate::by(whole.rate(known), &whole);
+    let by_lately = ObservedRate::by(lately.rate(known), &lately);
     let either = by_whole.or_more(by_lately);
     let Some(curve) = curve else {
         return if event.is_of_a_window(either.rate, round_trip) {
             // The tenant counted from the first request's arrival, half a round trip after it
             // left, and told the wait half a round trip before we heard it.
             let counted = whole.length().saturating_sub(round_trip).max(round_trip);
-            Found { rate: whole.accepted() / counted.as_secs_f64(), ..either }
+            ObservedRate { rate: whole.accepted() / counted.as_secs_f64(), ..either }
         } else {
             either
         };
@@ -184,20 +184,20 @@ pub(super) fn found(
     }
     // What was known before is kept unless the refusal speaks against it.
     let most = if event.hurried { known } else { cycle.whole(event.began).speed() };
-    let kept = Found { rate: known.min(most.max(least.rate)), known_for: whole.length() };
+    let kept = ObservedRate { rate: known.min(most.max(least.rate)), known_for: whole.length() };
     least.or_more(kept).no_more_than(curve.rate().max(known))
 }
 
 /// What a window granted in its last length before everybody may come back.
-fn in_window(cycle: &Cycle, event: &Event, window: Duration) -> Found {
+fn in_window(cycle: &Cycle, event: &LimitHit, window: Duration) -> ObservedRate {
     let end = event.probable_end();
     let span = cycle.part(ago(end, window), end);
-    Found::by(span.rate(None), &span)
+    ObservedRate::by(span.rate(None), &span)
 }
 
 /// What was granted at least, if no more than `stored` requests came out of a store.
-fn beyond_store(cycle: &Cycle, event: &Event, stored: f64) -> Found {
-    let nothing = Found { rate: 0.0, known_for: Duration::ZERO };
+fn beyond_store(cycle: &Cycle, event: &LimitHit, stored: f64) -> ObservedRate {
+    let nothing = ObservedRate { rate: 0.0, known_for: Duration::ZERO };
     LOOKS.iter().fold(nothing, |best, look| {
         let span = cycle.part(ago(event.began, *look), event.began);
         // Less is a handful of answers, which may have come together by chance.
@@ -205,11 +205,11 @@ fn beyond_store(cycle: &Cycle, event: &Event, stored: f64) -> Found {
             return best;
         }
         let rate = (span.accepted() - stored) / span.length().as_secs_f64();
-        best.or_more(Found::by(rate, &span))
+        best.or_more(ObservedRate::by(rate, &span))
     })
 }
 
-impl Found {
+impl ObservedRate {
     fn by(rate: f64, span: &Span) -> Self {
         Self { rate, known_for: span.length() }
     }
@@ -236,16 +236,16 @@ mod tests {
     const TRIP: Duration = Duration::from_millis(50);
 
     /// `count` requests accepted at once, and then a refusal that names this wait.
-    fn volley(count: u32, wait: Duration) -> (Cycle, Event) {
+    fn volley(count: u32, wait: Duration) -> (Cycle, LimitHit) {
         let start = Instant::now();
         let mut cycle = Cycle::starting(0, start);
         cycle.accepted(start + TRIP, count);
         let began = start + TRIP;
-        (cycle, Event::new(began, began + wait, 5, true, false))
+        (cycle, LimitHit::new(began, began + wait, 5, true, false))
     }
 
     /// A cycle that flowed at these rates, each for so many seconds, and was refused.
-    fn flow(parts: &[(u32, u32)], wait: Duration) -> (Cycle, Event) {
+    fn flow(parts: &[(u32, u32)], wait: Duration) -> (Cycle, LimitHit) {
         let start = Instant::now();
         let (mut cycle, mut now) = (Cycle::starting(1, start), start);
         for (rate, seconds) in parts {
@@ -254,18 +254,18 @@ mod tests {
                 cycle.accepted(now, 1);
             }
         }
-        (cycle, Event::new(now, now + wait, 1, true, false))
+        (cycle, LimitHit::new(now, now + wait, 1, true, false))
     }
 
     /// A curve that has gone on to probe.
-    fn probing(plateau: f64) -> Curve {
-        let mut curve = Curve::below(plateau, 10 * SECOND, TRIP);
+    fn probing(plateau: f64) -> RateCurve {
+        let mut curve = RateCurve::below(plateau, 10 * SECOND, TRIP);
         curve.probe(Duration::from_mins(1));
         curve
     }
 
-    fn first(cycle: &Cycle, event: &Event) -> (Found, Shape) {
-        let mut shape = Shape::unknown();
+    fn first(cycle: &Cycle, event: &LimitHit) -> (ObservedRate, ObservedLimit) {
+        let mut shape = ObservedLimit::unknown();
         let found = found(cycle, event, None, &shape, 1.0, TRIP);
         shape.learn(cycle, event, None, found.rate, TRIP);
         (found, shape)
@@ -302,11 +302,11 @@ mod tests {
     #[test]
     fn the_end_of_a_quick_spell_counts_where_little_is_stored() {
         let (cycle, event) = flow(&[(2, 60), (20, 10)], SECOND);
-        let stores_two = Shape { store: 2.0, window: None };
+        let stores_two = ObservedLimit { store: 2.0, window: None };
         let curve = probing(2.0);
         let told = found(&cycle, &event, Some(&curve), &stores_two, 1.0, TRIP);
         assert!((18.0..20.5).contains(&told.rate), "{told:?}");
-        let stores_much = Shape { store: 3_000.0, window: None };
+        let stores_much = ObservedLimit { store: 3_000.0, window: None };
         let told = found(&cycle, &event, Some(&curve), &stores_much, 1.0, TRIP);
         assert!(told.rate < 5.0, "it may all have been stored: {told:?}");
     }
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn a_windows_last_length_is_its_rate() {
         let (cycle, event) = flow(&[(4, 30), (6, 5), (4, 5)], SECOND);
-        let shape = Shape { store: 50.0, window: Some(10 * SECOND) };
+        let shape = ObservedLimit { store: 50.0, window: Some(10 * SECOND) };
         let told = found(&cycle, &event, Some(&probing(4.0)), &shape, 1.0, TRIP);
         assert!((4.5..5.2).contains(&told.rate), "{told:?}");
     }
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn what_was_known_stands_when_probing_went_too_far() {
         let (cycle, event) = flow(&[(20, 40), (23, 5)], SECOND);
-        let shape = Shape { store: 30.0, window: None };
+        let shape = ObservedLimit { store: 30.0, window: None };
         let told = found(&cycle, &event, Some(&probing(20.1)), &shape, 1.0, TRIP);
         assert!((told.rate - 20.1).abs() < 0.05, "{told:?}");
     }
@@ -330,8 +330,8 @@ mod tests {
     #[test]
     fn a_refusal_without_probing_lowers_the_rate() {
         let (cycle, event) = flow(&[(20, 40)], SECOND);
-        let curve = Curve::at(20.0, 10 * SECOND, TRIP);
-        let shape = Shape { store: 30.0, window: None };
+        let curve = RateCurve::at(20.0, 10 * SECOND, TRIP);
+        let shape = ObservedLimit { store: 30.0, window: None };
         let told = found(&cycle, &event, Some(&curve), &shape, 1.0, TRIP);
         assert!(told.rate <= 20.0 * TOO_MUCH, "{told:?}");
         assert!(told.rate > 18.0, "{told:?}");

@@ -5,9 +5,9 @@
 //! never choose a row or a pass by itself.
 
 use super::Session;
-use super::issuing::{all_rows, desk};
-use crate::issue::Halt;
-use crate::reconcile::Settled;
+use super::issuing::{all_rows, worker};
+use crate::issue::RunError;
+use crate::reconcile::Reconciled;
 use tapwave_core::ids::{Line, MethodId};
 use tapwave_graph::{FoundPass, GraphError};
 use tapwave_ledger::{Ledger, RowRecord, Standing};
@@ -32,25 +32,19 @@ pub struct Held {
 pub enum FoundError {
     /// The person is not in the run, or the row is not held.
     #[error("no row of this run is held for {upn}")]
-    NotHeld {
-        /// As given.
-        upn: String,
-    },
+    NotHeld { upn: String },
     /// Graph or the ledger.
     #[error(transparent)]
-    Halt(#[from] Halt),
+    Halt(#[from] RunError),
 }
 
 /// The held rows of these people, and what Graph lists for each.
-///
-/// # Errors
-/// [`FoundError`]
 pub async fn held(
     ledger: &Ledger,
     session: &Session,
     upns: &[String],
 ) -> Result<Vec<Held>, FoundError> {
-    let all = all_rows(ledger, &[Standing::Held]).await.map_err(Halt::from)?;
+    let all = all_rows(ledger, &[Standing::Held]).await.map_err(RunError::from)?;
     let mut rows: Vec<&RowRecord> = Vec::with_capacity(upns.len());
     for upn in upns {
         let is_named = |row: &&RowRecord| row.upn.to_lowercase() == upn.to_lowercase();
@@ -58,12 +52,13 @@ pub async fn held(
         rows.push(row.ok_or_else(|| FoundError::NotHeld { upn: upn.clone() })?);
     }
     let users = rows.iter().map(|row| row.person().map(|person| person.user));
-    let users = users.collect::<Result<Vec<_>, _>>().map_err(Halt::from)?;
-    let passes = session.graph.passes(&users).await.map_err(Halt::from)?;
+    let users = users.collect::<Result<Vec<_>, _>>().map_err(RunError::from)?;
+    let passes = session.graph.passes(&users).await.map_err(RunError::from)?;
     let mut held = Vec::with_capacity(rows.len());
     for (row, pass) in rows.into_iter().zip(passes) {
         let doing = "list passes";
-        let pass = pass.map_err(|refusal| Halt::from(GraphError::Refused { doing, refusal }))?;
+        let pass =
+            pass.map_err(|refusal| RunError::from(GraphError::Refused { doing, refusal }))?;
         let id: Option<MethodId> = pass.as_ref().map(|pass| pass.id.clone());
         let issuer = id.and_then(|id| (session.issuers)(std::slice::from_ref(&id)).remove(&id));
         let reason = row.reason.clone().unwrap_or_default();
@@ -73,15 +68,12 @@ pub async fn held(
 }
 
 /// Deletes the pass that was shown of a held row.
-///
-/// # Errors
-/// [`Halt`]
 pub async fn remove(
     ledger: &Ledger,
     session: &Session,
     line: Line,
     shown: &FoundPass,
-) -> Result<Settled, Halt> {
+) -> Result<Reconciled, RunError> {
     session.drain.begin_work();
-    desk(ledger, session).remove_found(line, shown).await
+    worker(ledger, session).remove_found(line, shown).await
 }

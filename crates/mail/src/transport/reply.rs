@@ -9,14 +9,14 @@ use tapwave_core::shown::plain;
 
 /// One whole answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct SmtpReply {
     code: u16,
     lines: Vec<String>,
 }
 
 /// What the first digit of a code says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Class {
+pub(super) enum ReplyClass {
     /// 2 and 3: done, or go on.
     Positive,
     /// 4: no, and the same may work later.
@@ -27,7 +27,7 @@ pub(super) enum Class {
     Unknown,
 }
 
-impl Answer {
+impl SmtpReply {
     /// Reads the lines of one answer, each with its end. `None` if they do not all begin with
     /// the same code of three digits.
     pub(super) fn read(text: &[u8]) -> Option<Self> {
@@ -58,18 +58,18 @@ impl Answer {
         format!("{:03}", self.code).starts_with(&code.to_string())
     }
 
-    pub(super) fn class(&self) -> Class {
+    pub(super) fn class(&self) -> ReplyClass {
         match self.code / 100 {
-            2 | 3 => Class::Positive,
-            4 => Class::Transient,
-            5 => Class::Permanent,
-            _ => Class::Unknown,
+            2 | 3 => ReplyClass::Positive,
+            4 => ReplyClass::Transient,
+            5 => ReplyClass::Permanent,
+            _ => ReplyClass::Unknown,
         }
     }
 
     /// Whether it is a definite no.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self.class(), Class::Transient | Class::Permanent)
+        matches!(self.class(), ReplyClass::Transient | ReplyClass::Permanent)
     }
 
     /// Whether it concerns the sender of a mail and not its reader, wherever it is given: by
@@ -78,7 +78,7 @@ impl Answer {
     /// before RCPT.
     pub(super) fn is_of_the_sender(&self) -> bool {
         let says = ["sender address rejected", "sendasdenied", "not owned by user"];
-        self.class() == Class::Permanent
+        self.class() == ReplyClass::Permanent
             && (self.has_code(530)
                 || self.is_of_the_quota()
                 || ["5.7.57", "5.7.60", "5.2.252", "5.1.7", "5.1.8"].contains(&self.enhanced())
@@ -128,7 +128,7 @@ impl Answer {
 
 /// What a relay says that it can do, of what matters here.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Offers {
+pub(super) struct Capabilities {
     pub(super) starttls: bool,
     pub(super) smtputf8: bool,
     mechanisms: Vec<String>,
@@ -136,10 +136,10 @@ pub(super) struct Offers {
     pub(super) size: Option<u64>,
 }
 
-impl Offers {
+impl Capabilities {
     /// Reads the answer to EHLO. Its keywords are the same in any case (RFC 5321, 4.1.1.1); its
     /// first line is a greeting.
-    pub(super) fn of(answer: &Answer) -> Self {
+    pub(super) fn of(answer: &SmtpReply) -> Self {
         let mut offers = Self::default();
         for line in answer.lines().skip(1) {
             // Older relays write `AUTH=`.
@@ -171,8 +171,8 @@ impl Offers {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Answer {
-        Answer::read(text.as_bytes()).unwrap_or_else(|| panic!("{text:?}"))
+    fn read(text: &str) -> SmtpReply {
+        SmtpReply::read(text.as_bytes()).unwrap_or_else(|| panic!("{text:?}"))
     }
 
     #[test]
@@ -187,22 +187,25 @@ mod tests {
         ] {
             assert_eq!(read(text).told(), told, "{text:?}");
         }
-        assert_eq!(Answer::read(b"554 \xff\xfe\r\n").expect("one").told(), "554 \u{fffd}\u{fffd}");
+        assert_eq!(
+            SmtpReply::read(b"554 \xff\xfe\r\n").expect("one").told(),
+            "554 \u{fffd}\u{fffd}"
+        );
         for (code, class) in [
-            (199, Class::Unknown),
-            (299, Class::Positive),
-            (354, Class::Positive),
-            (471, Class::Transient),
-            (599, Class::Permanent),
-            (650, Class::Unknown),
+            (199, ReplyClass::Unknown),
+            (299, ReplyClass::Positive),
+            (354, ReplyClass::Positive),
+            (471, ReplyClass::Transient),
+            (599, ReplyClass::Permanent),
+            (650, ReplyClass::Unknown),
         ] {
             assert_eq!(read(&format!("{code} x\r\n")).class(), class, "{code}");
         }
         for bad in ["", "\r\n", "25\r\n", "250x\r\n", "2500 ok\r\n", "ok\r\n", "250-a\r\n550 b\r\n"]
         {
-            assert_eq!(Answer::read(bad.as_bytes()), None, "{bad:?}");
+            assert_eq!(SmtpReply::read(bad.as_bytes()), None, "{bad:?}");
         }
-        assert_eq!(Answer::read("2\u{e9} x\r\n".as_bytes()), None, "no character is cut");
+        assert_eq!(SmtpReply::read("2\u{e9} x\r\n".as_bytes()), None, "no character is cut");
     }
 
     #[test]
@@ -211,14 +214,18 @@ mod tests {
             "250-STARTTLS greets you\r\n250-  \r\n250-\r\n250-auth=plain Login\r\n\
              250-Size 1000\r\n250-8bitmime\r\n250 smtputf8\r\n",
         );
-        let offers = Offers::of(&answer);
+        let offers = Capabilities::of(&answer);
         assert!(offers.smtputf8 && !offers.starttls, "a greeting offers nothing");
         assert_eq!(offers.size, Some(1_000));
         let first = |of: &[Mechanism]| offers.mechanism(of);
         assert_eq!(first(&[Mechanism::Xoauth2, Mechanism::Login]), Some(Mechanism::Login));
         assert_eq!(first(&[Mechanism::Xoauth2]), None);
         for size in ["SIZE", "SIZE 0", "SIZE -1", "SIZE 99999999999999999999999", "SIZE x"] {
-            assert_eq!(Offers::of(&read(&format!("250-x\r\n250 {size}\r\n"))).size, None, "{size}");
+            assert_eq!(
+                Capabilities::of(&read(&format!("250-x\r\n250 {size}\r\n"))).size,
+                None,
+                "{size}"
+            );
         }
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tapwave_core::limits;
 
-/// How much quicker requests leave while arrears are caught up.
+/// How much quicker requests leave while debt is caught up.
 const CATCHING_UP: f64 = 1.25;
-/// How much of the arrears is caught up at most: a little left in a token bucket does no
+/// How much of the debt is caught up at most: a little left in a token bucket does no
 /// harm, an empty one is a refusal. And at least, so that trust can come back.
 const MOST_TRUST: f64 = 0.75;
 const LEAST_TRUST: f64 = 0.05;
@@ -22,7 +22,7 @@ const RECOVERING: f64 = 1.1;
 /// rounded up to whole seconds and counted from an answer that was half a round trip old; a
 /// token bucket has gone on filling all the while, and what overflows is lost.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arrears {
+pub(super) struct Debt {
     owed: f64,
     /// What was owed when the hold ended.
     due: f64,
@@ -32,7 +32,7 @@ pub(super) struct Arrears {
     late: Duration,
 }
 
-impl Arrears {
+impl Debt {
     /// Nothing is owed, and much is believed.
     pub(super) fn none() -> Self {
         Self { owed: 0.0, due: 0.0, trust: MOST_TRUST, late: Duration::ZERO }
@@ -93,7 +93,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Requests that leave quicker than the rate.
-    fn caught_up(arrears: &mut Arrears) -> u32 {
+    fn caught_up(arrears: &mut Debt) -> u32 {
         (0..10_000)
             .take_while(|_| {
                 let quicker = arrears.speed() > 1.0;
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn whole_seconds_are_caught_up_and_exact_waits_are_not() {
-        let mut arrears = Arrears::none();
+        let mut arrears = Debt::none();
         arrears.refused(Some(SECOND), Duration::ZERO, false);
         arrears.fall_due(20.0, 1_000.0);
         // Fifteen requests' time, won back at a fifth of a request each.
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_refusal_while_catching_up_teaches_modesty() {
-        let mut arrears = Arrears::none();
+        let mut arrears = Debt::none();
         arrears.refused(Some(SECOND), Duration::ZERO, false);
         arrears.fall_due(20.0, 1_000.0);
         arrears.pay(10);

@@ -1,17 +1,17 @@
-//! Promises the control law of one budget as a pure state machine: moments and answers in,
+//! Promises the control limiter of one budget as a pure state machine: moments and answers in,
 //! leave or waits out. Must never ask for the time, wait, or draw lots.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::arrears::Arrears;
 use super::batches::Batches;
-use super::curve::Curve;
+use super::curve::RateCurve;
 use super::cycle::Cycle;
-use super::lesson::{self, Event, Found, Shape};
+use super::debt::Debt;
 use super::meter::Meter;
-use super::{Outlook, PaceOptions, Snapshot, Throttled};
+use super::observed::{self, LimitHit, ObservedLimit, ObservedRate};
+use super::{LimiterOptions, Outlook, Snapshot, Throttled};
 use tapwave_core::limits;
 
 /// Requests that were let out together and are not yet answered.
@@ -45,9 +45,9 @@ pub(super) enum Decision {
     WaitForAnswer,
 }
 
-/// One budget's limiter. The module above explains the law.
+/// One budget's limiter. The module above explains the limiter.
 #[derive(Debug)]
-pub(super) struct Law {
+pub(super) struct BudgetLimiter {
     /// Most that may have leave.
     max_in_flight: u32,
     /// Most that may be under way, which bounds what a round trip brings.
@@ -59,14 +59,14 @@ pub(super) struct Law {
     gathered: u32,
     in_flight: u32,
     hold: Option<Hold>,
-    curve: Option<Curve>,
+    curve: Option<RateCurve>,
     cycle: Cycle,
     /// The last cycle that had anything accepted, for when the one after it has not.
     past: Option<Cycle>,
     /// Refusals in a row, each after a hold, with nothing accepted in between.
     fruitless: u32,
-    arrears: Arrears,
-    shape: Shape,
+    debt: Debt,
+    shape: ObservedLimit,
     batches: Batches,
     /// The last refusal was put down to catching up. Not two in a row: then the rate is wrong.
     excused: bool,
@@ -80,7 +80,7 @@ pub(super) struct Law {
     bound: bool,
     /// Requests that will still be asked for, as far as anybody has said.
     left: Option<u64>,
-    told: Told,
+    told: Counters,
 }
 
 /// Nothing is sent until then.
@@ -88,7 +88,7 @@ pub(super) struct Law {
 struct Hold {
     until: Instant,
     /// What has yet to be turned into a rate.
-    lesson: Option<Event>,
+    limit_hit: Option<LimitHit>,
 }
 
 /// How much may be in flight.
@@ -96,13 +96,13 @@ struct Hold {
 struct Window {
     size: u32,
     accepted_since_growth: u32,
-    /// What may still leave in the present volley, and when that one stops being waited for.
-    volley: Option<Volley>,
+    /// What may still leave in the present burst, and when that one stops being waited for.
+    burst: Option<Burst>,
 }
 
 /// Requests that leave together.
 #[derive(Debug, Clone, Copy)]
-struct Volley {
+struct Burst {
     left: u32,
     began: Instant,
     patience_ends: Option<Instant>,
@@ -110,7 +110,7 @@ struct Volley {
 
 /// Counts for the snapshot.
 #[derive(Debug, Default, Clone, Copy)]
-struct Told {
+struct Counters {
     admitted: u64,
     accepted: u64,
     refused: u64,
@@ -120,10 +120,10 @@ struct Told {
     refused_since: Option<Instant>,
 }
 
-impl Law {
+impl BudgetLimiter {
     /// A limiter that knows nothing yet. It gives leave to `ahead` requests more than may be
     /// in flight.
-    pub(super) fn new(options: &PaceOptions, ahead: usize, now: Instant) -> Self {
+    pub(super) fn new(options: &LimiterOptions, ahead: usize, now: Instant) -> Self {
         let most = u32::try_from(limits::MAX_IN_FLIGHT).unwrap_or(u32::MAX);
         let within = |count: usize| u32::try_from(count).unwrap_or(most).clamp(1, most);
         let on_the_wire = within(options.max_in_flight);
@@ -134,7 +134,7 @@ impl Law {
             meter.restart(now, rate);
         }
         let mut window = Window::first(max_in_flight);
-        window.next_volley(now, 0, max_in_flight);
+        window.next_burst(now, 0, max_in_flight);
         Self {
             max_in_flight,
             on_the_wire,
@@ -148,8 +148,8 @@ impl Law {
             cycle: Cycle::starting(0, now),
             past: None,
             fruitless: 0,
-            arrears: Arrears::none(),
-            shape: Shape::unknown(),
+            debt: Debt::none(),
+            shape: ObservedLimit::unknown(),
             batches: Batches::unknown(),
             excused: false,
             eased_at: None,
@@ -159,7 +159,7 @@ impl Law {
             round_trip: None,
             bound: false,
             left: None,
-            told: Told::default(),
+            told: Counters::default(),
         }
     }
 
@@ -177,7 +177,7 @@ impl Law {
             self.gathered = self.gathered.min(count);
             while self.gathered < count {
                 if let Err(wait) = self.meter.take(now, rate) {
-                    let knock = self.knock_at().unwrap_or(now + wait);
+                    let knock = self.probe_at().unwrap_or(now + wait);
                     if knock <= now {
                         break;
                     }
@@ -275,7 +275,7 @@ impl Law {
     /// While everything is refused, when to ask again whatever the rate: a batch of twenty
     /// would gather its cells for twenty minutes, and a tenant that has recovered would stand
     /// idle. Never quicker than the operator allows.
-    fn knock_at(&self) -> Option<Instant> {
+    fn probe_at(&self) -> Option<Instant> {
         let alone = self.in_flight == 0 && self.fruitless > 0 && self.max_rate.is_none();
         let patience = Duration::from_secs_f64(1.0 / limits::SLOWEST_RATE);
         alone.then(|| self.last_admitted + patience)
@@ -285,7 +285,7 @@ impl Law {
     /// about to be, and never more than a full window each round trip.
     pub(super) fn outlook(&self, now: Instant) -> Outlook {
         let found = match self.hold {
-            Some(Hold { lesson: Some(event), .. }) => {
+            Some(Hold { limit_hit: Some(event), .. }) => {
                 Some(self.found(&self.whole_cycle(), &event).rate)
             }
             _ => self.curve.map(|curve| curve.plateau()),
@@ -311,7 +311,7 @@ impl Law {
         self.hold = None;
         self.gathered = 0;
         self.last_admitted = self.last_admitted.max(hold.until);
-        if let Some(event) = hold.lesson {
+        if let Some(event) = hold.limit_hit {
             self.learn(&event, hold.until);
         }
         match (self.pace(), self.max_rate) {
@@ -325,21 +325,21 @@ impl Law {
     }
 
     /// Turns the cycle that a refusal ended into a rate, now that everybody may come back.
-    fn learn(&mut self, event: &Event, until: Instant) {
+    fn learn(&mut self, event: &LimitHit, until: Instant) {
         let next = self.cycle.next(until);
         let cycle = self.whole_cycle();
         let round_trip = self.round_trip.unwrap_or_default();
-        let Found { rate, known_for } = self.found(&cycle, event);
+        let ObservedRate { rate, known_for } = self.found(&cycle, event);
         let confirmed = self.curve.and_then(|curve| curve.confirmed_by(rate));
         let known_for = known_for + confirmed.unwrap_or_default();
         self.shape.learn(&cycle, event, self.curve.as_ref(), rate, round_trip);
-        let before = self.curve.as_ref().map(Curve::rate);
+        let before = self.curve.as_ref().map(RateCurve::rate);
         if before.is_none_or(|before| rate < before / 2.0) {
             self.window = Window::first(self.max_in_flight);
         }
-        let curve = if before.is_none() { Curve::first } else { Curve::below };
+        let curve = if before.is_none() { RateCurve::first } else { RateCurve::below };
         self.curve = Some(curve(rate, known_for, round_trip));
-        self.arrears.fall_due(rate, self.shape.store());
+        self.debt.fall_due(rate, self.shape.store());
         self.past = Some(cycle);
         self.cycle = next;
     }
@@ -353,18 +353,18 @@ impl Law {
         }
     }
 
-    fn found(&self, cycle: &Cycle, event: &Event) -> Found {
+    fn found(&self, cycle: &Cycle, event: &LimitHit) -> ObservedRate {
         let round_trip = self.round_trip.unwrap_or_default();
-        let (shape, honoured) = (&self.shape, self.arrears.honoured());
-        let found = lesson::found(cycle, event, self.curve.as_ref(), shape, honoured, round_trip);
-        Found { rate: found.rate.max(limits::SLOWEST_RATE), ..found }
+        let (shape, honoured) = (&self.shape, self.debt.honoured());
+        let found = observed::found(cycle, event, self.curve.as_ref(), shape, honoured, round_trip);
+        ObservedRate { rate: found.rate.max(limits::SLOWEST_RATE), ..found }
     }
 
     /// Room in the window for `count`, or what to wait for. A batch larger than the whole
     /// window goes when it would be alone.
     fn room(&mut self, now: Instant, count: u32) -> Result<(), Decision> {
         let fits = self.in_flight == 0 || self.in_flight + count <= self.window.size;
-        let Some(volley) = self.window.volley else {
+        let Some(volley) = self.window.burst else {
             return if fits { Ok(()) } else { Err(Decision::WaitForAnswer) };
         };
         if volley.left >= count && fits {
@@ -374,7 +374,7 @@ impl Law {
         if !over {
             return Err(volley.patience_ends.map_or(Decision::WaitForAnswer, Decision::WaitUntil));
         }
-        self.window.next_volley(now, self.in_flight, self.max_in_flight);
+        self.window.next_burst(now, self.in_flight, self.max_in_flight);
         if self.in_flight == 0 || self.in_flight + count <= self.window.size {
             Ok(())
         } else {
@@ -392,11 +392,11 @@ impl Law {
         self.tell_use_from_silence(now, count);
         self.bound = false;
         self.last_admitted = now;
-        self.arrears.pay(count);
+        self.debt.pay(count);
         let alone = self.in_flight == 0;
         self.in_flight += count;
         self.told.admitted += u64::from(count);
-        if let Some(volley) = &mut self.window.volley {
+        if let Some(volley) = &mut self.window.burst {
             volley.left = volley.left.saturating_sub(count);
         }
         Ticket { count, alone, cycle: self.cycle.number(), sent: now }
@@ -429,7 +429,7 @@ impl Law {
     fn leave(&mut self, now: Instant, ticket: &Ticket) {
         self.in_flight = self.in_flight.saturating_sub(ticket.count);
         self.last_answered = now;
-        if let Some(volley) = &mut self.window.volley
+        if let Some(volley) = &mut self.window.burst
             && ticket.sent >= volley.began
         {
             let round_trip = now.saturating_duration_since(ticket.sent);
@@ -457,13 +457,13 @@ impl Law {
         let named = throttled
             .retry_after
             .map(|wait| now + wait.clamp(limits::LEAST_HOLD, limits::LONGEST_RETRY_AFTER));
-        let unlearned = self.hold.is_some_and(|hold| hold.lesson.is_some());
+        let unlearned = self.hold.is_some_and(|hold| hold.limit_hit.is_some());
         if ticket.cycle != self.cycle.number() || unlearned {
             // Its own Retry-After is heeded, and it is no news about the rate.
             if let Some(until) = named {
-                let hold = self.hold.get_or_insert(Hold { until, lesson: None });
+                let hold = self.hold.get_or_insert(Hold { until, limit_hit: None });
                 hold.until = hold.until.max(until);
-                if let Some(event) = &mut hold.lesson {
+                if let Some(event) = &mut hold.limit_hit {
                     event.and(until, throttled.count);
                 }
             }
@@ -480,8 +480,8 @@ impl Law {
         let until = self.hold.map_or(until, |hold| hold.until.max(until));
         let rounded = throttled.retry_after.is_some_and(|wait| wait.subsec_nanos() == 0);
         let hurried = self.was_hurried(now, ticket, throttled.retry_after);
-        let event = Event::new(now, until, throttled.count, rounded, hurried);
-        self.hold = Some(Hold { until, lesson: Some(event) });
+        let event = LimitHit::new(now, until, throttled.count, rounded, hurried);
+        self.hold = Some(Hold { until, limit_hit: Some(event) });
     }
 
     /// Whether a refusal is to be put down to what was caught up, and not to the rate.
@@ -489,7 +489,7 @@ impl Law {
         let flat = self.curve.is_some_and(|curve| !curve.is_probing());
         let into = now.saturating_duration_since(self.cycle.started());
         let round_trip = now.saturating_duration_since(ticket.sent);
-        let hurried = self.arrears.refused(wait, round_trip, flat && into < limits::CATCHING_UP);
+        let hurried = self.debt.refused(wait, round_trip, flat && into < limits::CATCHING_UP);
         // A window frees its places as quickly as they were taken one window ago.
         let echo = flat && self.shape.window().is_some_and(|window| into < window);
         self.excused = (hurried || echo) && !self.excused;
@@ -506,7 +506,7 @@ impl Law {
             return;
         }
         self.eased_at = Some(now);
-        self.window.volley = None;
+        self.window.burst = None;
         let paced = self.rate();
         let rate = paced.unwrap_or_else(|| self.cycle.whole(now).rate(None));
         let eased = rate * (1.0 - 0.5 * (load - limits::HIGH_LOAD + 0.1));
@@ -515,12 +515,12 @@ impl Law {
         }
         let known_for = now.saturating_duration_since(self.cycle.started());
         let round_trip = self.round_trip.unwrap_or_default();
-        self.curve = Some(Curve::at(eased.max(limits::SLOWEST_RATE), known_for, round_trip));
+        self.curve = Some(RateCurve::at(eased.max(limits::SLOWEST_RATE), known_for, round_trip));
     }
 
     /// The rate to send at just now.
     fn pace(&self) -> Option<f64> {
-        self.allowed(if self.ends_soon() { 1.0 } else { self.arrears.speed() })
+        self.allowed(if self.ends_soon() { 1.0 } else { self.debt.speed() })
     }
 
     /// The rate in force.
@@ -547,19 +547,19 @@ impl Law {
 
 impl Window {
     fn first(most: u32) -> Self {
-        Self { size: limits::FIRST_WINDOW.min(most), accepted_since_growth: 0, volley: None }
+        Self { size: limits::FIRST_WINDOW.min(most), accepted_since_growth: 0, burst: None }
     }
 
     fn accepted(&mut self, accepted: u32, most: u32) {
         self.accepted_since_growth = self.accepted_since_growth.saturating_add(accepted);
-        if self.volley.is_none() && self.accepted_since_growth >= self.size {
+        if self.burst.is_none() && self.accepted_since_growth >= self.size {
             self.widen(most);
         }
     }
 
     /// By half while small, then to double.
     fn widen(&mut self, most: u32) {
-        let wider = if self.size < limits::VOLLEYS_BELOW / 2 {
+        let wider = if self.size < limits::BURSTS_BELOW / 2 {
             self.size + self.size.div_ceil(2)
         } else {
             self.size.saturating_mul(2)
@@ -571,18 +571,18 @@ impl Window {
     fn narrow(&mut self) {
         self.size = (self.size / 2).max(1);
         self.accepted_since_growth = 0;
-        self.volley = None;
+        self.burst = None;
     }
 
     /// Lets a whole window out again, wider if half of the last one was accepted; from
     /// [`limits::VOLLEYS_BELOW`] on, each answer makes room for the next request instead.
-    fn next_volley(&mut self, now: Instant, in_flight: u32, most: u32) {
+    fn next_burst(&mut self, now: Instant, in_flight: u32, most: u32) {
         if self.accepted_since_growth >= self.size.div_ceil(2) {
             self.widen(most);
         }
         let left = self.size.saturating_sub(in_flight);
-        let small = self.size < limits::VOLLEYS_BELOW && self.size < most;
-        self.volley = small.then_some(Volley { left, began: now, patience_ends: None });
+        let small = self.size < limits::BURSTS_BELOW && self.size < most;
+        self.burst = small.then_some(Burst { left, began: now, patience_ends: None });
     }
 }
 
@@ -594,21 +594,21 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn law(options: PaceOptions) -> (Law, Instant) {
+    fn limiter(options: LimiterOptions) -> (BudgetLimiter, Instant) {
         let now = Instant::now();
-        (Law::new(&options, 0, now), now)
+        (BudgetLimiter::new(&options, 0, now), now)
     }
 
-    fn admitted(law: &mut Law, now: Instant) -> Ticket {
-        match law.decide(now, 1) {
+    fn admitted(limiter: &mut BudgetLimiter, now: Instant) -> Ticket {
+        match limiter.decide(now, 1) {
             Decision::Admit(ticket) => ticket,
             wait => panic!("not admitted: {wait:?}"),
         }
     }
 
     /// Everything that may leave now.
-    fn all_admitted(law: &mut Law, now: Instant) -> Vec<Ticket> {
-        std::iter::from_fn(|| match law.decide(now, 1) {
+    fn all_admitted(limiter: &mut BudgetLimiter, now: Instant) -> Vec<Ticket> {
+        std::iter::from_fn(|| match limiter.decide(now, 1) {
             Decision::Admit(ticket) => Some(ticket),
             _ => None,
         })
@@ -621,14 +621,14 @@ mod tests {
 
     #[test]
     fn the_window_opens_in_volleys_and_then_with_every_answer() {
-        let (mut law, mut now) = law(PaceOptions::default());
+        let (mut limiter, mut now) = limiter(LimiterOptions::default());
         let mut volleys = Vec::new();
         for _ in 0..6 {
-            let tickets = all_admitted(&mut law, now);
+            let tickets = all_admitted(&mut limiter, now);
             volleys.push(tickets.len());
             now += SECOND;
             for ticket in &tickets {
-                law.answered(now, ticket, 1, None, None);
+                limiter.answered(now, ticket, 1, None, None);
             }
         }
         assert_eq!(volleys, [10, 15, 23, 46, 64, 64]);
@@ -636,68 +636,68 @@ mod tests {
 
     #[test]
     fn a_straggler_does_not_hold_the_next_volley_up_for_long() {
-        let (mut law, start) = law(PaceOptions::default());
-        let tickets = all_admitted(&mut law, start);
+        let (mut limiter, start) = limiter(LimiterOptions::default());
+        let tickets = all_admitted(&mut limiter, start);
         for ticket in &tickets[1..] {
-            law.answered(start + SECOND, ticket, 1, None, None);
+            limiter.answered(start + SECOND, ticket, 1, None, None);
         }
-        assert!(matches!(law.decide(start + SECOND, 1), Decision::WaitUntil(_)));
-        assert_eq!(all_admitted(&mut law, start + 3 * SECOND).len(), 14);
+        assert!(matches!(limiter.decide(start + SECOND, 1), Decision::WaitUntil(_)));
+        assert_eq!(all_admitted(&mut limiter, start + 3 * SECOND).len(), 14);
     }
 
     #[test]
     fn a_refusal_holds_everybody_for_the_whole_wait_and_no_longer() {
-        let (mut law, start) = law(PaceOptions::default());
-        let tickets = all_admitted(&mut law, start);
-        law.answered(start, &tickets[0], 0, Some(refused(Some(10 * SECOND))), None);
+        let (mut limiter, start) = limiter(LimiterOptions::default());
+        let tickets = all_admitted(&mut limiter, start);
+        limiter.answered(start, &tickets[0], 0, Some(refused(Some(10 * SECOND))), None);
         for (later, ticket) in (1..).zip(&tickets[1..]) {
             // Sent before the hold: each is heeded for its own wait, all are one event.
             let wait = Some(refused(Some(SECOND)));
-            law.answered(start + Duration::from_millis(later), ticket, 0, wait, None);
+            limiter.answered(start + Duration::from_millis(later), ticket, 0, wait, None);
         }
         let until = start + 10 * SECOND;
         for at in [start, start + 5 * SECOND, until - Duration::from_millis(1)] {
-            assert!(matches!(law.decide(at, 1), Decision::WaitUntil(end) if end == until));
+            assert!(matches!(limiter.decide(at, 1), Decision::WaitUntil(end) if end == until));
         }
-        let _first = admitted(&mut law, until);
-        assert_eq!(law.snapshot(until).events, 1);
+        let _first = admitted(&mut limiter, until);
+        assert_eq!(limiter.snapshot(until).events, 1);
     }
 
     #[test]
     fn what_was_accepted_until_the_reopening_is_the_rate() {
-        let (mut law, start) = law(PaceOptions::default());
-        let tickets = all_admitted(&mut law, start);
+        let (mut limiter, start) = limiter(LimiterOptions::default());
+        let tickets = all_admitted(&mut limiter, start);
         for ticket in &tickets[..5] {
-            law.answered(start, ticket, 1, None, None);
+            limiter.answered(start, ticket, 1, None, None);
         }
         for ticket in &tickets[5..] {
-            law.answered(start, ticket, 0, Some(refused(Some(10 * SECOND))), None);
+            limiter.answered(start, ticket, 0, Some(refused(Some(10 * SECOND))), None);
         }
-        let _first = admitted(&mut law, start + 10 * SECOND);
-        let rate = law.snapshot(start).rate.expect("a rate was found");
+        let _first = admitted(&mut limiter, start + 10 * SECOND);
+        let rate = limiter.snapshot(start).rate.expect("a rate was found");
         assert!((0.48..0.5).contains(&rate), "{rate}");
     }
 
     #[test]
     fn little_is_left_to_the_rate_that_is_known() {
-        let (mut law, start) = law(PaceOptions::default());
-        let tickets = all_admitted(&mut law, start);
+        let (mut limiter, start) = limiter(LimiterOptions::default());
+        let tickets = all_admitted(&mut limiter, start);
         for ticket in &tickets[1..] {
-            law.answered(start + SECOND, ticket, 1, None, None);
+            limiter.answered(start + SECOND, ticket, 1, None, None);
         }
-        law.answered(start + SECOND, &tickets[0], 0, Some(refused(Some(SECOND))), None);
+        limiter.answered(start + SECOND, &tickets[0], 0, Some(refused(Some(SECOND))), None);
         let mut now = start + 2 * SECOND;
         for _ in 0..600 {
-            match law.decide(now, 1) {
-                Decision::Admit(ticket) => law.answered(now, &ticket, 1, None, None),
+            match limiter.decide(now, 1) {
+                Decision::Admit(ticket) => limiter.answered(now, &ticket, 1, None, None),
                 Decision::WaitUntil(moment) => now = moment,
                 other => panic!("{other:?}"),
             }
         }
-        let known = law.outlook(now).per_second.expect("answered");
-        let mut rate_with = |law: &mut Law, left| {
-            law.announce(left);
-            let ticket = (0..9).find_map(|_| match law.decide(now, 1) {
+        let known = limiter.outlook(now).per_second.expect("answered");
+        let mut rate_with = |limiter: &mut BudgetLimiter, left| {
+            limiter.announce(left);
+            let ticket = (0..9).find_map(|_| match limiter.decide(now, 1) {
                 Decision::Admit(ticket) => Some(ticket),
                 Decision::WaitUntil(moment) => {
                     now = moment;
@@ -705,100 +705,103 @@ mod tests {
                 }
                 other => panic!("{other:?}"),
             });
-            law.answered(now, &ticket.expect("a moment's wait"), 1, None, None);
-            law.snapshot(now).rate.expect("refused once")
+            limiter.answered(now, &ticket.expect("a moment's wait"), 1, None, None);
+            limiter.snapshot(now).rate.expect("refused once")
         };
-        assert!(rate_with(&mut law, None) > known * 1.01, "nobody has said how much is left");
-        assert!(rate_with(&mut law, Some(1_000_000)) > known * 1.01, "much is left");
-        let rate = rate_with(&mut law, Some(2));
+        assert!(rate_with(&mut limiter, None) > known * 1.01, "nobody has said how much is left");
+        assert!(rate_with(&mut limiter, Some(1_000_000)) > known * 1.01, "much is left");
+        let rate = rate_with(&mut limiter, Some(2));
         assert!((0.99..1.001).contains(&(rate / known)), "two are left, and yet {rate}");
-        let before = rate_with(&mut law, Some(2));
+        let before = rate_with(&mut limiter, Some(2));
         assert!(before <= rate, "no probing meanwhile");
     }
 
     #[test]
     fn unnamed_waits_double_until_something_is_accepted() {
-        let (mut law, mut now) = law(PaceOptions::default());
+        let (mut limiter, mut now) = limiter(LimiterOptions::default());
         let mut waits = Vec::new();
         for _ in 0..8 {
-            let ticket = admitted(&mut law, now);
-            law.answered(now, &ticket, 0, Some(refused(None)), None);
-            let Decision::WaitUntil(end) = law.decide(now, 1) else { panic!("no hold") };
+            let ticket = admitted(&mut limiter, now);
+            limiter.answered(now, &ticket, 0, Some(refused(None)), None);
+            let Decision::WaitUntil(end) = limiter.decide(now, 1) else { panic!("no hold") };
             waits.push((end - now).as_secs());
             now = end;
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
-        let ticket = admitted(&mut law, now);
-        law.answered(now, &ticket, 1, None, None);
-        let Decision::WaitUntil(next) = law.decide(now, 1) else { panic!("no rate") };
-        let ticket = admitted(&mut law, next);
-        law.answered(next, &ticket, 0, Some(refused(None)), None);
-        assert!(matches!(law.decide(next, 1), Decision::WaitUntil(end) if end == next + SECOND));
+        let ticket = admitted(&mut limiter, now);
+        limiter.answered(now, &ticket, 1, None, None);
+        let Decision::WaitUntil(next) = limiter.decide(now, 1) else { panic!("no rate") };
+        let ticket = admitted(&mut limiter, next);
+        limiter.answered(next, &ticket, 0, Some(refused(None)), None);
+        assert!(
+            matches!(limiter.decide(next, 1), Decision::WaitUntil(end) if end == next + SECOND)
+        );
     }
 
     #[test]
     fn a_retry_after_is_honoured_whole_and_told_when_it_is_too_long() {
-        let (mut law, now) = law(PaceOptions::default());
-        let tickets = all_admitted(&mut law, now);
+        let (mut limiter, now) = limiter(LimiterOptions::default());
+        let tickets = all_admitted(&mut limiter, now);
         let longest = limits::MAX_RETRY_AFTER;
-        law.answered(now, &tickets[0], 0, Some(refused(Some(longest))), None);
-        assert!(matches!(law.decide(now, 1), Decision::WaitUntil(end) if end == now + longest));
+        limiter.answered(now, &tickets[0], 0, Some(refused(Some(longest))), None);
+        assert!(matches!(limiter.decide(now, 1), Decision::WaitUntil(end) if end == now + longest));
         let longer = longest + SECOND;
-        law.answered(now, &tickets[1], 0, Some(refused(Some(longer))), None);
-        assert!(matches!(law.decide(now, 1), Decision::Barred(end) if end == now + longer));
-        law.answered(now, &tickets[2], 0, Some(refused(Some(Duration::MAX))), None);
-        assert!(matches!(law.decide(now, 1),
+        limiter.answered(now, &tickets[1], 0, Some(refused(Some(longer))), None);
+        assert!(matches!(limiter.decide(now, 1), Decision::Barred(end) if end == now + longer));
+        limiter.answered(now, &tickets[2], 0, Some(refused(Some(Duration::MAX))), None);
+        assert!(matches!(limiter.decide(now, 1),
             Decision::Barred(end) if end == now + limits::LONGEST_RETRY_AFTER));
     }
 
     #[test]
     fn a_high_load_slows_down_before_a_refusal() {
-        let (mut law, start) = law(PaceOptions::default());
-        let tickets = all_admitted(&mut law, start);
+        let (mut limiter, start) = limiter(LimiterOptions::default());
+        let tickets = all_admitted(&mut limiter, start);
         let now = start + SECOND;
-        law.answered(now, &tickets[0], 1, None, Some(0.5));
-        assert_eq!(law.snapshot(now).rate, None);
+        limiter.answered(now, &tickets[0], 1, None, Some(0.5));
+        assert_eq!(limiter.snapshot(now).rate, None);
         for ticket in &tickets[1..] {
-            law.answered(now, ticket, 1, None, Some(0.9));
+            limiter.answered(now, ticket, 1, None, Some(0.9));
         }
-        let eased = law.snapshot(now).rate.expect("the load gave a rate");
+        let eased = limiter.snapshot(now).rate.expect("the load gave a rate");
         assert!(eased < 10.0, "{eased}");
-        assert_eq!(law.snapshot(now).holding_until, None);
+        assert_eq!(limiter.snapshot(now).holding_until, None);
         let mut now = now;
         for _ in 0..2 {
             now += 2 * SECOND;
-            let ticket = admitted(&mut law, now);
-            law.answered(now, &ticket, 1, None, Some(1.2));
+            let ticket = admitted(&mut limiter, now);
+            limiter.answered(now, &ticket, 1, None, Some(1.2));
         }
-        let rate = law.snapshot(now).rate.expect("a rate");
+        let rate = limiter.snapshot(now).rate.expect("a rate");
         assert!(rate < 0.7 * eased, "{rate} after {eased}");
     }
 
     #[test]
     fn lost_answers_halve_the_window_once_for_all_that_were_out() {
-        let (mut law, now) = law(PaceOptions::default());
-        for ticket in &all_admitted(&mut law, now) {
-            law.broken(now, ticket);
+        let (mut limiter, now) = limiter(LimiterOptions::default());
+        for ticket in &all_admitted(&mut limiter, now) {
+            limiter.broken(now, ticket);
         }
-        assert_eq!(law.snapshot(now).window, 5);
-        assert_eq!(law.snapshot(now).in_flight, 0);
+        assert_eq!(limiter.snapshot(now).window, 5);
+        assert_eq!(limiter.snapshot(now).in_flight, 0);
     }
 
     #[test]
     fn silence_neither_raises_nor_lowers_what_was_found() {
-        let (mut law, start) = law(PaceOptions::default());
-        for ticket in &all_admitted(&mut law, start) {
-            law.answered(start, ticket, 0, Some(refused(Some(SECOND))), None);
+        let (mut limiter, start) = limiter(LimiterOptions::default());
+        for ticket in &all_admitted(&mut limiter, start) {
+            limiter.answered(start, ticket, 0, Some(refused(Some(SECOND))), None);
         }
         let now = start + SECOND;
-        let ticket = admitted(&mut law, now);
-        law.answered(now, &ticket, 1, None, None);
-        let before = law.snapshot(now).rate;
+        let ticket = admitted(&mut limiter, now);
+        limiter.answered(now, &ticket, 1, None, None);
+        let before = limiter.snapshot(now).rate;
         // The head of the queue waits for the rate and then gives up.
-        assert!(matches!(law.decide(now, 1), Decision::WaitUntil(_)));
+        assert!(matches!(limiter.decide(now, 1), Decision::WaitUntil(_)));
         let much_later = now + 3_600 * SECOND;
-        let _ticket = admitted(&mut law, much_later);
-        let (before, after) = (before.expect("a rate"), law.snapshot(now).rate.expect("a rate"));
+        let _ticket = admitted(&mut limiter, much_later);
+        let (before, after) =
+            (before.expect("a rate"), limiter.snapshot(now).rate.expect("a rate"));
         // Two seconds' worth of the first rate's rise, and no hour's.
         assert!((before..before * 1.2).contains(&after), "{before} then {after}");
     }
@@ -834,17 +837,17 @@ mod tests {
             max_in_flight in 1_usize..100,
             max_rate in proptest::option::of(0.5..200.0_f64),
         ) {
-            let (mut law, start) = law(PaceOptions { max_in_flight, max_rate });
+            let (mut limiter, start) = limiter(LimiterOptions { max_in_flight, max_rate });
             let (mut now, mut out, mut sent) = (start, Vec::new(), Vec::new());
             let mut held_until = start;
             for step in steps {
                 match step {
                     Step::Pass(millis) => now += Duration::from_millis(millis),
                     Step::Ask(count) => {
-                        if let Decision::Admit(ticket) = law.decide(now, count) {
+                        if let Decision::Admit(ticket) = limiter.decide(now, count) {
                             prop_assert!(now >= held_until, "admitted during a hold");
                             let most = u32::try_from(max_in_flight).unwrap();
-                            let in_flight = law.snapshot(now).in_flight;
+                            let in_flight = limiter.snapshot(now).in_flight;
                             let alone = out.is_empty() && in_flight == count;
                             prop_assert!(in_flight <= most || alone, "{in_flight} in flight");
                             sent.push((now, count));
@@ -854,19 +857,19 @@ mod tests {
                     _ if out.is_empty() => {}
                     Step::Accept(which, load) => {
                         let ticket = out.swap_remove(which % out.len());
-                        law.answered(now, &ticket, ticket.count, None, load);
+                        limiter.answered(now, &ticket, ticket.count, None, load);
                     }
                     Step::Refuse(which, wait) => {
                         let ticket = out.swap_remove(which % out.len());
                         let wait = wait.map(Duration::from_millis);
-                        law.answered(now, &ticket, ticket.count - 1, Some(refused(wait)), None);
+                        limiter.answered(now, &ticket, ticket.count - 1, Some(refused(wait)), None);
                         held_until = held_until.max(now + wait.unwrap_or_default());
                     }
                     Step::Break(which) => {
-                        law.broken(now, &out.swap_remove(which % out.len()));
+                        limiter.broken(now, &out.swap_remove(which % out.len()));
                     }
                     Step::Forget(which) => {
-                        law.forgotten(now, &out.swap_remove(which % out.len()));
+                        limiter.forgotten(now, &out.swap_remove(which % out.len()));
                     }
                 }
             }
@@ -883,11 +886,11 @@ mod tests {
                 }
             }
             for ticket in out.drain(..) {
-                law.answered(now, &ticket, ticket.count, None, None);
+                limiter.answered(now, &ticket, ticket.count, None, None);
             }
             let deadline = now + limits::MAX_RETRY_AFTER;
             loop {
-                match law.decide(now, 1) {
+                match limiter.decide(now, 1) {
                     Decision::Admit(_) => break,
                     Decision::WaitUntil(moment) | Decision::Barred(moment) => {
                         now = moment.max(now + Duration::from_nanos(1));
@@ -903,12 +906,12 @@ mod tests {
 
     #[test]
     fn a_batch_knocks_once_a_minute_while_everything_is_refused() {
-        let (mut law, mut now) = law(PaceOptions::default());
+        let (mut limiter, mut now) = limiter(LimiterOptions::default());
         let longest = SECOND + 10 * SECOND + Duration::from_mins(1);
         for _ in 0..8 {
             let asked = now;
             let ticket = loop {
-                match law.decide(now, 20) {
+                match limiter.decide(now, 20) {
                     Decision::Admit(ticket) => break ticket,
                     Decision::WaitUntil(moment) => now = moment,
                     other => panic!("{other:?} with nothing in flight"),
@@ -917,20 +920,20 @@ mod tests {
             assert!(now - asked <= longest, "asked again after {:?}", now - asked);
             now += SECOND;
             let throttled = Throttled { count: 20, retry_after: Some(10 * SECOND) };
-            law.answered(now, &ticket, 0, Some(throttled), None);
+            limiter.answered(now, &ticket, 0, Some(throttled), None);
         }
     }
 
     #[test]
     fn the_time_before_the_first_request_does_not_count() {
-        let (mut law, start) = law(PaceOptions::default());
+        let (mut limiter, start) = limiter(LimiterOptions::default());
         let now = start + Duration::from_mins(1);
-        for ticket in all_admitted(&mut law, now) {
-            law.answered(now + SECOND, &ticket, 1, None, None);
+        for ticket in all_admitted(&mut limiter, now) {
+            limiter.answered(now + SECOND, &ticket, 1, None, None);
         }
-        let ticket = admitted(&mut law, now + SECOND);
-        law.answered(now + SECOND, &ticket, 0, Some(refused(Some(SECOND))), None);
-        let expected = law.outlook(now + SECOND).per_second.expect("answered");
+        let ticket = admitted(&mut limiter, now + SECOND);
+        limiter.answered(now + SECOND, &ticket, 0, Some(refused(Some(SECOND))), None);
+        let expected = limiter.outlook(now + SECOND).per_second.expect("answered");
         assert!((4.9..=5.1).contains(&expected), "ten in two seconds, not {expected}");
     }
 }
