@@ -1033,7 +1033,7 @@ mod tests {
             let none = Settings::load(&Common::default(), &|_: &str| None).expect("settings");
             let settle_after = told.map(|(millis, _)| Duration::from_millis(millis));
             let fence_by_flag = told.is_some_and(|(_, by_flag)| by_flag);
-            Settings { settle_after: settle_after, settle_after_by_flag: fence_by_flag, ..none }
+            Settings { settle_after, settle_after_by_flag: fence_by_flag, ..none }
         };
         for (begun, told, rules) in [
             ((300_000, false), None, 300_000),

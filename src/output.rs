@@ -497,9 +497,11 @@ impl Progress for Report {
             ProgressEvent::LookingAgain { doing, rows, until } => {
                 self.info(looks_again(doing, rows, until));
             }
-            ProgressEvent::AnswerLost { line, upn, why, settle_after: settle_after } => self.warn(
-                row(line, &upn, &format!("{why}; it will be settled in {}", lasting(settle_after))),
-            ),
+            ProgressEvent::AnswerLost { line, upn, why, settle_after } => self.warn(row(
+                line,
+                &upn,
+                &format!("{why}; it will be settled in {}", lasting(settle_after)),
+            )),
             ProgressEvent::Outage { why } => {
                 self.info(format_args!(
                     "Microsoft Graph cannot be reached ({}); waiting",

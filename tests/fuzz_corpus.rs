@@ -43,7 +43,7 @@ fn seeds(door: &str) -> Vec<Vec<u8>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut seeds = files(&root.join("fuzz/corpus").join(door), "");
     match door {
-        "reader" => seeds.extend(files(&root.join("samples"), "csv")),
+        "wave" => seeds.extend(files(&root.join("samples"), "csv")),
         "settings" => seeds.extend(files(&root.join("samples"), "toml")),
         _ => {}
     }

@@ -49,11 +49,8 @@ impl Addresses {
 /// What is told of a run's mails: to whom the passes go, and the notices.
 pub(super) async fn of(ledger: &Ledger) -> Result<Vec<String>, Failure> {
     let (mut mails, mut notices) = (Addresses::default(), Addresses::default());
-    let mut after = None;
-    loop {
-        let rows = ledger.rows(&Standing::ALL, after, limits::ROWS_PER_CHECK).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.line);
+    let mut pages = ledger.pages(&Standing::ALL, limits::ROWS_PER_CHECK);
+    while let Some(rows) = pages.next().await? {
         for row in &rows {
             if let Some(address) = address(row)? {
                 mails.add(&address);
@@ -91,11 +88,9 @@ impl World {
         let mail = ledger.about().options.mail.as_ref();
         let Some(mail) = mail.filter(|_| belonging.is_new_here()) else { return Ok(()) };
         let fixed = [(Channel::Pass, fixed(&mail.to)?), (Channel::Notice, fixed(&mail.notice_to)?)];
-        let (mut others, mut after) = (Vec::new(), None);
-        loop {
-            let rows = ledger.rows(&Standing::ALL, after, limits::ROWS_PER_CHECK).await?;
-            let Some(last) = rows.last() else { break };
-            after = Some(last.line);
+        let mut others = Vec::new();
+        let mut pages = ledger.pages(&Standing::ALL, limits::ROWS_PER_CHECK);
+        while let Some(rows) = pages.next().await? {
             for row in &rows {
                 for (channel, fixed) in &fixed {
                     let reader = match channel {

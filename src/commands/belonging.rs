@@ -212,11 +212,9 @@ impl World {
         if !belonging.is_new_here {
             return Ok(());
         }
-        let (mut others, mut after) = (Vec::new(), None);
-        loop {
-            let rows = ledger.rows(&Standing::ALL, after, limits::ROWS_PER_CHECK).await?;
-            let Some(last) = rows.last() else { break };
-            after = Some(last.line);
+        let mut others = Vec::new();
+        let mut pages = ledger.pages(&Standing::ALL, limits::ROWS_PER_CHECK);
+        while let Some(rows) = pages.next().await? {
             let mut named = Vec::new();
             for row in &rows {
                 if let Some(user) = row.user()
@@ -339,15 +337,14 @@ fn still_there(place: &Path, run: RunId) -> &'static str {
 }
 
 async fn open_people(ledger: &Ledger) -> Result<Vec<UserId>, Failure> {
-    let (mut users, mut after) = (Vec::new(), None);
-    loop {
-        let rows = ledger.rows(&OPEN, after, limits::ROWS_PER_READ).await?;
-        let Some(last) = rows.last() else { return Ok(users) };
-        after = Some(last.line);
+    let mut users = Vec::new();
+    let mut pages = ledger.pages(&OPEN, limits::ROWS_PER_READ);
+    while let Some(rows) = pages.next().await? {
         for row in &rows {
             users.push(row.person()?.user);
         }
     }
+    Ok(users)
 }
 
 /// People whom a run may still issue to.

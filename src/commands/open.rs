@@ -176,11 +176,8 @@ async fn run(
     }
     let (mut sealed, mut closed, mut unproven) = (0_u64, 0_u64, 0_u64);
     let mut missing: Option<(Line, u64)> = None;
-    let mut after = None;
-    loop {
-        let rows = ledger.rows(&READABLE, after, limits::ROWS_PER_READ).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.line);
+    let mut pages = ledger.pages(&READABLE, limits::ROWS_PER_READ);
+    while let Some(rows) = pages.next().await? {
         for row in rows {
             if matches!(row.state, State::Sealed { proven: false, .. }) {
                 unproven += 1;

@@ -33,7 +33,7 @@ pub(crate) type Door = (&'static str, fn(&[u8]));
 
 /// All of them.
 pub(crate) const DOORS: [Door; 5] = [
-    ("reader", reader),
+    ("wave", wave),
     ("answer", answer),
     ("ledger", ledger),
     ("settings", settings),
@@ -44,7 +44,7 @@ pub(crate) const DOORS: [Door; 5] = [
 const ANSWERS: u32 = 3;
 
 /// A wave. Rows come in order, each with a name; the same bytes give the same rows.
-pub(crate) fn reader(bytes: &[u8]) {
+pub(crate) fn wave(bytes: &[u8]) {
     let read = || -> Option<Vec<(u64, Option<String>)>> {
         let mut reader = WaveReader::open(Cursor::new(bytes), Defaults::default()).ok()?;
         let mut rows = Vec::new();

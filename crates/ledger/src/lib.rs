@@ -502,6 +502,11 @@ impl Ledger {
 
     // ---- reads ---------------------------------------------------------------------------
 
+    /// The rows in these states, so many at a time, by line.
+    pub fn pages<'a>(&'a self, states: &'a [Standing], size: usize) -> Pages<'a> {
+        Pages { ledger: self, states, size, after: None }
+    }
+
     /// At most `limit` rows in these states behind `after`, by line.
     ///
     /// # Errors
@@ -761,5 +766,23 @@ impl fmt::Debug for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path: &Path = self.0.folder.path();
         f.debug_struct("Ledger").field("folder", &path).finish_non_exhaustive()
+    }
+}
+
+/// See [`Ledger::pages`]. Each page is asked for anew behind the last one's end, so that memory stays
+/// flat and rows that move meanwhile are read once at most.
+pub struct Pages<'a> {
+    ledger: &'a Ledger,
+    states: &'a [Standing],
+    size: usize,
+    after: Option<Line>,
+}
+
+impl Pages<'_> {
+    /// The next page; none after the last.
+    pub async fn next(&mut self) -> Result<Option<Vec<RowRecord>>, LedgerError> {
+        let rows = self.ledger.rows(self.states, self.after, self.size).await?;
+        self.after = rows.last().map(|row| row.line).or(self.after);
+        Ok((!rows.is_empty()).then_some(rows))
     }
 }

@@ -352,23 +352,12 @@ fn nearest_names(text: &str, names: impl Iterator<Item = String>) -> Vec<String>
     names.into_iter().map(|(_, name)| name).collect()
 }
 
-/// How far two names are apart (Levenshtein); a beginning of a name is near to it.
+/// How far two names are apart; a part of a name is near to it.
 fn distance(typed: &str, name: &str) -> usize {
     if name.to_lowercase().contains(&typed.to_lowercase()) {
         return 0;
     }
-    let name: Vec<char> = name.chars().collect();
-    let mut row: Vec<usize> = (0..=name.len()).collect();
-    for (above, typed) in typed.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = above + 1;
-        for (column, letter) in name.iter().enumerate() {
-            let changed = diagonal + usize::from(*letter != typed);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[name.len()]
+    strsim::damerau_levenshtein(typed, name)
 }
 
 #[cfg(test)]

@@ -388,11 +388,8 @@ pub async fn status<E>(
 ) -> Result<Counts, StatusError<E>> {
     let labels: Vec<String> =
         ledger.about().recipients.iter().map(|record| record.label.clone()).collect();
-    let mut after = None;
-    loop {
-        let rows = ledger.rows(&Standing::ALL, after, limits::ROWS_PER_CHECK).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.line);
+    let mut pages = ledger.pages(&Standing::ALL, limits::ROWS_PER_CHECK);
+    while let Some(rows) = pages.next().await? {
         let found = match graph {
             Some(graph) => live_passes(graph, &rows).await?,
             None => BTreeMap::new(),

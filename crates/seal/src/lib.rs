@@ -13,7 +13,6 @@
 
 mod container;
 mod entry;
-mod fleeting;
 mod formats;
 mod handoff;
 mod identities;

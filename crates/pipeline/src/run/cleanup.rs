@@ -176,17 +176,15 @@ async fn contradictions(ledger: &Ledger) -> Result<Vec<UnprovenRow>, LedgerError
     for (line, upn, why) in ledger.contradictions().await? {
         found.insert(line, left(line, &upn, why));
     }
-    let mut after = None;
-    loop {
-        let rows = ledger.rows(&OWNING, after, limits::ROWS_PER_READ).await?;
-        let Some(last) = rows.last() else { return Ok(found.into_values().collect()) };
-        after = Some(last.line);
+    let mut pages = ledger.pages(&OWNING, limits::ROWS_PER_READ);
+    while let Some(rows) = pages.next().await? {
         for row in &rows {
             let state = row.state.name();
             let why = format!("it is {state}, and no pass or attempt of it is recorded");
             found.insert(row.line, left(row.line, &row.upn, why));
         }
     }
+    Ok(found.into_values().collect())
 }
 
 /// Clears rows, a page at a time, and looks again at what one look does not prove.

@@ -572,11 +572,8 @@ async fn revoke(
 ) -> Result<(), RunError> {
     let mut clearing =
         CleanupQueue::new(Some(ledger), session, worker(ledger, session).settle_after);
-    let mut after = None;
-    loop {
-        let rows = ledger.rows(&[Standing::Sealed], after, limits::ROWS_PER_CHECK).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.line);
+    let mut pages = ledger.pages(&[Standing::Sealed], limits::ROWS_PER_CHECK);
+    while let Some(rows) = pages.next().await? {
         let likely = session.graph.likely_time().await;
         let some_lapsed = rows.iter().any(|row| has_lapsed(row, likely));
         let now = if some_lapsed { session.graph.time().await? } else { likely };

@@ -309,11 +309,8 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
     session
         .watcher
         .report(ProgressEvent::Began { activity: Activity::Check, total: Some(waiting) });
-    let mut after = None;
-    loop {
-        let rows = ledger.rows(&[Standing::Checked], after, limits::ROWS_PER_CHECK).await?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.line);
+    let mut pages = ledger.pages(&[Standing::Checked], limits::ROWS_PER_CHECK);
+    while let Some(rows) = pages.next().await? {
         let subjects = rows.iter().map(again).collect::<Result<Vec<Subject>, _>>()?;
         let findings = tokio::select! {
             biased;

@@ -324,13 +324,11 @@ impl<'a> IssueContext<'a> {
     /// half-way: a page at a time, each in one commit.
     async fn retry_failed(&self) -> Result<(), LedgerError> {
         let ledger = &self.worker.ledger;
-        let mut after = None;
-        loop {
-            let rows = ledger.rows(&[Standing::Failed], after, limits::ROWS_PER_READ).await?;
-            let Some(last) = rows.last() else { return Ok(()) };
-            after = Some(last.line);
+        let mut pages = ledger.pages(&[Standing::Failed], limits::ROWS_PER_READ);
+        while let Some(rows) = pages.next().await? {
             try_join_all(rows.iter().map(|row| ledger.record(row.line, Event::Retried))).await?;
         }
+        Ok(())
     }
 
     /// Works until there is nothing left to do, looks at the sealed passes once more, and writes
@@ -1048,15 +1046,13 @@ pub(super) async fn all_rows(
     states: &[Standing],
 ) -> Result<Vec<RowRecord>, LedgerError> {
     let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        let rows = ledger.rows(states, after, limits::ROWS_PER_READ).await?;
-        let Some(last) = rows.last() else { return Ok(all) };
-        after = Some(last.line);
+    let mut pages = ledger.pages(states, limits::ROWS_PER_READ);
+    while let Some(rows) = pages.next().await? {
         let sealed_and_proven =
             |row: &RowRecord| matches!(row.state, State::Sealed { proven: true, .. });
         all.extend(rows.into_iter().filter(|row| !sealed_and_proven(row)));
     }
+    Ok(all)
 }
 
 /// Writes the handoff files of this process, and containers of the rows that no finished

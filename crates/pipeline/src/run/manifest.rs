@@ -53,17 +53,15 @@ pub async fn manifest<E: From<LedgerError>>(
     ledger: &Ledger,
     mut visit: impl FnMut(Expected) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut after = None;
-    loop {
-        let rows = ledger.rows(&MAY_HAVE, after, limits::ROWS_PER_READ).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = Some(last.line);
+    let mut pages = ledger.pages(&MAY_HAVE, limits::ROWS_PER_READ);
+    while let Some(rows) = pages.next().await? {
         for row in &rows {
             if let Some(expected) = expected(row)? {
                 visit(expected)?;
             }
         }
     }
+    Ok(())
 }
 
 /// `None` for a row whose intent is known to have made nothing, or that failed before it had one.

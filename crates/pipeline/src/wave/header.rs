@@ -300,28 +300,11 @@ fn nearest(names: &[String]) -> Option<String> {
         let folded = fold(name);
         // Two slips in a short name make it another word.
         let far = |alias: &&str| 1 + alias.len() / 6;
-        let near = known.iter().map(|alias| (slips(&folded, alias), far(alias)));
+        // Long names are no slip of anything, and a field may be very long.
+        let near = known.iter().filter(|alias| folded.len() <= 2 * alias.len() + 8);
+        let near = near.map(|alias| (strsim::damerau_levenshtein(&folded, alias), far(alias)));
         near.filter(|(slips, far)| slips <= far).map(|(slips, _)| slips).min()
     };
     let found = names.iter().filter_map(|name| Some((distance(name)?, name)));
     found.min_by_key(|(distance, _)| *distance).map(|(_, name)| name.clone())
-}
-
-/// Letters to add, drop, or change (Levenshtein). Long names are no slip of anything.
-fn slips(left: &str, right: &str) -> usize {
-    if left.len() > 2 * right.len() + 8 {
-        return left.len();
-    }
-    let right: Vec<char> = right.chars().collect();
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (i, l) in left.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, r) in right.iter().enumerate() {
-            let change = diagonal + usize::from(l != *r);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[right.len()]
 }
