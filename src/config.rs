@@ -342,12 +342,8 @@ impl Settings {
         let in_flight =
             joined.value("max_in_flight", flags.max_in_flight, file.max_in_flight, number);
         let max_rate = joined.value("max_rate", flags.max_rate, file.max_rate, number);
-        let settle_after_text = joined.value(
-            "settle_after",
-            flags.settle_after.clone(),
-            file.settle_after,
-            Clone::clone,
-        );
+        let settling = flags.settle_after.clone();
+        let settling = joined.value("settle_after", settling, file.settle_after, Clone::clone);
         let zone = joined.value("time_zone", None, file.time_zone, Clone::clone);
         let lifetime = joined.value("lifetime", None, file.lifetime, number);
         let one_time = joined.value("one_time", None, file.one_time, number);
@@ -371,7 +367,7 @@ impl Settings {
             auth: auth.unwrap_or(Auth::Auto),
             client_id,
             pace: pace(in_flight, max_rate)?,
-            settle_after: settle_after(settle_after_text.as_deref())?,
+            settle_after: settle_after(settling.as_deref())?,
             settle_after_by_flag: flags.settle_after.is_some(),
             labels,
             break_glass,
@@ -926,7 +922,9 @@ fn unquoted(text: &str, error: &toml::de::Error) -> String {
     let is_name = |key: &&str| key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     let key = begun.split_once('=').map(|(key, _)| key.trim()).filter(is_name);
     let key = key.map(|key| format!(", {key}")).unwrap_or_default();
-    let (message, near) = (error.message(), near_match(error.message()));
+    // A key of before goes on working, and is proposed to nobody.
+    let message = &error.message().replace("`fence`, ", "");
+    let near = near_match(message);
     // The parser names the value that it found before what it had expected.
     let expected = message.rfind(", expected ").map(|at| &message[at + 2..]);
     let why = match expected {

@@ -8,9 +8,9 @@ use tapwave_core::clock::{later, span};
 use tapwave_core::limits;
 use tapwave_ledger::{Existing, Ledger, Standing};
 use tapwave_pipeline::check::Candidate;
-use tapwave_pipeline::issue::RunError;
 use tapwave_pipeline::run::issuing;
 use tapwave_pipeline::run::second_look::FinalLook;
+use tapwave_pipeline::worker::RunError;
 use tapwave_simulator::options::{Call, Fault, Faults, Latency, Limit, Throttle};
 use tokio::time::Instant;
 

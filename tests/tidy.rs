@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 /// Lines that a function may have; more does not fit a screen.
 const MAX_FUNCTION: usize = 70;
 
-/// What a stage may import of the others: those before it, whose values it takes. All that
-/// delivery and cleanup take of issuing are the reasons to stop a whole run.
+/// What a stage may import of the others: those before it, whose values it takes. `issue` looks with
+/// `reconcile` at what a refusal says is in the way.
 const STAGES: [(&str, &[&str]); 6] = [
     ("check", &[]),
     ("issue", &["check", "reconcile"]),
-    ("reconcile", &["check", "issue"]),
+    ("reconcile", &["check"]),
     ("seal", &["issue"]),
     ("deliver", &["seal"]),
-    ("cleanup", &["check", "issue", "reconcile"]),
+    ("cleanup", &["check", "reconcile"]),
 ];
 
 /// Folders that are made and not written.

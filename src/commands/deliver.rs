@@ -20,11 +20,11 @@ use tapwave_mail::transport::{GraphMail, MailTransport, Smtp};
 use tapwave_pipeline::deliver::{
     LetterWriter, LetterWriterError, MailStopped, Mailer, Resend, Retries,
 };
-use tapwave_pipeline::issue::RunError;
 use tapwave_pipeline::run::cleanup::UnprovenRow;
 use tapwave_pipeline::run::delivering::{self, DeliverRequest, Delivery, Mailing, Undelivered};
 use tapwave_pipeline::run::{Session, Summary, issuing};
 use tapwave_pipeline::wave::Header;
+use tapwave_pipeline::worker::RunError;
 use tapwave_seal::Identities;
 
 /// What carries on with a delivery: its flags are the operator's choice each time.

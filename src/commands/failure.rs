@@ -19,7 +19,6 @@ use tapwave_graph::sign_in::permissions::Need;
 use tapwave_graph::verdict::RefusalKind;
 use tapwave_ledger::{ClaimsError, FolderError, LedgerError, Registry, RegistryError, RunFolder};
 use tapwave_pipeline::check::CheckError;
-use tapwave_pipeline::issue::RunError;
 use tapwave_pipeline::policy::PolicyError;
 use tapwave_pipeline::run::StatusError;
 use tapwave_pipeline::run::cleanup::CleanupError;
@@ -27,6 +26,7 @@ use tapwave_pipeline::run::delivering::ReaddressError;
 use tapwave_pipeline::run::intake::IntakeError;
 use tapwave_pipeline::run::issuing::IssuingError;
 use tapwave_pipeline::seal::{BookError, HandoverError};
+use tapwave_pipeline::worker::RunError;
 use tapwave_seal::BadIdentity;
 
 /// Why a command ended before its end.

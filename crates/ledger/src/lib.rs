@@ -16,8 +16,8 @@
 //! An intent is spent once, and there is no other way to one than [`Ledger::intend`]:
 //!
 //! ```
-//! # use tapwave_ledger::{Intent, Issued, Ledger};
-//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued, now: jiff::Timestamp) {
+//! # use tapwave_ledger::{Intent, IssuedRecord, Ledger};
+//! # async fn spend(ledger: Ledger, intent: Intent, issued: IssuedRecord, now: jiff::Timestamp) {
 //! let _ = ledger.sealed(intent, issued, 0, Vec::new(), now).await;
 //! # }
 //! ```
@@ -26,8 +26,8 @@
 //!
 //! ```compile_fail,E0382
 //! # use tapwave_core::effect::Effect;
-//! # use tapwave_ledger::{Intent, Issued, Ledger};
-//! # async fn spend(ledger: Ledger, intent: Intent, issued: Issued, now: jiff::Timestamp) {
+//! # use tapwave_ledger::{Intent, IssuedRecord, Ledger};
+//! # async fn spend(ledger: Ledger, intent: Intent, issued: IssuedRecord, now: jiff::Timestamp) {
 //! let _ = ledger.sealed(intent, issued, 0, Vec::new(), now).await;
 //! let _ = ledger.record_outcome(intent, Effect::Unsettled { why: "late".into() }, now).await;
 //! # }

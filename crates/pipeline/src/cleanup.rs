@@ -11,10 +11,10 @@ use futures::future::try_join_all;
 use jiff::Timestamp;
 
 use crate::check::Issuers;
-use crate::issue::RunError;
 use crate::reconcile::{
     Observation, is_over, may_be_misdated, may_be_of, observe, of_this_run, over, watch_for,
 };
+use crate::worker::RunError;
 use tapwave_core::clock::Clocks;
 use tapwave_core::ids::{Line, MethodId, UserId};
 use tapwave_graph::verdict::{Refusal, RefusalKind};
@@ -152,9 +152,7 @@ pub async fn clear(
             _ => None,
         };
         let events = events(&row, &fate, sighting.as_ref(), foreign.as_ref(), &look, now.graph);
-        let done = to_delete(&row).zip(&answers).filter(|(_, answer)| answer.is_ok());
-        let done: Vec<MethodId> = done.map(|(method, _)| method.clone()).collect();
-        row.deleted.extend(done);
+        note_deletions(&mut row, &answers);
         note(&mut row, &events, now);
         if let Some(ledger) = ledger {
             for event in events {
@@ -170,6 +168,12 @@ pub async fn clear(
 fn to_delete(row: &Remains) -> impl Iterator<Item = &MethodId> {
     let alive = row.alive.iter().map(|(method, _)| method);
     alive.filter(|method| !row.deleted.contains(method))
+}
+
+fn note_deletions(row: &mut Remains, answers: &[Result<(), Refusal>]) {
+    let done = to_delete(row).zip(answers).filter(|(_, answer)| answer.is_ok());
+    let done: Vec<MethodId> = done.map(|(method, _)| method.clone()).collect();
+    row.deleted.extend(done);
 }
 
 /// What is recorded of a row whose pass had Graph's 204 and is listed for longer than lists lag.

@@ -11,3 +11,4 @@ pub mod run;
 pub mod seal;
 pub mod stop;
 pub mod wave;
+pub mod worker;

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use crate::check::Issuers;
-use crate::issue::{RunError, Worker};
+use crate::worker::{RunError, Worker};
 use tapwave_core::clock::{Clocks, apart, earlier, later, span};
 use tapwave_core::ids::{Line, MethodId, UserId};
 use tapwave_core::limits;

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::issue::{Issued, RunError, Worker};
+use crate::issue::Issued;
+use crate::worker::{RunError, Worker};
 use tapwave_core::effect::Effect;
 use tapwave_core::ids::{Line, MethodId, Upn, UserId};
 use tapwave_core::limits;

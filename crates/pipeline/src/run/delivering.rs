@@ -18,7 +18,7 @@ use crate::deliver::{
     Delivered, LetterError, MailStopped, Mailer, NotMailed, OpeningKey, Outgoing, Resend,
     next_mail, over, readdressed, start_of,
 };
-use crate::issue::RunError;
+use crate::worker::RunError;
 use tapwave_core::clock::later;
 use tapwave_core::effect::Effect;
 use tapwave_core::ids::Line;

@@ -6,8 +6,8 @@
 
 use super::Session;
 use super::issuing::{all_rows, worker};
-use crate::issue::RunError;
 use crate::reconcile::Reconciled;
+use crate::worker::RunError;
 use tapwave_core::ids::{Line, MethodId};
 use tapwave_graph::{FoundPass, GraphError};
 use tapwave_ledger::{Ledger, RowRecord, Standing};

@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Session;
-use crate::issue::{RunError, Worker};
 use crate::reconcile::{Observation, observe, of_this_run, over, watch_for};
+use crate::worker::{RunError, Worker};
 use tapwave_core::clock::{earlier, later};
 use tapwave_core::ids::{Line, MethodId};
 use tapwave_core::limits;
