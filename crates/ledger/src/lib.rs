@@ -473,6 +473,11 @@ impl Ledger {
         self.write(move |db| Ok(store::looked_at(db, &lines, graph_time)?)).await
     }
 
+    /// From here on nobody has looked at any pass a second time.
+    pub async fn forget_looks(&self) -> Result<(), LedgerError> {
+        self.write(|db| Ok(store::forget_looks(db)?)).await
+    }
+
     /// Destroys every ciphertext, so that no byte of them remains in the run's files; returns
     /// how many there were. What the handoff folder holds is not touched.
     ///

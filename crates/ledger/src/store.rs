@@ -99,8 +99,12 @@ pub(super) fn place(db: &Connection) -> Result<String, rusqlite::Error> {
 /// be looked at again.
 pub(super) fn set_place(db: &Connection, place: &str) -> Result<(), rusqlite::Error> {
     db.execute("UPDATE about SET place = ?1", [place])?;
-    db.execute("UPDATE rows SET looked_at = NULL", [])?;
-    Ok(())
+    forget_looks(db)
+}
+
+/// Every pass is to be looked at again.
+pub(super) fn forget_looks(db: &Connection) -> Result<(), rusqlite::Error> {
+    db.execute("UPDATE rows SET looked_at = NULL", []).map(drop)
 }
 
 /// The number of the latest event: a copy that was taken earlier has a smaller one.

@@ -117,11 +117,11 @@ pub async fn resume(
     let started = session.clock.instant();
     let mut context = IssueContext::open(ledger, sets, mailing, session, look)?;
     let now = session.graph.time().await.map_err(RunError::from)?;
-    context.since = Some(match look {
-        // Graph tells whole seconds, so that its clock may seem to go back by one.
-        FinalLook::Always => earlier(now, limits::DATE_ROUNDING),
-        FinalLook::Auto | FinalLook::Never => earlier(now, limits::LOOK_GOOD_FOR),
-    });
+    if look == FinalLook::Always {
+        // No clock tells whether the last look was before this one: Graph's counts whole seconds.
+        ledger.forget_looks().await?;
+    }
+    context.since = Some(earlier(now, limits::LOOK_GOOD_FOR));
     let looks = context.take_over(started).await?;
     intake::check_again(ledger, session).await?;
     Ok(context.work(looks).await)
