@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::entry::{Spooled, header};
+use super::fleeting::FleetingKey;
 use super::opened::{OpenedRow, first_row};
 use super::recipients::{self, RecipientSet, one_line};
 use tapwave_core::ids::Line;
@@ -27,8 +28,7 @@ const UNFINISHED_END: &str = ".tmp";
 /// file without a name: after the process, nobody can read it, and no age stream with its 64 KiB
 /// of plaintext stays open while passes are issued. Memory holds 24 bytes per row.
 pub struct Spool {
-    key: age::x25519::Identity,
-    to: age::x25519::Recipient,
+    key: FleetingKey,
     folder: PathBuf,
     kept: Mutex<SpoolState>,
 }
@@ -106,10 +106,9 @@ impl Spool {
         let unmade =
             |source| HandoffError::Spool { doing: "make", folder: folder.to_owned(), source };
         let file = tempfile::tempfile_in(folder).map_err(unmade)?;
-        let key = age::x25519::Identity::generate();
-        let to = key.to_public();
+        let key = FleetingKey::generate().map_err(unmade)?;
         let kept = Mutex::new(SpoolState { file, end: 0, index: Vec::new() });
-        Ok(Self { key, to, folder: folder.to_owned(), kept })
+        Ok(Self { key, folder: folder.to_owned(), kept })
     }
 
     /// Adds a row whose ciphertext the ledger has. A line that is kept again, after its first
@@ -197,7 +196,7 @@ impl Spool {
 
     /// Encrypts a row to the spool's own key.
     pub(super) fn encrypt(&self, row: &[u8]) -> Result<Vec<u8>, age::EncryptError> {
-        let encryptor = age::Encryptor::with_recipients(iter::once(&self.to as _))?;
+        let encryptor = age::Encryptor::with_recipients(iter::once(&self.key as _))?;
         recipients::encrypt(encryptor, row)
     }
 }
@@ -232,7 +231,7 @@ fn in_order(mut index: Vec<SpoolPlace>) -> Vec<SpoolPlace> {
 fn write_rows(
     target: &File,
     spool: &mut File,
-    key: &age::x25519::Identity,
+    key: &FleetingKey,
     to: &RecipientSet,
     rows: &[SpoolPlace],
     folder: &Path,

@@ -13,6 +13,7 @@
 
 mod container;
 mod entry;
+mod fleeting;
 mod formats;
 mod handoff;
 mod identities;
