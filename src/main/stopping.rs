@@ -152,11 +152,11 @@ impl Signals {
         futures::executor::block_on(async {
             loop {
                 let wish = tokio::select! {
-                    _ = self.interrupt.recv() => Wish::Asked,
-                    _ = self.interrupt_harder.recv() => Wish::Asked,
-                    _ = self.close.recv() => Wish::HungUp,
-                    _ = self.logoff.recv() => Wish::HungUp,
-                    _ = self.shutdown.recv() => Wish::HungUp,
+                    _ = self.interrupt.recv() => StopRequest::Asked,
+                    _ = self.interrupt_harder.recv() => StopRequest::Asked,
+                    _ = self.close.recv() => StopRequest::HungUp,
+                    _ = self.logoff.recv() => StopRequest::HungUp,
+                    _ = self.shutdown.recv() => StopRequest::HungUp,
                 };
                 heard(wish);
             }
