@@ -23,6 +23,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 pub use self::failure::Failure;
+pub use self::typed::CommandLine;
 use self::typed::RunCommands;
 use crate::args::{Auth, Cli, Command, Common};
 use crate::config::{self, FoundSettings, Settings};
@@ -59,6 +60,8 @@ pub struct World {
     pub asking: TerminalPrompts,
     /// What every command takes, as it was given.
     pub common: Common,
+    /// What was typed, for the commands that are told.
+    pub line: CommandLine,
 }
 
 /// Does what the command line says.
@@ -73,7 +76,7 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
         let told = failure.exit == Exit::Interrupted;
         if world.drain.is_given_up() && !told { world.given_up() } else { failure }
     });
-    performed.map_err(|failure| failure.advise(&cli.common, world.registry().ok().as_ref()))
+    performed.map_err(|failure| failure.advise(&world.line, world.registry().ok().as_ref()))
 }
 
 async fn dispatch(cli: &Cli, world: &World) -> Result<Exit, Failure> {
@@ -248,7 +251,7 @@ impl World {
 
     /// A run as a person would type it.
     fn typed(&self, folder: &RunFolder) -> RunCommands {
-        RunCommands::new(folder, self.registry().ok().as_ref(), &self.common)
+        RunCommands::new(folder, self.registry().ok().as_ref(), &self.line)
     }
 
     /// The same for the run that this command works on: until its end, whoever speaks of a run
@@ -286,7 +289,7 @@ impl World {
     /// A session of a command that asks Graph nothing: nobody signs in.
     fn without_graph(&self, settings: &Settings) -> Session {
         self.name_settings(settings);
-        let pace = Limiter::new(settings.pace, self.clock.clone());
+        let pace = Limiter::new(settings.limiter, self.clock.clone());
         self.session(Graph::new(Arc::new(Shut), pace, self.clock.clone()))
     }
 
@@ -341,7 +344,7 @@ impl World {
         note_who(&grants, name, settings, base);
         self.judge(&grants, name, needs)?;
         let transport = Http::new(&settings.network, base, Arc::new(sign_in))?;
-        let pace = Limiter::new(settings.pace, self.clock.clone());
+        let pace = Limiter::new(settings.limiter, self.clock.clone());
         let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
         let may_read_groups = !grants.lacks(Need::ReadGroups);
         Ok((Session { may_read_groups, ..self.session(graph) }, grants))

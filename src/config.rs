@@ -1,47 +1,44 @@
 //! Promises one validated value out of flags, environment and tapwave.toml, in that order of
 //! precedence.
 //!
-//! What comes out needs no further check of form, and says where each value came from.
-//! Secrets come from a variable, a file, or a command that prints them, never from the
-//! command line; they are read when they are needed and are never shown.
+//! What comes out needs no further check of form, and says where each value came from. What a
+//! wave's own flags add is resolved once more, into a [`RunConfig`]. Secrets come from a variable,
+//! a file, or a command that prints them, never from the command line; they are read when they are
+//! needed and are never shown.
 
+mod file;
+mod provenance;
+mod run;
 mod secret;
+mod sign_in;
 mod trust;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
-use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
 
+use self::file::{ReadFile, SettingsFile};
+pub use self::provenance::{EffectiveSetting, SettingOrigin};
+use self::provenance::{Joined, choice};
+pub use self::run::{RunConfig, absolute, body_mode, due, notice_fits, readdress};
 pub use self::secret::SecretError;
-use self::secret::SecretSource;
+use self::sign_in::Secrets;
 pub use self::trust::FoundSettings;
 
-use crate::args::{Auth, BodyArg, Cloud, Common, ExistingArg, MailArgs, WaveArgs};
+use crate::args::{Auth, Cloud, Common};
 use tapwave_core::clock::Minutes;
-use tapwave_core::ids::Line;
 use tapwave_core::limits;
 use tapwave_core::programs::keep_back;
-use tapwave_core::wiped::read_bounded;
 use tapwave_graph::http::{BaseUrl, Network, NetworkError, without_login};
 use tapwave_graph::limiter::LimiterOptions;
-use tapwave_graph::sign_in;
-use tapwave_graph::sign_in::certificate::Certificate;
-use tapwave_graph::sign_in::person::PersonFlow;
-use tapwave_ledger::{Existing, MailOptions, RunOptions, To};
-use tapwave_mail::template::{Mailbox, Mode};
+use tapwave_graph::sign_in::certificate::CertificateError;
+use tapwave_ledger::RunOptions;
 use tapwave_mail::transport::settings::{MailPlan, MailSettings, MailSettingsError};
-use tapwave_pipeline::wave::{BadStart, BadZone, parse_start, parse_zone};
+use tapwave_pipeline::wave::{BadStart, BadZone, parse_zone};
 use tapwave_seal::reads_like_a_key;
-
-/// The settings file that is read when it is there and none is named.
-const DEFAULT_FILE: &str = "tapwave.toml";
 
 /// Everything the commands share.
 #[derive(Debug)]
@@ -59,7 +56,7 @@ pub struct Settings {
     /// The application's id, if one was named.
     pub client_id: Option<String>,
     /// Bounds of the limiter.
-    pub pace: LimiterOptions,
+    pub limiter: LimiterOptions,
     /// How long a lost POST may still execute, if told; a run remembers it, and
     /// [`limits::DEFAULT_SETTLE_AFTER`] if nothing was told. [`Settings::settle_after_of`] has what holds for
     /// a run that was begun before.
@@ -84,52 +81,6 @@ pub struct Settings {
     pub known: Vec<EffectiveSetting>,
     secrets: Secrets,
     defaults: WaveDefaults,
-}
-
-/// One effective setting.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct EffectiveSetting {
-    /// As the file spells it.
-    pub name: &'static str,
-    /// As it was given, a login in an address left out; `set` for a secret, nothing for what is
-    /// not set.
-    pub value: Option<String>,
-    /// Where it came from.
-    pub from: SettingOrigin,
-}
-
-/// Where a setting came from, the strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SettingOrigin {
-    /// The command line.
-    Flag,
-    /// A variable.
-    Environment,
-    /// tapwave.toml.
-    File,
-    /// Nobody said anything.
-    Default,
-}
-
-impl std::fmt::Display for SettingOrigin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Flag => "flag",
-            Self::Environment => "environment",
-            Self::File => "file",
-            Self::Default => "default",
-        })
-    }
-}
-
-/// Where secrets are to be had.
-#[derive(Debug, Default)]
-struct Secrets {
-    access_token: Option<SecretSource>,
-    client_secret: Option<SecretSource>,
-    certificate: Option<PathBuf>,
-    certificate_password: Option<SecretSource>,
 }
 
 /// What of a wave's options the file may set.
@@ -185,7 +136,7 @@ pub enum SettingsError {
     China,
     /// A client certificate that cannot be used.
     #[error(transparent)]
-    Certificate(#[from] sign_in::certificate::CertificateError),
+    Certificate(#[from] CertificateError),
     /// A secret that cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -230,87 +181,6 @@ pub enum SettingsError {
     Recipients(#[from] tapwave_seal::BadRecipientFile),
 }
 
-/// tapwave.toml. Unknown keys are errors.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct SettingsFile {
-    tenant: Option<String>,
-    cloud: Option<String>,
-    auth: Option<String>,
-    client_id: Option<String>,
-    client_secret_file: Option<PathBuf>,
-    client_secret_command: Option<Vec<String>>,
-    client_certificate: Option<PathBuf>,
-    client_certificate_password_file: Option<PathBuf>,
-    client_certificate_password_command: Option<Vec<String>>,
-    graph_url: Option<String>,
-    authority_url: Option<String>,
-    ca_file: Option<PathBuf>,
-    proxy: Option<String>,
-    max_in_flight: Option<usize>,
-    max_rate: Option<f64>,
-    #[serde(alias = "fence")]
-    settle_after: Option<String>,
-    time_zone: Option<String>,
-    lifetime: Option<Minutes>,
-    one_time: Option<bool>,
-    groups: Vec<String>,
-    default_recipients: OneOrMany,
-    break_glass: OneOrMany,
-    recipients: BTreeMap<String, OneOrMany>,
-    mail: MailSettings,
-}
-
-impl SettingsFile {
-    /// The same with files and programs beside it where it lies, from whatever folder it is named:
-    /// they are trusted with it.
-    fn based(self, folder: &Path) -> Self {
-        let beside = |path: Option<PathBuf>| path.map(|path| folder.join(path));
-        let program = |command: Option<Vec<String>>| {
-            command.map(|mut words| {
-                let first = words.first_mut().filter(|word| word.contains(['/', '\\']));
-                if let Some(word) = first {
-                    *word = folder.join(&*word).display().to_string();
-                }
-                words
-            })
-        };
-        Self {
-            ca_file: beside(self.ca_file),
-            client_secret_file: beside(self.client_secret_file),
-            client_secret_command: program(self.client_secret_command),
-            client_certificate: beside(self.client_certificate),
-            client_certificate_password_file: beside(self.client_certificate_password_file),
-            client_certificate_password_command: program(self.client_certificate_password_command),
-            mail: self.mail.based(beside, program),
-            ..self
-        }
-    }
-}
-
-/// A text, or a list of texts.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "expected a text, or a list of texts")]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl Default for OneOrMany {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
-}
-
-impl From<OneOrMany> for Vec<String> {
-    fn from(texts: OneOrMany) -> Self {
-        match texts {
-            OneOrMany::One(text) => vec![text],
-            OneOrMany::Many(texts) => texts,
-        }
-    }
-}
-
 impl Settings {
     /// Joins the flags, the environment and the file.
     pub fn load(
@@ -318,7 +188,7 @@ impl Settings {
         environment: &impl Fn(&str) -> Option<String>,
     ) -> Result<Self, SettingsError> {
         no_login_in(flags)?;
-        let Read { path, found, file } = Read::file(flags.config.as_deref())?;
+        let ReadFile { path, found, file } = ReadFile::read(flags.config.as_deref())?;
         // Whatever is started from here on, mail or no mail, has no use for it.
         if let Some(variable) = &file.mail.password_env {
             keep_back(variable);
@@ -333,8 +203,8 @@ impl Settings {
             file.client_id.clone(),
         );
         let auth = joined.word("auth", flags.auth, file.auth.as_deref())?;
-        let (graph, authority) = joined.places(flags, &file)?;
-        let secrets = joined.secrets(&file)?;
+        let (graph, authority) = endpoints(&mut joined, flags, &file)?;
+        let secrets = Secrets::of(&mut joined, &file)?;
         let ca_file = joined.value("ca_file", flags.ca_file.clone(), file.ca_file, display);
         let proxy =
             joined.value("proxy", flags.proxy.clone(), file.proxy, |url| without_login(url));
@@ -366,7 +236,7 @@ impl Settings {
             tenant,
             auth: auth.unwrap_or(Auth::Auto),
             client_id,
-            pace: pace(in_flight, max_rate)?,
+            limiter: limiter(in_flight, max_rate)?,
             settle_after: settle_after(settling.as_deref())?,
             settle_after_by_flag: flags.settle_after.is_some(),
             labels,
@@ -410,50 +280,9 @@ impl Settings {
         self.graph.clone().unwrap_or_else(BaseUrl::global)
     }
 
-    /// The zone of starts without an offset: the flag's, else the file's.
-    pub fn zone(&self, want: &WaveArgs) -> Result<Option<TimeZone>, SettingsError> {
-        match want.time_zone.as_deref() {
-            Some(name) => Ok(Some(parse_zone(name)?)),
-            None => Ok(self.time_zone.clone()),
-        }
-    }
-
-    /// The options that a run keeps in its ledger.
-    pub fn options(&self, want: &WaveArgs) -> Result<RunOptions, SettingsError> {
-        let lifetime = want.lifetime.or(self.defaults.lifetime).map(|Minutes(minutes)| minutes);
-        if let Some(minutes) = lifetime.filter(|one| !limits::LIFETIME_MINUTES.contains(one)) {
-            return Err(SettingsError::Value {
-                name: "--lifetime",
-                value: format!("{minutes} minutes"),
-                remedy: "give 10 to 43200 minutes, or such as 8h, 90m or 1d",
-            });
-        }
-        let zone = self.zone(want)?;
-        let groups =
-            if want.groups.is_empty() { self.defaults.groups.clone() } else { want.groups.clone() };
-        let options = RunOptions {
-            lifetime_minutes: lifetime,
-            start: want
-                .start
-                .as_deref()
-                .map(|text| parse_start(text, zone.as_ref()))
-                .transpose()?,
-            one_time: match (want.one_time, want.multi_use) {
-                (true, _) => Some(true),
-                (_, true) => Some(false),
-                _ => self.defaults.one_time,
-            },
-            existing: match want.existing {
-                None | Some(ExistingArg::Fail) => Existing::Fail,
-                Some(ExistingArg::Skip) => Existing::Skip,
-                Some(ExistingArg::Replace) => Existing::Replace,
-            },
-            groups,
-            skip_ineligible: want.skip_ineligible,
-            fence_by_flag: self.settle_after_by_flag,
-            ..RunOptions::default()
-        };
-        Ok(options.with_settle_after(self.settle_after.unwrap_or(limits::DEFAULT_SETTLE_AFTER)))
+    /// `[mail]`, fit for use.
+    pub fn mail_plan(&self) -> Result<MailPlan, SettingsError> {
+        Ok(self.mail.validate()?)
     }
 
     /// The settling time of a run that was begun with these options. A flag of this very command is
@@ -469,419 +298,48 @@ impl Settings {
             _ => own,
         }
     }
-
-    /// How to mail, if any of the flags about mail asks for it. Whether a letter names the
-    /// manager is for whoever reads the templates to say.
-    ///
-    /// # Errors
-    /// [`SettingsError::Value`] for a place that is none; [`SettingsError::NoticeOfNothing`],
-    /// [`SettingsError::NoticeOfNotice`].
-    pub fn mail_options(
-        &self,
-        mail: &MailArgs,
-        want: &WaveArgs,
-    ) -> Result<Option<MailOptions>, SettingsError> {
-        if !mail.notice_to.is_empty() && !mail.deliver && mail.to.is_empty() {
-            return Err(SettingsError::NoticeOfNothing);
-        }
-        let wanted =
-            mail.deliver || !mail.to.is_empty() || mail.body.is_some() || mail.template.is_some();
-        if !wanted {
-            return Ok(None);
-        }
-        let to = if mail.to.is_empty() {
-            vec![To::Column, To::Manager]
-        } else {
-            places("--to", &mail.to)?
-        };
-        let notice_to = places("--notice-to", &mail.notice_to)?;
-        let body = mode(mail.body);
-        news_of_a_pass(body, &notice_to)?;
-        let zone = self.zone(want)?;
-        Ok(Some(MailOptions {
-            at_once: mail.deliver,
-            to,
-            notice_to,
-            names_manager: false,
-            body: body.as_str().to_owned(),
-            templates: mail.template.as_deref().map(absolute),
-            time_zone: zone.and_then(|zone| zone.iana_name().map(ToOwned::to_owned)),
-        }))
-    }
-
-    /// `[mail]`, fit for use.
-    pub fn mail_plan(&self) -> Result<MailPlan, SettingsError> {
-        Ok(self.mail.validate()?)
-    }
-
-    /// Labels and keys of those who read rows that name nobody.
-    ///
-    /// # Errors
-    /// [`SettingsError::Recipients`] for a file that cannot be used.
-    pub fn default_recipients(&self, want: &WaveArgs) -> Result<Vec<String>, SettingsError> {
-        let mut recipients = want.recipients.clone();
-        for path in &want.recipient_files {
-            let found = tapwave_seal::read_recipient_file(path)?;
-            recipients.extend(found.iter().map(|recipient| recipient.as_str().to_owned()));
-        }
-        Ok(if recipients.is_empty() { self.recipients.clone() } else { recipients })
-    }
-
-    /// How to sign in, with the secrets read. `auto` takes the first that is
-    /// there; `on_azure` tells whether this is an Azure machine with an identity endpoint.
-    ///
-    /// # Errors
-    /// [`SettingsError::Missing`], [`SettingsError::Secret`]
-    pub fn sign_in(
-        &self,
-        environment: &impl Fn(&str) -> Option<String>,
-        on_azure: bool,
-    ) -> Result<sign_in::SignInMethod, SettingsError> {
-        let there = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let auth = match self.auth {
-            Auth::Auto if self.secrets.access_token.is_some() => Auth::Token,
-            Auth::Auto if self.secrets.client_secret.is_some() => Auth::ClientSecret,
-            Auth::Auto if self.secrets.certificate.is_some() => Auth::ClientCertificate,
-            Auth::Auto if there("AZURE_FEDERATED_TOKEN_FILE").is_some() => Auth::WorkloadIdentity,
-            Auth::Auto if there("IDENTITY_ENDPOINT").is_some() || on_azure => Auth::ManagedIdentity,
-            Auth::Auto => Auth::AzureCli,
-            chosen => chosen,
-        };
-        let tenant = self.tenant.clone();
-        let client = self.client_id.clone();
-        let missing = |method, variable| SettingsError::Missing { method, variable };
-        let read = |source: &Option<SecretSource>, absent| match source {
-            Some(source) => Ok::<SecretString, SettingsError>(source.read(environment)?),
-            None => Err(absent),
-        };
-        Ok(match auth {
-            Auth::Token => sign_in::SignInMethod::Token(read(
-                &self.secrets.access_token,
-                missing("token", "TAPWAVE_ACCESS_TOKEN"),
-            )?),
-            Auth::ClientSecret => sign_in::SignInMethod::ClientSecret {
-                tenant: tenant
-                    .ok_or_else(|| missing("client-secret", "--tenant or AZURE_TENANT_ID"))?,
-                client: client
-                    .ok_or_else(|| missing("client-secret", "--client-id or AZURE_CLIENT_ID"))?,
-                secret: read(
-                    &self.secrets.client_secret,
-                    missing("client-secret", "AZURE_CLIENT_SECRET"),
-                )?,
-            },
-            Auth::WorkloadIdentity => sign_in::SignInMethod::WorkloadIdentity {
-                tenant,
-                client,
-                token_file: there("AZURE_FEDERATED_TOKEN_FILE").map(PathBuf::from),
-            },
-            Auth::ClientCertificate => {
-                let method = "client-certificate";
-                let path = self.secrets.certificate.as_ref();
-                let path = path.ok_or_else(|| missing(method, "AZURE_CLIENT_CERTIFICATE_PATH"))?;
-                let password = self.secrets.certificate_password.as_ref();
-                let password = password.map(|source| source.read(environment)).transpose()?;
-                let certificate = Certificate::read(path, password.as_ref())?;
-                sign_in::SignInMethod::ClientCertificate {
-                    tenant: tenant.ok_or_else(|| missing(method, "--tenant or AZURE_TENANT_ID"))?,
-                    client: client
-                        .ok_or_else(|| missing(method, "--client-id or AZURE_CLIENT_ID"))?,
-                    certificate: Arc::new(certificate),
-                }
-            }
-            Auth::Interactive => {
-                sign_in::SignInMethod::Person { way: PersonFlow::Browser, tenant, client }
-            }
-            Auth::DeviceCode => {
-                sign_in::SignInMethod::Person { way: PersonFlow::DeviceCode, tenant, client }
-            }
-            Auth::ManagedIdentity => sign_in::SignInMethod::ManagedIdentity { client },
-            Auth::AzureCli | Auth::Auto => sign_in::SignInMethod::AzureCli { tenant },
-        })
-    }
 }
 
-impl Settings {
-    /// Whether `auto` has to look whether this is an Azure machine.
-    #[must_use]
-    pub fn is_undecided(&self, environment: &impl Fn(&str) -> Option<String>) -> bool {
-        let there = |name: &str| environment(name).is_some_and(|value| !value.is_empty());
-        let secrets = &self.secrets;
-        self.auth == Auth::Auto
-            && secrets.access_token.is_none()
-            && secrets.client_secret.is_none()
-            && secrets.certificate.is_none()
-            && !there("AZURE_FEDERATED_TOKEN_FILE")
-            && !there("IDENTITY_ENDPOINT")
+/// Cloud, Graph and authority. A flag wins over what names the same thing elsewhere, be
+/// it by URL or by cloud.
+fn endpoints<E: Fn(&str) -> Option<String>>(
+    joined: &mut Joined<'_, E>,
+    flags: &Common,
+    file: &SettingsFile,
+) -> Result<(Option<BaseUrl>, Option<BaseUrl>), SettingsError> {
+    let filed = choice("cloud", file.cloud.as_deref())?;
+    let cloud = joined.word("cloud", flags.cloud, file.cloud.as_deref())?;
+    if cloud == Some(Cloud::China) {
+        return Err(SettingsError::China);
     }
-}
-
-/// `--body` as letters know it.
-#[must_use]
-pub fn mode(body: Option<BodyArg>) -> Mode {
-    match body {
-        None | Some(BodyArg::Pass) => Mode::Pass,
-        Some(BodyArg::Sealed) => Mode::Sealed,
-        Some(BodyArg::Notice) => Mode::Notice,
-    }
-}
-
-/// Nobody can be told who has a pass that is mailed to nobody.
-pub fn news_of_a_pass(body: Mode, notice_to: &[To]) -> Result<(), SettingsError> {
-    if body == Mode::Notice && !notice_to.is_empty() {
-        return Err(SettingsError::NoticeOfNotice);
-    }
-    Ok(())
-}
-
-/// A path as a ledger must hold it: the same from whatever folder a later command is started.
-#[must_use]
-pub fn absolute(path: &Path) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// `--readdress`: a line of the wave, and who gets its mail from now on.
-pub fn readdress(text: &str) -> Result<(Line, Mailbox), SettingsError> {
-    let parsed = text
-        .split_once('=')
-        .and_then(|(line, address)| Some((Line(line.trim().parse().ok()?), address.parse().ok()?)));
-    parsed.ok_or_else(|| SettingsError::Value {
-        name: "--readdress",
-        value: text.to_owned(),
-        remedy: "give a line of the wave and one address, such as 12=ada@home.example",
-    })
-}
-
-fn places(flag: &'static str, texts: &[String]) -> Result<Vec<To>, SettingsError> {
-    texts.iter().map(|text| place(flag, text)).collect()
-}
-
-/// One word of `--to` or `--notice-to`.
-fn place(flag: &'static str, text: &str) -> Result<To, SettingsError> {
-    let wrong = |remedy| SettingsError::Value { name: flag, value: text.to_owned(), remedy };
-    match text.trim().to_ascii_lowercase().as_str() {
-        "column:deliverto" => Ok(To::Column),
-        "manager" => Ok(To::Manager),
-        "other-mail" => Ok(To::OtherMail),
-        "mail" => Ok(To::Mail),
-        column if column.starts_with("column:") => Err(wrong("the column is called deliverTo")),
-        _ => match text.parse::<Mailbox>() {
-            Ok(mailbox) => Ok(To::Address(mailbox.to_string())),
-            Err(_) => Err(wrong(
-                "give column:deliverTo, manager, other-mail, mail, or one address; separate \
-                 several with commas",
-            )),
-        },
-    }
-}
-
-/// `--due`.
-pub fn due(text: &str) -> Result<Duration, SettingsError> {
-    let parsed = text.parse::<SignedDuration>().ok().and_then(|due| Duration::try_from(due).ok());
-    parsed.ok_or_else(|| SettingsError::Value {
-        name: "--due",
-        value: text.to_owned(),
-        remedy: "give a duration such as 24h",
-    })
-}
-
-/// A settings file, read.
-#[derive(Default)]
-struct Read {
-    path: Option<PathBuf>,
-    /// If nobody named it.
-    found: Option<FoundSettings>,
-    file: SettingsFile,
-}
-
-impl Read {
-    fn file(named: Option<&Path>) -> Result<Self, SettingsError> {
-        let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-        let unreadable = |why: String| SettingsError::Unreadable { path: path.to_owned(), why };
-        let failed = |error: std::io::Error| unreadable(error.to_string());
-        // One that was merely found may be a pipe, which nobody should wait for.
-        let about = named.is_none().then(|| path.metadata()).and_then(Result::ok);
-        if about.is_some_and(|about| !about.is_file()) {
-            return Err(unreadable("it is no regular file".to_owned()));
-        }
-        let opened = match File::open(path) {
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                return Ok(Self::default());
-            }
-            opened => opened.map_err(failed)?,
-        };
-        let about = opened.metadata().map_err(failed)?;
-        // A device, such as the one that is always empty, is the system's.
-        let changeable = about.is_file().then(|| trust::others_may_change(path, &about));
-        if let Some(why) = changeable.flatten() {
-            return Err(SettingsError::NotOurs { path: path.to_owned(), why });
-        }
-        let bytes = read_bounded(opened).map_err(failed)?;
-        let bytes = bytes.ok_or_else(|| unreadable("it is too large for settings".to_owned()))?;
-        let text = std::str::from_utf8(&bytes);
-        let text = text.map_err(|_| unreadable("it is not UTF-8".to_owned()))?;
-        let file: SettingsFile = toml::from_str(text).map_err(|error| SettingsError::File {
-            path: path.to_owned(),
-            why: unquoted(text, &error),
-        })?;
-        let file = SettingsFile::based(file, path.parent().unwrap_or(Path::new("")));
-        let found = match named {
-            Some(_) => None,
-            None => Some(FoundSettings::of(path, text).map_err(failed)?),
-        };
-        Ok(Self { path: Some(path.to_owned()), found, file })
-    }
-}
-
-/// Joins values by precedence and remembers where each came from.
-struct Joined<'a, E> {
-    environment: &'a E,
-    known: Vec<EffectiveSetting>,
-}
-
-impl<E: Fn(&str) -> Option<String>> Joined<'_, E> {
-    fn note(&mut self, name: &'static str, value: Option<String>, from: SettingOrigin) {
-        let from = if value.is_some() { from } else { SettingOrigin::Default };
-        self.known.push(EffectiveSetting { name, value, from });
-    }
-
-    /// An empty variable counts as none, as everywhere in Azure's tools.
-    fn variable(&self, name: &str) -> Option<String> {
-        (self.environment)(name).filter(|value| !value.is_empty())
-    }
-
-    fn value<T>(
-        &mut self,
-        name: &'static str,
-        flag: Option<T>,
-        file: Option<T>,
-        show: impl Fn(&T) -> String,
-    ) -> Option<T> {
-        let from = if flag.is_some() { SettingOrigin::Flag } else { SettingOrigin::File };
-        let value = flag.or(file);
-        self.note(name, value.as_ref().map(show), from);
-        value
-    }
-
-    fn text(
-        &mut self,
-        name: &'static str,
-        flag: Option<&String>,
-        variable: &str,
-        file: Option<String>,
-    ) -> Option<String> {
-        let variable = self.variable(variable);
-        let from = match (flag, &variable) {
-            (Some(_), _) => SettingOrigin::Flag,
-            (None, Some(_)) => SettingOrigin::Environment,
-            (None, None) => SettingOrigin::File,
-        };
-        let value = flag.cloned().or(variable).or(file);
-        self.note(name, value.clone(), from);
-        value
-    }
-
-    fn word<T: clap::ValueEnum>(
-        &mut self,
-        name: &'static str,
-        flag: Option<T>,
-        file: Option<&str>,
-    ) -> Result<Option<T>, SettingsError> {
-        let spelt = |value: &T| {
-            value.to_possible_value().map_or_else(String::new, |it| it.get_name().to_owned())
-        };
-        let file = choice(name, file)?;
-        Ok(self.value(name, flag, file, spelt))
-    }
-
-    fn list(&mut self, name: &'static str, values: &[String]) {
-        let value = (!values.is_empty()).then(|| values.join(", "));
-        self.note(name, value, SettingOrigin::File);
-    }
-
-    /// Cloud, Graph and authority. A flag wins over what names the same thing elsewhere, be
-    /// it by URL or by cloud.
-    fn places(
-        &mut self,
-        flags: &Common,
-        file: &SettingsFile,
-    ) -> Result<(Option<BaseUrl>, Option<BaseUrl>), SettingsError> {
-        let filed = choice("cloud", file.cloud.as_deref())?;
-        let cloud = self.word("cloud", flags.cloud, file.cloud.as_deref())?;
-        if cloud == Some(Cloud::China) {
-            return Err(SettingsError::China);
-        }
-        let first = |candidates: [(Option<String>, SettingOrigin); 5]| {
-            candidates.into_iter().find_map(|(url, from)| Some((url?, from)))
-        };
-        let graph = first([
-            (flags.graph_url.clone(), SettingOrigin::Flag),
-            (flags.cloud.map(|cloud| origin(cloud).to_owned()), SettingOrigin::Flag),
-            (file.graph_url.clone(), SettingOrigin::File),
-            (filed.map(|cloud| origin(cloud).to_owned()), SettingOrigin::File),
-            (None, SettingOrigin::Default),
-        ]);
-        let authority = |cloud| {
-            BaseUrl::authority(matches!(cloud, Cloud::Usgov | Cloud::UsgovDod)).as_str().to_owned()
-        };
-        let place = first([
-            (flags.authority_url.clone(), SettingOrigin::Flag),
-            (flags.cloud.map(authority), SettingOrigin::Flag),
-            (self.variable("AZURE_AUTHORITY_HOST").map(with_scheme), SettingOrigin::Environment),
-            (file.authority_url.clone(), SettingOrigin::File),
-            (filed.map(authority), SettingOrigin::File),
-        ]);
-        let mut parsed = |name, found: Option<(String, SettingOrigin)>, parse: ParseUrl| {
-            let (url, from) =
-                found.map_or((None, SettingOrigin::Default), |(url, from)| (Some(url), from));
-            self.note(name, url.clone(), from);
-            url.as_deref().map(parse).transpose()
-        };
-        let graph = parsed("graph_url", graph, BaseUrl::parse_graph)?;
-        Ok((graph, parsed("authority_url", place, BaseUrl::parse)?))
-    }
-
-    /// Where every secret of the sign-in would come from.
-    fn secrets(&mut self, file: &SettingsFile) -> Result<Secrets, SettingsError> {
-        Ok(Secrets {
-            access_token: self.secret("access_token", "TAPWAVE_ACCESS_TOKEN", None, None)?,
-            client_secret: self.secret(
-                "client_secret",
-                "AZURE_CLIENT_SECRET",
-                file.client_secret_file.clone(),
-                file.client_secret_command.clone(),
-            )?,
-            certificate: self
-                .text(
-                    "client_certificate",
-                    None,
-                    "AZURE_CLIENT_CERTIFICATE_PATH",
-                    file.client_certificate.as_ref().map(|path| path.display().to_string()),
-                )
-                .map(PathBuf::from),
-            certificate_password: self.secret(
-                "client_certificate_password",
-                "AZURE_CLIENT_CERTIFICATE_PASSWORD",
-                file.client_certificate_password_file.clone(),
-                file.client_certificate_password_command.clone(),
-            )?,
-        })
-    }
-
-    fn secret(
-        &mut self,
-        name: &'static str,
-        variable: &'static str,
-        file: Option<PathBuf>,
-        command: Option<Vec<String>>,
-    ) -> Result<Option<SecretSource>, SettingsError> {
-        let (source, from) = if self.variable(variable).is_some() {
-            (Some(SecretSource::Variable(variable)), SettingOrigin::Environment)
-        } else {
-            (SecretSource::of(name, file, command)?, SettingOrigin::File)
-        };
-        self.note(name, source.as_ref().map(|_| "set".to_owned()), from);
-        Ok(source)
-    }
+    let first = |candidates: [(Option<String>, SettingOrigin); 5]| {
+        candidates.into_iter().find_map(|(url, from)| Some((url?, from)))
+    };
+    let graph = first([
+        (flags.graph_url.clone(), SettingOrigin::Flag),
+        (flags.cloud.map(|cloud| origin(cloud).to_owned()), SettingOrigin::Flag),
+        (file.graph_url.clone(), SettingOrigin::File),
+        (filed.map(|cloud| origin(cloud).to_owned()), SettingOrigin::File),
+        (None, SettingOrigin::Default),
+    ]);
+    let authority = |cloud| {
+        BaseUrl::authority(matches!(cloud, Cloud::Usgov | Cloud::UsgovDod)).as_str().to_owned()
+    };
+    let place = first([
+        (flags.authority_url.clone(), SettingOrigin::Flag),
+        (flags.cloud.map(authority), SettingOrigin::Flag),
+        (joined.variable("AZURE_AUTHORITY_HOST").map(with_scheme), SettingOrigin::Environment),
+        (file.authority_url.clone(), SettingOrigin::File),
+        (filed.map(authority), SettingOrigin::File),
+    ]);
+    let mut parsed = |name, found: Option<(String, SettingOrigin)>, parse: ParseUrl| {
+        let (url, from) =
+            found.map_or((None, SettingOrigin::Default), |(url, from)| (Some(url), from));
+        joined.note(name, url.clone(), from);
+        url.as_deref().map(parse).transpose()
+    };
+    let graph = parsed("graph_url", graph, BaseUrl::parse_graph)?;
+    Ok((graph, parsed("authority_url", place, BaseUrl::parse)?))
 }
 
 /// Refuses a user or a password in an address that a flag gives. Commands that read no settings
@@ -912,61 +370,6 @@ fn number(value: &impl ToString) -> String {
     value.to_string()
 }
 
-/// Where and why a text is no settings file. Never quotes a line of it, nor a value: they may hold
-/// a secret.
-fn unquoted(text: &str, error: &toml::de::Error) -> String {
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let begun = before.rsplit('\n').next().unwrap_or_default();
-    let column = begun.chars().count() + 1;
-    let is_name = |key: &&str| key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-    let key = begun.split_once('=').map(|(key, _)| key.trim()).filter(is_name);
-    let key = key.map(|key| format!(", {key}")).unwrap_or_default();
-    // A key of before goes on working, and is proposed to nobody.
-    let message = &error.message().replace("`fence`, ", "");
-    let near = near_match(message);
-    // The parser names the value that it found before what it had expected.
-    let expected = message.rfind(", expected ").map(|at| &message[at + 2..]);
-    let why = match expected {
-        Some(expected) if message.starts_with("invalid ") => {
-            format!("a value of the wrong kind, {expected}")
-        }
-        Some(expected) if message.starts_with("unknown variant ") => {
-            format!("an unknown word, {expected}")
-        }
-        _ => message.to_owned(),
-    };
-    format!("line {line}, column {column}{key}: {}{near}", tapwave_core::shown::plain(&why))
-}
-
-/// `; did you mean …?` for an unknown key, out of the keys that the parser expected.
-fn near_match(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let Some(unknown) = quoted.next().filter(|_| message.starts_with("unknown field")) else {
-        return String::new();
-    };
-    let near = quoted.map(|known| (strsim::damerau_levenshtein(unknown, known), known));
-    match near.min().filter(|(distance, _)| *distance <= limits::NEAR_KEY) {
-        Some((_, known)) => format!("; did you mean {known}?"),
-        None => String::new(),
-    }
-}
-
-/// A word of the file as the flag of the same name takes it.
-fn choice<T: clap::ValueEnum>(
-    name: &'static str,
-    word: Option<&str>,
-) -> Result<Option<T>, SettingsError> {
-    word.map(|word| {
-        T::from_str(word, true).map_err(|_| SettingsError::Value {
-            name,
-            value: word.to_owned(),
-            remedy: "tapwave help run lists the words it may be",
-        })
-    })
-    .transpose()
-}
-
 const fn origin(cloud: Cloud) -> &'static str {
     match cloud {
         Cloud::Global => "https://graph.microsoft.com",
@@ -976,7 +379,7 @@ const fn origin(cloud: Cloud) -> &'static str {
     }
 }
 
-fn pace(in_flight: Option<usize>, rate: Option<f64>) -> Result<LimiterOptions, SettingsError> {
+fn limiter(in_flight: Option<usize>, rate: Option<f64>) -> Result<LimiterOptions, SettingsError> {
     let max_in_flight = in_flight.unwrap_or(limits::DEFAULT_IN_FLIGHT);
     if !(1..=limits::MAX_IN_FLIGHT).contains(&max_in_flight) {
         return Err(SettingsError::Value {
@@ -1014,6 +417,7 @@ fn settle_after(text: Option<&str>) -> Result<Option<Duration>, SettingsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::{MailArgs, WaveArgs};
 
     #[test]
     fn a_settling_time_is_a_duration() {
@@ -1044,7 +448,12 @@ mod tests {
             ((100, true), None, 100),
             ((1_999, false), Some((1_500, false)), 1_999),
         ] {
-            let begun = settings(Some(begun)).options(&WaveArgs::default()).expect("options");
+            let begun = RunConfig::resolve(
+                &WaveArgs::default(),
+                &MailArgs::default(),
+                &settings(Some(begun)),
+            );
+            let begun = begun.expect("options").options;
             let settle_after = settings(told).settle_after_of(&begun);
             assert_eq!(settle_after, Duration::from_millis(rules), "{begun:?}, {told:?}");
         }
@@ -1076,15 +485,5 @@ mod tests {
         assert_eq!(settings.network.proxy.as_deref(), Some(url));
         let known = settings.known.iter().find(|known| known.name == "proxy").expect("known");
         assert_eq!(known.value.as_deref(), Some("…@proxy.contoso.example:8080"));
-    }
-
-    #[test]
-    fn an_unknown_key_is_an_error() {
-        let wrong =
-            toml::from_str::<SettingsFile>("tennant = 'contoso.example'").expect_err("a typo");
-        assert!(wrong.to_string().contains("tennant"), "{wrong}");
-        assert_eq!(near_match(wrong.message()), "; did you mean tenant?");
-        let far = toml::from_str::<SettingsFile>("zzzzzzzz = 1").expect_err("no key");
-        assert_eq!(near_match(far.message()), "");
     }
 }

@@ -9,9 +9,9 @@ mod stopping;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use tapwave::args::Cli;
-use tapwave::commands::{World, perform};
+use tapwave::commands::{CommandLine, World, perform};
 use tapwave::output::{Log, Manner, Report, TerminalPrompts};
 use tapwave_core::clock::Clock;
 use tapwave_core::exit::Exit;
@@ -26,7 +26,8 @@ static ALLOCATOR: ZeroAlloc<std::alloc::System> = ZeroAlloc(std::alloc::System);
 fn main() -> ExitCode {
     keep_out_of_dumps();
     take_full_files_as_errors();
-    let cli = Cli::parse();
+    let given = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
     let manner = Manner {
         quiet: cli.common.quiet,
         verbose: cli.common.verbose,
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         log: Log::begin(manner.verbose > 1),
         asking: TerminalPrompts::on_terminal(drain),
         common: cli.common.clone(),
+        line: CommandLine::new(&given),
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use tapwave::args::{Common, WaveArgs};
-use tapwave::config::{Settings, SettingsError};
+use tapwave::args::{Common, MailArgs, WaveArgs};
+use tapwave::config::{RunConfig, Settings, SettingsError};
 
 fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("samples")
@@ -49,7 +49,8 @@ fn the_sample_loads_with_the_labels_that_the_waves_name() {
     let labels: Vec<&str> = settings.labels.keys().map(String::as_str).collect();
     assert_eq!(labels, ["helpdesk", "site-ams", "site-ber"]);
     assert_eq!(settings.recipients, ["helpdesk"]);
-    let options = settings.options(&WaveArgs::default()).expect("within bounds");
+    let config = RunConfig::resolve(&WaveArgs::default(), &MailArgs::default(), &settings);
+    let options = config.expect("within bounds").options;
     assert_eq!((options.lifetime_minutes, options.one_time), (Some(480), Some(false)));
 }
 
@@ -82,7 +83,7 @@ fn every_example_value_is_a_good_one() {
         text.lines().map(switched_on).filter(|line| !line.contains("_command = ")).collect();
     let settings = load_text(&all.join("\n")).expect("every value is accepted");
     assert_eq!(settings.tenant.as_deref(), Some("contoso.example"));
-    assert!((settings.pace.max_rate.expect("set") - 20.0).abs() < f64::EPSILON);
+    assert!((settings.limiter.max_rate.expect("set") - 20.0).abs() < f64::EPSILON);
 }
 
 #[test]

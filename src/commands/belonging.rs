@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::{Failure, World, addressees, typed};
+use super::{Failure, World, addressees};
 use crate::output::{count, readers, shown};
 use tapwave_core::ids::{Line, RunId, Upn, UserId};
 use tapwave_core::limits;
@@ -230,7 +230,7 @@ impl World {
             return Ok(());
         }
         let wave = Path::new(&ledger.about().wave.path);
-        Err(Failure::other_people(&others, &typed::cleanup_of(wave, &self.common)))
+        Err(Failure::other_people(&others, &self.line.cleanup_of(wave)))
     }
 
     /// Notes that this machine works on a run, and from now on how far it is: whatever ends this

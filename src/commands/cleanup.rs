@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::typed::{self, RunCommands};
+use super::typed::RunCommands;
 use super::{Failure, World};
 use crate::args::{CleanupArgs, Common};
 use crate::config::Settings;
@@ -56,7 +56,7 @@ async fn of_run(
     let ledger = world.ledger(run, Access::Write).await;
     let ledger = ledger.map_err(|mut failure| {
         if Path::new(run).is_file() {
-            let cleanup = typed::cleanup_of(Path::new(run), &world.common);
+            let cleanup = world.line.cleanup_of(Path::new(run));
             let does = "removes what the people of a wave hold, whoever issued it";
             failure.told.hints.push(format!("{cleanup} {does}"));
         }
@@ -92,7 +92,7 @@ async fn of_run(
             "this ledger lacks {} of its run, so that passes which it does not know may be alive; \
              {} removes what the people of the wave hold",
             count(lacks, "event", "events"),
-            typed::cleanup_of(wave, &world.common)
+            world.line.cleanup_of(wave)
         ));
         exit = exit.and(Exit::CleanupIncomplete);
     }
@@ -122,7 +122,7 @@ async fn of_wave(
     let base = settings.graph_or_global();
     let (session, _) = world.connect(settings, &base, &closing.needs(&needs)).await?;
     let zone = settings.time_zone.clone();
-    let go_on = typed::cleanup_of(wave, &world.common);
+    let go_on = world.line.cleanup_of(wave);
     let untidied = |error| Failure::untidied(error, &go_on);
     let holdings = cleanup::holdings(wave, zone, &session).await.map_err(untidied)?;
     for fault in &holdings.bad {

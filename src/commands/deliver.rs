@@ -11,6 +11,7 @@ use crate::args::DeliverArgs;
 use crate::config::{self, Settings};
 use crate::output::{count, shown};
 use tapwave_core::exit::Exit;
+use tapwave_graph::http::Network;
 use tapwave_graph::sign_in::permissions::Need;
 use tapwave_ledger::{Access, Ledger, MailOptions, Standing};
 use tapwave_mail::template::Mode;
@@ -37,15 +38,17 @@ const TEMPLATES: &str = "put your letter templates there, or name their folder w
 pub(super) struct MailSetup {
     pub(super) writer: LetterWriter,
     identities: Option<Identities>,
+    network: Network,
 }
 
 impl MailSetup {
-    /// Validates `[mail]`, reads the templates and the identities. `run` is whose ledger has the
-    /// options, if they come from one.
+    /// Reads the templates and the identities. `run` is whose ledger has the options, if they come
+    /// from one.
     pub(super) fn load(
         options: &MailOptions,
+        plan: MailPlan,
         paths: &[PathBuf],
-        settings: &Settings,
+        network: Network,
         run: Option<&Ledger>,
         world: &World,
     ) -> Result<Self, Failure> {
@@ -55,14 +58,12 @@ impl MailSetup {
             let what = format!("failed to open the template folder {}: {error}", folder.display());
             return Err(Failure::new(Exit::Usage, what, &[TEMPLATES]));
         }
-        let writer = LetterWriter::new(settings.mail_plan()?, options).map_err(|error| {
-            match (error, run) {
-                (error @ LetterWriterError::Unknown { .. }, Some(run)) => run.damaged(error).into(),
-                (error, _) => Failure::new(Exit::Problems, error, &[]),
-            }
+        let writer = LetterWriter::new(plan, options).map_err(|error| match (error, run) {
+            (error @ LetterWriterError::Unknown { .. }, Some(run)) => run.damaged(error).into(),
+            (error, _) => Failure::new(Exit::Problems, error, &[]),
         })?;
         let identities = if paths.is_empty() { None } else { Some(identities(paths, world)?) };
-        Ok(Self { writer, identities })
+        Ok(Self { writer, identities, network })
     }
 
     /// Whether issuing need not wait for mail.
@@ -74,7 +75,6 @@ impl MailSetup {
     pub(super) fn courier(
         &self,
         session: &Session,
-        settings: &Settings,
         environment: &Environment,
     ) -> Result<MailTransport, Failure> {
         let (plan, clock) = (&self.writer.plan, session.clock.clone());
@@ -83,7 +83,7 @@ impl MailSetup {
         };
         let secret = relay.sign_in.as_ref().map(|sign_in| sign_in.secret.source(environment));
         let secret = secret.transpose().map_err(|error| Failure::new(Exit::Usage, error, &[]))?;
-        let smtp = Smtp::new(plan, secret, &settings.network, Timeouts::default(), clock)
+        let smtp = Smtp::new(plan, secret, &self.network, Timeouts::default(), clock)
             .map_err(|error| Failure::new(Exit::Usage, error, &[]))?;
         Ok(MailTransport::Smtp(Box::new(smtp)))
     }
@@ -93,10 +93,9 @@ impl MailSetup {
         self,
         ledger: &Ledger,
         session: &Session,
-        settings: &Settings,
         world: &World,
     ) -> Result<Mailing, Failure> {
-        let courier = self.courier(session, settings, &world.environment)?;
+        let courier = self.courier(session, &world.environment)?;
         let header: Header = serde_json::from_str(&ledger.about().wave.header_json)
             .map_err(|_| ledger.damaged("the wave's header cannot be read"))?;
         let mailer = Mailer {
@@ -139,8 +138,10 @@ pub(super) async fn deliver(
     };
     world.mails_whom_it_says(&belonging, &ledger, &readdress).await?;
     let options = options(args, &ledger);
-    let mail_setup = MailSetup::load(&options, &args.identities, settings, Some(&ledger), world)?;
-    config::news_of_a_pass(mail_setup.writer.mode, &options.notice_to)?;
+    let (plan, network) = (settings.mail_plan()?, settings.network.clone());
+    let mail_setup =
+        MailSetup::load(&options, plan, &args.identities, network, Some(&ledger), world)?;
+    config::notice_fits(mail_setup.writer.mode, &options.notice_to)?;
     let counts = ledger.counts().await?;
     let locked = counts.of(Standing::Sealed) + counts.of(Standing::Mailing) > 0;
     if locked && !mail_setup.runs_ahead() {
@@ -160,7 +161,7 @@ pub(super) async fn deliver(
     }
     world.settle(&belonging, &ledger).await?;
     let session = Session { keeps_going: args.keep_going, ..session };
-    let mailing = mail_setup.mailing(&ledger, &session, settings, world)?;
+    let mailing = mail_setup.mailing(&ledger, &session, world)?;
     let readdressed = delivering::readdress(&ledger, &readdress).await;
     readdressed.map_err(|error| error.of(&typed))?;
     let again = Resend { unsettled: args.resend_unsettled, refused: args.retry_refused };
@@ -220,7 +221,7 @@ fn options(args: &DeliverArgs, ledger: &Ledger) -> MailOptions {
     let named = args.body.is_some() || recorded.is_none();
     let mut options = recorded.unwrap_or_default();
     if named {
-        config::mode(args.body).as_str().clone_into(&mut options.body);
+        config::body_mode(args.body).as_str().clone_into(&mut options.body);
     }
     if let Some(path) = &args.template {
         options.templates = Some(config::absolute(path));

@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::typed::{self, RunCommands, options};
-use crate::args::Common;
+use super::typed::{self, CommandLine, RunCommands};
 use crate::config::{FoundSettings, SecretError, SettingsError};
 use crate::output::{ErrorMessage, OpenFailure, count};
 use tapwave_core::exit::Exit;
@@ -91,14 +90,14 @@ impl Failure {
     }
 
     /// Tells the command that mends it, as it is typed where these options were.
-    pub(super) fn advise(mut self, common: &Common, registry: Option<&Registry>) -> Self {
+    pub(super) fn advise(mut self, line: &CommandLine, registry: Option<&Registry>) -> Self {
         let hint = match self.advice.take() {
             Some(Advice::Tenant { command, does }) => {
-                Some(format!("tapwave {command}{} {does}", options(common)))
+                Some(format!("tapwave {command}{} {does}", line.connection()))
             }
             Some(Advice::Run { folder, command, does }) => RunFolder::open(&folder)
                 .map(|folder| {
-                    format!("{} {does}", command(&RunCommands::new(&folder, registry, common)))
+                    format!("{} {does}", command(&RunCommands::new(&folder, registry, line)))
                 })
                 .ok(),
             None => None,
@@ -651,9 +650,16 @@ mod tests {
     fn what_carries_on_is_told_with_the_options_of_this_command() {
         let place = tempfile::tempdir().expect("a folder");
         let folder = RunFolder::open(place.path()).expect("a folder");
-        let tenant = Some("contoso.example".to_owned());
-        let common = Common { config: Some("my.toml".into()), tenant, ..Common::default() };
-        let run = RunCommands::new(&folder, None, &common);
+        let line = CommandLine::of(&[
+            "tapwave",
+            "resume",
+            "wave",
+            "--config",
+            "my.toml",
+            "--tenant",
+            "contoso.example",
+        ]);
+        let run = RunCommands::new(&folder, None, &line);
         let ledger = folder.path().join("ledger.db");
         let path = || folder.path().to_owned();
         for (error, command) in [
@@ -662,7 +668,7 @@ mod tests {
             (LedgerError::PurgeHindered(ledger), run.cleanup()),
         ] {
             assert!(command.ends_with(" --config my.toml --tenant contoso.example"), "{command}");
-            let told = Failure::from(error).advise(&common, None).told;
+            let told = Failure::from(error).advise(&line, None).told;
             assert_eq!(told.hints.len(), 1, "{told:?}");
             assert!(told.hints[0].starts_with(&format!("{command} ")), "{told:?}");
         }
@@ -676,7 +682,7 @@ mod tests {
         };
         let place = tempfile::tempdir().expect("a folder");
         let folder = RunFolder::open(place.path()).expect("a folder");
-        let run = RunCommands::new(&folder, None, &Common::default());
+        let run = RunCommands::new(&folder, None, &CommandLine::of(&["tapwave", "resume", "wave"]));
         let (new, resumed) = (Failure::from(out()), IssuingError::Intake(out()).of(&run));
         assert_eq!((new.exit, resumed.exit), (Exit::Outage, Exit::Outage));
         assert!(new.told.hints[0].contains("nothing was issued"));

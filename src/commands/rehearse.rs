@@ -17,10 +17,10 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::failure::{OfRun, WAVE, plain_file};
-use super::wave::{WaveRequest, begin};
-use super::{Failure, World, typed};
-use crate::args::{Profile, RehearseArgs};
-use crate::config::Settings;
+use super::wave::{WaveRequest, begin, somebody};
+use super::{Failure, World};
+use crate::args::{MailArgs, Profile, RehearseArgs};
+use crate::config::{RunConfig, Settings};
 use crate::output::{count, lasting};
 use tapwave_core::exit::Exit;
 use tapwave_core::ids::RunId;
@@ -82,7 +82,7 @@ fn about(folder: &RunFolder, wanted: &WaveRequest<'_>) -> RunAbout {
         name: folder.name(),
         tenant: None,
         graph_url: "https://graph.microsoft.com".to_owned(),
-        options: wanted.options.clone(),
+        options: wanted.config.options.clone(),
     }
 }
 
@@ -93,7 +93,8 @@ pub(super) async fn rehearse(
 ) -> Result<Exit, Failure> {
     let report = &world.report;
     report.info("rehearsal: a simulated tenant inside this program; nothing leaves this machine");
-    let stage = RehearsalFolder::set(args, settings, world)?;
+    let mut config = RunConfig::resolve(&args.want, &MailArgs::default(), settings)?;
+    let stage = RehearsalFolder::set(args, config.time_zone.clone(), world)?;
     let foretold = stage.foretell(args, settings);
     tell(args.profile, stage.upns.len() as u64, &foretold, world);
     if foretold.gave_up || foretold.took > limits::MAX_REHEARSAL {
@@ -101,8 +102,8 @@ pub(super) async fn rehearse(
     }
     let identity = keygen(world.clock.now());
     report.info(format_args!("made a throw-away identity, {}", identity.recipient));
-    let extra = [identity.recipient.clone()];
-    let mut wanted = WaveRequest::resolve(&stage.wave, &args.want, settings, &extra, world)?;
+    config.break_glass.push(identity.recipient.clone());
+    let mut wanted = WaveRequest::new(&stage.wave, config, world)?;
     wanted.ends_with = Some("a real run would stop here too, before the first pass");
     // Whoever is invented has no file that could be mended.
     wanted.again = args.wave.is_some().then_some("rehearse");
@@ -111,8 +112,7 @@ pub(super) async fn rehearse(
     let about = about(&folder, &wanted);
     // A throw-away tenant shares its people with no other run.
     let mut unclaimed = |_: &[_]| Ok(HashMap::new());
-    let begun =
-        begin(&mut wanted, settings, &folder, &about, &session, world, &mut unclaimed).await?;
+    let begun = begin(&mut wanted, &folder, &about, &session, world, &mut unclaimed).await?;
     let ledger = match begun {
         Ok(ledger) => ledger,
         Err(exit) => return Ok(exit),
@@ -160,7 +160,11 @@ struct RehearsalFolder {
 }
 
 impl RehearsalFolder {
-    fn set(args: &RehearseArgs, settings: &Settings, world: &World) -> Result<Self, Failure> {
+    fn set(
+        args: &RehearseArgs,
+        time_zone: Option<TimeZone>,
+        world: &World,
+    ) -> Result<Self, Failure> {
         let home =
             tempfile::Builder::new().prefix("tapwave-rehearsal-").tempdir().map_err(|error| {
                 Failure::unwritten("make a folder in", &std::env::temp_dir(), &error)
@@ -173,7 +177,7 @@ impl RehearsalFolder {
             world.report.info(format_args!("invented {}", count(args.rows, "person", "people")));
             wave
         };
-        let upns = people(&wave, settings.zone(&args.want)?)?;
+        let upns = people(&wave, time_zone)?;
         Ok(Self { home, wave, upns })
     }
 
@@ -187,7 +191,7 @@ impl RehearsalFolder {
     fn foretell(&self, args: &RehearseArgs, settings: &Settings) -> Forecast {
         let mut gate = Gate::new(Throttle::of(args.profile.limit().0));
         let rows = self.upns.len() as u64;
-        forecast(&settings.pace, rows, USUAL_LATENCY, |after| gate.ask(after))
+        forecast(&settings.limiter, rows, USUAL_LATENCY, |after| gate.ask(after))
     }
 
     /// A rehearsal in real time would try anybody's patience.
@@ -207,7 +211,7 @@ impl RehearsalFolder {
             lasting(limits::MAX_REHEARSAL)
         ));
         world.report.next(&[(
-            format!("tapwave rehearse{}", typed::options(&world.common)),
+            format!("tapwave rehearse{}", world.line.connection()),
             "goes through everything with a few people, from the check to the cleanup",
         )]);
         Ok(Exit::Done)
@@ -225,7 +229,7 @@ impl RehearsalFolder {
         let pass_writes = Throttle::of(args.profile.limit().0);
         options.throttles = Throttles { pass_writes, ..Throttles::default() };
         let tenant = InMemory::new(tenant, world.clock.clone());
-        let pace = Limiter::new(settings.pace, world.clock.clone());
+        let pace = Limiter::new(settings.limiter, world.clock.clone());
         let graph = Graph::new(Arc::new(tenant.clone()), pace, world.clock.clone());
         (tenant, world.session(graph))
     }
@@ -343,9 +347,9 @@ fn teach(args: &RehearseArgs, issued: u64, settings: &Settings, world: &World) {
     ));
     report.info("");
     let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv"));
-    let want = typed::with_somebody(&args.want, settings);
-    let over_wave = |verb| typed::over_wave(verb, wave, &want, None, &world.common);
-    let options = typed::options(&world.common);
+    let somebody = somebody(&args.want, settings);
+    let over_wave = |verb| world.line.over_wave(verb, wave, somebody, args.want.rejects.as_deref());
+    let options = world.line.connection();
     report.info(
         "for the real thing, sign in (az login with a service principal, AZURE_* variables, or",
     );

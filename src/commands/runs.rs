@@ -45,18 +45,7 @@ pub(super) async fn resume(
     if ledger.about().options.existing != Existing::Replace {
         needs.push(Need::ReadPasses);
     }
-    let mail_setup = match ledger.about().options.mail.clone().filter(|mail| mail.at_once) {
-        Some(mail) => {
-            Some(MailSetup::load(&mail, &args.identities, settings, Some(&ledger), world)?)
-        }
-        None if args.identities.is_empty() => None,
-        None => {
-            let what = "this run mails nothing by itself, so resume needs no identity";
-            let given = typed::identities(&args.identities);
-            let hint = format!("{} mails it", run.deliver(&given));
-            return Err(Failure::new(Exit::Usage, what, &[&hint]));
-        }
-    };
+    let mail_setup = mail_setup(args, &ledger, &run, settings, world)?;
     needs.extend(mail_setup.iter().filter_map(|mail_setup| needs_of_mail(&mail_setup.writer.plan)));
     let session = world.reconnect(settings, &ledger, &needs).await?;
     world.names_its_people(&belonging, &ledger, &session.graph).await?;
@@ -64,7 +53,7 @@ pub(super) async fn resume(
     let session = Session { keeps_going: args.keep_going, ..session };
     world.warn_of_short_settling(session.settle_after);
     let mailing = match mail_setup {
-        Some(mail_setup) => Some(mail_setup.mailing(&ledger, &session, settings, world)?),
+        Some(mail_setup) => Some(mail_setup.mailing(&ledger, &session, world)?),
         None => None,
     };
     world.claim_open(&ledger).await?;
@@ -85,6 +74,27 @@ pub(super) async fn resume(
         world.warn_of_clocks(&session);
     }
     super::wave::finish(&ledger, issuance, left_out, &run, &session, world).await
+}
+
+/// How a resumed run mails, if it was checked for mailing at once.
+fn mail_setup(
+    args: &ResumeArgs,
+    ledger: &Ledger,
+    run: &RunCommands,
+    settings: &Settings,
+    world: &World,
+) -> Result<Option<MailSetup>, Failure> {
+    let identities = &args.identities;
+    if let Some(mail) = ledger.about().options.mail.as_ref().filter(|mail| mail.at_once) {
+        let (plan, network) = (settings.mail_plan()?, settings.network.clone());
+        return MailSetup::load(mail, plan, identities, network, Some(ledger), world).map(Some);
+    }
+    if identities.is_empty() {
+        return Ok(None);
+    }
+    let what = "this run mails nothing by itself, so resume needs no identity";
+    let hint = format!("{} mails it", run.deliver(&typed::identities(identities)));
+    Err(Failure::new(Exit::Usage, what, &[&hint]))
 }
 
 /// That cleanup has neither begun nor ended.

@@ -2,12 +2,13 @@
 //! named, and what of this command's own options it needs is said again. Must never repeat an
 //! option that only this command has use for.
 
+use std::any::TypeId;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Command, CommandFactory};
 
-use crate::args::{Common, MailArgs, WaveArgs};
-use crate::config::Settings;
+use crate::args::Cli;
 use tapwave_core::shown::shell_word;
 use tapwave_ledger::{Registry, RunFolder};
 
@@ -20,12 +21,12 @@ pub(super) struct RunCommands {
 
 impl RunCommands {
     /// By its path alone where nobody knows what runs there are.
-    pub(super) fn new(folder: &RunFolder, registry: Option<&Registry>, common: &Common) -> Self {
+    pub(super) fn new(folder: &RunFolder, registry: Option<&Registry>, line: &CommandLine) -> Self {
         let run = registry.map_or_else(
             || folder.path().display().to_string(),
             |registry| registry.word_for(folder),
         );
-        Self { run: shell_word(&run, "RUN"), options: options(common) }
+        Self { run: shell_word(&run, "RUN"), options: line.connection() }
     }
 
     pub(super) fn resume(&self) -> String {
@@ -68,85 +69,110 @@ impl RunCommands {
     }
 }
 
-/// A command over a wave with these flags, as it is typed: the same recipients, options and
-/// mail, at the same tenant.
-pub(super) fn over_wave(
-    verb: &str,
-    wave: &Path,
-    want: &WaveArgs,
-    mail: Option<&MailArgs>,
-    common: &Common,
-) -> String {
-    // Named one by one, so that a flag that is added is not forgotten here.
-    let WaveArgs {
-        recipients,
-        recipient_files,
-        break_glass,
-        lifetime,
-        start,
-        time_zone,
-        one_time,
-        multi_use,
-        groups,
-        existing,
-        skip_ineligible,
-        rejects,
-    } = want;
-    let mut words = CommandWords(format!("tapwave {verb} {}", self::wave(wave)));
-    words.each("-r", recipients);
-    words.files("-R", recipient_files);
-    words.each("--break-glass", break_glass);
-    words.value("--lifetime", lifetime.as_ref());
-    words.value("--start", start.as_ref());
-    words.value("--time-zone", time_zone.as_ref());
-    words.switch("--one-time", *one_time);
-    words.switch("--multi-use", *multi_use);
-    words.each("--group", groups);
-    words.choice("--existing", *existing);
-    words.switch("--skip-ineligible", *skip_ineligible);
-    // One that is there by now would be refused, since nothing is written over it.
-    let rejects = rejects.clone().filter(|path| path.symlink_metadata().is_err());
-    words.files("--rejects", rejects.as_slice());
-    if let Some(mail) = mail {
-        words.mail(mail);
+/// This command as it was typed. The commands that it tells people to type repeat what they need
+/// of it.
+#[derive(Debug, Clone)]
+pub struct CommandLine(ArgMatches);
+
+/// Without these another command would read other settings or sign in elsewhere. The address of
+/// Graph is among them: a run remembers it, but a token goes only where somebody says.
+const CONNECTION: [&str; 9] = [
+    "config",
+    "tenant",
+    "auth",
+    "client_id",
+    "cloud",
+    "graph_url",
+    "authority_url",
+    "ca_file",
+    "proxy",
+];
+/// What is asked of Graph, and how fast.
+const PACE: [&str; 3] = ["max_in_flight", "max_rate", "settle_after"];
+/// What only the command that was given it has use for, though others take it too.
+const OF_ONE_COMMAND: [&str; 4] = ["wave", "access", "preview", "rejects"];
+
+impl CommandLine {
+    /// What stands behind the innermost subcommand, common options included.
+    #[must_use]
+    pub fn new(mut matches: &ArgMatches) -> Self {
+        while let Some((_, of_command)) = matches.subcommand() {
+            matches = of_command;
+        }
+        Self(matches.clone())
     }
-    words.0.push_str(&options(common));
-    words.value("--max-in-flight", common.max_in_flight.as_ref());
-    words.value("--max-rate", common.max_rate.as_ref());
-    words.value("--settle-after", common.settle_after.as_ref());
-    words.0
-}
 
-/// The command that removes what the people of a wave hold, whoever issued it.
-pub(super) fn cleanup_of(wave: &Path, common: &Common) -> String {
-    format!("tapwave cleanup --csv {}{}", self::wave(wave), options(common))
-}
-
-/// These flags, and a place for a recipient where neither they nor the settings name one.
-pub(super) fn with_somebody(want: &WaveArgs, settings: &Settings) -> WaveArgs {
-    let mut want = want.clone();
-    let named = want.recipients.len() + want.recipient_files.len() + settings.recipients.len();
-    if named == 0 {
-        want.recipients.push("age1…".to_owned());
+    /// The options by which another command reads the same settings and signs in at the same
+    /// place; each begins with a blank.
+    pub(super) fn connection(&self) -> String {
+        let mut words = CommandWords(String::new());
+        self.repeat(&Cli::command(), CONNECTION, &mut words);
+        words.0
     }
-    want
-}
 
-/// The options of this command without which another one would read other settings or sign in
-/// elsewhere, as they are typed; each begins with a blank. The address of Graph is among them: a
-/// run remembers it, but a token goes only where somebody says.
-pub(super) fn options(common: &Common) -> String {
-    let mut words = CommandWords(String::new());
-    words.files("--config", common.config.as_slice());
-    words.value("--tenant", common.tenant.as_ref());
-    words.choice("--auth", common.auth);
-    words.value("--client-id", common.client_id.as_ref());
-    words.choice("--cloud", common.cloud);
-    words.value("--graph-url", common.graph_url.as_ref());
-    words.value("--authority-url", common.authority_url.as_ref());
-    words.files("--ca-file", common.ca_file.as_slice());
-    words.value("--proxy", common.proxy.as_ref());
-    words.0
+    /// A command over a wave with the same recipients, options and mail, at the same tenant.
+    /// `rejects` is where it writes rows with problems; a file that is there would be refused.
+    /// `recipient` is read beside those that were given.
+    pub(super) fn over_wave(
+        &self,
+        verb: &str,
+        wave: &Path,
+        recipient: Option<&str>,
+        rejects: Option<&Path>,
+    ) -> String {
+        let cli = Cli::command();
+        let mut words = CommandWords(format!("tapwave {verb} {}", self::wave(wave)));
+        words.value("-r", recipient);
+        if let Some(command) = cli.find_subcommand(verb) {
+            let ids = command.get_arguments().map(|arg| arg.get_id().as_str());
+            self.repeat(command, ids.filter(|id| !OF_ONE_COMMAND.contains(id)), &mut words);
+        }
+        let rejects = rejects.filter(|path| path.symlink_metadata().is_err());
+        words.files("--rejects", rejects);
+        self.repeat(&cli, CONNECTION.into_iter().chain(PACE), &mut words);
+        words.0
+    }
+
+    /// The command that removes what the people of a wave hold, whoever issued it.
+    pub(super) fn cleanup_of(&self, wave: &Path) -> String {
+        format!("tapwave cleanup --csv {}{}", self::wave(wave), self.connection())
+    }
+
+    /// Repeats those of these options of `command` that were typed.
+    fn repeat<'a>(
+        &self,
+        command: &Command,
+        ids: impl IntoIterator<Item = &'a str>,
+        words: &mut CommandWords,
+    ) {
+        let given = |id: &&str| {
+            self.0.try_contains_id(id).unwrap_or(false)
+                && self.0.value_source(id) == Some(ValueSource::CommandLine)
+        };
+        for id in ids.into_iter().filter(given) {
+            let Some(arg) = command.get_arguments().find(|arg| arg.get_id() == id) else {
+                continue;
+            };
+            let short = arg.get_short().map(|short| format!("-{short}"));
+            let long = arg.get_long().map(|long| format!("--{long}"));
+            let Some(flag) = short.or(long) else { continue };
+            if !arg.get_action().takes_values() {
+                words.0.extend([" ", &flag]);
+                continue;
+            }
+            let values = self.0.get_raw(id).into_iter().flatten();
+            if arg.get_value_parser().type_id() == TypeId::of::<PathBuf>() {
+                words.files(&flag, values.map(Path::new));
+                continue;
+            }
+            let mut values: Vec<String> =
+                values.map(|value| value.to_string_lossy().into_owned()).collect();
+            if arg.get_value_delimiter().is_some() {
+                values = vec![values.join(",")];
+            }
+            words.each(&flag, &values);
+        }
+    }
 }
 
 /// The command that opens these files, folders and runs with these identities.
@@ -158,7 +184,7 @@ pub(super) fn open_files(what: &[String], identities: &[PathBuf]) -> String {
 /// Identity files as they are typed; each begins with a blank.
 pub(super) fn identities(paths: &[PathBuf]) -> String {
     let mut words = CommandWords(String::new());
-    words.files("-i", paths);
+    words.files("-i", paths.iter().map(PathBuf::as_path));
     words.0
 }
 
@@ -178,21 +204,23 @@ fn path_word(path: &Path, stand_in: &str) -> String {
     shell_word(&if is_like_an_option { format!("./{text}") } else { text }, stand_in)
 }
 
+#[cfg(test)]
+impl CommandLine {
+    /// The same of these words.
+    pub(super) fn of(words: &[&str]) -> Self {
+        Self::new(&Cli::command().try_get_matches_from(words).expect("it is understood"))
+    }
+}
+
 /// Words of a command line, each with a blank before it.
 struct CommandWords(String);
 
 impl CommandWords {
-    fn switch(&mut self, flag: &str, is_on: bool) {
-        if is_on {
-            self.0.extend([" ", flag]);
-        }
-    }
-
-    fn value(&mut self, flag: &str, value: Option<&impl ToString>) {
-        if let Some(value) = value.map(ToString::to_string) {
+    fn value(&mut self, flag: &str, value: Option<&str>) {
+        if let Some(value) = value {
             // Apart from its flag, it would be taken for one.
             let between = if value.starts_with('-') { "=" } else { " " };
-            self.0.extend([" ", flag, between, &shell_word(&value, "VALUE")]);
+            self.0.extend([" ", flag, between, &shell_word(value, "VALUE")]);
         }
     }
 
@@ -202,26 +230,10 @@ impl CommandWords {
         }
     }
 
-    fn files(&mut self, flag: &str, paths: &[PathBuf]) {
+    fn files<'a>(&mut self, flag: &str, paths: impl IntoIterator<Item = &'a Path>) {
         for path in paths {
             self.0.extend([" ", flag, " ", &file(path)]);
         }
-    }
-
-    fn choice<T: ValueEnum>(&mut self, flag: &str, value: Option<T>) {
-        let value = value.and_then(|value| value.to_possible_value());
-        self.value(flag, value.map(|value| value.get_name().to_owned()).as_ref());
-    }
-
-    fn mail(&mut self, mail: &MailArgs) {
-        let MailArgs { deliver, to, notice_to, body, template, allow_late, identities } = mail;
-        self.switch("--deliver", *deliver);
-        self.value("--to", Some(&to.join(",")).filter(|to| !to.is_empty()));
-        self.value("--notice-to", Some(&notice_to.join(",")).filter(|to| !to.is_empty()));
-        self.choice("--body", *body);
-        self.files("--template", template.as_slice());
-        self.switch("--allow-late", *allow_late);
-        self.files("-i", identities);
     }
 }
 
@@ -234,46 +246,59 @@ mod tests {
 
     #[test]
     fn what_a_command_needs_is_said_again_and_nothing_else() {
-        let common = Common {
-            config: Some("my settings.toml".into()),
-            auth: Some(crate::args::Auth::DeviceCode),
-            graph_url: Some("https://graph.microsoft.us".to_owned()),
-            settle_after: Some("10m".to_owned()),
-            json: true,
-            yes: true,
-            ..Common::default()
-        };
+        let line = CommandLine::of(&[
+            "tapwave",
+            "--yes",
+            "--auth",
+            "device-code",
+            "resume",
+            "wave",
+            "--config",
+            "my settings.toml",
+            "--graph-url",
+            "https://graph.microsoft.us",
+            "--settle-after=10m",
+            "--json",
+        ]);
         let quoted = shell_word("my settings.toml", "FILE");
         let said_again =
             format!("--config {quoted} --auth device-code --graph-url https://graph.microsoft.us");
-        assert_eq!(options(&common), format!(" {said_again}"));
-        let run = RunCommands { run: "wave".to_owned(), options: options(&common) };
+        assert_eq!(line.connection(), format!(" {said_again}"));
+        let run = RunCommands { run: "wave".to_owned(), options: line.connection() };
         assert_eq!(run.status(), "tapwave status wave");
-        let live = format!("tapwave status wave --live {said_again}");
-        assert_eq!(run.live_status(), live);
+        let shown = format!("tapwave status wave --live {said_again}");
+        assert_eq!(run.live_status(), shown);
     }
 
     #[test]
     fn a_value_that_begins_with_a_dash_is_a_value_all_the_same() {
-        let want = WaveArgs {
-            recipients: vec!["-lead".to_owned()],
-            recipient_files: vec!["-team.txt".into()],
-            groups: vec!["-Contractors".to_owned(), "Starters".to_owned()],
-            ..WaveArgs::default()
-        };
-        let common = Common { tenant: Some("-t".to_owned()), ..Common::default() };
-        let told = over_wave("check", Path::new("-wave.csv"), &want, None, &common);
+        let given = [
+            "tapwave",
+            "run",
+            "other.csv",
+            "-r=-lead",
+            "-R",
+            "./-team.txt",
+            "--group=-Contractors",
+            "--group",
+            "Starters",
+            "--tenant=-t",
+            "--keep-going",
+            "--to",
+            "manager",
+        ];
+        let told = CommandLine::of(&given).over_wave("check", Path::new("-wave.csv"), None, None);
         assert_eq!(
             told,
             "tapwave check ./-wave.csv -r=-lead -R ./-team.txt --group=-Contractors \
-             --group Starters --tenant=-t"
+             --group Starters --to manager --tenant=-t"
         );
         let cli = Cli::try_parse_from(told.split(' ')).expect("it is understood");
-        assert_eq!(cli.common.tenant, common.tenant);
+        assert_eq!(cli.common.tenant.as_deref(), Some("-t"));
         let Command::Check(check) = cli.command else { panic!("another command") };
         assert_eq!(check.wave, Some("./-wave.csv".into()));
-        assert_eq!(check.want.recipients, want.recipients);
+        assert_eq!(check.want.recipients, ["-lead"]);
         assert_eq!(check.want.recipient_files, [PathBuf::from("./-team.txt")]);
-        assert_eq!(check.want.groups, want.groups);
+        assert_eq!(check.want.groups, ["-Contractors", "Starters"]);
     }
 }

@@ -11,8 +11,8 @@ use super::deliver::{MailSetup, needs_of_mail};
 use super::failure::{OfRun, WAVE, plain_file};
 use super::typed::{self, RunCommands};
 use super::{Failure, World};
-use crate::args::{CheckArgs, FinalLookArg, MailArgs, RunArgs, WaveArgs};
-use crate::config::Settings;
+use crate::args::{CheckArgs, FinalLookArg, RunArgs, WaveArgs};
+use crate::config::{RunConfig, Settings};
 use crate::output::{count, shown};
 use tapwave_core::exit::Exit;
 use tapwave_core::ids::{Line, RunId, UserId};
@@ -35,85 +35,57 @@ use tapwave_pipeline::seal::RecipientBook;
 /// How long the rule between two letters is, in characters.
 const RULE: usize = 72;
 
-/// A wave, what is wanted of it, and who may read it.
+/// A wave, what is to be done with it, and who may read it.
 pub(super) struct WaveRequest<'a> {
     pub(super) wave: &'a Path,
-    pub(super) want: &'a WaveArgs,
-    mail: Option<&'a MailArgs>,
+    pub(super) config: RunConfig,
     /// The command that tries again, if anybody could mend what it is given.
     pub(super) again: Option<&'static str>,
     /// What is said besides of a wave with problems.
     pub(super) ends_with: Option<&'static str>,
-    pub(super) options: RunOptions,
     pub(super) book: RecipientBook,
     /// How the passes are mailed, if they are.
     pub(super) mail_setup: Option<MailSetup>,
-    allow_late: bool,
 }
 
 impl<'a> WaveRequest<'a> {
-    /// Resolves options and recipients. `extra` may read everything too.
-    pub(super) fn resolve(
-        wave: &'a Path,
-        want: &'a WaveArgs,
-        settings: &Settings,
-        extra: &[String],
-        world: &World,
-    ) -> Result<Self, Failure> {
-        let options = settings.options(want)?;
+    /// Looks at the files that it names and at the keys of recipients. Nothing is mailed yet.
+    pub(super) fn new(wave: &'a Path, config: RunConfig, world: &World) -> Result<Self, Failure> {
         readable(wave)?;
-        if let Some(path) = want.rejects.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
-            return Err(Failure::there_already("the rejected rows", path, "--rejects"));
-        }
-        if let Some(path) = &want.rejects {
+        if let Some(path) = &config.rejects {
+            if path.symlink_metadata().is_ok() {
+                return Err(Failure::there_already("the rejected rows", path, "--rejects"));
+            }
             writable(path)?;
         }
-        let mut break_glass = settings.break_glass.clone();
-        break_glass.extend(want.break_glass.iter().cloned());
-        break_glass.extend(extra.iter().cloned());
-        let default = settings.default_recipients(want)?;
         let prompts = std::sync::Arc::new(world.asking.clone());
-        let book = RecipientBook::new(settings.labels.clone(), default, &break_glass, prompts)?;
-        Ok(Self {
-            wave,
-            want,
-            mail: None,
-            again: Some("check"),
-            ends_with: None,
-            options,
-            book,
-            mail_setup: None,
-            allow_late: false,
-        })
+        let (labels, recipients) = (config.labels.clone(), config.recipients.clone());
+        let book = RecipientBook::new(labels, recipients, &config.break_glass, prompts)?;
+        Ok(Self { wave, config, again: Some("check"), ends_with: None, book, mail_setup: None })
     }
 
-    /// Adds what the flags and settings say of mail. Reads the templates and identities.
-    fn with_mail(
-        mut self,
-        mail: &'a MailArgs,
-        settings: &Settings,
-        world: &World,
-    ) -> Result<Self, Failure> {
-        self.mail = Some(mail);
-        let mut options = settings.mail_options(mail, self.want)?;
-        if let Some(options) = &mut options {
-            let mail_setup = MailSetup::load(options, &mail.identities, settings, None, world)?;
-            options.names_manager = mail_setup.writer.names_manager(options);
-            if !mail_setup.writer.names_support() {
+    /// The same with the templates and identities that mail needs, if it is asked for.
+    fn with_mail(mut self, settings: &Settings, world: &World) -> Result<Self, Failure> {
+        let RunConfig { options, mail: Some(plan), identities, .. } = &mut self.config else {
+            return Ok(self);
+        };
+        if let Some(options) = &mut options.mail {
+            let network = settings.network.clone();
+            let mail = MailSetup::load(options, plan.clone(), identities, network, None, world)?;
+            options.names_manager = mail.writer.names_manager(options);
+            if !mail.writer.names_support() {
                 world
                     .report
                     .warn("the letters cannot say whom to call; set support or reply_to in [mail]");
             }
-            self.mail_setup = Some(mail_setup);
+            self.mail_setup = Some(mail);
         }
-        self.options.mail = options;
-        self.allow_late = mail.allow_late;
         Ok(self)
     }
 
     /// The permissions that `run` with these options needs.
     fn needs(&self) -> Vec<Need> {
-        let mut needs = needs(&self.options);
+        let mut needs = needs(&self.config.options);
         needs.extend(
             self.mail_setup.iter().filter_map(|mail_setup| needs_of_mail(&mail_setup.writer.plan)),
         );
@@ -123,24 +95,23 @@ impl<'a> WaveRequest<'a> {
     /// Reads and checks the wave into a draft.
     pub(super) async fn take_in(
         &mut self,
-        settings: &Settings,
         draft: &mut Draft,
         session: &Session,
         claim: &mut Claim<'_>,
         environment: &super::Environment,
     ) -> Result<WaveCheck, Failure> {
-        let zone = settings.zone(self.want)?;
+        let zone = self.config.time_zone.clone();
         let wave = intake::read(self.wave, zone, &mut self.book, draft, session)?;
         let letters = self.mail_setup.as_ref().map(|mail_setup| MailCheck {
             writer: &mail_setup.writer,
             ahead: mail_setup.runs_ahead(),
-            allow_late: self.allow_late,
+            allow_late: self.config.allow_late,
         });
-        let (options, book) = (&self.options, &mut self.book);
+        let (options, book) = (&self.config.options, &mut self.book);
         let checked = intake::check(wave, options, book, draft, session, claim, letters.as_ref());
         let mut verdict = checked.await?;
         if let Some(mail_setup) = &self.mail_setup {
-            let courier = mail_setup.courier(session, settings, environment)?;
+            let courier = mail_setup.courier(session, environment)?;
             let tried = tokio::select! {
                 biased;
                 tried = courier.try_out() => tried,
@@ -158,7 +129,7 @@ impl<'a> WaveRequest<'a> {
                 Ok(Scripts::Any) => {}
             }
         }
-        if let Some(path) = &self.want.rejects
+        if let Some(path) = &self.config.rejects
             && verdict.ineligible > 0
         {
             intake::write_rejects(path, &verdict.header, draft)?;
@@ -169,11 +140,11 @@ impl<'a> WaveRequest<'a> {
     /// What to type when there are problems.
     fn what_to_mend(&self, verdict: &WaveCheck, world: &World) -> Vec<(String, &'static str)> {
         let Some(verb) = self.again else { return Vec::new() };
-        let written = self.want.rejects.as_deref().filter(|path| path.symlink_metadata().is_ok());
+        let written = self.config.rejects.as_deref().filter(|path| path.symlink_metadata().is_ok());
         let (wave, rejects, why) = match written {
             _ if verdict.ineligible == 0 => (self.wave, None, "once that is mended"),
             Some(path) => (path, None, "once its rows are mended"),
-            None if self.options.skip_ineligible => (
+            None if self.config.options.skip_ineligible => (
                 self.wave,
                 Some(free_name()),
                 "writes these rows to a file so that you can correct them",
@@ -184,8 +155,7 @@ impl<'a> WaveRequest<'a> {
                 "writes these rows to a file so that you can correct them; --skip-ineligible leaves them out",
             ),
         };
-        let want = WaveArgs { rejects, ..self.want.clone() };
-        vec![(typed::over_wave(verb, wave, &want, self.mail, &world.common), why)]
+        vec![(world.line.over_wave(verb, wave, None, rejects.as_deref()), why)]
     }
 
     /// Whether the verdict lets issuing begin, and the word for it.
@@ -193,12 +163,19 @@ impl<'a> WaveRequest<'a> {
         if !verdict.mail.is_empty() {
             return (false, "problems");
         }
-        match (verdict.ineligible, self.options.skip_ineligible) {
+        match (verdict.ineligible, self.config.options.skip_ineligible) {
             (0, _) => (true, "ready"),
             (_, true) => (true, "ready without some rows"),
             (_, false) => (false, "problems"),
         }
     }
+}
+
+/// A place for a recipient in a command that is told, where neither these flags nor the settings
+/// name one.
+pub(super) fn somebody(want: &WaveArgs, settings: &Settings) -> Option<&'static str> {
+    let named = want.recipients.len() + want.recipient_files.len() + settings.recipients.len();
+    (named == 0).then_some("age1…")
 }
 
 /// Where a hint has rejected rows written to: nothing is written over what is there.
@@ -250,11 +227,9 @@ fn needs(options: &RunOptions) -> Vec<Need> {
 
 /// `check --access`: sign-in, permissions and policy for these flags, before there is a wave.
 async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<Exit, Failure> {
-    let options = settings.options(&args.want)?;
+    let RunConfig { options, mail, .. } = RunConfig::resolve(&args.want, &args.mail, settings)?;
     let mut needs = needs(&options);
-    if settings.mail_options(&args.mail, &args.want)?.is_some() {
-        needs.extend(needs_of_mail(&settings.mail_plan()?));
-    }
+    needs.extend(mail.as_ref().and_then(needs_of_mail));
     let base = settings.graph_or_global();
     let (session, grants) = world.sign_in(settings, &base, &needs).await?;
     let policy = session.graph.policy().await?;
@@ -274,8 +249,12 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
     }
     world.report.info("verdict: access is ready; nothing was changed");
     let wave = Path::new("WAVE.csv");
-    let want = typed::with_somebody(&args.want, settings);
-    let check = typed::over_wave("check", wave, &want, Some(&args.mail), &world.common);
+    let check = world.line.over_wave(
+        "check",
+        wave,
+        somebody(&args.want, settings),
+        args.want.rejects.as_deref(),
+    );
     world.report.next(&[(check, "checks the people")]);
     Ok(Exit::Done)
 }
@@ -299,8 +278,8 @@ pub(super) async fn check(
     world: &World,
 ) -> Result<Exit, Failure> {
     let Some(wave) = &args.wave else { return access(args, settings, world).await };
-    let wanted = WaveRequest::resolve(wave, &args.want, settings, &[], world)?;
-    let mut wanted = wanted.with_mail(&args.mail, settings, world)?;
+    let config = RunConfig::resolve(&args.want, &args.mail, settings)?;
+    let mut wanted = WaveRequest::new(wave, config, world)?.with_mail(settings, world)?;
     somebody_can_read(&wanted, world, false)?;
     let base = settings.graph_or_global();
     let (session, _) = world.connect(settings, &base, &wanted.needs()).await?;
@@ -317,7 +296,7 @@ pub(super) async fn check(
         None => Ok(HashMap::new()),
     };
     let environment = &world.environment;
-    let taken = wanted.take_in(settings, &mut draft, &session, &mut claimed, environment);
+    let taken = wanted.take_in(&mut draft, &session, &mut claimed, environment);
     let verdict = taken.await?;
     if let Some(line) = args.preview {
         return preview(Line(line), &wanted, &draft, &verdict, world);
@@ -340,7 +319,7 @@ pub(super) async fn check(
         }
         return Ok(Exit::Done);
     }
-    let run = typed::over_wave("run", wave, &args.want, Some(&args.mail), &world.common);
+    let run = world.line.over_wave("run", wave, None, args.want.rejects.as_deref());
     report.next(&[(run, "issues the passes")]);
     Ok(Exit::Done)
 }
@@ -350,8 +329,8 @@ pub(super) async fn run(
     settings: &Settings,
     world: &World,
 ) -> Result<Exit, Failure> {
-    let wanted = WaveRequest::resolve(&args.wave, &args.want, settings, &[], world)?;
-    let mut wanted = wanted.with_mail(&args.mail, settings, world)?;
+    let config = RunConfig::resolve(&args.want, &args.mail, settings)?;
+    let mut wanted = WaveRequest::new(&args.wave, config, world)?.with_mail(settings, world)?;
     somebody_can_read(&wanted, world, true)?;
     let base = settings.graph_or_global();
     let registry = world.registry()?;
@@ -379,11 +358,11 @@ pub(super) async fn run(
         name: folder.name(),
         tenant: tenant.or_else(|| settings.tenant.clone()),
         graph_url: base.as_str().to_owned(),
-        options: wanted.options.clone(),
+        options: wanted.config.options.clone(),
     };
     let mut claimant = Claimant::new(world.home()?, id, &folder, &registry, world.clock.now());
     let mut claim = |users: &[UserId]| claimant.claim(users);
-    let begun = begin(&mut wanted, settings, &folder, &about, &session, world, &mut claim).await;
+    let begun = begin(&mut wanted, &folder, &about, &session, world, &mut claim).await;
     if !matches!(begun, Ok(Ok(_))) {
         claimant.give_up()?;
         world.abandon(&folder, made);
@@ -401,7 +380,7 @@ pub(super) async fn run(
     let sets = wanted.book.into_sets();
     let left_out = ledger.counts().await?.of(Standing::Ineligible);
     let mailing = match wanted.mail_setup.filter(|_| args.mail.deliver) {
-        Some(mail_setup) => Some(mail_setup.mailing(&ledger, &session, settings, world)?),
+        Some(mail_setup) => Some(mail_setup.mailing(&ledger, &session, world)?),
         None => None,
     };
     let issuance =
@@ -417,7 +396,6 @@ pub(super) async fn run(
 /// problems; they have been told, and nothing was changed.
 pub(super) async fn begin(
     wanted: &mut WaveRequest<'_>,
-    settings: &Settings,
     folder: &RunFolder,
     about: &RunAbout,
     session: &Session,
@@ -426,7 +404,7 @@ pub(super) async fn begin(
 ) -> Result<Result<Ledger, Exit>, Failure> {
     let mut draft = Draft::create(folder, world.clock.clone())?;
     let environment = &world.environment;
-    let taken = wanted.take_in(settings, &mut draft, session, claim, environment).await;
+    let taken = wanted.take_in(&mut draft, session, claim, environment).await;
     let verdict = match taken {
         Ok(verdict) => verdict,
         Err(failure) => {
@@ -578,7 +556,7 @@ fn tell_forgotten(lines: &[Line], ledger: &Ledger, world: &World) {
         belonging::ranges(lines),
         shown(wave),
         typed::wave(Path::new(wave)),
-        typed::options(&world.common),
+        world.line.connection(),
     ));
 }
 
@@ -656,7 +634,7 @@ fn preview(
 }
 
 fn told_rejects(wanted: &WaveRequest<'_>, verdict: &WaveCheck, world: &World) {
-    if let Some(path) = wanted.want.rejects.as_ref().filter(|_| verdict.ineligible > 0) {
+    if let Some(path) = wanted.config.rejects.as_ref().filter(|_| verdict.ineligible > 0) {
         world.report.info(format_args!("rejected rows: {}", path.display()));
     }
 }

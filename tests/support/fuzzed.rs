@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use tapwave::args::{Common, WaveArgs};
-use tapwave::config::Settings;
+use tapwave::args::{Common, MailArgs, WaveArgs};
+use tapwave::config::{RunConfig, Settings};
 use tapwave_core::clock::Clock;
 use tapwave_core::effect::{Effect, Obstacle};
 use tapwave_core::ids::{Line, UserId};
@@ -150,12 +150,13 @@ pub(crate) fn settings(bytes: &[u8]) {
     std::fs::write(&path, bytes).expect("written");
     let flags = Common { config: Some(path), ..Common::default() };
     let Ok(settings) = Settings::load(&flags, &|_: &str| None) else { return };
-    assert!((1..=limits::MAX_IN_FLIGHT).contains(&settings.pace.max_in_flight));
+    assert!((1..=limits::MAX_IN_FLIGHT).contains(&settings.limiter.max_in_flight));
     assert!(
         settings.settle_after.is_none_or(|settle_after| settle_after.as_secs() <= 24 * 60 * 60)
     );
-    if let Ok(options) = settings.options(&WaveArgs::default()) {
-        let lifetime = options.lifetime_minutes;
+    let resolved = RunConfig::resolve(&WaveArgs::default(), &MailArgs::default(), &settings);
+    if let Ok(config) = resolved {
+        let lifetime = config.options.lifetime_minutes;
         assert!(lifetime.is_none_or(|minutes| limits::LIFETIME_MINUTES.contains(&minutes)));
     }
 }
