@@ -50,14 +50,14 @@ pub struct World {
     /// Looks a variable up.
     pub environment: Environment,
     pub clock: Clock,
-    /// The wish to stop, from Ctrl-C.
-    pub drain: StopSignal,
+    /// Whether to stop, as Ctrl-C asks for.
+    pub stop: StopSignal,
     /// Who hears and says everything.
     pub report: Arc<Report>,
     /// Where log lines go.
     pub log: Log,
     /// Who can be asked.
-    pub asking: TerminalPrompts,
+    pub prompts: TerminalPrompts,
     /// What every command takes, as it was given.
     pub common: Common,
     /// What was typed, for the commands that are told.
@@ -69,12 +69,12 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
     let performed = tokio::select! {
         biased;
         performed = dispatch(&cli, world) => performed,
-        () = world.drain.given_up() => Err(world.given_up()),
+        () = world.stop.given_up() => Err(world.given_up()),
     };
     // Whatever a command says of a question that was broken off, this is why.
     let performed = performed.map_err(|failure| {
-        let told = failure.exit == Exit::Interrupted;
-        if world.drain.is_given_up() && !told { world.given_up() } else { failure }
+        let is_interrupted = failure.exit == Exit::Interrupted;
+        if world.stop.is_given_up() && !is_interrupted { world.given_up() } else { failure }
     });
     performed.map_err(|failure| failure.advise(&world.line, world.registry().ok().as_ref()))
 }
@@ -156,11 +156,11 @@ impl World {
         if found.is_trusted(&home) {
             return Ok(settings);
         }
-        if !self.asking.can_ask() {
+        if !self.prompts.can_ask() {
             return Err(Failure::untrusted(found));
         }
         self.tell_steering(found);
-        match self.asking.yes_or_no("trust this file as it is now?") {
+        match self.prompts.yes_or_no("trust this file as it is now?") {
             Some(true) => {
                 found.trust(&home)?;
                 Ok(settings)
@@ -277,8 +277,8 @@ impl World {
             graph,
             clock: self.clock.clone(),
             watcher: Arc::clone(&self.report) as _,
-            drain: self.drain.clone(),
-            prompts: Arc::new(self.asking.clone()),
+            drain: self.stop.clone(),
+            prompts: Arc::new(self.prompts.clone()),
             may_read_groups: true,
             settle_after: None,
             keeps_going: false,
@@ -382,13 +382,13 @@ impl World {
         tokio::select! {
             biased;
             came = coming => Ok(came),
-            () = self.drain.given_up() => Err(self.given_up()),
+            () = self.stop.given_up() => Err(self.given_up()),
         }
     }
 
     /// Somebody wished to stop while nothing was at stake.
     fn given_up(&self) -> Failure {
-        let changed = if self.drain.has_worked() { "" } else { "; nothing was changed" };
+        let changed = if self.stop.has_worked() { "" } else { "; nothing was changed" };
         let hint = self.report.give_up().map(|go_on| format!("{go_on} carries on"));
         let hints: Vec<&str> = hint.iter().map(String::as_str).collect();
         Failure::new(Exit::Interrupted, format!("interrupted{changed}"), &hints)

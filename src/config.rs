@@ -57,11 +57,11 @@ pub struct Settings {
     pub client_id: Option<String>,
     /// Bounds of the limiter.
     pub limiter: LimiterOptions,
-    /// How long a lost POST may still execute, if told; a run remembers it, and
-    /// [`limits::DEFAULT_SETTLE_AFTER`] if nothing was told. [`Settings::settle_after_of`] has what holds for
+    /// How long a lost POST may still execute, if it was given; a run remembers it, and
+    /// [`limits::DEFAULT_SETTLE_AFTER`] otherwise. [`Settings::settle_after_of`] has what holds for
     /// a run that was begun before.
     pub settle_after: Option<Duration>,
-    /// Whether a flag told it.
+    /// Whether a flag gave it.
     settle_after_by_flag: bool,
     /// Labels of the settings file.
     pub labels: BTreeMap<String, Vec<String>>,
@@ -431,13 +431,13 @@ mod tests {
 
     #[test]
     fn a_setting_never_shortens_the_settling_time_of_a_run() {
-        let settings = |told: Option<(u64, bool)>| {
+        let settings = |given: Option<(u64, bool)>| {
             let none = Settings::load(&Common::default(), &|_: &str| None).expect("settings");
-            let settle_after = told.map(|(millis, _)| Duration::from_millis(millis));
-            let fence_by_flag = told.is_some_and(|(_, by_flag)| by_flag);
-            Settings { settle_after, settle_after_by_flag: fence_by_flag, ..none }
+            let settle_after = given.map(|(millis, _)| Duration::from_millis(millis));
+            let by_flag = given.is_some_and(|(_, by_flag)| by_flag);
+            Settings { settle_after, settle_after_by_flag: by_flag, ..none }
         };
-        for (begun, told, rules) in [
+        for (begun, given, expected) in [
             ((300_000, false), None, 300_000),
             ((300_000, false), Some((10, false)), 300_000),
             ((300_000, false), Some((900_000, false)), 900_000),
@@ -454,8 +454,8 @@ mod tests {
                 &settings(Some(begun)),
             );
             let begun = begun.expect("options").options;
-            let settle_after = settings(told).settle_after_of(&begun);
-            assert_eq!(settle_after, Duration::from_millis(rules), "{begun:?}, {told:?}");
+            let settle_after = settings(given).settle_after_of(&begun);
+            assert_eq!(settle_after, Duration::from_millis(expected), "{begun:?}, {given:?}");
         }
     }
 
@@ -468,9 +468,9 @@ mod tests {
             ("--graph-url", Common { graph_url: url.clone(), ..none() }),
             ("--authority-url", Common { authority_url: url.clone(), ..none() }),
         ] {
-            let told = Settings::load(&flags, &|_: &str| None).expect_err("a password");
-            let told = told.to_string();
-            assert!(told.contains(flag) && !told.contains("hunter2"), "{told}");
+            let error = Settings::load(&flags, &|_: &str| None).expect_err("a password");
+            let error = error.to_string();
+            assert!(error.contains(flag) && !error.contains("hunter2"), "{error}");
         }
     }
 

@@ -35,15 +35,15 @@ fn main() -> ExitCode {
         no_progress: cli.common.no_progress,
     };
     let report = Arc::new(Report::new(manner));
-    let (switch, drain) = StopSignal::new();
-    stopping::listen(switch, drain.clone(), &report);
+    let (switch, stop) = StopSignal::new();
+    stopping::listen(switch, stop.clone(), &report);
     let world = World {
         environment: Box::new(|name| std::env::var(name).ok()),
         clock: Clock::of_the_process(),
-        drain: drain.clone(),
+        stop: stop.clone(),
         report: Arc::clone(&report),
         log: Log::begin(manner.verbose > 1),
-        asking: TerminalPrompts::on_terminal(drain),
+        prompts: TerminalPrompts::on_terminal(stop),
         common: cli.common.clone(),
         line: CommandLine::new(&given),
     };
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     let exit = match runtime.block_on(perform(cli, &world)) {
         Ok(exit) => exit,
         Err(failure) => {
-            report.fail(&failure.told, failure.exit);
+            report.fail(&failure.message, failure.exit);
             failure.exit
         }
     };

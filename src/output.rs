@@ -147,11 +147,11 @@ impl Report {
 
     /// What ended a command before its end, and what to do about it; with `--json`, as the
     /// one object that stdout is promised.
-    pub fn fail(&self, told: &ErrorMessage, exit: Exit) {
-        self.error_with_hints(told);
+    pub fn fail(&self, message: &ErrorMessage, exit: Exit) {
+        self.error_with_hints(message);
         if self.manner.json {
             // Nobody is left to tell if stdout is gone.
-            let _ = self.json(&tables::error(told, exit));
+            let _ = self.json(&tables::error(message, exit));
         }
     }
 
@@ -192,10 +192,10 @@ impl Report {
     }
 
     /// What failed, and what to do about it.
-    pub fn error_with_hints(&self, told: &ErrorMessage) {
+    pub fn error_with_hints(&self, message: &ErrorMessage) {
         self.bars.clear();
-        self.error(&told.what);
-        for hint in &told.hints {
+        self.error(&message.what);
+        for hint in &message.hints {
             self.bars.line(&format!("  hint: {hint}"));
         }
     }
@@ -373,8 +373,8 @@ impl Report {
                 "line {line}, {upn}: has a pass that this run did not issue; it was left alone"
             ));
         }
-        let untold = || outcome.left.iter().filter(|left| !outcome.told.contains(&left.line));
-        for left in untold().take(limits::PROBLEMS_SHOWN) {
+        let unnamed = || outcome.left.iter().filter(|left| !outcome.told.contains(&left.line));
+        for left in unnamed().take(limits::PROBLEMS_SHOWN) {
             self.error(format_args!(
                 "line {}, {}: {}",
                 left.line,
@@ -382,7 +382,7 @@ impl Report {
                 shown(&left.why)
             ));
         }
-        let more = untold().count().saturating_sub(limits::PROBLEMS_SHOWN);
+        let more = unnamed().count().saturating_sub(limits::PROBLEMS_SHOWN);
         if more > 0 {
             self.error(format_args!("and {}", count(more as u64, "row more", "rows more")));
         }
@@ -456,7 +456,7 @@ impl Report {
     /// A row that went wrong. After [`limits::PROBLEMS_SHOWN`] of them, `status` tells more.
     fn wrong(&self, words: impl fmt::Display) {
         match self.wrong.fetch_add(1, Ordering::Relaxed) {
-            told if told < limits::PROBLEMS_SHOWN => self.error(words),
+            named if named < limits::PROBLEMS_SHOWN => self.error(words),
             limits::PROBLEMS_SHOWN => match self.at_work.get() {
                 Some(AtWork { status, .. }) => {
                     self.error(format_args!("more rows went wrong; {status} shows them all"));
@@ -479,8 +479,8 @@ impl Report {
 }
 
 impl Progress for Report {
-    fn report(&self, news: ProgressEvent) {
-        match news {
+    fn report(&self, event: ProgressEvent) {
+        match event {
             ProgressEvent::Began { activity: doing, total } => self.bars.begin(doing, total),
             ProgressEvent::Did { doing, rows } => self.bars.advance(doing, rows),
             ProgressEvent::Forecast { doing, per_second, holding } => {
@@ -541,18 +541,18 @@ pub(crate) fn readers(
     sets: &[RecipientRecord],
     known: impl Fn(&RecipientRecord, &str) -> bool,
 ) -> Vec<String> {
-    let (told, rest) = sets.split_at(sets.len().min(SHOWN_SETS));
+    let (shown_sets, rest) = sets.split_at(sets.len().min(SHOWN_SETS));
     let mut lines: Vec<String> =
-        told.iter().map(|set| format!("{}: {}", set.title(), set.readers())).collect();
+        shown_sets.iter().map(|set| format!("{}: {}", set.title(), set.readers())).collect();
     if rest.is_empty() {
         return lines;
     }
     let more = count(rest.len() as u64, "more set of recipients", "more sets of recipients");
-    let mut seen: HashSet<&String> = told.iter().flat_map(|set| &set.keys).collect();
+    let mut seen: HashSet<&String> = shown_sets.iter().flat_map(|set| &set.keys).collect();
     let mut unnamed = Vec::new();
     for set in rest {
-        let news = set.keys.iter().filter(|key| seen.insert(*key));
-        unnamed.extend(news.filter(|key| !known(set, key)).map(|key| set.reader(key)));
+        let unseen = set.keys.iter().filter(|key| seen.insert(*key));
+        unnamed.extend(unseen.filter(|key| !known(set, key)).map(|key| set.reader(key)));
     }
     lines.push(match unnamed.len() {
         0 => format!("and {more}"),

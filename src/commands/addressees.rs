@@ -15,7 +15,7 @@ use tapwave_mail::template::Mailbox;
 use tapwave_pipeline::wave::RowOptions;
 
 /// Most addresses that are told of each kind.
-const TOLD: usize = 5;
+const SHOWN: usize = 5;
 
 /// To whom mails of one kind go: each address, by the part behind its `@`.
 #[derive(Default)]
@@ -30,15 +30,15 @@ impl Addresses {
 
     /// How many, and the first of them, those of the rarest places before others: one that was
     /// smuggled in is not to be lost among hundreds.
-    fn told(&self) -> Option<String> {
+    fn in_words(&self) -> Option<String> {
         let mut places: Vec<_> = self.0.iter().collect();
         places.sort_by_key(|(place, addresses)| (addresses.len(), *place));
         let all: Vec<&String> = places.into_iter().flat_map(|(_, addresses)| addresses).collect();
         if all.is_empty() {
             return None;
         }
-        let mut first: Vec<String> = all.iter().take(TOLD).map(|address| shown(address)).collect();
-        if all.len() > TOLD {
+        let mut first: Vec<String> = all.iter().take(SHOWN).map(|address| shown(address)).collect();
+        if all.len() > SHOWN {
             first.push("…".to_owned());
         }
         let number = count(all.len() as u64, "address", "addresses");
@@ -60,10 +60,10 @@ pub(super) async fn of(ledger: &Ledger) -> Result<Vec<String>, Failure> {
             }
         }
     }
-    let told = |what: &str, addresses: &Addresses| {
-        addresses.told().map(|addresses| format!("{what} to: {addresses}"))
+    let line = |what: &str, addresses: &Addresses| {
+        addresses.in_words().map(|addresses| format!("{what} to: {addresses}"))
     };
-    Ok([told("mail goes", &mails), told("notice goes", &notices)].into_iter().flatten().collect())
+    Ok([line("mail goes", &mails), line("notice goes", &notices)].into_iter().flatten().collect())
 }
 
 /// The one whom the check found, else, where nobody had asked for mail, the wave's.

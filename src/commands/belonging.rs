@@ -151,7 +151,7 @@ impl World {
             self.report.warn(&why);
             self.show(ledger).await?;
             if !self.common.yes {
-                match self.asking.yes_or_no(&format!("{risk}; carry on here?")) {
+                match self.prompts.yes_or_no(&format!("{risk}; carry on here?")) {
                     Some(true) => {}
                     Some(false) => {
                         self.report.info("nothing was done");
@@ -266,7 +266,7 @@ impl World {
     /// What fails here costs a question later, and no pass.
     pub(super) async fn end_claims(&self, ledger: &Ledger) {
         if let Err(failure) = self.try_end_claims(ledger).await {
-            self.report.warn(&failure.told.what);
+            self.report.warn(&failure.message.what);
         }
     }
 

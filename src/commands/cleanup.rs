@@ -58,7 +58,7 @@ async fn of_run(
         if Path::new(run).is_file() {
             let cleanup = world.line.cleanup_of(Path::new(run));
             let does = "removes what the people of a wave hold, whoever issued it";
-            failure.told.hints.push(format!("{cleanup} {does}"));
+            failure.message.hints.push(format!("{cleanup} {does}"));
         }
         failure
     })?;
@@ -79,7 +79,7 @@ async fn of_run(
     world.warn_of_short_settling(session.settle_after);
     let keep_sealed = closing.args.keep_sealed || lacks > 0;
     let outcome = cleanup::run(&ledger, &session, keep_sealed).await;
-    let outcome = outcome.map_err(|error| Failure::untidied(error, &typed.cleanup()))?;
+    let outcome = outcome.map_err(|error| Failure::cleanup_failed(error, &typed.cleanup()))?;
     let mut exit = ended(&outcome);
     let summary = Summary::of(&ledger, &session, outcome.foreign.len() as u64).await?;
     ledger.add_traffic(session.graph.requests(), session.graph.throttled()).await.ok();
@@ -123,8 +123,8 @@ async fn of_wave(
     let (session, _) = world.connect(settings, &base, &closing.needs(&needs)).await?;
     let zone = settings.time_zone.clone();
     let go_on = world.line.cleanup_of(wave);
-    let untidied = |error| Failure::untidied(error, &go_on);
-    let holdings = cleanup::holdings(wave, zone, &session).await.map_err(untidied)?;
+    let cleanup_failed = |error| Failure::cleanup_failed(error, &go_on);
+    let holdings = cleanup::holdings(wave, zone, &session).await.map_err(cleanup_failed)?;
     for fault in &holdings.bad {
         world.report.warn(fault);
     }
@@ -142,7 +142,7 @@ async fn of_wave(
         wave.display()
     );
     if held > 0 && !closing.common.yes {
-        match world.asking.yes_or_no(&format!("{question}?")) {
+        match world.prompts.yes_or_no(&format!("{question}?")) {
             Some(true) => {}
             Some(false) => {
                 world.report.info("nothing was changed");
@@ -156,7 +156,7 @@ async fn of_wave(
     let is_nobody_known = holdings.people.is_empty() && holdings.unseen.is_empty();
     let under_way = UnderWay::begin(&holdings.people, world).await?;
     let removed = cleanup::remove_confirmed(holdings.people, settle_after, &session).await;
-    let mut outcome = removed.map_err(untidied)?;
+    let mut outcome = removed.map_err(cleanup_failed)?;
     outcome.left.extend(under_way.end(world).await?);
     outcome.strangers = is_nobody_known && !holdings.unknown.is_empty();
     outcome.left.extend(holdings.unseen.into_iter().chain(holdings.unknown));
@@ -235,16 +235,12 @@ impl UnderWay {
 async fn asked(folder: &Path, world: &World) -> Result<Vec<RowRecord>, LedgerError> {
     let folder = RunFolder::open(folder)?;
     let ledger = Ledger::open(&folder, Access::Read, world.clock.clone()).await?;
-    let mut all: Vec<RowRecord> = Vec::new();
-    loop {
-        let after = all.last().map(|row| row.line);
-        let states = [Standing::Intent, Standing::Unsettled];
-        let rows = ledger.rows(&states, after, limits::ROWS_PER_READ).await?;
-        if rows.is_empty() {
-            return Ok(all);
-        }
+    let mut all = Vec::new();
+    let mut pages = ledger.pages(&[Standing::Intent, Standing::Unsettled], limits::ROWS_PER_READ);
+    while let Some(rows) = pages.next().await? {
         all.extend(rows);
     }
+    Ok(all)
 }
 
 /// What becomes of the policy after a cleanup that is proven.
@@ -260,7 +256,7 @@ impl Closing<'_> {
 
     /// Says before anything is removed that nobody could be asked afterwards.
     fn check(&self, world: &World) -> Result<(), Failure> {
-        if self.is_wanted() && !self.common.yes && !world.asking.can_ask() {
+        if self.is_wanted() && !self.common.yes && !world.prompts.can_ask() {
             return Err(Failure::nobody_to_ask("this would change the tenant's policy afterwards"));
         }
         Ok(())
@@ -307,13 +303,13 @@ impl Closing<'_> {
             return Ok(Exit::CleanupIncomplete);
         }
         let graph = &session.graph;
-        let wish = if self.args.disable_policy {
+        let change = if self.args.disable_policy {
             PolicyChange { enabled: Some(false), ..PolicyChange::default() }
         } else {
             let targets = policy::targets(graph, &self.args.remove_groups, true).await?;
             PolicyChange { include: Some(Scope::Remove(targets)), ..PolicyChange::default() }
         };
-        let plan = wish.plan(graph.policy().await?)?;
+        let plan = change.plan(graph.policy().await?)?;
         if plan.is_empty() {
             world.report.info("nothing to change: the policy already has these settings");
             return Ok(Exit::Done);

@@ -165,8 +165,8 @@ pub(super) async fn deliver(
     let readdressed = delivering::readdress(&ledger, &readdress).await;
     readdressed.map_err(|error| error.of(&typed))?;
     let again = Resend { unsettled: args.resend_unsettled, refused: args.retry_refused };
-    let wish = DeliverRequest { due, again, revoke: args.revoke_undelivered };
-    let delivered = delivering::deliver(&mailing, &session, wish).await;
+    let request = DeliverRequest { due, again, revoke: args.revoke_undelivered };
+    let delivered = delivering::deliver(&mailing, &session, request).await;
     mailing.mailer.courier.close().await;
     let delivered = delivered.map_err(|halt| Failure::halted(halt, SAME_COMMAND))?;
     finish(&ledger, &delivered, &typed, &session, world).await
@@ -198,7 +198,7 @@ async fn connected(
     needs.push(Need::ReadPasses);
     let session = match world.reconnect(settings, ledger, &needs).await {
         Err(failure) if by_relay_alone && failure.exit != Exit::Interrupted => {
-            world.report.warn(wait(&failure.told.what));
+            world.report.warn(wait(&failure.message.what));
             return Ok(world.without_graph(settings));
         }
         connected => connected?,

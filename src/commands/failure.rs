@@ -34,7 +34,7 @@ pub struct Failure {
     /// The code that scripts see.
     pub exit: Exit,
     /// The words that people see.
-    pub told: ErrorMessage,
+    pub message: ErrorMessage,
     /// A command that mends it, to be told with the options that it needs.
     advice: Option<Advice>,
 }
@@ -81,7 +81,7 @@ impl Failure {
     /// A failure with its hints.
     pub(super) fn new(exit: Exit, what: impl std::fmt::Display, hints: &[&str]) -> Self {
         let hints = hints.iter().map(ToString::to_string).collect();
-        Self { exit, told: ErrorMessage { what: what.to_string(), hints }, advice: None }
+        Self { exit, message: ErrorMessage { what: what.to_string(), hints }, advice: None }
     }
 
     /// A failure that a command mends.
@@ -102,14 +102,14 @@ impl Failure {
                 .ok(),
             None => None,
         };
-        self.told.hints.extend(hint);
+        self.message.hints.extend(hint);
         self
     }
 
     /// A file or folder that cannot be read. `what` it should be is told with an article, such
     /// as `the wave's CSV file`.
     pub(super) fn unread(path: &Path, error: &io::Error, what: &str) -> Self {
-        let told = format!("failed to open {}: {error}", path.display());
+        let failure = format!("failed to open {}: {error}", path.display());
         let hint = match error.kind() {
             io::ErrorKind::NotFound => {
                 let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -120,7 +120,7 @@ impl Failure {
             }
             _ => format!("give the path of {what}"),
         };
-        Self::new(Exit::Usage, told, &[&hint])
+        Self::new(Exit::Usage, failure, &[&hint])
     }
 
     /// A file or folder that cannot be made or written.
@@ -130,8 +130,8 @@ impl Failure {
             io::ErrorKind::StorageFull => "free space on that disk, or name another place",
             _ => "name another place that your account may write to",
         };
-        let told = format!("failed to {doing} {}: {error}", path.display());
-        Self::new(Exit::Usage, told, &[hint])
+        let failure = format!("failed to {doing} {}: {error}", path.display());
+        Self::new(Exit::Usage, failure, &[hint])
     }
 
     /// A file that would be overwritten.
@@ -247,7 +247,7 @@ impl Failure {
 
     /// A cleanup that had to stop. `go_on` is what carries on with it: a run that cleanup has
     /// closed is not resumed.
-    pub(super) fn untidied(error: CleanupError, go_on: &str) -> Self {
+    pub(super) fn cleanup_failed(error: CleanupError, go_on: &str) -> Self {
         match error {
             CleanupError::Halt(halt) => Self::halted(halt, go_on),
             CleanupError::Ledger(error) => Self::unkept(error, go_on),
@@ -287,7 +287,7 @@ impl Failure {
         let is_mended_by_others = matches!(error, LedgerError::Write(_) | LedgerError::Read { .. });
         let mut failure = Self::from(error);
         if is_mended_by_others {
-            failure.told.hints.push(format!("once that is mended, {go_on} carries on"));
+            failure.message.hints.push(format!("once that is mended, {go_on} carries on"));
         }
         failure
     }
@@ -449,10 +449,10 @@ impl From<GraphError> for Failure {
 
 impl From<FolderError> for Failure {
     fn from(error: FolderError) -> Self {
-        let told = Self::new(Exit::Usage, chain(&error), &[]);
+        let failure = Self::new(Exit::Usage, chain(&error), &[]);
         match error {
-            FolderError::HoldsRun(folder) => told.of_a_run_there(folder),
-            _ => told,
+            FolderError::HoldsRun(folder) => failure.of_a_run_there(folder),
+            _ => failure,
         }
     }
 }
@@ -470,17 +470,17 @@ impl From<LedgerError> for Failure {
             LedgerError::PurgeHindered(_) => Exit::CleanupIncomplete,
             _ => Exit::Usage,
         };
-        let told = Self::new(exit, chain(&error), &[]);
+        let failure = Self::new(exit, chain(&error), &[]);
         match error {
             LedgerError::Folder(error) => error.into(),
-            LedgerError::Exists(folder) => told.of_a_run_there(folder),
+            LedgerError::Exists(folder) => failure.of_a_run_there(folder),
             LedgerError::PurgeHindered(ledger) => {
                 let folder = ledger.parent().map_or_else(PathBuf::new, Path::to_owned);
                 let does = "goes on where it stopped";
                 let advice = Advice::Run { folder, command: RunCommands::cleanup, does };
-                Self { advice: Some(advice), ..told }
+                Self { advice: Some(advice), ..failure }
             }
-            _ => told,
+            _ => failure,
         }
     }
 }
@@ -633,11 +633,13 @@ mod tests {
     #[test]
     fn a_cleanup_that_could_not_end_is_told_as_one() {
         let why = "no answer in time".to_owned();
-        let outage = Failure::untidied(GraphError::Outage { why }.into(), "tapwave cleanup wave");
+        let outage =
+            Failure::cleanup_failed(GraphError::Outage { why }.into(), "tapwave cleanup wave");
         assert_eq!(outage.exit, Exit::Outage);
-        assert!(!outage.told.hints[0].contains("resume"), "a closed run is not resumed");
+        assert!(!outage.message.hints[0].contains("resume"), "a closed run is not resumed");
         let hindered = LedgerError::PurgeHindered("ledger.db".into());
-        let hindered = Failure::untidied(CleanupError::from(hindered), "tapwave cleanup wave");
+        let hindered =
+            Failure::cleanup_failed(CleanupError::from(hindered), "tapwave cleanup wave");
         assert_eq!(hindered.exit, Exit::CleanupIncomplete);
     }
 
@@ -668,9 +670,9 @@ mod tests {
             (LedgerError::PurgeHindered(ledger), run.cleanup()),
         ] {
             assert!(command.ends_with(" --config my.toml --tenant contoso.example"), "{command}");
-            let told = Failure::from(error).advise(&line, None).told;
-            assert_eq!(told.hints.len(), 1, "{told:?}");
-            assert!(told.hints[0].starts_with(&format!("{command} ")), "{told:?}");
+            let failure = Failure::from(error).advise(&line, None).message;
+            assert_eq!(failure.hints.len(), 1, "{failure:?}");
+            assert!(failure.hints[0].starts_with(&format!("{command} ")), "{failure:?}");
         }
     }
 
@@ -685,8 +687,8 @@ mod tests {
         let run = RunCommands::new(&folder, None, &CommandLine::of(&["tapwave", "resume", "wave"]));
         let (new, resumed) = (Failure::from(out()), IssuingError::Intake(out()).of(&run));
         assert_eq!((new.exit, resumed.exit), (Exit::Outage, Exit::Outage));
-        assert!(new.told.hints[0].contains("nothing was issued"));
-        let hint = &resumed.told.hints[0];
+        assert!(new.message.hints[0].contains("nothing was issued"));
+        let hint = &resumed.message.hints[0];
         assert!(hint.contains(&run.resume()), "passes were issued before: {hint}");
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn removed(
         count(passes.len() as u64, "such pass", "such passes")
     );
     if !world.common.yes {
-        match world.asking.yes_or_no(&format!("{question}?")) {
+        match world.prompts.yes_or_no(&format!("{question}?")) {
             Some(true) => {}
             Some(false) => {
                 world.report.info("nothing was changed");

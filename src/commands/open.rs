@@ -44,7 +44,7 @@ pub(super) async fn open(args: &OpenArgs, world: &World) -> Result<Exit, Failure
     let only = args.user.as_deref().map(wanted_user).transpose()?;
     let output = args.output.as_deref();
     let mut opening =
-        Opening::begin(shape(args.format, world), only.clone(), output, world.drain.clone())?;
+        Opening::begin(shape(args.format, world), only.clone(), output, world.stop.clone())?;
     // Before anything is printed: a name that was mistyped must not follow half a table.
     let mut sources = Vec::new();
     for what in &args.what {
@@ -229,7 +229,7 @@ async fn run(
 }
 
 pub(super) fn identities(paths: &[PathBuf], world: &World) -> Result<Identities, Failure> {
-    let prompts: Arc<dyn Prompts> = Arc::new(world.asking.clone());
+    let prompts: Arc<dyn Prompts> = Arc::new(world.prompts.clone());
     let mut identities = Identities::new();
     for path in paths {
         if path.as_os_str() == "-" {

@@ -22,7 +22,7 @@ pub(super) async fn policy(
         PolicyCommand::Show => show(settings, world).await,
         PolicyCommand::Set(args) => {
             let minutes = |given: Option<Minutes>| given.map(|Minutes(minutes)| minutes);
-            let wish = PolicyChange {
+            let change = PolicyChange {
                 default_lifetime: minutes(args.default_lifetime),
                 min_lifetime: minutes(args.min_lifetime),
                 max_lifetime: minutes(args.max_lifetime),
@@ -34,14 +34,14 @@ pub(super) async fn policy(
                 },
                 ..PolicyChange::default()
             };
-            let change = PolicyStep { wish, dry_run: args.dry_run, targets: None };
-            change.make(common, settings, world).await
+            let step = PolicyStep { change, dry_run: args.dry_run, targets: None };
+            step.make(common, settings, world).await
         }
         PolicyCommand::Enable(args) | PolicyCommand::Disable(args) => {
             let enabled = matches!(command, PolicyCommand::Enable(_));
-            let wish = PolicyChange { enabled: Some(enabled), ..PolicyChange::default() };
-            let change = PolicyStep { wish, dry_run: args.dry_run, targets: None };
-            change.make(common, settings, world).await
+            let change = PolicyChange { enabled: Some(enabled), ..PolicyChange::default() };
+            let step = PolicyStep { change, dry_run: args.dry_run, targets: None };
+            step.make(common, settings, world).await
         }
         PolicyCommand::Include(args) => {
             of_targets(&args.targets, args.only, true).make(common, settings, world).await
@@ -61,7 +61,7 @@ pub(super) fn agreed(common: &Common, world: &World) -> Result<bool, Failure> {
     if common.yes {
         return Ok(true);
     }
-    let asked = world.asking.yes_or_no("apply these changes to the policy of the whole tenant?");
+    let asked = world.prompts.yes_or_no("apply these changes to the policy of the whole tenant?");
     asked.ok_or_else(|| Failure::nobody_to_ask("this would change the tenant's policy"))
 }
 
@@ -74,9 +74,9 @@ async fn show(settings: &Settings, world: &World) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// One wish, still without the ids of the groups it names.
+/// One change, still without the ids of the groups it names.
 struct PolicyStep<'a> {
-    wish: PolicyChange,
+    change: PolicyChange,
     dry_run: bool,
     targets: Option<Aimed<'a>>,
 }
@@ -95,7 +95,7 @@ fn of_targets(args: &TargetArgs, only: bool, including: bool) -> PolicyStep<'_> 
         _ => Scope::Add,
     };
     let aimed = Aimed { names: &args.groups, scope, removing: args.remove, including };
-    PolicyStep { wish: PolicyChange::default(), dry_run: args.dry_run, targets: Some(aimed) }
+    PolicyStep { change: PolicyChange::default(), dry_run: args.dry_run, targets: Some(aimed) }
 }
 
 impl PolicyStep<'_> {
@@ -105,7 +105,7 @@ impl PolicyStep<'_> {
         settings: &Settings,
         world: &World,
     ) -> Result<Exit, Failure> {
-        self.wish.check()?;
+        self.change.check()?;
         let mut needs = NEEDS.to_vec();
         if self.targets.is_some() {
             needs.push(Need::ReadGroups);
@@ -113,7 +113,7 @@ impl PolicyStep<'_> {
         let base = settings.graph_or_global();
         let (session, _) = world.connect(settings, &base, &needs).await?;
         self.resolve(&session).await?;
-        let plan = self.wish.plan(session.graph.policy().await?)?;
+        let plan = self.change.plan(session.graph.policy().await?)?;
         let names = policy::names(&session.graph, &[&plan.before, &plan.after]).await?;
         if plan.is_empty() {
             world.report.info("nothing to change: the policy already has these settings");
@@ -138,9 +138,9 @@ impl PolicyStep<'_> {
             let targets = policy::targets(&session.graph, aimed.names, aimed.removing).await?;
             let scope = Some((aimed.scope)(targets));
             if aimed.including {
-                self.wish.include = scope;
+                self.change.include = scope;
             } else {
-                self.wish.exclude = scope;
+                self.change.exclude = scope;
             }
         }
         Ok(())

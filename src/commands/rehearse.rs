@@ -95,10 +95,10 @@ pub(super) async fn rehearse(
     report.info("rehearsal: a simulated tenant inside this program; nothing leaves this machine");
     let mut config = RunConfig::resolve(&args.want, &MailArgs::default(), settings)?;
     let stage = RehearsalFolder::set(args, config.time_zone.clone(), world)?;
-    let foretold = stage.foretell(args, settings);
-    tell(args.profile, stage.upns.len() as u64, &foretold, world);
-    if foretold.gave_up || foretold.took > limits::MAX_REHEARSAL {
-        return stage.leave_it_at(&foretold, world);
+    let predicted = stage.predict(args, settings);
+    show_prediction(args.profile, stage.upns.len() as u64, &predicted, world);
+    if predicted.gave_up || predicted.took > limits::MAX_REHEARSAL {
+        return stage.leave_it_at(&predicted, world);
     }
     let identity = keygen(world.clock.now());
     report.info(format_args!("made a throw-away identity, {}", identity.recipient));
@@ -188,22 +188,22 @@ impl RehearsalFolder {
     }
 
     /// How long issuing will take, by the limiter that will be in force.
-    fn foretell(&self, args: &RehearseArgs, settings: &Settings) -> Forecast {
+    fn predict(&self, args: &RehearseArgs, settings: &Settings) -> Forecast {
         let mut gate = Gate::new(Throttle::of(args.profile.limit().0));
         let rows = self.upns.len() as u64;
         forecast(&settings.limiter, rows, USUAL_LATENCY, |after| gate.ask(after))
     }
 
     /// A rehearsal in real time would try anybody's patience.
-    fn leave_it_at(&self, foretold: &Forecast, world: &World) -> Result<Exit, Failure> {
+    fn leave_it_at(&self, predicted: &Forecast, world: &World) -> Result<Exit, Failure> {
         if world.report.is_json() {
             world.report.json(&Prediction {
                 schema: PREDICTION,
                 rows: self.upns.len() as u64,
-                seconds: foretold.took.as_secs_f64(),
-                per_second: per_second(foretold),
-                refused: foretold.refused,
-                gave_up: foretold.gave_up,
+                seconds: predicted.took.as_secs_f64(),
+                per_second: per_second(predicted),
+                refused: predicted.refused,
+                gave_up: predicted.gave_up,
             })?;
         }
         world.report.info(format_args!(
@@ -236,29 +236,29 @@ impl RehearsalFolder {
 }
 
 /// What is to be expected, in words.
-fn tell(profile: Profile, rows: u64, foretold: &Forecast, world: &World) {
+fn show_prediction(profile: Profile, rows: u64, predicted: &Forecast, world: &World) {
     let (_, bears) = profile.limit();
     world.report.info(format_args!("the tenant {bears}; a call takes 20 to 60 ms"));
     let wave = count(rows, "person", "people");
-    let refused = count(foretold.refused, "refused call", "refused calls");
-    if foretold.gave_up {
+    let refused = count(predicted.refused, "refused call", "refused calls");
+    if predicted.gave_up {
         world.report.info(format_args!(
             "prediction: {wave}: given up after {} with {refused}; resume would carry on",
-            lasting(foretold.took)
+            lasting(predicted.took)
         ));
         return;
     }
     world.report.info(format_args!(
         "prediction: issuing to {wave} takes {}, {:.1} a second, with {refused} and nobody left out",
-        lasting(foretold.took),
-        per_second(foretold)
+        lasting(predicted.took),
+        per_second(predicted)
     ));
 }
 
-fn per_second(foretold: &Forecast) -> f64 {
+fn per_second(predicted: &Forecast) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
-    let accepted = foretold.accepted as f64;
-    accepted / foretold.took.as_secs_f64().max(0.001)
+    let accepted = predicted.accepted as f64;
+    accepted / predicted.took.as_secs_f64().max(0.001)
 }
 
 /// Opens every handoff file with the throw-away identity and compares it with the tenant.
@@ -306,7 +306,7 @@ async fn clean_up(
     world: &World,
 ) -> Result<Exit, Failure> {
     let outcome = cleanup::run(ledger, session, false).await;
-    let outcome = outcome.map_err(|error| over(Failure::untidied(error, "")))?;
+    let outcome = outcome.map_err(|error| over(Failure::cleanup_failed(error, "")))?;
     world.report.cleanup(&outcome);
     let left = tenant.with(|tenant, _| tenant.passes().count()) as u64;
     let summary = Summary::of(ledger, session, outcome.foreign.len() as u64).await?;
@@ -324,7 +324,7 @@ async fn clean_up(
 /// A failure whose run ends with the program: nobody can carry it on.
 fn over(failure: Failure) -> Failure {
     let hint = "the rehearsal's tenant and passes are gone with it; tapwave rehearse begins anew";
-    Failure::new(failure.exit, failure.told.what, &[hint])
+    Failure::new(failure.exit, failure.message.what, &[hint])
 }
 
 /// Ctrl-C. The simulated tenant and the run's folder end with the program: nothing is to be

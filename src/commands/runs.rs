@@ -127,10 +127,10 @@ pub(super) async fn status(args: &StatusArgs, world: &World) -> Result<Exit, Fai
     .await?;
     rows.end(&mut out)?;
     out.flush()?;
-    let told = TOLD.into_iter().filter(|standing| counts.of(*standing) > 0);
-    let told: Vec<String> =
-        told.map(|standing| format!("{} {}", counts.of(standing), standing.name())).collect();
-    report.info(format_args!("{}: {}", ledger.folder().name(), told.join(", ")));
+    let present = TOLD.into_iter().filter(|standing| counts.of(*standing) > 0);
+    let counted: Vec<String> =
+        present.map(|standing| format!("{} {}", counts.of(standing), standing.name())).collect();
+    report.info(format_args!("{}: {}", ledger.folder().name(), counted.join(", ")));
     report.readers(&ledger.about().recipients);
     if let Some(session) = &session {
         world.warn_of_clocks(session);

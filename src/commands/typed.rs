@@ -287,13 +287,14 @@ mod tests {
             "--to",
             "manager",
         ];
-        let told = CommandLine::of(&given).over_wave("check", Path::new("-wave.csv"), None, None);
+        let command =
+            CommandLine::of(&given).over_wave("check", Path::new("-wave.csv"), None, None);
         assert_eq!(
-            told,
+            command,
             "tapwave check ./-wave.csv -r=-lead -R ./-team.txt --group=-Contractors \
              --group Starters --to manager --tenant=-t"
         );
-        let cli = Cli::try_parse_from(told.split(' ')).expect("it is understood");
+        let cli = Cli::try_parse_from(command.split(' ')).expect("it is understood");
         assert_eq!(cli.common.tenant.as_deref(), Some("-t"));
         let Command::Check(check) = cli.command else { panic!("another command") };
         assert_eq!(check.wave, Some("./-wave.csv".into()));

@@ -58,7 +58,7 @@ impl<'a> WaveRequest<'a> {
             }
             writable(path)?;
         }
-        let prompts = std::sync::Arc::new(world.asking.clone());
+        let prompts = std::sync::Arc::new(world.prompts.clone());
         let (labels, recipients) = (config.labels.clone(), config.recipients.clone());
         let book = RecipientBook::new(labels, recipients, &config.break_glass, prompts)?;
         Ok(Self { wave, config, again: Some("check"), ends_with: None, book, mail_setup: None })
@@ -102,13 +102,14 @@ impl<'a> WaveRequest<'a> {
     ) -> Result<WaveCheck, Failure> {
         let zone = self.config.time_zone.clone();
         let wave = intake::read(self.wave, zone, &mut self.book, draft, session)?;
-        let letters = self.mail_setup.as_ref().map(|mail_setup| MailCheck {
+        let mail_check = self.mail_setup.as_ref().map(|mail_setup| MailCheck {
             writer: &mail_setup.writer,
             ahead: mail_setup.runs_ahead(),
             allow_late: self.config.allow_late,
         });
         let (options, book) = (&self.config.options, &mut self.book);
-        let checked = intake::check(wave, options, book, draft, session, claim, letters.as_ref());
+        let checked =
+            intake::check(wave, options, book, draft, session, claim, mail_check.as_ref());
         let mut verdict = checked.await?;
         if let Some(mail_setup) = &self.mail_setup {
             let courier = mail_setup.courier(session, environment)?;
@@ -239,8 +240,9 @@ async fn access(args: &CheckArgs, settings: &Settings, world: &World) -> Result<
     let problems = access_problems(&options, &bounds);
     let names = tapwave_pipeline::policy::names(&session.graph, &[&policy]).await?;
     world.report.access(base.as_str(), &grants, &policy, &names, &problems)?;
-    let told = |it: &Warning| matches!(it, Warning::MissingGroup { .. } | Warning::Clocks(_));
-    for warning in check.warnings(&session.graph).into_iter().filter(told) {
+    let about_access =
+        |it: &Warning| matches!(it, Warning::MissingGroup { .. } | Warning::Clocks(_));
+    for warning in check.warnings(&session.graph).into_iter().filter(about_access) {
         world.report.warn(warning);
     }
     if !problems.is_empty() {
@@ -305,7 +307,7 @@ pub(super) async fn check(
     let report = &world.report;
     report.readers(&wanted.book.records());
     report.verdict(wave, &verdict, said, &wanted.book.records())?;
-    told_rejects(&wanted, &verdict, world);
+    say_where_rejects_are(&wanted, &verdict, world);
     if !go {
         report.info("verdict: problems; nothing was changed");
         report.next(&wanted.what_to_mend(&verdict, world));
@@ -415,7 +417,7 @@ pub(super) async fn begin(
     let (go, said) = wanted.may_go_on(&verdict);
     let readers = wanted.book.records();
     world.report.verdict(wanted.wave, &verdict, if go { "" } else { said }, &readers)?;
-    told_rejects(wanted, &verdict, world);
+    say_where_rejects_are(wanted, &verdict, world);
     if !go {
         draft.discard()?;
         world.report.info("verdict: problems; nothing was issued");
@@ -462,7 +464,7 @@ pub(super) async fn finish(
         // not hide that.
         Err(error) => {
             if let Some(halt) = issuance.error {
-                report.error_with_hints(&halt.of(typed).told);
+                report.error_with_hints(&halt.of(typed).message);
             }
             return Err(error.into());
         }
@@ -493,7 +495,7 @@ pub(super) async fn finish(
     let halted = issuance.error.map(|halt| halt.of(typed));
     for failure in halted.into_iter().chain(issuance.handover.map(|error| error.of(typed))) {
         exit = exit.and(failure.exit);
-        report.error_with_hints(&failure.told);
+        report.error_with_hints(&failure.message);
     }
     if !is_lost {
         let mut next = what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed);
@@ -633,7 +635,7 @@ fn preview(
     Ok(Exit::Done)
 }
 
-fn told_rejects(wanted: &WaveRequest<'_>, verdict: &WaveCheck, world: &World) {
+fn say_where_rejects_are(wanted: &WaveRequest<'_>, verdict: &WaveCheck, world: &World) {
     if let Some(path) = wanted.config.rejects.as_ref().filter(|_| verdict.ineligible > 0) {
         world.report.info(format_args!("rejected rows: {}", path.display()));
     }

@@ -57,9 +57,10 @@ impl RunConfig {
             Some(name) => Some(parse_zone(name)?),
             None => settings.time_zone.clone(),
         };
-        let letters = mail_options(mail, time_zone.as_ref())?;
-        let plan = letters.as_ref().map(|_| settings.mail_plan()).transpose()?;
-        let options = RunOptions { mail: letters, ..options(want, time_zone.as_ref(), settings)? };
+        let mail_options = mail_options(mail, time_zone.as_ref())?;
+        let plan = mail_options.as_ref().map(|_| settings.mail_plan()).transpose()?;
+        let options =
+            RunOptions { mail: mail_options, ..options(want, time_zone.as_ref(), settings)? };
         Ok(Self {
             options,
             time_zone,
@@ -150,7 +151,7 @@ fn recipients(want: &WaveArgs, settings: &Settings) -> Result<Vec<String>, Setti
     Ok(if recipients.is_empty() { settings.recipients.clone() } else { recipients })
 }
 
-/// `--body` as letters know it.
+/// `--body` as templates know it.
 #[must_use]
 pub fn body_mode(body: Option<BodyArg>) -> Mode {
     match body {

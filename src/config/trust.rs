@@ -244,9 +244,9 @@ mod access_list {
     #[cfg(windows)]
     pub(super) fn own() -> Option<String> {
         let mut program = system_program("whoami.exe");
-        let told = program.args(["/user", "/fo", "csv", "/nh"]).output().ok()?;
-        let told = String::from_utf8_lossy(&told.stdout).into_owned();
-        let own = told.trim().rsplit(',').next()?.trim_matches('"');
+        let output = program.args(["/user", "/fo", "csv", "/nh"]).output().ok()?;
+        let output = String::from_utf8_lossy(&output.stdout).into_owned();
+        let own = output.trim().rsplit(',').next()?.trim_matches('"');
         own.starts_with("S-1-").then(|| own.to_owned())
     }
 

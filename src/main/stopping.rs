@@ -1,10 +1,10 @@
-//! Promises that a wish to stop is heard whatever the rest of the program is doing, also when
+//! Promises that a request to stop is obeyed whatever the rest of the program is doing, also when
 //! all of it is stuck: on threads of their own, of which the one that listens waits for nothing
-//! but the next wish.
+//! but the next request.
 //!
 //! The first Ctrl-C stops new work and lets what is in flight be finished; before there is any
 //! work, it ends the program. The second leaves at once; what was committed stays. A terminal
-//! that is closed, a logoff and a shutdown are a first wish, and never a second: systems say so
+//! that is closed, a logoff and a shutdown are a first request, and never a second: systems say so
 //! several times.
 
 use std::io;
@@ -20,20 +20,20 @@ use tapwave_pipeline::stop::{StopSignal, StopSwitch};
 /// Who wishes to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StopRequest {
-    /// Somebody, who may wish it again.
+    /// Somebody, who may ask again.
     Asked,
     /// The system: the terminal or the console is gone, or about to go.
     HungUp,
 }
 
 /// Listens from here on.
-pub(super) fn listen(switch: StopSwitch, drain: StopSignal, report: &Arc<Report>) {
+pub(super) fn listen(switch: StopSwitch, signal: StopSignal, report: &Arc<Report>) {
     let listening = Signals::listen().and_then(|signals| {
-        let (tell, told) = mpsc::channel();
+        let (sender, requests) = mpsc::channel();
         let speaker = Arc::clone(report);
-        named("stopping").spawn(move || stop(&told, &switch, &drain, &speaker))?;
+        named("stopping").spawn(move || stop(&requests, &switch, &signal, &speaker))?;
         let leaver = Arc::clone(report);
-        named("signals").spawn(move || hear(signals, &tell, &leaver)).map(drop)
+        named("signals").spawn(move || forward(signals, &sender, &leaver)).map(drop)
     });
     if let Err(error) = listening {
         report.warn(format_args!("Ctrl-C cannot be listened for ({error}): it leaves at once"));
@@ -45,36 +45,41 @@ fn named(name: &str) -> thread::Builder {
 }
 
 /// Waits for nothing but wishes: what takes a lock is done by [`stop`].
-fn hear(signals: Signals, tell: &Sender<StopRequest>, report: &Report) {
+fn forward(signals: Signals, sender: &Sender<StopRequest>, report: &Report) {
     let mut was_asked = false;
-    signals.each(|wish| {
-        if wish == StopRequest::Asked && std::mem::replace(&mut was_asked, true) {
+    signals.each(|request| {
+        if request == StopRequest::Asked && std::mem::replace(&mut was_asked, true) {
             leave(report);
         }
         // Nobody hears any more when the program is about to end.
-        let _ = tell.send(wish);
+        let _ = sender.send(request);
     });
 }
 
-/// Begins the drain, or ends a program that has nothing to finish. What it waits for may be
+/// Begins to stop, or ends a program that has nothing to finish. What it waits for may be
 /// stuck.
-fn stop(told: &Receiver<StopRequest>, switch: &StopSwitch, drain: &StopSignal, report: &Report) {
-    for wish in told {
-        if wish == StopRequest::HungUp {
+fn stop(
+    requests: &Receiver<StopRequest>,
+    switch: &StopSwitch,
+    signal: &StopSignal,
+    report: &Report,
+) {
+    for request in requests {
+        if request == StopRequest::HungUp {
             report.hang_up();
         }
         let first = switch.begin();
-        if !drain.is_at_work() {
+        if !signal.is_at_work() {
             // It gives up by itself, unless it is held up: by a pipe that nobody writes to, say.
             thread::sleep(limits::STOP_GRACE);
-            if !drain.is_at_work() {
+            if !signal.is_at_work() {
                 leave(report);
             }
         }
         if first {
-            tracing::info!(hung_up = wish == StopRequest::HungUp, "stopping");
+            tracing::info!(hung_up = request == StopRequest::HungUp, "stopping");
         }
-        if first || wish == StopRequest::Asked {
+        if first || request == StopRequest::Asked {
             report.info("stopping: what is in flight is finished; once more to leave at once");
         }
     }
@@ -103,9 +108,9 @@ impl Signals {
         signal_hook::iterator::Signals::new(signals).map(Self)
     }
 
-    fn each(mut self, mut heard: impl FnMut(StopRequest)) {
+    fn each(mut self, mut on_request: impl FnMut(StopRequest)) {
         for signal in self.0.forever() {
-            heard(match signal {
+            on_request(match signal {
                 signal_hook::consts::SIGHUP => StopRequest::HungUp,
                 _ => StopRequest::Asked,
             });
@@ -147,18 +152,18 @@ impl Signals {
         })
     }
 
-    fn each(mut self, mut heard: impl FnMut(StopRequest)) {
+    fn each(mut self, mut on_request: impl FnMut(StopRequest)) {
         // Not on the program's runtime, all of whose threads may be stuck.
         futures::executor::block_on(async {
             loop {
-                let wish = tokio::select! {
+                let request = tokio::select! {
                     _ = self.interrupt.recv() => StopRequest::Asked,
                     _ = self.interrupt_harder.recv() => StopRequest::Asked,
                     _ = self.close.recv() => StopRequest::HungUp,
                     _ = self.logoff.recv() => StopRequest::HungUp,
                     _ = self.shutdown.recv() => StopRequest::HungUp,
                 };
-                heard(wish);
+                on_request(request);
             }
         });
     }

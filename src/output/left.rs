@@ -114,8 +114,8 @@ mod tests {
         left.foresee(SECOND / 10, 1_000.0, Duration::ZERO);
         left.did(SECOND / 10, 20);
         left.foresee(SECOND / 5, 20.0, SECOND);
-        let told = left.left(SECOND / 5).map(|left| left.as_secs());
-        assert_eq!(told, Some(100));
+        let shown = left.left(SECOND / 5).map(|left| left.as_secs());
+        assert_eq!(shown, Some(100));
     }
 
     #[test]
@@ -126,7 +126,7 @@ mod tests {
             left.did(SECOND * second, 50);
             left.foresee(SECOND * second, 100.0, Duration::ZERO);
         }
-        let told = left.left(SECOND * 100).map_or(0.0, |left| left.as_secs_f64());
-        assert!((90.0..=100.0).contains(&told), "{told}");
+        let shown = left.left(SECOND * 100).map_or(0.0, |left| left.as_secs_f64());
+        assert!((90.0..=100.0).contains(&shown), "{shown}");
     }
 }

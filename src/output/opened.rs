@@ -79,7 +79,7 @@ pub struct Opening {
     /// The output is ours and not whole.
     begun: bool,
     rows: u64,
-    drain: StopSignal,
+    stop: StopSignal,
 }
 
 enum Sink {
@@ -94,7 +94,7 @@ impl Opening {
         shape: OpenLayout,
         only: Option<Upn>,
         output: Option<&Path>,
-        drain: StopSignal,
+        stop: StopSignal,
     ) -> Result<Self, OpenFailure> {
         if let Some(path) = output.filter(|path| path.symlink_metadata().is_ok()) {
             return Err(OpenFailure::Exists(path.to_owned()));
@@ -107,7 +107,7 @@ impl Opening {
             merged: None,
             begun: false,
             rows: 0,
-            drain,
+            stop,
         })
     }
 
@@ -179,7 +179,7 @@ impl Opening {
         if self.only.as_ref().is_some_and(|upn| !row.is_for(upn)) {
             return Ok(());
         }
-        if self.drain.is_given_up() {
+        if self.stop.is_given_up() {
             return Err(io::ErrorKind::Interrupted.into());
         }
         if self.merged.as_mut().is_some_and(|merged| !merged.is_new(row)) {

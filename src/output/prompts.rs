@@ -19,15 +19,15 @@ use tapwave_seal::Prompts;
 #[derive(Debug, Clone)]
 pub struct TerminalPrompts {
     terminal: bool,
-    drain: StopSignal,
+    stop: StopSignal,
 }
 
 impl TerminalPrompts {
     /// Asks if both stdin and stderr are a terminal.
     #[must_use]
-    pub fn on_terminal(drain: StopSignal) -> Self {
+    pub fn on_terminal(stop: StopSignal) -> Self {
         let terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-        Self { terminal, drain }
+        Self { terminal, stop }
     }
 
     /// Whether anybody can be asked.
@@ -53,11 +53,11 @@ impl TerminalPrompts {
             return None;
         }
         let (answers, answered) = mpsc::channel();
-        let asking = move || {
+        let ask = move || {
             // Whoever asked may have given up.
             let _ = answers.send(ask());
         };
-        thread::Builder::new().name("question".to_owned()).spawn(asking).ok()?;
+        thread::Builder::new().name("question".to_owned()).spawn(ask).ok()?;
         loop {
             match answered.recv_timeout(limits::STOP_GLANCE) {
                 Ok(Ok(answer)) => return Some(answer),
@@ -65,7 +65,7 @@ impl TerminalPrompts {
                     self.heard_the_keys(&error);
                     return None;
                 }
-                Err(RecvTimeoutError::Timeout) if !self.drain.is_given_up() => {}
+                Err(RecvTimeoutError::Timeout) if !self.stop.is_given_up() => {}
                 Err(_) => return None,
             }
         }
@@ -76,7 +76,7 @@ impl TerminalPrompts {
     fn heard_the_keys(&self, error: &io::Error) {
         let glances = limits::STOP_GRACE.as_millis() / limits::STOP_GLANCE.as_millis();
         for _ in 0..glances {
-            if error.kind() != io::ErrorKind::Interrupted || self.drain.is_on() {
+            if error.kind() != io::ErrorKind::Interrupted || self.stop.is_on() {
                 return;
             }
             thread::sleep(limits::STOP_GLANCE);
@@ -108,7 +108,7 @@ impl Prompts for TerminalPrompts {
     }
 
     fn is_given_up(&self) -> bool {
-        self.drain.is_given_up()
+        self.stop.is_given_up()
     }
 }
 

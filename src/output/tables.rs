@@ -80,8 +80,13 @@ pub(super) struct ErrorJson<'a> {
     exit: u8,
 }
 
-pub(super) fn error(told: &ErrorMessage, exit: Exit) -> ErrorJson<'_> {
-    ErrorJson { schema: "tapwave.error/1", error: &told.what, hints: &told.hints, exit: exit as u8 }
+pub(super) fn error(message: &ErrorMessage, exit: Exit) -> ErrorJson<'_> {
+    ErrorJson {
+        schema: "tapwave.error/1",
+        error: &message.what,
+        hints: &message.hints,
+        exit: exit as u8,
+    }
 }
 
 /// `tapwave.runs/1`.

@@ -27,7 +27,7 @@ pub enum Activity {
     Remove,
 }
 
-/// One thing a stage has to tell.
+/// One thing that happened in a stage.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ProgressEvent {
     /// It begins; `total` rows lie ahead, if that is known.
@@ -97,10 +97,10 @@ pub enum ProgressEvent {
     Stopping { in_flight: u64 },
 }
 
-/// Hears the news. Must not block.
+/// Receives events. Must not block.
 pub trait Progress: Send + Sync {
-    /// Takes one piece of news.
-    fn report(&self, news: ProgressEvent);
+    /// Takes one event.
+    fn report(&self, event: ProgressEvent);
 }
 
 /// Hears nothing.

@@ -480,11 +480,11 @@ mod tests {
     #[test]
     fn no_error_quotes_a_password() {
         let given = "https://ada:hunter2@graph.microsoft.com";
-        let told = BaseUrl::parse(given).expect_err("a login").to_string();
-        assert!(told.contains("…@graph.microsoft.com") && !told.contains("hunter2"), "{told}");
+        let error = BaseUrl::parse(given).expect_err("a login").to_string();
+        assert!(error.contains("…@graph.microsoft.com") && !error.contains("hunter2"), "{error}");
         let proxy = Some("http://ada:hunter2#/@proxy.contoso.example:8080".to_owned());
         let network = Network { proxy, ..Network::default() };
-        let told = client(&network, &BaseUrl::global()).expect_err("malformed").to_string();
-        assert!(told.contains("proxy.contoso.example") && !told.contains("hunter2"), "{told}");
+        let error = client(&network, &BaseUrl::global()).expect_err("malformed").to_string();
+        assert!(error.contains("proxy.contoso.example") && !error.contains("hunter2"), "{error}");
     }
 }

@@ -113,7 +113,7 @@ const MOST_DATES: u32 = 3;
 struct CallStats {
     requests: AtomicU64,
     throttled: AtomicU64,
-    told: Mutex<Dates>,
+    dates: Mutex<Dates>,
     /// What answered in Graph's place, or let nothing through, when it was asked last.
     between: Mutex<Option<String>>,
 }
@@ -130,15 +130,15 @@ struct Dates {
 
 impl Dates {
     /// One date alone moves Graph's clock by no more than [`limits::CLOCK_SLACK`].
-    fn hear(&mut self, told: ServerClock) {
+    fn observe(&mut self, seen: ServerClock) {
         let odd = self.odd.take();
         let agrees =
-            |other: &Option<ServerClock>| other.is_some_and(|other| told.agrees_with(other));
-        let borne_out = if self.sure.is_none() { !told.is_apart() } else { agrees(&self.sure) };
+            |other: &Option<ServerClock>| other.is_some_and(|other| seen.agrees_with(other));
+        let borne_out = if self.sure.is_none() { !seen.is_apart() } else { agrees(&self.sure) };
         if borne_out || agrees(&odd) {
-            self.sure = Some(told);
+            self.sure = Some(seen);
         } else {
-            self.odd = Some(told);
+            self.odd = Some(seen);
         }
     }
 }
@@ -181,11 +181,11 @@ impl CallStats {
     }
 
     /// Values that are copied whole: a panic elsewhere does not spoil them.
-    fn told(&self) -> MutexGuard<'_, Dates> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn dates(&self) -> MutexGuard<'_, Dates> {
+        self.dates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As for [`CallStats::told`].
+    /// As for [`CallStats::dates`].
     fn between(&self) -> MutexGuard<'_, Option<String>> {
         self.between.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -209,8 +209,8 @@ impl Graph {
     /// another one, or the wall clock, bears out: the wall clock's.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        match self.tally.told().sure {
-            Some(told) => later(told.date, self.clock.instant().duration_since(told.instant)),
+        match self.tally.dates().sure {
+            Some(seen) => later(seen.date, self.clock.instant().duration_since(seen.instant)),
             None => self.clock.now(),
         }
     }
@@ -227,10 +227,10 @@ impl Graph {
     /// # Errors
     /// [`GraphError`], if it had to be asked.
     pub async fn time(&self) -> Result<Timestamp, GraphError> {
-        let told = self.tally.told().sure;
-        let sure = told.is_some_and(|told| {
-            let counted = self.clock.instant().duration_since(told.instant);
-            let shown = self.clock.now().duration_since(told.wall);
+        let seen = self.tally.dates().sure;
+        let sure = seen.is_some_and(|seen| {
+            let counted = self.clock.instant().duration_since(seen.instant);
+            let shown = self.clock.now().duration_since(seen.wall);
             let counted = SignedDuration::try_from(counted).unwrap_or(SignedDuration::MAX);
             (shown.saturating_sub(counted)).unsigned_abs() <= limits::CLOCKS_APART
         });
@@ -251,7 +251,7 @@ impl Graph {
                 Ok(_) | Err(GraphError::Refused { .. }) => {}
                 Err(error) => return Err(error),
             }
-            if self.tally.told().odd.is_none() {
+            if self.tally.dates().odd.is_none() {
                 break;
             }
         }
@@ -262,13 +262,13 @@ impl Graph {
     /// and the rounding of its `Date`: more than [`limits::CLOCK_SLACK`].
     #[must_use]
     pub fn clock_ahead(&self) -> Option<SignedDuration> {
-        self.tally.told().sure.filter(|told| told.is_apart()).map(ServerClock::ahead)
+        self.tally.dates().sure.filter(|seen| seen.is_apart()).map(ServerClock::ahead)
     }
 
     /// The best time that can be had at once: [`Graph::time`] where Graph has answered before, else
     /// the wall clock's. Mail through a relay asks the tenant nothing.
     pub async fn likely_time(&self) -> Timestamp {
-        if self.tally.told().sure.is_none() {
+        if self.tally.dates().sure.is_none() {
             return self.clock.now();
         }
         self.time().await.unwrap_or_else(|_| self.clock.now())
@@ -620,12 +620,14 @@ impl Graph {
         let Some(verdict) = verdict else {
             return Obstacle::new(ObstacleKind::Throttled, HELD_BACK).into();
         };
-        self.heard(verdict, permit).and_then(|response| match wire::created_pass(&response.body) {
-            Some(created) if response.status == 201 => Effect::Done(Box::new(created)),
-            _ => {
-                let status = response.status;
-                let why = format!("Graph's answer (HTTP {status}) held no usable pass");
-                Effect::Unsettled { why }
+        self.effect_of(verdict, permit).and_then(|response| {
+            match wire::created_pass(&response.body) {
+                Some(created) if response.status == 201 => Effect::Done(Box::new(created)),
+                _ => {
+                    let status = response.status;
+                    let why = format!("Graph's answer (HTTP {status}) held no usable pass");
+                    Effect::Unsettled { why }
+                }
             }
         })
     }
@@ -641,7 +643,7 @@ impl Graph {
         let target = format!("/users/{}/sendMail", utf8_percent_encode(mailbox, ESCAPED));
         let request = Self::request(Method::Post, target, Some(body.to_vec()));
         let verdict = self.exchange(&request).await;
-        self.heard(verdict, permit).and_then(|response| match response.status {
+        self.effect_of(verdict, permit).and_then(|response| match response.status {
             202 => {
                 let id = response.request_id.as_deref().map(shown::plain);
                 Effect::Done(id.map_or_else(|| "202".to_owned(), |id| format!("202 {id}")))
@@ -654,7 +656,7 @@ impl Graph {
     }
 
     /// What one request came to, which its limiter hears too.
-    fn heard(&self, verdict: Verdict, permit: Permit) -> Effect<Response, Refusal> {
+    fn effect_of(&self, verdict: Verdict, permit: Permit) -> Effect<Response, Refusal> {
         match &verdict.effect {
             Effect::Done(response) => permit.answered(1, None, response.load),
             Effect::Refused(_) => permit.answered(1, None, None),
@@ -714,7 +716,7 @@ impl Graph {
             let verdict = self.exchange(request).await;
             let Verdict { wait, ref between, .. } = verdict;
             let between = between.clone();
-            let effect = self.heard(verdict, permit);
+            let effect = self.effect_of(verdict, permit);
             if let Some(why) = between {
                 return Err(GraphError::Between { why });
             }
@@ -786,8 +788,8 @@ impl Graph {
         let verdict = verdict::judge(exchange, now);
         // Whoever answers in Graph's place has a clock of its own.
         if let Some(date) = date.filter(|_| verdict.between.is_none()) {
-            let told = ServerClock { date, wall: now, instant: self.clock.instant() };
-            self.tally.told().hear(told);
+            let seen = ServerClock { date, wall: now, instant: self.clock.instant() };
+            self.tally.dates().observe(seen);
         }
         self.tally.between().clone_from(&verdict.between);
         verdict

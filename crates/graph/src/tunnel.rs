@@ -36,10 +36,12 @@ pub async fn ask<W: AsyncRead + AsyncWrite + Unpin>(
     ask.extend_from_slice(b"\r\n");
     wire.write_all(&ask).await?;
     wire.flush().await?;
-    heard(wire).await
+    read_reply(wire).await
 }
 
-async fn heard<W: AsyncRead + Unpin>(wire: &mut BufReader<W>) -> io::Result<Option<ConnectReply>> {
+async fn read_reply<W: AsyncRead + Unpin>(
+    wire: &mut BufReader<W>,
+) -> io::Result<Option<ConnectReply>> {
     let mut head = Vec::new();
     loop {
         let room = limits::MAX_PROXY_ANSWER_BYTES.saturating_sub(head.len() as u64);

@@ -163,7 +163,7 @@ impl PassRequest {
         now: Timestamp,
     ) -> Result<Self, SimulatedRefusal> {
         let body = object(body)?;
-        let mut wish = Self {
+        let mut request = Self {
             start: now,
             lifetime_minutes: policy.default_lifetime,
             one_time: policy.one_time,
@@ -173,9 +173,9 @@ impl PassRequest {
                 "@odata.type" => {}
                 // `null` means what leaving out means.
                 "startDateTime" | "lifetimeInMinutes" | "isUsableOnce" if value.is_null() => {}
-                "startDateTime" => wish.start = read_start(value, now)?,
-                "lifetimeInMinutes" => wish.lifetime_minutes = read_lifetime(value, policy)?,
-                "isUsableOnce" => wish.one_time = read_one_time(value, policy)?,
+                "startDateTime" => request.start = read_start(value, now)?,
+                "lifetimeInMinutes" => request.lifetime_minutes = read_lifetime(value, policy)?,
+                "isUsableOnce" => request.one_time = read_one_time(value, policy)?,
                 _ => {
                     return Err(SimulatedRefusal::method(format!(
                         "The property '{name}' does not exist on type \
@@ -185,7 +185,7 @@ impl PassRequest {
                 }
             }
         }
-        Ok(wish)
+        Ok(request)
     }
 }
 

@@ -118,7 +118,7 @@ impl Tenant {
     }
 
     fn issue(&mut self, visit: &Visit, person: usize, user: &str, body: Option<&[u8]>) -> Served {
-        let wish = PassRequest::read(body, &self.policy, visit.now);
+        let request = PassRequest::read(body, &self.policy, visit.now);
         // Who may not have a pass is told so, however wrong the rest is.
         self.not_an_admin(person)?;
         if self.directory.person(person).user.is_external_guest() {
@@ -132,7 +132,7 @@ impl Tenant {
                  authentication method. AuthMethodType [TemporaryAccessPass].",
             ));
         }
-        let wish = wish?;
+        let request = request?;
         let holder = self.directory.person(person);
         let held = holder.pass.is_some() || holder.replica.still_counts(visit.now);
         if held && self.options.second_post == super::options::SecondPost::Rejected {
@@ -141,7 +141,7 @@ impl Tenant {
                  before adding another.",
             ));
         }
-        self.mint_pass(visit.now, person, wish, &PassOrigin::Asked(visit.clone()));
+        self.mint_pass(visit.now, person, request, &PassOrigin::Asked(visit.clone()));
         let holder = self.directory.person(person);
         let pass = holder.pass.as_ref().map(|pass| self.show(pass, person, visit.now, true));
         let mut pass = pass.unwrap_or_default();

@@ -314,12 +314,12 @@ impl Tenant {
     }
 
     fn replace(&mut self, now: Timestamp, person: usize) {
-        let wish = PassRequest {
+        let request = PassRequest {
             start: now,
             lifetime_minutes: self.policy.default_lifetime,
             one_time: self.policy.one_time,
         };
-        self.mint_pass(now, person, wish, &PassOrigin::Elsewhere);
+        self.mint_pass(now, person, request, &PassOrigin::Elsewhere);
     }
 
     /// Somebody signs in with the user's pass.
@@ -370,7 +370,7 @@ impl Tenant {
         &mut self,
         now: Timestamp,
         person: usize,
-        wish: PassRequest,
+        request: PassRequest,
         origin: &PassOrigin,
     ) {
         self.drop_pass(now, person, |method| PassEvent::Replaced { method });
@@ -379,9 +379,9 @@ impl Tenant {
             method: self.fresh_id().to_string(),
             code: self.mint.strike(&mut self.rng, self.options.code_style, length),
             created: now,
-            start: wish.start,
-            lifetime_minutes: wish.lifetime_minutes,
-            one_time: wish.one_time,
+            start: request.start,
+            lifetime_minutes: request.lifetime_minutes,
+            one_time: request.one_time,
             used: false,
         };
         let (shown, other_id) = match origin {

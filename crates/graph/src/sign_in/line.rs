@@ -33,7 +33,7 @@ impl HttpClient for Watched {
             Err(error) => {
                 let found =
                     Intermediary::of_error(PLACE, request.url(), &error, &self.network).await;
-                return Err(found.map_or(error, told));
+                return Err(found.map_or(error, sign_in_error));
             }
         };
         let (status, headers, body) = RawResponse::deconstruct(answer);
@@ -48,7 +48,7 @@ impl HttpClient for Watched {
             // Its title may be what is quoted.
             let untitled = || Intermediary::page(PLACE, number, location, Some("text/html"), b"");
             let between = quoted.and_then(|_| untitled()).unwrap_or(between);
-            return Err(told(between));
+            return Err(sign_in_error(between));
         }
         if let Some(words) = quoted {
             return Ok(AsyncRawResponse::from_bytes(status, headers, words));
@@ -92,13 +92,13 @@ pub(super) fn without_secrets(asked: &[u8], is_granted: bool, answer: &[u8]) -> 
     let mut secrets =
         form.query_pairs().filter(|(name, value)| SECRETS.contains(&&**name) && !value.is_empty());
     let raw = String::from_utf8_lossy(answer);
-    let mut told = String::new();
+    let mut text = String::new();
     if let Some(json) = &json {
-        texts(json, &mut told);
+        texts(json, &mut text);
     }
     // As it stands, as JSON has it, and each as an address has it.
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let forms: Vec<String> = [&*raw, told.as_str()]
+    let forms: Vec<String> = [&*raw, text.as_str()]
         .into_iter()
         .flat_map(|text| [text.to_owned(), decoded(text), decoded(&text.replace('+', " "))])
         .collect();
@@ -107,9 +107,9 @@ pub(super) fn without_secrets(asked: &[u8], is_granted: bool, answer: &[u8]) -> 
         let word = json.as_ref().and_then(|json| json["error"].as_str());
         let word = word.filter(|word| KNOWN.contains(word)).unwrap_or(KNOWN[0]);
         let digits = |at: usize| {
-            told[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
+            text[at..].chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
         };
-        let code: Option<u64> = told.find(AADSTS).and_then(|at| digits(at + AADSTS.len()));
+        let code: Option<u64> = text.find(AADSTS).and_then(|at| digits(at + AADSTS.len()));
         let begin = code.map(|code| format!("{AADSTS}{code}: ")).unwrap_or_default();
         let words = format!("{begin}the answer is not shown, because it quotes a secret");
         let codes: Vec<u64> = code.into_iter().collect();
@@ -133,6 +133,6 @@ fn texts(value: &Value, into: &mut String) {
 }
 
 /// An error of a kind that the library does not try again.
-fn told(between: Intermediary) -> Error {
+fn sign_in_error(between: Intermediary) -> Error {
     Error::with_error(ErrorKind::Credential, between, "something stands in between")
 }

@@ -117,14 +117,14 @@ impl SigningIn {
         let token = RefreshToken::new(token.expose_secret().to_owned());
         let send = self.line();
         let request = self.client.exchange_refresh_token(&token).add_scopes(self.scopes.clone());
-        request.request_async(&send).await.map_err(|error| told(&error))
+        request.request_async(&send).await.map_err(|error| no_token(&error))
     }
 
     async fn with_code(&self) -> Result<BasicTokenResponse, NoToken> {
         let send = self.line();
         let request = self.client.exchange_device_code().add_scopes(self.scopes.clone());
         let details: StandardDeviceAuthorizationResponse =
-            request.request_async(&send).await.map_err(|error| told(&error))?;
+            request.request_async(&send).await.map_err(|error| no_token(&error))?;
         (self.tell)(&format!(
             "to sign in, open {} in any browser and enter the code {}",
             plain(details.verification_uri()),
@@ -137,7 +137,7 @@ impl SigningIn {
         };
         let request = self.client.exchange_device_access_token(&details);
         let answer = request.request_async(&send, sleep, None).await;
-        answer.map_err(|error| told(&error))
+        answer.map_err(|error| no_token(&error))
     }
 
     async fn in_browser(&self) -> Result<BasicTokenResponse, NoToken> {
@@ -166,7 +166,7 @@ impl SigningIn {
         };
         let send = self.line();
         let request = client.exchange_code(code).set_pkce_verifier(verifier);
-        request.request_async(&send).await.map_err(|error| told(&error))
+        request.request_async(&send).await.map_err(|error| no_token(&error))
     }
 
     /// The library's client: whole and owned, because its futures move between threads.
@@ -262,7 +262,7 @@ enum NoAnswer {
     Between(Intermediary),
 }
 
-fn told<T>(error: &RequestTokenError<NoAnswer, T>) -> NoToken
+fn no_token<T>(error: &RequestTokenError<NoAnswer, T>) -> NoToken
 where
     T: oauth2::ErrorResponse + std::fmt::Display + 'static,
 {
