@@ -1,6 +1,7 @@
 //! Words of one kind that every room has in common: ids, the clock, what a remote act came to,
 //! every bound with its reason, and what may be shown.
 
+pub mod backoff;
 pub mod clock;
 pub mod effect;
 pub mod exit;
