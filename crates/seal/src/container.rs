@@ -1,51 +1,44 @@
 //! Promises containers that any tar program unpacks into files that any age tool opens, and
-//! that one is read to its end or its defect is named. Must never unpack anything to a disk,
-//! nor pass over an entry.
+//! that a container is read to its end or its defect is named. Must never unpack anything to a
+//! disk, nor skip an entry.
 //!
-//! A resumed run knows what an earlier process sealed as one age file for each row, and nobody
-//! but the recipient can make one file of them. So they get a tar of those files: an entry is
-//! called by the row's line in the wave and by nothing that tells whose pass it is.
+//! Of what an earlier process sealed, a resumed run has one age file per row, and only the
+//! recipient can merge them. So the recipient gets a tar of those files. An entry is named after
+//! the row's line in the wave and does not tell whose pass it is.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::age_file::is_age;
 use super::entry::Ciphertext;
 use super::handoff::{HandoffError, TakenNames, UnfinishedFile, safe_name, unwritten};
 use super::identities::Identities;
-use super::opened::{Bounded, OpenError, OpenedRow, is_age, open};
+use super::opened::{Bounded, OpenError, OpenedRow, open};
 use tapwave_core::ids::Line;
 use tapwave_core::limits;
 use tapwave_core::shown;
 
-/// What stands in every entry as the time of its last change, so that the same rows make the
-/// same container: the beginning of 2000. Tar programs complain of 1970.
+/// The modification time of every entry, so that the same rows give the same bytes: the beginning
+/// of 2000, because tar programs warn about 1970.
 const ENTRY_TIME: u64 = 946_684_800;
-/// A tar is made of blocks of this size, and ends with two of zeros.
+/// A tar consists of blocks of this size, and ends with two of zeros.
 const BLOCK: usize = 512;
-/// Where a tar's first block has its mark, and the mark.
-const MARK: (usize, &[u8]) = (257, b"ustar");
-/// The extension of a container's name.
+/// Offset and text of the magic number in a tar's first block.
+const MAGIC: (usize, &[u8]) = (257, b"ustar");
 const TAR: &str = "tar";
 
-/// A container that is being written for one set of recipients. It goes away unless it is
-/// finished.
+/// A container that is being written for one set of recipients. Dropping it removes it, unless it
+/// was finished.
 pub struct Container(tar::Builder<BufWriter<UnfinishedFile>>);
 
 impl Container {
-    /// Begins one in `folder`.
-    ///
-    /// # Errors
-    /// The file cannot be made.
     pub fn create(folder: &Path) -> Result<Self, HandoffError> {
-        let draft = UnfinishedFile::new(folder)?;
-        Ok(Self(tar::Builder::new(BufWriter::with_capacity(128 * 1024, draft))))
+        let file = UnfinishedFile::new(folder)?;
+        Ok(Self(tar::Builder::new(BufWriter::with_capacity(128 * 1024, file))))
     }
 
     /// Adds a row's ciphertext from the ledger, as `row-LINE.age`.
-    ///
-    /// # Errors
-    /// The file cannot be written.
     pub fn add(&mut self, line: Line, sealed: &Ciphertext) -> Result<(), HandoffError> {
         let bytes = sealed.as_bytes();
         let mut header = tar::Header::new_ustar();
@@ -59,25 +52,22 @@ impl Container {
         added.map_err(|error| unwritten(self.0.get_ref().get_ref().folder())(error))
     }
 
-    /// Makes it whole and durable as `LABEL-resumed.tar`, or `LABEL-resumed-2.tar` and so on
-    /// where that name is taken. One with the same bytes is taken for it: a process that died
-    /// between a container and its record wrote it.
-    ///
-    /// # Errors
-    /// The file cannot be written.
+    /// Makes it durable as `LABEL-resumed.tar`, or `LABEL-resumed-2.tar` and so on where that name
+    /// is taken. An existing container with the same bytes is used instead: a process wrote it that
+    /// died before it recorded it.
     pub fn finish(self, label: &str) -> Result<PathBuf, HandoffError> {
         let folder = self.0.get_ref().get_ref().folder().to_owned();
         let buffer = self.0.into_inner().map_err(unwritten(&folder))?;
-        let draft = buffer.into_inner().map_err(|error| unwritten(&folder)(error.into_error()))?;
+        let file = buffer.into_inner().map_err(|error| unwritten(&folder)(error.into_error()))?;
         let stem = format!("{}-resumed", safe_name(label));
         let mut names = TakenNames::of(&folder)?;
         for name in names.taken(&stem, TAR) {
             let path = folder.join(name);
-            if same_bytes(draft.file(), &path).map_err(unwritten(&folder))? {
+            if same_bytes(file.file(), &path).map_err(unwritten(&folder))? {
                 return Ok(path);
             }
         }
-        draft.publish(&stem, TAR, &mut names)
+        file.publish(&stem, TAR, &mut names)
     }
 }
 
@@ -91,7 +81,7 @@ impl Write for UnfinishedFile {
     }
 }
 
-/// Whether the file at `path` holds the same bytes. What is no file does not.
+/// Whether `path` is a file with the same bytes.
 fn same_bytes(mut one: &File, path: &Path) -> io::Result<bool> {
     use std::io::Seek;
 
@@ -103,8 +93,8 @@ fn same_bytes(mut one: &File, path: &Path) -> io::Result<bool> {
     let (mut one, mut other) = (BufReader::new(one), BufReader::new(File::open(path)?));
     let (mut left, mut right) = ([0; BLOCK], [0; BLOCK]);
     loop {
-        let read = fill(&mut one, &mut left)?;
-        if fill(&mut other, &mut right)? != read || left[..read] != right[..read] {
+        let read = read_full(&mut one, &mut left)?;
+        if read_full(&mut other, &mut right)? != read || left[..read] != right[..read] {
             return Ok(false);
         }
         if read < BLOCK {
@@ -113,8 +103,8 @@ fn same_bytes(mut one: &File, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// Reads until the buffer is full or there is no more; tells how much there was.
-fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads until the buffer is full or the input ends; returns the bytes read.
+fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
         match from.read(&mut buffer[filled..]) {
@@ -128,7 +118,7 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 }
 
 /// What a recipient may have been sent: an age file, or a container of them. Its first bytes
-/// tell, whatever it is called.
+/// decide, not its name.
 pub struct Handoff<R> {
     input: io::Chain<io::Cursor<Vec<u8>>, R>,
     is_container: bool,
@@ -137,7 +127,7 @@ pub struct Handoff<R> {
 /// Why a handoff could not be opened, or not to its end.
 #[derive(Debug)]
 pub struct Unopened<E> {
-    /// The entry of a container that it is about; written out as it may be shown.
+    /// The name of the container's entry, escaped for a terminal.
     pub entry: Option<String>,
     pub why: OpenError<E>,
 }
@@ -149,31 +139,23 @@ impl<E> From<OpenError<E>> for Unopened<E> {
 }
 
 impl<R: Read> Handoff<R> {
-    /// Looks at the first bytes.
-    ///
-    /// # Errors
-    /// They cannot be read.
     pub fn of(mut reader: R) -> io::Result<Self> {
         let mut start = vec![0; BLOCK];
-        let read = fill(&mut reader, &mut start)?;
+        let read = read_full(&mut reader, &mut start)?;
         start.truncate(read);
-        let (place, mark) = MARK;
+        let (offset, magic) = MAGIC;
         let is_container =
-            !is_age(&start) && start.get(place..).is_some_and(|rest| rest.starts_with(mark));
+            !is_age(&start) && start.get(offset..).is_some_and(|rest| rest.starts_with(magic));
         Ok(Self { input: io::Cursor::new(start).chain(reader), is_container })
     }
 
-    /// Whether it holds files, and not rows.
     #[must_use]
     pub const fn is_container(&self) -> bool {
         self.is_container
     }
 
-    /// Opens it and gives each row to `each`, as [`open()`] does for one age file. A container is
-    /// whole if every entry is, and if it ends as a tar does.
-    ///
-    /// # Errors
-    /// See [`OpenError`]; nothing is passed over.
+    /// Opens it and passes each row to `each`, as [`open()`] does for one age file. A container is
+    /// complete if every entry is, and if it ends as a tar must.
     pub fn open<E>(
         self,
         identities: &Identities,
@@ -185,16 +167,16 @@ impl<R: Read> Handoff<R> {
         let input = BufReader::with_capacity(64 * 1024, self.input);
         let mut archive = tar::Archive::new(Bounded::new(input, limits::MAX_CONTAINER_BYTES));
         let mut entries = 0;
-        // Raw: extensions for long names and the like are entries, and refused as such.
-        for entry in archive.entries().map_err(unpacked)?.raw(true) {
-            let entry = entry.map_err(unpacked)?;
+        // Raw: extensions, such as those for long names, come as entries and are refused.
+        for entry in archive.entries().map_err(read_error)?.raw(true) {
+            let entry = entry.map_err(read_error)?;
             entries += 1;
             if entries > limits::MAX_CONTAINER_ENTRIES {
                 return Err(OpenError::ContainerTooLarge.into());
             }
             let name = shown::plain(&String::from_utf8_lossy(&entry.header().path_bytes()));
             let named = |why| Unopened { entry: Some(name.clone()), why };
-            if let Some(kind) = no_file(entry.header().entry_type()) {
+            if let Some(kind) = not_a_file(entry.header().entry_type()) {
                 return Err(named(OpenError::NotAFile { kind }));
             }
             open(entry, identities, &mut each).map_err(|why| match why {
@@ -202,12 +184,12 @@ impl<R: Read> Handoff<R> {
                 why => named(why),
             })?;
         }
-        ends_as_a_tar(archive.into_inner())
+        check_end(archive.into_inner())
     }
 }
 
-/// What an entry is that is no file.
-fn no_file(kind: tar::EntryType) -> Option<&'static str> {
+/// What an entry is if it is not a file.
+fn not_a_file(kind: tar::EntryType) -> Option<&'static str> {
     match kind {
         tar::EntryType::Regular => None,
         tar::EntryType::Directory => Some("a folder"),
@@ -217,25 +199,25 @@ fn no_file(kind: tar::EntryType) -> Option<&'static str> {
     }
 }
 
-/// One block of zeros has been read, if the container was not cut between two entries: another
-/// one must follow, and nothing but zeros.
-fn ends_as_a_tar<E>(mut rest: impl Read) -> Result<(), Unopened<E>> {
+/// Of the two blocks of zeros at the end the first has been read, unless the container was cut
+/// between two entries. Another must follow, and nothing but zeros after it.
+fn check_end<E>(mut rest: impl Read) -> Result<(), Unopened<E>> {
     let mut block = [0; BLOCK];
-    let mut whole = false;
+    let mut complete = false;
     loop {
-        let read = fill(&mut rest, &mut block).map_err(unpacked)?;
+        let read = read_full(&mut rest, &mut block).map_err(read_error)?;
         if block[..read].iter().any(|byte| *byte != 0) {
             return Err(OpenError::Damaged.into());
         }
         if read < BLOCK {
-            return if whole { Ok(()) } else { Err(OpenError::Damaged.into()) };
+            return if complete { Ok(()) } else { Err(OpenError::Damaged.into()) };
         }
-        whole = true;
+        complete = true;
     }
 }
 
-/// What the tar reader says of its own accord is a defect of the container.
-fn unpacked<E>(error: io::Error) -> Unopened<E> {
+/// An error without a code of the system comes from the tar reader: the container is damaged.
+fn read_error<E>(error: io::Error) -> Unopened<E> {
     let why = match error.kind() {
         io::ErrorKind::FileTooLarge => OpenError::ContainerTooLarge,
         _ if error.raw_os_error().is_some() => OpenError::Read(error),
@@ -276,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_holds_files_that_say_no_name_and_opens_in_order() {
+    fn a_container_tells_no_names_and_opens_in_order() {
         let folder = tempfile::tempdir().expect("a folder");
         let (all, key) = set("all");
         let rows = [(2, sealed(&all, 2)), (30, sealed(&all, 30))];
@@ -293,7 +275,7 @@ mod tests {
             assert_eq!(header.mtime().expect("a time"), ENTRY_TIME);
             let mut file = Vec::new();
             entry.read_to_end(&mut file).expect("read");
-            assert_eq!(file, sealed.as_bytes(), "the age file as the ledger has it");
+            assert_eq!(file, sealed.as_bytes());
         }
         #[cfg(unix)]
         {
@@ -303,28 +285,28 @@ mod tests {
     }
 
     #[test]
-    fn the_same_rows_are_laid_down_once_and_others_beside_them() {
+    fn the_same_rows_are_written_once_and_others_to_a_new_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let (all, _) = set("all");
         let (one, two) = (sealed(&all, 2), sealed(&all, 3));
-        let lay = |rows: &[(u64, &Ciphertext)]| {
+        let write = |rows: &[(u64, &Ciphertext)]| {
             let path = finished(folder.path(), rows);
             path.file_name().expect("a name").to_string_lossy().into_owned()
         };
-        assert_eq!(lay(&[(2, &one)]), "all-resumed.tar");
-        assert_eq!(lay(&[(2, &one)]), "all-resumed.tar");
+        assert_eq!(write(&[(2, &one)]), "all-resumed.tar");
+        assert_eq!(write(&[(2, &one)]), "all-resumed.tar");
         let first = fs::read(folder.path().join("all-resumed.tar")).expect("there");
-        assert_eq!(lay(&[(2, &two)]), "all-resumed-2.tar");
-        assert_eq!(lay(&[(2, &two)]), "all-resumed-2.tar");
-        assert_eq!(lay(&[(2, &one), (3, &two)]), "all-resumed-3.tar");
+        assert_eq!(write(&[(2, &two)]), "all-resumed-2.tar");
+        assert_eq!(write(&[(2, &two)]), "all-resumed-2.tar");
+        assert_eq!(write(&[(2, &one), (3, &two)]), "all-resumed-3.tar");
         assert_eq!(fs::read(folder.path().join("all-resumed.tar")).expect("there"), first);
-        // One that was begun and not finished leaves nothing.
+        // An unfinished one leaves nothing.
         drop(Container::create(folder.path()).expect("begun"));
         assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 3);
     }
 
     #[test]
-    fn a_cut_is_never_taken_for_the_end() {
+    fn a_container_cut_short_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let (all, key) = set("all");
         let rows = [sealed(&all, 2), sealed(&all, 3), sealed(&all, 4)];
@@ -337,7 +319,7 @@ mod tests {
             };
             assert!(matches!(why, OpenError::Damaged | OpenError::NotAge), "{cut}: {why}");
         }
-        // Stock tools fill the last record with zeros; anything else was appended.
+        // Other tools fill the last record with zeros; anything else was appended.
         let padded = [&bytes[..], &[0; 8192 + 17]].concat();
         assert_eq!(opened(&padded, &ours).expect("whole").len(), 3);
         let more = [&bytes[..], b"x"].concat();
@@ -345,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_it_and_no_file_of_ours_is_named() {
+    fn an_entry_that_is_no_file_of_ours_is_named() {
         let (all, key) = set("all");
         let ours = identities(&key);
         let (good, closed) = (sealed(&all, 2), sealed(&set("other").0, 3));
@@ -361,7 +343,7 @@ mod tests {
             add(kind, name, bytes);
             tar.into_inner().expect("finished")
         };
-        let told = |kind, name: &str, bytes: &[u8]| {
+        let refused = |kind, name: &str, bytes: &[u8]| {
             let Unopened { entry, why } =
                 opened(&tar_with(kind, name, bytes), &ours).expect_err("not ours");
             (entry.expect("it is named"), why)
@@ -375,20 +357,19 @@ mod tests {
             (T::GNULongName, "no plain file"),
             (T::GNUSparse, "no plain file"),
         ] {
-            let (entry, why) = told(kind, "it", b"");
+            let (entry, why) = refused(kind, "it", b"");
             assert_eq!(entry, "it");
             assert!(matches!(why, OpenError::NotAFile { kind } if kind == word), "{word}: {why}");
         }
-        let (entry, why) = told(T::Regular, "sub/notes.txt", b"hello");
+        let (entry, why) = refused(T::Regular, "sub/notes.txt", b"hello");
         assert_eq!(entry, "sub/notes.txt");
         assert!(matches!(why, OpenError::NotAge), "{why}");
-        let (entry, why) = told(T::Regular, "row-3.age", closed.as_bytes());
+        let (entry, why) = refused(T::Regular, "row-3.age", closed.as_bytes());
         assert_eq!(entry, "row-3.age");
         assert!(matches!(why, OpenError::NoMatch), "{why}");
         let cut = &good.as_bytes()[..good.as_bytes().len() - 1];
-        assert!(matches!(told(T::Regular, "row-3.age", cut).1, OpenError::Damaged));
-        // A name is shown and never obeyed.
-        let (entry, _) = told(T::Regular, "\u{1b}[2J", b"hello");
+        assert!(matches!(refused(T::Regular, "row-3.age", cut).1, OpenError::Damaged));
+        let (entry, _) = refused(T::Regular, "\u{1b}[2J", b"hello");
         assert_eq!(entry, r"\u{1b}[2J");
     }
 }

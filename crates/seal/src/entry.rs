@@ -1,30 +1,38 @@
-//! Promises that a pass goes into exactly one sealing, by value, and that what comes out is
-//! ciphertext. Must never keep the plaintext row after it was encrypted.
+//! Promises that a pass is sealed once, by value, and comes out as ciphertext. Must never keep the
+//! plaintext row once it is encrypted.
 
 use std::fmt;
 
 use jiff::Timestamp;
 
-use super::handoff::Spool;
-use super::recipients::{RecipientSet, one_line};
-use super::{COLUMNS, Pass};
-use tapwave_core::ids::{Line, MethodId, Upn};
+use super::age_file::{BINARY_START, one_line};
+use super::pass::Pass;
+use super::recipients::RecipientSet;
+
+use tapwave_core::ids::{MethodId, Upn};
 use tapwave_core::wiped::Wiped;
 
-/// One row of plaintext, on its way into a sealing.
+/// The columns of a sealed row and of a handoff file, in order.
+pub(super) const COLUMNS: [&str; 7] = [
+    "userPrincipalName",
+    "displayName",
+    "temporaryAccessPass",
+    "startDateTime",
+    "lifetimeInMinutes",
+    "isUsableOnce",
+    "methodId",
+];
+
+/// One row of plaintext that is to be sealed.
 pub struct Entry {
-    /// Whose pass it is.
     pub upn: Upn,
     /// The person's name, if Graph gave one.
     pub display_name: Option<String>,
     pub pass: Pass,
-    /// When the pass begins to work, if Graph said so.
+    /// When the pass begins to work, if Graph says so.
     pub start: Option<Timestamp>,
-    /// For how many minutes it works.
     pub lifetime_minutes: u32,
-    /// Whether it works once only.
     pub one_time: bool,
-    /// The pass's id in Graph, which is no secret.
     pub method: MethodId,
 }
 
@@ -32,32 +40,25 @@ pub struct Entry {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ciphertext(Vec<u8>);
 
-/// Bytes that were stored as ciphertext and are none.
+/// The stored bytes are not ciphertext.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "failed to read a sealed pass: the stored bytes are no age file; restore the ledger from a copy"
 )]
 pub struct NotCiphertext;
 
-/// A row for the handoff file, encrypted to a key that lives in this process alone. It goes
-/// to [`Spool::keep`] once the ledger has the row's [`Ciphertext`].
-#[must_use = "a row that is not kept is missing from the handoff file"]
-pub struct Spooled {
-    pub(super) set: u32,
-    pub(super) line: Line,
-    pub(super) bytes: Vec<u8>,
+/// Why a pass could not be sealed. Its code is no longer in memory: delete the pass by its id.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to seal for {label:?}: {reason}; check the key, and its plugin if it has one")]
+pub struct SealError {
+    label: String,
+    reason: String,
 }
 
-/// Why a pass could not be sealed. The pass is gone from memory by now: delete it by its id.
-#[derive(Debug, thiserror::Error)]
-pub enum SealError {
-    /// Encryption, or a plugin, failed.
-    #[error("failed to seal for {label:?}: {reason}; check the key, and its plugin if it has one")]
-    Encrypt {
-        label: String,
-        /// What age or the plugin said.
-        reason: String,
-    },
+impl SealError {
+    pub(super) fn new(set: &RecipientSet, error: &age::EncryptError) -> Self {
+        Self { label: set.label().to_owned(), reason: one_line(&error.to_string()) }
+    }
 }
 
 impl RecipientSet {
@@ -70,56 +71,28 @@ impl RecipientSet {
     ///     let _ = set.seal(entry);
     /// }
     /// ```
-    ///
-    /// # Errors
-    /// A plugin failed. Native keys that passed the trial when the set was built do not fail.
     pub fn seal(&self, entry: Entry) -> Result<Ciphertext, SealError> {
-        let row = sealed_text(&entry);
+        let text = sealed_text(&entry);
         drop(entry);
-        self.encrypt(&row).map(Ciphertext).map_err(|error| self.failed(&error))
-    }
-
-    /// Seals a row twice over: to the set for the ledger, and to the spool's own key for the
-    /// handoff file of `set`, the set's number in the run.
-    pub fn seal_and_spool(
-        &self,
-        entry: Entry,
-        spool: &Spool,
-        set: u32,
-        line: Line,
-    ) -> Result<(Ciphertext, Spooled), SealError> {
-        let row = sealed_text(&entry);
-        drop(entry);
-        let sealed = self.encrypt(&row).map_err(|error| self.failed(&error))?;
-        let bytes = spool.encrypt(&row[header_length()..]).map_err(|error| self.failed(&error))?;
-        Ok((Ciphertext(sealed), Spooled { set, line, bytes }))
-    }
-
-    fn failed(&self, error: &age::EncryptError) -> SealError {
-        SealError::Encrypt { label: self.label().to_owned(), reason: one_line(&error.to_string()) }
+        self.encrypt(&text).map(Ciphertext).map_err(|error| SealError::new(self, &error))
     }
 }
 
 impl Ciphertext {
-    /// Takes back what the ledger stored.
-    ///
-    /// # Errors
-    /// The bytes do not begin as a binary age file does.
-    pub fn restored(bytes: Vec<u8>) -> Result<Self, NotCiphertext> {
-        if bytes.starts_with(super::opened::BINARY_START) {
-            Ok(Self(bytes))
-        } else {
-            Err(NotCiphertext)
-        }
+    pub(super) fn new(age_file: Vec<u8>) -> Self {
+        Self(age_file)
     }
 
-    /// The age file.
+    /// Takes back what the ledger stored.
+    pub fn restored(bytes: Vec<u8>) -> Result<Self, NotCiphertext> {
+        if bytes.starts_with(BINARY_START) { Ok(Self(bytes)) } else { Err(NotCiphertext) }
+    }
+
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The age file, for the ledger to store.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
@@ -139,15 +112,15 @@ pub(super) fn header() -> String {
     header
 }
 
-fn header_length() -> usize {
-    // The names and as many separators or line ends.
+pub(super) fn header_length() -> usize {
+    // After each name comes a comma or the line end.
     COLUMNS.iter().map(|name| name.len() + 1).sum()
 }
 
 /// The header and the row as CSV.
-fn sealed_text(entry: &Entry) -> Wiped {
+pub(super) fn sealed_text(entry: &Entry) -> Wiped {
     let name = entry.display_name.as_deref().unwrap_or_default();
-    // Room for every field quoted, so that the text is written in one place.
+    // Room for every field in quotes, so that the buffer does not grow.
     let room = header_length() + 2 * (name.len() + entry.pass.text().len()) + 512;
     let mut text = Wiped::with_capacity(room);
     text.push(header().as_bytes());
@@ -168,7 +141,7 @@ fn sealed_text(entry: &Entry) -> Wiped {
     text
 }
 
-/// One CSV field, quoted where RFC 4180 or a careless reader needs it.
+/// Writes a CSV field, quoted where RFC 4180 or a lenient reader needs it.
 fn field(text: &mut Wiped, value: &str) {
     if !needs_quotes(value) {
         return text.push(value.as_bytes());
@@ -183,7 +156,7 @@ fn field(text: &mut Wiped, value: &str) {
     text.push(b"\"");
 }
 
-/// Whether a value must stand in quotes to be read back as it is.
+/// Whether a value must be quoted to be read back unchanged.
 pub(super) fn needs_quotes(value: &str) -> bool {
     value.contains([',', '"', '\n', '\r', ';', '\t'])
         || value.starts_with(char::is_whitespace)
@@ -196,7 +169,6 @@ pub(super) mod tests {
     use super::*;
     use std::sync::Arc;
 
-    /// A row as Graph's answer makes it.
     pub(crate) fn entry(upn: &str, name: Option<&str>, code: &str) -> Entry {
         Entry {
             upn: upn.parse().expect("a UPN"),
@@ -213,8 +185,8 @@ pub(super) mod tests {
     pub(crate) fn set(label: &str) -> (RecipientSet, age::x25519::Identity) {
         let identity = age::x25519::Identity::generate();
         let recipient = identity.to_public().to_string().parse().expect("a recipient");
-        let quiet: Arc<dyn Prompts> = Arc::new(NoPrompts);
-        (RecipientSet::new(label, vec![recipient], &quiet).expect("a set"), identity)
+        let prompts: Arc<dyn Prompts> = Arc::new(NoPrompts);
+        (RecipientSet::new(label, vec![recipient], &prompts).expect("a set"), identity)
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! Promises that an opened pass is printed exactly as it is, in a form that neither Excel nor
-//! a terminal misreads. Must never keep what it printed.
+//! Promises that an opened row is printed exactly as it is, in a form that neither Excel nor
+//! a terminal misreads. Must never keep what it has printed.
 
 use std::io::{self, Write};
 
 use zeroize::Zeroizing;
 
-use super::COLUMNS;
-use super::entry::needs_quotes;
+use super::entry::{COLUMNS, needs_quotes};
 use super::opened::OpenedRow;
 use tapwave_core::shown::steers;
 
@@ -20,11 +19,10 @@ pub enum Format {
     /// A CSV that Excel shows as it is when it is opened with a double click.
     ///
     /// It is UTF-8 with a byte order mark and CRLF. Text that Excel would take for a formula,
-    /// a number or a date stands as a formula that yields it, `="…"`; nothing is calculated.
-    /// There is no `sep=` line: Excel reads the byte order mark only at the very beginning
-    /// and takes a file that begins with `sep=` for the system's old code page, which ruins
-    /// every name with an accent. Excel splits at the list separator of the system's region
-    /// instead: give it as [`Separator`].
+    /// a number or a date is written as a formula that yields it, `="…"`.
+    /// There is no `sep=` line: Excel would then ignore the byte order mark and read the file in
+    /// the system's old code page, which breaks every accent. Excel splits at the list
+    /// separator of the system's region instead: [`Separator`].
     Excel(Separator),
 }
 
@@ -46,10 +44,7 @@ pub struct RowWriter<W> {
 }
 
 impl<W: Write> RowWriter<W> {
-    /// Writes what stands before the first row.
-    ///
-    /// # Errors
-    /// The output cannot be written.
+    /// Writes what comes before the first row.
     pub fn new(format: Format, mut out: W) -> io::Result<Self> {
         match format {
             Format::Csv => out.write_all(super::entry::header().as_bytes())?,
@@ -63,10 +58,6 @@ impl<W: Write> RowWriter<W> {
         Ok(Self { out, format, rows: 0 })
     }
 
-    /// Writes one row.
-    ///
-    /// # Errors
-    /// The output cannot be written.
     pub fn row(&mut self, row: &OpenedRow) -> io::Result<()> {
         match self.format {
             Format::Csv => csv_row(&mut self.out, row)?,
@@ -80,10 +71,7 @@ impl<W: Write> RowWriter<W> {
         Ok(())
     }
 
-    /// Writes what stands after the last row, and flushes.
-    ///
-    /// # Errors
-    /// The output cannot be written.
+    /// Writes what comes after the last row, and flushes.
     pub fn finish(mut self) -> io::Result<W> {
         if self.format == Format::Json {
             self.out.write_all(if self.rows == 0 { b"]\n" } else { b"\n]\n" })?;
@@ -103,12 +91,11 @@ impl Separator {
 }
 
 impl OpenedRow {
-    /// The cells in the order of [`COLUMNS`], for a table on a terminal. Characters that a
-    /// terminal obeys, that turn the direction of writing, or that nobody sees stand as
-    /// `\u{…}`.
+    /// The cells in the order of [`COLUMNS`], for a table on a terminal. Control characters, those
+    /// that change the writing direction, and invisible ones become `\u{…}`.
     #[must_use]
     pub fn table_cells(&self) -> [Zeroizing<String>; 7] {
-        self.columns().map(shown)
+        self.columns().map(escaped)
     }
 
     fn columns(&self) -> [&str; 7] {
@@ -147,7 +134,7 @@ fn json_row(out: &mut impl Write, row: &OpenedRow) -> io::Result<()> {
         write!(out, "\"{name}\":")?;
         match name {
             _ if cell.is_empty() => out.write_all(b"null")?,
-            // Both were parsed when the row was opened; they are written as JSON has them.
+            // Both were parsed when the row was opened.
             "lifetimeInMinutes" => json_value(out, &row.lifetime_minutes())?,
             "isUsableOnce" => json_value(out, &row.is_one_time())?,
             _ => json_value(out, cell)?,
@@ -168,7 +155,7 @@ fn excel_row(out: &mut impl Write, row: &OpenedRow, separator: Separator) -> io:
         match COLUMNS[at] {
             "lifetimeInMinutes" => out.write_all(cell.as_bytes())?,
             "isUsableOnce" => out.write_all(cell.to_ascii_uppercase().as_bytes())?,
-            // The code is always the same way, so that no code looks special.
+            // Every code is written the same way, so that none looks special.
             "temporaryAccessPass" => formula(out, cell)?,
             _ if cell.is_empty() => {}
             _ if would_mangle(cell) => formula(out, cell)?,
@@ -178,13 +165,13 @@ fn excel_row(out: &mut impl Write, row: &OpenedRow, separator: Separator) -> io:
     out.write_all(b"\r\n")
 }
 
-/// Units of UTF-16 that one text inside a formula may have, which Excel documents as 255
-/// characters ("Excel specifications and limits", support.microsoft.com).
+/// UTF-16 units that one string inside a formula may have; Excel documents 255 characters
+/// ("Excel specifications and limits", support.microsoft.com).
 const FORMULA_TEXT_UNITS: usize = 255;
 
-/// Whether Excel might take a text for something else. Plain names of several words and
-/// addresses are known to be safe, all else is not: numbers in every notation, dates and
-/// months in every language, TRUE in every language, formulas, and leading apostrophes.
+/// Whether Excel might take a text for something else. Only addresses and plain names of several
+/// words are known to be safe. Not safe are numbers in every notation, dates, months and TRUE in
+/// every language, formulas, and leading apostrophes.
 fn would_mangle(text: &str) -> bool {
     let plain_name = text.contains(' ') && !text.contains(char::is_numeric);
     let safe = text.starts_with(char::is_alphabetic)
@@ -194,8 +181,8 @@ fn would_mangle(text: &str) -> bool {
     !safe
 }
 
-/// A formula that yields exactly the text: `="…"`, quoted once more as a field of CSV. Long
-/// texts are joined from several.
+/// Writes a formula that yields exactly the text: `="…"`, quoted once more as a CSV field. Long
+/// texts are joined from several strings.
 fn formula(out: &mut impl Write, text: &str) -> io::Result<()> {
     out.write_all(b"\"=\"\"")?;
     let mut units = 0;
@@ -216,7 +203,6 @@ fn formula(out: &mut impl Write, text: &str) -> io::Result<()> {
     out.write_all(b"\"\"\"")
 }
 
-/// A field of CSV in quotes.
 fn quoted(out: &mut impl Write, text: &str) -> io::Result<()> {
     out.write_all(b"\"")?;
     for (at, piece) in text.split('"').enumerate() {
@@ -228,9 +214,9 @@ fn quoted(out: &mut impl Write, text: &str) -> io::Result<()> {
     out.write_all(b"\"")
 }
 
-/// A cell for a terminal, with what must not reach it written out.
-fn shown(text: &str) -> Zeroizing<String> {
-    // `\u{10ffff}` is the longest escape, and room for all keeps the text in one place.
+/// Escapes what must not reach a terminal.
+fn escaped(text: &str) -> Zeroizing<String> {
+    // `\u{10ffff}` is the longest escape. With room for all the buffer does not grow.
     let mut cell = Zeroizing::new(String::with_capacity(text.chars().count() * 10));
     for c in text.chars() {
         if steers(c) {
@@ -250,7 +236,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What a format prints of rows of (name, code).
+    /// Prints rows of (name, code).
     fn printed(format: Format, rows: &[(&str, &str)]) -> String {
         let mut writer = RowWriter::new(format, Vec::new()).expect("begun");
         for (name, code) in rows {
@@ -261,7 +247,7 @@ mod tests {
         String::from_utf8(writer.finish().expect("finished")).expect("text")
     }
 
-    /// What Excel shows of a field: it evaluates `="…"&"…"` and keeps all else.
+    /// What Excel shows for a field: it evaluates `="…"&"…"` and keeps everything else.
     fn as_excel_shows(field: &str) -> String {
         let Some(mut rest) = field.strip_prefix('=') else { return field.to_owned() };
         let mut text = String::new();
@@ -335,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_excel_would_change_stands_bare() {
+    fn nothing_that_excel_would_change_is_left_bare() {
         for text in [
             "=1+1",
             "+49 30",
@@ -368,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_obeys_nothing_in_a_cell() {
+    fn a_cell_holds_nothing_that_steers_a_terminal() {
         let (set, key) = set("all");
         let name = "\u{1b}[2J\u{202e}\u{200b}\u{e0041}\u{9b}";
         let sealed = set.seal(entry("ada@contoso.example", Some(name), "é\u{7}x")).expect("sealed");

@@ -9,12 +9,11 @@ use age::secrecy::{ExposeSecret, SecretString};
 use jiff::Timestamp;
 use zeroize::Zeroizing;
 
-use super::opened::{ARMOR_START, BINARY_START};
+use super::age_file::{ARMOR_START, BINARY_START, one_line};
 use super::plugin::{Plugin, PluginIdentities};
 #[cfg(feature = "ssh")]
-use super::prompts::Asking;
+use super::prompts::AgeCallbacks;
 use super::prompts::Prompts;
-use super::recipients::one_line;
 use tapwave_core::limits;
 use tapwave_core::wiped::{Wiped, read_bounded};
 
@@ -24,61 +23,45 @@ pub struct Identities(Vec<Box<dyn age::Identity + Send + Sync>>);
 
 /// A new age key pair.
 pub struct NewIdentity {
-    /// The public key, `age1…`.
     pub recipient: String,
     /// The text of the identity file, as `age-keygen` writes it: the private key.
     pub file: SecretString,
 }
 
-/// Why an identity file cannot be used. `name` is what the caller called it.
+/// Why an identity file cannot be used. `name` is what the caller calls it.
 #[derive(Debug, thiserror::Error)]
 pub enum BadIdentity {
-    /// It could not be read.
     #[error("failed to read the identity file {name}; check that it exists and may be read")]
     Read { name: String, source: io::Error },
     /// It is over [`limits::MAX_SETTINGS_BYTES`].
     #[error("failed to read the identity file {name}: it is larger than {max} bytes; give the file that `age-keygen` or `tapwave keygen` wrote", max = limits::MAX_SETTINGS_BYTES)]
     TooLarge { name: String },
-    /// It holds comments and blank lines alone.
     #[error(
         "failed to find a private key in the identity file {name}; it should have a line that begins with AGE-SECRET-KEY-1 or AGE-PLUGIN-"
     )]
     Empty { name: String },
-    /// A line is no private key. It is not quoted.
+    /// The line is not quoted: it might be a damaged key.
     #[error(
         "failed to read the identity file {name}: line {line} is no private key of age; it should begin with AGE-SECRET-KEY-1 or AGE-PLUGIN-"
     )]
-    Line {
-        name: String,
-        /// The line, counted from 1.
-        line: usize,
-    },
-    /// A line is the public half.
+    Line { name: String, line: usize },
     #[error(
         "failed to read the identity file {name}: line {line} is a public key; give the file with the private key that belongs to it"
     )]
-    Public {
-        name: String,
-        /// The line, counted from 1.
-        line: usize,
-    },
-    /// The file is encrypted, but not with a passphrase.
+    Public { name: String, line: usize },
     #[error(
         "failed to read the identity file {name}: it is encrypted to a key, not with a passphrase; decrypt it with age first, or give the identity that opens it"
     )]
     NotPassphrase { name: String },
-    /// A passphrase is needed and nobody could be asked.
     #[error(
         "failed to open the identity file {name}: it wants a passphrase and nobody can be asked; run this in a terminal"
     )]
     NobodyToAsk { name: String },
-    /// The passphrase is wrong.
     #[error("failed to open the identity file {name}: the passphrase is wrong; try again")]
     WrongPassphrase { name: String },
-    /// The encrypted file is damaged, or asks for more work than is sane.
+    /// The encrypted file is damaged, or its scrypt work factor is over the limit.
     #[error("failed to open the identity file {name}: {reason}; restore it from a copy")]
     Damaged { name: String, reason: String },
-    /// An SSH key, and this build has no code for those.
     #[error(
         "failed to read the identity file {name}: it is an SSH key, and this build of tapwave was made without SSH support; give an age identity, or build with `--features ssh`"
     )]
@@ -86,24 +69,19 @@ pub enum BadIdentity {
 }
 
 impl Identities {
-    /// None yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether no key was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Adds the keys of one identity file: plain lines, or an age file protected with a
-    /// passphrase, which `prompts` is asked for once. `name` stands in errors and in the
-    /// question.
-    ///
-    /// # Errors
-    /// The file cannot be read, or holds something else. No key of it is added then.
+    /// passphrase, for which `prompts` is asked once. `name` is for errors and the question. On an
+    /// error no key is added.
     pub fn add_file(
         &mut self,
         name: &str,
@@ -130,13 +108,13 @@ impl Identities {
     }
 }
 
-/// Makes a key pair from the system's randomness. `created` goes into the file's comment.
+/// Makes a key pair. `created` goes into the file's comment.
 #[must_use]
 pub fn keygen(created: Timestamp) -> NewIdentity {
     let identity = age::x25519::Identity::generate();
     let recipient = identity.to_public().to_string();
     let secret = identity.to_string();
-    // The three lines have about 200 bytes, so that nothing moves while they are put together.
+    // The three lines have about 200 bytes, so that the buffer does not grow.
     let mut file = Zeroizing::new(String::with_capacity(512));
     let created = format!("{created:.0}");
     let parts = [
@@ -160,7 +138,7 @@ fn bounded(name: &str, reader: impl Read) -> Result<Wiped, BadIdentity> {
         .ok_or_else(|| BadIdentity::TooLarge { name: name.to_owned() })
 }
 
-/// The plaintext of a passphrase-protected identity file.
+/// Decrypts a passphrase-protected identity file.
 fn unlocked(name: &str, text: &[u8], prompts: &Arc<dyn Prompts>) -> Result<Wiped, BadIdentity> {
     let damaged = |error: age::DecryptError| BadIdentity::Damaged {
         name: name.to_owned(),
@@ -190,11 +168,11 @@ fn unlocked(name: &str, text: &[u8], prompts: &Arc<dyn Prompts>) -> Result<Wiped
 /// The keys in the lines of an identity file.
 fn parse(name: &str, text: &[u8], prompts: &Arc<dyn Prompts>) -> Result<Keys, BadIdentity> {
     let mut keys: Keys = Vec::new();
-    let mut plugged = Vec::new();
+    let mut plugin_keys = Vec::new();
     let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text);
     for (at, line) in text.split(|byte| *byte == b'\n').enumerate() {
-        let at = at + 1;
-        let bad = || BadIdentity::Line { name: name.to_owned(), line: at };
+        let number = at + 1;
+        let bad = || BadIdentity::Line { name: name.to_owned(), line: number };
         let line = std::str::from_utf8(line).map_err(|_| bad())?.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
@@ -202,31 +180,31 @@ fn parse(name: &str, text: &[u8], prompts: &Arc<dyn Prompts>) -> Result<Keys, Ba
         if let Ok(key) = line.parse::<age::x25519::Identity>() {
             keys.push(Box::new(key));
         } else if let Ok(key) = line.parse::<age::plugin::Identity>() {
-            plugged.push(key);
+            plugin_keys.push(key);
         } else if line.starts_with("age1") || line.starts_with("ssh-") {
-            return Err(BadIdentity::Public { name: name.to_owned(), line: at });
+            return Err(BadIdentity::Public { name: name.to_owned(), line: number });
         } else {
             return Err(bad());
         }
     }
-    keys.extend(by_plugin(&plugged, prompts));
+    keys.extend(by_plugin(&plugin_keys, prompts));
     Ok(keys)
 }
 
-/// The keys of one plugin go together, so that it starts once per file.
-fn by_plugin(plugged: &[age::plugin::Identity], prompts: &Arc<dyn Prompts>) -> Keys {
-    let mut names: Vec<&str> = plugged.iter().map(age::plugin::Identity::plugin).collect();
+/// Groups the keys by plugin, so that each plugin starts once per file.
+fn by_plugin(plugin_keys: &[age::plugin::Identity], prompts: &Arc<dyn Prompts>) -> Keys {
+    let mut names: Vec<&str> = plugin_keys.iter().map(age::plugin::Identity::plugin).collect();
     names.sort_unstable();
     names.dedup();
     names
         .into_iter()
         .map(|name| {
-            let keys = plugged.iter().filter(|key| key.plugin() == name);
+            let keys = plugin_keys.iter().filter(|key| key.plugin() == name);
             Box::new(PluginIdentities(Plugin {
                 name: name.to_owned(),
                 keys: keys.map(|key| key.to_string().into()).collect(),
                 prompts: Arc::clone(prompts),
-                patience: limits::PLUGIN_OPENS,
+                timeout: limits::PLUGIN_OPENS,
             })) as _
         })
         .collect()
@@ -242,7 +220,7 @@ fn ssh(name: &str, text: &[u8], prompts: &Arc<dyn Prompts>) -> Result<Keys, BadI
     let key = age::ssh::Identity::from_buffer(text, Some(name.to_owned())).map_err(|error| {
         BadIdentity::Damaged { name: name.to_owned(), reason: one_line(&error.to_string()) }
     })?;
-    Ok(vec![Box::new(key.with_callbacks(Asking(Arc::clone(prompts))))])
+    Ok(vec![Box::new(key.with_callbacks(AgeCallbacks(Arc::clone(prompts))))])
 }
 
 #[cfg(test)]
@@ -250,9 +228,9 @@ mod tests {
     use super::super::NoPrompts;
     use super::*;
 
-    struct Knows(&'static str);
+    struct FixedPassphrase(&'static str);
 
-    impl Prompts for Knows {
+    impl Prompts for FixedPassphrase {
         fn show(&self, _: &str) {}
 
         fn confirm(&self, _: &str, _: &str, _: Option<&str>) -> Option<bool> {
@@ -303,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_identity_names_its_line_and_is_not_quoted() {
+    fn a_bad_identity_is_named_by_its_line_and_not_quoted() {
         let new = keygen(created());
         let broken = new.file.expose_secret().replace("AGE-SECRET-KEY-1", "AGE-SECRET-KEY-1QQQ");
         let error = add(broken.as_bytes(), NoPrompts).err().expect("an error");
@@ -335,17 +313,17 @@ mod tests {
         let sealed = age::encrypt(&key, text).expect("sealed");
         let armored = age::encrypt_and_armor(&key, text).expect("sealed");
         for sealed in [&sealed[..], armored.as_bytes()] {
-            assert_eq!(add(sealed, Knows("right")).expect("a key").0.len(), 1);
+            assert_eq!(add(sealed, FixedPassphrase("right")).expect("a key").0.len(), 1);
             assert!(matches!(
-                add(sealed, Knows("wrong")),
+                add(sealed, FixedPassphrase("wrong")),
                 Err(BadIdentity::WrongPassphrase { .. })
             ));
             assert!(matches!(add(sealed, NoPrompts), Err(BadIdentity::NobodyToAsk { .. })));
         }
         let half = &sealed[..sealed.len() / 2];
-        assert!(add(half, Knows("right")).is_err());
+        assert!(add(half, FixedPassphrase("right")).is_err());
         let other = age::encrypt(&age::x25519::Identity::generate().to_public(), text);
-        let error = add(&other.expect("sealed"), Knows("right"));
+        let error = add(&other.expect("sealed"), FixedPassphrase("right"));
         assert!(matches!(error, Err(BadIdentity::NotPassphrase { .. })));
     }
 }

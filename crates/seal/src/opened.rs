@@ -1,43 +1,38 @@
 //! Promises that a handoff file is opened row by row, that every row shown is genuine, and
-//! that a damaged, cut or foreign file ends in an error. Must never keep more than a chunk
-//! and a row of plaintext.
+//! that a damaged, truncated or foreign file ends in an error. Must never keep more than one chunk
+//! and one row of plaintext.
 
 use std::io::{self, BufRead, BufReader, Read};
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::COLUMNS;
+use super::age_file::is_age;
+use super::entry::COLUMNS;
 use super::identities::Identities;
 use super::plugin::PluginFailed;
 use tapwave_core::ids::Upn;
 use tapwave_core::limits;
 use tapwave_core::wiped::Wiped;
 
-/// How every binary age file begins, of whatever version.
-pub(super) const BINARY_START: &[u8] = b"age-encryption.org/";
-/// How every armoured age file begins.
-pub(super) const ARMOR_START: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE-----";
-
 /// One row of an opened handoff.
 ///
-/// The pass is readable only through [`super::RowWriter`] and [`OpenedRow::table_cells`], and
-/// by the letter that is being rendered.
+/// The code can be read only through [`super::RowWriter`] and [`OpenedRow::table_cells`], and
+/// when a mail is rendered.
 pub struct OpenedRow {
     text: Wiped,
     ends: Vec<usize>,
 }
 
-/// See [`OpenedRow::fingerprint`].
+/// Tells rows apart without what they say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Equal for the same person, in whatever case the name is written.
+    /// Equal for the same person; case does not matter.
     pub person: [u8; 16],
     /// Equal for rows that are equal in every field.
     pub row: [u8; 16],
 }
 
-/// Half of a digest: enough that nobody finds two alike.
 fn half(digest: &[u8; 32]) -> [u8; 16] {
     std::array::from_fn(|at| digest[at])
 }
@@ -45,21 +40,17 @@ fn half(digest: &[u8; 32]) -> [u8; 16] {
 /// Why a file could not be opened, or not to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError<E> {
-    /// It could not be read.
     #[error("failed to read the file; check that it exists and may be read")]
     Read(#[source] io::Error),
     /// It is over [`limits::MAX_HANDOFF_BYTES`].
     #[error("failed to open the file: it is larger than {max} bytes, which no handoff is; decrypt it with age", max = limits::MAX_HANDOFF_BYTES)]
     TooLarge,
-    /// It does not begin as an age file.
     #[error(
         "failed to open the file: it is no age file; give a file from the run's handoff folder"
     )]
     NotAge,
-    /// It is an age file of a version that this program does not know.
     #[error("failed to open the file: it is an age file of a newer kind; update tapwave")]
     Newer,
-    /// None of the identities opens it. An age file does not tell for whom it is.
     #[error(
         "failed to open the file: it is not sealed to any of the identities given, and an age file does not say for whom it is; ask the operator which public key was used, and give the identity of that key with -i"
     )]
@@ -69,10 +60,8 @@ pub enum OpenError<E> {
         "failed to open the file: it is damaged or was cut short (every row shown before this is genuine, but rows may be missing); fetch it again from the operator"
     )]
     Damaged,
-    /// A plugin failed.
     #[error("failed to open the file: {0}; check the identity and its plugin")]
     Plugin(String),
-    /// An entry of a container is none that tapwave writes.
     #[error(
         "failed to open the container: this is {kind} and no age file; unpack it with tar to see what it is"
     )]
@@ -81,7 +70,6 @@ pub enum OpenError<E> {
     /// file in it over [`limits::MAX_HANDOFF_BYTES`].
     #[error("failed to open the container: it has more than {entries} files or is larger than {bytes} bytes, which none of tapwave is; unpack it with tar and open its files", entries = limits::MAX_CONTAINER_ENTRIES, bytes = limits::MAX_CONTAINER_BYTES)]
     ContainerTooLarge,
-    /// It was decrypted and holds something else.
     #[error(
         "failed to open the file: it was decrypted, but it is no handoff of tapwave (line {line} is not as a handoff has it); decrypt it with age to see what it is"
     )]
@@ -89,41 +77,39 @@ pub enum OpenError<E> {
         /// The line of the plaintext, counted from 1.
         line: u64,
     },
-    /// Whoever took the rows stopped.
+    /// The caller stopped.
     #[error(transparent)]
     Stopped(E),
 }
 
-/// Opens a handoff file or a sealed row, binary or armoured, and gives each row to `each`.
+/// Opens a handoff file or a sealed row, binary or armoured, and passes each row to `each`, whose
+/// error comes back as [`OpenError::Stopped`].
 ///
-/// Memory does not grow with the rows. A row is given out as soon as its chunk of 64 KiB was
-/// authenticated, so rows that were shown are genuine even if an error follows; that the
-/// file is whole is known only when this returns.
-///
-/// # Errors
-/// See [`OpenError`]; what `each` returns comes back as [`OpenError::Stopped`].
+/// Memory does not grow with the rows. A row is passed on as soon as its chunk of 64 KiB is
+/// authenticated, so it is genuine even if an error follows. That the file is complete is known
+/// only when this returns.
 pub fn open<E>(
     reader: impl Read,
     identities: &Identities,
     mut each: impl FnMut(&OpenedRow) -> Result<(), E>,
 ) -> Result<(), OpenError<E>> {
     let mut input = BufReader::new(Bounded::new(reader, limits::MAX_HANDOFF_BYTES));
-    if !looks_like_age(&mut input).map_err(unread)? {
+    if !is_age(input.fill_buf().map_err(read_error)?) {
         return Err(OpenError::NotAge);
     }
-    let file =
-        age::Decryptor::new_buffered(age::armor::ArmoredReader::new(input)).map_err(undecrypted)?;
-    let plain = file.decrypt(identities.iter()).map_err(undecrypted)?;
+    let file = age::Decryptor::new_buffered(age::armor::ArmoredReader::new(input))
+        .map_err(decrypt_error)?;
+    let plain = file.decrypt(identities.iter()).map_err(decrypt_error)?;
     let mut rows = Rows::new(plain);
     let mut row = OpenedRow { text: Wiped::with_capacity(1024), ends: Vec::new() };
-    let header = rows.next(&mut row).map_err(unparsed)?;
+    let header = rows.next(&mut row).map_err(parse_error)?;
     if !header
         || !(0..row.ends.len().max(COLUMNS.len()))
             .all(|at| row.field(at) == COLUMNS.get(at).copied())
     {
         return Err(OpenError::NotHandoff { line: 1 });
     }
-    while rows.next(&mut row).map_err(unparsed)? {
+    while rows.next(&mut row).map_err(parse_error)? {
         if !row.is_well_formed() {
             return Err(OpenError::NotHandoff { line: rows.line });
         }
@@ -132,7 +118,7 @@ pub fn open<E>(
     Ok(())
 }
 
-/// Reads the first row of a plaintext without a header, as a spool keeps it.
+/// Reads the first row of a plaintext without a header, as the spool keeps it.
 pub(super) fn first_row(plain: impl Read) -> Option<OpenedRow> {
     let mut row = OpenedRow { text: Wiped::with_capacity(1024), ends: Vec::new() };
     let read = Rows::new(plain).next(&mut row).unwrap_or(false);
@@ -140,49 +126,42 @@ pub(super) fn first_row(plain: impl Read) -> Option<OpenedRow> {
 }
 
 impl OpenedRow {
-    /// The userPrincipalName, as the wave wrote it.
     #[must_use]
     pub fn user_principal_name(&self) -> &str {
         self.at(0)
     }
 
-    /// The person's name; empty if Graph gave none.
     #[must_use]
     pub fn display_name(&self) -> &str {
         self.at(1)
     }
 
-    /// When the pass begins to work, as the file has it; empty if Graph said nothing.
+    /// When the pass begins to work; empty if Graph did not say.
     #[must_use]
     pub fn start(&self) -> &str {
         self.at(3)
     }
 
-    /// For how many minutes the pass works.
     #[must_use]
     pub fn lifetime_minutes(&self) -> Option<u32> {
         self.at(4).parse().ok()
     }
 
-    /// Whether the pass works once only.
     #[must_use]
     pub fn is_one_time(&self) -> Option<bool> {
         self.at(5).parse().ok()
     }
 
-    /// The pass's id in Graph.
     #[must_use]
     pub fn method_id(&self) -> &str {
         self.at(6)
     }
 
-    /// Whether this is the row of a user, in whatever case the name is written.
     #[must_use]
     pub fn is_for(&self, upn: &Upn) -> bool {
         self.user_principal_name().to_lowercase() == upn.key()
     }
 
-    /// What tells this row from others, without what it says.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut whole = Sha256::new();
         for column in 0..COLUMNS.len() {
@@ -194,23 +173,19 @@ impl OpenedRow {
         Fingerprint { person: half(&person.into()), row: half(&whole.finalize().into()) }
     }
 
-    /// The code, for this room alone.
     pub(super) fn pass(&self) -> &str {
         self.at(2)
     }
 
-    /// The code, for the letter that is being rendered. `letter::Templates::render` alone
-    /// may call this; it puts the code into buffers that wipe themselves.
+    /// See [`Pass::reveal`](super::Pass::reveal).
     pub fn reveal(&self) -> &str {
         self.pass()
     }
 
-    /// The lifetime as the file has it.
     pub(super) fn lifetime_text(&self) -> &str {
         self.at(4)
     }
 
-    /// The one-time flag as the file has it.
     pub(super) fn one_time_text(&self) -> &str {
         self.at(5)
     }
@@ -238,25 +213,25 @@ impl OpenedRow {
     }
 }
 
-/// A CSV reader for what sealing writes. It is here because a general one keeps copies of the
-/// plaintext that it does not wipe.
+/// A CSV reader for what sealing writes. The crate csv would keep copies of the plaintext that it
+/// does not wipe.
 struct Rows<R> {
     input: R,
     block: zeroize::Zeroizing<[u8; 4096]>,
     read: usize,
     taken: usize,
-    /// The line of the row given out last, counted from 1.
+    /// Where the latest row begins, counted from 1.
     line: u64,
+    /// Lines read so far.
     lines: u64,
 }
 
-/// Why the plaintext could not be taken apart.
-enum Unparsed {
+enum ParseError {
     Io(io::Error),
     Shape { line: u64 },
 }
 
-enum Within {
+enum FieldState {
     /// At the beginning of a field, or in one without quotes.
     Plain,
     Quoted,
@@ -271,65 +246,67 @@ impl<R: Read> Rows<R> {
     }
 
     /// Reads one row into `row`; false at the end of the file.
-    fn next(&mut self, row: &mut OpenedRow) -> Result<bool, Unparsed> {
+    fn next(&mut self, row: &mut OpenedRow) -> Result<bool, ParseError> {
         row.text.clear();
         row.ends.clear();
         self.line = self.lines + 1;
-        let mut within = Within::Plain;
-        let mut begun = false;
+        let mut state = FieldState::Plain;
+        let mut started = false;
         while let Some(byte) = self.byte()? {
             let field_start = row.ends.last().copied().unwrap_or(0);
             if row.text.len() - field_start > limits::MAX_FIELD_BYTES {
-                return Err(self.misshapen());
+                return Err(self.malformed());
             }
-            begun = true;
+            started = true;
             self.lines += u64::from(byte == b'\n');
-            within = match (within, byte) {
-                (Within::Quoted, b'"') => Within::Quote,
-                (Within::Quoted, byte) | (Within::Quote, byte @ b'"') => {
+            state = match (state, byte) {
+                (FieldState::Quoted, b'"') => FieldState::Quote,
+                (FieldState::Quoted, byte) | (FieldState::Quote, byte @ b'"') => {
                     row.text.push(&[byte]);
-                    Within::Quoted
+                    FieldState::Quoted
                 }
-                (Within::Plain | Within::Quote, b',') => {
+                (FieldState::Plain | FieldState::Quote, b',') => {
                     self.end_field(row)?;
-                    Within::Plain
+                    FieldState::Plain
                 }
-                (Within::Plain | Within::Quote, b'\n') => {
+                (FieldState::Plain | FieldState::Quote, b'\n') => {
                     self.end_field(row)?;
                     return Ok(true);
                 }
-                // Nothing is quoted half, and a carriage return stands in quotes alone.
-                (Within::Plain, b'"') if row.text.len() == field_start => Within::Quoted,
-                (Within::Plain, b'"' | b'\r') | (Within::Quote, _) => return Err(self.misshapen()),
-                (Within::Plain, byte) => {
+                // Sealing quotes a field as a whole, and every carriage return.
+                (FieldState::Plain, b'"') if row.text.len() == field_start => FieldState::Quoted,
+                (FieldState::Plain, b'"' | b'\r') | (FieldState::Quote, _) => {
+                    return Err(self.malformed());
+                }
+                (FieldState::Plain, byte) => {
                     row.text.push(&[byte]);
-                    Within::Plain
+                    FieldState::Plain
                 }
             };
         }
         // Sealing ends every row with a line feed.
-        if begun { Err(self.misshapen()) } else { Ok(false) }
+        if started { Err(self.malformed()) } else { Ok(false) }
     }
 
-    fn end_field(&self, row: &mut OpenedRow) -> Result<(), Unparsed> {
+    fn end_field(&self, row: &mut OpenedRow) -> Result<(), ParseError> {
         if row.ends.len() == COLUMNS.len() {
-            return Err(self.misshapen());
+            return Err(self.malformed());
         }
         row.ends.push(row.text.len());
         Ok(())
     }
 
-    fn misshapen(&self) -> Unparsed {
-        Unparsed::Shape { line: self.line }
+    fn malformed(&self) -> ParseError {
+        ParseError::Shape { line: self.line }
     }
 
-    fn byte(&mut self) -> Result<Option<u8>, Unparsed> {
+    fn byte(&mut self) -> Result<Option<u8>, ParseError> {
         while self.taken == self.read {
             match self.input.read(&mut self.block[..]) {
                 Ok(0) => return Ok(None),
                 Ok(read) => (self.read, self.taken) = (read, 0),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Unparsed::Io(error)),
+                Err(error) => return Err(ParseError::Io(error)),
             }
         }
         self.taken += 1;
@@ -337,15 +314,15 @@ impl<R: Read> Rows<R> {
     }
 }
 
-/// Fails with [`io::ErrorKind::FileTooLarge`] when more is there than may be.
+/// Fails with [`io::ErrorKind::FileTooLarge`] when the input is longer than allowed.
 pub(super) struct Bounded<R> {
     inner: R,
     left: u64,
 }
 
 impl<R> Bounded<R> {
-    pub(super) const fn new(inner: R, most: u64) -> Self {
-        Self { inner, left: most }
+    pub(super) const fn new(inner: R, limit: u64) -> Self {
+        Self { inner, left: limit }
     }
 }
 
@@ -357,23 +334,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-fn looks_like_age(input: &mut impl BufRead) -> io::Result<bool> {
-    Ok(is_age(input.fill_buf()?))
-}
-
-/// Whether a file that begins so is an age file, of whatever kind and version.
-pub(super) fn is_age(start: &[u8]) -> bool {
-    // A first read of fewer bytes than this happens with a pipe alone, and rarely.
-    let seen = |whole: &[u8]| {
-        start.len() >= whole.len().min(8) && {
-            let length = start.len().min(whole.len());
-            start[..length] == whole[..length]
-        }
-    };
-    seen(BINARY_START) || seen(ARMOR_START)
-}
-
-fn unread<E>(error: io::Error) -> OpenError<E> {
+fn read_error<E>(error: io::Error) -> OpenError<E> {
     if let Some(failed) = PluginFailed::inside(&error) {
         return OpenError::Plugin(failed.to_string());
     }
@@ -384,17 +345,17 @@ fn unread<E>(error: io::Error) -> OpenError<E> {
     }
 }
 
-fn unparsed<E>(error: Unparsed) -> OpenError<E> {
+fn parse_error<E>(error: ParseError) -> OpenError<E> {
     match error {
-        Unparsed::Io(error) => unread(error),
-        Unparsed::Shape { line } => OpenError::NotHandoff { line },
+        ParseError::Io(error) => read_error(error),
+        ParseError::Shape { line } => OpenError::NotHandoff { line },
     }
 }
 
-fn undecrypted<E>(error: age::DecryptError) -> OpenError<E> {
+fn decrypt_error<E>(error: age::DecryptError) -> OpenError<E> {
     use age::DecryptError as D;
     match error {
-        D::Io(error) => unread(error),
+        D::Io(error) => read_error(error),
         D::NoMatchingKeys => OpenError::NoMatch,
         D::UnknownFormat => OpenError::Newer,
         _ => OpenError::Damaged,
@@ -411,12 +372,11 @@ pub(super) mod tests {
     use std::convert::Infallible;
     use std::sync::Arc;
 
-    /// An identity as a file of it gives it.
     pub(crate) fn identities(key: &age::x25519::Identity) -> Identities {
-        let quiet: Arc<dyn Prompts> = Arc::new(NoPrompts);
+        let prompts: Arc<dyn Prompts> = Arc::new(NoPrompts);
         let mut all = Identities::new();
         let text = key.to_string();
-        all.add_file("key", text.expose_secret().as_bytes(), &quiet).expect("an identity");
+        all.add_file("key", text.expose_secret().as_bytes(), &prompts).expect("an identity");
         all
     }
 
@@ -445,7 +405,7 @@ pub(super) mod tests {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
         #[test]
-        fn whatever_is_sealed_opens_as_it_was(
+        fn whatever_is_sealed_opens_unchanged(
             code in ".{1,40}", name in proptest::option::of("(.|[\r\n\",;=+@-]){0,60}"),
             local in "[a-zA-Z0-9'#_.+-]{1,20}",
         ) {
@@ -457,7 +417,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn one_changed_byte_keeps_it_shut(at in any::<prop::sample::Index>(), flip in 1_u8..) {
+        fn a_changed_byte_is_an_error(at in any::<prop::sample::Index>(), flip in 1_u8..) {
             let (set, key) = set("all");
             let mut sealed = set.seal(entry("a@b.c", None, "code")).expect("sealed").into_bytes();
             let at = at.index(sealed.len());
@@ -466,7 +426,7 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn a_cut_keeps_it_shut(at in any::<prop::sample::Index>()) {
+        fn a_truncated_file_is_an_error(at in any::<prop::sample::Index>()) {
             let (set, key) = set("all");
             let sealed = set.seal(entry("a@b.c", None, "code")).expect("sealed").into_bytes();
             prop_assert!(opened(&sealed[..at.index(sealed.len())], &identities(&key)).is_err());
@@ -486,7 +446,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn every_failure_has_its_own_words() {
+    fn every_failure_has_its_own_error() {
         let (set, key) = set("all");
         let sealed = set.seal(entry("a@b.c", None, "code")).expect("sealed").into_bytes();
         let stranger = identities(&age::x25519::Identity::generate());
@@ -532,7 +492,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_file_of_many_chunks_opens_and_a_cut_one_ends_in_an_error() {
+    fn a_file_of_many_chunks_opens_and_a_truncated_one_is_an_error() {
         let mut text = super::super::entry::header();
         for row in 0..3_000 {
             let name = "n".repeat(row % 97);
@@ -547,7 +507,7 @@ pub(super) mod tests {
             assert_eq!(name, format!("{}\",", "n".repeat(row % 97)));
         }
 
-        // Cut exactly between two chunks: all that is left is genuine, and it is not whole.
+        // Cut exactly between two chunks: what is left is genuine but not complete.
         let payload = sealed.len() - text.len() - 16 * text.len().div_ceil(64 * 1024);
         let cut = &sealed[..payload + 2 * (64 * 1024 + 16)];
         let mut rows = 0;
@@ -569,10 +529,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn too_much_is_refused_before_it_is_read_whole() {
+    fn an_input_that_is_too_large_is_refused_while_reading() {
         let mut bounded = Bounded { inner: io::repeat(b'a'), left: 10 };
         let error = io::copy(&mut bounded, &mut io::sink()).expect_err("too large");
-        assert!(matches!(unread::<Infallible>(error), OpenError::TooLarge));
+        assert!(matches!(read_error::<Infallible>(error), OpenError::TooLarge));
     }
 
     #[test]
@@ -584,12 +544,8 @@ pub(super) mod tests {
         let result = open(sealed.as_bytes(), &identities(&key), |row| {
             assert!(row.is_for(&ada) && !row.is_for(&bob));
             assert_eq!((row.lifetime_minutes(), row.is_one_time()), (Some(60), Some(true)));
-            Err(fmt_error())
+            Err(io::Error::other("enough"))
         });
         assert!(matches!(result, Err(OpenError::Stopped(_))));
-    }
-
-    fn fmt_error() -> io::Error {
-        io::Error::other("enough")
     }
 }

@@ -1,5 +1,5 @@
 //! Promises that a pass cannot be copied, shown or compared, and is wiped when dropped.
-//! Must never give its text to anything outside this crate but the letter being rendered.
+//! Must never give its text to anything outside this crate but the mail that is being rendered.
 
 use std::fmt;
 
@@ -56,14 +56,12 @@ use tapwave_core::limits;
 pub struct Pass(SecretString);
 
 impl Pass {
-    /// The code, for this room alone.
     pub(super) fn text(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// The code, for the letter that is being rendered. `Templates::render` of the mail crate alone
-    /// may call this (tests/tidy.rs holds it to that); it puts the code into buffers that wipe
-    /// themselves.
+    /// The code, for the mail that is being rendered. Only `Templates::render` of the mail crate
+    /// may call this (checked by tests/tidy.rs); it puts the code into buffers that wipe themselves.
     pub fn reveal(&self) -> &str {
         self.text()
     }
@@ -71,8 +69,8 @@ impl Pass {
 
 impl<'de> Deserialize<'de> for Pass {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Asked for a string, serde_json quotes a number it finds instead, and the code might
-        // be one; asked for anything, it hands over what is there, a string without a copy.
+        // Asked for a string, serde_json's error would quote a number that it finds instead, which
+        // might be the code. Asked for anything, it passes a string on without a copy.
         deserializer.deserialize_any(CodeVisitor)
     }
 }
@@ -93,7 +91,7 @@ impl Visitor<'_> for CodeVisitor {
         if text.len() > limits::MAX_PASS_BYTES {
             return Err(E::custom("the pass is too long"));
         }
-        // One allocation of the exact size, so that nothing is moved and left behind.
+        // One allocation of the exact size: a move would leave a copy behind.
         Ok(Pass(SecretString::from(text)))
     }
 
@@ -101,7 +99,7 @@ impl Visitor<'_> for CodeVisitor {
         self.visit_str(&zeroize::Zeroizing::new(text))
     }
 
-    // Serde's own errors for a wrong type quote the value, which might be the code.
+    // Serde's default errors for a wrong type quote the value, which might be the code.
     fn visit_bool<E: Error>(self, _: bool) -> Result<Pass, E> {
         Err(not_text())
     }
@@ -150,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_quotes_what_was_there() {
+    fn no_error_quotes_the_value() {
         let long = format!("\"{}\"", "73190".repeat(limits::MAX_PASS_BYTES));
         for json in ["73190", "-73190", "73190.5", "[73190]", "true", "null", "\"\"", &long] {
             let error = serde_json::from_str::<Pass>(json).err().expect("an error").to_string();

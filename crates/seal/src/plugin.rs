@@ -1,11 +1,10 @@
-//! Promises age's plugin protocol with processes that are waited for, not for ever, and talk
-//! that is wiped. Must never print what is said, since file keys are.
+//! Promises age's plugin protocol with bounded waits, processes that are reaped, and buffers that
+//! are wiped. Must never print a message, since some carry file keys.
 //!
-//! The age crate's own client leaves a zombie for each run, and prints every key when
-//! `AGEDEBUG` says so; a wave of thousands of rows starts thousands; and it waits for a plugin
-//! as long as that likes. Here a thread of its own reads what a plugin says and another writes
-//! what it is told, so that one that says nothing, or takes nothing, holds up these alone. The
-//! protocol: <https://c2sp.org/age-plugin>.
+//! The age crate's own client leaves a zombie process per sealing (thousands in a wave), prints
+//! every key when `AGEDEBUG` is set, and waits for a plugin without limit. Here one thread reads
+//! from the plugin and another writes to it, so that a plugin that hangs blocks only these two.
+//! The protocol: <https://c2sp.org/age-plugin>.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
@@ -22,60 +21,47 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD_NO_PAD as BASE64;
 use zeroize::Zeroizing;
 
+use super::age_file::one_line;
 use super::prompts::Prompts;
-use super::recipients::one_line;
 use tapwave_core::limits;
 use tapwave_core::programs::program;
 use tapwave_core::wiped::Wiped;
 
-/// Recipients of one plugin.
 pub(super) struct PluginRecipients(pub(super) Plugin);
 
-/// Identities of one plugin.
 pub(super) struct PluginIdentities(pub(super) Plugin);
 
-/// One plugin, and the keys that are its business.
+/// One plugin, and its keys.
 pub(super) struct Plugin {
     pub(super) name: String,
     pub(super) keys: Vec<Zeroizing<String>>,
     pub(super) prompts: Arc<dyn Prompts>,
-    /// How long it may say nothing while it is its turn.
-    pub(super) patience: Duration,
+    /// How long one message may take.
+    pub(super) timeout: Duration,
 }
 
-/// Why a plugin did not do its work. It travels inside an [`io::Error`], the one kind of
-/// error that age takes from outside.
+/// Why a plugin failed. It is wrapped in an [`io::Error`], the only error that age takes from
+/// outside.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum PluginFailed {
-    /// Its program is not there.
     #[error("the program age-plugin-{plugin} was not found; install it and put its folder on PATH")]
     Missing { plugin: String },
-    /// It could not be started, or it died.
     #[error("the program age-plugin-{plugin} failed: {reason}")]
     Died { plugin: String, reason: String },
-    /// It said no.
     #[error("age-plugin-{plugin} said: {reason}")]
     Refused { plugin: String, reason: String },
-    /// It says nothing.
     #[error(
         "age-plugin-{plugin} said nothing for {} s and was ended; plug its key in and touch it, try the plugin by hand with age, or leave its recipient out",
-        patience.as_secs()
+        timeout.as_secs()
     )]
-    Silent { plugin: String, patience: Duration },
-    /// It was waited for, and the wait was given up.
+    Silent { plugin: String, timeout: Duration },
     #[error("age-plugin-{plugin} was ended, because the wait for it was interrupted")]
     GivenUp { plugin: String },
-    /// It does not keep to the protocol.
     #[error("age-plugin-{plugin} does not keep to age's plugin protocol ({what}); update it")]
-    Protocol {
-        plugin: String,
-        /// The rule that it broke.
-        what: &'static str,
-    },
+    Protocol { plugin: String, what: &'static str },
 }
 
 impl PluginFailed {
-    /// The plugin's failure inside an error, if it is one.
     pub(super) fn inside(error: &io::Error) -> Option<&Self> {
         error.get_ref().and_then(|inner| inner.downcast_ref())
     }
@@ -95,16 +81,16 @@ impl age::Recipient for PluginRecipients {
         let plugin = &self.0;
         let mut stanzas = Vec::new();
         let mut labels = None;
-        let mut talk = plugin.start("recipient-v1")?;
+        let mut session = plugin.start("recipient-v1")?;
         for key in &plugin.keys {
-            talk.send("add-recipient", &[key], &[])?;
+            session.send("add-recipient", &[key], &[])?;
         }
-        talk.send("extension-labels", &[], &[])?;
-        talk.send("wrap-file-key", &[], file_key.expose_secret())?;
-        talk.answer_until_done(|said| match (&*said.tag, &said.words[..]) {
+        session.send("extension-labels", &[], &[])?;
+        session.send("wrap-file-key", &[], file_key.expose_secret())?;
+        session.serve(|message| match (&*message.tag, &message.words[..]) {
             ("recipient-stanza", [file, tag, arguments @ ..]) if file == "0" => {
                 let (tag, args) = (tag.clone(), arguments.to_vec());
-                stanzas.push(Stanza { tag, args, body: said.body.to_vec() });
+                stanzas.push(Stanza { tag, args, body: message.body.to_vec() });
                 Ok(true)
             }
             ("recipient-stanza", _) => Err("a stanza for a file it was not given"),
@@ -118,7 +104,7 @@ impl age::Recipient for PluginRecipients {
             _ => Ok(false),
         })?;
         if stanzas.is_empty() {
-            return Err(plugin.broke("it wrapped nothing and gave no reason").into());
+            return Err(plugin.protocol_error("it wrapped nothing and gave no reason").into());
         }
         Ok((stanzas, labels.unwrap_or_default()))
     }
@@ -138,22 +124,22 @@ impl PluginIdentities {
     fn unwrap(&self, stanzas: &[Stanza]) -> io::Result<Option<FileKey>> {
         let plugin = &self.0;
         let mut found = None;
-        let mut talk = plugin.start("identity-v1")?;
+        let mut session = plugin.start("identity-v1")?;
         for key in &plugin.keys {
-            talk.send("add-identity", &[key], &[])?;
+            session.send("add-identity", &[key], &[])?;
         }
         for stanza in stanzas {
             let mut words = vec!["0", &stanza.tag];
             words.extend(stanza.args.iter().map(String::as_str));
-            talk.send("recipient-stanza", &words, &stanza.body)?;
+            session.send("recipient-stanza", &words, &stanza.body)?;
         }
-        talk.answer_until_done(|said| {
-            if said.tag != "file-key" {
+        session.serve(|message| {
+            if message.tag != "file-key" {
                 return Ok(false);
             }
             let key: &[u8; FILE_KEY_BYTES] =
-                said.body[..].try_into().map_err(|_| "a file key of the wrong length")?;
-            if said.words != ["0"] || found.is_some() {
+                message.body[..].try_into().map_err(|_| "a file key of the wrong length")?;
+            if message.words != ["0"] || found.is_some() {
                 return Err("a key for a file it was not given");
             }
             found = Some(FileKey::init_with_mut(|place| place.copy_from_slice(key)));
@@ -164,10 +150,10 @@ impl PluginIdentities {
 }
 
 impl Plugin {
-    fn start(&self, machine: &str) -> io::Result<Talk<'_>> {
+    fn start(&self, state_machine: &str) -> io::Result<Session<'_>> {
         let mut command = program(format!("age-plugin-{}", self.name));
-        command.arg(format!("--age-plugin={machine}"));
-        Talk::begin(self, command)
+        command.arg(format!("--age-plugin={state_machine}"));
+        Session::begin(self, command)
     }
 
     fn died(&self, error: &io::Error) -> PluginFailed {
@@ -178,35 +164,35 @@ impl Plugin {
         }
     }
 
-    /// The plugin is gone. The keys that give a command up reach it too, and may have reached it
-    /// first: whoever hears them says in a moment that all is given up.
+    /// Why the plugin ended. Ctrl-C reaches it too, perhaps before this process has noticed, so a
+    /// stop is waited for briefly.
     fn ended(&self) -> PluginFailed {
-        let glances = limits::STOP_GRACE.as_millis() / limits::STOP_GLANCE.as_millis();
-        for _ in 0..glances {
+        let polls = limits::STOP_GRACE.as_millis() / limits::STOP_GLANCE.as_millis();
+        for _ in 0..polls {
             if self.prompts.is_given_up() {
                 return PluginFailed::GivenUp { plugin: self.name.clone() };
             }
-            std::thread::sleep(limits::STOP_GLANCE);
+            thread::sleep(limits::STOP_GLANCE);
         }
         let reason = "it ended before it was done".to_owned();
         PluginFailed::Died { plugin: self.name.clone(), reason }
     }
 
-    fn broke(&self, what: &'static str) -> io::Error {
+    fn protocol_error(&self, what: &'static str) -> io::Error {
         PluginFailed::Protocol { plugin: self.name.clone(), what }.into()
     }
 }
 
-/// A conversation with a running plugin. The process is gone when this is.
-struct Talk<'a> {
+/// A session with a running plugin. Dropping it ends the process.
+struct Session<'a> {
     plugin: &'a Plugin,
     child: Child,
     to: Option<Sender<Wiped>>,
     from: Receiver<Result<PluginStanza, ProtocolError>>,
     /// Messages that it may still send.
-    left: u32,
-    /// A person was told that it is waited for.
-    told: bool,
+    messages_left: u32,
+    /// The user was told of the wait.
+    announced: bool,
     finished: bool,
 }
 
@@ -217,7 +203,7 @@ struct PluginStanza {
     body: Zeroizing<Vec<u8>>,
 }
 
-impl<'a> Talk<'a> {
+impl<'a> Session<'a> {
     fn begin(plugin: &'a Plugin, mut command: Command) -> io::Result<Self> {
         let mut child = command
             .current_dir(std::env::temp_dir())
@@ -226,30 +212,37 @@ impl<'a> Talk<'a> {
             .stderr(Stdio::null())
             .spawn()
             .map_err(|error| plugin.died(&error))?;
-        let (to, told) = mpsc::channel::<Wiped>();
-        // One message is looked at while the next one is read, and no more wait.
-        let (says, from) = mpsc::sync_channel(1);
-        let left = limits::MAX_PLUGIN_MESSAGES;
+        let (to, outgoing) = mpsc::channel::<Wiped>();
+        // At most one message waits while another is handled.
+        let (incoming, from) = mpsc::sync_channel(1);
         let pipes = child.stdin.take().zip(child.stdout.take());
-        let talk = Self { plugin, child, to: Some(to), from, left, told: false, finished: false };
+        let session = Self {
+            plugin,
+            child,
+            to: Some(to),
+            from,
+            messages_left: limits::MAX_PLUGIN_MESSAGES,
+            announced: false,
+            finished: false,
+        };
         let (mut input, output) = pipes.ok_or(io::ErrorKind::BrokenPipe)?;
-        let named = || thread::Builder::new().name("age-plugin".to_owned());
-        named().spawn(move || {
-            while let Ok(text) = told.recv()
+        let named_thread = || thread::Builder::new().name("age-plugin".to_owned());
+        named_thread().spawn(move || {
+            while let Ok(text) = outgoing.recv()
                 && input.write_all(&text).and_then(|()| input.flush()).is_ok()
             {}
         })?;
-        named().spawn(move || {
+        named_thread().spawn(move || {
             let mut lines = Lines::new(output);
             loop {
-                let said = read_stanza(&mut lines);
-                let last = said.is_err();
-                if says.send(said).is_err() || last {
+                let message = read_stanza(&mut lines);
+                let is_last = message.is_err();
+                if incoming.send(message).is_err() || is_last {
                     return;
                 }
             }
         })?;
-        Ok(talk)
+        Ok(session)
     }
 
     fn send(&mut self, tag: &str, words: &[&str], body: &[u8]) -> io::Result<()> {
@@ -261,7 +254,7 @@ impl<'a> Talk<'a> {
             text.push(word.as_bytes());
         }
         text.push(b"\n");
-        // 48 bytes are 64 characters, a full line; the last line is shorter, perhaps empty.
+        // 48 bytes fill a line of 64 characters; the last line is shorter, perhaps empty.
         for line in body.chunks(48) {
             text.push(Zeroizing::new(BASE64.encode(line)).as_bytes());
             text.push(b"\n");
@@ -273,25 +266,26 @@ impl<'a> Talk<'a> {
         if sent { Ok(()) } else { Err(self.plugin.ended().into()) }
     }
 
-    /// Ends our part, then answers what the plugin says until it is done. `each` takes what
-    /// belongs to the matter and tells whether it knew it.
-    fn answer_until_done(
+    /// Ends our part, then handles the plugin's messages until it is done. `handle` takes the
+    /// messages of the state machine and returns whether it knows them.
+    fn serve(
         mut self,
-        mut each: impl FnMut(&PluginStanza) -> Result<bool, &'static str>,
+        mut handle: impl FnMut(&PluginStanza) -> Result<bool, &'static str>,
     ) -> io::Result<()> {
         self.send("done", &[], &[])?;
         let mut refusals = Vec::new();
         loop {
-            let said = self.receive()?;
-            match &*said.tag {
+            let message = self.receive()?;
+            match &*message.tag {
                 "done" => break,
                 "error" => {
-                    refusals.push(one_line(&String::from_utf8_lossy(&said.body)));
+                    refusals.push(one_line(&String::from_utf8_lossy(&message.body)));
                     self.send("ok", &[], &[])?;
                 }
-                "msg" | "confirm" | "request-public" | "request-secret" => self.ask(&said)?,
+                "msg" | "confirm" | "request-public" | "request-secret" => self.ask(&message)?,
                 _ => {
-                    let known = each(&said).map_err(|what| self.plugin.broke(what))?;
+                    let known =
+                        handle(&message).map_err(|what| self.plugin.protocol_error(what))?;
                     self.send(if known { "ok" } else { "unsupported" }, &[], &[])?;
                 }
             }
@@ -304,16 +298,15 @@ impl<'a> Talk<'a> {
         Err(PluginFailed::Refused { plugin, reason: refusals.join("; ") }.into())
     }
 
-    /// Passes a question on to whoever can be asked.
-    fn ask(&mut self, said: &PluginStanza) -> io::Result<()> {
+    fn ask(&mut self, message: &PluginStanza) -> io::Result<()> {
         let prompts = Arc::clone(&self.plugin.prompts);
-        let text = one_line(&String::from_utf8_lossy(&said.body));
-        match &*said.tag {
+        let text = one_line(&String::from_utf8_lossy(&message.body));
+        match &*message.tag {
             "msg" => {
                 prompts.show(&text);
                 self.send("ok", &[], &[])
             }
-            "confirm" => match confirm(&*prompts, &text, &said.words) {
+            "confirm" => match confirm(&*prompts, &text, &message.words) {
                 Some(true) => self.send("ok", &["yes"], &[]),
                 Some(false) => self.send("ok", &["no"], &[]),
                 None => self.send("fail", &[], &[]),
@@ -331,14 +324,16 @@ impl<'a> Talk<'a> {
 
     fn receive(&mut self) -> io::Result<PluginStanza> {
         let plugin = self.plugin;
-        self.left =
-            self.left.checked_sub(1).ok_or_else(|| plugin.broke("more messages than it may"))?;
+        self.messages_left = self
+            .messages_left
+            .checked_sub(1)
+            .ok_or_else(|| plugin.protocol_error("more messages than it may"))?;
         match self.wait() {
-            Ok(Ok(said)) => Ok(said),
+            Ok(Ok(message)) => Ok(message),
             Ok(Err(ProtocolError::Io(error))) if error.kind() != io::ErrorKind::UnexpectedEof => {
                 Err(plugin.died(&error).into())
             }
-            Ok(Err(ProtocolError::Shape(what))) => Err(plugin.broke(what)),
+            Ok(Err(ProtocolError::Shape(what))) => Err(plugin.protocol_error(what)),
             Ok(Err(ProtocolError::Io(_))) | Err(RecvTimeoutError::Disconnected) => {
                 Err(plugin.ended().into())
             }
@@ -346,50 +341,49 @@ impl<'a> Talk<'a> {
                 Err(PluginFailed::GivenUp { plugin: plugin.name.clone() }.into())
             }
             Err(RecvTimeoutError::Timeout) => {
-                let (plugin, patience) = (plugin.name.clone(), plugin.patience);
-                Err(PluginFailed::Silent { plugin, patience }.into())
+                let (plugin, timeout) = (plugin.name.clone(), plugin.timeout);
+                Err(PluginFailed::Silent { plugin, timeout }.into())
             }
         }
     }
 
-    /// Waits for the next message, and tells a person of a wait that they may have to end.
+    /// Waits for the next message. Tells the user if it takes long: they may have to touch the key.
     fn wait(&mut self) -> Result<Result<PluginStanza, ProtocolError>, RecvTimeoutError> {
-        let first = self.plugin.patience.min(limits::PLUGIN_WAIT_TOLD);
-        match self.within(first) {
+        let first = self.plugin.timeout.min(limits::PLUGIN_WAIT_TOLD);
+        match self.wait_for(first) {
             Err(RecvTimeoutError::Timeout) if self.plugin.prompts.is_given_up() => {
                 return Err(RecvTimeoutError::Timeout);
             }
-            Err(RecvTimeoutError::Timeout) if !self.told => {
-                self.told = true;
+            Err(RecvTimeoutError::Timeout) if !self.announced => {
+                self.announced = true;
                 self.plugin.prompts.show(&format!("waiting for age-plugin-{}", self.plugin.name));
             }
             Err(RecvTimeoutError::Timeout) => {}
-            heard => return heard,
+            received => return received,
         }
-        self.within(self.plugin.patience.saturating_sub(first))
+        self.wait_for(self.plugin.timeout.saturating_sub(first))
     }
 
-    /// Waits for the next message for so long, or until the wait is given up.
-    fn within(
+    /// Waits for the next message for at most `left`, or until the user stops.
+    fn wait_for(
         &self,
         mut left: Duration,
     ) -> Result<Result<PluginStanza, ProtocolError>, RecvTimeoutError> {
         loop {
-            let glance = left.min(limits::STOP_GLANCE);
-            left -= glance;
-            match self.from.recv_timeout(glance) {
+            let poll = left.min(limits::STOP_GLANCE);
+            left -= poll;
+            match self.from.recv_timeout(poll) {
                 Err(RecvTimeoutError::Timeout)
                     if !left.is_zero() && !self.plugin.prompts.is_given_up() => {}
-                heard => return heard,
+                received => return received,
             }
         }
     }
 }
 
-impl Drop for Talk<'_> {
+impl Drop for Session<'_> {
     fn drop(&mut self) {
-        // A closed pipe ends a plugin that behaves: its output ends when it does. One that broke
-        // off, or stays, is not waited for.
+        // A plugin ends when its input is closed. One that was not done, or takes too long, is killed.
         drop(self.to.take());
         if self.finished {
             let _ = self.from.recv_timeout(limits::PLUGIN_LEAVES);
@@ -453,7 +447,6 @@ impl<R: Read> Lines<R> {
         Self { input, block: Zeroizing::new([0; 1024]), read: 0, taken: 0 }
     }
 
-    /// The next line without its end.
     fn line(&mut self) -> Result<Wiped, ProtocolError> {
         let mut line = Wiped::with_capacity(128);
         loop {
@@ -489,12 +482,15 @@ mod tests {
     }
 
     #[test]
-    fn a_stanza_is_read_as_the_specification_has_it() {
+    fn a_stanza_is_read_as_specified() {
         let long = vec![7; 48];
         let body = BASE64.encode(&long);
-        let said = read(format!("-> a b c\n{body}\n\n").as_bytes()).ok().expect("a stanza");
-        assert_eq!((&*said.tag, said.words.as_slice()), ("a", &["b".to_owned(), "c".into()][..]));
-        assert_eq!(*said.body, long);
+        let stanza = read(format!("-> a b c\n{body}\n\n").as_bytes()).ok().expect("a stanza");
+        assert_eq!(
+            (&*stanza.tag, stanza.words.as_slice()),
+            ("a", &["b".to_owned(), "c".into()][..])
+        );
+        assert_eq!(*stanza.body, long);
         for bad in
             [&b"-> \n\n"[..], b"a\n\n", b"->  a\n\n", b"-> a  b\n\n", b"-> a\n!!\n", b"-> \xff\n\n"]
         {
@@ -515,24 +511,24 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_program_is_told_from_all_else() {
+    fn a_missing_program_has_its_own_error() {
         let plugin = Plugin {
             name: "tapwaveabsent".to_owned(),
             keys: Vec::new(),
             prompts: Arc::new(NoPrompts),
-            patience: limits::PLUGIN_OPENS,
+            timeout: limits::PLUGIN_OPENS,
         };
         let error = plugin.start("identity-v1").err().expect("no such program");
         assert!(matches!(PluginFailed::inside(&error), Some(PluginFailed::Missing { .. })));
     }
 
-    /// Hears what a person would be shown.
+    /// Records what the user would be shown.
     #[cfg(unix)]
     #[derive(Default)]
-    struct Hears(std::sync::Mutex<Vec<String>>);
+    struct RecordedPrompts(std::sync::Mutex<Vec<String>>);
 
     #[cfg(unix)]
-    impl Prompts for Hears {
+    impl Prompts for RecordedPrompts {
         fn show(&self, message: &str) {
             self.0.lock().expect("whole").push(message.to_owned());
         }
@@ -550,44 +546,44 @@ mod tests {
         }
     }
 
-    /// Talks to the plugin of `tests/plugin` that behaves as the word says.
+    /// Runs the plugin of `tests/plugin` that hangs in this way; returns the failure and what was
+    /// shown.
     #[cfg(unix)]
-    fn talk(manner: &str, patience: Duration) -> (PluginFailed, Vec<String>) {
-        let heard = Arc::new(Hears::default());
+    fn run_hanging(mode: &str, timeout: Duration) -> (PluginFailed, Vec<String>) {
+        let prompts = Arc::new(RecordedPrompts::default());
         let plugin = Plugin {
             name: "tapwavehangs".to_owned(),
             keys: Vec::new(),
-            prompts: Arc::clone(&heard) as _,
-            patience,
+            prompts: Arc::clone(&prompts) as _,
+            timeout,
         };
-        let place =
+        let path =
             concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/plugin/age-plugin-tapwavehangs");
-        let mut command = Command::new(place);
-        command.arg(manner);
-        let mut talk = Talk::begin(&plugin, command).expect("started");
-        // More than a pipe takes.
+        let mut command = Command::new(path);
+        command.arg(mode);
+        let mut session = Session::begin(&plugin, command).expect("started");
+        // More than a pipe's buffer holds.
         let body = vec![7; 128 * 1024];
-        talk.send("wrap-file-key", &[], &body).expect("queued");
-        let error = talk.answer_until_done(|_| Ok(true)).expect_err("it never ends by itself");
+        session.send("wrap-file-key", &[], &body).expect("queued");
+        let error = session.serve(|_| Ok(true)).expect_err("it never ends by itself");
         let failed = PluginFailed::inside(&error).expect("the plugin's failure").clone();
-        let heard = heard.0.lock().expect("whole").clone();
-        (failed, heard)
+        let shown = prompts.0.lock().expect("whole").clone();
+        (failed, shown)
     }
 
     #[cfg(unix)]
     #[test]
     fn a_plugin_that_hangs_is_ended_and_named() {
-        let patience = Duration::from_millis(200);
-        // Saying nothing and taking nothing; a message that never ends; and a child of its own
-        // that keeps the pipes open.
-        for manner in ["silent", "drips", "leaves-a-child"] {
-            let (failed, heard) = talk(manner, patience);
-            assert!(matches!(failed, PluginFailed::Silent { .. }), "{manner}: {failed}");
+        let timeout = Duration::from_millis(200);
+        // It neither writes nor reads; its message never ends; its child keeps the pipes open.
+        for mode in ["silent", "drips", "leaves-a-child"] {
+            let (failed, shown) = run_hanging(mode, timeout);
+            assert!(matches!(failed, PluginFailed::Silent { .. }), "{mode}: {failed}");
             assert!(failed.to_string().contains("age-plugin-tapwavehangs said nothing"));
             assert!(failed.to_string().contains("touch it"), "{failed}");
-            assert_eq!(heard, ["waiting for age-plugin-tapwavehangs"], "{manner}");
+            assert_eq!(shown, ["waiting for age-plugin-tapwavehangs"], "{mode}");
         }
-        let (failed, _) = talk("chats", limits::PLUGIN_OPENS);
+        let (failed, _) = run_hanging("chats", limits::PLUGIN_OPENS);
         assert!(matches!(failed, PluginFailed::Protocol { .. }), "{failed}");
     }
 }

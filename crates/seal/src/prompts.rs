@@ -1,5 +1,5 @@
-//! Promises that nobody is asked anything unless the caller brought somebody who asks.
-//! Must never keep an answer.
+//! Promises that a person is asked only if the caller provides a way to ask. Must never keep an
+//! answer.
 
 use secrecy::SecretString;
 
@@ -9,13 +9,13 @@ use secrecy::SecretString;
 pub trait Prompts: Send + Sync + 'static {
     /// Shows a message, such as "touch your key".
     fn show(&self, message: &str);
-    /// Asks for a yes or a no; the texts are those of the two answers.
+    /// Asks for a yes or a no; `yes` and `no` are the texts of the answers.
     fn confirm(&self, message: &str, yes: &str, no: Option<&str>) -> Option<bool>;
     /// Asks for a text that may be seen.
     fn public_text(&self, question: &str) -> Option<String>;
     /// Asks for a PIN or a passphrase.
     fn passphrase(&self, question: &str) -> Option<SecretString>;
-    /// Whether whoever waits, for a plugin or its key, is to give up.
+    /// Whether the user wants to stop waiting for a plugin or its key.
     fn is_given_up(&self) -> bool {
         false
     }
@@ -41,13 +41,13 @@ impl Prompts for NoPrompts {
     }
 }
 
-/// The same, in the form that the age crate wants for SSH keys with a passphrase.
+/// [`Prompts`] as the age crate takes them, for SSH keys with a passphrase.
 #[cfg(feature = "ssh")]
 #[derive(Clone)]
-pub(super) struct Asking(pub(super) std::sync::Arc<dyn Prompts>);
+pub(super) struct AgeCallbacks(pub(super) std::sync::Arc<dyn Prompts>);
 
 #[cfg(feature = "ssh")]
-impl age::Callbacks for Asking {
+impl age::Callbacks for AgeCallbacks {
     fn display_message(&self, message: &str) {
         self.0.show(message);
     }

@@ -1,6 +1,6 @@
 //! Promises that a set of recipients, once built, can seal: every key was parsed, every
-//! plugin ran, and all of them agree to stand together. Must never echo a private key that
-//! was given by mistake.
+//! plugin ran, and the keys can be combined. Must never show a private key that was given by
+//! mistake.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use super::age_file::{self, one_line};
 use super::plugin::{Plugin, PluginFailed, PluginRecipients};
 use super::prompts::Prompts;
 use tapwave_core::limits;
-use tapwave_core::shown::plain;
 use tapwave_core::wiped::read_small;
 
 /// One public key that passes can be sealed to.
@@ -35,18 +35,16 @@ enum RecipientKey {
     Ssh(Box<age::ssh::Recipient>),
 }
 
-/// Why a text is no recipient. The text completes "the recipient …".
+/// Why a text is not a recipient; completes "the recipient …".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadRecipient {
-    /// Nothing is there.
     #[error("is empty; give a public key that begins with age1")]
     Empty,
-    /// It is the private half. Nothing of it is kept here.
+    /// Holds no part of the key.
     #[error(
         "is a private key, which must not leave its owner; give the public key that begins with age1 (`age-keygen -y` prints it)"
     )]
     IsSecretKey,
-    /// An SSH key, and this build has no code for those.
     #[error(
         "is an SSH key, and this build of tapwave was made without SSH support; give a public key that begins with age1, or build with `--features ssh`"
     )]
@@ -56,15 +54,9 @@ pub enum BadRecipient {
         "is an SSH key that age does not encrypt to; give an ssh-ed25519 key, an ssh-rsa key of 2048 bits or more, or a public key that begins with age1"
     )]
     UnsupportedSsh,
-    /// It begins as a key does, but is not whole.
     #[error("{begins}… is damaged: {why}; copy the whole key again")]
-    Damaged {
-        /// The key's first characters.
-        begins: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// Anything else. It is not quoted, because nobody knows what it is.
+    Damaged { begins: String, why: &'static str },
+    /// Not quoted, since it might be secret.
     #[error("is no key that age knows; give a public key that begins with age1")]
     Unknown,
 }
@@ -72,30 +64,20 @@ pub enum BadRecipient {
 /// Why a file of recipients cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BadRecipientFile {
-    /// It could not be read.
     #[error("failed to read the recipients in {}; check that the file exists and may be read", path.display())]
     Read { path: PathBuf, source: io::Error },
     /// It is over [`limits::MAX_SETTINGS_BYTES`].
     #[error("failed to read the recipients in {}: the file is larger than {max} bytes; give a file with one public key per line", path.display(), max = limits::MAX_SETTINGS_BYTES)]
     TooLarge { path: PathBuf },
-    /// It holds comments and blank lines alone.
     #[error("failed to find a recipient in {}; write one public key per line", path.display())]
     Empty { path: PathBuf },
-    /// One line is no recipient.
     #[error("{}, line {line}: the recipient {reason}", path.display())]
-    Line {
-        path: PathBuf,
-        /// The line, counted from 1.
-        line: usize,
-        /// What is wrong with it.
-        reason: BadRecipient,
-    },
+    Line { path: PathBuf, line: usize, reason: BadRecipient },
 }
 
-/// Why recipients cannot stand in one set.
+/// Why recipients cannot form a set.
 #[derive(Debug, thiserror::Error)]
 pub enum SetError {
-    /// There is none.
     #[error("failed to seal for {label:?}: it has no recipient; name one with -r or -R")]
     Empty { label: String },
     /// There are more than [`limits::MAX_RECIPIENTS`].
@@ -103,17 +85,12 @@ pub enum SetError {
         "failed to seal for {label:?}: it has {count} recipients, and at most {max} are allowed; share one key among some of them",
         max = limits::MAX_RECIPIENTS
     )]
-    TooMany {
-        label: String,
-        /// How many there are.
-        count: usize,
-    },
-    /// A plugin's program is not there.
+    TooMany { label: String, count: usize },
     #[error(
         "failed to seal for {label:?}: the program age-plugin-{plugin} was not found; install it and put its folder on PATH"
     )]
     PluginMissing { label: String, plugin: String },
-    /// Keys that refuse each other, such as post-quantum and classic ones.
+    /// Keys that cannot be combined, such as post-quantum and classic ones.
     #[error(
         "failed to seal for {label:?}: its recipients refuse to stand together ({labels}), as post-quantum keys do with classic ones; keep to one kind of key in a set"
     )]
@@ -122,31 +99,24 @@ pub enum SetError {
         /// The properties on which the recipients differ.
         labels: String,
     },
-    /// The trial sealing failed.
     #[error("failed to seal for {label:?}: {reason}; check the key, and its plugin if it has one")]
-    Trial {
-        label: String,
-        /// What age or the plugin said.
-        reason: String,
-    },
+    Trial { label: String, reason: String },
 }
 
-/// Recipients who read the same passes: an ordered set with a label, proven to seal.
+/// Recipients of the same passes: an ordered set with a label, tested to seal.
 ///
-/// It can be shared among tasks. A set with plugin keys starts a process for each sealing,
-/// at most [`limits::PLUGINS_AT_ONCE`] at a time, and its sealing blocks the thread; see
-/// [`RecipientSet::runs_plugins`].
+/// A set with plugin keys starts a process for each sealing, at most
+/// [`limits::PLUGINS_AT_ONCE`] at a time; see [`RecipientSet::runs_plugins`].
 pub struct RecipientSet {
     label: String,
     keys: Vec<String>,
     wrappers: Vec<Wrapper>,
-    plugins: Option<PluginGate>,
+    plugin_slots: Option<Semaphore>,
 }
 
 type Wrapper = Box<dyn age::Recipient + Send + Sync>;
 
 impl Recipient {
-    /// The public key as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -184,7 +154,7 @@ impl FromStr for Recipient {
         if !lower.starts_with("age1") {
             return Err(BadRecipient::Unknown);
         }
-        // Bech32 may be written in capitals throughout; age wants it small.
+        // Bech32 may be in capitals throughout; age takes only lower case.
         let text = if text.chars().any(|c| c.is_ascii_lowercase()) { text } else { &lower };
         native(text)
             .or_else(|why| {
@@ -194,22 +164,18 @@ impl FromStr for Recipient {
     }
 }
 
-/// Whether a text is a key of some kind, or begins as one, so that nothing else may be called so.
+/// Whether a text is a key or begins like one, and so cannot serve as a label.
 #[must_use]
 pub fn reads_like_a_key(text: &str) -> bool {
     let text = text.trim();
-    let small = text.to_ascii_lowercase();
-    let begins = ["age1", "age-secret-key-", "age-plugin-", "ssh-", "ecdsa-sha2-", "sk-"];
+    let lower = text.to_ascii_lowercase();
+    let prefixes = ["age1", "age-secret-key-", "age-plugin-", "ssh-", "ecdsa-sha2-", "sk-"];
     text.starts_with("AGE-")
-        || begins.iter().any(|begin| small.starts_with(begin))
+        || prefixes.iter().any(|prefix| lower.starts_with(prefix))
         || text.parse::<Recipient>().is_ok()
 }
 
-/// Reads a file of recipients: one per line, `#` begins a comment line, blank lines are
-/// skipped.
-///
-/// # Errors
-/// The first line that is no recipient, by its number; or that the file cannot be read.
+/// Reads a file of recipients, one per line. Blank lines and those that begin with `#` are skipped.
 pub fn read_recipient_file(path: &Path) -> Result<Vec<Recipient>, BadRecipientFile> {
     let path = || path.to_owned();
     let text = read_small(&path())
@@ -234,13 +200,9 @@ pub fn read_recipient_file(path: &Path) -> Result<Vec<Recipient>, BadRecipientFi
 }
 
 impl RecipientSet {
-    /// Builds the set and seals an empty text with it, so that no pass is ever issued for
-    /// recipients who could not get it. Keys that are there twice count once. A plugin runs
-    /// here for the first time and may ask through `prompts`, now and at each sealing.
-    ///
-    /// # Errors
-    /// The set is empty or too large, a plugin is missing or fails, or keys refuse to be
-    /// combined.
+    /// Builds the set and seals an empty text with it, so that no pass is issued for recipients who
+    /// could not get it. Duplicate keys count once. A plugin may ask through `prompts`, now and at
+    /// each sealing.
     pub fn new(
         label: &str,
         recipients: Vec<Recipient>,
@@ -257,38 +219,36 @@ impl RecipientSet {
             _ => {}
         }
         let keys = recipients.iter().map(|one| one.text.clone()).collect();
-        let (wrappers, plugins) = wrappers(recipients, prompts);
-        let set = Self { label: label.to_owned(), keys, wrappers, plugins };
-        set.encrypt(&[]).map_err(|error| refused(label, &error))?;
+        let (wrappers, plugin_slots) = wrappers(recipients, prompts);
+        let set = Self { label: label.to_owned(), keys, wrappers, plugin_slots };
+        set.encrypt(&[]).map_err(|error| set_error(label, &error))?;
         Ok(set)
     }
 
-    /// The name by which the wave and the handoff call this set.
+    /// The set's name in the wave and of its handoff.
     #[must_use]
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// The public keys, in the order given.
     #[must_use]
     pub fn keys(&self) -> &[String] {
         &self.keys
     }
 
-    /// Whether each sealing starts a process and blocks until it answers. Seal on a thread
-    /// that may block then. Native keys take a few hundred microseconds at most.
+    /// Whether each sealing starts a process and blocks until it answers; then seal on a thread
+    /// that may block. Native keys take a few hundred microseconds at most.
     #[must_use]
     pub fn runs_plugins(&self) -> bool {
-        self.plugins.is_some()
+        self.plugin_slots.is_some()
     }
 
-    /// Encrypts to every recipient of the set: a whole binary age file.
+    /// Makes a complete binary age file.
     pub(super) fn encrypt(&self, plaintext: &[u8]) -> Result<Vec<u8>, age::EncryptError> {
-        let _pass = self.plugins.as_ref().map(PluginGate::enter);
-        encrypt(self.encryptor()?, plaintext)
+        let _slot = self.plugin_slots.as_ref().map(Semaphore::acquire);
+        age_file::encrypt(self.encryptor()?, plaintext)
     }
 
-    /// The beginning of an age file to every recipient of the set.
     pub(super) fn encryptor(&self) -> Result<age::Encryptor, age::EncryptError> {
         age::Encryptor::with_recipients(self.wrappers.iter().map(|one| &**one as _))
     }
@@ -301,14 +261,14 @@ pub fn holds_secret_key(text: &str) -> bool {
     ["AGE-SECRET-KEY-", "AGE-PLUGIN-", "PRIVATE KEY-----"].iter().any(|mark| upper.contains(mark))
 }
 
-/// Whether a text in a recipient's place is a private key, or the beginning or end of one.
+/// Whether a text given as a recipient is a private key, or a part of one.
 fn is_secret(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
     holds_secret_key(text) || upper.contains("PRIVATE KEY") || upper.starts_with("-----BEGIN")
 }
 
 fn native(text: &str) -> Result<RecipientKey, &'static str> {
-    // The human-readable part ends at the last `1`, which the data cannot hold.
+    // The last `1` ends the human-readable part: the data has none.
     match text.rsplit_once('1').map(|(kind, _)| kind) {
         Some("age") => text.parse().map(RecipientKey::X25519),
         Some("age1tag") => text.parse().map(RecipientKey::Tag),
@@ -329,47 +289,47 @@ fn ssh(_: &str) -> Result<Recipient, BadRecipient> {
 #[cfg(feature = "ssh")]
 fn ssh(text: &str) -> Result<Recipient, BadRecipient> {
     let key: age::ssh::Recipient = text.parse().map_err(|_| BadRecipient::UnsupportedSsh)?;
-    // The comment behind the key is no part of it, and would make two of one key.
+    // Without its comment, so that the same key counts once.
     Ok(Recipient { text: key.to_string(), key: RecipientKey::Ssh(Box::new(key)) })
 }
 
-/// The age crate's side of each recipient, in order; the keys of one plugin go together, so
-/// that it starts once per sealing.
+/// The recipients as the age crate takes them. The keys of one plugin go together, so that it
+/// starts once per sealing.
 fn wrappers(
     recipients: Vec<Recipient>,
     prompts: &Arc<dyn Prompts>,
-) -> (Vec<Wrapper>, Option<PluginGate>) {
+) -> (Vec<Wrapper>, Option<Semaphore>) {
     let mut wrappers: Vec<Wrapper> = Vec::with_capacity(recipients.len());
-    let mut plugged = Vec::new();
+    let mut plugin_keys = Vec::new();
     for recipient in recipients {
         match recipient.key {
             RecipientKey::X25519(key) => wrappers.push(Box::new(key)),
             RecipientKey::Tag(key) => wrappers.push(Box::new(key)),
             RecipientKey::TagPq(key) => wrappers.push(key),
-            RecipientKey::Plugin(key) => plugged.push(key),
+            RecipientKey::Plugin(key) => plugin_keys.push(key),
             #[cfg(feature = "ssh")]
             RecipientKey::Ssh(key) => wrappers.push(key),
         }
     }
-    if plugged.is_empty() {
+    if plugin_keys.is_empty() {
         return (wrappers, None);
     }
-    let mut names: Vec<&str> = plugged.iter().map(age::plugin::Recipient::plugin).collect();
+    let mut names: Vec<&str> = plugin_keys.iter().map(age::plugin::Recipient::plugin).collect();
     names.sort_unstable();
     names.dedup();
     for name in names {
-        let keys = plugged.iter().filter(|key| key.plugin() == name);
+        let keys = plugin_keys.iter().filter(|key| key.plugin() == name);
         wrappers.push(Box::new(PluginRecipients(Plugin {
             name: name.to_owned(),
             keys: keys.map(|key| key.to_string().into()).collect(),
             prompts: Arc::clone(prompts),
-            patience: limits::PLUGIN_SEALS,
+            timeout: limits::PLUGIN_SEALS,
         })));
     }
-    (wrappers, Some(PluginGate::new(limits::PLUGINS_AT_ONCE)))
+    (wrappers, Some(Semaphore::new(limits::PLUGINS_AT_ONCE)))
 }
 
-fn refused(label: &str, error: &age::EncryptError) -> SetError {
+fn set_error(label: &str, error: &age::EncryptError) -> SetError {
     let label = label.to_owned();
     match error {
         age::EncryptError::IncompatibleRecipients { l_labels, r_labels } => {
@@ -387,50 +347,34 @@ fn refused(label: &str, error: &age::EncryptError) -> SetError {
     }
 }
 
-/// What age or a plugin said, on one line and without anything a terminal would obey.
-pub(super) fn one_line(text: &str) -> String {
-    // Age frames names with these direction marks.
-    let unframed: String = text.chars().filter(|c| !matches!(c, '\u{2066}'..='\u{2069}')).collect();
-    plain(&unframed).trim_end_matches(['.', ' ']).to_owned()
-}
-
-/// Encrypts a short text in one go.
-pub(super) fn encrypt(
-    encryptor: age::Encryptor,
-    plaintext: &[u8],
-) -> Result<Vec<u8>, age::EncryptError> {
-    // A header line pair per recipient is about 150 bytes.
-    let mut writer = encryptor.wrap_output(Vec::with_capacity(plaintext.len() + 512))?;
-    io::Write::write_all(&mut writer, plaintext)?;
-    Ok(writer.finish()?)
-}
-
-/// Lets a bounded number of threads through at once.
-struct PluginGate {
+/// Bounds how many threads run plugins at once.
+struct Semaphore {
     free: Mutex<usize>,
-    freed: Condvar,
+    released: Condvar,
 }
 
-struct Entered<'a>(&'a PluginGate);
+struct SemaphoreGuard<'a>(&'a Semaphore);
 
-impl PluginGate {
-    fn new(places: usize) -> Self {
-        Self { free: Mutex::new(places), freed: Condvar::new() }
+impl Semaphore {
+    fn new(permits: usize) -> Self {
+        Self { free: Mutex::new(permits), released: Condvar::new() }
     }
 
-    fn enter(&self) -> Entered<'_> {
+    fn acquire(&self) -> SemaphoreGuard<'_> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free =
-            self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        let mut free = self
+            .released
+            .wait_while(free, |free| *free == 0)
+            .unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
-        Entered(self)
+        SemaphoreGuard(self)
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for SemaphoreGuard<'_> {
     fn drop(&mut self) {
         *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
+        self.0.released.notify_one();
     }
 }
 
@@ -441,7 +385,7 @@ mod tests {
 
     const TAG_PQ: &str = include_str!("testdata/tagpq.txt");
 
-    fn quiet() -> Arc<dyn Prompts> {
+    fn no_prompts() -> Arc<dyn Prompts> {
         Arc::new(NoPrompts)
     }
 
@@ -452,7 +396,7 @@ mod tests {
     fn shared(_: &(impl Send + Sync)) {}
 
     #[test]
-    fn a_private_key_is_refused_and_never_echoed() {
+    fn a_private_key_is_refused_and_never_shown() {
         for text in [
             "AGE-SECRET-KEY-1QQQSECRET",
             "age-secret-key-1qqqsecret",
@@ -469,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_says_so() {
+    fn what_is_no_key_is_refused_and_not_quoted() {
         assert_eq!("  ".parse::<Recipient>().expect_err("empty"), BadRecipient::Empty);
         let error = "hunter2-typed-here".parse::<Recipient>().expect_err("unknown");
         assert!(!format!("{error} {error:?}").contains("hunter2"));
@@ -492,7 +436,7 @@ mod tests {
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHsKLqeplhpW+uObz5dvMgjz1OxfM/XXUB+VHtZ6isGN";
         let one: Recipient = format!("{KEY} me@host").parse().expect("a key");
         assert_eq!(one.as_str(), KEY);
-        assert!(RecipientSet::new("ssh", vec![one], &quiet()).is_ok());
+        assert!(RecipientSet::new("ssh", vec![one], &no_prompts()).is_ok());
     }
 
     #[test]
@@ -520,10 +464,11 @@ mod tests {
     }
 
     #[test]
-    fn a_set_collapses_duplicates_and_can_be_shared() {
+    fn a_set_drops_duplicates_and_can_be_shared() {
         let (one, two) = (key(), key());
-        let shouted = one.as_str().to_uppercase().parse().expect("the same key");
-        let set = RecipientSet::new("all", vec![one.clone(), two.clone(), shouted], &quiet());
+        let in_capitals = one.as_str().to_uppercase().parse().expect("the same key");
+        let set =
+            RecipientSet::new("all", vec![one.clone(), two.clone(), in_capitals], &no_prompts());
         let set = set.expect("a set");
         assert_eq!(set.keys(), [one.as_str(), two.as_str()]);
         shared(&set);
@@ -531,38 +476,44 @@ mod tests {
 
     #[test]
     fn a_set_that_cannot_seal_is_not_built() {
-        assert!(matches!(RecipientSet::new("a", vec![], &quiet()), Err(SetError::Empty { .. })));
+        assert!(matches!(
+            RecipientSet::new("a", vec![], &no_prompts()),
+            Err(SetError::Empty { .. })
+        ));
         let many = (0..=limits::MAX_RECIPIENTS).map(|_| key()).collect();
-        assert!(matches!(RecipientSet::new("a", many, &quiet()), Err(SetError::TooMany { .. })));
+        assert!(matches!(
+            RecipientSet::new("a", many, &no_prompts()),
+            Err(SetError::TooMany { .. })
+        ));
 
         let quantum: Recipient = TAG_PQ.parse().expect("a post-quantum key");
-        let mixed = RecipientSet::new("a", vec![key(), quantum.clone()], &quiet());
+        let mixed = RecipientSet::new("a", vec![key(), quantum.clone()], &no_prompts());
         let error = mixed.err().expect("they refuse each other");
         assert!(matches!(error, SetError::Incompatible { .. }), "{error}");
         assert!(error.to_string().contains("postquantum"), "{error}");
-        assert!(RecipientSet::new("a", vec![quantum], &quiet()).is_ok());
+        assert!(RecipientSet::new("a", vec![quantum], &no_prompts()).is_ok());
     }
 
     #[test]
     fn a_missing_plugin_is_named() {
-        // Made with the reference Bech32 code; no such program exists.
+        // There is no program of this name.
         let absent: Recipient =
             include_str!("testdata/absent-plugin.txt").parse().expect("a plugin's key");
-        let error = RecipientSet::new("a", vec![absent], &quiet()).err().expect("missing");
+        let error = RecipientSet::new("a", vec![absent], &no_prompts()).err().expect("missing");
         assert!(error.to_string().contains("age-plugin-tapwaveabsent"), "{error}");
     }
 
     #[test]
-    fn the_gate_lets_as_many_through_as_it_has_places() {
-        let gate = PluginGate::new(2);
-        let (one, two) = (gate.enter(), gate.enter());
-        assert_eq!(*gate.free.lock().expect("the count"), 0);
+    fn the_semaphore_gives_no_more_permits_than_it_has() {
+        let semaphore = Semaphore::new(2);
+        let (one, two) = (semaphore.acquire(), semaphore.acquire());
+        assert_eq!(*semaphore.free.lock().expect("the count"), 0);
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| drop(gate.enter()));
+            let waiting = scope.spawn(|| drop(semaphore.acquire()));
             drop(one);
             waiting.join().expect("it got in");
         });
         drop(two);
-        assert_eq!(*gate.free.lock().expect("the count"), 2);
+        assert_eq!(*semaphore.free.lock().expect("the count"), 2);
     }
 }
