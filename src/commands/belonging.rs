@@ -240,7 +240,7 @@ impl World {
         let mut claims = Claims::open(&self.home()?)?;
         claims.note(run, &folder, ledger.latest_event().await?)?;
         let claims = Mutex::new(claims.hasty()?);
-        ledger.follow(move |latest| {
+        ledger.on_commit(move |latest| {
             let mut claims = claims.lock().unwrap_or_else(PoisonError::into_inner);
             // The next commit notes it too.
             let _ = claims.note(run, &folder, latest);

@@ -473,7 +473,6 @@ impl From<LedgerError> for Failure {
         let failure = Self::new(exit, chain(&error), &[]);
         match error {
             LedgerError::Folder(error) => error.into(),
-            LedgerError::Exists(folder) => failure.of_a_run_there(folder),
             LedgerError::PurgeHindered(ledger) => {
                 let folder = ledger.parent().map_or_else(PathBuf::new, Path::to_owned);
                 let does = "goes on where it stopped";
@@ -665,7 +664,6 @@ mod tests {
         let ledger = folder.path().join("ledger.db");
         let path = || folder.path().to_owned();
         for (error, command) in [
-            (LedgerError::Exists(path()), run.resume()),
             (LedgerError::Folder(FolderError::HoldsRun(path())), run.resume()),
             (LedgerError::PurgeHindered(ledger), run.cleanup()),
         ] {

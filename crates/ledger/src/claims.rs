@@ -1,8 +1,8 @@
 //! Promises that two open runs of one machine never ask for the same person's pass, and that a
-//! copy of a run is told from the run itself. Must never keep a claim of a run that is gone.
+//! copy of a run is recognised. Must never keep a claim of a run that is gone.
 //!
-//! One small database in the data folder. Its write lock is what makes "nobody has them" and
-//! "they are mine" one act.
+//! One small database in the data folder. Its write lock makes the look for other claims and the
+//! claim itself one step.
 
 use std::collections::HashMap;
 use std::fs::OpenOptions;
@@ -18,7 +18,6 @@ use super::{lock, store};
 use tapwave_core::ids::{RunId, UserId};
 use tapwave_core::limits;
 
-/// The database, in the data folder.
 const CLAIMS: &str = "claims.db";
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS people (
@@ -38,36 +37,28 @@ const SCHEMA: &str = "
         lacks INTEGER NOT NULL  -- how many events of the run were lost for good
     ) STRICT, WITHOUT ROWID;";
 
-/// Why nobody could be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimsError {
-    /// The data folder.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// The database.
     #[error(
         "failed to use {}: {source}; it says which run may issue to whom; move it away if no \
          other run is under way",
         path.display()
     )]
-    Database {
-        path: PathBuf,
-        /// `SQLite`'s reason.
-        source: rusqlite::Error,
-    },
+    Database { path: PathBuf, source: rusqlite::Error },
 }
 
 /// Where this machine last acted on a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownRun {
     pub path: PathBuf,
-    /// The number of its latest event.
     pub latest_event: i64,
-    /// How many of its events a ledger lacked that was gone on with.
+    /// How many of its events were missing from a ledger with which it was continued.
     pub lacks: u64,
 }
 
-/// Who may issue to whom on this machine. Synchronous: each call is one short transaction.
+/// Which run may issue to whom on this machine. Synchronous: each call is one short transaction.
 #[derive(Debug)]
 pub struct Claims {
     db: Connection,
@@ -75,7 +66,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// Opens the claims of a home if there are any, for whoever only looks.
+    /// Opens the claims for reading, if there are any.
     pub fn find(home: &Path) -> Result<Option<Self>, ClaimsError> {
         if home.join(CLAIMS).symlink_metadata().is_ok() {
             Self::open(home).map(Some)
@@ -84,8 +75,7 @@ impl Claims {
         }
     }
 
-    /// Opens the claims of a home, as [`default_home`](super::default_home) gives it; makes
-    /// them if they are not there.
+    /// Opens or creates the claims in a [`default_home`](super::default_home).
     pub fn open(home: &Path) -> Result<Self, ClaimsError> {
         let io = |doing, path: &Path| {
             let path = path.to_owned();
@@ -95,7 +85,7 @@ impl Claims {
         // SQLite follows no link to the database, but may meet one on the way to it.
         let home = home.canonicalize().map_err(io("resolve", home))?;
         let path = home.join(CLAIMS);
-        // Made by ourselves, for its owner alone.
+        // Created here and not by SQLite, for its owner alone.
         private_file(OpenOptions::new().append(true).create(true))
             .open(&path)
             .map_err(io("open", &path))?;
@@ -114,8 +104,8 @@ impl Claims {
         }
     }
 
-    /// Which of `users` another open run has claimed, or let go after `since`, when the caller
-    /// began to look at them: its folder by user.
+    /// Which of `users` another open run has claimed, or released after `since`, when the caller
+    /// began to check them; with that run's folder.
     pub fn claimed(
         &mut self,
         users: &[UserId],
@@ -124,7 +114,7 @@ impl Claims {
         self.transact(|db| others(db, None, users, since))
     }
 
-    /// Claims those of `users` that no other open run has; returns the others as
+    /// Claims those of `users` that no other open run has, and returns the others as
     /// [`Claims::claimed`] does.
     pub fn claim(
         &mut self,
@@ -157,8 +147,8 @@ impl Claims {
     ) -> Result<(), ClaimsError> {
         let path = folder.path().to_string_lossy().into_owned();
         self.transact(|db| {
-            // Kept for whoever began a check before: what it saw of these people is out of date.
-            // A copy of a run has no claims but those that it made where it lies.
+            // Kept for runs that began a check earlier: what they saw of these people is out of date.
+            // A copy of a run has only the claims that it made in its own folder.
             db.execute(
                 "UPDATE people SET ended = coalesce(ended, ?2) WHERE run = ?1 AND path = ?3",
                 params![run.to_string(), now.as_millisecond(), path],
@@ -177,7 +167,6 @@ impl Claims {
         })
     }
 
-    /// Where this machine last acted on a run, if it did.
     pub fn known(&mut self, run: RunId) -> Result<Option<KnownRun>, ClaimsError> {
         self.transact(|db| {
             db.query_row(
@@ -194,7 +183,7 @@ impl Claims {
         })
     }
 
-    /// Remembers that a run is gone on with whose ledger lacks some of its events.
+    /// Records that a run is continued although its ledger lacks some of its events.
     pub fn note_lacking(&mut self, run: RunId, events: u64) -> Result<(), ClaimsError> {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
         self.transact(|db| {
@@ -207,8 +196,8 @@ impl Claims {
         })
     }
 
-    /// For notes alone, which nothing waits for: what another process holds is left out, and a
-    /// power cut may take the last.
+    /// For notes on which nothing depends: a locked database is not waited for, and a power cut may
+    /// lose the latest.
     pub fn hasty(self) -> Result<Self, ClaimsError> {
         let set = self.db.execute_batch("PRAGMA busy_timeout = 0; PRAGMA synchronous = OFF;");
         match set {
@@ -217,7 +206,7 @@ impl Claims {
         }
     }
 
-    /// Notes where a run is acted on, and how far it is.
+    /// Records where a run is being worked on, and its latest event.
     pub fn note(
         &mut self,
         run: RunId,
@@ -257,16 +246,16 @@ fn others(
     since: Timestamp,
 ) -> Result<HashMap<UserId, PathBuf>, rusqlite::Error> {
     let own = own.map(|(run, path)| (run.to_string(), PathBuf::from(path)));
-    // A folder holds one run: what another one left there never came to be. A copy of this run
-    // is its own, unless a process is at work on it.
-    let mut at_work = HashMap::<PathBuf, bool>::new();
+    // A folder holds one run, so a claim of another one from this folder is void. A copy of this
+    // run counts as this run, unless a process is working on it.
+    let mut in_use = HashMap::<PathBuf, bool>::new();
     let mut is_own = |run: &String, path: &PathBuf| {
-        let Some((own, place)) = &own else { return false };
-        if place == path {
+        let Some((own, own_path)) = &own else { return false };
+        if own_path == path {
             return true;
         }
         let held = || RunFolder::open(path).is_ok_and(|folder| lock::is_held(&folder));
-        own == run && !*at_work.entry(path.clone()).or_insert_with(held)
+        own == run && !*in_use.entry(path.clone()).or_insert_with(held)
     };
     let mut find = db.prepare_cached("SELECT run, path, ended FROM people WHERE user_id = ?1")?;
     let (mut taken, mut open) = (HashMap::new(), HashMap::<(String, PathBuf), bool>::new());
@@ -303,11 +292,11 @@ fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Whether a run may still issue: its folder is there, and it was not closed. One that cannot be
-/// read may.
+/// Whether a run may still issue: its folder exists, and it is not closed. One that cannot be read
+/// may.
 fn is_open(run: &str, path: &Path) -> bool {
     let Ok(folder) = RunFolder::open(path) else { return false };
-    // It may be in the middle of its check, and have no ledger yet.
+    // It may still be checking, without a ledger yet.
     if lock::is_held(&folder) {
         return true;
     }
@@ -358,7 +347,7 @@ mod tests {
         assert_eq!(taken, HashMap::from([(user(8), first.path().to_owned())]));
         claims.release(one, &first, &[user(7)], late()).expect("released");
         let overlap = claims.claim(other, &second, &[user(8)], early()).expect("asked");
-        assert_eq!(overlap.len(), 1, "looked at before the other run let go");
+        assert_eq!(overlap.len(), 1, "checked before the other run released it");
         let after = later(late(), Duration::from_millis(1));
         assert!(claims.claim(other, &second, &[user(8)], after).expect("asked").is_empty());
         assert_eq!(claims.claimed(&[user(7), user(9)], early()).expect("asked").len(), 2);

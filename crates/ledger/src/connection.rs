@@ -1,6 +1,5 @@
-//! Promises that whoever holds a connection to a ledger has one that this tapwave understands,
-//! durable to the disk and small in memory. Must never create a database by opening it, nor
-//! follow a link to one.
+//! Promises that every connection to a ledger has a known format, durable writes and bounded
+//! memory. Must never create a database by opening it, nor follow a link to one.
 
 use std::path::{Path, PathBuf};
 
@@ -11,21 +10,21 @@ use super::fault::LedgerError;
 use tapwave_core::limits;
 use tapwave_core::shown::plain;
 
-/// "tapw": how `file` and `SQLite` tell a ledger from other databases.
+/// "tapw": marks the database as a ledger, for `file` and `SQLite`.
 const APPLICATION_ID: i64 = 0x7461_7077;
-/// The format. A change that an older tapwave would misread counts it up. 2: a row may have a
+/// The format, increased by each change that an older tapwave would misread. 2: a row may have a
 /// second mail, the notice. 3: every pass and attempt is kept until it is proven to be gone, a
 /// row may be lost, and a run has an id and a place.
 const VERSION: i64 = 3;
 const SCHEMA: &str = include_str!("schema.sql");
-/// Statements kept prepared; there are fewer.
+/// Prepared statements that are cached; more than there are.
 const STATEMENTS: usize = 64;
 
-/// Turns an empty file into a ledger without rows. Nothing is durable before it is published.
+/// Makes an empty file a ledger without rows, which is durable only once it is published.
 pub(super) fn open_draft(path: &Path) -> Result<Connection, rusqlite::Error> {
     let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // A draft that does not come to its end is thrown away: nothing need survive a crash. The
-    // journal stays small, since a new file has no old pages to keep.
+    // An unfinished draft is removed, so nothing has to survive a crash. The journal stays small,
+    // since a new file has no old pages.
     db.execute_batch(&format!(
         "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF;
          PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION};
@@ -34,14 +33,14 @@ pub(super) fn open_draft(path: &Path) -> Result<Connection, rusqlite::Error> {
     Ok(db)
 }
 
-/// Opens the one connection that writes, after a look at the whole database.
+/// Opens the only connection that writes, and checks the whole database.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, LedgerError> {
     let open = || {
         let db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        Ok((vet(&db)?, db))
+        Ok((read_header(&db)?, db))
     };
-    let (vetted, db) = open().map_err(|error| explained(path, error))?;
-    vetted.accept(path)?;
+    let (header, db) = open().map_err(|error| explained(path, error))?;
+    header.check(path)?;
     prepare_for_writing(&db).map_err(|error| explained(path, error))?;
     match db.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0)) {
         Ok(fine) if fine == "ok" => Ok(db),
@@ -53,23 +52,22 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, LedgerError> {
 /// Opens a connection that only reads, beside a writer or on a copy that may not be written.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, LedgerError> {
     let attempt = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .and_then(|db| vet(&db).map(|vetted| (vetted, db)));
-    let (vetted, db) = match attempt {
-        Err(error) if needs_writable_folder(&error) => open_unchanging(path)?,
+        .and_then(|db| read_header(&db).map(|header| (header, db)));
+    let (header, db) = match attempt {
+        Err(error) if needs_writable_folder(&error) => open_immutable(path)?,
         other => other.map_err(|error| explained(path, error))?,
     };
-    vetted.accept(path)?;
+    header.check(path)?;
     Ok(db)
 }
 
-/// Opens a ledger in a folder that may not be written, where `SQLite` can keep neither lock nor
-/// shared memory. Right as long as nobody writes, which a folder like that rules out, and no
-/// commits wait in the log.
-pub(super) fn open_unchanging(path: &Path) -> Result<(Vetted, Connection), LedgerError> {
+/// Opens a ledger in a read-only folder, where `SQLite` can have neither lock nor shared memory. This
+/// is safe while nobody writes, as nobody can there, and no commits are in the log.
+pub(super) fn open_immutable(path: &Path) -> Result<(Header, Connection), LedgerError> {
     if log_is_used(path) {
         return Err(LedgerError::LogUnreadable(path.to_owned()));
     }
-    let unchanging = || {
+    let open = || {
         let text = path.to_string_lossy();
         let escaped =
             percent_encoding::utf8_percent_encode(&text, percent_encoding::NON_ALPHANUMERIC);
@@ -80,9 +78,9 @@ pub(super) fn open_unchanging(path: &Path) -> Result<(Vetted, Connection), Ledge
                 | OpenFlags::SQLITE_OPEN_URI,
         )?;
         bound_memory(&db)?;
-        Ok((vet(&db)?, db))
+        Ok((read_header(&db)?, db))
     };
-    unchanging().map_err(|error| explained(path, error))
+    open().map_err(|error| explained(path, error))
 }
 
 fn connect(path: &Path, access: OpenFlags) -> Result<Connection, rusqlite::Error> {
@@ -105,7 +103,7 @@ fn bound_memory(db: &Connection) -> Result<(), rusqlite::Error> {
 }
 
 fn prepare_for_writing(db: &Connection) -> Result<(), rusqlite::Error> {
-    // fullfsync: on macOS a plain fsync leaves the data in the drive's cache. No-op elsewhere.
+    // fullfsync: on macOS, fsync alone leaves the data in the drive's cache.
     db.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA secure_delete = ON;
          PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON;
@@ -114,22 +112,22 @@ fn prepare_for_writing(db: &Connection) -> Result<(), rusqlite::Error> {
     ))
 }
 
-/// What the first page says of a database.
-pub(super) struct Vetted {
+/// The format that a database claims to have.
+pub(super) struct Header {
     application: i64,
     version: i64,
 }
 
-fn vet(db: &Connection) -> Result<Vetted, rusqlite::Error> {
+fn read_header(db: &Connection) -> Result<Header, rusqlite::Error> {
     let number = |pragma| db.query_row(pragma, [], |row| row.get(0));
-    Ok(Vetted {
+    Ok(Header {
         application: number("PRAGMA application_id")?,
         version: number("PRAGMA user_version")?,
     })
 }
 
-impl Vetted {
-    fn accept(&self, path: &Path) -> Result<(), LedgerError> {
+impl Header {
+    fn check(&self, path: &Path) -> Result<(), LedgerError> {
         if self.application != APPLICATION_ID {
             return Err(LedgerError::Foreign(path.to_owned()));
         }
@@ -153,7 +151,7 @@ fn needs_writable_folder(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
 }
 
-/// Names what `SQLite`'s reason means for the person who wants to read the run.
+/// Turns `SQLite`'s error into one that says what to do.
 pub(super) fn explained(path: &Path, error: rusqlite::Error) -> LedgerError {
     if let rusqlite::Error::FromSqlConversionFailure(_, _, why) = &error {
         return LedgerError::Damaged { path: path.to_owned(), detail: plain(&why.to_string()) };
@@ -174,24 +172,24 @@ pub(super) fn explained(path: &Path, error: rusqlite::Error) -> LedgerError {
     }
 }
 
-/// `path` with `suffix` behind its last character, as `SQLite` names the files beside a database.
+/// Appends `suffix`, as `SQLite` names the files beside a database.
 pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
 }
 
-/// Whether commits lie in the log. Whoever ends in order leaves it empty.
+/// Whether commits are in the log. A process that ends properly leaves it empty.
 pub(super) fn log_is_used(path: &Path) -> bool {
     std::fs::metadata(with_suffix(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-/// Keeps the log as it is when the connection is closed.
+/// Keeps the log when the connection is closed.
 pub(super) fn leave_log(db: &Connection) -> Result<(), rusqlite::Error> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
 }
 
-/// Moves the whole log into the database and empties it. `false`: a reader is in the way.
+/// Moves the log into the database and empties it. `false` if a reader prevents it.
 pub(super) fn empty_log(db: &Connection) -> Result<bool, rusqlite::Error> {
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| Ok(row.get::<_, i64>(0)? == 0))
 }

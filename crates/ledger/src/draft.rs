@@ -1,5 +1,5 @@
-//! Promises that a run's ledger is whole before it has its name: until then a crash leaves
-//! nothing but a file that the next start removes. Must never issue anything.
+//! Promises that a run's ledger is complete before it has its name: until then a crash leaves only a
+//! file that the next start removes. Must never issue anything.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,7 +14,7 @@ use super::connection;
 use super::events::Event;
 use super::failpoint::{self, Failpoint, Moment};
 use super::fault::{LedgerError, WriteFault};
-use super::folder::{self, RunFolder, private_file, sync_folder};
+use super::folder::{self, FolderError, RunFolder, private_file, sync_folder};
 use super::lock::Lock;
 use super::record::{About, Counts, NewBadRow, NewRow, RowRecord};
 use super::state::{Standing, State};
@@ -22,10 +22,10 @@ use super::store::{self, MoveError};
 use tapwave_core::clock::Clock;
 use tapwave_core::ids::Line;
 
-/// A ledger that is being made. Synchronous: use it from a blocking task.
+/// A ledger that is being made, in one transaction. Synchronous: use it from a blocking task.
 ///
-/// All of it is one transaction that nothing syncs before the end. Dropping a draft leaves its file for the
-/// next start to remove; [`Draft::discard`] removes it at once.
+/// Dropping a draft leaves its file for the next start to remove; [`Draft::discard`] removes it at
+/// once.
 pub struct Draft {
     db: Connection,
     path: PathBuf,
@@ -39,16 +39,12 @@ enum Home {
 }
 
 impl Draft {
-    /// Begins the ledger of a run, and removes what an earlier start left unfinished.
-    ///
-    /// # Errors
-    /// If the folder holds a run already or may not hold one, another process is at it, or the
-    /// file cannot be made.
+    /// Begins the ledger of a run, and removes an unfinished one.
     pub fn create(folder: &RunFolder, clock: Clock) -> Result<Self, LedgerError> {
         folder.check_writable()?;
         let lock = Lock::take(folder, clock.now())?;
         if folder.join(folder::LEDGER).symlink_metadata().is_ok() {
-            return Err(LedgerError::Exists(folder.path().to_owned()));
+            return Err(FolderError::HoldsRun(folder.path().to_owned()).into());
         }
         let path = folder.join(folder::DRAFT);
         remove_draft(&path)?;
@@ -57,21 +53,18 @@ impl Draft {
     }
 
     /// Begins a ledger in a private temporary folder, for a check that keeps nothing.
-    ///
-    /// # Errors
-    /// If the folder or the file cannot be made.
     pub fn scratch(clock: Clock) -> Result<Self, LedgerError> {
         let failed = |source| LedgerError::Io {
             doing: "make a folder in",
             path: std::env::temp_dir(),
             source,
         };
-        let within = tempfile::Builder::new().prefix("tapwave-").tempdir().map_err(failed)?;
-        let private = within.path().join("check");
+        let parent = tempfile::Builder::new().prefix("tapwave-").tempdir().map_err(failed)?;
+        let private = parent.path().join("check");
         folder::private_dir_builder(false).create(&private).map_err(failed)?;
         folder::restrict(&private)?;
         let path = RunFolder::open(&private)?.join(folder::DRAFT);
-        Self::begin(path, Home::Scratch { _folder: within }, clock)
+        Self::begin(path, Home::Scratch { _folder: parent }, clock)
     }
 
     fn begin(path: PathBuf, home: Home, clock: Clock) -> Result<Self, LedgerError> {
@@ -82,36 +75,24 @@ impl Draft {
         Ok(Self { db, path, home, clock })
     }
 
-    /// Adds a row that the wave reader could read; it is [`State::Listed`].
-    ///
-    /// # Errors
-    /// If it cannot be written, or the line is there already.
+    /// Adds a valid row of the wave as [`State::Listed`].
     pub fn add_row(&mut self, row: &NewRow) -> Result<(), LedgerError> {
         store::insert(&self.db, row).map_err(|error| not_written(&self.path, error))
     }
 
-    /// Adds a row that the wave reader could not use; it is [`State::Ineligible`].
-    ///
-    /// # Errors
-    /// If it cannot be written, or the line is there already.
+    /// Adds an invalid row of the wave as [`State::Ineligible`].
     pub fn add_bad(&mut self, row: NewBadRow) -> Result<(), LedgerError> {
         let done = store::insert_bad(&self.db, row, self.clock.now());
-        done.map_err(|halt| self.halted(halt))
+        done.map_err(|error| self.explained(error))
     }
 
-    /// Records what the check found out.
-    ///
-    /// # Errors
-    /// If the row is unknown, the move is not legal, or it cannot be written.
+    /// Records a result of the check.
     pub fn record(&mut self, line: Line, event: &Event) -> Result<State, LedgerError> {
         let done = store::record(&self.db, line, event, self.clock.now());
-        done.map_err(|halt| self.halted(halt))
+        done.map_err(|error| self.explained(error))
     }
 
-    /// At most `limit` rows in these states behind `after`, by line.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// At most `limit` rows in these states after line `after`, by line.
     pub fn rows(
         &self,
         states: &[Standing],
@@ -122,34 +103,19 @@ impl Draft {
             .map_err(|error| connection::explained(&self.path, error))
     }
 
-    /// How many rows stand where.
-    ///
-    /// # Errors
-    /// If they cannot be read.
     pub fn counts(&self) -> Result<Counts, LedgerError> {
         store::counts(&self.db).map_err(|error| connection::explained(&self.path, error))
     }
 
-    /// Where the draft lies.
     #[cfg(test)]
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes the ledger durable and gives it its name, then opens it for writing.
+    /// Makes the ledger durable, names it, and opens it for writing. A scratch draft is refused.
     ///
     /// Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// If it is a scratch draft, or cannot be made durable.
     pub fn publish(self, about: &About) -> Result<Ledger, LedgerError> {
-        self.publish_with(about, Failpoint::default())
-    }
-
-    /// Publishes a ledger in which a durable write may fail by request, counted from the first
-    /// after publication.
-    #[doc(hidden)]
-    pub fn publish_with(self, about: &About, faults: Failpoint) -> Result<Ledger, LedgerError> {
         let Self { db, path, home, clock } = self;
         let Home::Run { folder, lock } = home else {
             // Windows removes no folder while a file in it is open.
@@ -160,34 +126,31 @@ impl Draft {
             .and_then(|()| db.execute_batch("COMMIT"))
             .and_then(|()| db.close().map_err(|(_, error)| error))
             .map_err(|error| not_written(&path, error))?;
-        failpoint::reach(Moment::Before);
+        failpoint::abort_if_requested(Moment::Before);
         name_durably(&path, &folder)?;
-        failpoint::reach(Moment::After);
-        Ledger::with_writer(&folder, lock, clock, faults)
+        failpoint::abort_if_requested(Moment::After);
+        Ledger::with_writer(&folder, lock, clock, Failpoint::default())
     }
 
-    /// Removes the draft; the folder counts as empty again.
-    ///
-    /// # Errors
-    /// If the file cannot be removed.
+    /// Removes the draft, so that the folder counts as empty again.
     pub fn discard(self) -> Result<(), LedgerError> {
         let Self { db, path, home: _home, .. } = self;
         drop(db);
         remove_draft(&path)
     }
 
-    fn halted(&self, halt: MoveError) -> LedgerError {
-        match halt {
+    fn explained(&self, error: MoveError) -> LedgerError {
+        match error {
             MoveError::Refused(refusal) => refusal,
             MoveError::Broken(error) => not_written(&self.path, error),
         }
     }
 }
 
-/// The order matters: content, then name, then the folders that hold the name.
+/// In this order: content, name, the folders that hold the name.
 fn name_durably(path: &Path, folder: &RunFolder) -> Result<(), LedgerError> {
     let failed = |doing| move |source| LedgerError::Io { doing, path: path.to_owned(), source };
-    // Opened for writing, since Windows syncs nothing else.
+    // Opened for writing, as Windows requires for a sync.
     OpenOptions::new()
         .write(true)
         .open(path)

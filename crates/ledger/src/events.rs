@@ -1,5 +1,5 @@
-//! Promises that everything a run ever did to a row has one word, written before or right
-//! after the deed. Never holds a pass.
+//! Promises one kind of event for everything that a run does to a row, recorded before or right after
+//! it. Must never hold a pass.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,35 +12,31 @@ use tapwave_core::ids::{MethodId, UserId};
 #[serde(transparent)]
 pub struct IntentId(pub i64);
 
-/// What a POST asks Graph for. Lifetime and one-time flag are always sent, the policy's own
-/// defaults included, so that a pass found later can be compared with what was asked.
+/// What a POST asks for. Lifetime and one-time flag are always sent, also where they are the policy's
+/// defaults, so that a pass found later can be compared.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Asked {
-    /// When the pass begins to work; `None` is at once.
+    /// When the pass begins to work; `None` means at once.
     pub start: Option<Timestamp>,
-    /// Minutes from the start.
     pub lifetime_minutes: u32,
-    /// Whether the pass works once only.
     pub one_time: bool,
 }
 
-/// What the check learnt of a person who may get a pass.
+/// What the check found about a person who may get a pass.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Eligible {
-    /// The object id, which later calls use in place of the name.
+    /// The object id, which later requests use instead of the name.
     pub user: UserId,
-    /// For people to read; may be absent in the directory.
     pub display_name: Option<String>,
-    /// What the pass shall be: row over options over policy.
+    /// From the row, else the options, else the policy.
     pub asked: Asked,
-    /// Which of the run's recipient sets may read the pass.
+    /// The recipients of the pass, as an index into the run's sets.
     pub set: u32,
-    /// Who gets the mail, if mail was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reader: Option<Reader>,
-    /// Who is told that the reader has it, if that was asked for.
+    /// Who gets the notice that the reader has the pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice_reader: Option<Reader>,
 }
@@ -50,26 +46,23 @@ pub struct Eligible {
 #[serde(rename_all = "camelCase")]
 pub struct Reader {
     pub address: String,
-    /// The reader's name, if the directory has one.
     pub name: Option<String>,
-    /// The reader's language tag.
     pub locale: Option<String>,
-    /// The person's manager, for the letter: name and mail address.
+    /// Name and mail address of the person's manager, for the template.
     pub manager: Option<(String, String)>,
 }
 
-/// Which of a row's mails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Channel {
-    /// The one to whoever gets the pass.
+    /// To whoever gets the pass.
     Pass,
-    /// The one to whoever is told that somebody else has it.
+    /// To whoever is told who has the pass.
     Notice,
 }
 
 impl Channel {
-    /// The word for it in the ledger's tables.
+    /// As the ledger's tables have it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -78,7 +71,7 @@ impl Channel {
         }
     }
 
-    /// What people call it.
+    /// For messages.
     #[must_use]
     pub const fn noun(self) -> &'static str {
         match self {
@@ -88,13 +81,12 @@ impl Channel {
     }
 }
 
-/// What is frozen of a mail before its first byte is sent.
+/// What is recorded of a mail before its first byte is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Posted {
     /// With its angle brackets.
     pub message_id: String,
-    /// The `Date` header.
     pub date: Timestamp,
     pub to: String,
     /// `smtp` or `graph`.
@@ -105,7 +97,7 @@ pub struct Posted {
     pub digest: String,
 }
 
-/// How ledgers write what became of one mail.
+/// The stored form of a mail's outcome.
 mod outcome {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -113,7 +105,7 @@ mod outcome {
 
     #[derive(Serialize, Deserialize)]
     #[serde(rename_all = "camelCase", tag = "outcome")]
-    enum WrittenEvent {
+    enum StoredOutcome {
         Taken { receipt: String },
         NotSent { why: String },
         Refused { why: String },
@@ -124,29 +116,29 @@ mod outcome {
         effect: &Effect<String>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        let written = match effect.clone() {
-            Effect::Done(receipt) => WrittenEvent::Taken { receipt },
-            Effect::NoEffect(Obstacle { why, .. }) => WrittenEvent::NotSent { why },
-            Effect::Refused(why) => WrittenEvent::Refused { why },
-            Effect::Unsettled { why } => WrittenEvent::Lost { why },
+        let stored = match effect.clone() {
+            Effect::Done(receipt) => StoredOutcome::Taken { receipt },
+            Effect::NoEffect(Obstacle { why, .. }) => StoredOutcome::NotSent { why },
+            Effect::Refused(why) => StoredOutcome::Refused { why },
+            Effect::Unsettled { why } => StoredOutcome::Lost { why },
         };
-        written.serialize(to)
+        stored.serialize(to)
     }
 
-    /// Of which kind an obstacle was is not written down.
+    /// The kind of an obstacle is not stored.
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Effect<String>, D::Error> {
-        Ok(match WrittenEvent::deserialize(from)? {
-            WrittenEvent::Taken { receipt } => Effect::Done(receipt),
-            WrittenEvent::NotSent { why } => Obstacle::new(ObstacleKind::Temporary, why).into(),
-            WrittenEvent::Refused { why } => Effect::Refused(why),
-            WrittenEvent::Lost { why } => Effect::Unsettled { why },
+        Ok(match StoredOutcome::deserialize(from)? {
+            StoredOutcome::Taken { receipt } => Effect::Done(receipt),
+            StoredOutcome::NotSent { why } => Obstacle::new(ObstacleKind::Temporary, why).into(),
+            StoredOutcome::Refused { why } => Effect::Refused(why),
+            StoredOutcome::Lost { why } => Effect::Unsettled { why },
         })
     }
 }
 
-/// The words that the table of mails has for what became of one, whichever of a row's it is.
+/// A mail's outcome in the table of mails, for both channels.
 pub(super) const TAKEN: &str = "delivered";
 pub(super) const NOT_SENT: &str = "mail not sent";
 pub(super) const REFUSED: &str = "mail refused";
@@ -161,25 +153,25 @@ pub(super) const fn mail_outcome(outcome: &Effect<String>) -> &'static str {
     }
 }
 
-/// Why nothing that a run may have left on a user can be alive any more.
+/// Why nothing of a run can be alive on a user any more.
 ///
-/// A user has one pass at most (documented). Directory and method reads may show the past by
-/// minutes, in both directions, so that one look proves nothing by what it does not show.
+/// A user has at most one pass (documented). Reads may be minutes out of date in both directions, so
+/// what a single look does not show proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Proof {
-    /// Graph answered our DELETE by id with 204: that was the one pass of the user.
+    /// Graph answered our DELETE by id with 204: that was the user's only pass.
     Deleted,
-    /// A pass that was created after ours stands in its place.
+    /// The user has a pass that was created after ours.
     Replaced,
-    /// By Graph's clock its time is over.
+    /// It has expired by Graph's clock.
     Over,
-    /// Two looks that lie at least the settling time apart did not show it.
+    /// Two looks, at least the settling time apart, did not show it.
     Absent,
 }
 
 impl Proof {
-    /// The word for it in the ledger's tables.
+    /// As the ledger's tables have it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -200,7 +192,6 @@ impl std::str::FromStr for Proof {
     }
 }
 
-/// A word that no ledger has for how a pass came to be gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not a known word for how a pass came to be gone")]
 pub struct UnknownProof;
@@ -209,50 +200,43 @@ pub struct UnknownProof;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "event")]
 pub enum Event {
-    /// The check let the row in.
     Checked(Box<Eligible>),
-    /// The check kept the row out, for these reasons.
-    Ineligible { problems: Vec<String> },
-    /// Left out because it was asked for.
+    Ineligible {
+        problems: Vec<String>,
+    },
+    /// Left out at the operator's request.
     Skipped {
-        /// A sentence for people.
         why: String,
     },
-    /// A POST is about to go.
     #[serde(rename_all = "camelCase")]
     Intended {
         intent: IntentId,
-        /// What it asks for.
         asked: Asked,
-        /// Graph's clock when the intent was minted.
+        /// Graph's clock when the intent was created.
         graph_time: Timestamp,
     },
-    /// The POST certainly had no effect and may be tried again.
+    /// The POST certainly had no effect and may be repeated.
     NotEffected {
         intent: IntentId,
-        /// Throttled, not sent, token refused.
         why: String,
     },
-    /// The planned end came too near before the row's turn.
+    /// The planned end came too close before the row's turn.
     TooLate {
-        /// A sentence for people.
         why: String,
     },
-    /// Too many attempts were lost one after the other.
+    /// Too many attempts were lost in a row.
     GivenUp {
-        /// A sentence for people.
         why: String,
     },
-    /// Graph refused for good.
     Refused {
         intent: IntentId,
-        /// Graph's own words, shortened.
+        /// Graph's answer, shortened.
         why: String,
     },
-    /// Graph refused because a pass exists that nobody can tell from one of our own.
+    /// Graph refused because a pass exists, which may be one of our own.
     InTheWay {
         intent: IntentId,
-        /// Graph's own words, shortened.
+        /// Graph's answer, shortened.
         why: String,
     },
     /// The outcome of the POST is unknown.
@@ -266,109 +250,95 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         method: Option<MethodId>,
     },
-    /// A pass was recognised as one of this row's own attempts; it is about to be deleted.
+    /// A pass was recognised as one of this row's attempts; it is about to be deleted.
     OrphanFound {
         method: MethodId,
-        /// When it is over at the latest, by Graph's clock.
+        /// Its latest possible expiry, by Graph's clock.
         over: Timestamp,
     },
-    /// The settling time has passed and nothing of ours was seen on the user: the row may be
-    /// tried again.
+    /// The settling time has passed and nothing of ours is on the user: the row may be tried again.
     Settled {
         /// The orphan that was deleted, if there was one.
         found: Option<MethodId>,
-        /// Why nothing of ours can be alive, if that is proven. What is not proven is looked
-        /// at again by cleanup.
+        /// Why nothing of ours can be alive, if that is proven. Otherwise cleanup looks again.
         proof: Option<Proof>,
     },
-    /// A look showed nothing of ours on the user, who is known to the tenant.
+    /// A look showed nothing of ours on the user, whom the tenant knows.
     #[serde(rename_all = "camelCase")]
     NotListed {
         /// Graph's clock at the look.
         graph_time: Timestamp,
     },
-    /// An operator must look.
+    /// An operator must decide.
     Held {
-        /// A sentence for people.
         why: String,
         /// The pass that is in the way, if its id is known.
         found: Option<MethodId>,
     },
-    /// The pass is sealed; its ciphertext is committed together with this.
+    /// The pass is sealed; its ciphertext is in the same commit.
     #[serde(rename_all = "camelCase")]
     Sealed {
         intent: IntentId,
         method: MethodId,
-        /// When it begins to work, as Graph answered.
         start: Option<Timestamp>,
         lifetime_minutes: u32,
         one_time: bool,
-        /// Graph's clock when the answer was here.
+        /// Graph's clock when the answer was received.
         graph_time: Timestamp,
     },
-    /// Looked again: the live pass is the sealed one.
+    /// A second look showed that the live pass is the sealed one.
     Verified,
-    /// The process that sealed the pass did not end in order. If it saw this commit fail, it has
-    /// deleted the pass again, although the disk kept the record.
+    /// The process that sealed the pass did not end properly. If it saw the commit fail, it deleted
+    /// the pass, although the record is on the disk.
     Doubted,
     /// An operator's resume gives a failed row another chance.
     Retried,
-    /// A mail is about to be sent.
     MailIntended {
-        /// Which of the row's.
         channel: Channel,
-        /// What is frozen of it.
         posted: Box<Posted>,
     },
-    /// A mail cannot go out now, and was not begun: no relay, nobody signed in, or no time left.
+    /// A mail cannot be sent now and was not begun: no relay, no sign-in, or no time left.
     MailNotBegun {
-        /// Which of the row's.
         channel: Channel,
-        /// A sentence for people.
         why: String,
     },
-    /// What became of a mail. Done: the other side took it, said so, and answers for it.
+    /// The outcome of a mail. Done: the other side has accepted it.
     MailEnded {
-        /// Which of the row's.
         channel: Channel,
-        /// With the other side's words, or what broke.
         #[serde(flatten, with = "outcome")]
         outcome: Effect<String>,
     },
-    /// Somebody else than the reader is to be told who has the pass now.
+    /// The notice that the reader has the pass is due.
     NoticeDue,
-    /// An operator names another reader for a mail that certainly did not go out.
+    /// An operator named another reader for a mail that was certainly not sent.
     Readdressed {
-        /// Which of the row's.
         channel: Channel,
-        /// Who gets it from now on.
         reader: Box<Reader>,
     },
     /// A later look showed that the sealed code does not work.
     Displaced {
-        /// A sentence for people.
         why: String,
-        /// The pass that stands in its place, if one does.
+        /// The pass in its place, if there is one.
         found: Option<MethodId>,
     },
     /// Cleanup is about to delete this pass.
-    RemovalIntended { method: MethodId },
-    /// Nothing that the row ever got, or may have got, is alive.
+    RemovalIntended {
+        method: MethodId,
+    },
+    /// No pass that the row got, or may have got, is alive.
     Removed {
-        /// How that is known.
         proof: Proof,
     },
-    /// Somebody else's pass is on the user. Reported, never deleted unasked.
-    ForeignSeen { method: MethodId },
+    /// The user has a foreign pass, which is reported and not deleted unasked.
+    ForeignSeen {
+        method: MethodId,
+    },
 }
 
 impl Event {
-    /// The word for an attempt whose answer never came.
     pub(super) const LOST: &str = "lost";
-    /// The word for an attempt that met a pass.
     pub(super) const IN_THE_WAY: &str = "in the way";
 
-    /// One word for messages and logs.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -410,7 +380,7 @@ impl Event {
         }
     }
 
-    /// The reason this record gives people, if it has one.
+    /// The reason that people are shown, if there is one.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         match self {
@@ -449,7 +419,7 @@ mod tests {
     use tapwave_core::effect::ObstacleKind;
 
     #[test]
-    fn what_became_of_a_mail_is_written_in_the_words_of_every_ledger() {
+    fn a_mails_outcome_is_stored_as_in_every_ledger() {
         let temporary = |why| Obstacle::new(ObstacleKind::Temporary, why).into();
         for (outcome, words) in [
             (Effect::Done("250".to_owned()), r#""outcome":"taken","receipt":"250""#),

@@ -1,5 +1,5 @@
-//! Promises that whatever goes wrong with a ledger is named, says whether anything was
-//! recorded, and ends with what to do. Never guesses that a failed write worked.
+//! Promises that every error of a ledger says whether anything was recorded, and what to do. Must
+//! never guess that a failed write worked.
 
 use std::fmt;
 use std::io;
@@ -15,170 +15,116 @@ use super::state::IllegalMove;
 use tapwave_core::ids::Line;
 use tapwave_core::shown::escaped;
 
-/// Why the ledger could not do as it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// The folder itself cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// There is no ledger.
     #[error(
         "failed to find a run in {}: the folder holds {holds}; `tapwave runs` lists the runs of \
          this machine",
         folder.display()
     )]
-    Missing {
-        folder: PathBuf,
-        /// What is there instead.
-        holds: String,
-    },
-    /// A draft was asked for where a run already is.
-    #[error(
-        "failed to make a run in {}: there is one already; carry on with it, or name another \
-         folder with `--run`",
-        .0.display()
-    )]
-    Exists(PathBuf),
-    /// Made by a later tapwave.
+    Missing { folder: PathBuf, holds: String },
     #[error(
         "failed to open {}: its format is version {found} and this tapwave ({}) knows version \
          {known}; update tapwave",
         path.display(),
         env!("CARGO_PKG_VERSION")
     )]
-    Newer {
-        path: PathBuf,
-        found: i64,
-        /// The newest we know.
-        known: i64,
-    },
-    /// Made by an earlier tapwave, whose rows lack what this one relies on.
+    Newer { path: PathBuf, found: i64, known: i64 },
     #[error(
         "failed to open {}: its format is version {found} and this tapwave ({}) works on version \
          {known}; carry this run on, or clean it up, with the tapwave that made it",
         path.display(),
         env!("CARGO_PKG_VERSION")
     )]
-    Older {
-        path: PathBuf,
-        found: i64,
-        /// The one we work on.
-        known: i64,
-    },
-    /// A database of some other program.
+    Older { path: PathBuf, found: i64, known: i64 },
     #[error(
         "failed to open {}: it is no tapwave ledger; name a run's folder, `tapwave runs` lists \
          them",
         .0.display()
     )]
     Foreign(PathBuf),
-    /// What is stored cannot be true or cannot be read.
     #[error(
         "failed to read {}: the ledger is damaged ({detail}); copy the folder back from a \
          backup; passes that were sealed can still be removed with `tapwave cleanup --csv WAVE.csv`",
         path.display()
     )]
-    Damaged {
-        path: PathBuf,
-        /// `SQLite`'s words or ours.
-        detail: String,
-    },
-    /// Another process writes this run.
+    Damaged { path: PathBuf, detail: String },
     #[error(
         "failed to open {}: the run is in use{}; wait for it to end, or stop it there",
         folder.display(),
         by(holder.as_ref())
     )]
-    InUse {
-        folder: PathBuf,
-        /// Who has it, if that could be read.
-        holder: Option<Holder>,
-    },
-    /// Commits lie in the write-ahead log and the folder cannot be written.
+    InUse { folder: PathBuf, holder: Option<Holder> },
+    /// Commits are in the write-ahead log, and the folder is read-only.
     #[error(
         "failed to read {}: its last commits are in a log that needs a writable folder; copy the \
          whole folder to a place you may write and read it there",
         .0.display()
     )]
     LogUnreadable(PathBuf),
-    /// A write through a ledger that was opened for reading.
     #[error("failed to write the ledger: it was opened for reading; open the run with resume")]
     ReadOnly,
-    /// Cleanup has begun: no more passes.
     #[error("failed to start a pass: cleanup closed this run; a new run issues new passes")]
     Closed,
-    /// No such row.
     #[error("failed to find row {0} in the ledger; please report this as a defect")]
     UnknownLine(Line),
-    /// The list of legal moves forbids it. Nothing was recorded.
+    /// Not a legal move. Nothing was recorded.
     #[error("failed to record row {line}: {source}; please report this as a defect")]
     Illegal { line: Line, source: IllegalMove },
-    /// An event that only a spent intent may bring. Nothing was recorded.
+    /// Nothing was recorded.
     #[error(
         "failed to record row {line}: \"{event}\" needs the intent it is about; please report \
          this as a defect"
     )]
     NeedsIntent { line: Line, event: &'static str },
-    /// An intent for somebody else than the check let in. Nothing was recorded.
+    /// Nothing was recorded.
     #[error(
         "failed to record row {0}: the intent names another user than the check did; please \
          report this as a defect"
     )]
     OtherUser(Line),
-    /// The record of one row lacks what its state needs, so that nothing can be done for it.
+    /// The record of one row lacks what its state needs.
     #[error(
         "failed to use the record of line {line} ({}): {lacks}; the ledger is damaged: copy the \
          folder back from a backup, and look at this person in Entra",
         escaped(upn)
     )]
-    BrokenRow {
-        line: Line,
-        upn: String,
-        /// What is missing or cannot be read, as a sentence.
-        lacks: &'static str,
-    },
-    /// A reader keeps the purge from finishing; it may be asked for again.
+    BrokenRow { line: Line, upn: String, lacks: &'static str },
+    /// A reader prevents the purge, which may be repeated.
     #[error(
         "failed to purge the sealed copies from {}: another process is reading the ledger; end \
          it and run the cleanup again",
         .0.display()
     )]
     PurgeHindered(PathBuf),
-    /// Something could not be made durable. Every later write fails with the same.
+    /// Every later write fails with the same fault.
     #[error(transparent)]
     Write(#[from] Arc<WriteFault>),
-    /// Something could not be read.
     #[error("failed to read {}: {source}; {}", path.display(), remedy(source))]
-    Read {
-        path: PathBuf,
-        /// `SQLite`'s reason.
-        source: rusqlite::Error,
-    },
-    /// A file beside the database.
+    Read { path: PathBuf, source: rusqlite::Error },
     #[error("failed to {doing} {}: {source}; check the disk and the folder's permissions", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
-    /// The writer is gone: the ledger was shut, or the runtime is ending.
+    /// The ledger was shut, or the runtime is ending.
     #[error("failed to write the ledger: it is shut; resume the run")]
     Shut,
-    /// A draft that never had a run's folder.
     #[error("failed to keep the ledger: it was made for a check alone; use `tapwave run`")]
     ScratchOnly,
 }
 
-/// A write that did not become durable. It is never tried again: after a failed fsync nobody
-/// knows what the disk holds.
+/// A write that did not become durable. It is not repeated: after a failed fsync nobody knows what
+/// the disk holds.
 #[derive(Debug)]
 pub struct WriteFault {
     path: PathBuf,
     cause: Cause,
 }
 
-/// What kept a write from becoming durable.
 #[derive(Debug)]
 pub(super) enum Cause {
-    /// `SQLite` says why.
     Database(rusqlite::Error),
-    /// The file is no longer where it was opened: whatever is written is lost when it is closed.
+    /// The file is no longer at its path: what is written is lost when it is closed.
     Vanished,
 }
 
@@ -191,13 +137,6 @@ impl From<rusqlite::Error> for Cause {
 impl WriteFault {
     pub(super) fn new(path: &Path, cause: impl Into<Cause>) -> Self {
         Self { path: path.to_owned(), cause: cause.into() }
-    }
-
-    /// Whether the disk is full, which an operator can mend.
-    #[must_use]
-    pub fn disk_full(&self) -> bool {
-        matches!(&self.cause, Cause::Database(error)
-            if error.sqlite_error_code() == Some(ErrorCode::DiskFull))
     }
 
     /// Whether the ledger was removed, replaced or moved away while it was being written.
@@ -239,7 +178,7 @@ impl std::error::Error for WriteFault {
 pub struct Holder {
     pub pid: u32,
     pub host: String,
-    /// The command line, shortened. tapwave takes no secret from there.
+    /// The beginning of the command line.
     pub command: String,
     pub since: Timestamp,
 }
@@ -247,7 +186,7 @@ pub struct Holder {
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, host, command, since } = self;
-        // Read from a file that others may have put there.
+        // From a file that others may have written.
         let (host, command) = (escaped(host), escaped(command));
         write!(f, "process {pid} on {host} since {since:.0} ({command})")
     }

@@ -1,131 +1,100 @@
-//! Promises that a run's folder and files are its owner's alone and lie where locks and file
-//! modes mean something. Must never follow a symbolic link, loosen a permission, or delete
-//! what it did not make.
+//! Promises that a run's folder and files belong to their owner alone, on a file system where locks
+//! and modes work. Must never follow a symbolic link, loosen a permission, or delete what it did not
+//! create.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use super::{connection, lock, store};
-use tapwave_core::ids::RunId;
 #[cfg(windows)]
 use tapwave_core::programs::program;
 use tapwave_core::shown::{escaped, shell_word};
 
-/// The database.
 pub(super) const LEDGER: &str = "ledger.db";
-/// The database while it is being made.
+/// The unfinished database.
 pub(super) const DRAFT: &str = "ledger.db.new";
-/// Locked by whoever writes.
 pub(super) const LOCK: &str = "ledger.lock";
-/// Tells who has the lock. Beside it, since Windows lets nobody read a locked file.
+/// Who has the lock: a file of its own, since Windows lets nobody read a locked file.
 pub(super) const HOLDER: &str = "ledger.holder";
-const LOG: &str = "log.jsonl";
-const HANDOFF: &str = "handoff";
+pub(super) const LOG: &str = "log.jsonl";
+pub(super) const HANDOFF: &str = "handoff";
 
 /// Why a folder cannot hold a run.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// A symbolic link could lead anywhere, and elsewhere tomorrow.
+    /// It could lead elsewhere tomorrow.
     #[error("failed to use {}: it is a symbolic link; name the place it leads to", .0.display())]
     Symlink(PathBuf),
-    /// A file or a device.
     #[error("failed to use {}: it is no folder; name another one with `--run`", .0.display())]
     NotAFolder(PathBuf),
-    /// Nothing is there.
     #[error("failed to find {}; `tapwave runs` lists the runs of this machine", .0.display())]
     Missing(PathBuf),
-    /// A finished ledger is in it.
     #[error(
         "failed to make a run in {}: there is one already; carry on with it, or name another \
          folder with `--run`",
         .0.display()
     )]
     HoldsRun(PathBuf),
-    /// Somebody else's things are in it.
     #[error(
         "failed to use {}: it is not empty and holds no run (there is {}); name a new \
          folder with `--run`",
         path.display(),
         escaped(found)
     )]
-    NotEmpty {
-        path: PathBuf,
-        /// The first thing found.
-        found: String,
-    },
-    /// Somebody else's.
+    NotEmpty { path: PathBuf, found: String },
     #[error(
         "failed to use {}: it belongs to another user ({owner}), who decides what it says; work as \
          that user, or copy it into a folder of your own and look at it first",
         .path.display()
     )]
     NotOurs { path: PathBuf, owner: u32 },
-    /// A link, or a file that has a second name elsewhere.
+    /// A symbolic link, or a file with a second hard link.
     #[error(
         "failed to use {}: it is no file of this folder alone, so that others may write it; copy \
          the folder and look at the copy first",
         .0.display()
     )]
     Shared(PathBuf),
-    /// The folder that says whom to trust is reached through a link, which may lead elsewhere
-    /// tomorrow.
+    /// The data folder, which says what is trusted, is a link that could lead elsewhere tomorrow.
     #[error(
         "failed to use {}: it is a symbolic link; set TAPWAVE_HOME to the folder that it leads to",
         .0.display()
     )]
     LinkedHome(PathBuf),
-    /// Others may look into it.
     #[error(
         "failed to use {}: others may enter it (mode {mode:03o}); close it with `chmod 700 {}`",
         path.display(),
         shell_word(&path.display().to_string(), "FOLDER")
     )]
     TooOpen { path: PathBuf, mode: u32 },
-    /// A file system of another machine.
     #[error(
         "failed to use {}: it is on a network share ({kind}), where the ledger's locks do not \
          hold; name a folder on a local disk with `--run`",
         path.display()
     )]
-    Network {
-        path: PathBuf,
-        /// What gave it away.
-        kind: String,
-    },
-    /// A folder some program copies to the cloud while we write.
+    Network { path: PathBuf, kind: String },
+    /// A program copies the folder to the cloud.
     #[error(
         "failed to use {}: {service} copies it to other machines while it is written; name a \
          folder that is not synchronised with `--run`",
         path.display()
     )]
     Synced { path: PathBuf, service: &'static str },
-    /// The machine has no place for a user's data.
     #[error("failed to find a folder for runs: no home directory is set; set TAPWAVE_HOME")]
     NoHome,
-    /// The system said no.
     #[error("failed to {doing} {}: {source}; check its permissions", path.display())]
-    Io {
-        doing: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// A folder that holds a run, or shall.
+/// A folder for a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunFolder(PathBuf);
 
 impl RunFolder {
-    /// Makes the folder, and those above it, for its owner alone; or takes an existing one that
-    /// is empty but for what a crashed start left.
-    ///
-    /// # Errors
-    /// If it lies on a network share or in a synchronised folder, is a symbolic link, holds
-    /// anything else (a finished ledger included), or lets others in.
+    /// Creates the folder and its parents, for their owner alone; or takes an existing one that is
+    /// empty except for what a crashed start left.
     pub fn create(path: &Path) -> Result<Self, FolderError> {
-        let path = bare(path)?;
+        let path = without_trailing(path)?;
         check_place(&path)?;
         if let Some(parent) = path.parent() {
             private_dir_builder(true).create(parent).map_err(io_error("make", parent))?;
@@ -134,7 +103,7 @@ impl RunFolder {
             Ok(()) => {
                 restrict(&path)?;
                 sync_folder(path.parent().unwrap_or(&path))?;
-                Self::settled(&path)
+                Self::resolved(&path)
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let folder = Self::open(&path)?;
@@ -146,17 +115,14 @@ impl RunFolder {
         }
     }
 
-    /// Takes an existing folder, whatever it holds. Whether it may be written is checked when
-    /// its ledger is opened.
-    ///
-    /// # Errors
-    /// If nothing is there, or something that is no folder, or a symbolic link.
+    /// Takes an existing folder, whatever it holds. Whether it may be written is checked when its
+    /// ledger is opened.
     pub fn open(path: &Path) -> Result<Self, FolderError> {
-        let path = bare(path)?;
+        let path = without_trailing(path)?;
         match std::fs::symlink_metadata(&path) {
             Ok(found) if found.is_symlink() => Err(FolderError::Symlink(path)),
             Ok(found) if !found.is_dir() => Err(FolderError::NotAFolder(path)),
-            Ok(_) => Self::settled(&path),
+            Ok(_) => Self::resolved(&path),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(FolderError::Missing(path))
             }
@@ -164,35 +130,24 @@ impl RunFolder {
         }
     }
 
-    /// The folder's path, absolute.
+    /// The absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The run's name: the folder's own.
     #[must_use]
     pub fn name(&self) -> String {
         self.0.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
     }
 
-    /// Whether a finished ledger is there.
+    /// Whether it has a finished ledger.
     #[must_use]
     pub fn holds_run(&self) -> bool {
         std::fs::symlink_metadata(self.join(LEDGER)).is_ok_and(|found| found.is_file())
     }
 
-    /// The id of the run that is there, if one is and can be read.
-    #[must_use]
-    pub fn run_id(&self) -> Option<RunId> {
-        let db = connection::open_reader(&self.join(LEDGER)).ok()?;
-        store::about(&db).ok().map(|about| about.id)
-    }
-
-    /// Where the handoff files go; made if it is not there.
-    ///
-    /// # Errors
-    /// If it cannot be made, or is a symbolic link.
+    /// The folder for handoff files, created if it is missing.
     pub fn handoff(&self) -> Result<PathBuf, FolderError> {
         let path = self.join(HANDOFF);
         match private_dir_builder(false).create(&path) {
@@ -205,10 +160,7 @@ impl RunFolder {
         Ok(path)
     }
 
-    /// The run's log, for appending.
-    ///
-    /// # Errors
-    /// If it cannot be opened, or is a symbolic link.
+    /// Opens the run's log for appending.
     pub fn log(&self) -> Result<File, FolderError> {
         let path = self.join(LOG);
         private_file(OpenOptions::new().append(true).create(true))
@@ -216,38 +168,8 @@ impl RunFolder {
             .map_err(io_error("open", &path))
     }
 
-    /// A new file in the folder, for its owner alone.
-    ///
-    /// # Errors
-    /// If one of that name exists, a symbolic link included.
-    pub fn create_file(&self, name: &str) -> Result<File, FolderError> {
-        let path = self.join(name);
-        private_file(OpenOptions::new().write(true).create_new(true))
-            .open(&path)
-            .map_err(io_error("make", &path))
-    }
-
-    /// Takes back a start that came to nothing: what it left beside the ledger that never
-    /// was, and the folder too if `made` for it. What another process holds stays: without
-    /// its lock file, a third one could come in. Best effort; a later start does the rest.
-    pub fn abandon(&self, made: bool) {
-        if self.holds_run() || lock::is_held(self) {
-            return;
-        }
-        for name in [LOG, LOCK, HOLDER] {
-            let _ = std::fs::remove_file(self.join(name));
-        }
-        let _ = std::fs::remove_dir(self.join(HANDOFF));
-        if made {
-            let _ = std::fs::remove_dir(&self.0);
-        }
-    }
-
-    /// Whether this folder may be written as a run: local, not synchronised, its owner's alone.
-    ///
-    /// # Errors
-    /// If not, with the reason.
-    pub fn check_writable(&self) -> Result<(), FolderError> {
+    /// Checks that the folder is local, not synchronised, and its owner's alone.
+    pub(super) fn check_writable(&self) -> Result<(), FolderError> {
         check_place(&self.0)?;
         self.check_private()
     }
@@ -256,7 +178,7 @@ impl RunFolder {
         self.0.join(name)
     }
 
-    /// What the folder holds, for an error message.
+    /// Completes "the folder holds …".
     pub(super) fn contents(&self) -> String {
         let names: Vec<String> = std::fs::read_dir(&self.0)
             .into_iter()
@@ -273,17 +195,17 @@ impl RunFolder {
         }
     }
 
-    /// `SQLite` refuses links anywhere in a path, and `/tmp` or `/home` may well be one: the
-    /// folder above is resolved, the run's own folder is proved to be no link.
+    /// `SQLite` refuses links anywhere in a path, and `/tmp` or `/home` may be one, so the path is
+    /// resolved. That the folder itself is not a link was checked before.
     #[cfg(unix)]
-    fn settled(path: &Path) -> Result<Self, FolderError> {
+    fn resolved(path: &Path) -> Result<Self, FolderError> {
         path.canonicalize().map(Self).map_err(io_error("resolve", path))
     }
 
-    /// Windows takes `c:\USERS` for `C:\Users` and has short names beside long ones: a folder has
-    /// one path here, however it was typed.
+    /// On Windows `c:\USERS` is `C:\Users`, and there are short names: resolved, a folder has one
+    /// path.
     #[cfg(not(unix))]
-    fn settled(path: &Path) -> Result<Self, FolderError> {
+    fn resolved(path: &Path) -> Result<Self, FolderError> {
         path.canonicalize().map(unprefixed).map(Self).map_err(io_error("resolve", path))
     }
 
@@ -303,10 +225,7 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Whether the folder is its user's alone, so that nobody else decides what the run says.
-    ///
-    /// # Errors
-    /// If not, with the reason.
+    /// Checks that only its user can change the folder and its ledger.
     #[cfg(unix)]
     pub fn check_private(&self) -> Result<(), FolderError> {
         use std::os::unix::fs::MetadataExt;
@@ -315,11 +234,11 @@ impl RunFolder {
         let mut log = self.join(LEDGER).into_os_string();
         log.push("-wal");
         for path in [self.join(LEDGER), log.into()] {
-            // What is a link is refused where it would be opened.
+            // A link is refused where the file is opened.
             let found = std::fs::symlink_metadata(&path).ok().filter(|found| !found.is_symlink());
             let Some(found) = found else { continue };
             check_owner(&path, &found, 0)?;
-            // Whoever has the other name may write through it.
+            // Others may write through a second name.
             if !found.is_file() || found.nlink() > 1 {
                 return Err(FolderError::Shared(path));
             }
@@ -327,28 +246,25 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Access lists cannot be read without unsafe calls; they are set when a folder is made.
-    ///
-    /// # Errors
-    /// None.
+    /// Access lists cannot be read without unsafe code; they are set when a folder is created.
     #[cfg(not(unix))]
     pub fn check_private(&self) -> Result<(), FolderError> {
         Ok(())
     }
 }
 
-/// The whole path without a slash, or a dot, at its end: behind these the system follows a link.
-fn bare(path: &Path) -> Result<PathBuf, FolderError> {
+/// The absolute path without a slash or a dot at its end, with which the system would follow a link.
+fn without_trailing(path: &Path) -> Result<PathBuf, FolderError> {
     let path = std::path::absolute(path).map_err(io_error("resolve", path))?;
     Ok(path.components().collect())
 }
 
-/// A path with `\\?\` before it as people, and other programs, write it, where both lead to the
-/// same place: not a long one, nor names that mean something else without the prefix.
+/// Removes `\\?\` where the path leads to the same place without it: not from a long path, nor where
+/// a name would have another meaning.
 #[cfg(not(unix))]
 fn unprefixed(path: PathBuf) -> PathBuf {
     use std::path::Prefix;
-    /// The system takes 259 characters, and files of ours are to lie below.
+    /// Windows allows 259 characters, including the files in the folder.
     const MAX_FOLDER: usize = 200;
     let Some(Component::Prefix(prefix)) = path.components().next() else { return path };
     let bare = match (prefix.kind(), path.to_str()) {
@@ -358,23 +274,19 @@ fn unprefixed(path: PathBuf) -> PathBuf {
         }
         _ => None,
     };
-    // What the system would read into it: dots and blanks at the end, devices such as NUL.
+    // Windows changes dots and blanks at the end, and devices such as NUL.
     let is_same = |bare: &String| std::path::absolute(bare).is_ok_and(|read| *read == **bare);
     let bare = bare.filter(|bare| bare.encode_utf16().count() <= MAX_FOLDER && is_same(bare));
     bare.map_or(path, PathBuf::from)
 }
 
-/// Whether a run may lie at `path`, which need not exist yet.
-///
-/// # Errors
-/// [`FolderError::Network`] or [`FolderError::Synced`] if `path`, or the place it leads to, is
-/// shared with other machines.
-pub fn check_place(path: &Path) -> Result<(), FolderError> {
+/// Checks that `path`, which need not exist yet, is not shared with other machines.
+fn check_place(path: &Path) -> Result<(), FolderError> {
     let path = std::path::absolute(path).map_err(io_error("resolve", path))?;
-    // What exists of it is resolved: a link or a mapped drive may lead to a share.
+    // The part that exists is resolved: a link or a mapped drive may lead to a share.
     let real = path.ancestors().find_map(|existing| existing.canonicalize().ok());
     for place in std::iter::once(&path).chain(&real) {
-        if let Some(service) = synchroniser(place) {
+        if let Some(service) = sync_service(place) {
             return Err(FolderError::Synced { path, service });
         }
         if is_unc(place) {
@@ -387,50 +299,43 @@ pub fn check_place(path: &Path) -> Result<(), FolderError> {
     }
 }
 
-/// Makes the entries of a folder durable: names made, renamed or removed in it.
-///
-/// # Errors
-/// If the system cannot say that they are.
+/// Makes the entries of a folder durable: names created, changed or removed in it.
 #[cfg(unix)]
 pub fn sync_folder(path: &Path) -> Result<(), FolderError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(io_error("sync", path))
 }
 
-/// Windows keeps names durable with its own journal and opens no folder for syncing.
-///
-/// # Errors
-/// None.
+/// Windows makes names durable with its own journal, and cannot sync a folder.
 #[cfg(not(unix))]
 pub fn sync_folder(_: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
-/// Tells whether a database's path still leads to the file that was opened there, and so do those
-/// of its write-ahead log, which holds what was committed last, and of the lock beside it, without
-/// which another process would write too. Must not open them itself: on Unix, closing one would
-/// give `SQLite`'s locks on it back.
+/// Notices when the database, its write-ahead log, which holds the latest commits, or the lock file,
+/// without which another process would write too, is no longer the file that was opened. Must not
+/// open them: on Unix, closing one would release `SQLite`'s locks on it.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct FileWatch {
     path: PathBuf,
     #[cfg(unix)]
-    was: Option<(u64, u64)>,
+    database: Option<FileId>,
     #[cfg(unix)]
-    lock_was: Option<(u64, u64)>,
-    /// The log is there from the first transaction on until the database is closed.
+    lock: Option<FileId>,
+    /// The log exists from the first transaction until the database is closed.
     #[cfg(unix)]
-    log_was: std::cell::Cell<Option<(u64, u64)>>,
+    log: std::cell::Cell<Option<FileId>>,
 }
 
-impl Watch {
+impl FileWatch {
     pub(super) fn on(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
             #[cfg(unix)]
-            was: identity(path),
+            database: file_id(path),
             #[cfg(unix)]
-            lock_was: identity(&path.with_file_name(LOCK)),
+            lock: file_id(&path.with_file_name(LOCK)),
             #[cfg(unix)]
-            log_was: std::cell::Cell::default(),
+            log: std::cell::Cell::default(),
         }
     }
 
@@ -438,28 +343,33 @@ impl Watch {
     pub(super) fn is_there(&self) -> bool {
         let mut log = self.path.clone().into_os_string();
         log.push("-wal");
-        let log = identity(Path::new(&log));
-        let is_log_there = self.log_was.get().is_none_or(|was| log == Some(was));
-        self.log_was.set(self.log_was.get().or(log));
-        let is_lock_there = identity(&self.path.with_file_name(LOCK)) == self.lock_was;
-        self.was.is_some() && identity(&self.path) == self.was && is_log_there && is_lock_there
+        let log = file_id(Path::new(&log));
+        let is_log_there = self.log.get().is_none_or(|known| log == Some(known));
+        self.log.set(self.log.get().or(log));
+        let is_lock_there = file_id(&self.path.with_file_name(LOCK)) == self.lock;
+        let is_database_there = self.database.is_some() && file_id(&self.path) == self.database;
+        is_database_there && is_log_there && is_lock_there
     }
 
-    /// Windows lets nobody replace or move a database that is open.
+    /// On Windows an open database cannot be replaced or moved.
     #[cfg(not(unix))]
     pub(super) fn is_there(&self) -> bool {
         self.path.exists()
     }
 }
 
+/// Device and inode.
 #[cfg(unix)]
-fn identity(path: &Path) -> Option<(u64, u64)> {
+type FileId = (u64, u64);
+
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<FileId> {
     use std::os::unix::fs::MetadataExt;
     let found = std::fs::symlink_metadata(path).ok()?;
     Some((found.dev(), found.ino()))
 }
 
-/// Options under which a file is made for its owner alone and no symbolic link is followed.
+/// Sets options so that a new file is for its owner alone and no symbolic link is followed.
 pub(super) fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     {
@@ -470,20 +380,14 @@ pub(super) fn private_file(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-/// Makes the data folder, for its owner alone, if it is not there.
-///
-/// # Errors
-/// If it cannot be made, belongs to somebody else, or others may write to it: what lies in it says
-/// whom to trust, and who issues to whom.
+/// Creates the data folder for its owner alone, if it is missing. One that others may write to is
+/// refused: its files say what is trusted, and which run issues to whom.
 pub fn private_home(home: &Path) -> Result<(), FolderError> {
     private_dir_builder(true).create(home).map_err(io_error("make", home))?;
     check_home(home)
 }
 
-/// The same of a folder that is there.
-///
-/// # Errors
-/// As [`private_home`], or if it is not there.
+/// The same check for an existing folder.
 pub fn check_home(home: &Path) -> Result<(), FolderError> {
     let found = std::fs::symlink_metadata(home).map_err(io_error("look at", home))?;
     if found.is_symlink() {
@@ -494,11 +398,12 @@ pub fn check_home(home: &Path) -> Result<(), FolderError> {
     Ok(())
 }
 
-/// That a folder or file is its user's own, and that its mode has none of the bits of `barred`.
+/// Checks that a folder or file belongs to this user, and that its mode has none of the bits of
+/// `barred`.
 #[cfg(unix)]
 fn check_owner(path: &Path, found: &std::fs::Metadata, barred: u32) -> Result<(), FolderError> {
     use std::os::unix::fs::MetadataExt;
-    // Root too: what is somebody else's says what that person wants.
+    // Root too: the other user controls what it says.
     if found.uid() != rustix::process::geteuid().as_raw() {
         return Err(FolderError::NotOurs { path: path.to_owned(), owner: found.uid() });
     }
@@ -517,15 +422,15 @@ pub(super) fn private_dir_builder(parents: bool) -> DirBuilder {
     builder
 }
 
-/// Replaces the access list of a folder, or of a file, by its owner and SYSTEM. What is made in a
-/// folder inherits that.
+/// Limits the access list of a folder or file to its owner and SYSTEM. New entries of a folder
+/// inherit it.
 #[cfg(windows)]
 pub(super) fn restrict(path: &Path) -> Result<(), FolderError> {
     let system = std::env::var_os("SystemRoot").unwrap_or_else(|| r"C:\Windows".into());
-    // The well-known ids of OWNER RIGHTS and SYSTEM, which have other names in other languages.
-    let heirs = if path.is_dir() { "(OI)(CI)" } else { "" };
-    let grants = ["*S-1-3-4", "*S-1-5-18"].map(|who| format!("{who}:{heirs}F"));
-    // By its full path, so that nothing on PATH can stand in for it.
+    // The ids of OWNER RIGHTS and SYSTEM: their names depend on the language.
+    let inheritance = if path.is_dir() { "(OI)(CI)" } else { "" };
+    let grants = ["*S-1-3-4", "*S-1-5-18"].map(|who| format!("{who}:{inheritance}F"));
+    // By its full path, so that nothing on PATH can replace it.
     let done = program(Path::new(&system).join(r"System32\icacls.exe"))
         .arg(path)
         .args(["/inheritance:r", "/grant:r", grants[0].as_str(), grants[1].as_str(), "/Q"])
@@ -538,7 +443,7 @@ pub(super) fn restrict(path: &Path) -> Result<(), FolderError> {
     Err(io_error("restrict", path)(io::Error::other(words)))
 }
 
-/// Folders are made with mode 0700 and files with 0600; a umask can only take away from that.
+/// Folders are created with mode 0700 and files with 0600; a umask can only remove from that.
 #[cfg(not(windows))]
 #[expect(clippy::unnecessary_wraps, reason = "the other platforms can fail here")]
 pub(super) fn restrict(_: &Path) -> Result<(), FolderError> {
@@ -549,7 +454,7 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Folde
     move |source| FolderError::Io { doing, path: path.to_owned(), source }
 }
 
-/// What a start that crashed before it published its ledger may have left.
+/// Whether a start that crashed before it published its ledger may have left this.
 fn is_leftover(name: &str) -> bool {
     [LOCK, HOLDER, LOG].contains(&name)
         || name
@@ -566,7 +471,7 @@ fn is_unc(path: &Path) -> bool {
     )
 }
 
-fn synchroniser(path: &Path) -> Option<&'static str> {
+fn sync_service(path: &Path) -> Option<&'static str> {
     const SERVICES: [(&str, &str); 10] = [
         ("onedrive", "OneDrive"),
         ("dropbox", "Dropbox"),
@@ -592,7 +497,7 @@ fn synchroniser(path: &Path) -> Option<&'static str> {
 /// The name of the network file system that `path` lies on, if it is one.
 #[cfg(target_os = "linux")]
 fn network_kind(path: &Path) -> Option<String> {
-    // Numbers from statfs(2). What a FUSE or 9p file system really is, only its mount tells.
+    // Numbers from statfs(2). FUSE and 9p file systems are recognised by their mount.
     const NETWORKS: [(u32, &str); 9] = [
         (0x6969, "NFS"),
         (0x517B, "SMB"),
@@ -618,11 +523,11 @@ fn network_kind(_: &Path) -> Option<String> {
     None
 }
 
-/// Looks in the text of `/proc/self/mountinfo` (proc(5)) for what is mounted where `path` is.
+/// Finds the mount of `path` in the text of `/proc/self/mountinfo` (proc(5)).
 ///
-/// Only file systems known to reach other machines are named: FUSE and 9p also carry local
-/// ones, such as a container's own disk. Windows drives under WSL are 9p with `aname=drvfs`;
-/// they have no shared memory that two processes of `SQLite` could agree on.
+/// Only file systems known to be remote count: FUSE and 9p also serve local ones, such as a
+/// container's own disk. Windows drives under WSL are 9p with `aname=drvfs`; they have no shared
+/// memory, which `SQLite` needs.
 #[cfg(target_os = "linux")]
 fn remote_mount(mounts: &str, path: &Path) -> Option<String> {
     const REMOTE: [&str; 12] = [
@@ -658,13 +563,14 @@ fn remote_mount(mounts: &str, path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::create_private;
 
     fn home() -> tempfile::TempDir {
         tempfile::tempdir().expect("a temporary folder")
     }
 
     #[test]
-    fn a_run_folder_is_made_once_and_reused_while_nothing_was_finished_in_it() {
+    fn a_run_folder_is_reused_until_it_has_a_finished_ledger() {
         let home = home();
         let path = home.path().join("runs").join("wave");
         let folder = RunFolder::create(&path).expect("made");
@@ -681,25 +587,25 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn folder_and_files_are_the_owners_alone() {
+    fn folder_and_files_are_for_their_owner_alone() {
         use std::os::unix::fs::PermissionsExt;
         let mode =
             |path: &Path| std::fs::metadata(path).expect("is there").permissions().mode() & 0o777;
         let home = home();
         let folder = RunFolder::create(&home.path().join("runs/wave")).expect("made");
-        folder.create_file("one").expect("made");
+        create_private(&folder.join("one")).expect("made");
         folder.log().expect("opened");
         assert_eq!(mode(&home.path().join("runs")), 0o700);
         assert_eq!(mode(folder.path()), 0o700);
         assert_eq!(mode(&folder.handoff().expect("made")), 0o700);
         assert_eq!(mode(&folder.join("one")), 0o600);
         assert_eq!(mode(&folder.join(LOG)), 0o600);
-        assert!(folder.create_file("one").is_err(), "never over an existing file");
+        assert!(create_private(&folder.join("one")).is_err(), "never over an existing file");
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_folder_that_lets_others_in_is_refused_with_the_remedy() {
+    fn a_folder_that_others_may_enter_is_refused_with_the_remedy() {
         use std::os::unix::fs::PermissionsExt;
         let home = home();
         let path = home.path().join("open");
@@ -724,14 +630,14 @@ mod tests {
         std::os::unix::fs::symlink(&victim, real.join("planted")).expect("linked");
         std::os::unix::fs::symlink(&victim, real.join(LOG)).expect("linked");
         std::os::unix::fs::symlink(home.path(), real.join(HANDOFF)).expect("linked");
-        assert!(real.create_file("planted").is_err());
+        assert!(create_private(&real.join("planted")).is_err());
         assert!(real.log().is_err());
         assert!(real.handoff().is_err());
         assert!(!victim.exists());
     }
 
     #[test]
-    fn folders_that_are_copied_elsewhere_are_refused_by_name() {
+    fn synchronised_folders_are_refused_by_name() {
         for (path, service) in [
             ("/home/ada/OneDrive/runs", "OneDrive"),
             ("/home/ada/OneDrive - Contoso/runs", "OneDrive"),

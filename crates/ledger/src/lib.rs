@@ -1,19 +1,19 @@
-//! Promises that whatever a run is about to do, and whatever it did, is on the disk before
-//! anybody acts on it; it alone mints the right to act, [`Intent`]. Must never hold a pass in
-//! the clear, nor a token.
+//! Promises that what a run is about to do, and what it did, is on the disk before anybody acts on
+//! it. Only the ledger creates the right to act, an [`Intent`]. Must never hold a pass in the clear,
+//! nor a token.
 //!
-//! A run is a folder ([`RunFolder`]) with one `SQLite` database. It is made whole as a [`Draft`]
-//! and published under its name; from then on a [`Ledger`] is the only way in. Rows move as
-//! [`state::next`] allows, live and on replay, inside the transaction that records the event.
+//! A run is a folder ([`RunFolder`]) with one `SQLite` database. It is made as a [`Draft`] and
+//! published under its name; from then on it is read and written only through a [`Ledger`]. Rows
+//! change as [`state::next`] allows, live and on replay, in the transaction that records the event.
 //!
 //! | promise | kept by |
 //! |---|---|
 //! | durable before the answer | `writer`: WAL, `synchronous=FULL`, answers after COMMIT |
-//! | one writer | `lock`: held by the system, so a crash gives it back |
+//! | one writer | `lock`: held by the system, which releases it after a crash |
 //! | memory does not grow with the rows | pages of rows, a small cache |
 //! | purged means gone | `secure_delete`, the log emptied, VACUUM |
 //!
-//! An intent is spent once, and there is no other way to one than [`Ledger::intend`]:
+//! An intent comes only from [`Ledger::intend`] and is spent once:
 //!
 //! ```
 //! # use tapwave_ledger::{Intent, IssuedRecord, Ledger};
@@ -96,9 +96,7 @@ pub use self::events::{Asked, Channel, Eligible, Event, IntentId, Posted, Proof,
 #[doc(hidden)]
 pub use self::failpoint::Failpoint;
 pub use self::fault::{Holder, LedgerError, WriteFault};
-pub use self::folder::{
-    FolderError, RunFolder, check_home, check_place, private_home, sync_folder,
-};
+pub use self::folder::{FolderError, RunFolder, check_home, private_home, sync_folder};
 pub use self::lock::host;
 pub use self::private::{append_to_log, create_private};
 pub use self::record::{
@@ -106,19 +104,19 @@ pub use self::record::{
     MailRecord, NewBadRow, NewRow, PolicyRecord, RecipientRecord, Remains, RowPerson, RowRecord,
     RunOptions, To, Unhanded, Unheld, WaveAbout,
 };
-pub use self::registry::{Issuer, Listed, Registry, RegistryError, RunSummary, default_home};
+pub use self::registry::{Listed, Registry, RegistryError, RunSummary, default_home};
 pub use self::state::{IllegalMove, MailState, OpenMail, Standing, State};
 
 /// What a ledger is opened for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Looking, also while another process writes, also where nothing may be written.
+    /// Also while another process writes, and in a read-only folder.
     Read,
-    /// Acting; one process at a time.
+    /// One process at a time.
     Write,
 }
 
-/// A run's durable record. Clones are handles to the same one.
+/// A run's durable record. Clones share it.
 #[derive(Clone)]
 pub struct Ledger(Arc<Inner>);
 
@@ -130,9 +128,8 @@ struct Inner {
     reader: Arc<Mutex<Connection>>,
 }
 
-/// The right to send one POST, on the disk before anybody holds it. Spent by
-/// [`Ledger::sealed`] or [`Ledger::record_outcome`]; one that is dropped stays in the ledger as
-/// an attempt whose outcome nobody knows.
+/// The right to send one POST, durable before anybody has it. Spent by [`Ledger::sealed`] or
+/// [`Ledger::record_outcome`]; if it is dropped, the ledger has an attempt of unknown outcome.
 #[derive(Debug)]
 #[must_use = "an intent that is not spent counts as an attempt whose answer was lost"]
 pub struct Intent {
@@ -144,45 +141,40 @@ pub struct Intent {
 }
 
 impl Intent {
-    /// Its number within the run.
     #[must_use]
     pub const fn id(&self) -> IntentId {
         self.id
     }
 
-    /// What its POST is sent under.
     #[must_use]
     pub fn client_request_id(&self) -> ClientRequestId {
         ClientRequestId::of_intent(self.user, self.id.0, self.graph_time)
     }
 
-    /// The row it is about.
     #[must_use]
     pub const fn line(&self) -> Line {
         self.line
     }
 
-    /// The user it permits a POST for.
     #[must_use]
     pub const fn user(&self) -> UserId {
         self.user
     }
 
-    /// What the POST may ask for.
     #[must_use]
     pub const fn asked(&self) -> &Asked {
         &self.asked
     }
 
-    /// Graph's clock when it was minted.
+    /// Graph's clock when it was created.
     #[must_use]
     pub const fn graph_time(&self) -> Timestamp {
         self.graph_time
     }
 }
 
-/// The right to send one mail once, on the disk before anybody holds it. Spent by
-/// [`Ledger::mailed`]; one that is dropped stays in the ledger as a mail of unknown fate.
+/// The right to send one mail once, durable before anybody has it. Spent by [`Ledger::mailed`]; if
+/// it is dropped, the ledger has a mail of unknown fate.
 #[derive(Debug)]
 #[must_use = "an intent that is not spent counts as a mail of unknown fate"]
 pub struct MailIntent {
@@ -191,7 +183,6 @@ pub struct MailIntent {
 }
 
 impl MailIntent {
-    /// The row it is about.
     #[must_use]
     pub const fn line(&self) -> Line {
         self.line
@@ -200,10 +191,6 @@ impl MailIntent {
 
 impl Ledger {
     /// Opens a run. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// If there is no ledger, it is another program's, a newer tapwave's, or damaged; for
-    /// writing also if another process writes it or the folder may not hold a run.
     pub async fn open(
         folder: &RunFolder,
         access: Access,
@@ -212,13 +199,13 @@ impl Ledger {
         Self::open_with(folder, access, clock, Failpoint::default()).await
     }
 
-    /// Opens a run in which a durable write may fail by request.
+    /// Opens a run for a test that makes a durable write fail.
     #[doc(hidden)]
     pub async fn open_with(
         folder: &RunFolder,
         access: Access,
         clock: Clock,
-        faults: Failpoint,
+        failpoint: Failpoint,
     ) -> Result<Self, LedgerError> {
         let folder = folder.clone();
         let opening = move || {
@@ -227,11 +214,11 @@ impl Ledger {
                 return Err(LedgerError::Missing { folder: folder.path().to_owned(), holds });
             }
             if access == Access::Read {
-                return Self::assembled(&folder, None, clock);
+                return Self::assemble(&folder, None, clock);
             }
             folder.check_writable()?;
             let lock = Lock::take(&folder, clock.now())?;
-            Self::with_writer(&folder, lock, clock, faults)
+            Self::with_writer(&folder, lock, clock, failpoint)
         };
         tokio::task::spawn_blocking(opening).await.unwrap_or(Err(LedgerError::Shut))
     }
@@ -240,19 +227,19 @@ impl Ledger {
         folder: &RunFolder,
         lock: Lock,
         clock: Clock,
-        faults: Failpoint,
+        failpoint: Failpoint,
     ) -> Result<Self, LedgerError> {
         let path = folder.join(folder::LEDGER);
-        let ended_in_order = !connection::log_is_used(&path);
+        let ended_properly = !connection::log_is_used(&path);
         let db = connection::open_writer(&path)?;
-        let mut writer = Writer::new(db, path, lock, faults);
-        if !ended_in_order {
+        let mut writer = Writer::new(db, path, lock, failpoint);
+        if !ended_properly {
             writer.doubt_last_seals(clock.now())?;
         }
-        Self::assembled(folder, Some(writer), clock)
+        Self::assemble(folder, Some(writer), clock)
     }
 
-    fn assembled(
+    fn assemble(
         folder: &RunFolder,
         writer: Option<Writer>,
         clock: Clock,
@@ -269,26 +256,24 @@ impl Ledger {
         })))
     }
 
-    /// Where the run lies.
     #[must_use]
     pub fn folder(&self) -> &RunFolder {
         &self.0.folder
     }
 
-    /// What the run is about.
     #[must_use]
     pub fn about(&self) -> &About {
         &self.0.about
     }
 
-    /// What its records say cannot be true or cannot be read.
+    /// The error for records that contradict each other or cannot be read.
     #[must_use]
     pub fn damaged(&self, detail: impl fmt::Display) -> LedgerError {
         let (path, detail) = (self.0.folder.join(folder::LEDGER), plain(&detail.to_string()));
         LedgerError::Damaged { path, detail }
     }
 
-    /// Transactions committed through this handle: how well writes were grouped.
+    /// Transactions committed so far.
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.0.handle.as_ref().map_or(0, WriterHandle::commits)
@@ -296,14 +281,10 @@ impl Ledger {
 
     // ---- writes --------------------------------------------------------------------------
 
-    /// Mints the right to one POST for `line`. It is durable before this returns.
+    /// Creates the right to one POST for `line`, durable before this returns. Refused if the run is
+    /// closed, the row's state does not allow it, or `user` is not the one that was checked.
     ///
-    /// A caller that stops waiting may leave an attempt behind whose outcome nobody knows, as a
-    /// dropped intent does.
-    ///
-    /// # Errors
-    /// If the run is closed, the row may not be attempted now, `user` is not whom the check let
-    /// in, or it cannot be made durable.
+    /// Dropping the future may leave an attempt of unknown outcome, as dropping an intent does.
     pub async fn intend(
         &self,
         line: Line,
@@ -319,14 +300,11 @@ impl Ledger {
         .await
     }
 
-    /// Spends an intent on a pass: the event and the ciphertext become durable together.
+    /// Spends an intent on a pass: the event and the ciphertext become durable together. If that
+    /// fails, the caller must delete the pass while it knows its id, and stop the run.
     ///
-    /// `set` is the index of the recipients that the ciphertext is sealed to, `graph_time`
-    /// Graph's clock when the pass was here.
-    ///
-    /// # Errors
-    /// If it cannot be made durable. Then the pass must be deleted by its id while that is
-    /// known, and the run stopped.
+    /// `set` is the index of the ciphertext's recipients, `graph_time` Graph's clock when the pass
+    /// was received.
     pub async fn sealed(
         &self,
         intent: Intent,
@@ -343,10 +321,7 @@ impl Ledger {
         .await
     }
 
-    /// Spends an intent that brought no pass we hold. `given_up` is Graph's clock now.
-    ///
-    /// # Errors
-    /// If it cannot be made durable.
+    /// Spends an intent that gave no pass whose code we have. `given_up` is Graph's clock now.
     pub async fn record_outcome(
         &self,
         intent: Intent,
@@ -358,12 +333,9 @@ impl Ledger {
             .await
     }
 
-    /// Mints the right to send one mail. It is durable before this returns.
-    ///
-    /// # Errors
-    /// If the run is closed, the row's pass may not be mailed now (it is not sealed and proven,
-    /// or another mail may have arrived and this one's digest differs), its notice is not due,
-    /// or it cannot be made durable.
+    /// Creates the right to send one mail, durable before this returns. Refused if the run is closed,
+    /// the pass is not sealed and proven, an earlier mail with another digest may have arrived, or
+    /// the notice is not due.
     pub async fn intend_mail(
         &self,
         line: Line,
@@ -378,10 +350,7 @@ impl Ledger {
         .await
     }
 
-    /// Spends a mail's intent on what became of it.
-    ///
-    /// # Errors
-    /// If it cannot be made durable.
+    /// Spends a mail's intent on its outcome.
     pub async fn mailed(
         &self,
         intent: MailIntent,
@@ -392,65 +361,41 @@ impl Ledger {
             .await
     }
 
-    /// Records any other event. [`Event::Lost`] and an unsettled mail are taken too, for
+    /// Records an event that needs no intent. [`Event::Lost`] and an unsettled mail are accepted, for
     /// attempts whose intent died with an earlier process.
-    ///
-    /// # Errors
-    /// If the row is unknown, the move is not legal, the event needs an intent, or it cannot be
-    /// made durable.
     pub async fn record(&self, line: Line, event: Event) -> Result<State, LedgerError> {
         let at = self.0.clock.now();
         self.write(move |db| store::record(db, line, &event, at)).await
     }
 
-    /// From here on the run belongs into the folder where it lies, and its sealed passes are to be
-    /// looked at again.
-    ///
-    /// # Errors
-    /// If it cannot be made durable.
+    /// Records that the run belongs in its present folder. Its sealed passes must be checked again.
     pub async fn settle_here(&self) -> Result<(), LedgerError> {
         let place = self.here();
         self.write(move |db| Ok(store::set_place(db, &place)?)).await
     }
 
-    /// Closes the run: [`Ledger::intend`] refuses for ever after.
-    ///
-    /// # Errors
-    /// If it cannot be made durable.
+    /// Closes the run: from now on [`Ledger::intend`] refuses.
     pub async fn close(&self) -> Result<(), LedgerError> {
         let at = self.0.clock.now();
         self.write(move |db| Ok(store::close(db, at)?)).await
     }
 
-    /// Notes when the rows that wait were checked again.
-    ///
-    /// # Errors
-    /// If it cannot be made durable.
+    /// Records when the waiting rows were checked again.
     pub async fn set_checked_at(&self, at: Timestamp) -> Result<(), LedgerError> {
         self.write(move |db| Ok(store::set_checked_at(db, at)?)).await
     }
 
-    /// Adds to what the run cost.
-    ///
-    /// # Errors
-    /// If it cannot be made durable.
+    /// Adds to the run's counts of requests and throttled requests.
     pub async fn add_traffic(&self, requests: u64, throttled: u64) -> Result<(), LedgerError> {
         self.write(move |db| Ok(store::add_traffic(db, requests, throttled)?)).await
     }
 
-    /// Takes a closing back: cleanup removed nothing.
-    ///
-    /// # Errors
-    /// If it cannot be made durable.
+    /// Undoes [`Ledger::close`], for a cleanup that removed nothing.
     pub async fn reopen(&self) -> Result<(), LedgerError> {
         self.write(move |db| Ok(store::reopen(db)?)).await
     }
 
-    /// Notes that a handoff file is finished, the SHA-256 of its bytes, and whose passes it
-    /// holds.
-    ///
-    /// # Errors
-    /// If it cannot be made durable.
+    /// Records a finished handoff file, the SHA-256 of its bytes, and the rows that it holds.
     pub async fn handed_off(
         &self,
         file: String,
@@ -461,10 +406,7 @@ impl Ledger {
         self.write(move |db| Ok(store::handed_off(db, &file, &digest, &lines, at)?)).await
     }
 
-    /// Notes a second look at these rows' passes, by Graph's clock.
-    ///
-    /// # Errors
-    /// If it cannot be made durable.
+    /// Records a second look at these rows' passes, by Graph's clock.
     pub async fn looked_at(
         &self,
         lines: Vec<Line>,
@@ -473,49 +415,43 @@ impl Ledger {
         self.write(move |db| Ok(store::looked_at(db, &lines, graph_time)?)).await
     }
 
-    /// From here on nobody has looked at any pass a second time.
+    /// Forgets all second looks.
     pub async fn forget_looks(&self) -> Result<(), LedgerError> {
         self.write(|db| Ok(store::forget_looks(db)?)).await
     }
 
-    /// Destroys every ciphertext, so that no byte of them remains in the run's files; returns
-    /// how many there were. What the handoff folder holds is not touched.
-    ///
-    /// # Errors
-    /// [`LedgerError::PurgeHindered`] if another process is reading: the ciphertexts are deleted
-    /// and the rest may be asked for again. Otherwise if it cannot be made durable.
+    /// Destroys every ciphertext, so that no byte of them remains in the run's files, and returns
+    /// their number. The handoff folder is not touched. After [`LedgerError::PurgeHindered`]
+    /// (another process is reading) the ciphertexts are deleted, and the rest must be repeated.
     pub async fn purge_sealed(&self) -> Result<u64, LedgerError> {
         let handle = self.0.handle.as_ref().ok_or(LedgerError::ReadOnly)?;
         handle.purge(self.0.clock.now()).await
     }
 
-    /// Waits until everything asked for before is durable, closes the database and gives the
-    /// lock back. Writes through any handle fail afterwards; reads still work.
+    /// Waits until all earlier writes are durable, closes the database and releases the lock. Later
+    /// writes fail; reads still work.
     pub async fn shut(&self) {
         if let Some(handle) = &self.0.handle {
             handle.shut().await;
         }
     }
 
-    /// Has `note` hear the number of the latest event after each commit, from now on. It is called
-    /// on the thread that commits, and must not wait for anything.
-    pub fn follow(&self, note: impl Fn(i64) + Send + Sync + 'static) {
+    /// Calls `hook` with the number of the latest event after each commit. It runs on the thread that
+    /// commits, and must not block.
+    pub fn on_commit(&self, hook: impl Fn(i64) + Send + Sync + 'static) {
         if let Some(handle) = &self.0.handle {
-            handle.note(Box::new(note));
+            handle.on_commit(Box::new(hook));
         }
     }
 
     // ---- reads ---------------------------------------------------------------------------
 
-    /// The rows in these states, so many at a time, by line.
+    /// The rows in these states by line, `size` at a time.
     pub fn pages<'a>(&'a self, states: &'a [Standing], size: usize) -> Pages<'a> {
         Pages { ledger: self, states, size, after: None }
     }
 
-    /// At most `limit` rows in these states behind `after`, by line.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// At most `limit` rows in these states after line `after`, by line.
     pub async fn rows(
         &self,
         states: &[Standing],
@@ -526,11 +462,8 @@ impl Ledger {
         self.read(move |db| store::rows(db, &states, after, limit)).await
     }
 
-    /// At most `limit` rows behind `after`, by line, whose pass was mailed and whose notice no
-    /// courier is known to have taken.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// At most `limit` rows after line `after`, by line, whose pass was mailed and whose notice is
+    /// not known to be accepted.
     pub async fn rows_owing_notice(
         &self,
         after: Option<Line>,
@@ -539,76 +472,47 @@ impl Ledger {
         self.read(move |db| store::rows_owing_notice(db, after, limit)).await
     }
 
-    /// One row, if there is such a line.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub async fn row(&self, line: Line) -> Result<Option<RowRecord>, LedgerError> {
         self.read(move |db| store::row(db, line)).await
     }
 
-    /// How many rows stand where, and what the run cost.
-    ///
-    /// # Errors
-    /// If they cannot be read.
     pub async fn counts(&self) -> Result<Counts, LedgerError> {
         self.read(store::counts).await
     }
 
-    /// Where the run was made, or was last agreed to go on, if that is elsewhere.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// The folder to which the run belongs, if it is not the present one.
     pub async fn came_from(&self) -> Result<Option<PathBuf>, LedgerError> {
         let place = self.read(store::place).await?;
         Ok((place != self.here()).then(|| place.into()))
     }
 
-    /// The number of the latest event. It only grows: a copy taken earlier has a smaller one.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// The number of the latest event. It only grows: an earlier copy has a smaller one.
     pub async fn latest_event(&self) -> Result<i64, LedgerError> {
         self.read(store::latest_event).await
     }
 
     /// When cleanup closed the run, if it did.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub async fn closed(&self) -> Result<Option<Timestamp>, LedgerError> {
         self.read(store::closed).await
     }
 
     /// When the sealed copies were destroyed, if they were.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub async fn purged(&self) -> Result<Option<Timestamp>, LedgerError> {
         self.read(store::purged).await
     }
 
     /// When the rows were last checked.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub async fn checked_at(&self) -> Result<Timestamp, LedgerError> {
         self.read(store::checked_at).await
     }
 
-    /// A row's sealed pass: a complete age file.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// A row's sealed pass, a complete age file.
     pub async fn ciphertext(&self, line: Line) -> Result<Option<Vec<u8>>, LedgerError> {
         self.read(move |db| store::ciphertext(db, line)).await
     }
 
-    /// At most `limit` sealed rows behind `after` that no finished handoff file holds. A pass
-    /// that nobody has looked at again after a lost attempt is not handed off yet.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// At most `limit` sealed rows after line `after` that no finished handoff file holds. A pass that
+    /// is not proven is not handed off yet.
     pub async fn rows_without_handoff(
         &self,
         after: Option<Line>,
@@ -617,10 +521,7 @@ impl Ledger {
         self.read(move |db| store::unhanded(db, after, limit)).await
     }
 
-    /// At most `limit` rows behind `after`, by line, of which something may be alive.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// At most `limit` rows after line `after`, by line, of which something may be alive.
     pub async fn remains(
         &self,
         after: Option<Line>,
@@ -629,19 +530,12 @@ impl Ledger {
         self.read(move |db| store::remains(db, after, limit)).await
     }
 
-    /// The rows in this state.
-    ///
-    /// # Errors
-    /// If they cannot be read.
     pub async fn lines(&self, standing: Standing) -> Result<Vec<Line>, LedgerError> {
         self.read(move |db| store::lines(db, standing)).await
     }
 
-    /// At most `limit` rows behind `after`, by line, that are not removed and of which a pass was
+    /// At most `limit` rows after line `after`, by line, that are not removed and of which a pass was
     /// given up because lists did not show it.
-    ///
-    /// # Errors
-    /// If they cannot be read.
     pub async fn given_up(
         &self,
         after: Option<Line>,
@@ -650,38 +544,26 @@ impl Ledger {
         self.read(move |db| store::given_up(db, after, limit)).await
     }
 
-    /// Rows of which the ledger's tables do not say the same, each with its userPrincipalName, as
-    /// far as it has one, and what is odd.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// Rows about which the tables contradict each other, with their userPrincipalName, if known, and
+    /// the contradiction.
     pub async fn contradictions(&self) -> Result<Vec<(Line, String, String)>, LedgerError> {
         self.read(store::contradictions).await
     }
 
     /// What may be alive of these rows.
-    ///
-    /// # Errors
-    /// If it cannot be read, or there is no such row.
     pub async fn remains_of(&self, lines: Vec<Line>) -> Result<Vec<Remains>, LedgerError> {
         self.read(move |db| lines.into_iter().map(|line| store::remains_of(db, line)).collect())
             .await
     }
 
-    /// How many rows there are of which something may be alive.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// The number of rows of which something may be alive.
     pub async fn remaining(&self) -> Result<u64, LedgerError> {
         self.read(store::remaining).await
     }
 
-    /// At most `limit` sealed and proven rows behind `after`, by line, at whose pass nobody has
-    /// looked since it was sealed, at `before` or earlier by Graph's clock; given `seen_before`,
-    /// those at which somebody has, before then.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// At most `limit` sealed and proven rows after line `after`, by line, that were sealed at
+    /// `before` or earlier by Graph's clock and had no second look; with `seen_before`, those whose
+    /// latest look was before then.
     pub async fn rows_to_look_at(
         &self,
         before: Timestamp,
@@ -692,11 +574,7 @@ impl Ledger {
         self.read(move |db| store::rows_to_look_at(db, before, seen_before, after, limit)).await
     }
 
-    /// How many rows wait for a second look, because nobody has looked, or nobody since
-    /// `seen_before`.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// The number of rows without a second look since `seen_before`, or without any.
     pub async fn waiting_for_look(
         &self,
         seen_before: Option<Timestamp>,
@@ -704,35 +582,22 @@ impl Ledger {
         self.read(move |db| store::waiting_for_look(db, seen_before)).await
     }
 
-    /// The first rows that own no pass, because they failed or may not have one, and for which one
-    /// of this run's may be alive all the same.
-    ///
-    /// # Errors
-    /// If they cannot be read.
+    /// The first rows without a pass of their own (failed or ineligible, say) of which one from this
+    /// run may nevertheless be alive.
     pub async fn strays(&self) -> Result<Vec<Line>, LedgerError> {
         self.read(|db| store::strays(db, tapwave_core::limits::ROWS_PER_READ)).await
     }
 
-    /// Whether a pass whose id nobody knows may be alive of any row.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// Whether a pass of unknown id may be alive for any row.
     pub async fn has_open_attempts(&self) -> Result<bool, LedgerError> {
         self.read(store::has_open_attempts).await
     }
 
-    /// Finished handoff files.
-    ///
-    /// # Errors
-    /// If they cannot be read.
     pub async fn handoffs(&self) -> Result<Vec<HandoffRecord>, LedgerError> {
         self.read(store::handoffs).await
     }
 
-    /// Everything that happened to a row, in order.
-    ///
-    /// # Errors
-    /// If it cannot be read.
+    /// A row's events, in order.
     pub async fn history(&self, line: Line) -> Result<Vec<(Timestamp, Event)>, LedgerError> {
         self.read(move |db| store::history(db, line)).await
     }
@@ -755,9 +620,9 @@ impl Ledger {
     ) -> Result<T, LedgerError> {
         let reader = Arc::clone(&self.0.reader);
         let path = self.0.folder.join(folder::LEDGER);
-        // A task of its own: a caller that has its turn and is not polled, because whoever polls
-        // it waits for the ledger too, would keep all others waiting for ever. Waited for there
-        // and not in the blocking task, so that many readers take one thread.
+        // In its own task: a caller that holds the lock but is not polled, because its poller waits
+        // for the ledger too, would be a deadlock. The lock is awaited outside the blocking task, so
+        // that many readers use one thread.
         let reading = tokio::spawn(async move {
             let db = reader.lock_owned().await;
             let reading = move || work(&db).map_err(|error| connection::explained(&path, error));
@@ -774,8 +639,8 @@ impl fmt::Debug for Ledger {
     }
 }
 
-/// See [`Ledger::pages`]. Each page is asked for anew behind the last one's end, so that memory stays
-/// flat and rows that move meanwhile are read once at most.
+/// See [`Ledger::pages`]. Each page is a query of its own from the end of the previous one: memory
+/// stays flat, and rows that change meanwhile are read at most once.
 pub struct Pages<'a> {
     ledger: &'a Ledger,
     states: &'a [Standing],

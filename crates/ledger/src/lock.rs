@@ -1,5 +1,5 @@
-//! Promises that one process at a time writes a run, and that a second one learns who has it.
-//! Must never take a lock by force: the system frees it when its holder ends, however it ends.
+//! Promises that one process at a time writes a run, and that a second one learns which. Must never
+//! break a lock: the system releases it when its holder ends, in whatever way.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -11,14 +11,14 @@ use super::fault::{Holder, LedgerError};
 use super::folder::{self, RunFolder, private_file};
 use tapwave_core::limits;
 
-/// The right to write one run; given back when it is dropped.
+/// The right to write one run. Dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct Lock(
-    #[expect(dead_code, reason = "held open: closing it gives the lock back")] File,
+    #[expect(dead_code, reason = "held open: closing it releases the lock")] File,
 );
 
 impl Lock {
-    /// Takes the lock and writes down who has it.
+    /// Takes the lock and records who has it.
     pub(super) fn take(folder: &RunFolder, now: Timestamp) -> Result<Self, LedgerError> {
         let path = folder.join(folder::LOCK);
         let file = private_file(OpenOptions::new().read(true).write(true).create(true))
@@ -41,11 +41,29 @@ impl Lock {
     }
 }
 
-/// Whether a process writes this run now.
+/// Whether a process has this run open for writing.
 pub(super) fn is_held(folder: &RunFolder) -> bool {
     private_file(OpenOptions::new().read(true).write(true))
         .open(folder.join(folder::LOCK))
         .is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+impl RunFolder {
+    /// Removes what a failed start left beside its unfinished ledger, and the folder too if
+    /// `created` for it. While another process has the run everything stays: without the lock file
+    /// a third one could get in. Best effort; a later start does the rest.
+    pub fn abandon(&self, created: bool) {
+        if self.holds_run() || is_held(self) {
+            return;
+        }
+        for name in [folder::LOG, folder::LOCK, folder::HOLDER] {
+            let _ = std::fs::remove_file(self.join(name));
+        }
+        let _ = std::fs::remove_dir(self.join(folder::HANDOFF));
+        if created {
+            let _ = std::fs::remove_dir(self.path());
+        }
+    }
 }
 
 fn read_holder(path: &Path) -> Option<Holder> {
@@ -64,7 +82,7 @@ fn write_holder(path: &Path, holder: &Holder) -> Result<(), LedgerError> {
 }
 
 fn this_process(since: Timestamp) -> Holder {
-    // Up to the first option: what follows may be a proxy's password.
+    // Only up to the first option: a later word may be a proxy's password.
     let words: Vec<String> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
         .take_while(|word| !word.starts_with('-'))

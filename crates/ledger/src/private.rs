@@ -1,5 +1,5 @@
-//! Promises files at a place of one's own choice that are their owner's alone, as those of a run
-//! folder are. Must never follow a symbolic link, nor write over or into what is somebody else's.
+//! Promises private files at a path of the user's choice, with the rules of a run folder. Must never
+//! follow a symbolic link, nor write to a file of another user or program.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
@@ -10,21 +10,15 @@ use serde::Deserialize;
 use super::folder::{private_file, restrict};
 use tapwave_core::limits;
 
-/// A new file; never one that exists, a symbolic link included.
-///
-/// # Errors
-/// If something is there, or the system says no.
+/// Creates a file; never over an existing one, a symbolic link included.
 pub fn create_private(path: &Path) -> io::Result<File> {
     let file = private_file(OpenOptions::new().write(true).create_new(true)).open(path)?;
     restricted(path).inspect_err(|_| drop(std::fs::remove_file(path)))?;
     Ok(file)
 }
 
-/// A log to go on with: made if it is not there, and made its owner's alone if it is not.
-///
-/// # Errors
-/// If what is there is a symbolic link, no file, somebody else's, or no log of this program; or
-/// the system says no.
+/// Opens or creates a log, for its owner alone. Anything but an empty file or a log of tapwave, owned
+/// by this user, is refused.
 pub fn append_to_log(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);
@@ -32,11 +26,11 @@ pub fn append_to_log(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // A pipe that nobody reads is not waited for.
+        // Does not wait for the reader of a pipe.
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         options.custom_flags(flags.bits().cast_signed());
     }
-    // Behind a slash a link would be followed.
+    // With a slash at the end a link would be followed.
     let path: &Path = &path.components().collect::<std::path::PathBuf>();
     let mut file = options.open(path)?;
     let found = file.metadata()?;
@@ -64,22 +58,22 @@ pub fn append_to_log(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether a file holds nothing, or begins with a line of ours.
+/// Whether a file is empty or begins with a log line of tapwave.
 fn is_log(file: &mut File) -> io::Result<bool> {
     #[derive(Deserialize)]
     struct LogLine {
         timestamp: String,
         target: String,
     }
-    let mut begin = Vec::new();
-    file.take(limits::MAX_LOG_LINE_BYTES).read_to_end(&mut begin)?;
-    let line = begin.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let ours = |line: LogLine| {
+    let mut start = Vec::new();
+    file.take(limits::MAX_LOG_LINE_BYTES).read_to_end(&mut start)?;
+    let line = start.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let is_ours = |line: LogLine| {
         let name = line.target.split("::").next().unwrap_or_default();
         (name == "tapwave" || name.starts_with("tapwave_"))
             && line.timestamp.parse::<jiff::Timestamp>().is_ok()
     };
-    Ok(begin.is_empty() || serde_json::from_slice(line).is_ok_and(ours))
+    Ok(start.is_empty() || serde_json::from_slice(line).is_ok_and(is_ours))
 }
 
 fn restricted(path: &Path) -> io::Result<()> {

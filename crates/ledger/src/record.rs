@@ -1,7 +1,7 @@
-//! Promises the shapes in which the ledger takes and gives what it knows. Never holds a pass.
+//! The types in which the ledger takes and returns what it records. Must never hold a pass.
 //!
-//! What upper rooms own (a wave's header, a row's wishes) travels as JSON text: the ledger
-//! keeps it and does not read it.
+//! What the crates above define (a wave's header, what a row asks for) is JSON text that the ledger
+//! does not read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,40 +16,32 @@ use tapwave_core::clock::{Clocks, span};
 use tapwave_core::ids::{Line, MethodId, RunId, UserId};
 use tapwave_core::shown;
 
-/// What a run is about; written once, when its ledger is made.
+/// What a run is about. Written once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
-    /// Tells this run from every other one. A copy of it has the same.
+    /// A copy of the run has the same id.
     pub id: RunId,
-    /// The run's name, which is its folder's.
     pub name: String,
-    /// When the ledger was made.
     pub created: Timestamp,
-    /// The version of tapwave that made it.
     pub tapwave_version: String,
-    /// Where the rows came from.
     pub wave: WaveAbout,
     /// The tenant's id or domain, if one was named.
     pub tenant: Option<String>,
-    /// Where Graph was reached.
     pub graph_url: String,
-    /// How the run was asked for.
     pub options: RunOptions,
-    /// Who may read the passes; a row's `set` counts into this list.
+    /// A row's `set` is an index into this list.
     pub recipients: Vec<RecipientRecord>,
-    /// The tenant's policy as the check found it.
     pub policy: PolicyRecord,
-    /// When the check that let the rows in was made. Later checks:
-    /// [`Ledger::checked_at`](super::Ledger::checked_at).
+    /// When the rows were first checked. Later: [`Ledger::checked_at`](super::Ledger::checked_at).
     pub checked_at: Timestamp,
 }
 
-/// The wave file a run was made from. It is not needed again.
+/// The wave file of a run. It is not needed again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WaveAbout {
-    /// The file's path, for people.
+    /// For people.
     pub path: String,
     /// SHA-256 of the file's bytes, in hex.
     pub digest: String,
@@ -59,47 +51,41 @@ pub struct WaveAbout {
     pub rows: u64,
 }
 
-/// The options a resume needs again. Fields that an older ledger lacks take their default.
+/// The options that a resume needs. What an older ledger lacks has its default.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RunOptions {
     /// `--lifetime`, in minutes.
     pub lifetime_minutes: Option<u32>,
-    /// `--start`.
     pub start: Option<Timestamp>,
-    /// `--one-time` or `--multi-use`.
     pub one_time: Option<bool>,
-    /// `--existing`.
     pub existing: Existing,
     /// `--group`, as given.
     pub groups: Vec<String>,
-    /// `--skip-ineligible`.
     pub skip_ineligible: bool,
-    /// How long a lost request may still take effect, in whole seconds, rounded up.
-    /// [`RunOptions::settle_after`] has it exactly.
+    /// The settling time in whole seconds, rounded up. See [`RunOptions::settle_after`].
     pub fence_seconds: u64,
-    /// The same in milliseconds, rounded up; an older ledger lacks it.
+    /// The same in milliseconds; an older ledger lacks it.
     pub fence_millis: Option<u64>,
-    /// Whether `--settle-after` said so; else tapwave.toml or nobody did.
+    /// Whether it comes from `--settle-after`.
     pub fence_by_flag: bool,
-    /// How the passes are to be mailed, if that was asked for.
     pub mail: Option<MailOptions>,
 }
 
 impl RunOptions {
-    /// Keeps this settling time, never a shorter one.
+    /// Sets the settling time, rounded up.
     #[must_use]
     pub fn with_settle_after(self, settle_after: Duration) -> Self {
-        let up = |unit: Duration| settle_after.as_nanos().div_ceil(unit.as_nanos());
+        let rounded_up = |unit: Duration| settle_after.as_nanos().div_ceil(unit.as_nanos());
         let whole = |units: u128| u64::try_from(units).unwrap_or(u64::MAX);
         Self {
-            fence_seconds: whole(up(Duration::from_secs(1))),
-            fence_millis: Some(whole(up(Duration::from_millis(1)))),
+            fence_seconds: whole(rounded_up(Duration::from_secs(1))),
+            fence_millis: Some(whole(rounded_up(Duration::from_millis(1)))),
             ..self
         }
     }
 
-    /// How long a lost request may still take effect, as exactly as this ledger has it.
+    /// The settling time, as exactly as this ledger has it.
     #[must_use]
     pub fn settle_after(&self) -> Duration {
         let seconds = Duration::from_secs(self.fence_seconds);
@@ -111,19 +97,19 @@ impl RunOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MailOptions {
-    /// `--deliver`: by the run itself.
+    /// `--deliver`.
     pub at_once: bool,
     /// `--to`, in order.
     pub to: Vec<To>,
-    /// `--notice-to`, in order; empty if nobody else is told.
+    /// `--notice-to`, in order; empty if there are no notices.
     pub notice_to: Vec<To>,
-    /// Whether a letter names the person's manager, who is then looked up for every row.
+    /// Whether a template uses the person's manager, who is then looked up for every row.
     pub names_manager: bool,
     /// `--body`: `pass`, `sealed` or `notice`.
     pub body: String,
     /// `--template`.
     pub templates: Option<std::path::PathBuf>,
-    /// The zone of readers whose row names none.
+    /// For readers whose row has none.
     pub time_zone: Option<String>,
 }
 
@@ -133,83 +119,78 @@ pub struct MailOptions {
 pub enum To {
     /// The wave's deliverTo column.
     Column,
-    /// The manager's mail address.
     Manager,
     /// The first of the user's other addresses.
     OtherMail,
-    /// The user's own mailbox.
     Mail,
     /// This one, for every row.
     Address(String),
 }
 
-/// What to do about a pass that is already there.
+/// What to do about an existing pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Existing {
-    /// The check refuses and names them.
+    /// The check refuses the row.
     #[default]
     Fail,
-    /// Usable ones are left alone.
+    /// A usable one is left alone.
     Skip,
     /// A pass older than our intent may be replaced.
     Replace,
 }
 
-/// What follows the name of a key that is break-glass besides.
-const BESIDES: &str = ", break-glass";
+/// The suffix of the name of a key that is also a break-glass key.
+const BREAK_GLASS: &str = ", break-glass";
 
-/// One set of recipients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RecipientRecord {
     /// The set's name, `all` if there is only one.
     pub label: String,
     pub keys: Vec<String>,
-    /// What a key is called: by its label in the settings, and as break-glass. One that was given
-    /// as it is has no name.
+    /// The names of keys: their label in the settings, and whether they are break-glass keys. A key
+    /// given directly has none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<String, String>,
 }
 
 impl RecipientRecord {
-    /// Who may read, for people: each name with its key's beginning.
+    /// Who may read, for people: names with the beginning of their key.
     #[must_use]
     pub fn readers(&self) -> String {
         self.keys.iter().map(|key| self.reader(key)).collect::<Vec<_>>().join(", ")
     }
 
-    /// One of them.
     #[must_use]
     pub fn reader(&self, key: &str) -> String {
         match self.names.get(key) {
-            Some(name) => format!("{} ({})", worded(name), beginning(key)),
+            Some(name) => format!("{} ({})", display_name(name), beginning(key)),
             None => beginning(key),
         }
     }
 
-    /// What the set is called, for people.
+    /// The set's name, for people.
     #[must_use]
     pub fn title(&self) -> String {
-        worded(&self.label)
+        display_name(&self.label)
     }
 }
 
-/// A name from a file, which cannot be taken for more than one, nor for a key; a long one is cut.
-fn worded(name: &str) -> String {
+/// A name from a file, shortened and escaped so that it cannot look like several names, or a key.
+fn display_name(name: &str) -> String {
     const SHOWN: usize = 60;
-    // A key with a label may be break-glass besides.
-    let (name, besides) = match name.strip_suffix(BESIDES) {
-        Some(name) => (name, BESIDES),
+    let (name, suffix) = match name.strip_suffix(BREAK_GLASS) {
+        Some(name) => (name, BREAK_GLASS),
         None => (name, ""),
     };
     let cut = name.char_indices().nth(SHOWN);
     let (begin, rest) = cut.map_or((name, ""), |(at, _)| (&name[..at], "…"));
-    format!("{}{rest}{besides}", unparted(begin))
+    format!("{}{rest}{suffix}", escape_separators(begin))
 }
 
-/// The text with what stands between readers, and between a name and its key, written out.
-fn unparted(text: &str) -> String {
+/// Escapes the characters that separate readers, and a name from its key.
+fn escape_separators(text: &str) -> String {
     let mut safe = String::new();
     for c in shown::escaped(text).chars() {
         if "(),;:…".contains(c) {
@@ -221,18 +202,18 @@ fn unparted(text: &str) -> String {
     safe
 }
 
-/// What of a public key tells it from others. All SSH keys of a kind begin alike. In a ledger may
-/// stand what is no key at all.
+/// The part of a public key that identifies it: SSH keys of a kind all begin the same way. A damaged
+/// ledger may hold something that is not a key.
 fn beginning(key: &str) -> String {
     const SHOWN: usize = 16;
-    let key = unparted(key);
+    let key = escape_separators(key);
     if let Some((kind, rest)) = key.split_once(' ') {
         let rest = rest.split(' ').next().unwrap_or_default();
         let last = rest.char_indices().rev().nth(SHOWN - 1).map_or(0, |(at, _)| at);
         let kind: String = kind.chars().take(SHOWN).collect();
         return format!("{kind} …{}", &rest[last..]);
     }
-    // A plugin's name stands before the last 1.
+    // The last 1 ends a plugin's name.
     let data = key.rfind('1').map_or(0, |at| at + 1);
     match key.char_indices().nth(data.min(32) + SHOWN) {
         Some((end, _)) => format!("{}…", &key[..end]),
@@ -240,24 +221,18 @@ fn beginning(key: &str) -> String {
     }
 }
 
-/// What the tenant's policy said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyRecord {
-    /// Shortest lifetime, in minutes.
     pub min_lifetime_minutes: u32,
-    /// Longest lifetime, in minutes.
     pub max_lifetime_minutes: u32,
-    /// Lifetime where none is asked for, in minutes.
     pub default_lifetime_minutes: u32,
-    /// Whether every pass must be one-time.
     pub one_time: bool,
 }
 
-/// A well-formed row of the wave on its way into a ledger.
+/// A valid row of the wave, to be added to a ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRow {
-    /// Its line in the wave.
     pub line: Line,
     /// The userPrincipalName as written.
     pub upn: String,
@@ -267,23 +242,21 @@ pub struct NewRow {
     pub wanted_json: String,
 }
 
-/// A row of the wave that cannot be used, kept so that `status` and `--rejects` can show it.
+/// An invalid row of the wave, kept for `status` and `--rejects`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewBadRow {
-    /// Its line in the wave.
     pub line: Line,
-    /// What stands in the userPrincipalName column; may be empty.
+    /// The userPrincipalName column; may be empty.
     pub upn: String,
     /// Every field as written.
     pub cells: Vec<String>,
     pub problems: Vec<String>,
 }
 
-/// Everything the ledger knows of a row, the ciphertext aside. What its state needs is had by
-/// asking for it, which fails where the ledger has lost it: nothing can pass a row over unawares.
+/// Everything that the ledger knows of a row, except the ciphertext. What its state needs comes from
+/// methods that fail if it is missing, so that no row is skipped by mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowRecord {
-    /// Its line in the wave.
     pub line: Line,
     /// The userPrincipalName as written.
     pub upn: String,
@@ -292,51 +265,40 @@ pub struct RowRecord {
     /// What the row asks for, as the wave reader serialised it.
     pub wanted_json: String,
     pub state: State,
-    /// The object id, once checked.
     pub(super) user: Option<UserId>,
-    /// For people to read.
     pub display_name: Option<String>,
-    /// What its pass shall be, once checked.
     pub(super) asked: Option<Asked>,
-    /// Index of the recipient set, once checked.
     pub(super) set: Option<u32>,
-    /// The pass this row owns or owned, until a lost one is settled.
+    /// The row's pass, until it is settled as lost.
     pub issued: Option<IssuedRecord>,
-    /// Why it stands where it stands, if there is something to say.
+    /// Why it is in this state.
     pub reason: Option<String>,
-    /// Somebody else's pass that was seen on the user.
+    /// A foreign pass that was seen on the user.
     pub foreign: Option<MethodId>,
     pub(super) intent: Option<IntentRecord>,
-    /// Who gets its mail.
     pub reader: Option<Reader>,
     pub mail: Option<MailRecord>,
-    /// Who is told that somebody else has the pass.
     pub notice_reader: Option<Reader>,
     pub notice: Option<MailRecord>,
-    /// Attempts that were lost since the check, or since an operator last let the row try
-    /// again. Throttled ones do not count.
+    /// Attempts lost since the check, or since an operator last had the row retried. Throttled ones
+    /// do not count.
     pub attempts: u32,
     /// The finished handoff file that holds its pass.
     pub handoff: Option<String>,
 }
 
-/// Who a row is about, as the check found them.
+/// The person of a row, as the check found them.
 #[derive(Debug, Clone, Copy)]
 pub struct RowPerson<'a> {
     pub user: UserId,
-    /// For people to read.
     pub display_name: Option<&'a str>,
-    /// What the pass shall be.
     pub asked: &'a Asked,
-    /// Index of the recipient set.
     pub set: u32,
 }
 
 impl RowRecord {
-    /// Who it is about. Only a row that nobody checked has nobody.
-    ///
-    /// # Errors
-    /// [`LedgerError::BrokenRow`]: nothing may be done for this row, and nothing be proven of it.
+    /// Every checked row has one. On [`LedgerError::BrokenRow`] nothing may be done for the row, and
+    /// nothing counts as proven.
     pub fn person(&self) -> Result<RowPerson<'_>, LedgerError> {
         Ok(RowPerson {
             user: self.user.ok_or_else(|| self.lacks("it names no user"))?,
@@ -349,90 +311,82 @@ impl RowRecord {
         })
     }
 
-    /// Whose it is, if somebody has checked it.
+    /// None before the check.
     #[must_use]
     pub const fn user(&self) -> Option<UserId> {
         self.user
     }
 
-    /// Whether no pass was ever asked for.
+    /// Whether no pass was ever requested.
     #[must_use]
     pub const fn is_untried(&self) -> bool {
         self.intent.is_none()
     }
 
-    /// Its latest attempt, for a row whose state speaks of one.
+    /// The latest attempt, for a row whose state implies one.
     pub fn attempt(&self) -> Result<&IntentRecord, LedgerError> {
         self.intent.as_ref().ok_or_else(|| self.lacks("its attempt is missing"))
     }
 
-    /// Why nothing can be done for it.
     pub fn lacks(&self, lacks: &'static str) -> LedgerError {
         LedgerError::BrokenRow { line: self.line, upn: self.upn.clone(), lacks }
     }
 }
 
-/// A pass as Graph answered it, without its code.
+/// A pass as Graph returned it, without its code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuedRecord {
     pub method: MethodId,
-    /// When it begins to work.
     pub start: Option<Timestamp>,
-    /// Minutes from the start.
     pub lifetime_minutes: u32,
-    /// Whether it works once only.
     pub one_time: bool,
 }
 
-/// An attempt as the ledger remembers it. Unlike [`Intent`](super::Intent) it permits nothing.
+/// A recorded attempt. Unlike [`Intent`](super::Intent) it permits nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntentRecord {
     pub id: IntentId,
-    /// What it asked for.
     pub asked: Asked,
-    /// Graph's clock when it was minted.
+    /// Graph's clock when it was created.
     pub graph_time: Timestamp,
-    /// The wall clock when it was minted.
+    /// This machine's clock when it was created.
     pub minted: Timestamp,
     /// Graph's clock when it was given up, if its answer was lost.
     pub given_up: Option<Timestamp>,
     /// The name of the event that ended it; `None` while its outcome is unknown.
     pub outcome: Option<String>,
-    /// Whether a pass of it may be alive whose id nobody knows.
+    /// Whether a pass of unknown id may be alive from it.
     pub may_live: bool,
 }
 
-/// What may be alive of one row: every pass whose id this run ever saw, and every attempt that
-/// may have created one, whatever became of the row afterwards.
+/// What may be alive of one row: every pass whose id this run has seen, and every attempt that may
+/// have created one, whatever the row's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remains {
     pub line: Line,
     pub upn: String,
-    /// Why the rest of this cannot be read, if it cannot.
+    /// Why the rest cannot be read.
     pub unreadable: Option<String>,
-    /// The object id. A row without one had no attempt: else the ledger is damaged.
+    /// None if there was no attempt, or the ledger is damaged.
     pub user: Option<UserId>,
-    /// Where the row stands.
     pub state: State,
-    /// Passes that may be alive, and when each is over at the latest by Graph's clock.
+    /// Passes that may be alive, with their latest possible expiry by Graph's clock.
     pub alive: Vec<(MethodId, Timestamp)>,
-    /// Passes that were deleted by us: a list that shows one is behind.
+    /// Passes that we deleted: a list that shows one is out of date.
     pub gone: Vec<MethodId>,
-    /// Passes that count as gone because of what lists did not show, or showed in their place.
+    /// Passes that count as gone because lists did not show them, or showed another in their place.
     pub given_up: Vec<MethodId>,
-    /// Attempts that created a pass, or may have; those that may still have one of unknown id
-    /// say so.
+    /// Attempts that created a pass, or may have.
     pub attempts: Vec<IntentRecord>,
-    /// Graph's clock at the first look that showed nothing of the row's, since something of it
-    /// was last seen or asked for.
+    /// Graph's clock at the first look that showed nothing of the row, since something of it was last
+    /// seen or requested.
     pub absent_since: Option<Timestamp>,
     /// This machine's clock at that look.
     pub absent_at: Option<Timestamp>,
-    /// Whether a look has shown the sealed pass as the one of its user: from then on another one
-    /// of the same shape is somebody else's.
+    /// Whether a look has shown the sealed pass on its user: from then on a similar one is foreign.
     pub seen: bool,
-    /// The ids whose DELETE this process has had Graph's 204 to. Not recorded: a later process
-    /// looks for itself.
+    /// The ids whose DELETE Graph answered with 204 in this process. Not recorded: a later process
+    /// looks itself.
     pub deleted: Vec<MethodId>,
 }
 
@@ -456,7 +410,7 @@ impl Remains {
         }
     }
 
-    /// For how long looks have shown nothing of the row's, by whichever clock says less.
+    /// For how long looks have shown nothing of the row, by the clock that says less.
     #[must_use]
     pub fn absent_for(&self, now: Clocks) -> Option<Duration> {
         let (graph, machine) = (self.absent_since?, self.absent_at?);
@@ -464,44 +418,40 @@ impl Remains {
     }
 }
 
-/// A finished handoff file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandoffRecord {
     /// Its name in the handoff folder.
     pub file: String,
-    /// When it was finished.
     pub written: Timestamp,
     /// SHA-256 of its bytes, in hex.
     pub digest: String,
 }
 
-/// A mail as the ledger remembers it; never its text.
+/// A recorded mail, without its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailRecord {
-    /// What was frozen before it was sent.
     pub posted: Posted,
     /// The name of the event that ended it; `None` while its outcome is unknown.
     pub outcome: Option<String>,
-    /// The other side's words, if it took the mail.
+    /// The other side's answer, if it accepted the mail.
     pub receipt: Option<String>,
     /// When its outcome was known.
     pub ended: Option<Timestamp>,
 }
 
 impl MailRecord {
-    /// Whether the other side took it.
     #[must_use]
     pub const fn is_taken(&self) -> bool {
         self.receipt.is_some()
     }
 
-    /// Whether nobody knows if it went out.
+    /// Whether it is unknown if it was sent.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.outcome.as_deref().is_none_or(|outcome| outcome == events::LOST)
     }
 
-    /// Whether its outcome, if it has one, is one that ledgers write, and agrees with the receipt.
+    /// Whether its outcome, if it has one, is valid and agrees with the receipt.
     #[must_use]
     pub fn is_outcome_known(&self) -> bool {
         let known = [events::TAKEN, events::NOT_SENT, events::REFUSED, events::LOST];
@@ -510,14 +460,13 @@ impl MailRecord {
             && self.is_taken() == (outcome == Some(events::TAKEN))
     }
 
-    /// Whether the other side refused it for good.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.outcome.as_deref() == Some(events::REFUSED)
     }
 }
 
-/// A pass that was made and whose code nobody holds.
+/// A pass that was created but whose code nobody has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unheld {
     /// Its id, as the answer named it.
@@ -528,41 +477,37 @@ pub struct Unheld {
 /// How Graph refused an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Denied {
-    /// For good.
     Final {
-        /// Graph's own words, shortened.
+        /// Graph's answer, shortened.
         why: String,
     },
-    /// Because a pass exists that nobody can tell from one of our own: to be looked at again.
+    /// Because a pass exists, which may be one of our own.
     InTheWay {
-        /// Graph's own words, shortened.
+        /// Graph's answer, shortened.
         why: String,
     },
 }
 
-/// How many rows stand where, and what the run cost.
+/// Rows by state, and requests sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     pub(super) by_standing: [u64; Standing::ALL.len()],
-    /// Sealed rows of whose pass nobody knows whether it is the one on the user.
+    /// Sealed rows whose pass is not proven to be the one on the user.
     pub unproven: u64,
-    /// Notices that a courier took, of passes that are not removed.
+    /// Notices that were accepted, of passes that are not removed.
     pub notices_sent: u64,
-    /// Notices that no courier is known to have taken, although the pass was mailed.
+    /// Notices not known to be accepted, although the pass was mailed.
     pub notices_open: u64,
     pub requests: u64,
-    /// Calls that Graph refused because of throttling.
     pub throttled: u64,
 }
 
 impl Counts {
-    /// Rows in this state.
     #[must_use]
     pub const fn of(&self, standing: Standing) -> u64 {
         self.by_standing[standing as usize]
     }
 
-    /// All rows.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.by_standing.iter().sum()
@@ -573,7 +518,6 @@ impl Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unhanded {
     pub line: Line,
-    /// Index of its recipient set.
     pub set: u32,
 }
 
@@ -591,7 +535,7 @@ mod tests {
             (Duration::from_mins(5), 300, Duration::from_mins(5)),
         ] {
             let options = RunOptions::default().with_settle_after(settle_after);
-            // What an earlier tapwave reads.
+            // An older tapwave reads this.
             assert_eq!(options.fence_seconds, seconds, "{settle_after:?}");
             let text = serde_json::to_string(&options).expect("JSON");
             let read: RunOptions = serde_json::from_str(&text).expect("options");
@@ -600,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_are_told_apart_by_their_keys() {
+    fn readers_are_shown_with_their_keys() {
         let keys = [
             "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
             "age1yubikey1qwt50d05nh5vutpdzmlg5wn80xq5negm4uj9ghv0snvdd3yysf5yw3rhl3t",

@@ -1,5 +1,5 @@
-//! Promises to find the runs of this machine again: by name, by path, by what they issued. Must
-//! never write to a run, and must list what it cannot read.
+//! Promises to find the runs of this machine by name, by path, and by the passes they issued, and to
+//! list also those that it cannot read. Must never write to a run.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -15,47 +15,32 @@ use super::fault::LedgerError;
 use super::folder::{self, FolderError, RunFolder, private_file};
 use super::record::{About, Counts};
 use super::store;
-use tapwave_core::ids::{Line, MethodId};
+use tapwave_core::ids::{MethodId, RunId};
 use tapwave_core::limits;
 
-/// Runs that were given a folder of their own with `--run`, one path a line.
+/// The paths of runs with a folder of their own (`--run`), one per line.
 const ELSEWHERE: &str = "elsewhere";
-/// The word for the newest run.
 const LATEST: &str = "latest";
 
 /// Why a run was not found.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// Nothing has that name, and nothing is at that path.
     #[error("failed to find a run called {name:?}{}; `tapwave runs` lists them", nearest(near))]
-    NoSuchRun {
-        /// As it was asked for.
-        name: String,
-        /// Names that look like it, the nearest first.
-        near: Vec<String>,
-    },
-    /// A path, or the name of a file, and nothing is there.
+    NoSuchRun { name: String, near: Vec<String> },
+    /// The text is a path, or the name of a file.
     #[error("failed to find {}: nothing is there; check the path, or give a run's name, which `tapwave runs` lists", .0.display())]
     NothingThere(PathBuf),
-    /// A file, where a run is a folder.
     #[error("failed to find a run in {}: it is a file; give a run's name or its folder, `tapwave runs` lists them", .0.display())]
     IsAFile(PathBuf),
-    /// Two runs have that name: a cleanup of the wrong one could not be taken back.
+    /// Two runs have that name: a cleanup of the wrong one could not be undone.
     #[error(
         "failed to choose between two runs called {name:?}: one is in {}, another in {}; give the path of the one that is meant",
         one.display(),
         other.display()
     )]
-    Ambiguous {
-        /// As it was asked for.
-        name: String,
-        one: PathBuf,
-        other: PathBuf,
-    },
-    /// `latest` of none.
+    Ambiguous { name: String, one: PathBuf, other: PathBuf },
     #[error("failed to find the latest run: there is none in {}; `tapwave run WAVE.csv -r RECIPIENT` starts one", .0.display())]
     NoRuns(PathBuf),
-    /// The folder that was found cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
 }
@@ -65,62 +50,51 @@ pub enum RegistryError {
 pub struct Listed {
     pub name: String,
     pub path: PathBuf,
-    /// What could be read of it.
     pub summary: Result<RunSummary, LedgerError>,
 }
 
-/// A run in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunSummary {
-    /// What it is about.
     pub about: About,
-    /// How many rows stand where.
     pub counts: Counts,
-    /// When cleanup closed it.
     pub closed: Option<Timestamp>,
-    /// When its sealed copies were destroyed.
     pub purged: Option<Timestamp>,
 }
 
-/// Which run sealed a pass.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Issuer {
-    pub run: String,
-    pub path: PathBuf,
-    /// The row within it.
-    pub line: Line,
-}
-
-/// The folder for runs unless `--run` names one: `chosen` if given (the value of
-/// `TAPWAVE_HOME`), else `tapwave` in the user's local data folder. The runs lie in `runs`
-/// below it.
-///
-/// # Errors
-/// [`FolderError::NoHome`] if the machine knows no home directory.
+/// The data folder: `chosen` if given (the value of `TAPWAVE_HOME`), else `tapwave` in the user's
+/// local data folder. Runs without `--run` are in `runs` below it.
 pub fn default_home(chosen: Option<PathBuf>) -> Result<PathBuf, FolderError> {
     if let Some(chosen) = chosen.filter(|path| !path.as_os_str().is_empty()) {
         return Ok(chosen);
     }
     let places = etcetera::choose_base_strategy().map_err(|_| FolderError::NoHome)?;
-    // On Windows the data folder roams, often over a network; the cache folder is the local one.
+    // On Windows the data folder roams, often over a network; the cache folder is local.
     let local = if cfg!(windows) { places.cache_dir() } else { places.data_dir() };
     Ok(local.join("tapwave"))
 }
 
-/// The runs of this machine.
 #[derive(Debug, Clone)]
 pub struct Registry {
     home: PathBuf,
 }
 
+impl RunFolder {
+    /// The id of its run, if it has one that can be read.
+    #[must_use]
+    pub fn run_id(&self) -> Option<RunId> {
+        let db = connection::open_reader(&self.join(folder::LEDGER)).ok()?;
+        store::about(&db).ok().map(|about| about.id)
+    }
+}
+
 impl Registry {
-    /// Takes a home as [`default_home`] gives it; it need not exist.
+    /// `home` is a [`default_home`], which need not exist.
     #[must_use]
     pub fn new(home: PathBuf) -> Self {
         Self { home }
     }
 
-    /// A folder for a new run: the wave's name and the time, and a number if that is taken.
+    /// A free folder for a new run, with the wave's name, the time, and a number if need be.
     #[must_use]
     pub fn propose(&self, wave: &Path, now: Timestamp) -> PathBuf {
         let name = format!("{}-{}", safe_stem(wave), now.strftime("%Y%m%dT%H%M%SZ"));
@@ -132,11 +106,8 @@ impl Registry {
             .unwrap_or_else(|| runs.join(&name))
     }
 
-    /// Remembers a run that lies elsewhere than [`Registry::propose`] said. One whose path is
-    /// no plain line of text is found by its path alone.
-    ///
-    /// # Errors
-    /// If the note cannot be written.
+    /// Remembers a run that is not in the data folder. One whose path is not one line of text can
+    /// be found only by its path.
     pub fn remember(&self, folder: &RunFolder) -> Result<(), FolderError> {
         let Some(text) = folder.path().to_str().filter(|text| !text.contains(['\n', '\r'])) else {
             return Ok(());
@@ -153,8 +124,8 @@ impl Registry {
             .map_err(failed)
     }
 
-    /// How a person names this run so that [`Registry::locate`] finds it and no other, whatever
-    /// is begun later: by its name if it lies where runs do, else by its path.
+    /// A name by which [`Registry::locate`] will always find this run and no other: its own if it is
+    /// in the data folder, else its path.
     #[must_use]
     pub fn word_for(&self, folder: &RunFolder) -> String {
         let name = folder.name();
@@ -166,10 +137,7 @@ impl Registry {
         folder.path().display().to_string()
     }
 
-    /// Finds a run by the word `latest`, its name, or the path of its folder.
-    ///
-    /// # Errors
-    /// If there is none, and the error names the nearest names; if several have that name.
+    /// Finds a run by `latest`, its name, or the path of its folder.
     pub fn locate(&self, text: &str) -> Result<RunFolder, RegistryError> {
         if text == LATEST {
             return self.latest();
@@ -201,7 +169,7 @@ impl Registry {
         }
     }
 
-    /// Every run of this machine, the newest first, and those that cannot be read last.
+    /// Every run, the newest first; those that cannot be read come last.
     #[must_use]
     pub fn list(&self) -> Vec<Listed> {
         let mut runs: Vec<Listed> = self
@@ -220,37 +188,24 @@ impl Registry {
         runs
     }
 
-    /// Which runs of this machine sealed these passes. Runs that cannot be read are passed over.
+    /// Which runs of this machine issued these passes, each as [`Registry::word_for`] names it. Skips
+    /// runs that cannot be read.
     #[must_use]
-    pub fn find_issuers(&self, methods: &[MethodId]) -> HashMap<MethodId, Issuer> {
+    pub fn issuers_by_name(&self, methods: &[MethodId]) -> HashMap<MethodId, String> {
         let mut issuers = HashMap::new();
         for folder in self.folders() {
             let Ok(db) = connection::open_reader(&folder.join(folder::LEDGER)) else { continue };
-            for method in methods {
-                if let Ok(Some(line)) = store::sealed_by_us(&db, method) {
-                    let path = folder.path().to_owned();
-                    issuers.insert(method.clone(), Issuer { run: folder.name(), path, line });
-                }
+            let is_ours = |method: &&MethodId| store::has_pass(&db, method).is_ok_and(|has| has);
+            let ours: Vec<&MethodId> = methods.iter().filter(is_ours).collect();
+            if !ours.is_empty() {
+                let name = self.word_for(&folder);
+                issuers.extend(ours.into_iter().map(|method| (method.clone(), name.clone())));
             }
         }
         issuers
     }
 
-    /// The same for people: each run as [`Registry::word_for`] has it.
-    #[must_use]
-    pub fn issuers_by_name(&self, methods: &[MethodId]) -> HashMap<MethodId, String> {
-        let mut words: HashMap<PathBuf, String> = HashMap::new();
-        let mut word = |issuer: Issuer| {
-            let Issuer { run, path, .. } = issuer;
-            let found = || RunFolder::open(&path).map_or(run, |folder| self.word_for(&folder));
-            words.entry(path.clone()).or_insert_with(found).clone()
-        };
-        let issuers = self.find_issuers(methods);
-        issuers.into_iter().map(|(method, issuer)| (method, word(issuer))).collect()
-    }
-
-    /// One that cannot be read counts by its file's date: an older run in its place would be
-    /// another than the operator means.
+    /// A run that cannot be read counts by its file's date: the operator does not mean an older one.
     fn latest(&self) -> Result<RunFolder, RegistryError> {
         let created = |folder: &RunFolder| {
             let path = folder.join(folder::LEDGER);
@@ -278,7 +233,7 @@ impl Registry {
         self.home.join("runs")
     }
 
-    /// Folders with a finished ledger, at home and elsewhere.
+    /// All folders with a finished ledger.
     fn folders(&self) -> Vec<RunFolder> {
         let at_home = std::fs::read_dir(self.runs())
             .into_iter()
@@ -299,7 +254,7 @@ impl Registry {
         let read = private_file(OpenOptions::new().read(true))
             .open(self.home.join(ELSEWHERE))
             .and_then(|file| file.take(limits::MAX_NOTE_BYTES).read_to_string(&mut text));
-        // A note that cannot be read costs a listing, never a run: its path still works.
+        // If it cannot be read, these runs are not listed, but their paths still work.
         let read: io::Result<usize> = read;
         read.map_or_else(|_| Vec::new(), |_| text.lines().map(PathBuf::from).collect())
     }
@@ -319,8 +274,7 @@ fn summary(folder: &RunFolder) -> Result<RunSummary, LedgerError> {
     read().map_err(|error| connection::explained(&path, error))
 }
 
-/// The wave's file name without its ending, in characters that every shell and file system
-/// takes as they are.
+/// The wave's file name without its extension, in characters that need no quoting anywhere.
 fn safe_stem(wave: &Path) -> String {
     let stem = wave.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let safe: String = stem
@@ -333,12 +287,12 @@ fn safe_stem(wave: &Path) -> String {
     if safe.is_empty() { "wave".to_owned() } else { safe.to_owned() }
 }
 
-/// Whether whoever typed this thinks of a file or a folder: it has a separator, or an ending
-/// with a letter in it. The names that [`Registry::propose`] gives have neither.
+/// Whether this is meant as a path: it has a separator, or an extension with a letter. Names from
+/// [`Registry::propose`] have neither.
 fn looks_like_path(text: &str) -> bool {
-    let ending = Path::new(text).extension().and_then(|ending| ending.to_str());
+    let extension = Path::new(text).extension().and_then(|extension| extension.to_str());
     text.contains(std::path::is_separator)
-        || ending.is_some_and(|ending| ending.contains(|c: char| c.is_ascii_alphabetic()))
+        || extension.is_some_and(|extension| extension.contains(|c: char| c.is_ascii_alphabetic()))
 }
 
 fn nearest(near: &[String]) -> String {
@@ -352,7 +306,7 @@ fn nearest_names(text: &str, names: impl Iterator<Item = String>) -> Vec<String>
     names.into_iter().map(|(_, name)| name).collect()
 }
 
-/// How far two names are apart; a part of a name is near to it.
+/// The edit distance; zero for a part of the name.
 fn distance(typed: &str, name: &str) -> usize {
     if name.to_lowercase().contains(&typed.to_lowercase()) {
         return 0;
@@ -377,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn runs_are_found_by_word_name_and_path_wherever_they_lie() {
+    async fn runs_are_found_by_latest_name_and_path() {
         let place = tempfile::tempdir().expect("a temporary folder");
         let registry = Registry::new(place.path().join("home"));
         assert!(matches!(registry.locate("latest"), Err(RegistryError::NoRuns(_))));
@@ -420,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_looks_like_a_file_is_told_from_a_name() {
+    fn a_path_is_told_apart_from_a_name() {
         for path in ["nope.age", "./nope", "a/b", "wave.csv", "/tmp"] {
             assert!(looks_like_path(path), "{path}");
         }
@@ -439,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_safe_and_near_ones_are_near() {
+    fn stems_are_safe_and_similar_names_are_near() {
         assert_eq!(safe_stem(Path::new("../..; rm -rf ~.csv")), "rm--rf");
         assert_eq!(safe_stem(Path::new("日本.csv")), "wave");
         assert_eq!(distance("wave", "my-wave-2026"), 0);

@@ -1,6 +1,5 @@
-//! Promises to be the only list of legal moves of a row, live and on replay.
-//!
-//! Pure: [`next`] knows no database, clock or network, so that a model checker can walk it.
+//! Promises the only list of legal moves of a row, live and on replay. Must never use a database, a
+//! clock or the network, so that a model checker can explore [`next`].
 
 use serde::{Deserialize, Serialize};
 
@@ -8,96 +7,88 @@ use super::events::{Channel, Event, IntentId};
 use tapwave_core::effect::Effect;
 use tapwave_core::ids::MethodId;
 
-/// Where a row stands.
+/// A row's state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "state")]
 pub enum State {
-    /// Read from the wave, not yet checked. Seen only while a ledger is being made.
+    /// Read from the wave, not yet checked. Only in drafts.
     Listed,
-    /// May get a pass. `after_loss`: an earlier attempt's outcome was lost and has been
-    /// settled, so the next pass must be looked at again before it is relied on.
+    /// May get a pass. `after_loss`: an earlier attempt was lost and settled, so the next pass needs a
+    /// second look before it counts as proven.
     Checked { after_loss: bool },
-    /// Must not get a pass, and will not get one from this run.
+    /// Gets no pass from this run.
     Ineligible,
-    /// Left out because it was asked for.
+    /// Left out at the operator's request.
     Skipped,
-    /// A POST is about to go, is under way, or its answer is being sealed.
+    /// A POST is about to be sent, is in flight, or its answer is being sealed.
     Intent {
         intent: IntentId,
         /// As in `Checked`.
         after_loss: bool,
     },
-    /// Nobody knows whether the POST took effect.
+    /// It is unknown whether the POST took effect.
     Unsettled {
         /// The attempt whose answer was lost.
         intent: IntentId,
-        /// A pass recognised as that attempt's, which is to be deleted by its id.
+        /// A pass recognised as that attempt's, to be deleted by its id.
         orphan: Option<MethodId>,
     },
-    /// Something is on the user that is not ours to touch; an operator must look.
+    /// Something on the user may not be ours; an operator must decide.
     Held {
-        /// The pass that was sealed after a lost attempt and then not seen on the user.
+        /// The pass that was sealed after a lost attempt and is not on the user.
         sealed: Option<MethodId>,
     },
     /// The pass is in the ledger as ciphertext.
     Sealed {
         method: MethodId,
-        /// False while the pass followed a lost attempt, or was among the last that a process
-        /// sealed before it died, and has not been looked at again.
+        /// False if the pass followed a lost attempt, or was among the last that a process sealed
+        /// before it died, until a second look.
         proven: bool,
     },
-    /// A mail with the pass is about to be sent, or its answer was lost.
-    Mailing {
-        method: MethodId,
-        /// What may go out.
-        mail: OpenMail,
-    },
-    /// A courier took the mail and answers for it.
-    Delivered {
-        method: MethodId,
-        /// How far the notice to somebody else is, if one was asked for.
-        notice: Option<MailState>,
-    },
-    /// The pass was sealed, and a later look showed that its code does not work: another pass
-    /// stands in its place, none does, or the policy disables it. Its copy is not handed off.
+    /// A mail with the pass is about to be sent, or its outcome is unknown.
+    Mailing { method: MethodId, mail: OpenMail },
+    /// The mail was accepted. `notice` is there if there is to be one.
+    Delivered { method: MethodId, notice: Option<MailState> },
+    /// A later look showed that the sealed code does not work: the user has another pass or none, or
+    /// the policy disables it. Its copy is not handed off.
     Lost { method: MethodId },
     /// The pass is proven to be gone.
     Removed { method: MethodId },
     /// Graph refused; nothing was issued.
     Failed {
-        /// As in `Checked`, should an operator let the row try again.
+        /// As in `Checked`, for a retry.
         #[serde(default)]
         after_loss: bool,
     },
 }
 
-/// How far one mail is.
+/// The state of one mail.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MailState {
-    /// Nothing of it has gone out.
+    /// Not sent.
     Due,
-    /// It is about to go out, or its answer was lost.
+    /// About to be sent, or of unknown outcome.
     Open(OpenMail),
-    /// A courier took it and answers for it.
+    /// Accepted.
     Done,
 }
 
-/// A mail that may have gone out.
+/// A mail that may have been sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OpenMail {
-    /// SHA-256 of the mail's bytes: nothing else may be sent in its place.
+    /// SHA-256 of the mail's bytes: only the same bytes may be sent again.
     pub digest: String,
-    /// True if nobody knows whether the mail went out and nothing is under way.
+    /// Its outcome is unknown and it is not being sent.
     pub lost: bool,
-    /// True if an earlier sending of these bytes may have arrived, so that no later failure
-    /// makes it a mail that was certainly not sent.
+    /// An earlier attempt with these bytes may have arrived, so that a later failure does not mean
+    /// that it was not sent.
     pub again: bool,
 }
 
 impl MailState {
-    /// One word for the ledger's tables.
+    /// As the ledger's tables have it.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -108,7 +99,7 @@ impl MailState {
     }
 }
 
-/// The state without its evidence: what people, filters and counts speak of.
+/// The kind of a state, for people, filters and counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "each is the state of the same name")]
 pub enum Standing {
@@ -128,7 +119,7 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// All of them, in the order of a row's way.
+    /// All of them, in the order in which a row passes through them.
     pub const ALL: [Self; 13] = [
         Self::Listed,
         Self::Checked,
@@ -148,7 +139,7 @@ impl Standing {
     /// Those that own a live pass whose sealed copy is in the ledger.
     pub const LIVE: [Self; 3] = [Self::Sealed, Self::Mailing, Self::Delivered];
 
-    /// The word people and scripts see; part of `status --json`'s contract.
+    /// What people and scripts see; part of the contract of `status --json`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -170,7 +161,6 @@ impl Standing {
 }
 
 impl State {
-    /// The state without its evidence.
     #[must_use]
     pub const fn standing(&self) -> Standing {
         match self {
@@ -190,13 +180,12 @@ impl State {
         }
     }
 
-    /// See [`Standing::name`].
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.standing().name()
     }
 
-    /// The pass this row owns or owned, if its id is known.
+    /// The pass that the row has or had, if its id is known.
     #[must_use]
     pub const fn method(&self) -> Option<&MethodId> {
         match self {
@@ -210,7 +199,7 @@ impl State {
         }
     }
 
-    /// How far the row's notice is, if it is to have one and its pass has been mailed.
+    /// The state of the notice, if there is to be one and the pass was mailed.
     #[must_use]
     pub const fn notice(&self) -> Option<&MailState> {
         match self {
@@ -220,7 +209,7 @@ impl State {
     }
 }
 
-/// A move that is not in the list: a defect, or a damaged ledger. Nothing was recorded.
+/// A move that is not in the list: a defect, or a damaged ledger.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a row that is {state} cannot become {event}")]
 pub struct IllegalMove {
@@ -228,19 +217,15 @@ pub struct IllegalMove {
     event: &'static str,
 }
 
-/// The state after `event`.
-///
-/// # Errors
-/// [`IllegalMove`] if the state does not allow it, which includes an event about another
-/// intent than the open one.
-#[expect(clippy::match_same_arms, reason = "arms stand in the order of a row's way")]
+/// The state after `event`. An event about an intent other than the open one is illegal.
+#[expect(clippy::match_same_arms, reason = "arms are in the order of a row's states")]
 pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
     use State::{
         Checked, Failed, Held, Ineligible, Intent, Listed, Lost, Sealed, Skipped, Unsettled,
     };
     Ok(match (state, event) {
         (Listed, Event::Checked(_)) => Checked { after_loss: false },
-        // A resume looks again at rows that wait.
+        // A resume checks waiting rows again.
         (Checked { after_loss }, Event::Checked(_)) => Checked { after_loss: *after_loss },
         (Listed | Checked { .. }, Event::Ineligible { .. }) => Ineligible,
         (Listed | Checked { after_loss: false }, Event::Skipped { .. }) => Skipped,
@@ -260,8 +245,8 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Intent { intent, .. }, Event::Lost { intent: of, .. }) if intent == of => {
             Unsettled { intent: *intent, orphan: None }
         }
-        // The pass that is in the way may be this attempt's own, executed twice, or an earlier
-        // one's whose answer was lost.
+        // The existing pass may be this attempt's own, executed twice, or that of an earlier, lost
+        // attempt.
         (Intent { intent, .. }, Event::InTheWay { intent: of, .. }) if intent == of => {
             Unsettled { intent: *intent, orphan: None }
         }
@@ -283,7 +268,7 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
             Held { sealed: Some(method.clone()) }
         }
         (Held { .. }, Event::Held { .. }) => state.clone(),
-        // A pass that took its time to show up is found by a later look.
+        // A later look may show a pass that appeared late.
         (
             Sealed { method, proven: false } | Held { sealed: Some(method) } | Lost { method },
             Event::Verified,
@@ -294,79 +279,81 @@ pub fn next(state: &State, event: &Event) -> Result<State, IllegalMove> {
         (Failed { after_loss }, Event::Retried) => Checked { after_loss: *after_loss },
 
         _ => {
-            let later = mailed(state, event)
-                .or_else(|| removed(state, event))
-                .or_else(|| seen(state, event));
-            return later.ok_or(IllegalMove { state: state.name(), event: event.name() });
+            let next = next_mailing(state, event)
+                .or_else(|| next_end(state, event))
+                .or_else(|| observed(state, event));
+            return next.ok_or(IllegalMove { state: state.name(), event: event.name() });
         }
     })
 }
 
-/// [`next`], for a pass that is mailed, and the notice of it.
-fn mailed(state: &State, event: &Event) -> Option<State> {
+/// [`next`], for mailing a pass and its notice.
+fn next_mailing(state: &State, event: &Event) -> Option<State> {
     use State::{Delivered, Mailing, Sealed};
-    let of = |method: &MethodId, errand: MailState| match errand {
-        MailState::Due => Sealed { method: method.clone(), proven: true },
-        MailState::Open(mail) => Mailing { method: method.clone(), mail },
-        MailState::Done => Delivered { method: method.clone(), notice: None },
+    let pass_mail = |method: &MethodId, mail: &MailState| {
+        let method = method.clone();
+        Some(match next_mail(mail, event, Channel::Pass)? {
+            MailState::Due => Sealed { method, proven: true },
+            MailState::Open(mail) => Mailing { method, mail },
+            MailState::Done => Delivered { method, notice: None },
+        })
     };
-    Some(match (state, event) {
-        (Sealed { method, proven: true }, _) => {
-            of(method, carried(&MailState::Due, event, Channel::Pass)?)
-        }
-        (Mailing { method, mail }, _) => {
-            of(method, carried(&MailState::Open(mail.clone()), event, Channel::Pass)?)
-        }
-        // Nobody is told that somebody has the pass before a courier answers for that.
+    match (state, event) {
+        (Sealed { method, proven: true }, _) => pass_mail(method, &MailState::Due),
+        (Mailing { method, mail }, _) => pass_mail(method, &MailState::Open(mail.clone())),
+        // A notice is due only once the mail with the pass was accepted.
         (Delivered { method, notice: None }, Event::NoticeDue) => {
-            Delivered { method: method.clone(), notice: Some(MailState::Due) }
+            Some(Delivered { method: method.clone(), notice: Some(MailState::Due) })
         }
         (Delivered { method, notice: Some(notice) }, _) => {
-            let notice = Some(carried(notice, event, Channel::Notice)?);
-            Delivered { method: method.clone(), notice }
+            let notice = Some(next_mail(notice, event, Channel::Notice)?);
+            Some(Delivered { method: method.clone(), notice })
         }
-        _ => return None,
-    })
+        _ => None,
+    }
 }
 
-/// The legal moves of one mail, the same for both of a row's.
-fn carried(errand: &MailState, event: &Event, which: Channel) -> Option<MailState> {
+/// The legal moves of one mail, the same for both channels.
+fn next_mail(mail: &MailState, event: &Event, of: Channel) -> Option<MailState> {
+    let channel = match event {
+        Event::MailIntended { channel, .. }
+        | Event::MailEnded { channel, .. }
+        | Event::MailNotBegun { channel, .. }
+        | Event::Readdressed { channel, .. } => *channel,
+        _ => return None,
+    };
+    if channel != of {
+        return None;
+    }
     let open = |digest: &str, lost, again| {
         Some(MailState::Open(OpenMail { digest: digest.to_owned(), lost, again }))
     };
-    match (errand, event) {
-        (
-            _,
-            Event::MailIntended { channel, .. }
-            | Event::MailEnded { channel, .. }
-            | Event::MailNotBegun { channel, .. },
-        ) if *channel != which => None,
-        (MailState::Due, Event::Readdressed { channel, .. }) if *channel == which => {
+    match (mail, event) {
+        (MailState::Due, Event::Readdressed { .. } | Event::MailNotBegun { .. }) => {
             Some(MailState::Due)
         }
-        (MailState::Due, Event::MailNotBegun { .. }) => Some(MailState::Due),
-        (MailState::Open(mail), Event::MailNotBegun { .. }) if mail.lost => Some(errand.clone()),
+        (MailState::Open(open), Event::MailNotBegun { .. }) if open.lost => Some(mail.clone()),
         (MailState::Due, Event::MailIntended { posted, .. }) => open(&posted.digest, false, false),
-        // What may have arrived is sent again with the same bytes or not at all.
-        (MailState::Open(mail), Event::MailIntended { posted, .. })
-            if mail.lost && mail.digest == posted.digest =>
+        // What may have arrived is repeated with the same bytes or not at all.
+        (MailState::Open(lost), Event::MailIntended { posted, .. })
+            if lost.lost && lost.digest == posted.digest =>
         {
-            open(&mail.digest, false, true)
+            open(&lost.digest, false, true)
         }
-        (MailState::Open(mail), Event::MailEnded { outcome, .. }) if !mail.lost => match outcome {
+        (MailState::Open(sent), Event::MailEnded { outcome, .. }) if !sent.lost => match outcome {
             Effect::Done(_) => Some(MailState::Done),
-            Effect::NoEffect(_) | Effect::Refused(_) if !mail.again => Some(MailState::Due),
-            _ => open(&mail.digest, true, mail.again),
+            Effect::NoEffect(_) | Effect::Refused(_) if !sent.again => Some(MailState::Due),
+            _ => open(&sent.digest, true, sent.again),
         },
         _ => None,
     }
 }
 
 /// [`next`], for a pass that is lost or removed.
-fn removed(state: &State, event: &Event) -> Option<State> {
+fn next_end(state: &State, event: &Event) -> Option<State> {
     use State::{Delivered, Held, Lost, Mailing, Removed, Sealed};
     Some(match (state, event) {
-        // A mail under way is heard to its end first.
+        // Not while a mail is being sent.
         (
             Sealed { method, proven: true }
             | Mailing { method, mail: OpenMail { lost: true, .. } }
@@ -385,12 +372,12 @@ fn removed(state: &State, event: &Event) -> Option<State> {
     })
 }
 
-/// [`next`], for what was seen of a user, or is about to be deleted there. It moves no row: a
-/// run may have left passes behind whatever its row became afterwards.
+/// [`next`], for what was seen on a user, or is about to be deleted there. It changes no state: a run
+/// may have left passes behind in any state.
 #[expect(clippy::match_same_arms, reason = "each has its own reason")]
-fn seen(state: &State, event: &Event) -> Option<State> {
+fn observed(state: &State, event: &Event) -> Option<State> {
     use State::{Checked, Failed, Ineligible, Listed, Skipped};
-    let moves_nothing = match (state, event) {
+    let is_legal = match (state, event) {
         (Listed, _) => false,
         (
             _,
@@ -399,14 +386,14 @@ fn seen(state: &State, event: &Event) -> Option<State> {
             | Event::RemovalIntended { .. }
             | Event::NotListed { .. },
         ) => true,
-        // What an earlier attempt left is gone; where the row stands has another reason.
+        // What an earlier attempt left is gone; the row's state has another reason.
         (
             Checked { .. } | Failed { .. } | Ineligible | Skipped,
             Event::Settled { proof: Some(_), .. },
         ) => true,
         _ => false,
     };
-    moves_nothing.then(|| state.clone())
+    is_legal.then(|| state.clone())
 }
 
 #[cfg(test)]
@@ -464,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_failed_after_a_loss_is_not_relied_on_unseen() {
+    fn a_row_that_failed_after_a_loss_keeps_that_for_its_retry() {
         for after_loss in [true, false] {
             let given_up = Event::GivenUp { why: "8 attempts were lost".into() };
             let failed = next(&State::Checked { after_loss }, &given_up).expect("legal");
@@ -556,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_goes_the_same_way_and_only_behind_the_pass() {
+    fn a_notice_has_the_same_moves_and_follows_the_pass() {
         let notice = |digest| mail_of(Channel::Notice, digest);
         let ended = |outcome| Event::MailEnded { channel: Channel::Notice, outcome };
         let with = |notice| State::Delivered { method: method("m"), notice };
@@ -590,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_mail_that_certainly_did_not_go_out_gets_another_address() {
+    fn only_a_mail_that_was_certainly_not_sent_gets_another_address() {
         let to = |channel| {
             let address = "new@home.example".into();
             let reader = crate::Reader { address, name: None, locale: None, manager: None };
@@ -611,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mail_that_was_not_begun_is_where_it_was() {
+    fn a_mail_that_was_not_begun_keeps_its_state() {
         let not_begun = |channel| Event::MailNotBegun { channel, why: "no relay".into() };
         let sealed = State::Sealed { method: method("m"), proven: true };
         let mailing = next(&sealed, &mail("d")).expect("legal");
@@ -642,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn every_standing_has_its_own_place_and_word() {
+    fn every_standing_has_its_own_index_and_name() {
         for (place, standing) in Standing::ALL.into_iter().enumerate() {
             assert_eq!(standing as usize, place, "counts are kept by place");
             let same = Standing::ALL.into_iter().filter(|other| other.name() == standing.name());

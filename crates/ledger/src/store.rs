@@ -1,16 +1,16 @@
-//! Promises that what the ledger's tables say follows from [`state::next`] alone, and that a
-//! refused move leaves no trace. Must never begin or end a transaction by itself: its callers
-//! decide what becomes durable together.
+//! Promises that the ledger's tables follow from [`state::next`] alone, and that a refused move
+//! leaves no trace. Must never begin or end a transaction: the callers decide what becomes durable
+//! together.
 //!
-//! Every function that moves a row reads and validates first and writes afterwards. So a
-//! refusal ([`Halt::Refused`]) has written nothing and the moves beside it in the same
-//! transaction stand; a broken write ([`Halt::Broken`]) ends the whole transaction.
+//! Every function that moves a row validates first and writes afterwards. So a refusal
+//! ([`MoveError::Refused`]) has written nothing, and other moves in the transaction remain valid; a
+//! failed write ([`MoveError::Broken`]) ends the transaction.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, Statement, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -26,12 +26,11 @@ use tapwave_core::effect::{Effect, Obstacle};
 use tapwave_core::ids::{Line, MethodId, UserId};
 use tapwave_core::limits;
 
-/// Why a move did not happen.
 #[derive(Debug)]
 pub(super) enum MoveError {
-    /// The move is not allowed; nothing was written.
+    /// Nothing was written.
     Refused(LedgerError),
-    /// `SQLite` failed; the transaction cannot be relied on.
+    /// The transaction must be rolled back.
     Broken(rusqlite::Error),
 }
 
@@ -49,7 +48,6 @@ impl From<rusqlite::Error> for MoveError {
 
 // ---- moves -------------------------------------------------------------------------------
 
-/// Adds a row that nobody has checked.
 pub(super) fn insert(db: &Connection, row: &NewRow) -> Result<(), rusqlite::Error> {
     let state = State::Listed;
     db.prepare_cached(
@@ -69,7 +67,6 @@ pub(super) fn insert(db: &Connection, row: &NewRow) -> Result<(), rusqlite::Erro
     Ok(())
 }
 
-/// Adds a row that cannot be used.
 pub(super) fn insert_bad(db: &Connection, row: NewBadRow, at: Timestamp) -> Result<(), MoveError> {
     let NewBadRow { line, upn, cells, problems } = row;
     insert(db, &NewRow { line, upn, cells, wanted_json: "{}".into() })?;
@@ -77,7 +74,6 @@ pub(super) fn insert_bad(db: &Connection, row: NewBadRow, at: Timestamp) -> Resu
     Ok(())
 }
 
-/// Writes what the run is about.
 pub(super) fn set_about(
     db: &Connection,
     about: &About,
@@ -90,36 +86,32 @@ pub(super) fn set_about(
     Ok(())
 }
 
-/// Where the run was made, or was last agreed to go on.
 pub(super) fn place(db: &Connection) -> Result<String, rusqlite::Error> {
     db.query_row("SELECT place FROM about", [], |row| row.get(0))
 }
 
-/// From here on the run belongs there. What it knew of its passes may be out of date: each is to
-/// be looked at again.
+/// Also forgets second looks: what was known of the passes may be out of date.
 pub(super) fn set_place(db: &Connection, place: &str) -> Result<(), rusqlite::Error> {
     db.execute("UPDATE about SET place = ?1", [place])?;
     forget_looks(db)
 }
 
-/// Every pass is to be looked at again.
 pub(super) fn forget_looks(db: &Connection) -> Result<(), rusqlite::Error> {
     db.execute("UPDATE rows SET looked_at = NULL", []).map(drop)
 }
 
-/// The number of the latest event: a copy that was taken earlier has a smaller one.
 pub(super) fn latest_event(db: &Connection) -> Result<i64, rusqlite::Error> {
     db.query_row("SELECT coalesce(max(seq), 0) FROM events", [], |row| row.get(0))
 }
 
-/// Records an event that no intent is needed for.
+/// Records an event that needs no intent.
 pub(super) fn record(
     db: &Connection,
     line: Line,
     event: &Event,
     at: Timestamp,
 ) -> Result<State, MoveError> {
-    // A resume speaks of lost attempts whose intent died with an earlier process.
+    // Lost attempts and mails are allowed: their intent may have died with an earlier process.
     let needs_intent = matches!(
         event,
         Event::Intended { .. }
@@ -139,7 +131,6 @@ pub(super) fn record(
     apply(db, line, event, at)
 }
 
-/// Writes down that a POST is about to go.
 pub(super) fn intend(
     db: &Connection,
     line: Line,
@@ -153,8 +144,8 @@ pub(super) fn intend(
     }
     let intended =
         |intent| Event::Intended { intent: IntentId(intent), asked: asked.clone(), graph_time };
-    // The number comes from the insert, so the move is tried with another one before.
-    let (state, known) = standing_of(db, line)?;
+    // The id comes from the insert, so the move is validated with another one before.
+    let (state, known) = state_of(db, line)?;
     state::next(&state, &intended(0)).map_err(|source| LedgerError::Illegal { line, source })?;
     if known != Some(user) {
         return Err(LedgerError::OtherUser(line).into());
@@ -175,7 +166,7 @@ pub(super) fn intend(
     Ok(IntentId(intent))
 }
 
-/// Records how an attempt came out that issued nothing we hold. `given_up` is Graph's clock.
+/// Records the outcome of an attempt that gave no pass whose code we have.
 pub(super) fn conclude(
     db: &Connection,
     line: Line,
@@ -196,17 +187,15 @@ pub(super) fn conclude(
     apply(db, line, &event, at)
 }
 
-/// A sealed pass on its way into the ledger.
 pub(super) struct SealedCopy {
-    /// Index of the recipients that it is sealed to.
+    /// Index of its recipients.
     pub(super) set: u32,
     /// A complete age file.
     pub(super) ciphertext: Vec<u8>,
-    /// Graph's clock when the pass was here.
+    /// Graph's clock when the pass was received.
     pub(super) graph_time: Timestamp,
 }
 
-/// Records a sealed pass together with its ciphertext.
 pub(super) fn seal(
     db: &Connection,
     line: Line,
@@ -232,7 +221,6 @@ pub(super) fn seal(
     Ok(state)
 }
 
-/// Writes down that a mail is about to be sent.
 pub(super) fn intend_mail(
     db: &Connection,
     line: Line,
@@ -247,8 +235,8 @@ pub(super) fn intend_mail(
     Ok(())
 }
 
-/// Records what became of a mail. With the pass taken, the notice that the check found a
-/// reader for is due in the same commit.
+/// Records the outcome of a mail. Once the pass is delivered, its notice is due in the same commit, if
+/// the row has a reader for it.
 pub(super) fn conclude_mail(
     db: &Connection,
     line: Line,
@@ -257,35 +245,32 @@ pub(super) fn conclude_mail(
     at: Timestamp,
 ) -> Result<State, MoveError> {
     let state = apply(db, line, &Event::MailEnded { channel, outcome }, at)?;
-    let told = || {
+    let has_notice_reader = || {
         db.prepare_cached("SELECT notice_reader_json IS NOT NULL FROM rows WHERE line = ?1")?
             .query_row([key(line)], |row| row.get::<_, bool>(0))
     };
-    if matches!(state, State::Delivered { notice: None, .. }) && told()? {
+    if matches!(state, State::Delivered { notice: None, .. }) && has_notice_reader()? {
         return apply(db, line, &Event::NoticeDue, at);
     }
     Ok(state)
 }
 
-/// Closes the run; a second time changes nothing.
+/// A second time changes nothing.
 pub(super) fn close(db: &Connection, at: Timestamp) -> Result<(), rusqlite::Error> {
     db.execute("UPDATE about SET closed_at = coalesce(closed_at, ?1)", [at.to_string()])?;
     Ok(())
 }
 
-/// Takes a closing back.
 pub(super) fn reopen(db: &Connection) -> Result<(), rusqlite::Error> {
     db.execute("UPDATE about SET closed_at = NULL", [])?;
     Ok(())
 }
 
-/// Notes a later check.
 pub(super) fn set_checked_at(db: &Connection, at: Timestamp) -> Result<(), rusqlite::Error> {
     db.execute("UPDATE about SET checked_at = ?1", [at.to_string()])?;
     Ok(())
 }
 
-/// Adds to what the run cost.
 pub(super) fn add_traffic(
     db: &Connection,
     requests: u64,
@@ -299,7 +284,6 @@ pub(super) fn add_traffic(
     Ok(())
 }
 
-/// Notes a finished handoff file and whose passes it holds.
 pub(super) fn handed_off(
     db: &Connection,
     file: &str,
@@ -326,35 +310,33 @@ pub(super) fn delete_sealed(db: &Connection, at: Timestamp) -> Result<u64, rusql
     Ok(u64::try_from(count).unwrap_or(0))
 }
 
-/// Doubts every pass that may have been sealed in the last commit: one whose fsync failed may
-/// be on the disk all the same. A commit holds [`limits::RECORDS_PER_COMMIT`] events at most.
+/// Marks every pass that may have been sealed in the last commit as doubted: a commit whose fsync
+/// failed may still be on the disk. It has at most [`limits::RECORDS_PER_COMMIT`] events.
 pub(super) fn doubt_last_seals(db: &Connection, at: Timestamp) -> Result<(), MoveError> {
     let mut last = db.prepare(
         "SELECT DISTINCT e.line FROM events e JOIN rows r ON r.line = e.line
          WHERE e.seq > (SELECT max(seq) FROM events) - ?1 AND e.event = 'sealed'
            AND r.state = 'sealed' ORDER BY e.line",
     )?;
-    let lines = last
-        .query_map([at_most(limits::RECORDS_PER_COMMIT)], |row| line_of(row, 0))?
-        .collect::<Result<Vec<Line>, _>>()?;
+    let lines = collect_lines(&mut last, [sql_limit(limits::RECORDS_PER_COMMIT)])?;
     lines.into_iter().try_for_each(|line| apply(db, line, &Event::Doubted, at).map(drop))
 }
 
-/// The one place where a row moves.
+/// The only place where a row's state changes.
 fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<State, MoveError> {
-    let (before, _) = standing_of(db, line)?;
+    let (before, _) = state_of(db, line)?;
     let after =
         state::next(&before, event).map_err(|source| LedgerError::Illegal { line, source })?;
     db.prepare_cached("INSERT INTO events (line, at, event, event_json) VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![key(line), at.to_string(), event.name(), json(event)?])?;
-    // These tell of something beside the state; what explains the state stays.
-    let aside = match event {
+    // These events do not explain the state, so its reason stays.
+    let keeps_reason = match event {
         Event::OrphanFound { .. }
         | Event::ForeignSeen { .. }
         | Event::NotListed { .. }
         | Event::RemovalIntended { .. } => true,
         Event::Settled { .. } => before == after,
-        // Why nobody knows the fate of a mail outlives that it could not be repeated.
+        // The reason why a mail's outcome is unknown stays when it cannot be repeated.
         Event::MailNotBegun { .. } => {
             matches!(before, State::Mailing { .. })
                 || matches!(before.notice(), Some(MailState::Open(_)))
@@ -370,15 +352,15 @@ fn apply(db: &Connection, line: Line, event: &Event, at: Timestamp) -> Result<St
         after.name(),
         json(&after)?,
         event.reason(),
-        aside,
+        keeps_reason,
         after.notice().map(MailState::name),
     ])?;
-    keep_evidence(db, line, &before, &after, event, at)?;
+    store_details(db, line, &before, &after, event, at)?;
     Ok(after)
 }
 
-/// Writes the columns in which people and later stages look for what an event brought.
-fn keep_evidence(
+/// Writes the columns that an event changes besides the state.
+fn store_details(
     db: &Connection,
     line: Line,
     before: &State,
@@ -387,7 +369,7 @@ fn keep_evidence(
     at: Timestamp,
 ) -> Result<(), rusqlite::Error> {
     match event {
-        Event::Checked(eligible) => keep_eligible(db, line, eligible)?,
+        Event::Checked(eligible) => store_eligible(db, line, eligible)?,
         Event::Intended { intent, .. } => {
             db.prepare_cached(
                 "UPDATE rows SET latest_intent = ?2, absent_since = NULL WHERE line = ?1",
@@ -396,37 +378,37 @@ fn keep_evidence(
         }
         Event::NotEffected { intent, .. } | Event::Refused { intent, .. } => {
             end_intent(db, *intent, event, None)?;
-            leaves_nothing(db, *intent)?;
+            clear_may_live(db, *intent)?;
         }
         Event::InTheWay { intent, .. } => end_intent(db, *intent, event, None)?,
         Event::Lost { intent, given_up, method, .. } => {
             end_intent(db, *intent, event, Some(*given_up))?;
-            keep_lost(db, line, *intent, *given_up, method.as_ref())?;
+            store_lost(db, line, *intent, *given_up, method.as_ref())?;
         }
         Event::Sealed { intent, method, start, lifetime_minutes, one_time, graph_time } => {
             end_intent(db, *intent, event, Some(*graph_time))?;
-            // Its pass is known by its id from here on.
-            leaves_nothing(db, *intent)?;
+            // From now on its pass is known by its id.
+            clear_may_live(db, *intent)?;
             let issued = IssuedRecord {
                 method: method.clone(),
                 start: *start,
                 lifetime_minutes: *lifetime_minutes,
                 one_time: *one_time,
             };
-            let over = match start {
-                Some(start) => over((*start).max(*graph_time), *lifetime_minutes),
-                None => last_moment(db, *intent, *graph_time)?,
+            let expires = match start {
+                Some(start) => expiry((*start).max(*graph_time), *lifetime_minutes),
+                None => latest_expiry(db, *intent, *graph_time)?,
             };
-            keep_issued(db, line, &issued, *graph_time, over)?;
+            store_issued(db, line, &issued, *graph_time, expires)?;
         }
-        Event::OrphanFound { method, over } => keep_found(db, line, method, *over)?,
-        Event::NotListed { graph_time } => keep_absence(db, line, *graph_time)?,
-        // The one pass of the user is the sealed one: whatever came before it is replaced.
-        Event::Verified => prove_gone(db, line, Proof::Replaced, before.method())?,
-        Event::Removed { proof } => prove_gone(db, line, *proof, None)?,
-        Event::Settled { proof, .. } => keep_settled(db, line, before, after, *proof)?,
-        Event::Retried => restart_attempts(db, line)?,
-        Event::MailIntended { channel, posted } => post(db, line, *channel, posted)?,
+        Event::OrphanFound { method, over } => store_found(db, line, method, *over)?,
+        Event::NotListed { graph_time } => store_absence(db, line, *graph_time)?,
+        // The user's only pass is the sealed one, so it has replaced all earlier ones.
+        Event::Verified => mark_gone(db, line, Proof::Replaced, before.method())?,
+        Event::Removed { proof } => mark_gone(db, line, *proof, None)?,
+        Event::Settled { proof, .. } => store_settled(db, line, before, after, *proof)?,
+        Event::Retried => reset_attempts(db, line)?,
+        Event::MailIntended { channel, posted } => insert_mail(db, line, *channel, posted)?,
         Event::MailEnded { channel, outcome } => end_mail(db, line, *channel, outcome, at)?,
         Event::Readdressed { channel, reader } => readdress(db, line, *channel, reader)?,
         Event::Held { found: Some(method), .. }
@@ -449,25 +431,29 @@ fn keep_evidence(
     Ok(())
 }
 
-fn keep_found(
+fn store_found(
     db: &Connection,
     line: Line,
     method: &MethodId,
     over: Timestamp,
 ) -> Result<(), rusqlite::Error> {
-    know(db, line, method, over)?;
+    insert_pass(db, line, method, over)?;
     db.prepare_cached("UPDATE rows SET absent_since = NULL WHERE line = ?1")?
         .execute([key(line)])?;
     Ok(())
 }
 
-fn keep_absence(db: &Connection, line: Line, graph_time: Timestamp) -> Result<(), rusqlite::Error> {
+fn store_absence(
+    db: &Connection,
+    line: Line,
+    graph_time: Timestamp,
+) -> Result<(), rusqlite::Error> {
     db.prepare_cached("UPDATE rows SET absent_since = coalesce(absent_since, ?2) WHERE line = ?1")?
         .execute(params![key(line), graph_time.to_string()])?;
     Ok(())
 }
 
-fn keep_lost(
+fn store_lost(
     db: &Connection,
     line: Line,
     intent: IntentId,
@@ -477,12 +463,12 @@ fn keep_lost(
     db.prepare_cached("UPDATE rows SET attempts = attempts + 1 WHERE line = ?1")?
         .execute([key(line)])?;
     match method {
-        Some(method) => know(db, line, method, last_moment(db, intent, given_up)?),
+        Some(method) => insert_pass(db, line, method, latest_expiry(db, intent, given_up)?),
         None => Ok(()),
     }
 }
 
-fn keep_issued(
+fn store_issued(
     db: &Connection,
     line: Line,
     issued: &IssuedRecord,
@@ -503,10 +489,10 @@ fn keep_issued(
         one_time,
         graph_time.as_second(),
     ])?;
-    know(db, line, method, over)
+    insert_pass(db, line, method, over)
 }
 
-fn keep_settled(
+fn store_settled(
     db: &Connection,
     line: Line,
     before: &State,
@@ -514,18 +500,18 @@ fn keep_settled(
     proof: Option<Proof>,
 ) -> Result<(), rusqlite::Error> {
     if let Some(proof) = proof {
-        prove_gone(db, line, proof, None)?;
+        mark_gone(db, line, proof, None)?;
     }
     if before != after {
-        forget_sealed(db, line)?;
+        clear_sealed(db, line)?;
     }
     if matches!(before, State::Held { .. }) {
-        restart_attempts(db, line)?;
+        reset_attempts(db, line)?;
     }
     Ok(())
 }
 
-fn keep_eligible(db: &Connection, line: Line, eligible: &Eligible) -> Result<(), rusqlite::Error> {
+fn store_eligible(db: &Connection, line: Line, eligible: &Eligible) -> Result<(), rusqlite::Error> {
     db.prepare_cached(
         "UPDATE rows SET user_id = ?2, display_name = ?3, asked_json = ?4,
                          recipient_set = ?5, reader_json = ?6, notice_reader_json = ?7
@@ -543,7 +529,7 @@ fn keep_eligible(db: &Connection, line: Line, eligible: &Eligible) -> Result<(),
     Ok(())
 }
 
-fn post(
+fn insert_mail(
     db: &Connection,
     line: Line,
     channel: Channel,
@@ -592,7 +578,7 @@ fn end_mail(
     Ok(())
 }
 
-/// What the address before answered is no longer about this mail; `events` tells of it.
+/// The earlier address's answer no longer concerns this mail; `events` keeps it.
 fn readdress(
     db: &Connection,
     line: Line,
@@ -620,14 +606,13 @@ fn end_intent(
     Ok(())
 }
 
-/// No pass of this attempt can be alive but one that is known by its id.
-fn leaves_nothing(db: &Connection, intent: IntentId) -> Result<(), rusqlite::Error> {
+/// Of this attempt only a pass that is known by its id can be alive.
+fn clear_may_live(db: &Connection, intent: IntentId) -> Result<(), rusqlite::Error> {
     db.prepare_cached("UPDATE intents SET may_live = 0 WHERE intent = ?1")?.execute([intent.0])?;
     Ok(())
 }
 
-/// Notes a pass of the row's by its id, for ever.
-fn know(
+fn insert_pass(
     db: &Connection,
     line: Line,
     method: &MethodId,
@@ -641,29 +626,29 @@ fn know(
     Ok(())
 }
 
-/// When the pass of an attempt that ended at `ended` is over at the latest, by Graph's clock and
-/// by this machine's: the Date of that answer may have been wrong.
-fn last_moment(
+/// The latest possible expiry of the pass of an attempt that ended at `ended` by Graph's clock. This
+/// machine's clock counts too, since the answer's Date may have been wrong.
+fn latest_expiry(
     db: &Connection,
     intent: IntentId,
     ended: Timestamp,
 ) -> Result<Timestamp, rusqlite::Error> {
     let (asked, minted): (Asked, Timestamp) = db
         .prepare_cached("SELECT asked_json, minted_at FROM intents WHERE intent = ?1")?
-        .query_row([intent.0], |row| Ok((from_json(row, 0)?, needed(row, 1)?)))?;
+        .query_row([intent.0], |row| Ok((from_json(row, 0)?, required(row, 1)?)))?;
     let ended = ended.max(later(minted, limits::ATTEMPT_TIMEOUT));
     let begins = asked.start.map_or(ended, |start| start.max(ended));
-    Ok(over(begins, asked.lifetime_minutes))
+    Ok(expiry(begins, asked.lifetime_minutes))
 }
 
-/// When a pass that begins then is over, with the slack that clocks need.
-fn over(begins: Timestamp, lifetime_minutes: u32) -> Timestamp {
+/// When a pass expires, with slack for clocks.
+fn expiry(begins: Timestamp, lifetime_minutes: u32) -> Timestamp {
     let lifetime = Duration::from_secs(u64::from(lifetime_minutes) * 60);
     later(begins, lifetime + limits::CLOCK_SLACK)
 }
 
-/// Nothing that the row got, or may have got, can be alive but `spared`.
-fn prove_gone(
+/// Of what the row got, or may have got, only `spared` can be alive.
+fn mark_gone(
     db: &Connection,
     line: Line,
     proof: Proof,
@@ -679,8 +664,8 @@ fn prove_gone(
     Ok(())
 }
 
-/// A settled row owns no sealed pass any more; `passes` and `events` still tell of it.
-fn forget_sealed(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
+/// A settled row has no sealed pass any more; `passes` and `events` keep it.
+fn clear_sealed(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
     db.prepare_cached(
         "UPDATE rows SET method_id = NULL, pass_start = NULL, pass_lifetime_minutes = NULL,
                          pass_one_time = NULL, handoff_file = NULL, looked_at = NULL,
@@ -688,20 +673,20 @@ fn forget_sealed(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
     )?
     .execute([key(line)])?;
     db.prepare_cached("DELETE FROM sealed WHERE line = ?1")?.execute([key(line)])?;
-    // A mail that was refused was about that pass: the next one's has not been tried.
+    // A refused mail was about that pass; the next pass's mail has not been tried.
     db.prepare_cached("DELETE FROM mails WHERE line = ?1")?.execute([key(line)])?;
     Ok(())
 }
 
-/// An operator's word forgives a row the attempts that were lost.
-fn restart_attempts(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
+/// Called when an operator has the row tried again.
+fn reset_attempts(db: &Connection, line: Line) -> Result<(), rusqlite::Error> {
     db.prepare_cached("UPDATE rows SET attempts = 0 WHERE line = ?1")?.execute([key(line)])?;
     Ok(())
 }
 
-fn standing_of(db: &Connection, line: Line) -> Result<(State, Option<UserId>), MoveError> {
+fn state_of(db: &Connection, line: Line) -> Result<(State, Option<UserId>), MoveError> {
     db.prepare_cached("SELECT state_json, user_id FROM rows WHERE line = ?1")?
-        .query_row([key(line)], of_row(line, |row| Ok((from_json(row, 0)?, parsed(row, 1)?))))
+        .query_row([key(line)], naming_row(line, |row| Ok((from_json(row, 0)?, optional(row, 1)?))))
         .optional()?
         .ok_or_else(|| LedgerError::UnknownLine(line).into())
 }
@@ -720,15 +705,13 @@ const ROW: &str = "SELECT r.line, r.user_principal_name, r.cells_json, r.wanted_
     FROM rows r LEFT JOIN intents i ON i.intent = r.latest_intent
     LEFT JOIN mails m ON m.line = r.line AND m.channel = 'pass'
     LEFT JOIN mails n ON n.line = r.line AND n.channel = 'notice'";
-/// Where in [`ROW`] the columns of the attempt, the readers and the two mails begin.
+/// Where in [`ROW`] the columns of the attempt, the readers and the mails begin.
 const INTENT_COLUMN: usize = 17;
 const READER_COLUMN: usize = 24;
 const MAIL_COLUMN: usize = 26;
 const NOTICE_COLUMN: usize = 35;
 
-/// At most `limit` rows in these states behind `after`, by line.
-///
-/// Each state is walked along its own index, so that a page costs the same wherever it begins.
+/// Uses the index once per state, so that a page costs the same wherever it begins.
 pub(super) fn rows(
     db: &Connection,
     states: &[Standing],
@@ -741,8 +724,8 @@ pub(super) fn rows(
     let lines = if Standing::ALL.iter().all(|state| states.contains(state)) {
         "SELECT line FROM rows WHERE line > ?1 ORDER BY line LIMIT ?2".to_owned()
     } else {
-        // The names are constants of ours: nothing from outside enters the statement.
-        let walks: Vec<String> = states
+        // The names are our constants, so the statement is safe.
+        let selects: Vec<String> = states
             .iter()
             .map(|state| {
                 format!(
@@ -752,54 +735,69 @@ pub(super) fn rows(
                 )
             })
             .collect();
-        walks.join(" UNION ALL ")
+        selects.join(" UNION ALL ")
     };
     let sql = format!("{ROW} WHERE r.line IN ({lines}) ORDER BY r.line LIMIT ?2");
     page(db, &sql, after, limit)
 }
 
-/// At most `limit` rows behind `after`, by line, whose pass was mailed and whose notice no
-/// courier is known to have taken.
 pub(super) fn rows_owing_notice(
     db: &Connection,
     after: Option<Line>,
     limit: usize,
 ) -> Result<Vec<RowRecord>, rusqlite::Error> {
-    let walk = |errand| {
+    let select = |state| {
         format!(
-            "SELECT line FROM (SELECT line FROM rows WHERE notice = '{errand}' AND line > ?1 \
+            "SELECT line FROM (SELECT line FROM rows WHERE notice = '{state}' AND line > ?1 \
              ORDER BY line LIMIT ?2)"
         )
     };
     let sql = format!(
         "{ROW} WHERE r.line IN ({} UNION ALL {}) ORDER BY r.line LIMIT ?2",
-        walk("due"),
-        walk("open")
+        select("due"),
+        select("open")
     );
     page(db, &sql, after, limit)
 }
 
-/// What a statement with these two parameters selects, in one block of memory: one that grows
-/// leaves holes, page after page.
+/// The rows that a statement with the parameters `after` and `limit` selects.
 fn page(
     db: &Connection,
     sql: &str,
     after: Option<Line>,
     limit: usize,
 ) -> Result<Vec<RowRecord>, rusqlite::Error> {
-    let mut page = Vec::with_capacity(limit.min(limits::ROWS_PER_CHECK));
-    let mut statement = db.prepare_cached(sql)?;
-    for row in statement.query_map(params![after.map_or(-1, key), at_most(limit)], row_record)? {
-        page.push(row?);
-    }
+    let page = collect_rows(db, sql, params![sql_after(after), sql_limit(limit)], limit)?;
     if let (Some(first), Some(last)) = (page.first(), page.last()) {
         no_other_channels(db, first.line, last.line)?;
     }
     Ok(page)
 }
 
-/// Makes sure that [`ROW`] passes over no mail of these rows: what is not seen there would count
-/// as never tried.
+/// Allocates once: a vector that grows leaves holes in memory, page after page.
+fn collect_rows(
+    db: &Connection,
+    sql: &str,
+    params: impl Params,
+    limit: usize,
+) -> Result<Vec<RowRecord>, rusqlite::Error> {
+    let mut rows = Vec::with_capacity(limit.min(limits::ROWS_PER_CHECK));
+    let mut statement = db.prepare_cached(sql)?;
+    for row in statement.query_map(params, row_record)? {
+        rows.push(row?);
+    }
+    Ok(rows)
+}
+
+/// The first column of every selected row.
+fn collect_lines(
+    statement: &mut Statement<'_>,
+    params: impl Params,
+) -> Result<Vec<Line>, rusqlite::Error> {
+    statement.query_map(params, |row| line_of(row, 0))?.collect()
+}
+
+/// Fails if these rows have a mail that [`ROW`] does not select and that would count as never tried.
 fn no_other_channels(db: &Connection, first: Line, last: Line) -> Result<(), rusqlite::Error> {
     let other = db
         .prepare_cached(
@@ -817,7 +815,6 @@ fn no_other_channels(db: &Connection, first: Line, last: Line) -> Result<(), rus
     }
 }
 
-/// One row.
 pub(super) fn row(db: &Connection, line: Line) -> Result<Option<RowRecord>, rusqlite::Error> {
     no_other_channels(db, line, line)?;
     db.prepare_cached(&format!("{ROW} WHERE r.line = ?1"))?
@@ -825,7 +822,6 @@ pub(super) fn row(db: &Connection, line: Line) -> Result<Option<RowRecord>, rusq
         .optional()
 }
 
-/// How many rows stand where.
 pub(super) fn counts(db: &Connection) -> Result<Counts, rusqlite::Error> {
     let mut counts = Counts::default();
     let mut by_state =
@@ -853,7 +849,7 @@ pub(super) fn counts(db: &Connection) -> Result<Counts, rusqlite::Error> {
         match row.get_ref(0)?.as_str()? {
             "done" => counts.notices_sent = unsigned(row, 1)?,
             "due" | "open" => counts.notices_open += unsigned(row, 1)?,
-            // No listing of open notices would find it.
+            // It would be missing from the open notices.
             name => return Err(unreadable(0, format!("no notice is \"{name}\""))),
         }
     }
@@ -865,35 +861,30 @@ pub(super) fn counts(db: &Connection) -> Result<Counts, rusqlite::Error> {
     Ok(counts)
 }
 
-/// What the run is about.
 pub(super) fn about(db: &Connection) -> Result<About, rusqlite::Error> {
     db.query_row("SELECT about_json FROM about", [], |row| from_json(row, 0))
 }
 
-/// When cleanup closed the run.
 pub(super) fn closed(db: &Connection) -> Result<Option<Timestamp>, rusqlite::Error> {
-    db.prepare_cached("SELECT closed_at FROM about")?.query_row([], |row| parsed(row, 0))
+    db.prepare_cached("SELECT closed_at FROM about")?.query_row([], |row| optional(row, 0))
 }
 
-/// When the sealed copies were destroyed.
 pub(super) fn purged(db: &Connection) -> Result<Option<Timestamp>, rusqlite::Error> {
-    db.query_row("SELECT purged_at FROM about", [], |row| parsed(row, 0))
+    db.query_row("SELECT purged_at FROM about", [], |row| optional(row, 0))
 }
 
-/// When the rows were last checked.
 pub(super) fn checked_at(db: &Connection) -> Result<Timestamp, rusqlite::Error> {
-    db.query_row("SELECT checked_at FROM about", [], |row| needed(row, 0))
+    db.query_row("SELECT checked_at FROM about", [], |row| required(row, 0))
 }
 
-/// A row's ciphertext, if it has one.
 pub(super) fn ciphertext(db: &Connection, line: Line) -> Result<Option<Vec<u8>>, rusqlite::Error> {
     db.prepare_cached("SELECT ciphertext FROM sealed WHERE line = ?1")?
         .query_row([key(line)], |row| row.get(0))
         .optional()
 }
 
-/// Rows in the order of lines, by their own table: an index of states would have every page sort
-/// all that is left, and a hundred thousand rows take minutes.
+/// In the order of lines, without an index of states: with it every page would sort all remaining
+/// rows, which takes minutes for a hundred thousand.
 pub(super) const UNHANDED: &str = "
     SELECT r.line, r.recipient_set FROM rows r NOT INDEXED CROSS JOIN sealed s ON s.line = r.line
     WHERE (r.state = 'sealed' AND json_extract(r.state_json, '$.proven')
@@ -901,29 +892,26 @@ pub(super) const UNHANDED: &str = "
       AND r.handoff_file IS NULL AND r.line > ?1
     ORDER BY r.line LIMIT ?2";
 
-/// At most `limit` sealed and proven rows, mailed ones among them, behind `after` that no finished handoff holds.
 pub(super) fn unhanded(
     db: &Connection,
     after: Option<Line>,
     limit: usize,
 ) -> Result<Vec<Unhanded>, rusqlite::Error> {
     db.prepare_cached(UNHANDED)?
-        .query_map(params![after.map_or(-1, key), at_most(limit)], |row| {
+        .query_map(params![sql_after(after), sql_limit(limit)], |row| {
             Ok(Unhanded { line: line_of(row, 0)?, set: row.get(1)? })
         })?
         .collect()
 }
 
-/// Finished handoff files.
 pub(super) fn handoffs(db: &Connection) -> Result<Vec<HandoffRecord>, rusqlite::Error> {
     db.prepare("SELECT file, written_at, digest FROM handoffs ORDER BY written_at, file")?
         .query_map([], |row| {
-            Ok(HandoffRecord { file: row.get(0)?, written: needed(row, 1)?, digest: row.get(2)? })
+            Ok(HandoffRecord { file: row.get(0)?, written: required(row, 1)?, digest: row.get(2)? })
         })?
         .collect()
 }
 
-/// At most `limit` rows behind `after` of which something may be alive.
 pub(super) fn remains(
     db: &Connection,
     after: Option<Line>,
@@ -936,13 +924,10 @@ pub(super) fn remains(
                                  ORDER BY line LIMIT ?2)
          ORDER BY line LIMIT ?2",
     )?;
-    let lines = found
-        .query_map(params![after.map_or(-1, key), at_most(limit)], |row| line_of(row, 0))?
-        .collect::<Result<Vec<Line>, _>>()?;
+    let lines = collect_lines(&mut found, params![sql_after(after), sql_limit(limit)])?;
     lines.into_iter().map(|line| remains_or_why_not(db, line)).collect()
 }
 
-/// At most `limit` rows behind `after` that are not removed and of which a pass was given up.
 pub(super) fn given_up(
     db: &Connection,
     after: Option<Line>,
@@ -955,13 +940,11 @@ pub(super) fn given_up(
          AND NOT EXISTS (SELECT 1 FROM intents i WHERE i.line = p.line AND i.may_live)
          ORDER BY p.line LIMIT ?2",
     )?;
-    let lines = found
-        .query_map(params![after.map_or(-1, key), at_most(limit)], |row| line_of(row, 0))?
-        .collect::<Result<Vec<Line>, _>>()?;
+    let lines = collect_lines(&mut found, params![sql_after(after), sql_limit(limit)])?;
     lines.into_iter().map(|line| remains_or_why_not(db, line)).collect()
 }
 
-/// One row that cannot be read does not keep the others' passes alive.
+/// A row that cannot be read must not stop the removal of the others' passes.
 fn remains_or_why_not(db: &Connection, line: Line) -> Result<Remains, rusqlite::Error> {
     use rusqlite::Error::{FromSqlConversionFailure, QueryReturnedNoRows};
     let why = match remains_of(db, line) {
@@ -976,14 +959,12 @@ fn remains_or_why_not(db: &Connection, line: Line) -> Result<Remains, rusqlite::
     Ok(Remains::unreadable(line, upn.unwrap_or_default(), why))
 }
 
-/// The rows in this state, whatever else can be read of them.
 pub(super) fn lines(db: &Connection, standing: Standing) -> Result<Vec<Line>, rusqlite::Error> {
-    db.prepare_cached("SELECT line FROM rows WHERE state = ?1 ORDER BY line")?
-        .query_map([standing.name()], |row| line_of(row, 0))?
-        .collect()
+    let mut found = db.prepare_cached("SELECT line FROM rows WHERE state = ?1 ORDER BY line")?;
+    collect_lines(&mut found, [standing.name()])
 }
 
-/// Where the tables do not say the same of a row, with what is odd.
+/// Rows about which the tables contradict each other.
 pub(super) fn contradictions(
     db: &Connection,
 ) -> Result<Vec<(Line, String, String)>, rusqlite::Error> {
@@ -1012,7 +993,6 @@ pub(super) fn contradictions(
     found.query_map([], |row| Ok((line_of(row, 0)?, row.get(1)?, row.get(2)?)))?.collect()
 }
 
-/// What may be alive of one row.
 pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlite::Error> {
     let passes = db
         .prepare_cached(
@@ -1020,7 +1000,7 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
         )?
         .query_map(
             [key(line)],
-            of_row(line, |row| Ok((needed(row, 0)?, needed(row, 1)?, parsed(row, 2)?))),
+            naming_row(line, |row| Ok((required(row, 0)?, required(row, 1)?, optional(row, 2)?))),
         )?
         .collect::<Result<Vec<(MethodId, Timestamp, Option<Proof>)>, _>>()?;
     let (mut alive, mut gone, mut given_up) = (Vec::new(), Vec::new(), Vec::new());
@@ -1043,19 +1023,19 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
     )?
     .query_row(
         [key(line)],
-        of_row(line, |row| {
+        naming_row(line, |row| {
             Ok(Remains {
                 line,
                 upn: row.get(0)?,
                 unreadable: None,
-                user: if row.get(6)? { None } else { parsed(row, 1)? },
+                user: if row.get(6)? { None } else { optional(row, 1)? },
                 state: from_json(row, 2)?,
                 alive: alive.clone(),
                 gone: gone.clone(),
                 given_up: given_up.clone(),
                 attempts: attempts.clone(),
-                absent_since: parsed(row, 3)?,
-                absent_at: parsed(row, 5)?,
+                absent_since: optional(row, 3)?,
+                absent_at: optional(row, 5)?,
                 seen: row.get(4)?,
                 deleted: Vec::new(),
             })
@@ -1063,7 +1043,7 @@ pub(super) fn remains_of(db: &Connection, line: Line) -> Result<Remains, rusqlit
     )
 }
 
-/// Every attempt of a row that may have created a pass, the oldest first.
+/// Attempts that may have created a pass, the oldest first.
 fn attempts(db: &Connection, line: Line) -> Result<Vec<IntentRecord>, rusqlite::Error> {
     db.prepare_cached(
         "SELECT intent, asked_json, graph_time, minted_at, given_up, outcome, may_live
@@ -1071,11 +1051,10 @@ fn attempts(db: &Connection, line: Line) -> Result<Vec<IntentRecord>, rusqlite::
          AND (may_live OR coalesce(outcome, '') NOT IN ('not effected', 'refused'))
          ORDER BY intent",
     )?
-    .query_map([key(line)], of_row(line, |row| attempt(row, 0)))?
+    .query_map([key(line)], naming_row(line, |row| attempt(row, 0)))?
     .collect()
 }
 
-/// How many rows there are of which something may be alive.
 pub(super) fn remaining(db: &Connection) -> Result<u64, rusqlite::Error> {
     db.query_row(
         "SELECT count(*) FROM (SELECT line FROM passes WHERE ended IS NULL
@@ -1085,14 +1064,12 @@ pub(super) fn remaining(db: &Connection) -> Result<u64, rusqlite::Error> {
     )
 }
 
-/// The rows of a second look that is due: sealed and proven at `?3` or earlier, in Graph's time.
+/// Rows due for a second look: sealed at `?3` or earlier by Graph's clock, and proven.
 const TO_LOOK_AT: &str = "sealed_at IS NOT NULL AND sealed_at <= ?3
     AND (state = 'delivered'
          OR (state = 'mailing' AND json_extract(state_json, '$.mail.lost'))
          OR (state = 'sealed' AND json_extract(state_json, '$.proven')))";
 
-/// At most `limit` rows behind `after`, by line, whose second look is due: at which nobody has
-/// looked, or somebody before `seen_before`.
 pub(super) fn rows_to_look_at(
     db: &Connection,
     before: Timestamp,
@@ -1100,24 +1077,18 @@ pub(super) fn rows_to_look_at(
     after: Option<Line>,
     limit: usize,
 ) -> Result<Vec<RowRecord>, rusqlite::Error> {
-    // Each has its own statement: only the first is walked along an index.
+    // Two statements, since only one can use an index.
     let looked =
         if seen_before.is_some() { "looked_at < ?4" } else { "looked_at IS NULL AND ?4 IS NULL" };
     let sql = format!(
         "{ROW} WHERE r.line IN (SELECT line FROM rows WHERE line > ?1 AND {looked} AND {TO_LOOK_AT}
                                 ORDER BY line LIMIT ?2) ORDER BY r.line"
     );
-    let mut page = Vec::with_capacity(limit.min(limits::ROWS_PER_CHECK));
-    let mut statement = db.prepare_cached(&sql)?;
-    let seen_before = seen_before.map(|moment| moment.to_string());
-    let of = params![after.map_or(-1, key), at_most(limit), before.as_second(), seen_before];
-    for row in statement.query_map(of, row_record)? {
-        page.push(row?);
-    }
-    Ok(page)
+    let seen_before = seen_before.map(|time| time.to_string());
+    let params = params![sql_after(after), sql_limit(limit), before.as_second(), seen_before];
+    collect_rows(db, &sql, params, limit)
 }
 
-/// How many rows wait for a second look; see [`rows_to_look_at`].
 pub(super) fn waiting_for_look(
     db: &Connection,
     seen_before: Option<Timestamp>,
@@ -1126,28 +1097,24 @@ pub(super) fn waiting_for_look(
         "SELECT count(*) FROM rows WHERE line > ?1 AND (looked_at IS NULL OR looked_at < ?2)
          AND {TO_LOOK_AT}"
     );
-    let seen_before = seen_before.map(|moment| moment.to_string());
+    let seen_before = seen_before.map(|time| time.to_string());
     db.query_row(&sql, params![-1, seen_before, i64::MAX], |row| unsigned(row, 0))
 }
 
-/// The first `limit` rows that own no pass, and of which one may be alive all the same.
 pub(super) fn strays(db: &Connection, limit: usize) -> Result<Vec<Line>, rusqlite::Error> {
-    db.prepare(
+    let mut found = db.prepare(
         "SELECT line FROM rows WHERE state IN ('checked', 'ineligible', 'skipped', 'failed')
          AND (line IN (SELECT line FROM passes WHERE ended IS NULL)
               OR line IN (SELECT line FROM intents WHERE may_live))
          ORDER BY line LIMIT ?1",
-    )?
-    .query_map([at_most(limit)], |row| line_of(row, 0))?
-    .collect()
+    )?;
+    collect_lines(&mut found, [sql_limit(limit)])
 }
 
-/// Whether a pass of unknown id may be alive of any row.
 pub(super) fn has_open_attempts(db: &Connection) -> Result<bool, rusqlite::Error> {
     db.query_row("SELECT EXISTS (SELECT 1 FROM intents WHERE may_live)", [], |row| row.get(0))
 }
 
-/// Notes a second look at these rows' passes.
 pub(super) fn looked_at(
     db: &Connection,
     lines: &[Line],
@@ -1160,35 +1127,30 @@ pub(super) fn looked_at(
     Ok(())
 }
 
-/// Everything that happened to a row.
 pub(super) fn history(
     db: &Connection,
     line: Line,
 ) -> Result<Vec<(Timestamp, Event)>, rusqlite::Error> {
     db.prepare_cached("SELECT at, event_json FROM events WHERE line = ?1 ORDER BY seq")?
-        .query_map([key(line)], of_row(line, |row| Ok((needed(row, 0)?, from_json(row, 1)?))))?
+        .query_map(
+            [key(line)],
+            naming_row(line, |row| Ok((required(row, 0)?, from_json(row, 1)?))),
+        )?
         .collect()
 }
 
-/// The row this run sealed that pass for, if it did.
-pub(super) fn sealed_by_us(
-    db: &Connection,
-    method: &MethodId,
-) -> Result<Option<Line>, rusqlite::Error> {
-    db.prepare_cached("SELECT line FROM passes WHERE method_id = ?1")?
-        .query_row([method.as_str()], |row| line_of(row, 0))
-        .optional()
+/// Whether this run issued the pass.
+pub(super) fn has_pass(db: &Connection, method: &MethodId) -> Result<bool, rusqlite::Error> {
+    db.prepare_cached("SELECT 1 FROM passes WHERE method_id = ?1")?.exists([method.as_str()])
 }
 
-/// A whole row, or an error that names it.
 fn row_record(row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
     let line = line_of(row, 0)?;
-    of_row(line, |row| restored(line, row))(row)
+    naming_row(line, |row| read_row(line, row))(row)
 }
 
-/// Reads something of a row of the wave: what cannot be read is an error that names the row and
-/// the column.
-fn of_row<T>(
+/// Makes a read error name the row of the wave and the column.
+fn naming_row<T>(
     line: Line,
     read: impl Fn(&Row<'_>) -> Result<T, rusqlite::Error>,
 ) -> impl Fn(&Row<'_>) -> Result<T, rusqlite::Error> {
@@ -1207,20 +1169,20 @@ fn of_row<T>(
     }
 }
 
-fn restored(line: Line, row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
+fn read_row(line: Line, row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
     Ok(RowRecord {
         line,
         upn: row.get(1)?,
         cells: from_json(row, 2)?,
         wanted_json: row.get(3)?,
         state: from_json(row, 4)?,
-        user: parsed(row, 5)?,
+        user: optional(row, 5)?,
         display_name: row.get(6)?,
         asked: json_or_null(row, 7)?,
         set: row.get(8)?,
         issued: issued(row)?,
         reason: row.get(13)?,
-        foreign: parsed(row, 14)?,
+        foreign: optional(row, 14)?,
         intent: latest_attempt(row)?,
         reader: json_or_null(row, READER_COLUMN)?,
         mail: mail_record(row, MAIL_COLUMN)?,
@@ -1232,10 +1194,10 @@ fn restored(line: Line, row: &Row<'_>) -> Result<RowRecord, rusqlite::Error> {
 }
 
 fn issued(row: &Row<'_>) -> Result<Option<IssuedRecord>, rusqlite::Error> {
-    let Some(method) = parsed(row, 9)? else { return Ok(None) };
+    let Some(method) = optional(row, 9)? else { return Ok(None) };
     Ok(Some(IssuedRecord {
         method,
-        start: parsed(row, 10)?,
+        start: optional(row, 10)?,
         lifetime_minutes: row.get(11)?,
         one_time: row.get(12)?,
     }))
@@ -1250,9 +1212,9 @@ fn attempt(row: &Row<'_>, at: usize) -> Result<IntentRecord, rusqlite::Error> {
     Ok(IntentRecord {
         id: IntentId(row.get(at)?),
         asked: from_json(row, at + 1)?,
-        graph_time: needed(row, at + 2)?,
-        minted: needed(row, at + 3)?,
-        given_up: parsed(row, at + 4)?,
+        graph_time: required(row, at + 2)?,
+        minted: required(row, at + 3)?,
+        given_up: optional(row, at + 4)?,
         outcome: row.get(at + 5)?,
         may_live: row.get(at + 6)?,
     })
@@ -1262,25 +1224,28 @@ fn mail_record(row: &Row<'_>, at: usize) -> Result<Option<MailRecord>, rusqlite:
     let Some(message_id) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
     let posted = Posted {
         message_id,
-        date: needed(row, at + 1)?,
+        date: required(row, at + 1)?,
         to: row.get(at + 2)?,
         courier: row.get(at + 3)?,
         body: row.get(at + 4)?,
         digest: row.get(at + 5)?,
     };
-    let (outcome, receipt, ended) = (row.get(at + 6)?, row.get(at + 7)?, parsed(row, at + 8)?);
+    let (outcome, receipt, ended) = (row.get(at + 6)?, row.get(at + 7)?, optional(row, at + 8)?);
     Ok(Some(MailRecord { posted, outcome, receipt, ended }))
 }
 
 // ---- values ------------------------------------------------------------------------------
 
-/// A line as `SQLite` counts. One beyond its range is beyond [`limits::MAX_ROWS`] and names no
-/// row.
+/// A line beyond the range of `SQLite` is beyond [`limits::MAX_ROWS`] too, and names no row.
 fn key(line: Line) -> i64 {
     i64::try_from(line.0).unwrap_or(i64::MAX)
 }
 
-fn at_most(limit: usize) -> i64 {
+fn sql_after(after: Option<Line>) -> i64 {
+    after.map_or(-1, key)
+}
+
+fn sql_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -1310,7 +1275,7 @@ fn json_or_null<T: DeserializeOwned>(
     row.get::<_, Option<String>>(column)?.map(|_| from_json(row, column)).transpose()
 }
 
-fn parsed<T>(row: &Row<'_>, column: usize) -> Result<Option<T>, rusqlite::Error>
+fn optional<T>(row: &Row<'_>, column: usize) -> Result<Option<T>, rusqlite::Error>
 where
     T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
@@ -1318,11 +1283,11 @@ where
     text.map(|text| text.parse().map_err(|error: T::Err| unreadable(column, error))).transpose()
 }
 
-fn needed<T>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error>
+fn required<T>(row: &Row<'_>, column: usize) -> Result<T, rusqlite::Error>
 where
     T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
 {
-    parsed(row, column)?.ok_or_else(|| unreadable(column, "it is empty"))
+    optional(row, column)?.ok_or_else(|| unreadable(column, "it is empty"))
 }
 
 fn unreadable(
