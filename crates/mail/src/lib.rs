@@ -1,4 +1,4 @@
-//! Letters and their way: [`template`] writes a pass into a mail, [`transport`] carries it.
+//! Mail: [`template`] renders a pass into a mail, [`transport`] sends it.
 
 pub mod template;
 pub mod transport;

@@ -1,22 +1,21 @@
-//! Promises that what a person reads is rendered from a template that was proven beforehand,
-//! and becomes the same bytes each time it is composed from the same values. Must never
-//! leave a code in a header, an error, or a buffer that is not wiped.
+//! Promises that a mail is rendered from a template that was checked before, and that the same
+//! values give the same bytes. Must never leave a code in a header, an error, or a buffer that is
+//! not wiped.
 //!
-//! [`Templates`] hold the words, by language and [`Mode`]; [`Templates::check`] finds every
-//! fault of theirs with a dummy code, before any pass exists. [`Templates::render`] makes a
-//! [`Letter`] out of [`Facts`] and [`LetterContent`], the only place besides the crate `seal` where a code
-//! is read. [`compose`] makes a [`Mail`] out of a [`MailDraft`]: one letter, one sender, exactly
-//! one recipient, and a Message-ID and a date that the caller froze.
+//! [`Templates::check`] finds the errors of templates with a dummy code, before any pass exists.
+//! [`Templates::render`] makes a [`Letter`] from [`Facts`] and [`LetterContent`]; it is the only
+//! place outside the crate `seal` where a code is read. [`compose`] makes a [`Mail`] from a
+//! [`MailDraft`], with the caller's Message-ID and date.
 //!
-//! `minijinja` and `lettre` keep passing copies of a text while they work; those are wiped
-//! by the process's zeroing allocator. What this room gives out wipes itself.
+//! `minijinja` and `lettre` make temporary copies of a text, which the process's zeroing allocator
+//! wipes. What this module returns wipes itself.
 
 mod builtin;
-mod censor;
 mod compose;
+mod dates;
 mod facts;
 mod mailbox;
-mod moments;
+mod redact;
 mod templates;
 #[cfg(test)]
 mod tests;

@@ -1,13 +1,13 @@
-//! Promises that what became of a mail is told exactly: taken, certainly not sent, refused,
-//! or unknown. Must never send one twice by itself, nor a code over a line that others read.
+//! Promises to report the outcome of a mail exactly: accepted, certainly not sent, refused, or
+//! unknown. Must never send a mail twice by itself, nor a code over an unprotected connection.
 //!
-//! A [`MailTransport`] takes one [`Mail`] at a time from each caller and keeps its own limits. It
-//! never repeats what may have arrived; whoever holds the ledger decides about that. A mail is
-//! done when the relay, or Graph, took it and answers for it from now on, with its own words or
-//! its request id; it is unsettled when the final dot may have arrived and no answer came.
+//! A [`MailTransport`] keeps its own limits. It never repeats what may have arrived; the caller,
+//! who has the ledger, decides that. A mail is done once the relay or Graph has accepted it; it is
+//! unsettled when the final dot may have arrived and no answer came.
 
 mod connection;
 pub mod graph;
+mod permit;
 mod reply;
 mod route;
 pub mod secret;
@@ -16,52 +16,23 @@ pub mod smtp;
 
 use std::time::Duration;
 
-use tokio::sync::SemaphorePermit;
-
+use self::permit::SendPermit;
 use crate::template::{Form, Mail};
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
-use tapwave_core::limits;
-use tapwave_graph::limiter::{Limiter, NotAdmitted, Permit};
+use tapwave_core::{backoff, limits};
+use tapwave_graph::limiter::{Limiter, NotAdmitted};
 
 pub use graph::GraphMail;
+pub use permit::{NEEDS_UTF8, Ready, Scripts};
 pub use smtp::Smtp;
 
-/// Which letters may stand before the `@` of an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scripts {
-    /// Those of ASCII: a relay without SMTPUTF8.
-    Ascii,
-    /// Any.
-    Any,
-}
-
-/// What an address with other letters is told at a relay of [`Scripts::Ascii`].
-pub const NEEDS_UTF8: &str = "has letters outside ASCII before its @, and the relay lacks \
-                              SMTPUTF8; give another address, or a relay that has it";
-
-/// Leave to send one mail now: a place, and the limiter's word.
-struct SendPermit<'a> {
-    permit: Permit,
-    place: Option<SemaphorePermit<'a>>,
-}
-
-/// Leave to send one mail, and what it goes over stands. See [`MailTransport::spare`].
-pub struct Ready<'a> {
-    leave: SendPermit<'a>,
-    /// The connection, if mails go over one.
-    over: Option<Box<smtp::IdleConnection>>,
-}
-
-/// One of the two ways to send.
+/// Sends mails through a relay or through Graph's `sendMail`.
 pub enum MailTransport {
-    /// Through a relay.
     Smtp(Box<Smtp>),
-    /// Through Graph's `sendMail`.
     Graph(GraphMail),
 }
 
 impl MailTransport {
-    /// What form of mail it takes.
     #[must_use]
     pub const fn form(&self) -> Form {
         match self {
@@ -70,7 +41,7 @@ impl MailTransport {
         }
     }
 
-    /// The limiter, to show how mail stands and to forecast.
+    /// The limiter, for status and forecast.
     #[must_use]
     pub fn pace(&self) -> &Limiter {
         match self {
@@ -79,10 +50,7 @@ impl MailTransport {
         }
     }
 
-    /// Waits until the limits let one mail go.
-    ///
-    /// # Errors
-    /// [`NotAdmitted`], for longer than anybody waits.
+    /// Waits until the limits permit one mail.
     async fn admit(&self) -> Result<SendPermit<'_>, NotAdmitted> {
         match self {
             Self::Smtp(smtp) => smtp.admit().await,
@@ -90,32 +58,25 @@ impl MailTransport {
         }
     }
 
-    /// Waits until the limits let one mail go, connects to the relay and signs in there. To be
-    /// asked before the mail is intended, so that nothing of this stands between the two: until
-    /// a mail is sent, none can have gone out. Dropping the future does no harm.
-    ///
-    /// # Errors
-    /// Why no mail can go out now.
+    /// Waits until the limits permit one mail, connects to the relay and signs in. Call it before
+    /// the mail is recorded as intended: a failure here leaves no mail of unknown fate. The future
+    /// may be dropped.
     pub async fn ready(&self) -> Result<Ready<'_>, Obstacle> {
-        let barred = |barred: NotAdmitted| Obstacle::new(ObstacleKind::Lasting, barred.to_string());
-        let leave = self.admit().await.map_err(barred)?;
+        let lasting = |error: NotAdmitted| Obstacle::new(ObstacleKind::Lasting, error.to_string());
+        let permit = self.admit().await.map_err(lasting)?;
         match self {
-            Self::Smtp(smtp) => smtp.ready(leave).await,
-            Self::Graph(graph) => match graph.is_reached() {
-                Ok(()) => Ok(Ready { leave, over: None }),
+            Self::Smtp(smtp) => smtp.ready(permit).await,
+            Self::Graph(graph) => match graph.check_reached() {
+                Ok(()) => Ok(Ready { permit, connection: None }),
                 Err(obstacle) => {
-                    leave.permit.broken();
+                    permit.limiter.broken();
                     Err(obstacle)
                 }
             },
         }
     }
 
-    /// Makes sure that the connection still stands, after whatever took long since it was made,
-    /// or makes another.
-    ///
-    /// # Errors
-    /// As for [`MailTransport::ready`].
+    /// Replaces the connection if the relay has closed it since [`MailTransport::ready`].
     pub async fn refresh<'a>(&self, ready: Ready<'a>) -> Result<Ready<'a>, Obstacle> {
         match self {
             Self::Smtp(smtp) => smtp.refresh(ready).await,
@@ -123,16 +84,15 @@ impl MailTransport {
         }
     }
 
-    /// Takes back what no mail needs after all.
-    pub fn spare(&self, ready: Ready<'_>) {
-        if let (Self::Smtp(smtp), Some(kept)) = (self, ready.over) {
-            smtp.keep(*kept);
+    /// Takes a connection back that no mail needs after all.
+    pub fn release(&self, ready: Ready<'_>) {
+        if let (Self::Smtp(smtp), Some(connection)) = (self, ready.connection) {
+            smtp.keep(*connection);
         }
     }
 
-    /// Sends one mail once. Dropping the future before it is done leaves it unknown whether the
-    /// mail went out. Whoever refuses a mail may quote it, so what is told here is without any
-    /// piece of its code.
+    /// Sends one mail once. If the future is dropped before its end, nobody knows whether the mail
+    /// went out. The answer is redacted: a refusal may quote the mail.
     pub async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Effect<String> {
         if mail.form() != self.form() {
             let why = "the mail was composed for another courier; compose it anew";
@@ -140,17 +100,14 @@ impl MailTransport {
         }
         let sent = match self {
             Self::Smtp(smtp) => smtp.send(mail, ready).await,
-            Self::Graph(graph) => graph.send(mail, ready.leave).await,
+            Self::Graph(graph) => graph.send(mail, ready.permit).await,
         };
-        sent.reworded(|words| mail.unquoted(words))
+        sent.reworded(|answer| mail.redact(answer))
     }
 
-    /// Connects to the relay, signs in and begins a mail, sending nothing; of Graph, asks for the
-    /// mailbox, since its token tells its permissions. So a wrong password and a sender that may
-    /// not send are found before any pass exists.
-    ///
-    /// # Errors
-    /// Why no mail could be sent now.
+    /// Finds a wrong password, or a sender that may not send, before any pass exists. At a relay it
+    /// signs in and begins a mail; at Graph it looks for the mailbox, since the token tells the
+    /// permissions.
     pub async fn try_out(&self) -> Result<Scripts, Obstacle> {
         match self {
             Self::Smtp(smtp) => smtp.try_out().await,
@@ -158,8 +115,7 @@ impl MailTransport {
         }
     }
 
-    /// Takes leave of the relay, within a bound. To be called at the end of whatever opened it,
-    /// however that ended.
+    /// Ends the connections with QUIT, within a bound. Call it at the end, also after an error.
     pub async fn close(&self) {
         if let Self::Smtp(smtp) = self {
             smtp.close().await;
@@ -167,11 +123,11 @@ impl MailTransport {
     }
 }
 
-/// How long to wait after the `attempt`th sending (counted from 1) that may be repeated.
+/// How long to wait after the `attempt`th attempt, counted from 1.
 #[must_use]
 pub fn backoff(attempt: u32) -> Duration {
-    let doubled = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
-    limits::MAIL_BACKOFF.saturating_mul(doubled).min(limits::MAX_MAIL_BACKOFF)
+    let doublings = attempt.saturating_sub(1);
+    backoff::exponential(limits::MAIL_BACKOFF, doublings, limits::MAX_MAIL_BACKOFF)
 }
 
 #[cfg(test)]

@@ -387,7 +387,7 @@ impl LetterWriter {
     pub fn names_manager(&self, options: &MailOptions) -> bool {
         let notice = (!options.notice_to.is_empty()).then_some(Mode::Notice);
         let modes: Vec<Mode> = std::iter::once(self.mode).chain(notice).collect();
-        self.templates.name(&modes, "manager")
+        self.templates.use_variable(&modes, "manager")
     }
 
     /// What this mail of a row carries.
@@ -648,7 +648,7 @@ impl Mailer {
         let mail = match self.in_time_and_written(row, channel, ciphertext, key, frozen).await {
             Ok(mail) => mail,
             Err(unsent) => {
-                self.courier.spare(ready);
+                self.courier.release(ready);
                 return Err(unsent);
             }
         };

@@ -1,5 +1,5 @@
-//! Promises the words that are built in: five languages, three modes, three files each, what
-//! every mode says of using a pass, who has it, and the page around every HTML part.
+//! The built-in templates: three files for each of five languages and three modes, and the shared
+//! parts (how to use a pass, who has it, the page around every HTML part).
 
 macro_rules! template {
     ($name:literal) => {
@@ -7,10 +7,10 @@ macro_rules! template {
     };
 }
 
-/// The name under which the page around every HTML part is known.
+/// The page around every HTML part.
 pub(super) const LAYOUT: &str = "layout.html";
 
-/// Every built-in template, by the name it has in a folder of one's own.
+/// Every built-in template, by the name that it has in a user's template folder.
 pub(super) const TEMPLATES: [(&str, &str); 58] = [
     (LAYOUT, include_str!("../../../../templates/layout.html")),
     template!("holder.txt"),

@@ -1,6 +1,6 @@
-//! Promises the same bytes whenever the same draft is composed: boundary from the
-//! Message-ID, Message-ID and date from the caller, encodings fixed. Must never address more
-//! than one person, nor let a value end a header's line.
+//! Promises the same bytes whenever the same draft is composed: Message-ID and date come from the
+//! caller, boundaries from the Message-ID, and encodings are fixed. Must never address more than
+//! one person, nor let a value end a header's line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,44 +18,42 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::censor::Censor;
 use super::mailbox::Mailbox;
+use super::redact::Redactor;
 use super::templates::Letter;
 use tapwave_core::shown;
 
-/// Everything one mail is composed from. All of it is frozen before the first sending.
+/// Everything that a mail is composed from; stored before it is first sent.
 pub struct MailDraft<'a> {
     pub from: &'a Mailbox,
-    /// Who takes answers, if not the writer.
     pub reply_to: Option<&'a Mailbox>,
-    /// The one who reads. There is no second one, in sight or out of it.
+    /// The only recipient: there is no Cc or Bcc.
     pub to: &'a Mailbox,
-    /// As the ledger holds it.
     pub message_id: &'a MessageId,
-    /// As the ledger holds it; seconds count, fractions do not.
+    /// Cut to seconds.
     pub date: Timestamp,
     pub letter: &'a Letter,
 }
 
-/// What a courier takes.
+/// The format that a transport takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// An Internet message (RFC 5322), for SMTP.
     Mime,
-    /// The body of Graph's `sendMail`. It has one body part, the HTML one, and knows neither
-    /// a date nor a Message-ID: Exchange gives both, ours stands in `X-Tapwave-Message-Id`.
+    /// The body of Graph's `sendMail`, with the HTML part alone. Exchange sets the date and the
+    /// Message-ID; ours goes into `X-Tapwave-Message-Id`.
     GraphJson,
 }
 
-/// One mail, ready to be sent, again and again if need be. May hold a code: it has no
-/// `Debug`, and is wiped when dropped.
+/// A mail, ready to be sent, more than once if need be. May hold a code: it has no `Debug`, and is
+/// wiped when dropped.
 pub struct Mail {
     form: Form,
     from: String,
     to: String,
     bytes: Zeroizing<Vec<u8>>,
     digest: String,
-    censor: Censor,
+    redactor: Redactor,
 }
 
 /// A Message-ID, with its angle brackets.
@@ -63,26 +61,22 @@ pub struct Mail {
 #[serde(try_from = "String", into = "String")]
 pub struct MessageId(Box<str>);
 
-/// A text that is no `<left@right>` of visible ASCII characters.
+/// The text is not `<left@right>` in visible ASCII characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the Message-ID is malformed; compose the mail anew")]
 pub struct NotMessageId;
 
-/// Why no mail came of a draft. Never quotes the letter.
+/// Why a mail could not be composed. Never quotes its text.
 #[derive(Debug, thiserror::Error)]
 pub enum NotComposed {
-    /// The MIME builder's own reason.
     #[error("failed to compose the mail: {0}; look at its sender and recipient")]
     Mime(#[source] lettre::error::Error),
-    /// A part could not be encoded.
     #[error("failed to encode a part of the mail; look at its template")]
     Part,
-    /// JSON could not be written.
     #[error("failed to compose the mail for Graph; look at its sender and recipient")]
     Json,
 }
 
-/// Composes a mail. The same draft gives the same bytes.
 pub fn compose(draft: &MailDraft<'_>, form: Form) -> Result<Mail, NotComposed> {
     let bytes = match form {
         Form::Mime => mime(draft)?,
@@ -90,44 +84,41 @@ pub fn compose(draft: &MailDraft<'_>, form: Form) -> Result<Mail, NotComposed> {
     };
     let digest = shown::hex(&Sha256::digest(&*bytes));
     let (from, to) = (draft.from.address().to_owned(), draft.to.address().to_owned());
-    Ok(Mail { form, from, to, bytes, digest, censor: draft.letter.censor.clone() })
+    Ok(Mail { form, from, to, bytes, digest, redactor: draft.letter.redactor.clone() })
 }
 
 impl Mail {
-    /// What kind of courier takes it.
     #[must_use]
     pub fn form(&self) -> Form {
         self.form
     }
 
-    /// The writer's address: SMTP's envelope sender, Graph's mailbox.
+    /// The sender's address: SMTP's envelope sender, Graph's mailbox.
     #[must_use]
     pub fn from(&self) -> &str {
         &self.from
     }
 
-    /// The reader's address: the only one on the envelope.
+    /// The only address on the envelope.
     #[must_use]
     pub fn to(&self) -> &str {
         &self.to
     }
 
-    /// What goes over the wire. May hold a code.
+    /// What is sent. May hold a code.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What somebody said of this mail, without any piece of its code that they may have
-    /// quoted.
-    #[must_use]
-    pub fn unquoted(&self, words: &str) -> String {
-        self.censor.strike(words)
+    /// Removes every piece of this mail's code, which a relay may quote in its answer.
+    pub(crate) fn redact(&self, answer: &str) -> String {
+        self.redactor.redact(answer)
     }
 
-    /// SHA-256 of the bytes in lower-case hex. The bytes hold a Message-ID that nobody can
-    /// guess, so the digest tells nothing of a code to who has not seen the ledger; to who
-    /// has, it tells as much as a hash of the code does, which is why ledgers stay private.
+    /// SHA-256 of the bytes in lower-case hex. The bytes hold a random Message-ID, so that without
+    /// the ledger the digest tells nothing of the code. With it, the digest is as good as a hash of
+    /// the code, which is why ledgers stay private.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
@@ -135,20 +126,19 @@ impl Mail {
 }
 
 impl MessageId {
-    /// Makes one in the writer's domain out of a random id.
+    /// An id in the sender's domain from a random `id`.
     #[must_use]
     pub fn new(id: Uuid, from: &Mailbox) -> Self {
         Self(format!("<{}@{}>", id.simple(), from.domain()).into())
     }
 
-    /// The id with its angle brackets.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// A boundary that no other mail has. Neither quoted-printable text nor base64 can hold
-    /// it: in the one `=` is followed by hexadecimal digits, in the other by nothing.
+    /// A boundary that no other mail has. Encoded text cannot contain it: in quoted-printable `=` is
+    /// followed by hexadecimal digits, in Base64 by nothing.
     fn boundary(&self, part: &str) -> String {
         let digest = Sha256::digest(self.0.as_bytes());
         format!("=_tapwave_{part}_{}", shown::hex(&digest[..16]))
@@ -165,7 +155,7 @@ impl FromStr for MessageId {
             let visible = |b: u8| b.is_ascii_graphic() && !b"<>@\"\\".contains(&b);
             !side.is_empty() && side.bytes().all(visible)
         };
-        // RFC 5322 asks for lines of at most 998 characters; mail systems for far shorter ids.
+        // RFC 5322 allows lines of 998 characters; mail systems want far shorter ids.
         if text.len() > 512 || !good(left) || !good(right) {
             return Err(NotMessageId);
         }
@@ -200,39 +190,39 @@ fn mime(draft: &MailDraft<'_>) -> Result<Zeroizing<Vec<u8>>, NotComposed> {
         .subject(draft.letter.subject())
         .date(SystemTime::from(draft.date))
         .message_id(Some(draft.message_id.to_string()))
-        // RFC 3834: no vacation note, no bounce loop; the second one is Exchange's own.
-        .raw_header(fixed("Auto-Submitted", "auto-generated"))
-        .raw_header(fixed("X-Auto-Response-Suppress", "All"));
+        // No automatic replies: RFC 3834, and the header that Exchange has for it.
+        .raw_header(header("Auto-Submitted", "auto-generated"))
+        .raw_header(header("X-Auto-Response-Suppress", "All"));
     if let Some(reply_to) = draft.reply_to {
         builder = builder.reply_to(reply_to.as_lettre().clone());
     }
     let alternative = MultiPart::alternative()
         .boundary(draft.message_id.boundary("alternative"))
-        .singlepart(words(draft.letter.text(), ContentType::TEXT_PLAIN)?)
-        .singlepart(words(draft.letter.html(), ContentType::TEXT_HTML)?);
+        .singlepart(text_part(draft.letter.text(), ContentType::TEXT_PLAIN)?)
+        .singlepart(text_part(draft.letter.html(), ContentType::TEXT_HTML)?);
     let whole = match draft.letter.attachment() {
         None => alternative,
         Some((name, file)) => MultiPart::mixed()
             .boundary(draft.message_id.boundary("mixed"))
             .multipart(alternative)
-            .singlepart(attached(name, file)?),
+            .singlepart(attachment_part(name, file)?),
     };
     let message = builder.multipart(whole).map_err(NotComposed::Mime)?;
     Ok(Zeroizing::new(message.formatted()))
 }
 
-fn fixed(name: &'static str, value: &str) -> RawHeader {
+fn header(name: &'static str, value: &str) -> RawHeader {
     RawHeader::new(HeaderName::new_from_ascii_str(name), value.to_owned())
 }
 
-/// Quoted-printable always: seven bits, no long lines, and a person can still read it.
-fn words(text: &str, kind: ContentType) -> Result<SinglePart, NotComposed> {
+/// Always quoted-printable: seven bits, no long lines, still readable.
+fn text_part(text: &str, kind: ContentType) -> Result<SinglePart, NotComposed> {
     let body = Body::new_with_encoding(text.to_owned(), ContentTransferEncoding::QuotedPrintable)
         .map_err(|_| NotComposed::Part)?;
     Ok(SinglePart::builder().header(kind).body(body))
 }
 
-fn attached(name: &str, file: &[u8]) -> Result<SinglePart, NotComposed> {
+fn attachment_part(name: &str, file: &[u8]) -> Result<SinglePart, NotComposed> {
     let body = Body::new_with_encoding(file.to_vec(), ContentTransferEncoding::Base64)
         .map_err(|_| NotComposed::Part)?;
     let kind = ContentType::parse("application/octet-stream").map_err(|_| NotComposed::Part)?;
@@ -243,7 +233,7 @@ fn attached(name: &str, file: &[u8]) -> Result<SinglePart, NotComposed> {
 #[serde(rename_all = "camelCase")]
 struct SendMail<'a> {
     message: GraphMessage<'a>,
-    /// Else a copy of the code would stay in the sender's mailbox.
+    /// False: a copy of the code would stay in the sender's mailbox.
     save_to_sent_items: bool,
 }
 
@@ -304,8 +294,7 @@ fn json(draft: &MailDraft<'_>) -> Result<Zeroizing<Vec<u8>>, NotComposed> {
         from: recipient(draft.from),
         to_recipients: [recipient(draft.to)],
         reply_to: draft.reply_to.map(|reply_to| [recipient(reply_to)]),
-        // Graph takes no header here that does not begin with X (documented), thus no
-        // Auto-Submitted.
+        // Graph takes only headers that begin with X here (documented): no Auto-Submitted.
         internet_message_headers: [
             GraphHeader { name: "X-Auto-Response-Suppress", value: "All" },
             GraphHeader { name: "X-Tapwave-Message-Id", value: draft.message_id.as_str() },
@@ -320,8 +309,8 @@ fn json(draft: &MailDraft<'_>) -> Result<Zeroizing<Vec<u8>>, NotComposed> {
         }),
     };
     let whole = SendMail { message, save_to_sent_items: false };
-    // Counted first, so that no buffer has to move and leave a copy behind.
-    let mut length = Counted(0);
+    // Counted first: a buffer that grows leaves a copy behind.
+    let mut length = ByteCounter(0);
     serde_json::to_writer(&mut length, &whole).map_err(|_| NotComposed::Json)?;
     let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
     serde_json::to_writer(&mut *bytes, &whole).map_err(|_| NotComposed::Json)?;
@@ -334,9 +323,9 @@ fn recipient(mailbox: &Mailbox) -> GraphRecipient<'_> {
     }
 }
 
-struct Counted(usize);
+struct ByteCounter(usize);
 
-impl std::io::Write for Counted {
+impl std::io::Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())

@@ -1,5 +1,5 @@
-//! Promises that a name and an address can stand in a header whatever somebody typed into a
-//! directory or a wave: no control character, no line break, exactly one address.
+//! Promises that a name and an address are safe in a header, whatever a directory or a wave holds:
+//! no control character, no line break, exactly one address.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,21 +9,19 @@ use lettre::Address;
 
 use tapwave_core::limits;
 
-/// One person's name, possibly none, and mail address.
+/// One person's mail address, and their name if there is one.
 ///
-/// Its domain is ASCII, in its `xn--` form if it was not (IDNA), which every relay takes. What
-/// stands before the `@` may be letters of any script; whether a relay takes those (SMTPUTF8,
-/// RFC 6531) is known only when it is asked.
+/// The domain is ASCII, in its `xn--` form if need be (IDNA), which every relay takes. The part
+/// before the `@` may have any letters; only the relay can say whether it takes them (SMTPUTF8,
+/// RFC 6531).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox(lettre::message::Mailbox);
 
-/// Why a text is no mailbox. The text completes "the address …".
+/// Why a text is not a mailbox; completes "the address …".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BadMailbox {
-    /// Not of the form.
     #[error("is not of the form name@domain or Name <name@domain>; write it so")]
     Shape,
-    /// A domain outside ASCII that cannot be written in ASCII.
     #[error("has a domain that no host can be named by; check it letter by letter")]
     Domain,
     /// Over [`limits::MAX_ADDRESS_BYTES`].
@@ -32,16 +30,13 @@ pub enum BadMailbox {
 }
 
 impl Mailbox {
-    /// Joins a name from a directory, in which anything may stand, and an address.
-    ///
-    /// # Errors
-    /// [`BadMailbox`] for the address; a name is cleaned, never refused.
+    /// A name may hold anything: it is cleaned, not refused.
     pub fn new(name: &str, address: &str) -> Result<Self, BadMailbox> {
         let address = address.trim();
         if address.len() > limits::MAX_ADDRESS_BYTES {
             return Err(BadMailbox::TooLong);
         }
-        if address.chars().any(|c| turns(c) || breaks(c) || c.is_whitespace()) {
+        if address.chars().any(|c| is_bidi_control(c) || may_end_line(c) || c.is_whitespace()) {
             return Err(BadMailbox::Shape);
         }
         let (user, domain) = address.rsplit_once('@').ok_or(BadMailbox::Shape)?;
@@ -51,23 +46,20 @@ impl Mailbox {
             idna::domain_to_ascii_strict(domain).map_err(|_| BadMailbox::Domain)?.into()
         };
         let address = Address::new(user, domain).map_err(|_| BadMailbox::Shape)?;
-        let name = one_line(name, limits::MAX_MAIL_NAME_CHARS);
+        let name = header_text(name, limits::MAX_MAIL_NAME_CHARS);
         Ok(Self(lettre::message::Mailbox::new((!name.is_empty()).then_some(name), address)))
     }
 
-    /// The address alone.
     #[must_use]
     pub fn address(&self) -> &str {
         self.0.email.as_ref()
     }
 
-    /// The part of the address behind the `@`.
     #[must_use]
     pub fn domain(&self) -> &str {
         self.0.email.domain()
     }
 
-    /// The name, if there is one.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
         self.0.name.as_deref()
@@ -81,7 +73,7 @@ impl Mailbox {
 impl FromStr for Mailbox {
     type Err = BadMailbox;
 
-    /// Reads `name@domain` or `Name <name@domain>`; quotes around the name are taken off.
+    /// Reads `name@domain` or `Name <name@domain>`, where the name may be quoted.
     fn from_str(text: &str) -> Result<Self, BadMailbox> {
         let text = text.trim();
         let Some(inner) = text.strip_suffix('>') else { return Self::new("", text) };
@@ -101,23 +93,25 @@ impl fmt::Display for Mailbox {
     }
 }
 
-/// Turns the direction of what follows.
-const fn turns(c: char) -> bool {
+/// Changes the writing direction of what follows.
+const fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// May end a line.
-fn breaks(c: char) -> bool {
+fn may_end_line(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// One line of at most `most` characters: control characters and the ones that turn the
-/// direction of what follows are taken out, blanks are joined.
-pub(super) fn one_line(text: &str, most: usize) -> String {
-    let text: String =
-        text.chars().filter(|c| !turns(*c)).map(|c| if breaks(c) { ' ' } else { c }).collect();
+/// Text for a header: one line of at most `max` characters, without control characters and those
+/// that change the writing direction, blanks joined.
+pub(super) fn header_text(text: &str, max: usize) -> String {
+    let text: String = text
+        .chars()
+        .filter(|c| !is_bidi_control(*c))
+        .map(|c| if may_end_line(c) { ' ' } else { c })
+        .collect();
     let joined = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match joined.char_indices().nth(most) {
+    match joined.char_indices().nth(max) {
         Some((end, _)) => format!("{}…", joined[..end].trim_end()),
         None => joined,
     }
@@ -146,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_single_address_is_refused() {
+    fn anything_but_a_single_address_is_refused() {
         for bad in [
             "",
             "a",
@@ -173,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_cannot_end_its_line_or_turn_what_follows() {
+    fn a_name_cannot_end_its_line_or_change_the_direction() {
         let name = "Ada\r\nBcc: evil@b.example\0\u{202e}\u{2028}  x";
         let mailbox = Mailbox::new(name, "a@b.example").expect("a mailbox");
         assert_eq!(mailbox.name(), Some("Ada Bcc: evil@b.example x"));

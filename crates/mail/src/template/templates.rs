@@ -1,6 +1,6 @@
-//! Promises that a template which cannot be rendered is found before any pass exists, and
-//! that no template but one of mode `pass` ever sees a code. Must never read a file after
-//! [`Templates::load`], nor quote a rendered value in an error once a code is in play.
+//! Promises that a template that cannot be rendered is found before any pass exists, and that only
+//! templates of mode `pass` get a code. Must never read a file after [`Templates::load`], nor quote
+//! a value in an error when there is a code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -14,20 +14,21 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 use zeroize::Zeroizing;
 
 use super::builtin;
-use super::censor::Censor;
+use super::dates;
 use super::facts::{Facts, NamedPerson};
-use super::mailbox::one_line;
-use super::moments;
+use super::mailbox::header_text;
+use super::redact::Redactor;
 use tapwave_core::clock;
 use tapwave_core::limits;
+use tapwave_core::shown::plain;
 use tapwave_seal::{OpenedRow, Pass};
 
-/// What stands where the code will, in a check or a preview.
-const DUMMY: &str = "EXAMPLE-pass";
-/// The last language of every chain.
-const LAST: &str = "en";
-/// The names that a template may use; `code` comes on top in mode `pass`, `file` in `sealed`.
-const KNOWN: [&str; 12] = [
+/// Stands for the code in a check or a preview.
+const DUMMY_CODE: &str = "EXAMPLE-pass";
+/// The language for readers whose own has no templates.
+const FALLBACK: &str = "en";
+/// The variables of a template, besides `code` in mode `pass` and `file` in mode `sealed`.
+const VARIABLES: [&str; 12] = [
     "user",
     "manager",
     "columns",
@@ -41,27 +42,26 @@ const KNOWN: [&str; 12] = [
     "holder",
     "lang",
 ];
-/// What minijinja itself brings.
-const FUNCTIONS: [&str; 6] = ["range", "dict", "namespace", "super", "loop", "caller"];
-/// The three files of a letter.
+/// Names that minijinja defines.
+const BUILTINS: [&str; 6] = ["range", "dict", "namespace", "super", "loop", "caller"];
+/// The files of a mail.
 const FILES: [&str; 3] = ["subject.txt", "letter.txt", "letter.html"];
 
-/// What a letter carries.
+/// What a mail carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// The code itself.
     Pass,
     /// An age file that only its reader can open; no code.
     Sealed,
-    /// The news that a pass is ready and who has it; no code.
+    /// The notice that a pass is ready and who has it; no code.
     Notice,
 }
 
 impl Mode {
-    /// All three.
     pub const ALL: [Self; 3] = [Self::Pass, Self::Sealed, Self::Notice];
 
-    /// The word for it: `--body`'s, and the folder's in a folder of templates.
+    /// The name in `--body` and of the folder of templates.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -78,20 +78,16 @@ impl fmt::Display for Mode {
     }
 }
 
-/// What goes into one letter besides its facts. Decides the mode.
 pub enum LetterContent<'a> {
-    /// A pass that has just been issued.
     Pass(&'a Pass),
-    /// A pass out of a sealed copy.
+    /// From a sealed copy.
     Opened(&'a OpenedRow),
     /// The age file for the reader, armoured or not.
     Sealed(&'a [u8]),
-    /// Nothing.
     Notice,
 }
 
 impl LetterContent<'_> {
-    /// The mode that it asks for.
     #[must_use]
     pub const fn mode(&self) -> Mode {
         match self {
@@ -102,119 +98,99 @@ impl LetterContent<'_> {
     }
 }
 
-/// One rendered letter. May hold a code: it has no `Debug`, and is wiped when dropped.
+/// A rendered mail. May hold a code: it has no `Debug`, and is wiped when dropped.
 pub struct Letter {
     locale: String,
     subject: String,
     text: Zeroizing<String>,
     html: Zeroizing<String>,
     attachment: Option<(String, Vec<u8>)>,
-    pub(super) censor: Censor,
+    pub(super) redactor: Redactor,
 }
 
 impl Letter {
-    /// The language it is written in, which is not always the one asked for.
+    /// The language, which is not always the requested one.
     #[must_use]
     pub fn locale(&self) -> &str {
         &self.locale
     }
 
-    /// The subject: one line, never a code.
+    /// One line, never with a code.
     #[must_use]
     pub fn subject(&self) -> &str {
         &self.subject
     }
 
-    /// The text part.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// The HTML part, a whole document.
+    /// A complete document.
     #[must_use]
     pub fn html(&self) -> &str {
         &self.html
     }
 
-    /// The attached file's name and bytes.
     #[must_use]
     pub fn attachment(&self) -> Option<(&str, &[u8])> {
         self.attachment.as_ref().map(|(name, file)| (name.as_str(), file.as_slice()))
     }
 }
 
-/// What is wrong with a template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// The system could not give it.
     #[error("failed to read the template {path}: {why}; check that it is a file you may read")]
-    Unreadable {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        why: String,
-    },
+    Unreadable { path: PathBuf, why: String },
     /// Over [`limits::MAX_TEMPLATE_BYTES`].
     #[error(
         "the template {path} is larger than {max} bytes; shorten it",
         max = limits::MAX_TEMPLATE_BYTES
     )]
     TooLarge { path: PathBuf },
-    /// A file that no letter is made of.
     #[error(
         "the template folder holds {path}, which no letter is made of; name templates \
          LOCALE/MODE/FILE, such as nl/pass/letter.txt, with the modes pass, sealed, notice and \
          the files subject.txt, letter.txt, letter.html"
     )]
     Stray { path: PathBuf },
-    /// It cannot be parsed or rendered.
     #[error("the template {path}, line {line}: {why}")]
     Faulty {
         path: PathBuf,
         /// Counted from 1.
         line: usize,
-        /// What is wrong and what to do.
         why: String,
     },
-    /// A name that letters do not have.
+    /// An unknown variable.
     #[error(
         "the template {path}, line {line}: {{{{ {name} }}}} is not known; use one of {known}, or \
          columns[\"…\"] for a column of the wave",
-        known = KNOWN.join(", ")
+        known = VARIABLES.join(", ")
     )]
     Unknown {
         path: PathBuf,
-        /// Counted from 1; where the name stands first.
+        /// Of its first use, counted from 1.
         line: usize,
-        /// As the template writes it.
         name: String,
     },
-    /// `code` where none may stand.
+    /// Uses `code` where it is not allowed.
     #[error(
         "the template {path}, line {line}: it names the code, which stands in the letters of mode \
          pass alone and never in a subject; remove it"
     )]
     NamesCode {
         path: PathBuf,
-        /// Counted from 1; where it stands first.
+        /// Of its first use, counted from 1.
         line: usize,
     },
-    /// Some of the three files, but not all.
     #[error(
         "the templates for {locale}, mode {mode}, lack {file}; write it, for a letter is never put \
          together out of two languages"
     )]
-    Incomplete {
-        locale: String,
-        mode: Mode,
-        /// What is not there.
-        file: &'static str,
-    },
-    /// Rendered to nothing.
+    Incomplete { locale: String, mode: Mode, file: &'static str },
     #[error("the template {path} gives an empty text; write one")]
     Empty { path: PathBuf },
-    /// A letter that failed for this one person. Says no more, because a code is in play.
+    /// Rendering failed for one row. Gives no reason, because that might quote the code.
     #[error(
         "the template {path}, line {line}: cannot be rendered for this row; run tapwave check \
          with the same template"
@@ -226,20 +202,15 @@ pub enum TemplateError {
     },
 }
 
-/// Every template, read and parsed.
 pub struct Templates {
     environment: Environment<'static>,
     names: BTreeSet<String>,
-    /// Names that come from one's own folder, and that folder.
-    own: BTreeMap<String, PathBuf>,
+    /// The files of the user's own templates, by name.
+    custom: BTreeMap<String, PathBuf>,
 }
 
 impl Templates {
-    /// The built-in ones, with those of one's own folder laid over them. The folder is read
-    /// now and never again.
-    ///
-    /// # Errors
-    /// [`TemplateError`]: unreadable, too large, stray or unparsable files.
+    /// Loads the built-in templates and those of `dir`, which take precedence.
     pub fn load(dir: Option<&Path>) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -249,33 +220,32 @@ impl Templates {
             if html { AutoEscape::Html } else { AutoEscape::None }
         });
         let names = BTreeSet::new();
-        let mut templates = Self { environment, names, own: BTreeMap::new() };
+        let mut templates = Self { environment, names, custom: BTreeMap::new() };
         for (name, source) in builtin::TEMPLATES {
             templates.add(name.to_owned(), source.to_owned())?;
         }
-        for (name, path) in dir.map(found).transpose()?.unwrap_or_default() {
+        for (name, path) in dir.map(template_files).transpose()?.unwrap_or_default() {
             let source = read(&path)?;
-            templates.own.insert(name.clone(), path);
+            templates.custom.insert(name.clone(), path);
             templates.add(name, source)?;
         }
         Ok(templates)
     }
 
-    /// Everything that is wrong with the letters of these modes for readers of these
-    /// locales, found by rendering each with a dummy code. Empty if they are sound for these
-    /// facts: a column that another row lacks cannot be, for all rows have all columns.
+    /// Renders the mails of these modes and locales with a dummy code and returns every error. None
+    /// for one row's facts means none for any row, since all rows have the same columns.
     #[must_use]
     pub fn check(&self, modes: &[Mode], locales: &[&str], facts: &Facts) -> Vec<TemplateError> {
         let mut wrong = Vec::new();
         for mode in modes {
             for locale in locales {
-                let found = match self.chosen(*mode, locale) {
+                let found = match self.select(*mode, locale) {
                     Err(error) => vec![error],
-                    Ok(files) => match self.misnamed(*mode, &files) {
-                        named if named.is_empty() => {
+                    Ok(files) => match self.unknown_variables(*mode, &files) {
+                        unknown if unknown.is_empty() => {
                             self.preview(*mode, locale, facts).err().into_iter().collect()
                         }
-                        named => named,
+                        unknown => unknown,
                     },
                 };
                 wrong.extend(found);
@@ -286,9 +256,9 @@ impl Templates {
         wrong
     }
 
-    /// Whether a letter of one of these modes names a value, such as `manager`.
+    /// Whether a template of one of these modes uses a variable, such as `manager`.
     #[must_use]
-    pub fn name(&self, modes: &[Mode], value: &str) -> bool {
+    pub fn use_variable(&self, modes: &[Mode], variable: &str) -> bool {
         let folders: Vec<String> = modes.iter().map(|mode| format!("/{mode}/")).collect();
         self.names
             .iter()
@@ -296,25 +266,23 @@ impl Templates {
                 *name == builtin::LAYOUT || folders.iter().any(|mode| name.contains(mode))
             })
             .filter_map(|name| self.environment.get_template(name).ok())
-            .any(|template| template.undeclared_variables(false).contains(value))
+            .any(|template| template.undeclared_variables(false).contains(variable))
     }
 
-    /// A letter with a dummy code or a dummy file, to look at.
+    /// Renders with a dummy code or a dummy file.
     pub fn preview(
         &self,
         mode: Mode,
         locale: &str,
         facts: &Facts,
     ) -> Result<Letter, TemplateError> {
-        let code = (mode == Mode::Pass).then_some(DUMMY);
+        let code = (mode == Mode::Pass).then_some(DUMMY_CODE);
         let file: Option<&[u8]> = (mode == Mode::Sealed).then_some(b"example");
-        self.written(mode, locale, facts, code, file)
+        self.render_with(mode, locale, facts, code, file)
     }
 
-    /// The letter for one person. The only caller of the pass's door.
-    ///
-    /// # Errors
-    /// [`TemplateError`]; with a code in play, one that quotes nothing.
+    /// Renders the mail for one person: the only caller of [`Pass::reveal`]. Where there is a code,
+    /// an error quotes nothing.
     pub fn render(
         &self,
         content: &LetterContent<'_>,
@@ -327,7 +295,7 @@ impl Templates {
             LetterContent::Sealed(file) => (None, Some(*file)),
             LetterContent::Notice => (None, None),
         };
-        self.written(content.mode(), locale, facts, code, file).map_err(|error| match error {
+        self.render_with(content.mode(), locale, facts, code, file).map_err(|error| match error {
             TemplateError::Faulty { path, line, .. } if code.is_some() => {
                 TemplateError::Failed { path, line }
             }
@@ -335,7 +303,7 @@ impl Templates {
         })
     }
 
-    fn written(
+    fn render_with(
         &self,
         mode: Mode,
         locale: &str,
@@ -343,50 +311,52 @@ impl Templates {
         code: Option<&str>,
         file: Option<&[u8]>,
     ) -> Result<Letter, TemplateError> {
-        let files = self.chosen(mode, locale)?;
+        let files = self.select(mode, locale)?;
         let attachment = file.map(|file| (file_name(facts), file.to_vec()));
         let name = attachment.as_ref().map(|(name, _)| name.as_str());
         let [subject, text, html] = &files.names;
-        // The subject's values hold no code, so that none can come into a header.
-        let subject = self.filled(subject, &values(&files, facts, None, name))?;
+        // Without the code, which must not get into a header.
+        let subject = self.render_template(subject, &values(&files, facts, None, name))?;
         let all = values(&files, facts, code, name);
-        let (text, html) = (self.filled(text, &all)?, self.filled(html, &all)?);
-        let subject = one_line(&subject, limits::MAX_SUBJECT_CHARS);
+        let (text, html) = (self.render_template(text, &all)?, self.render_template(html, &all)?);
+        let subject = header_text(&subject, limits::MAX_SUBJECT_CHARS);
         if subject.is_empty() {
             return Err(TemplateError::Empty { path: self.path(&files.names[0]) });
         }
-        let censor = code.map_or_else(Censor::default, Censor::of);
-        Ok(Letter { locale: files.locale, subject, text, html, attachment, censor })
+        let redactor = code.map_or_else(Redactor::default, Redactor::new);
+        Ok(Letter { locale: files.locale, subject, text, html, attachment, redactor })
     }
 
-    /// Renders one template into one buffer that never moves.
-    fn filled(&self, name: &str, values: &Value) -> Result<Zeroizing<String>, TemplateError> {
+    /// Renders one template into a buffer that does not grow.
+    fn render_template(
+        &self,
+        name: &str,
+        values: &Value,
+    ) -> Result<Zeroizing<String>, TemplateError> {
         let template = self.environment.get_template(name).map_err(|e| self.faulty(name, &e))?;
         let mut page = RenderBuffer(Zeroizing::new(Vec::with_capacity(limits::MAX_LETTER_BYTES)));
         template
             .render_captured_to(values.clone(), &mut page)
             .map_err(|e| self.faulty(name, &e))?;
         let text = std::str::from_utf8(&page.0).unwrap_or_default();
-        // Characters that no mail may carry as they are.
-        let clean = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+        let allowed = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
         let mut kept = Zeroizing::new(String::with_capacity(text.len()));
-        kept.extend(text.chars().filter(|c| clean(*c)));
+        kept.extend(text.chars().filter(|c| allowed(*c)));
         if kept.trim().is_empty() {
             return Err(TemplateError::Empty { path: self.path(name) });
         }
         Ok(kept)
     }
 
-    /// The three files for a reader: of the locale, else of its language, else English. Two
-    /// languages are never mixed.
-    fn chosen(&self, mode: Mode, locale: &str) -> Result<Chosen, TemplateError> {
+    /// The files for a reader: of the locale, else of its language, else English. Languages are
+    /// never mixed.
+    fn select(&self, mode: Mode, locale: &str) -> Result<Selection, TemplateError> {
         let wanted = locale.trim().replace('_', "-");
-        let chain = truncations(&wanted);
-        for group in [chain, vec![LAST.to_owned()]] {
+        for tags in [truncations(&wanted), vec![FALLBACK.to_owned()]] {
             let mut language = None;
             let mut pick = |file: &str| {
-                group.iter().find_map(|tag| {
-                    let name = self.named(&format!("{tag}/{mode}/{file}"))?;
+                tags.iter().find_map(|tag| {
+                    let name = self.find(&format!("{tag}/{mode}/{file}"))?;
                     language
                         .get_or_insert_with(|| name.split('/').next().unwrap_or(tag).to_owned());
                     Some(name.to_owned())
@@ -399,21 +369,24 @@ impl Templates {
                 let file = FILES[at];
                 return Err(TemplateError::Incomplete { locale: language, mode, file });
             }
-            return Ok(Chosen { locale: language, names: picked.map(Option::unwrap_or_default) });
+            return Ok(Selection {
+                locale: language,
+                names: picked.map(Option::unwrap_or_default),
+            });
         }
-        Err(TemplateError::Incomplete { locale: LAST.to_owned(), mode, file: FILES[0] })
+        Err(TemplateError::Incomplete { locale: FALLBACK.to_owned(), mode, file: FILES[0] })
     }
 
-    /// The template of this name, in whatever case the folder writes it.
-    fn named(&self, name: &str) -> Option<&str> {
+    /// Finds a template, whatever the case of its folder's name.
+    fn find(&self, name: &str) -> Option<&str> {
         let exact = self.names.get(name).map(String::as_str);
         exact.or_else(|| {
             self.names.iter().find(|one| one.eq_ignore_ascii_case(name)).map(String::as_str)
         })
     }
 
-    /// Names in the templates that letters do not have, whether or not rendering meets them.
-    fn misnamed(&self, mode: Mode, files: &Chosen) -> Vec<TemplateError> {
+    /// Unknown variables, also in branches that are not rendered.
+    fn unknown_variables(&self, mode: Mode, files: &Selection) -> Vec<TemplateError> {
         let mut wrong = Vec::new();
         for name in files.names.iter().map(String::as_str).chain([builtin::LAYOUT]) {
             let Ok(template) = self.environment.get_template(name) else { continue };
@@ -423,8 +396,8 @@ impl Templates {
             words.sort();
             for word in words {
                 let codeless = mode != Mode::Pass || name.ends_with(FILES[0]);
-                let known = KNOWN.contains(&&*word)
-                    || FUNCTIONS.contains(&&*word)
+                let known = VARIABLES.contains(&&*word)
+                    || BUILTINS.contains(&&*word)
                     || (word == "code" && !codeless)
                     || (word == "file" && mode == Mode::Sealed);
                 if word == "code" && codeless {
@@ -446,7 +419,7 @@ impl Templates {
         Ok(())
     }
 
-    /// The innermost error's own place, which may be the page around the letter.
+    /// The path is that of the innermost error, which may be in the page around the mail.
     fn faulty(&self, name: &str, error: &minijinja::Error) -> TemplateError {
         let name = error.name().unwrap_or(name);
         let why = match error.detail() {
@@ -458,23 +431,23 @@ impl Templates {
                 kind => kind.to_string(),
             },
         };
-        let why = one_line(&why, limits::MAX_MESSAGE_BYTES);
-        TemplateError::Faulty { path: self.path(name), line: error.line().unwrap_or(1), why }
+        let (path, line) = (self.path(name), error.line().unwrap_or(1));
+        TemplateError::Faulty { path, line, why: plain(&why) }
     }
 
-    /// Where a template of this name lies, for people.
+    /// The template's path, for messages.
     fn path(&self, name: &str) -> PathBuf {
-        self.own.get(name).cloned().unwrap_or_else(|| Path::new("built-in").join(name))
+        self.custom.get(name).cloned().unwrap_or_else(|| Path::new("built-in").join(name))
     }
 }
 
-/// The files that were chosen for a reader.
-struct Chosen {
+/// The files for one reader.
+struct Selection {
     locale: String,
     names: [String; 3],
 }
 
-/// The code, as minijinja may hold it: rendered, never copied into a value of its own.
+/// The code as a value that minijinja renders but does not copy.
 struct CodeValue(Zeroizing<String>);
 
 impl fmt::Debug for CodeValue {
@@ -493,7 +466,7 @@ impl Object for CodeValue {
     }
 }
 
-/// Takes what is rendered, up to the room that it was given at first.
+/// A buffer that refuses what exceeds its initial capacity.
 struct RenderBuffer(Zeroizing<Vec<u8>>);
 
 impl std::io::Write for RenderBuffer {
@@ -510,9 +483,8 @@ impl std::io::Write for RenderBuffer {
     }
 }
 
-/// What a template sees.
-fn values(files: &Chosen, facts: &Facts, code: Option<&str>, file: Option<&str>) -> Value {
-    let language = files.locale.split('-').next().unwrap_or(LAST);
+fn values(files: &Selection, facts: &Facts, code: Option<&str>, file: Option<&str>) -> Value {
+    let language = files.locale.split('-').next().unwrap_or(FALLBACK);
     let start = facts.start.to_zoned(facts.zone.clone());
     let lifetime = std::time::Duration::from_secs(u64::from(facts.lifetime_minutes) * 60);
     let end = clock::later(facts.start, lifetime).to_zoned(facts.zone.clone());
@@ -522,17 +494,17 @@ fn values(files: &Chosen, facts: &Facts, code: Option<&str>, file: Option<&str>)
         user => context! { upn => facts.upn.as_str(), name => facts.shown_name() },
         manager => facts.manager.as_ref().map(person),
         columns => facts.columns.clone(),
-        start => moments::moment(language, &start),
-        end => moments::moment(language, &end),
+        start => dates::date_time(language, &start),
+        end => dates::date_time(language, &end),
         zone => zone_name(&start),
-        lifetime => moments::span(language, facts.lifetime_minutes),
+        lifetime => dates::duration(language, facts.lifetime_minutes),
         lifetime_minutes => facts.lifetime_minutes,
         one_time => facts.one_time,
         support => facts.support.clone(),
         holder => facts.holder.as_ref().map(person),
         lang => files.locale.clone(),
     };
-    // What is left out is undefined, and that is an error wherever it is used.
+    // What is left out is undefined: using it is an error.
     match (code, file) {
         (Some(code), _) => {
             let code = Value::from_object(CodeValue(Zeroizing::new(code.to_owned())));
@@ -543,7 +515,7 @@ fn values(files: &Chosen, facts: &Facts, code: Option<&str>, file: Option<&str>)
     }
 }
 
-/// The zone as its reader knows it: `Europe/Berlin`, else `UTC+01:00`.
+/// `Europe/Berlin`, else `UTC+01:00`.
 fn zone_name(at: &Zoned) -> String {
     match at.time_zone().iana_name() {
         Some(name) => name.to_owned(),
@@ -551,13 +523,13 @@ fn zone_name(at: &Zoned) -> String {
     }
 }
 
-/// A tag and its shorter ones: `nl-BE`, `nl` (RFC 4647, lookup).
+/// A tag and its shorter forms: `nl-BE`, `nl` (RFC 4647, lookup).
 fn truncations(tag: &str) -> Vec<String> {
     let parts: Vec<&str> = tag.split('-').filter(|part| !part.is_empty()).collect();
     (1..=parts.len()).rev().map(|length| parts[..length].join("-")).collect()
 }
 
-/// A name for the attached file that every system can save: letters, digits, `.`, `-`, `_`.
+/// A name for the attached file that is valid on every system.
 fn file_name(facts: &Facts) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || ".-_".contains(c) { c } else { '_' };
     let mut name: String = facts.upn.as_str().chars().map(safe).collect();
@@ -565,17 +537,17 @@ fn file_name(facts: &Facts) -> String {
     format!("{}.age", name.trim_matches(['.', '-']))
 }
 
-/// Where a word first stands between braces, counted from 1.
+/// The line in which a template first uses a word, counted from 1.
 fn line_of(source: &str, word: &str) -> usize {
-    let stands = |line: &str| {
+    let uses = |line: &str| {
         line.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|one| one == word)
             && (line.contains("{{") || line.contains("{%"))
     };
-    source.lines().position(stands).map_or(1, |at| at + 1)
+    source.lines().position(uses).map_or(1, |at| at + 1)
 }
 
-/// The templates of a folder, by the name they go under.
-fn found(dir: &Path) -> Result<Vec<(String, PathBuf)>, TemplateError> {
+/// The templates in a folder, by name.
+fn template_files(dir: &Path) -> Result<Vec<(String, PathBuf)>, TemplateError> {
     let mut found = Vec::new();
     for (locale, path) in entries(dir)? {
         if locale == builtin::LAYOUT {
@@ -597,10 +569,10 @@ fn found(dir: &Path) -> Result<Vec<(String, PathBuf)>, TemplateError> {
     Ok(found)
 }
 
-/// What a folder holds, in order, but for what begins with a dot.
+/// The entries of a folder, sorted, without hidden ones.
 fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>, TemplateError> {
     let unreadable = |error: std::io::Error| match error.kind() {
-        // Systems do not agree on what a file is that is read as a folder.
+        // Each system has another error for a file that is read as a folder.
         _ if dir.is_file() => TemplateError::Stray { path: dir.to_owned() },
         _ => TemplateError::Unreadable { path: dir.to_owned(), why: error.to_string() },
     };

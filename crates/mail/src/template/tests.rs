@@ -1,4 +1,4 @@
-//! Holds the room's promises over every built-in letter, and over templates that are wrong.
+//! Tests of every built-in template, and of templates that are wrong.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,7 +37,6 @@ fn built_in() -> Templates {
     Templates::load(None).expect("the built-in templates")
 }
 
-/// A folder with these files.
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a folder");
     for (name, text) in files {
@@ -60,7 +59,7 @@ fn refused(files: &[(&str, &str)]) -> TemplateError {
 }
 
 #[test]
-fn every_built_in_letter_is_sound_with_and_without_what_may_be_missing() {
+fn every_built_in_template_renders_with_and_without_optional_values() {
     let mut bare = facts();
     (bare.support, bare.holder, bare.name, bare.one_time) = (None, None, String::new(), true);
     for facts in [facts(), bare] {
@@ -94,7 +93,7 @@ fn the_code_stands_in_both_parts_of_mode_pass_escaped_and_nowhere_else() {
 }
 
 #[test]
-fn every_letter_says_how_to_use_the_pass_and_whom_to_call() {
+fn every_mail_says_how_to_use_the_pass_and_whom_to_call() {
     let places = ["aka.ms/mysecurityinfo", "aka.ms/sysinfo", "OOBE", "Windows", "ada@contoso"];
     let signs = ["Web sign-in", "webaanmelding", "Webanmeldung", "connexion web", "sesión web"];
     for (locale, web_sign_in) in LOCALES.into_iter().zip(signs) {
@@ -125,7 +124,7 @@ fn a_reader_gets_dates_in_their_zone_and_language() {
 }
 
 #[test]
-fn the_chain_ends_in_english_and_never_mixes_languages() {
+fn the_fallback_is_english_and_languages_are_never_mixed() {
     let templates = built_in();
     for (asked, got) in
         [("de-CH", "de"), ("fr_CA", "fr"), ("ES", "es"), ("pl-PL", "en"), ("", "en")]
@@ -177,7 +176,7 @@ fn a_faulty_template_is_found_in_check_with_its_file_and_line() {
 }
 
 #[test]
-fn a_template_that_names_the_code_where_none_may_stand_is_an_error() {
+fn a_template_that_uses_the_code_where_it_is_not_allowed_is_an_error() {
     for (name, mode) in [
         ("en/notice/letter.txt", Mode::Notice),
         ("en/sealed/letter.html", Mode::Sealed),
@@ -191,7 +190,7 @@ fn a_template_that_names_the_code_where_none_may_stand_is_an_error() {
                 "{name}: {wrong:?}"
             );
         }
-        // Unchecked, it still comes to nothing.
+        // Without the check it still gets no code.
         let own = loaded(&[(name, "{{ code|default('none') }}")]);
         let letter = own.preview(mode, "en", &facts()).expect("a letter");
         assert!(!letter.subject().contains("EXAMPLE"));
@@ -199,7 +198,7 @@ fn a_template_that_names_the_code_where_none_may_stand_is_an_error() {
 }
 
 #[test]
-fn an_error_with_a_code_in_play_quotes_nothing() {
+fn an_error_quotes_nothing_when_there_is_a_code() {
     let own = loaded(&[("en/pass/letter.txt", "{{ code + 1 }}{{ code|int }}")]);
     let content = pass("S3cretC0de");
     let error = own.render(&LetterContent::Pass(&content), "en", &facts()).err().expect("an error");
@@ -208,7 +207,7 @@ fn an_error_with_a_code_in_play_quotes_nothing() {
 }
 
 #[test]
-fn what_is_no_template_is_named() {
+fn a_file_that_is_no_template_is_named() {
     for stray in ["en/pas/letter.txt", "en/pass/leter.txt", "README.md"] {
         let error = refused(&[(stray, "x")]);
         assert!(matches!(&error, TemplateError::Stray { .. }), "{stray}: {error}");
@@ -221,7 +220,7 @@ fn what_is_no_template_is_named() {
 }
 
 #[test]
-fn a_page_that_grows_beyond_its_bound_is_an_error() {
+fn a_mail_that_is_too_long_is_an_error() {
     let own = loaded(&[(
         "en/pass/letter.txt",
         "{% for a in range(9000) %}{{ a }} this is a rather long line of words{% endfor %}",
@@ -244,7 +243,7 @@ fn composed(letter: &Letter, to: &Mailbox, form: Form) -> Mail {
 }
 
 #[test]
-fn two_compositions_are_identical_and_a_changed_letter_is_not() {
+fn composing_twice_gives_the_same_bytes() {
     let content = pass("c0de");
     let to = mailbox("Ada <ada@personal.example>");
     for form in [Form::Mime, Form::GraphJson] {
@@ -262,7 +261,7 @@ fn two_compositions_are_identical_and_a_changed_letter_is_not() {
 }
 
 #[test]
-fn headers_are_whole_and_one_line_each_whatever_a_name_holds() {
+fn a_name_cannot_break_a_header() {
     let mut facts = facts();
     facts.name = "Ada\r\nBcc: evil@x.example\0 \"Q, R\" 🎉 שלום".to_owned();
     let to = Mailbox::new(&facts.name, "ada@personal.example").expect("a mailbox");
@@ -286,7 +285,7 @@ fn headers_are_whole_and_one_line_each_whatever_a_name_holds() {
 }
 
 #[test]
-fn the_json_form_has_one_recipient_and_leaves_no_copy() {
+fn the_json_form_has_one_recipient_and_saves_no_copy() {
     let letter =
         built_in().render(&LetterContent::Sealed(b"age!"), "en", &facts()).expect("a letter");
     let mail = composed(&letter, &mailbox("ada@personal.example"), Form::GraphJson);

@@ -1,5 +1,5 @@
-//! Promises that `sendMail` is called once for a mail, within a mailbox's own limits, and
-//! that only Graph's 202 counts as taken.
+//! Promises that `sendMail` is called once for a mail, within a mailbox's own limits, and that only
+//! Graph's 202 counts as accepted.
 
 use crate::template::Mail;
 use tapwave_core::clock::Clock;
@@ -7,19 +7,19 @@ use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_graph::limiter::{Budget, Limiter, LimiterOptions, NotAdmitted};
 use tapwave_graph::{Graph, GraphError};
 
-use super::SendPermit;
+use super::permit::SendPermit;
 use super::settings::MailPlan;
 
-/// A courier that sends through Graph, as the mailbox in the mail's `from`.
+/// A transport that sends through Graph, from the mailbox in the mail's `from`.
 pub struct GraphMail {
     graph: Graph,
     from: String,
-    pace: Limiter,
+    limiter: Limiter,
 }
 
 impl GraphMail {
-    /// A courier with the plan's limits: they hold for the mailbox, not for the tenant, so
-    /// they are kept apart from `graph`'s own.
+    /// The plan's limits hold for the mailbox, so they are separate from `graph`'s own, which hold
+    /// for the tenant.
     #[must_use]
     pub fn new(graph: Graph, plan: &MailPlan, clock: Clock) -> Self {
         let options = LimiterOptions {
@@ -27,46 +27,36 @@ impl GraphMail {
             max_rate: Some(f64::from(plan.max_per_minute) / 60.0),
         };
         let from = plan.from.address().to_owned();
-        Self { graph, from, pace: Limiter::new(options, clock) }
+        Self { graph, from, limiter: Limiter::new(options, clock) }
     }
 
-    /// The limiter, to show how mail stands and to forecast.
     #[must_use]
     pub fn pace(&self) -> &Limiter {
-        &self.pace
+        &self.limiter
     }
 
-    /// Waits until the limits let one mail go.
-    ///
-    /// # Errors
-    /// [`NotAdmitted`], for longer than anybody waits.
     pub(super) async fn admit(&self) -> Result<SendPermit<'_>, NotAdmitted> {
-        Ok(SendPermit { permit: self.pace.admit(Budget::Mail, 1).await?, place: None })
+        Ok(SendPermit { limiter: self.limiter.admit(Budget::Mail, 1).await?, slot: None })
     }
 
-    /// Sends one mail once.
-    pub(super) async fn send(&self, mail: &Mail, leave: SendPermit<'_>) -> Effect<String> {
-        let sent = self.graph.send_mail(mail.from(), mail.bytes(), leave.permit).await;
+    pub(super) async fn send(&self, mail: &Mail, permit: SendPermit<'_>) -> Effect<String> {
+        let sent = self.graph.send_mail(mail.from(), mail.bytes(), permit.limiter).await;
         sent.or_else(|refusal| {
             let why = refusal.to_string();
             match refusal.status {
-                // Both concern the sender, thus every mail: a permission, a mailbox that is not
-                // there.
-                403 => sender(&format!("{why}; {PERMISSION}")).into(),
-                404 => sender(&format!("{why}; {}", absent(mail.from()))).into(),
+                // A missing permission or mailbox of the sender concerns every mail.
+                403 => sender_obstacle(&format!("{why}; {PERMISSION}")).into(),
+                404 => sender_obstacle(&format!("{why}; {}", no_mailbox(mail.from()))).into(),
                 _ => Effect::Refused(why),
             }
         })
     }
 
-    /// Looks for the sender's mailbox, by the name that `sendMail` finds it by.
-    ///
-    /// # Errors
-    /// That it is not there, or cannot be asked for.
+    /// Looks for the sender's mailbox by the name that `sendMail` uses.
     pub(super) async fn try_out(&self) -> Result<(), Obstacle> {
         let error = match self.graph.knows_user(&self.from).await {
-            Ok(false) => return Err(sender(&absent(&self.from))),
-            // Whoever may send mail need not be one who may look people up.
+            Ok(false) => return Err(sender_obstacle(&no_mailbox(&self.from))),
+            // Sending mail does not need the permission to read users.
             Ok(true) | Err(GraphError::Refused { .. } | GraphError::Shape { .. }) => return Ok(()),
             Err(error) => error,
         };
@@ -78,9 +68,9 @@ impl GraphMail {
         })
     }
 
-    /// Makes sure that nobody answered in Graph's place when it was asked last: another mail
-    /// would be of unknown fate too.
-    pub(super) fn is_reached(&self) -> Result<(), Obstacle> {
+    /// Fails if something else answered in Graph's place to the latest request: another mail would
+    /// be of unknown fate too.
+    pub(super) fn check_reached(&self) -> Result<(), Obstacle> {
         let between = self.graph.between();
         between.map_or(Ok(()), |why| Err(Obstacle::new(ObstacleKind::Between, why)))
     }
@@ -89,11 +79,11 @@ impl GraphMail {
 const PERMISSION: &str = "grant Mail.Send, or let whoever is signed in send as from in [mail] (in \
                           Exchange: the permission Send As)";
 
-fn sender(why: &str) -> Obstacle {
+fn sender_obstacle(why: &str) -> Obstacle {
     Obstacle::new(ObstacleKind::Sender, why)
 }
 
-fn absent(from: &str) -> String {
+fn no_mailbox(from: &str) -> String {
     format!(
         "no mailbox of the tenant is {from}: correct from in [mail], which takes the \
          userPrincipalName of a mailbox"

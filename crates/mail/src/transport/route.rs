@@ -1,6 +1,6 @@
-//! Promises a connection to the relay, straight or through the proxy that Graph is reached by,
-//! and TLS on it for the relay's own name. Must never show a proxy's password, nor take a
-//! proxy's refusal for the relay's.
+//! Promises a connection to the relay, direct or through the proxy that is used for Graph, and TLS
+//! for the relay's own name. Must never show a proxy's password, nor take a proxy's refusal for the
+//! relay's.
 
 use std::io;
 use std::net::IpAddr;
@@ -26,77 +26,59 @@ use tapwave_graph::between::{Intermediary, is_of_the_certificate, name, tls_erro
 use tapwave_graph::http::{Network, without_login};
 use tapwave_graph::tunnel;
 
-/// Whatever bytes go over.
 pub(super) trait RouteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> RouteStream for T {}
 
-/// A connection.
 pub(super) type RouteConnection = Box<dyn RouteStream>;
 
-/// Why no route could be laid out.
+/// Why the way to a relay cannot be set up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SmtpSetupError {
-    /// A file of certificates.
     #[error("failed to read certificates from {path}: {why}; give a PEM file")]
     Certificates { path: PathBuf, why: String },
-    /// TLS cannot be set up.
     #[error("failed to set up TLS for the relay {host}: {why}; check its name and certificates")]
-    Tls {
-        host: String,
-        /// The TLS library's reason.
-        why: String,
-    },
-    /// A proxy that cannot be used for mail.
+    Tls { host: String, why: String },
     #[error(
         "the proxy {proxy} cannot be used for the relay {host}: it must be an http or https URL; \
          list the relay in NO_PROXY to go straight to it"
     )]
     Proxy {
-        /// The proxy, without user and password.
+        /// Without user and password.
         proxy: String,
         host: String,
     },
-    /// The plan is for Graph.
     #[error("[mail] in tapwave.toml names no relay; set courier = \"smtp\" and host")]
     NoRelay,
 }
 
-/// Why there is no connection. Nothing of a mail was sent.
+/// Why there is no connection. No part of a mail was sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoRoute {
-    /// No connection to the relay or the proxy.
     #[error("{place} cannot be reached: {why}")]
     Unreachable { place: String, why: String },
-    /// Something stands in between.
     #[error("{0}")]
     Between(Intermediary),
-    /// The same, where there is a way round it.
+    /// The same, where the proxy can be bypassed.
     #[error("{0}, or list the relay in NO_PROXY")]
     Avoidable(Intermediary),
-    /// The proxy did not reach the relay.
     #[error(
         "the proxy {proxy} answered {status} to a connection to {relay}: it does not reach the \
          relay; list the relay in NO_PROXY to go straight to it"
     )]
     Beyond { proxy: String, status: u16, relay: String },
-    /// The proxy has too much to do.
     #[error("the proxy {proxy} answered 429 to a connection to {relay}: it has too much to do now")]
     Busy { proxy: String, relay: String },
-    /// What answered is no proxy.
     #[error("the proxy {proxy} does not answer as an HTTP proxy does; check its address")]
     NoProxy { proxy: String },
-    /// The certificate that was shown to it does not hold.
     #[error(
         "{why}; {place} does not take our certificate: check client_certificate in tapwave.toml"
     )]
     Certificate { place: String, why: String },
-    /// TLS cannot be agreed on.
     #[error("{why}; {place} does not speak TLS there as it should: check host, port and tls")]
     NoTls { place: String, why: String },
 }
 
 impl NoRoute {
-    /// What a later attempt depends on.
     pub(super) const fn kind(&self) -> ObstacleKind {
         match self {
             Self::Unreachable { .. } | Self::Beyond { .. } => ObstacleKind::Unreachable,
@@ -113,30 +95,29 @@ pub(super) struct Route {
     host: String,
     port: u16,
     proxy: Option<Intercept>,
-    tls: Option<Tunnels>,
+    tls: Option<Connectors>,
 }
 
-/// TLS to the relay and, without its client certificate, to a proxy that wants TLS itself.
-struct Tunnels {
+/// TLS to the relay and, without the client certificate, to a proxy.
+struct Connectors {
     relay: TlsConnector,
     proxy: TlsConnector,
 }
 
 /// A connection, and this machine's end of it.
 pub(super) struct Connected {
-    pub(super) wire: RouteConnection,
+    pub(super) stream: RouteConnection,
     pub(super) own: IpAddr,
 }
 
 impl Route {
-    /// Lays the way out, and connects to nothing yet.
+    /// Does not connect yet.
     pub(super) fn new(relay: &Relay, network: &Network) -> Result<Self, SmtpSetupError> {
         let proxy = proxy(relay, network)?;
-        let tls = if relay.tls == Tls::None { None } else { Some(tunnels(relay, network)?) };
+        let tls = if relay.tls == Tls::None { None } else { Some(connectors(relay, network)?) };
         Ok(Self { host: relay.host.clone(), port: relay.port, proxy, tls })
     }
 
-    /// Connects: to the relay, or to the proxy and through it.
     pub(super) async fn connect(&self) -> Result<Connected, NoRoute> {
         let Some(proxy) = &self.proxy else {
             return tcp(&self.host, self.port, format!("the relay {}", self.host)).await;
@@ -145,18 +126,21 @@ impl Route {
         let secured = uri.scheme_str() == Some("https");
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = uri.port_u16().unwrap_or(if secured { 443 } else { 80 });
-        let Connected { mut wire, own } = tcp(host, port, place.clone()).await?;
+        let Connected { mut stream, own } = tcp(host, port, place.clone()).await?;
         if let (true, Some(tls)) = (secured, &self.tls) {
-            wire = protect(&tls.proxy, host, wire, place).await?;
+            stream = protect(&tls.proxy, host, stream, place).await?;
         }
-        Ok(Connected { wire: self.tunnel(wire, proxy).await?, own })
+        Ok(Connected { stream: self.tunnel(stream, proxy).await?, own })
     }
 
     /// Begins TLS with the relay.
-    pub(super) async fn protect(&self, wire: RouteConnection) -> Result<RouteConnection, NoRoute> {
+    pub(super) async fn protect(
+        &self,
+        stream: RouteConnection,
+    ) -> Result<RouteConnection, NoRoute> {
         let place = format!("the relay {}", self.host);
         match &self.tls {
-            Some(tls) => protect(&tls.relay, &self.host, wire, place).await,
+            Some(tls) => protect(&tls.relay, &self.host, stream, place).await,
             None => Err(NoRoute::NoTls { place, why: "it was not set up".to_owned() }),
         }
     }
@@ -164,22 +148,22 @@ impl Route {
     /// Asks a proxy for a connection to the relay (RFC 9110, 9.3.6).
     async fn tunnel(
         &self,
-        wire: RouteConnection,
+        stream: RouteConnection,
         proxy: &Intercept,
     ) -> Result<RouteConnection, NoRoute> {
         let relay = format!("{}:{}", bracketed(&self.host), self.port);
         // Kept: the relay speaks first, and its first words may come along with the proxy's.
-        let mut wire = BufReader::new(wire);
+        let mut stream = BufReader::new(stream);
         let broken = |why: io::Error| NoRoute::Unreachable {
             place: format!("the relay {relay}, through the proxy {},", name(proxy)),
             why: plain(&why.to_string()),
         };
-        let Some(said) = tunnel::ask(&mut wire, &relay, proxy).await.map_err(broken)? else {
+        let Some(said) = tunnel::ask(&mut stream, &relay, proxy).await.map_err(broken)? else {
             return Err(NoRoute::NoProxy { proxy: name(proxy) });
         };
         let status = said.status;
         if (200..300).contains(&status) {
-            return Ok(Box::new(wire));
+            return Ok(Box::new(stream));
         }
         Err(match Intermediary::of_tunnel(proxy, said, relay.clone()) {
             Some(
@@ -192,9 +176,9 @@ impl Route {
     }
 }
 
-/// Whether the other side does not take the certificate that it was shown, or wants one. A later
-/// attempt would show the same.
-pub(super) const fn turns_us_away(error: &TlsError) -> bool {
+/// Whether the other side refuses our client certificate, or demands one. A later attempt would fail
+/// the same way.
+pub(super) const fn rejects_client_certificate(error: &TlsError) -> bool {
     use AlertDescription as Alert;
     matches!(
         error,
@@ -211,7 +195,7 @@ pub(super) const fn turns_us_away(error: &TlsError) -> bool {
     )
 }
 
-/// The proxy that a relay is behind, by the rules for an https address of its name.
+/// The proxy for a relay, by the rules for an https address of its name.
 fn proxy(relay: &Relay, network: &Network) -> Result<Option<Intercept>, SmtpSetupError> {
     if is_loopback(&relay.host) {
         return Ok(None);
@@ -237,19 +221,19 @@ fn proxy(relay: &Relay, network: &Network) -> Result<Option<Intercept>, SmtpSetu
     }
 }
 
-/// A host as it stands before a port.
+/// A host as it is written before a port.
 fn bracketed(host: &str) -> String {
     if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
-/// A connection that sends at once. The dot goes by itself behind the text; held back for the
-/// text's acknowledgement (Nagle), it would cost 40 ms a mail.
+/// Connects without Nagle's algorithm, which would hold the final dot back for the text's
+/// acknowledgement and cost 40 ms a mail.
 async fn tcp(host: &str, port: u16, place: String) -> Result<Connected, NoRoute> {
     let connected = async {
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         let own = stream.local_addr()?.ip().to_canonical();
-        Ok(Connected { wire: Box::new(stream), own })
+        Ok(Connected { stream: Box::new(stream), own })
     };
     connected
         .await
@@ -259,15 +243,15 @@ async fn tcp(host: &str, port: u16, place: String) -> Result<Connected, NoRoute>
 async fn protect(
     tls: &TlsConnector,
     host: &str,
-    wire: RouteConnection,
+    stream: RouteConnection,
     place: String,
 ) -> Result<RouteConnection, NoRoute> {
     let Ok(name) = ServerName::try_from(host.to_owned()) else {
         let why = "its name cannot stand in a certificate".to_owned();
         return Err(NoRoute::Between(Intermediary::Certificate { place, why }));
     };
-    let error = match tls.connect(name, wire).await {
-        Ok(wire) => return Ok(Box::new(wire)),
+    let error = match tls.connect(name, stream).await {
+        Ok(stream) => return Ok(Box::new(stream)),
         Err(error) => error,
     };
     let why = plain(&error.to_string());
@@ -275,13 +259,13 @@ async fn protect(
         Some(tls) if is_of_the_certificate(tls) => {
             NoRoute::Between(Intermediary::Certificate { place, why })
         }
-        Some(tls) if turns_us_away(tls) => NoRoute::Certificate { place, why },
+        Some(tls) if rejects_client_certificate(tls) => NoRoute::Certificate { place, why },
         Some(_) => NoRoute::NoTls { place, why },
         None => NoRoute::Unreachable { place, why },
     })
 }
 
-fn tunnels(relay: &Relay, network: &Network) -> Result<Tunnels, SmtpSetupError> {
+fn connectors(relay: &Relay, network: &Network) -> Result<Connectors, SmtpSetupError> {
     let broken = |error: TlsError| SmtpSetupError::Tls {
         host: relay.host.clone(),
         why: plain(&error.to_string()),
@@ -314,10 +298,10 @@ fn tunnels(relay: &Relay, network: &Network) -> Result<Tunnels, SmtpSetupError> 
         }
     };
     let connector = |config: ClientConfig| TlsConnector::from(Arc::new(config));
-    Ok(Tunnels { relay: connector(relay_config), proxy: connector(plain_config) })
+    Ok(Connectors { relay: connector(relay_config), proxy: connector(plain_config) })
 }
 
-/// All certificates of a PEM file, in its order; at least one.
+/// All certificates of a PEM file, in order; at least one.
 fn chain(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, SmtpSetupError> {
     let unusable = |why: &str| {
         let (path, why) = (path.to_owned(), why.to_owned());

@@ -1,5 +1,5 @@
-//! Promises that a relay's password or token comes from the environment, a file or a command,
-//! anew for each connection. Must never come from the command line, nor appear in an error.
+//! Promises that a relay's password or token is read from the environment, a file or a command, for
+//! each connection again. Must never take one from the command line, nor show one in an error.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,44 +13,34 @@ use zeroize::Zeroizing;
 use tapwave_core::limits;
 use tapwave_core::programs;
 
-/// Gives the password, or with XOAUTH2 the access token, whenever a connection is made.
-/// Tokens end, so nothing is kept between two askings.
+/// Provides the password, or with XOAUTH2 the access token, for each connection. Tokens expire, so
+/// it is not kept.
 pub trait Credentials: Send + Sync {
-    /// The secret as of now.
     fn secret(&self) -> BoxFuture<'_, Result<SecretString, NoSecret>>;
 }
 
 /// Why there is no secret. Never quotes one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoSecret {
-    /// The variable is not set, or empty.
     #[error("the environment variable {0} is not set; set it to the relay's password or token")]
     Variable(String),
-    /// The file cannot be read.
     #[error("failed to read the password file {path}: {why}; check that it is a file you may read")]
-    File {
-        path: PathBuf,
-        /// What the system says.
-        why: String,
-    },
-    /// The command cannot be run, or fails.
+    File { path: PathBuf, why: String },
     #[error("the password command {program} {why}; run it by hand to see what it prints")]
     Command {
         program: String,
-        /// What happened, completing a sentence that begins with the program.
+        /// Completes "the password command PROGRAM …".
         why: String,
     },
-    /// Something came that is no secret.
     #[error("the relay's secret from {0} is empty or not one line of text; check what is there")]
     Shape(String),
-    /// A source of somebody else's, such as a sign-in.
     #[error("could not get a token for the relay: {0}; sign in again")]
     SignIn(String),
 }
 
-/// Where the settings say that the secret is.
+/// Where the secret is, according to the settings.
 pub enum SecretFrom {
-    /// In this environment variable, read when the settings were.
+    /// From an environment variable, read together with the settings.
     Variable(SecretString),
     /// In the first line of this file, read each time.
     File(PathBuf),
@@ -83,7 +73,7 @@ async fn from_file(path: PathBuf) -> Result<SecretString, NoSecret> {
         .await
         .map_err(|error| broken(error.to_string()))?
         .map_err(|error| broken(error.to_string()))?;
-    one_line(&text).ok_or_else(|| NoSecret::Shape(path.display().to_string()))
+    parse_secret(&text).ok_or_else(|| NoSecret::Shape(path.display().to_string()))
 }
 
 async fn from_command(words: &[String]) -> Result<SecretString, NoSecret> {
@@ -92,7 +82,7 @@ async fn from_command(words: &[String]) -> Result<SecretString, NoSecret> {
         [] => (String::new(), &[][..]),
     };
     let broken = |why: String| NoSecret::Command { program: program.clone(), why };
-    let running = printed(&program, arguments);
+    let running = output_of(&program, arguments);
     let (text, status) = tokio::time::timeout(limits::SECRET_COMMAND_TIMEOUT, running)
         .await
         .map_err(|_| {
@@ -105,16 +95,16 @@ async fn from_command(words: &[String]) -> Result<SecretString, NoSecret> {
     if !status.success() {
         return Err(broken(format!("failed ({status})")));
     }
-    one_line(&text).ok_or(NoSecret::Shape(program))
+    parse_secret(&text).ok_or(NoSecret::Shape(program))
 }
 
-/// What a command prints, and how it ended; no end, if it prints more than a secret and the end
-/// of its line. Whatever stops waiting for it, the command is ended.
-async fn printed(
+/// Runs a command and returns its output and status; no status if it prints more than a secret and
+/// a line end. The command is killed when the future is dropped.
+async fn output_of(
     program: &str,
     arguments: &[String],
 ) -> io::Result<(Zeroizing<Vec<u8>>, Option<ExitStatus>)> {
-    const MOST: usize = limits::MAX_SECRET_BYTES + "\r\n".len();
+    const LIMIT: usize = limits::MAX_SECRET_BYTES + "\r\n".len();
     let mut command = tokio::process::Command::from(programs::program(program))
         .args(arguments)
         .stdin(Stdio::null())
@@ -122,11 +112,11 @@ async fn printed(
         .stderr(Stdio::inherit())
         .kill_on_drop(true)
         .spawn()?;
-    let mut text = Zeroizing::new(Vec::with_capacity(MOST + 1));
+    let mut text = Zeroizing::new(Vec::with_capacity(LIMIT + 1));
     if let Some(out) = command.stdout.take() {
-        out.take(MOST as u64 + 1).read_to_end(&mut text).await?;
+        out.take(LIMIT as u64 + 1).read_to_end(&mut text).await?;
     }
-    if text.len() > MOST {
+    if text.len() > LIMIT {
         command.kill().await?;
         return Ok((text, None));
     }
@@ -134,11 +124,11 @@ async fn printed(
     Ok((text, Some(status)))
 }
 
-/// The first line, if it is one and there is nothing but blank lines after it.
-pub(super) fn one_line(text: &[u8]) -> Option<SecretString> {
+/// The secret, if the text is one line followed by nothing but line ends.
+pub(super) fn parse_secret(text: &[u8]) -> Option<SecretString> {
     let text = std::str::from_utf8(text).ok()?.trim_end_matches(['\r', '\n']);
-    let fit = !text.is_empty() && text.len() <= limits::MAX_SECRET_BYTES;
-    (fit && !text.chars().any(char::is_control)).then(|| SecretString::from(text))
+    let fits = !text.is_empty() && text.len() <= limits::MAX_SECRET_BYTES;
+    (fits && !text.chars().any(char::is_control)).then(|| SecretString::from(text))
 }
 
 #[cfg(test)]
@@ -147,7 +137,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     #[tokio::test]
-    async fn a_file_is_read_anew_each_time() {
+    async fn a_file_is_read_again_each_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
         let source = SecretFrom::File(path.clone());
@@ -187,7 +177,7 @@ mod tests {
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_command_that_prints_without_end_is_ended_and_told_so() {
+    async fn a_command_that_prints_too_much_is_killed() {
         for script in ["yes", "head -c 16385 /dev/zero | tr '\\0' x; echo; echo"] {
             let error = shell(script).secret().await.unwrap_err().to_string();
             assert!(error.contains("printed more than 16384 bytes"), "{script}: {error}");
@@ -198,10 +188,10 @@ mod tests {
         assert!(matches!(more, Err(NoSecret::Shape(_))));
     }
 
-    /// With time that stands still, the deadline comes when nothing but the command is left.
+    /// With paused time, the timeout comes once nothing else is left to run.
     #[cfg(unix)]
     #[tokio::test(start_paused = true)]
-    async fn a_command_that_hangs_is_left_in_time() {
+    async fn a_command_that_hangs_times_out() {
         for script in
             ["exec sleep 1000", "echo secret; exec >&-; exec sleep 1000", "sleep 5 & echo secret"]
         {

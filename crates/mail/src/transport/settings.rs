@@ -1,12 +1,12 @@
-//! Promises that `[mail]` of tapwave.toml is read strictly and comes out fit for use, or with
-//! the key that has to be changed. Must never hold a secret: only where it is.
+//! Promises that `[mail]` of tapwave.toml is read strictly: the result is valid, or the error names
+//! the key to change. Must never hold a secret, only its place.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::secret::{Credentials, NoSecret, SecretFrom, one_line};
+use super::secret::{Credentials, NoSecret, SecretFrom, parse_secret};
 use crate::template::{BadMailbox, Mailbox};
 use tapwave_core::limits;
 
@@ -16,15 +16,15 @@ use tapwave_core::limits;
 pub struct MailSettings {
     /// `smtp` or `graph`.
     pub courier: Option<TransportKind>,
-    /// Who writes: an address, or a name and an address.
+    /// The sender: an address, or a name and an address.
     pub from: Option<String>,
     pub reply_to: Option<String>,
     pub host: Option<String>,
-    /// The relay's port: 587, with implicit TLS 465, without TLS 25.
+    /// Default: 587, with implicit TLS 465, without TLS 25.
     pub port: Option<u16>,
     /// `starttls` (required), `implicit`, or `none` to loopback.
     pub tls: Option<Tls>,
-    /// Who signs in at the relay; nobody without it.
+    /// Without it there is no sign-in.
     pub username: Option<String>,
     /// The environment variable that holds the password or token.
     pub password_env: Option<String>,
@@ -32,26 +32,25 @@ pub struct MailSettings {
     pub password_file: Option<PathBuf>,
     /// The command that prints it: a program, or a list of it and its arguments.
     pub password_command: Option<OneOrManyWords>,
-    /// How to sign in; without it `plain`, else `login`, whichever the relay has.
+    /// Default: `plain`, else `login`, whichever the relay offers.
     pub auth: Option<Mechanism>,
-    /// Most mails a minute.
     pub max_per_minute: Option<u32>,
     /// Most connections to the relay, or requests to Graph, at once.
     pub max_connections: Option<usize>,
     /// A PEM file with a client certificate, those between it and its authority, and its key.
     pub client_certificate: Option<PathBuf>,
-    /// How to introduce this machine to the relay; without it by its address.
+    /// The name in EHLO. Default: this machine's address.
     pub hello: Option<String>,
-    /// Whom readers may call, as the letters say it.
+    /// Whom to call, as the mails say it.
     pub support: Option<String>,
 }
 
-/// The keys that are not about a relay.
+/// The keys that do not concern a relay.
 const FOR_GRAPH_TOO: [&str; 6] =
     ["courier", "from", "reply_to", "max_per_minute", "max_connections", "support"];
 
 impl MailSettings {
-    /// The same with the places of its files and programs changed.
+    /// Applies these functions to the paths of files and to the command.
     #[must_use]
     pub fn based(
         self,
@@ -67,13 +66,13 @@ impl MailSettings {
         }
     }
 
-    /// The keys that are given, in their order.
+    /// The keys that are set, in order.
     #[must_use]
     pub fn keys(&self) -> Vec<String> {
-        self.given().map(ToOwned::to_owned).collect()
+        self.set_keys().map(ToOwned::to_owned).collect()
     }
 
-    fn given(&self) -> impl Iterator<Item = &'static str> {
+    fn set_keys(&self) -> impl Iterator<Item = &'static str> {
         let keys = [
             ("courier", self.courier.is_some()),
             ("from", self.from.is_some()),
@@ -92,29 +91,26 @@ impl MailSettings {
             ("hello", self.hello.is_some()),
             ("support", self.support.is_some()),
         ];
-        keys.into_iter().filter(|(_, is_given)| *is_given).map(|(key, _)| key)
+        keys.into_iter().filter(|(_, is_set)| *is_set).map(|(key, _)| key)
     }
 }
 
-/// The two couriers, as the settings name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportKind {
-    /// A relay.
     Smtp,
-    /// Graph's `sendMail`.
     Graph,
 }
 
-/// How the line to a relay is protected.
+/// How the connection to a relay is protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tls {
-    /// By TLS after STARTTLS; a relay that does not offer it gets nothing.
+    /// TLS after STARTTLS, which is required.
     Starttls,
-    /// By TLS from the first byte.
+    /// TLS from the first byte.
     Implicit,
-    /// Not at all; to this machine alone.
+    /// No TLS; to this machine alone.
     None,
 }
 
@@ -124,14 +120,12 @@ pub enum Tls {
 pub enum Mechanism {
     /// RFC 4616.
     Plain,
-    /// The older one, which Exchange Online still has.
+    /// Older; Exchange Online still offers it.
     Login,
-    /// With an access token.
     Xoauth2,
 }
 
 impl Mechanism {
-    /// As relays write it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -142,7 +136,6 @@ impl Mechanism {
     }
 }
 
-/// A word, or a list of words.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum OneOrManyWords {
@@ -161,92 +154,64 @@ impl OneOrManyWords {
     }
 }
 
-/// `[mail]`, fit for use.
+/// `[mail]`, validated.
 #[derive(Debug, Clone)]
 pub struct MailPlan {
     pub from: Mailbox,
     pub reply_to: Option<Mailbox>,
-    /// Whom readers may call.
     pub support: Option<String>,
-    /// Most mails a minute.
     pub max_per_minute: u32,
-    /// Most connections, or requests, at once.
+    /// Or requests to Graph at once.
     pub max_connections: usize,
     /// The relay; `None` means Graph.
     pub relay: Option<Relay>,
 }
 
-/// A relay and how to speak with it.
+/// A relay and how to connect to it.
 #[derive(Debug, Clone)]
 pub struct Relay {
-    /// Its name, which its certificate must bear.
     pub host: String,
     pub port: u16,
-    /// How the line is protected.
     pub tls: Tls,
-    /// Who signs in, and how; the first mechanism that the relay has is taken.
     pub sign_in: Option<RelaySignIn>,
     /// A PEM file with a client certificate, those between it and its authority, and its key.
     pub client_certificate: Option<PathBuf>,
-    /// How to introduce this machine; without it by its address.
+    /// The name in EHLO. Default: this machine's address.
     pub hello: Option<String>,
 }
 
-/// Who signs in at a relay.
 #[derive(Debug, Clone)]
 pub struct RelaySignIn {
     pub username: String,
+    /// The first one that the relay offers is used.
     pub mechanisms: Vec<Mechanism>,
-    /// Where the secret is.
     pub secret: SecretPlace,
 }
 
 /// Where the secret is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretPlace {
-    /// In an environment variable.
     Variable(String),
-    /// In a file.
     File(PathBuf),
-    /// In what a command prints.
     Command(Vec<String>),
 }
 
 /// What is wrong with `[mail]`. Exit 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MailSettingsError {
-    /// A key that has to be there.
     #[error("[mail] in tapwave.toml lacks {key}; add {example}")]
-    Missing {
-        key: &'static str,
-        /// A line to copy.
-        example: &'static str,
-    },
-    /// An address that is none.
+    Missing { key: &'static str, example: &'static str },
     #[error("[mail] {key} in tapwave.toml: the address {why}")]
-    Address {
-        key: &'static str,
-        /// What is wrong with it.
-        why: BadMailbox,
-    },
-    /// A value out of its bounds.
+    Address { key: &'static str, why: BadMailbox },
     #[error("[mail] {key} in tapwave.toml cannot be {value}; {remedy}")]
-    Value {
-        key: &'static str,
-        value: String,
-        /// What to write instead.
-        remedy: &'static str,
-    },
-    /// A key that has no meaning beside another.
+    Value { key: &'static str, value: String, remedy: &'static str },
     #[error("[mail] {key} in tapwave.toml has no meaning {beside}; remove it")]
     Pointless { key: &'static str, beside: &'static str },
-    /// More than one place for the secret.
     #[error(
         "[mail] in tapwave.toml names two places for the password; keep one of password_env, \
          password_file, password_command"
     )]
     TwoSecrets,
-    /// A line that others can read.
     #[error(
         "[mail] tls = \"none\" in tapwave.toml is for this machine alone, and {host} is not; use \
          \"starttls\" or \"implicit\""
@@ -255,10 +220,10 @@ pub enum MailSettingsError {
 }
 
 impl MailSettings {
-    /// Checks the form of everything and fills in what was left out. Reads no secret.
+    /// Checks every value and fills in defaults. Reads no secret.
     pub fn validate(&self) -> Result<MailPlan, MailSettingsError> {
         let missing = |key, example| MailSettingsError::Missing { key, example };
-        let way = self.courier.ok_or_else(|| missing("courier", "courier = \"smtp\""))?;
+        let kind = self.courier.ok_or_else(|| missing("courier", "courier = \"smtp\""))?;
         let from = self.from.as_deref();
         let from = from.ok_or_else(|| missing("from", "from = \"IT <it@contoso.example>\""))?;
         Ok(MailPlan {
@@ -266,8 +231,8 @@ impl MailSettings {
             reply_to: self.reply_to.as_deref().map(|text| address("reply_to", text)).transpose()?,
             support: self.support.clone().filter(|text| !text.trim().is_empty()),
             max_per_minute: self.rate()?,
-            max_connections: self.connections(way)?,
-            relay: match way {
+            max_connections: self.connections(kind)?,
+            relay: match kind {
                 TransportKind::Smtp => Some(self.relay()?),
                 TransportKind::Graph => self.no_relay()?,
             },
@@ -286,15 +251,15 @@ impl MailSettings {
         Ok(rate)
     }
 
-    fn connections(&self, way: TransportKind) -> Result<usize, MailSettingsError> {
-        let (usual, most, remedy) = match way {
+    fn connections(&self, kind: TransportKind) -> Result<usize, MailSettingsError> {
+        let (default, max, remedy) = match kind {
             TransportKind::Smtp => {
                 (limits::MAIL_CONNECTIONS, limits::MAX_MAIL_CONNECTIONS, "give 1 to 100")
             }
             TransportKind::Graph => (limits::GRAPH_MAILS, limits::GRAPH_MAILS, "give 1 to 4"),
         };
-        let connections = self.max_connections.unwrap_or(usual);
-        if !(1..=most).contains(&connections) {
+        let connections = self.max_connections.unwrap_or(default);
+        if !(1..=max).contains(&connections) {
             let value = connections.to_string();
             return Err(MailSettingsError::Value { key: "max_connections", value, remedy });
         }
@@ -322,26 +287,26 @@ impl MailSettings {
             let (key, beside) = ("client_certificate", "beside tls = \"none\"");
             return Err(MailSettingsError::Pointless { key, beside });
         }
-        let usual = match tls {
+        let default_port = match tls {
             Tls::Starttls => 587,
             Tls::Implicit => 465,
             Tls::None => 25,
         };
         Ok(Relay {
             host: host.to_owned(),
-            port: self.port.unwrap_or(usual),
+            port: self.port.unwrap_or(default_port),
             tls,
             sign_in: self.sign_in()?,
             client_certificate: self.client_certificate.clone(),
-            hello: self.introduction()?,
+            hello: self.hello_name()?,
         })
     }
 
     /// A host name, or an address in brackets; nothing that could end EHLO's line.
-    fn introduction(&self) -> Result<Option<String>, MailSettingsError> {
+    fn hello_name(&self) -> Result<Option<String>, MailSettingsError> {
         let Some(hello) = &self.hello else { return Ok(None) };
-        let fit = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
-        if hello.is_empty() || hello.len() > limits::MAX_HOST_BYTES || !hello.chars().all(fit) {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
+        if hello.is_empty() || hello.len() > limits::MAX_HOST_BYTES || !hello.chars().all(allowed) {
             return Err(MailSettingsError::Value {
                 key: "hello",
                 value: format!("{hello:?}"),
@@ -397,9 +362,9 @@ impl MailSettings {
         }
     }
 
-    /// Graph knows none of the relay's keys; one that stands there was meant for something.
+    /// Refuses keys of a relay, which would have no effect.
     fn no_relay(&self) -> Result<Option<Relay>, MailSettingsError> {
-        match self.given().find(|key| !FOR_GRAPH_TOO.contains(key)) {
+        match self.set_keys().find(|key| !FOR_GRAPH_TOO.contains(key)) {
             Some(key) => {
                 Err(MailSettingsError::Pointless { key, beside: "beside courier = \"graph\"" })
             }
@@ -409,10 +374,7 @@ impl MailSettings {
 }
 
 impl SecretPlace {
-    /// The source that a courier asks at each connection. A variable is read now.
-    ///
-    /// # Errors
-    /// [`NoSecret`] for a variable that is not set or holds no line of text.
+    /// The source that a transport asks for each connection. A variable is read now.
     pub fn source(
         &self,
         environment: &impl Fn(&str) -> Option<String>,
@@ -423,7 +385,7 @@ impl SecretPlace {
                 if value.is_empty() {
                     return Err(NoSecret::Variable(name.clone()));
                 }
-                let secret = one_line(value.as_bytes());
+                let secret = parse_secret(value.as_bytes());
                 SecretFrom::Variable(secret.ok_or_else(|| NoSecret::Shape(name.clone()))?)
             }
             Self::File(path) => SecretFrom::File(path.clone()),
@@ -432,7 +394,7 @@ impl SecretPlace {
     }
 }
 
-/// Whether a name means this machine, whatever a name server says.
+/// Whether a name means this machine, without asking a name server.
 pub(super) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost")
         || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -469,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_designed_settings_are_taken() {
+    fn valid_settings_are_accepted() {
         let plan = written(DESIGNED).validate().expect("a plan");
         assert_eq!(plan.from.address(), "onboarding@contoso.example");
         assert_eq!((plan.max_per_minute, plan.max_connections), (30, 3));

@@ -1,13 +1,13 @@
-//! Promises that the moment of the final dot is known exactly: what fails before it was not
-//! sent, what stays unanswered after it is unsettled. Must never fall back to a line without
-//! TLS, have more connections than allowed, or send a mail twice.
+//! Promises that the moment of the final dot is known exactly: a mail that fails before it was not
+//! sent, one without a reply after it is unsettled. Must never fall back to a connection without
+//! TLS, open more connections than allowed, or send a mail twice.
 //!
-//! Every answer is taken for the code that its command must bring (235, 354, …) and not for
-//! any success.
+//! Each command needs its own success code (235, 354, …); another one is not a success.
 
+use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -20,15 +20,15 @@ use lettre::transport::smtp::commands::{
 };
 use lettre::transport::smtp::extension::{ClientId, MailBodyParameter, MailParameter};
 use secrecy::ExposeSecret;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
-use super::connection::{SmtpConnection, Web};
+use super::connection::{IdleConnection, SmtpConnection, WebServerAnswered};
+use super::permit::{NEEDS_UTF8, Ready, Scripts, SendPermit};
 use super::reply::{Capabilities, ReplyClass, SmtpReply};
-use super::route::{NoRoute, Route, RouteConnection, turns_us_away};
+use super::route::{NoRoute, Route, RouteConnection, rejects_client_certificate};
 use super::secret::Credentials;
 use super::settings::{MailPlan, Mechanism, Relay, RelaySignIn, Tls};
-use super::{NEEDS_UTF8, Ready, Scripts, SendPermit};
 use crate::template::Mail;
 use tapwave_core::clock::Clock;
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
@@ -43,11 +43,11 @@ pub use super::route::SmtpSetupError;
 /// How long to wait for a relay.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For a connection, TLS included.
+    /// Including TLS.
     pub connect: Duration,
-    /// For an answer to a command, and for the relay to take the text.
+    /// For a reply to a command, and for sending the text.
     pub answer: Duration,
-    /// For the answer to the final dot.
+    /// For the reply to the final dot.
     pub last_answer: Duration,
 }
 
@@ -61,49 +61,35 @@ impl Default for Timeouts {
     }
 }
 
-/// A courier that sends through a relay.
+/// A transport that sends through a relay.
 pub struct Smtp {
     relay: Relay,
     from: String,
     route: Route,
     credentials: Option<Arc<dyn Credentials>>,
-    waits: Timeouts,
+    timeouts: Timeouts,
     clock: Clock,
-    pace: Limiter,
-    room: Semaphore,
+    limiter: Limiter,
+    slots: Semaphore,
     idle: Mutex<Vec<IdleConnection>>,
 }
 
-/// A connection that is signed in.
-pub(super) struct IdleConnection {
-    line: SmtpConnection,
-    /// What the relay said that it can do.
-    can: Capabilities,
-    mails: u32,
-    since: Instant,
-    /// It has waited for a mail, so the relay may have ended it meanwhile.
-    waited: bool,
-    /// A mail was refused over it: RSET comes before the next one.
-    begun: bool,
-}
-
-/// What went wrong at one step, and what that means.
-struct StepFault {
+/// Why a step failed, and what that means.
+struct Failure {
     effect: Effect<String>,
     /// The connection can be used again after RSET.
     usable: bool,
-    /// The other side had closed the connection before it took anything of this mail.
+    /// The connection was closed before the relay accepted any part of this mail.
     stale: bool,
 }
 
 impl Smtp {
-    /// A courier for the plan's relay. `credentials` are asked at each new connection;
-    /// `network` leads there. Connects to nothing yet.
+    /// Does not connect yet. `credentials` are asked for each new connection.
     pub fn new(
         plan: &MailPlan,
         credentials: Option<Arc<dyn Credentials>>,
         network: &Network,
-        waits: Timeouts,
+        timeouts: Timeouts,
         clock: Clock,
     ) -> Result<Self, SmtpSetupError> {
         let relay = plan.relay.clone().ok_or(SmtpSetupError::NoRelay)?;
@@ -113,306 +99,288 @@ impl Smtp {
         };
         Ok(Self {
             route: Route::new(&relay, network)?,
-            pace: Limiter::new(options, clock.clone()),
-            room: Semaphore::new(plan.max_connections),
+            limiter: Limiter::new(options, clock.clone()),
+            slots: Semaphore::new(plan.max_connections),
             idle: Mutex::new(Vec::new()),
             from: plan.from.address().to_owned(),
             relay,
             credentials,
-            waits,
+            timeouts,
             clock,
         })
     }
 
-    /// The limiter, to show how mail stands and to forecast.
     #[must_use]
     pub fn pace(&self) -> &Limiter {
-        &self.pace
+        &self.limiter
     }
 
-    /// Waits until a connection is free and the rate lets one mail go.
-    ///
-    /// # Errors
-    /// [`NotAdmitted`], for longer than anybody waits.
     pub(super) async fn admit(&self) -> Result<SendPermit<'_>, NotAdmitted> {
-        // Never closed, so there is always a place in the end.
-        let place = self.room.acquire().await.ok();
-        Ok(SendPermit { permit: self.pace.admit(Budget::Mail, 1).await?, place })
+        // Never closed, so it gives a slot in the end.
+        let slot = self.slots.acquire().await.ok();
+        Ok(SendPermit { limiter: self.limiter.admit(Budget::Mail, 1).await?, slot })
     }
 
-    /// A connection that stands, for one mail.
-    pub(super) async fn ready<'a>(&self, leave: SendPermit<'a>) -> Result<Ready<'a>, Obstacle> {
-        match self.connection().await {
-            Ok(kept) => Ok(Ready { leave, over: Some(Box::new(kept)) }),
+    pub(super) async fn ready<'a>(&self, permit: SendPermit<'a>) -> Result<Ready<'a>, Obstacle> {
+        match self.open_connection().await {
+            Ok(connection) => Ok(Ready { permit, connection: Some(Box::new(connection)) }),
             Err(obstacle) => {
-                tell(leave.permit, &obstacle.clone().into());
+                report(permit.limiter, &obstacle.clone().into());
                 Err(obstacle)
             }
         }
     }
 
-    /// The same connection, if the relay has not ended it, else another.
+    /// The same connection if the relay has not closed it, else another.
     pub(super) async fn refresh<'a>(&self, ready: Ready<'a>) -> Result<Ready<'a>, Obstacle> {
-        // Whoever was busy meanwhile has not looked at the line.
+        // Lets the runtime notice what arrived while the caller was busy.
         tokio::task::yield_now().await;
-        let Ready { leave, mut over } = ready;
-        if over.as_mut().is_some_and(|kept| kept.line.is_quiet().is_ok()) {
-            return Ok(Ready { leave, over });
+        let Ready { permit, mut connection } = ready;
+        if connection.as_mut().is_some_and(|idle| idle.smtp.check_idle().is_ok()) {
+            return Ok(Ready { permit, connection });
         }
-        self.ready(leave).await
+        self.ready(permit).await
     }
 
-    /// Sends one mail once.
     pub(super) async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Effect<String> {
-        let Ready { leave: SendPermit { permit, place }, over } = ready;
-        let _place: Option<SemaphorePermit<'_>> = place;
+        let Ready { permit: SendPermit { limiter, slot: _slot }, connection } = ready;
         let (Ok(from), Ok(to)) = (mail.from().parse(), mail.to().parse()) else {
             return Effect::Refused("an address is malformed".to_owned());
         };
-        match self.deliver(mail, &from, &to, over.map(|kept| *kept)).await {
+        let connection = connection.map(|connection| *connection);
+        match self.send_or_reconnect(mail, &from, &to, connection).await {
             Ok(receipt) => {
-                permit.answered(1, None, None);
+                limiter.answered(1, None, None);
                 Effect::Done(receipt)
             }
-            Err(fault) => {
-                tell(permit, &fault);
-                fault.effect
+            Err(failure) => {
+                report(limiter, &failure);
+                failure.effect
             }
         }
     }
 
-    /// Connects, signs in, begins a mail as the sender and takes it back. Keeps the connection
-    /// for the first mail.
-    ///
-    /// # Errors
-    /// Why no mail could be sent.
+    /// Connects, signs in, begins a mail as the sender and resets it. Keeps the connection for the
+    /// first mail.
     pub async fn try_out(&self) -> Result<Scripts, Obstacle> {
-        let mut kept = self.connect().await?;
-        let scripts = if kept.can.smtputf8 { Scripts::Any } else { Scripts::Ascii };
-        let tried = self.try_sender(&mut kept).await;
-        if tried.as_ref().err().is_none_or(|fault| fault.usable) {
-            self.keep(kept);
+        let mut idle = self.connect().await?;
+        let scripts = if idle.capabilities.smtputf8 { Scripts::Any } else { Scripts::Ascii };
+        let tried = self.try_sender(&mut idle).await;
+        if tried.as_ref().err().is_none_or(|failure| failure.usable) {
+            self.keep(idle);
         }
         match tried {
-            // A relay that is busy now is not so for ever.
-            Err(fault) if fault.usable && !fault.bars_us() => Ok(scripts),
-            Err(fault) => Err(of_the_line(fault)),
+            // A relay that is busy now will not stay so.
+            Err(failure) if failure.usable && !failure.bars_us() => Ok(scripts),
+            Err(failure) => Err(into_obstacle(failure)),
             Ok(()) => Ok(scripts),
         }
     }
 
-    async fn try_sender(&self, kept: &mut IdleConnection) -> Result<(), StepFault> {
+    async fn try_sender(&self, idle: &mut IdleConnection) -> Result<(), Failure> {
         let Ok(from) = self.from.parse::<Address>() else { return Ok(()) };
-        let parameters = match (self.from.is_ascii(), kept.can.smtputf8) {
+        let parameters = match (self.from.is_ascii(), idle.capabilities.smtputf8) {
             (true, _) => Vec::new(),
-            (false, true) => for_other_letters(),
-            // The check says so itself.
+            (false, true) => smtputf8_parameters(),
+            // The check reports this address itself.
             (false, false) => return Ok(()),
         };
-        self.begin(&mut kept.line, from, parameters).await?;
-        self.command(&mut kept.line, Rset, 250).await.map(drop)
+        self.mail_from(&mut idle.smtp, from, parameters).await?;
+        self.command(&mut idle.smtp, Rset, 250).await.map(drop)
     }
 
-    /// MAIL. No reader was named yet, so a definite no is the sender's, or speaks of the mail's
-    /// size and kind.
-    async fn begin(
+    /// MAIL. The relay does not know the recipient yet, so that a permanent refusal concerns the
+    /// sender, or the mail's size and format.
+    async fn mail_from(
         &self,
-        line: &mut SmtpConnection,
+        connection: &mut SmtpConnection,
         from: Address,
         parameters: Vec<MailParameter>,
-    ) -> Result<(), StepFault> {
+    ) -> Result<(), Failure> {
         let mail_from = MailFrom::new(Some(from), parameters);
-        match timeout(self.waits.answer, line.ask(mail_from)).await {
-            Ok(Ok(answer))
-                if answer.class() == ReplyClass::Permanent && !answer.is_of_the_mail() =>
-            {
-                Err(self.of_the_sender(&answer))
-            }
-            Ok(Ok(answer)) => self.expect(answer, 250).map(drop),
-            Ok(Err(error)) => Err(silent(&error).into()),
-            Err(_) => Err(passing("no answer in time from the relay").into()),
+        let reply = self.reply_to(connection, mail_from).await?;
+        if reply.class() == ReplyClass::Permanent && !reply.is_about_mail() {
+            return Err(self.sender_refused(&reply));
         }
+        self.expect(reply, 250).map(drop)
     }
 
-    /// Takes leave of the relay, for at most [`limits::SMTP_QUIT`]. Mails that are on their way
-    /// are not waited for.
+    /// Ends the idle connections with QUIT, for at most [`limits::SMTP_QUIT`]. Mails that are being
+    /// sent are not waited for.
     pub async fn close(&self) {
-        let all = std::mem::take(&mut *self.idle());
-        part(all).await;
+        let idle = std::mem::take(&mut *self.idle());
+        quit(idle).await;
     }
 
-    /// Over this connection, or over another one if it ended while nobody looked.
-    async fn deliver(
+    /// Sends over this connection, or over a new one if the relay had closed it while it was idle.
+    async fn send_or_reconnect(
         &self,
         mail: &Mail,
         from: &Address,
         to: &Address,
-        mut over: Option<IdleConnection>,
-    ) -> Result<String, StepFault> {
+        mut connection: Option<IdleConnection>,
+    ) -> Result<String, Failure> {
         loop {
-            let kept = match over.take() {
-                Some(kept) => kept,
-                None => self.connection().await?,
+            let idle = match connection.take() {
+                Some(idle) => idle,
+                None => self.open_connection().await?,
             };
-            let waited = kept.waited;
-            match self.over(kept, mail, from, to).await {
-                // Certainly not sent, and only because that connection had ended.
-                Err(fault) if fault.stale && waited => {}
+            let was_idle = idle.was_idle;
+            match self.send_over(idle, mail, from, to).await {
+                // Certainly not sent.
+                Err(failure) if failure.stale && was_idle => {}
                 other => return other,
             }
         }
     }
 
-    /// A connection that stands: one that was kept, else a new one.
-    async fn connection(&self) -> Result<IdleConnection, Obstacle> {
-        while let Some(mut kept) = self.kept() {
-            if self.is_worn(&kept) {
-                // One at a time, so that there are never more than there are places.
-                part(vec![kept]).await;
+    /// An idle connection that still works, else a new one.
+    async fn open_connection(&self) -> Result<IdleConnection, Obstacle> {
+        while let Some(mut idle) = self.take_idle() {
+            if self.is_expired(&idle) {
+                // One at a time, so that there are never more connections than slots.
+                quit(vec![idle]).await;
                 continue;
             }
-            if kept.begun && self.command(&mut kept.line, Rset, 250).await.is_err() {
+            if idle.needs_reset && self.command(&mut idle.smtp, Rset, 250).await.is_err() {
                 continue;
             }
-            kept.begun = false;
-            if kept.line.is_quiet().is_ok() {
-                return Ok(kept);
+            idle.needs_reset = false;
+            if idle.smtp.check_idle().is_ok() {
+                return Ok(idle);
             }
         }
         self.connect().await
     }
 
-    /// Sends one mail, and keeps the connection if it can be used again. Nothing is awaited once
-    /// the mail's fate is known: that is to be written down first.
-    async fn over(
+    /// Sends one mail, and keeps the connection if it can be used again. Must not await anything
+    /// once the outcome is known: it has to be recorded first.
+    async fn send_over(
         &self,
-        mut kept: IdleConnection,
+        mut idle: IdleConnection,
         mail: &Mail,
         from: &Address,
         to: &Address,
-    ) -> Result<String, StepFault> {
-        kept.mails += 1;
-        let outcome = self.hand_over(&mut kept, mail, from, to).await;
-        let refused = outcome.as_ref().err();
-        if refused.is_none_or(|fault| fault.usable) {
-            kept.begun = refused.is_some();
-            self.keep(kept);
+    ) -> Result<String, Failure> {
+        idle.mails += 1;
+        let outcome = self.transfer(&mut idle, mail, from, to).await;
+        let failure = outcome.as_ref().err();
+        if failure.is_none_or(|failure| failure.usable) {
+            idle.needs_reset = failure.is_some();
+            self.keep(idle);
         }
         outcome
     }
 
-    /// MAIL, RCPT, DATA, text, dot.
-    async fn hand_over(
+    /// MAIL, RCPT, DATA, text, final dot.
+    async fn transfer(
         &self,
-        kept: &mut IdleConnection,
+        idle: &mut IdleConnection,
         mail: &Mail,
         from: &Address,
         to: &Address,
-    ) -> Result<String, StepFault> {
-        let parameters = parameters(mail, &kept.can)?;
-        fits(mail, &kept.can)?;
-        let line = &mut kept.line;
-        let begun = self.begin(line, from.clone(), parameters).await;
-        begun.map_err(|fault| StepFault { stale: !fault.usable, ..fault })?;
-        self.command(line, Rcpt::new(to.clone(), Vec::new()), 25).await?;
-        self.command(line, Data, 354).await?;
-        match timeout(self.waits.answer, line.text(mail.bytes())).await {
-            Ok(Ok(())) => self.undisturbed(line).await?,
-            Ok(Err(error)) => return Err(silent(&error).into()),
-            Err(_) => return Err(passing("the relay did not take the mail in time").into()),
+    ) -> Result<String, Failure> {
+        let parameters = mail_parameters(mail, &idle.capabilities)?;
+        check_size(mail, &idle.capabilities)?;
+        let connection = &mut idle.smtp;
+        let begun = self.mail_from(connection, from.clone(), parameters).await;
+        begun.map_err(|failure| Failure { stale: !failure.usable, ..failure })?;
+        self.command(connection, Rcpt::new(to.clone(), Vec::new()), 25).await?;
+        self.command(connection, Data, 354).await?;
+        match timeout(self.timeouts.answer, connection.send_text(mail.bytes())).await {
+            Ok(Ok(())) => self.check_no_early_reply(connection).await?,
+            Ok(Err(error)) => return Err(no_reply(&error).into()),
+            Err(_) => return Err(temporary("the relay did not take the mail in time").into()),
         }
-        let ended = async {
-            line.dot().await?;
-            line.hear().await
+        let end = async {
+            connection.send_dot().await?;
+            connection.read_reply().await
         };
-        match timeout(self.waits.last_answer, ended).await {
-            Ok(Ok(answer)) if answer.has_code(250) => Ok(answer.told()),
-            Ok(Ok(answer)) if answer.is_refusal() => Err(self.refused(&answer)),
-            Ok(Ok(answer)) => Err(lost(format!("the relay answered {}", answer.told()))),
-            Ok(Err(error)) => Err(lost(plain(&error.to_string()))),
-            Err(_) => Err(lost("no answer in time to the end of the mail".to_owned())),
+        match timeout(self.timeouts.last_answer, end).await {
+            Ok(Ok(reply)) if reply.has_code(250) => Ok(reply.to_line()),
+            Ok(Ok(reply)) if reply.is_refusal() => Err(self.refused(&reply)),
+            Ok(Ok(reply)) => Err(unsettled(format!("the relay answered {}", reply.to_line()))),
+            Ok(Err(error)) => Err(unsettled(plain(&error.to_string()))),
+            Err(_) => Err(unsettled("no answer in time to the end of the mail".to_owned())),
         }
     }
 
-    /// Makes sure that the relay has not answered before the final dot: what lies there would be
-    /// taken for the answer to it. Left without its dot, the mail was not sent.
-    async fn undisturbed(&self, line: &mut SmtpConnection) -> Result<(), StepFault> {
-        let Err(disturbed) = line.is_quiet() else { return Ok(()) };
-        match timeout(self.waits.answer, line.hear()).await {
-            Ok(Ok(answer)) if answer.is_refusal() => {
-                Err(StepFault { usable: false, ..self.refused(&answer) })
+    /// Fails if the relay has replied before the final dot: that would be taken for the reply to it.
+    /// Without its dot the mail was not sent.
+    async fn check_no_early_reply(&self, connection: &mut SmtpConnection) -> Result<(), Failure> {
+        let Err(early) = connection.check_idle() else { return Ok(()) };
+        match timeout(self.timeouts.answer, connection.read_reply()).await {
+            Ok(Ok(reply)) if reply.is_refusal() => {
+                Err(Failure { usable: false, ..self.refused(&reply) })
             }
-            _ => Err(silent(&disturbed).into()),
+            _ => Err(no_reply(&early).into()),
         }
     }
 
     async fn connect(&self) -> Result<IdleConnection, Obstacle> {
-        let Ok(opened) = timeout(self.waits.connect, self.open()).await else {
+        let Ok(opened) = timeout(self.timeouts.connect, self.open()).await else {
             let why = "no connection to the relay in time";
             return Err(Obstacle::new(ObstacleKind::Unreachable, why));
         };
-        let (mut line, can) = opened?;
+        let (mut smtp, capabilities) = opened?;
         if let Some(sign_in) = &self.relay.sign_in {
-            self.sign_in(&mut line, &can, sign_in).await?;
+            self.sign_in(&mut smtp, &capabilities, sign_in).await?;
         }
         let since = self.clock.instant();
-        Ok(IdleConnection { line, can, mails: 0, since, waited: false, begun: false })
+        let (was_idle, needs_reset) = (false, false);
+        Ok(IdleConnection { smtp, capabilities, mails: 0, since, was_idle, needs_reset })
     }
 
-    /// Connects, and protects the line as the settings demand.
+    /// Connects, and begins TLS as the settings require.
     async fn open(&self) -> Result<(SmtpConnection, Capabilities), Obstacle> {
-        let reached = self.route.connect().await.map_err(|error| no_route(&error))?;
-        let hello = Ehlo::new(self.hello(reached.own));
-        let mut wire = reached.wire;
+        let connected = self.route.connect().await.map_err(|error| unreachable(&error))?;
+        let hello = Ehlo::new(self.hello(connected.own));
+        let mut stream = connected.stream;
         if self.relay.tls == Tls::Implicit {
-            wire = self.protect(wire).await?;
+            stream = self.begin_tls(stream).await?;
         }
-        let mut line = SmtpConnection::new(wire);
-        let greeting = line.hear().await.map_err(|error| silent(&error))?;
-        welcome(&greeting)?;
-        self.expect(greeting, 220).map_err(of_the_line)?;
-        let can = self.greet(&mut line, &hello).await?;
+        let mut connection = SmtpConnection::new(stream);
+        let greeting = connection.read_reply().await.map_err(|error| no_reply(&error))?;
+        check_welcome(&greeting)?;
+        self.expect(greeting, 220).map_err(into_obstacle)?;
+        let capabilities = self.ehlo(&mut connection, &hello).await?;
         if self.relay.tls != Tls::Starttls {
-            return Ok((line, can));
+            return Ok((connection, capabilities));
         }
-        if !can.starttls {
+        if !capabilities.starttls {
             let why = "the relay does not offer STARTTLS, so somebody could read along; use \
                        a relay or a port that does, or tls = \"implicit\"";
             return Err(lasting(why));
         }
-        self.command(&mut line, Starttls, 220).await.map_err(of_the_line)?;
-        let Some(wire) = line.into_wire() else {
+        self.command(&mut connection, Starttls, 220).await.map_err(into_obstacle)?;
+        let Some(stream) = connection.into_stream() else {
             let why = "something came behind the relay's answer to STARTTLS, before TLS began: \
                        somebody may be writing into the line";
             return Err(lasting(why));
         };
-        let mut line = SmtpConnection::new(self.protect(wire).await?);
-        // What was offered in the clear may have been anybody's offer.
-        let can = self.greet(&mut line, &hello).await?;
-        Ok((line, can))
+        let mut connection = SmtpConnection::new(self.begin_tls(stream).await?);
+        // Again: an attacker may have forged what was offered in the clear.
+        let capabilities = self.ehlo(&mut connection, &hello).await?;
+        Ok((connection, capabilities))
     }
 
-    async fn protect(&self, wire: RouteConnection) -> Result<RouteConnection, Obstacle> {
-        self.route.protect(wire).await.map_err(|error| no_route(&error))
+    async fn begin_tls(&self, stream: RouteConnection) -> Result<RouteConnection, Obstacle> {
+        self.route.protect(stream).await.map_err(|error| unreachable(&error))
     }
 
-    async fn greet(
+    async fn ehlo(
         &self,
-        line: &mut SmtpConnection,
+        connection: &mut SmtpConnection,
         hello: &Ehlo,
     ) -> Result<Capabilities, Obstacle> {
-        let answer = match timeout(self.waits.answer, line.ask(hello)).await {
-            Ok(answer) => answer.map_err(|error| silent(&error))?,
-            Err(_) => return Err(passing("no answer in time from the relay")),
-        };
-        welcome(&answer)?;
-        let answer = self.expect(answer, 250).map_err(of_the_line)?;
-        Ok(Capabilities::of(&answer))
+        let reply = self.reply_to(connection, hello).await?;
+        check_welcome(&reply)?;
+        let reply = self.expect(reply, 250).map_err(into_obstacle)?;
+        Ok(Capabilities::of(&reply))
     }
 
-    /// How to introduce this machine: as the settings say, else by the address of its end of
-    /// the connection (RFC 5321, 4.1.4). Relays turn away bare host names, and some turn away
-    /// a loopback address that comes from elsewhere.
+    /// The name for EHLO: from the settings, else this machine's address on the connection (RFC
+    /// 5321, 4.1.4). Relays refuse bare host names, and some a loopback address from elsewhere.
     fn hello(&self, own: IpAddr) -> ClientId {
         match (&self.relay.hello, own) {
             (Some(name), _) => ClientId::Domain(name.clone()),
@@ -423,31 +391,31 @@ impl Smtp {
 
     async fn sign_in(
         &self,
-        line: &mut SmtpConnection,
-        can: &Capabilities,
+        connection: &mut SmtpConnection,
+        capabilities: &Capabilities,
         sign_in: &RelaySignIn,
     ) -> Result<(), Obstacle> {
         let credentials = self.credentials.as_ref();
-        let credentials = credentials.ok_or_else(|| denied("no password was given"))?;
-        let secret = credentials.secret().await.map_err(|why| denied(why.to_string()))?;
-        let Some(mechanism) = can.mechanism(&sign_in.mechanisms).map(mechanism) else {
+        let credentials = credentials.ok_or_else(|| sign_in_obstacle("no password was given"))?;
+        let secret = credentials.secret().await.map_err(|why| sign_in_obstacle(why.to_string()))?;
+        let Some(mechanism) = capabilities.mechanism(&sign_in.mechanisms).map(mechanism) else {
             let why = "the relay does not offer the way to sign in that auth in tapwave.toml \
                        names; ask its operator which one it has";
             return Err(lasting(why));
         };
         let login = Login::new(sign_in.username.clone(), secret.expose_secret().to_owned());
-        let answering = sign_in_over(line, mechanism, &login);
-        let answer = match timeout(self.waits.answer, answering).await {
-            Ok(answer) => answer.map_err(|error| silent(&error))?,
-            Err(_) => return Err(passing("no answer in time to the sign-in")),
+        let exchange = authenticate(connection, mechanism, &login);
+        let reply = match timeout(self.timeouts.answer, exchange).await {
+            Ok(reply) => reply.map_err(|error| no_reply(&error))?,
+            Err(_) => return Err(temporary("no answer in time to the sign-in")),
         };
-        if answer.has_code(235) {
+        if reply.has_code(235) {
             return Ok(());
         }
-        if answer.class() == ReplyClass::Transient {
-            return Err(of_the_line(self.refused(&answer)));
+        if reply.class() == ReplyClass::Transient {
+            return Err(into_obstacle(self.refused(&reply)));
         }
-        let remedy = if answer.turns_off_sign_in() {
+        let remedy = if reply.says_sign_in_disabled() {
             "the password may be right: SMTP AUTH is switched off for this mailbox or for the \
              whole tenant; have it switched on (Exchange admin center, the mailbox, Manage email \
              apps, Authenticated SMTP), set auth = \"xoauth2\" if only passwords are off, or \
@@ -455,15 +423,15 @@ impl Smtp {
         } else {
             "check username and password"
         };
-        let (user, told) = (plain(&sign_in.username), answer.told());
-        Err(denied(format!("the relay refused the sign-in of {user}: {told}; {remedy}")))
+        let (user, line) = (plain(&sign_in.username), reply.to_line());
+        Err(sign_in_obstacle(format!("the relay refused the sign-in of {user}: {line}; {remedy}")))
     }
 
-    /// The relay does not take mails of our sender, whoever reads them.
-    fn of_the_sender(&self, answer: &SmtpReply) -> StepFault {
-        let (from, told) = (plain(&self.from), answer.told());
+    /// The relay accepts no mail from our sender, to any recipient.
+    fn sender_refused(&self, reply: &SmtpReply) -> Failure {
+        let (from, line) = (plain(&self.from), reply.to_line());
         let signed_in = self.relay.sign_in.as_ref().map(|sign_in| plain(&sign_in.username));
-        let remedy = match (signed_in, answer.is_of_the_quota()) {
+        let remedy = match (signed_in, reply.is_sender_quota()) {
             (_, true) => "wait until its quota is free again, or set another from in [mail]".into(),
             (Some(user), false) => format!(
                 "let {user} send as it (in Exchange: the permission Send As), or set from in \
@@ -473,254 +441,259 @@ impl Smtp {
                               machine, or sign in with username and a password"
                 .into(),
         };
-        let obstacle = if answer.has_code(530) {
-            denied(format!(
-                "the relay lets nobody send who has not signed in: {told}; check tls, username and \
+        let obstacle = if reply.has_code(530) {
+            sign_in_obstacle(format!(
+                "the relay lets nobody send who has not signed in: {line}; check tls, username and \
                  the password in [mail]"
             ))
         } else {
-            let why = format!("the relay takes no mail from {from}: {told}; {remedy}");
+            let why = format!("the relay takes no mail from {from}: {line}; {remedy}");
             Obstacle::new(ObstacleKind::Sender, why)
         };
-        StepFault { effect: obstacle.into(), usable: true, stale: false }
+        Failure { effect: obstacle.into(), usable: true, stale: false }
     }
 
-    /// The relay said no to a mail, in so many digits.
-    fn refused(&self, answer: &SmtpReply) -> StepFault {
-        if answer.is_of_the_sender() {
-            return self.of_the_sender(answer);
+    /// The relay refused a mail with this reply.
+    fn refused(&self, reply: &SmtpReply) -> Failure {
+        if reply.is_about_sender() {
+            return self.sender_refused(reply);
         }
-        let why = answer.told();
-        let closing = answer.has_code(421);
-        let effect = if answer.class() != ReplyClass::Transient {
+        let why = reply.to_line();
+        let is_closing = reply.has_code(421);
+        let effect = if reply.class() != ReplyClass::Transient {
             Effect::Refused(why)
-        } else if asks_for_less(closing, &why) {
+        } else if is_throttling(is_closing, &why) {
             Obstacle::new(ObstacleKind::Throttled, why).into()
         } else {
-            passing(why).into()
+            temporary(why).into()
         };
-        StepFault { effect, usable: !closing, stale: false }
+        Failure { effect, usable: !is_closing, stale: false }
     }
 
-    /// An answer that must have this code, or begin with these digits.
-    fn expect(&self, answer: SmtpReply, code: u16) -> Result<SmtpReply, StepFault> {
-        if answer.begins_with(code) {
-            return Ok(answer);
+    /// Accepts a reply whose code begins with the digits of `code`.
+    fn expect(&self, reply: SmtpReply, code: u16) -> Result<SmtpReply, Failure> {
+        if reply.begins_with(code) {
+            return Ok(reply);
         }
-        if answer.is_refusal() {
-            return Err(self.refused(&answer));
+        if reply.is_refusal() {
+            return Err(self.refused(&reply));
         }
-        Err(passing(format!("the relay answered out of turn: {}", answer.told())).into())
+        Err(temporary(format!("the relay answered out of turn: {}", reply.to_line())).into())
     }
 
-    /// One command. `code` is the answer it must bring, or the digits that begin it.
+    /// Sends a command whose reply must begin with the digits of `code`.
     async fn command(
         &self,
-        line: &mut SmtpConnection,
-        command: impl std::fmt::Display,
+        connection: &mut SmtpConnection,
+        command: impl Display,
         code: u16,
-    ) -> Result<SmtpReply, StepFault> {
-        match timeout(self.waits.answer, line.ask(command)).await {
-            Ok(Ok(answer)) => self.expect(answer, code),
-            Ok(Err(error)) => Err(silent(&error).into()),
-            Err(_) => Err(passing("no answer in time from the relay").into()),
+    ) -> Result<SmtpReply, Failure> {
+        let reply = self.reply_to(connection, command).await?;
+        self.expect(reply, code)
+    }
+
+    async fn reply_to(
+        &self,
+        connection: &mut SmtpConnection,
+        command: impl Display,
+    ) -> Result<SmtpReply, Obstacle> {
+        match timeout(self.timeouts.answer, connection.command(command)).await {
+            Ok(reply) => reply.map_err(|error| no_reply(&error)),
+            Err(_) => Err(temporary("no answer in time from the relay")),
         }
     }
 
     /// Keeps a connection for the next mail.
-    pub(super) fn keep(&self, mut kept: IdleConnection) {
-        kept.since = self.clock.instant();
-        kept.waited = true;
-        self.idle().push(kept);
+    pub(super) fn keep(&self, mut idle: IdleConnection) {
+        idle.since = self.clock.instant();
+        idle.was_idle = true;
+        self.idle().push(idle);
     }
 
-    /// One that is to be ended, else the one that was used last.
-    fn kept(&self) -> Option<IdleConnection> {
-        let mut idle = self.idle();
-        match idle.iter().position(|kept| self.is_worn(kept)) {
-            Some(place) => Some(idle.remove(place)),
-            None => idle.pop(),
+    /// Takes an expired connection, which is to be closed, else the one that was used last.
+    fn take_idle(&self) -> Option<IdleConnection> {
+        let mut all = self.idle();
+        match all.iter().position(|idle| self.is_expired(idle)) {
+            Some(place) => Some(all.remove(place)),
+            None => all.pop(),
         }
     }
 
-    /// Whether it has carried its mails, or nobody has needed it for so long that the relay may
-    /// be about to end it.
-    fn is_worn(&self, kept: &IdleConnection) -> bool {
-        let idle = self.clock.instant().saturating_duration_since(kept.since);
-        kept.mails >= limits::MAILS_PER_CONNECTION || idle >= limits::SMTP_IDLE
+    /// Whether it has sent its share of mails, or was idle for so long that the relay may close it.
+    fn is_expired(&self, idle: &IdleConnection) -> bool {
+        let idle_for = self.clock.instant().saturating_duration_since(idle.since);
+        idle.mails >= limits::MAILS_PER_CONNECTION || idle_for >= limits::SMTP_IDLE
     }
 
-    /// A list of connections is whole after each of its steps, whoever panicked.
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<IdleConnection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// QUIT on all of these. Only a courtesy; nothing depends on the answers.
-async fn part(mut from: Vec<IdleConnection>) {
-    let leaving = join_all(from.iter_mut().map(|kept| kept.line.ask(Quit)));
-    let _ = timeout(limits::SMTP_QUIT, leaving).await;
+/// Sends QUIT. A courtesy: nothing depends on the replies.
+async fn quit(mut all: Vec<IdleConnection>) {
+    let quits = join_all(all.iter_mut().map(|idle| idle.smtp.command(Quit)));
+    let _ = timeout(limits::SMTP_QUIT, quits).await;
 }
 
-/// Makes sure that a relay does not turn this machine away before it has heard of any mail: by its
-/// first words, or by those to EHLO. One that does not know that command (500, 502) has nothing
-/// against us.
-fn welcome(answer: &SmtpReply) -> Result<(), Obstacle> {
-    if answer.class() != ReplyClass::Permanent || answer.has_code(500) || answer.has_code(502) {
+/// Fails if the relay refuses this machine, in its greeting or its reply to EHLO, before it knows of
+/// any mail. One that does not know EHLO (500, 502) does not refuse us.
+fn check_welcome(reply: &SmtpReply) -> Result<(), Obstacle> {
+    if reply.class() != ReplyClass::Permanent || reply.has_code(500) || reply.has_code(502) {
         return Ok(());
     }
-    Err(denied(format!(
+    Err(sign_in_obstacle(format!(
         "the relay does not take this machine: {}; have its operator let this machine in, or \
          check host, port and hello in [mail]",
-        answer.told()
+        reply.to_line()
     )))
 }
 
-/// AUTH, and whatever the relay asks then. The last answer.
-async fn sign_in_over(
-    line: &mut SmtpConnection,
+/// AUTH, and the answers to the relay's challenges. Returns the last reply.
+async fn authenticate(
+    connection: &mut SmtpConnection,
     mechanism: LettreMechanism,
     login: &Login,
 ) -> io::Result<SmtpReply> {
-    let unfit = |error: lettre::transport::smtp::Error| io::Error::other(error.to_string());
-    let mut answer = line.ask(Auth::new(mechanism, login.clone(), None).map_err(unfit)?).await?;
+    let other = |error: lettre::transport::smtp::Error| io::Error::other(error.to_string());
+    let auth = Auth::new(mechanism, login.clone(), None).map_err(other)?;
+    let mut reply = connection.command(auth).await?;
     for _ in 0..limits::SMTP_CHALLENGES {
-        if !answer.has_code(334) {
+        if !reply.has_code(334) {
             break;
         }
-        answer = if mechanism == LettreMechanism::Login {
-            let next = Auth::new(mechanism, login.clone(), Some(challenge(&answer)?));
-            line.ask(next.map_err(unfit)?).await?
+        reply = if mechanism == LettreMechanism::Login {
+            let next = Auth::new(mechanism, login.clone(), Some(challenge(&reply)?));
+            connection.command(next.map_err(other)?).await?
         } else {
-            // XOAUTH2 tells in a challenge why it says no; its refusal follows an empty line.
-            line.ask("\r\n").await?
+            // XOAUTH2 gives its reason in a challenge; the refusal follows an empty line.
+            connection.command("\r\n").await?
         };
     }
-    Ok(answer)
+    Ok(reply)
 }
 
-/// What the relay asks for.
-fn challenge(answer: &SmtpReply) -> io::Result<String> {
-    let word = answer.lines().next().unwrap_or_default().trim();
-    let asked = STANDARD.decode(word).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    asked.ok_or_else(|| io::Error::other("the relay's question in the sign-in is no Base64"))
+fn challenge(reply: &SmtpReply) -> io::Result<String> {
+    let word = reply.lines().next().unwrap_or_default().trim();
+    let text = STANDARD.decode(word).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    text.ok_or_else(|| io::Error::other("the relay's question in the sign-in is no Base64"))
 }
 
-/// What MAIL has to say of this mail. Letters outside ASCII stand in a mail only where an
-/// address has them (RFC 6531); everything else is encoded.
-fn parameters(mail: &Mail, can: &Capabilities) -> Result<Vec<MailParameter>, StepFault> {
+/// The parameters of MAIL. A mail has letters outside ASCII only if an address has them (RFC 6531);
+/// everything else is encoded.
+fn mail_parameters(
+    mail: &Mail,
+    capabilities: &Capabilities,
+) -> Result<Vec<MailParameter>, Failure> {
     let addresses = [mail.from(), mail.to()];
-    // Reply-To stands among the bytes alone.
+    // Reply-To is only in the bytes.
     if mail.bytes().is_ascii() && addresses.iter().all(|address| address.is_ascii()) {
         return Ok(Vec::new());
     }
-    if !can.smtputf8 {
+    if !capabilities.smtputf8 {
         return Err(not_for_this_relay(&format!("an address {NEEDS_UTF8}")));
     }
-    Ok(for_other_letters())
+    Ok(smtputf8_parameters())
 }
 
-fn for_other_letters() -> Vec<MailParameter> {
-    let eight = MailParameter::Body(MailBodyParameter::EightBitMime);
-    vec![eight, MailParameter::SmtpUtfEight]
+fn smtputf8_parameters() -> Vec<MailParameter> {
+    let eight_bit = MailParameter::Body(MailBodyParameter::EightBitMime);
+    vec![eight_bit, MailParameter::SmtpUtfEight]
 }
 
-/// Whether the relay takes mails of this size (RFC 1870). One that closes the line over it would
-/// be tried again and again.
-fn fits(mail: &Mail, can: &Capabilities) -> Result<(), StepFault> {
+/// Compares the size with the relay's limit (RFC 1870): a relay that closes the connection instead
+/// of refusing would be tried again and again.
+fn check_size(mail: &Mail, capabilities: &Capabilities) -> Result<(), Failure> {
     let bytes = mail.bytes().len();
-    match can.size {
-        Some(most) if bytes as u64 > most => Err(not_for_this_relay(&format!(
-            "it has {bytes} bytes and the relay takes {most}; have it take more, or shorten the \
+    match capabilities.size {
+        Some(max) if bytes as u64 > max => Err(not_for_this_relay(&format!(
+            "it has {bytes} bytes and the relay takes {max}; have it take more, or shorten the \
              template"
         ))),
         _ => Ok(()),
     }
 }
 
-/// This mail cannot go through this relay; the line is as it was.
-fn not_for_this_relay(why: &str) -> StepFault {
-    StepFault { effect: Effect::Refused(format!("not sent: {why}")), usable: true, stale: false }
+/// This relay cannot take this mail; the connection is unaffected.
+fn not_for_this_relay(why: &str) -> Failure {
+    Failure { effect: Effect::Refused(format!("not sent: {why}")), usable: true, stale: false }
 }
 
-impl StepFault {
-    /// Whether it is the end of mailing, and not of this line.
+impl Failure {
+    /// Whether it concerns every mail, not just this connection.
     const fn bars_us(&self) -> bool {
         matches!(&self.effect, Effect::NoEffect(obstacle) if obstacle.bars_us())
     }
 }
 
-/// The line broke, or was never there.
-impl From<Obstacle> for StepFault {
+/// A connection that broke, or could not be made.
+impl From<Obstacle> for Failure {
     fn from(obstacle: Obstacle) -> Self {
         Self { effect: obstacle.into(), usable: false, stale: false }
     }
 }
 
-/// The same may work later.
-fn passing(why: impl Into<String>) -> Obstacle {
+fn temporary(why: impl Into<String>) -> Obstacle {
     Obstacle::new(ObstacleKind::Temporary, why)
 }
 
-/// Somebody has to mend something that concerns every mail.
 fn lasting(why: impl Into<String>) -> Obstacle {
     Obstacle::new(ObstacleKind::Lasting, why)
 }
 
-/// Somebody was not let in, or not believed.
-fn denied(why: impl Into<String>) -> Obstacle {
+fn sign_in_obstacle(why: impl Into<String>) -> Obstacle {
     Obstacle::new(ObstacleKind::SignIn, why)
 }
 
-fn lost(why: String) -> StepFault {
-    StepFault { effect: Effect::Unsettled { why }, usable: false, stale: false }
+fn unsettled(why: String) -> Failure {
+    Failure { effect: Effect::Unsettled { why }, usable: false, stale: false }
 }
 
-/// No answer. In TLS 1.3 the word about a client's certificate comes this late.
-fn silent(error: &io::Error) -> Obstacle {
+/// No reply. With TLS 1.3 a refused client certificate is reported only here.
+fn no_reply(error: &io::Error) -> Obstacle {
     let why = plain(&error.to_string());
     if let Some(inner) = error.get_ref()
-        && inner.is::<Web>()
+        && inner.is::<WebServerAnswered>()
     {
         return Obstacle::new(ObstacleKind::Between, why);
     }
     match tls_error(error) {
-        Some(tls) if turns_us_away(tls) => {
-            denied(format!("{why}; check client_certificate in tapwave.toml"))
+        Some(tls) if rejects_client_certificate(tls) => {
+            sign_in_obstacle(format!("{why}; check client_certificate in tapwave.toml"))
         }
-        _ => passing(why),
+        _ => temporary(why),
     }
 }
 
-/// No line at all.
-fn no_route(error: &NoRoute) -> Obstacle {
+fn unreachable(error: &NoRoute) -> Obstacle {
     Obstacle::new(error.kind(), error.to_string())
 }
 
-/// A refusal before the first mail concerns the line, thus every mail.
-fn of_the_line(fault: StepFault) -> Obstacle {
-    match fault.effect {
+/// A refusal before the first mail concerns every mail.
+fn into_obstacle(failure: Failure) -> Obstacle {
+    match failure.effect {
         Effect::NoEffect(obstacle) => obstacle,
         Effect::Done(why) | Effect::Refused(why) | Effect::Unsettled { why } => lasting(why),
     }
 }
 
-/// Told apart by words, because 450 and 451 also stand for one full or unknown mailbox:
+/// Decided by the text, because 450 and 451 also stand for one mailbox that is full or unknown:
 /// Postfix says "too much mail" and "too many connections", Exchange "Concurrent
 /// connections limit exceeded" (432) and "message rate limit".
-fn asks_for_less(closing: bool, why: &str) -> bool {
+fn is_throttling(is_closing: bool, why: &str) -> bool {
     let why = why.to_ascii_lowercase();
-    let says = ["too many", "too much", "rate", "concurrent", "throttl", "quota exceeded"];
-    closing || why.contains("432") || says.iter().any(|word| why.contains(word))
+    let phrases = ["too many", "too much", "rate", "concurrent", "throttl", "quota exceeded"];
+    is_closing || why.contains("432") || phrases.iter().any(|phrase| why.contains(phrase))
 }
 
-fn tell(permit: Permit, fault: &StepFault) {
-    match &fault.effect {
+/// Reports to the limiter how the relay answered.
+fn report(permit: Permit, failure: &Failure) {
+    match &failure.effect {
         Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
             permit.answered(0, Some(Throttled { count: 1, retry_after: None }), None);
         }
         Effect::Refused(_) => permit.answered(1, None, None),
-        _ if fault.usable => permit.answered(1, None, None),
+        _ if failure.usable => permit.answered(1, None, None),
         _ => permit.broken(),
     }
 }

@@ -1,9 +1,8 @@
-//! Promises dates, times and spans in words that a reader of each built-in language would
-//! write; other languages get ISO 8601, which needs no words.
+//! Promises dates and durations as people write them in each built-in language; other languages get
+//! ISO 8601.
 
 use jiff::Zoned;
 
-/// A language's words for dates.
 struct DateWords {
     language: &'static str,
     weekdays: [&'static str; 7],
@@ -112,8 +111,8 @@ const WORDS: [DateWords; 5] = [
     },
 ];
 
-/// A moment with its weekday, to the minute.
-pub(super) fn moment(language: &str, at: &Zoned) -> String {
+/// A date with its weekday, and the time to the minute.
+pub(super) fn date_time(language: &str, at: &Zoned) -> String {
     let (day, year) = (at.day(), at.year());
     let time = format!("{:02}:{:02}", at.hour(), at.minute());
     let Some(words) = words(language) else {
@@ -131,8 +130,8 @@ pub(super) fn moment(language: &str, at: &Zoned) -> String {
     }
 }
 
-/// A span in the largest unit that holds it whole.
-pub(super) fn span(language: &str, minutes: u32) -> String {
+/// A duration in the largest unit that divides it.
+pub(super) fn duration(language: &str, minutes: u32) -> String {
     let (count, unit) = match minutes {
         days if days >= 2 * 1440 && days.is_multiple_of(1440) => (days / 1440, 2),
         hours if hours >= 60 && hours.is_multiple_of(60) => (hours / 60, 1),
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn each_language_writes_dates_its_own_way() {
+    fn dates_are_written_as_in_each_language() {
         let monday = at("2026-03-02T09:05:00+01:00[Europe/Berlin]");
         for (language, written) in [
             ("en", "Monday, 2 March 2026, 09:05"),
@@ -167,14 +166,14 @@ mod tests {
             ("es", "lunes 2 de marzo de 2026, 09:05"),
             ("pl", "2026-03-02 09:05"),
         ] {
-            assert_eq!(moment(language, &monday), written);
+            assert_eq!(date_time(language, &monday), written);
         }
         let first = at("2026-02-01T23:59:00+01:00[Europe/Paris]");
-        assert_eq!(moment("fr", &first), "dimanche 1er février 2026 à 23:59");
+        assert_eq!(date_time("fr", &first), "dimanche 1er février 2026 à 23:59");
     }
 
     #[test]
-    fn a_span_takes_the_unit_that_holds_it_whole() {
+    fn a_duration_takes_the_largest_unit_that_divides_it() {
         for (minutes, written) in [
             (10, "10 minutes"),
             (60, "1 hour"),
@@ -183,9 +182,9 @@ mod tests {
             (1440, "24 hours"),
             (43_200, "30 days"),
         ] {
-            assert_eq!(span("en", minutes), written);
+            assert_eq!(duration("en", minutes), written);
         }
-        assert_eq!(span("nl", 480), "8 uur");
-        assert_eq!(span("pl", 480), "8 h");
+        assert_eq!(duration("nl", 480), "8 uur");
+        assert_eq!(duration("pl", 480), "8 h");
     }
 }
