@@ -1,4 +1,4 @@
-//! Mails through the built program, judged by what the relay, or the tenant's mailboxes, took.
+//! Mails through the built program, checked against what the relay or the tenant's mailboxes accepted.
 
 mod damaged;
 mod late;
@@ -14,15 +14,15 @@ use crate::support::smtp::{Fault, Manner, Relay};
 use crate::support::until::until;
 use tapwave_simulator::options::Call;
 
-/// Mails a minute, where the rate is not what is tested.
+/// Mails a minute, where the rate is not tested.
 const RATE: u32 = 60_000;
 
-/// A mail's text with its soft line ends joined: codes are plain ASCII.
+/// A mail's text without soft line breaks; codes are ASCII.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace("=\r\n", "").replace("=3D", "=")
 }
 
-/// Each mail holds the code of its own reader's person, and of nobody else.
+/// Each mail holds the code of its own reader and no other.
 fn assert_codes(office: &Office, relay: &Relay, rows: u64) {
     let codes: BTreeMap<String, String> = office.tenant.with(|tenant, _| {
         tenant.passes().map(|(_, upn, pass)| (upn.to_owned(), pass.code.clone())).collect()
@@ -70,7 +70,7 @@ async fn under_every_fault_nothing_is_doubled_and_nothing_lost() {
     assert!(!says("tapwave resume"), "no resume sends these: {}", ended.err);
     let summary = ended.json();
     assert_eq!(summary["sealed"], 2, "the two that were refused");
-    // What was cut within the text is of unknown fate too if its dot was already on the way.
+    // A mail cut in its text is unsettled too if its dot was already sent.
     let lost = summary["unsettled"].as_u64().expect("a number");
     assert!((1..=2).contains(&lost), "{summary}");
     assert_eq!(summary["delivered"], 58 - lost, "{summary}");
@@ -79,7 +79,7 @@ async fn under_every_fault_nothing_is_doubled_and_nothing_lost() {
     assert!(taken(&relay).values().all(|times| *times == 1), "{:?}", taken(&relay));
     assert_codes(&office, &relay, ROWS);
 
-    // Nothing goes out a second time by itself, however often it is asked for.
+    // Nothing is sent twice by itself, however often deliver runs.
     office.run(&["deliver", "latest", "-i", "key.txt"]).await.expect(7);
     assert_eq!(relay.seen().taken.len(), first);
 
@@ -131,7 +131,7 @@ async fn a_kill_never_mails_twice_and_issuing_waits_for_mail() {
     let office = Office::open(ROWS, &wave(ROWS)).await;
     let relay = Relay::start(Manner::default()).await;
     office.mail_through(&relay, RATE);
-    // Five are acknowledged, and three more are under way from then on.
+    // Five are acknowledged, then three more are in flight.
     relay.hold(6);
     let key = office.public_key.clone();
     let run = ["run", "wave.csv", "-r", &key, "--deliver", "--settle-after", "1s", "--quiet"];
@@ -147,7 +147,7 @@ async fn a_kill_never_mails_twice_and_issuing_waits_for_mail() {
     relay.let_go();
     until("the relay has seen that", async || relay.seen().open == 0).await;
 
-    // Without an identity, what the dead process sealed waits for one; the rest goes on.
+    // Without an identity, what the killed process sealed waits for one; the rest continues.
     office.run(&["resume", "latest"]).await;
     let ended = office.run(&["deliver", "latest", "-i", "key.txt", "--json"]).await;
     let rows = office.rows().await;
@@ -190,7 +190,7 @@ async fn a_wave_whose_last_reader_would_be_late_is_refused() {
     let ended = office.run(&ahead).await.expect(3);
     assert!(ended.err.contains("50 mails at 1 a minute take 50 min"), "{}", ended.err);
     office.run(&[&ahead[..], &["--allow-late"]].concat()).await.expect(0);
-    // Without an identity passes are issued as they are mailed, and each is fresh.
+    // Without an identity passes are issued as they are mailed, so each is new.
     office.run(&check).await.expect(0);
 }
 
@@ -264,7 +264,7 @@ async fn a_sealed_body_and_a_notice_carry_no_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_letter_is_previewed_with_a_dummy_code_and_a_bad_template_stops_the_wave() {
+async fn a_mail_is_previewed_with_a_dummy_code_and_a_bad_template_stops_the_wave() {
     let office = Office::open(2, &wave(2)).await;
     let relay = Relay::start(Manner::default()).await;
     office.mail_through(&relay, RATE);

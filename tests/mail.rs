@@ -1,4 +1,4 @@
-//! Mails and what takes them, without the rest of a run: relays that refuse, stall and break, a
+//! The mail transports without the rest of a run: against relays that refuse, stall and break, a
 //! real Postfix, and Graph's sendMail.
 
 mod graph;

@@ -31,7 +31,7 @@ fn damage(office: &Office, sql: &str) {
 
 /// `deliver` with these flags ends so, says all of this, and the relay has taken so many mails.
 #[track_caller]
-fn told(ended: &Ended, code: i32, says: &[&str]) {
+fn assert_ended(ended: &Ended, code: i32, says: &[&str]) {
     assert_eq!(ended.code, Some(code), "{ended:?}");
     for words in says {
         assert!(ended.err.contains(words), "{words}: {}", ended.err);
@@ -51,11 +51,11 @@ async fn an_unknown_body_mails_nothing_until_one_is_named() {
         let set = format!("json_set(about_json, '$.options.mail.body', '{body}')");
         damage(&office, &format!("UPDATE about SET about_json = {set}"));
         let says = ["wave-run", "ledger is damaged", &format!("\"{body}\"")];
-        told(&office.run(&DELIVER).await, 2, &says);
+        assert_ended(&office.run(&DELIVER).await, 2, &says);
         assert_eq!(relay.seen().taken.len(), 0);
     }
     let named = office.run(&[&DELIVER[..], &["--body", "sealed"]].concat()).await;
-    told(&named, 0, &[]);
+    assert_ended(&named, 0, &[]);
     let codes: Vec<String> = office
         .tenant
         .with(|tenant, _| tenant.passes().map(|(_, _, pass)| pass.code.clone()).collect());
@@ -76,7 +76,7 @@ async fn a_resume_mails_nothing_in_an_unknown_way() {
         damage(&office, &format!("UPDATE about SET about_json = {set}"));
         for command in [&["resume", "wave-run"][..], &DELIVER] {
             let ended = office.run(command).await;
-            told(&ended, 2, &["wave-run", "ledger is damaged", &format!("\"{value}\"")]);
+            assert_ended(&ended, 2, &["wave-run", "ledger is damaged", &format!("\"{value}\"")]);
         }
         assert_eq!(relay.seen().taken.len(), before);
         let set = "json_set(about_json, '$.options.mail.body', 'pass')";
@@ -89,70 +89,70 @@ async fn a_header_that_cannot_be_read_names_its_run() {
     let (office, relay) = issued(&CHECKED_FOR_MAIL, &[], 0).await;
     let set = "json_set(about_json, '$.wave.headerJson', '{')";
     damage(&office, &format!("UPDATE about SET about_json = {set}"));
-    told(&office.run(&DELIVER).await, 2, &["wave-run", "ledger is damaged", "header"]);
+    assert_ended(&office.run(&DELIVER).await, 2, &["wave-run", "ledger is damaged", "header"]);
     assert_eq!(relay.seen().taken.len(), 0);
 }
 
-/// What is wrong with one row's record holds up its own mail, is named, and nothing else.
-async fn only_the_second_is_held_up(sql: &str, says: &str) {
+/// A damaged record of one row is named, and stops only that row's mail.
+async fn only_the_second_is_stopped(sql: &str, says: &str) {
     let (office, relay) = issued(&CHECKED_FOR_MAIL, &[], 0).await;
     damage(&office, sql);
-    told(&office.run(&DELIVER).await, 7, &["line 3", "user2@contoso.example", says]);
+    assert_ended(&office.run(&DELIVER).await, 7, &["line 3", "user2@contoso.example", says]);
     assert_eq!(taken(&relay).into_keys().collect::<Vec<_>>(), ["reader1@home.example"], "{sql}");
-    told(&office.run(&DELIVER).await, 7, &["line 3", says]);
+    assert_ended(&office.run(&DELIVER).await, 7, &["line 3", says]);
     assert_eq!(relay.seen().taken.len(), 1, "{sql}");
 }
 
-// Case: a start in UTC instead of the reader's own zone is a wrong time in a letter.
+// Case: a start in UTC instead of the reader's time zone is a wrong time in a mail.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_zone_of_a_row_is_no_utc() {
     let set = "json_set(wanted_json, '$.timeZone', 'Mars/Olympus')";
     let sql = format!("UPDATE rows SET wanted_json = {set} WHERE line = 3");
-    only_the_second_is_held_up(&sql, "\"Mars/Olympus\"").await;
+    only_the_second_is_stopped(&sql, "\"Mars/Olympus\"").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wishes_that_cannot_be_read_are_not_taken_for_none() {
+async fn requests_of_a_row_that_cannot_be_read_are_not_taken_for_none() {
     let sql = "UPDATE rows SET wanted_json = '{\"locale\":' WHERE line = 3";
-    only_the_second_is_held_up(sql, "what the wave asked for").await;
+    only_the_second_is_stopped(sql, "what the wave asked for").await;
 }
 
-// Case: the check found the manager's address. The column's is not what was asked for.
+// Case: the check found the manager's address, so the column's is the wrong one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_reader_is_not_replaced_by_the_column() {
     let sql = "UPDATE rows SET reader_json = NULL WHERE line = 3";
-    only_the_second_is_held_up(sql, "who gets its mail").await;
+    only_the_second_is_stopped(sql, "who gets its mail").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_of_which_nothing_is_known_is_not_mailed() {
     let sql = "UPDATE rows SET method_id = NULL WHERE line = 3";
-    only_the_second_is_held_up(sql, "the pass that Graph answered").await;
+    only_the_second_is_stopped(sql, "the pass that Graph answered").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_reader_of_the_notice_is_told_before_the_pass_goes_out() {
+async fn a_lost_reader_of_the_notice_is_reported_before_the_pass_is_sent() {
     let flags = ["--to", "column:deliverTo", "--notice-to", "mail"];
     let (office, relay) = issued(&flags, &[], 0).await;
     damage(&office, "UPDATE rows SET notice_reader_json = NULL WHERE line = 3");
-    told(&office.run(&DELIVER).await, 7, &["line 3", "who gets its notice"]);
+    assert_ended(&office.run(&DELIVER).await, 7, &["line 3", "who gets its notice"]);
     assert!(!taken(&relay).contains_key(SECOND));
 }
 
-// Case: a notice that no listing of those that are due would find is no notice that went out.
+// Case: a notice that is missing from the list of due ones was not sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_stage_of_a_notice_is_not_taken_for_the_end() {
     let flags = ["--deliver", "--to", "column:deliverTo", "--notice-to", "mail"];
     let (office, _relay) = issued(&flags, &[], 0).await;
     damage(&office, "UPDATE rows SET notice = 'later' WHERE line = 3");
-    told(&office.run(&DELIVER).await, 2, &["wave-run", "ledger is damaged", "\"later\""]);
+    assert_ended(&office.run(&DELIVER).await, 2, &["wave-run", "ledger is damaged", "\"later\""]);
 }
 
-/// A record that cannot be read at all: nothing is mailed, and the place is named.
+/// A record that cannot be read at all is named, and nothing is mailed.
 async fn nothing_is_mailed(sql: &str, says: &[&str]) {
     let (office, relay) = issued(&CHECKED_FOR_MAIL, &[], 0).await;
     damage(&office, sql);
-    told(&office.run(&DELIVER).await, 2, &[&["ledger is damaged"], says].concat());
+    assert_ended(&office.run(&DELIVER).await, 2, &[&["ledger is damaged"], says].concat());
     assert_eq!(relay.seen().taken.len(), 0, "{sql}");
 }
 
@@ -166,13 +166,13 @@ async fn a_record_that_cannot_be_read_names_its_row_and_column() {
     nothing_is_mailed(sql, &["row 3", "pass_lifetime_minutes"]).await;
 }
 
-/// The first mail was refused for good, or its answer was lost, which the ledger no longer tells
-/// rightly: it is not sent again, neither by itself nor, of unknown fate, when that is asked for.
+/// The first mail was refused or lost, and the ledger's record of that is damaged: the mail is not
+/// repeated, not even on request.
 async fn not_sent_again(fault: Fault, sql: &str, flags: &[&str], code: i32, says: &[&str]) {
     let (office, relay) = issued(&["--deliver"], &[fault], 7).await;
     let before = taken(&relay);
     damage(&office, sql);
-    told(&office.run(&[&DELIVER[..], flags].concat()).await, code, says);
+    assert_ended(&office.run(&[&DELIVER[..], flags].concat()).await, code, says);
     assert_eq!(taken(&relay), before, "{sql}");
 }
 
@@ -191,7 +191,7 @@ async fn a_resume_names_a_row_whose_mail_it_cannot_judge() {
     let (office, relay) = issued(&["--deliver"], &[REFUSED, REFUSED], 7).await;
     damage(&office, "UPDATE mails SET outcome = 'mail refuxed' WHERE line = 3");
     let ended = office.run(&["resume", "wave-run", "-i", "key.txt"]).await;
-    told(&ended, 7, &["line 3", "ledger is damaged", "mail refuxed"]);
+    assert_ended(&ended, 7, &["line 3", "ledger is damaged", "mail refuxed"]);
     assert_eq!(relay.seen().taken.len(), 0);
 }
 
@@ -215,13 +215,13 @@ async fn a_mail_of_unknown_fate_is_repeated_from_a_whole_record_or_not_at_all() 
     not_sent_again(LOST, gone, &RESEND, 7, &["ledger is damaged", "not the one"]).await;
 }
 
-// Case: a refused mail's pass is to be removed, and the ledger has lost whose it is.
+// Case: a refused mail's pass is to be removed, and the ledger has lost its user.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pass_without_a_user_is_not_passed_over_when_passes_are_removed() {
     let (office, _relay) = issued(&["--deliver"], &[REFUSED], 7).await;
     damage(&office, "UPDATE rows SET user_id = NULL WHERE state = 'sealed'");
     let revoked = office.run(&[&DELIVER[..], &["--revoke-undelivered"]].concat()).await;
-    told(&revoked, 7, &["ledger is damaged", "line ", "it names no user"]);
+    assert_ended(&revoked, 7, &["ledger is damaged", "line ", "it names no user"]);
     assert_eq!(office.tenant.with(|tenant, _| tenant.passes().count()), 2);
 }
 
@@ -233,6 +233,6 @@ async fn another_address_is_refused_where_the_row_cannot_be_read() {
     damage(&office, sql);
     let elsewhere = ["--readdress", "3=new@home.example"];
     let ended = office.run(&[&DELIVER[..], &elsewhere].concat()).await;
-    told(&ended, 2, &["line 3", "ledger is damaged"]);
+    assert_ended(&ended, 2, &["line 3", "ledger is damaged"]);
     assert_eq!(relay.seen().taken.len(), 0);
 }

@@ -1,6 +1,5 @@
-//! Passes that are over before their mail's turn comes, through the built program: promises that
-//! none of them is mailed or told of, and that the way out which is named works. Judged by what
-//! relay and tenant saw.
+//! Passes that expire before their mail is sent, through the built program: none of them is mailed or
+//! announced, and the suggested command works. Checked against what relay and tenant saw.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use tapwave_core::limits;
 
 const DELIVER: [&str; 4] = ["deliver", "latest", "-i", "key.txt"];
 
-/// Makes the pass of a line end so long from now.
+/// Makes the pass of a line expire in `seconds`.
 fn ends_within(office: &Office, line: u64, seconds: i64) {
     let runs = std::fs::read_dir(office.path("home").join("runs")).expect("runs");
     let run = runs.map(|run| run.expect("a run").path()).next().expect("one run");
@@ -29,7 +28,7 @@ fn ends_within(office: &Office, line: u64, seconds: i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pass_that_ends_while_its_mail_waits_in_line_is_not_mailed() {
+async fn a_pass_that_expires_while_its_mail_waits_is_not_mailed() {
     let office = Office::open(3, &wave(3)).await;
     let relay = Relay::start(Manner::default()).await;
     office.mail_through(&relay, 60_000);
@@ -38,7 +37,7 @@ async fn a_pass_that_ends_while_its_mail_waits_in_line_is_not_mailed() {
     office.run(&["run", "wave.csv", "-r", &key]).await.expect(0);
     let last = i64::try_from(limits::LAST_MOMENTS.as_secs()).expect("few");
     ends_within(&office, 3, last + 60);
-    // The first mail is not acknowledged before the second one's pass is over.
+    // The first mail is acknowledged only after the second one's pass has expired.
     relay.hold(1);
     let delivering = office.run(&DELIVER);
     let passing = async {
@@ -48,8 +47,8 @@ async fn a_pass_that_ends_while_its_mail_waits_in_line_is_not_mailed() {
     };
     let (ended, ()) = tokio::join!(delivering, passing);
     let ended = ended.expect(7);
-    let told = "line 3, user2@contoso.example: mail not sent: its pass is over at ";
-    assert!(ended.err.contains(told), "{}", ended.err);
+    let message = "line 3, user2@contoso.example: mail not sent: its pass is over at ";
+    assert!(ended.err.contains(message), "{}", ended.err);
     assert!(ended.err.contains("with a new run"), "{}", ended.err);
     assert!(ended.err.contains("-i IDENTITY --revoke-undelivered"), "{}", ended.err);
     assert!(!taken(&relay).contains_key("reader2@home.example"));
@@ -59,15 +58,15 @@ async fn a_pass_that_ends_while_its_mail_waits_in_line_is_not_mailed() {
     let reason = rows[1]["reason"].as_str().expect("a reason");
     assert!(reason.starts_with("mail not sent: its pass is over at "), "{reason}");
 
-    // It has failed for good: nothing sends it, and it is not forgotten either.
+    // It has failed for good: it is never sent, but always reported.
     for more in [&["--due", "1h"][..], &["--retry-refused"], &["--resend-unsettled"]] {
         let ended = office.run(&[&DELIVER[..], more].concat()).await.expect(7);
-        assert!(ended.err.contains(told), "{}", ended.err);
+        assert!(ended.err.contains(message), "{}", ended.err);
         assert!(!ended.err.contains("tries refused mails anew"), "{}", ended.err);
     }
     assert_eq!(taken(&relay).len(), 2);
 
-    // What the words say works.
+    // The suggested command works.
     office.run(&[&DELIVER[..], &["--revoke-undelivered"]].concat()).await.expect(0);
     assert_eq!(office.tenant.with(|tenant, _| tenant.passes().count()), 2);
     let one = "userPrincipalName,deliverTo\nuser2@contoso.example,reader2@home.example\n";
@@ -77,7 +76,7 @@ async fn a_pass_that_ends_while_its_mail_waits_in_line_is_not_mailed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_is_told_of_a_pass_that_is_over() {
+async fn no_notice_is_sent_of_an_expired_pass() {
     let office = Office::open(1, &wave(1)).await;
     let faults = VecDeque::from([Fault::None, Fault::Rcpt("550 5.1.1 nobody")]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
@@ -91,15 +90,15 @@ async fn nobody_is_told_of_a_pass_that_is_over() {
     assert!(again.err.contains("notice not sent: its pass is over at "), "{}", again.err);
     assert!(!again.err.contains("--revoke-undelivered"), "the pass reached its reader");
     assert_eq!(taken(&relay).len(), 1, "nobody else was told");
-    // A resume that mails knows it too.
+    // The same with resume.
     let resumed = office.run(&["resume", "latest"]).await.expect(7);
     assert!(!resumed.err.contains("tapwave resume"), "it would change nothing: {}", resumed.err);
     assert_eq!(taken(&relay).len(), 1);
 }
 
-/// A machine whose clock is behind would go on for hours.
+/// With a slow clock of this machine it would be mailed for hours.
 #[tokio::test(flavor = "multi_thread")]
-async fn whether_a_pass_is_over_is_read_off_graphs_clock_where_it_is_known() {
+async fn expiry_is_judged_by_graphs_clock_where_it_is_known() {
     let office = Office::open(1, &wave(1)).await;
     let faults = VecDeque::from([Fault::Data("530 5.7.0 sign in")]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
@@ -109,8 +108,8 @@ async fn whether_a_pass_is_over_is_read_off_graphs_clock_where_it_is_known() {
     office.run(&run).await.expect(5);
     let control = office.tenant.url().replace("/v1.0", "/control/advance");
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let wish = serde_json::json!({ "seconds": 2 * 60 * 60 });
-    let advanced = client.post(control).json(&wish).send().await.expect("an answer");
+    let body = serde_json::json!({ "seconds": 2 * 60 * 60 });
+    let advanced = client.post(control).json(&body).send().await.expect("an answer");
     assert_eq!(advanced.status(), 200);
     let ended = office.run(&["resume", "latest", "-i", "key.txt"]).await.expect(7);
     assert!(ended.err.contains("mail not sent: its pass is over at "), "{}", ended.err);

@@ -1,5 +1,5 @@
-//! Mails through the built program to relays that are broken or mean it. Judged by what the
-//! relay heard and what the ledger tells afterwards.
+//! Mails through the built program to broken and malicious relays. Checked against what the relay
+//! received and what the ledger says.
 
 use crate::support::mailed::wave;
 use crate::support::nasty::{Act, Nasty, Script, kind, say};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 const DELIVER: [&str; 4] = ["deliver", "latest", "-i", "key.txt"];
 
-/// A run with sealed passes whose mail goes to this relay, over one connection.
+/// A run with sealed passes whose mail goes to this relay over one connection.
 async fn sealed(rows: u64, script: Script) -> (Office, Nasty) {
     let office = Office::open(rows, &wave(rows)).await;
     let relay = Nasty::start(script).await;
@@ -25,7 +25,7 @@ async fn sealed(rows: u64, script: Script) -> (Office, Nasty) {
     (office, relay)
 }
 
-/// Writes into the latest run's ledger beside the program.
+/// Changes the latest run's ledger while the program runs.
 fn change_ledger(office: &Office, sql: &str) {
     let runs = std::fs::read_dir(office.path("home").join("runs")).expect("runs");
     let run = runs.map(|run| run.expect("a run").path()).next().expect("one run");
@@ -33,7 +33,7 @@ fn change_ledger(office: &Office, sql: &str) {
     db.execute_batch(sql).expect("changed");
 }
 
-/// How many rows the latest run's ledger has as delivered, whatever else it holds.
+/// The number of delivered rows in the latest run's ledger.
 fn delivered(office: &Office) -> i64 {
     let runs = std::fs::read_dir(office.path("home").join("runs")).expect("runs");
     let run = runs.map(|run| run.expect("a run").path()).next().expect("one run");
@@ -43,7 +43,7 @@ fn delivered(office: &Office) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_became_of_a_mail_is_written_down_before_the_line_is_tidied() {
+async fn a_mails_outcome_is_recorded_before_the_connection_is_reset() {
     let script: Script = Box::new(|word, _| match word {
         "RCPT" => say("550 5.1.1 nobody"),
         "RSET" => Act::Nothing,
@@ -62,9 +62,9 @@ async fn what_became_of_a_mail_is_written_down_before_the_line_is_tidied() {
     assert!(rows.iter().all(|row| row["state"] == "sealed"), "of no unknown fate: {rows:?}");
 }
 
-/// No mail can have gone out before the relay has let anybody in.
+/// No mail can have been sent before the relay accepts the connection.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kill_while_the_relay_lets_nobody_in_holds_nothing() {
+async fn a_kill_while_the_relay_refuses_connections_leaves_nothing_held() {
     for word in ["GREETING", "EHLO"] {
         let script: Script = Box::new(move |heard, nth| match (heard, nth) {
             (heard, 1) if heard == word => Act::Nothing,
@@ -82,9 +82,9 @@ async fn a_kill_while_the_relay_lets_nobody_in_holds_nothing() {
     }
 }
 
-/// Why nothing goes out is told by the status too, though nothing was begun.
+/// The status shows the reason, although no mail was begun.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_lets_nobody_in_is_the_reason_of_its_rows() {
+async fn a_relay_that_refuses_connections_is_the_reason_of_its_rows() {
     let script: Script = Box::new(|word, _| match word {
         "GREETING" => say("554 5.7.1 not from there"),
         other => kind(other),
@@ -99,9 +99,9 @@ async fn a_relay_that_lets_nobody_in_is_the_reason_of_its_rows() {
     assert_eq!((&rows[0]["state"], relay.whole().len()), (&"sealed".into(), 0));
 }
 
-/// Whoever waits for a relay is told for what, once.
+/// The operator is told once what is waited for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_is_busy_is_told_of_while_its_mails_wait() {
+async fn a_busy_relay_is_reported_while_its_mails_wait() {
     let script: Script = Box::new(|word, nth| match (word, nth) {
         ("RCPT", 1 | 2) => say("450 4.2.1 busy"),
         (other, _) => kind(other),
@@ -110,7 +110,7 @@ async fn a_relay_that_is_busy_is_told_of_while_its_mails_wait() {
     let running = office.run(&DELIVER);
     let passing = async {
         until("both are taken", async || {
-            // As often as it was turned away, and a little more each time it is looked at.
+            // As often as it was refused, and a little more at each look.
             office.tenant.pass(limits::MAIL_BACKOFF / 50);
             relay.whole().len() == 2
         })
@@ -123,11 +123,10 @@ async fn a_relay_that_is_busy_is_told_of_while_its_mails_wait() {
     assert_eq!(relay.whole().len(), 2);
 }
 
-/// A ledger that cannot be read any more ends a delivery; the mail that the relay is taking at
-/// that moment is heard to its end.
+/// An unreadable ledger ends a delivery, but the outcome of the mail being sent is still awaited.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fault_in_the_ledger_drops_no_mail_that_is_under_way() {
-    // What was taken is not acknowledged before it may be: the second mail first.
+async fn a_fault_in_the_ledger_drops_no_mail_that_is_being_sent() {
+    // The second mail is acknowledged first.
     let (acknowledged, first) = watch::channel(0);
     let second = first.clone();
     let script: Script = Box::new(move |word, nth| match (word, nth) {
@@ -154,9 +153,9 @@ async fn a_fault_in_the_ledger_drops_no_mail_that_is_under_way() {
     assert_eq!(relay.whole().len(), 4);
 }
 
-/// A relay's words are kept and shown; they steer no terminal.
+/// A relay's answer is kept and shown, without what steers a terminal.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_relay_says_steers_nobodys_terminal() {
+async fn a_relays_answer_steers_no_terminal() {
     let words = b"550-5.1.1 \x1b[2J\x07\0no\xff\xfe\r\n550 \xe2\x80\xaebody\r\n";
     let script: Script = Box::new(|word, _| match word {
         "RCPT" => Act::Say(words.to_vec()),

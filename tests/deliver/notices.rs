@@ -1,5 +1,5 @@
-//! Split channels through the built program: the pass to one, the news of it to another,
-//! judged by what the relay took.
+//! Notices through the built program: the pass to one reader, the notice to another. Checked against
+//! what the relay accepted.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,9 +9,9 @@ use crate::support::until::until;
 use serde_json::Value;
 use tapwave_simulator::options::Call;
 
-/// Mails a minute, where the rate is not what is tested.
+/// Mails a minute, where the rate is not tested.
 const RATE: u32 = 60_000;
-/// The pass to the column's reader, the news of it to the person's other address.
+/// The pass to the column's reader, the notice to the person's other address.
 const SPLIT: [&str; 4] = ["--to", "column:deliverTo", "--notice-to", "other-mail"];
 
 /// user1 to userN; their passes go to reader1 to readerN.
@@ -33,7 +33,7 @@ async fn office(rows: u64, faults: &[Fault]) -> (Office, Relay) {
 
 fn run<'a>(key: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     let flags = ["run", "wave.csv", "-r", key, "--deliver", "--json", "--settle-after", "100ms"];
-    // One at a time, so that the wave's order is the mails' order.
+    // One at a time, so that the mails are in the order of the wave.
     [&flags[..], &["--max-in-flight", "1"], &SPLIT, more].concat()
 }
 
@@ -42,7 +42,7 @@ fn reader(mail: &Taken) -> String {
     to.split(['<', '>']).nth(1).expect("an address").to_owned()
 }
 
-/// The mails that the relay took for each reader, in order.
+/// The mails that the relay accepted for each reader, in order.
 fn taken(relay: &Relay) -> BTreeMap<String, Vec<Vec<u8>>> {
     let mut taken: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     for mail in &relay.seen().taken {
@@ -51,7 +51,7 @@ fn taken(relay: &Relay) -> BTreeMap<String, Vec<Vec<u8>>> {
     taken
 }
 
-/// A mail's text with its soft line ends joined: codes and addresses are plain ASCII.
+/// A mail's text without soft line breaks; codes and addresses are ASCII.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).replace("=\r\n", "").replace("=3D", "=")
 }
@@ -64,7 +64,7 @@ fn live(office: &Office) -> usize {
     office.tenant.with(|tenant, _| tenant.passes().count())
 }
 
-/// The readers of notices hold no code, and the pass of each went out before.
+/// No notice holds a code, and each follows the mail with its pass.
 fn assert_notices(office: &Office, relay: &Relay) {
     let codes = codes(office);
     let mut mailed = Vec::new();
@@ -87,7 +87,7 @@ fn notice_states(rows: &[Value]) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pass_goes_to_the_manager_and_the_news_to_the_person() {
+async fn the_pass_goes_to_the_manager_and_the_notice_to_the_person() {
     let (office, relay) = office(4, &[]).await;
     let wave = "userPrincipalName\nuser2@contoso.example\nuser3@contoso.example\n";
     std::fs::write(office.path("wave.csv"), wave).expect("a wave");
@@ -133,7 +133,7 @@ async fn the_pass_goes_to_the_manager_and_the_news_to_the_person() {
 #[tokio::test(flavor = "multi_thread")]
 async fn under_every_fault_no_notice_is_doubled_and_none_lost() {
     const ROWS: u64 = 14;
-    // Each strikes a pass or a notice, as they leave by turns.
+    // Passes and notices are sent in turn, so each fault hits one of them.
     let faults: Vec<Fault> = [
         Fault::Rcpt("450 4.2.0 grey"),
         Fault::Dot("451 4.3.0 later"),
@@ -157,14 +157,14 @@ async fn under_every_fault_no_notice_is_doubled_and_none_lost() {
     assert!(taken(&relay).values().all(|mails| mails.len() == 1), "{:?}", taken(&relay).keys());
     assert_notices(&office, &relay);
 
-    // Nothing of unknown fate and nothing refused goes out by itself, whoever asks.
+    // Nothing unsettled or refused is sent by itself.
     office.run(&["deliver", "latest", "-i", "key.txt"]).await.expect(7);
     office.run(&["resume", "latest", "-i", "key.txt"]).await.expect(7);
     assert_eq!(relay.seen().taken.len(), first);
     let before = notice_states(&office.rows().await).join(" ");
     assert!(before.contains("refused") || before.contains("unsettled"), "{before}");
 
-    // A refused notice alone removes nothing; a refused pass is tried anew where that is asked.
+    // A refused notice removes nothing; a refused pass is retried on request.
     let again = ["deliver", "latest", "-i", "key.txt", "--resend-unsettled"];
     office.run(&again).await.expect(7);
     let retried = ["deliver", "latest", "-i", "key.txt", "--retry-refused", "--revoke-undelivered"];
@@ -267,7 +267,7 @@ async fn kills_never_send_a_notice_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_notice_is_told_counted_and_tried_again_when_asked() {
+async fn a_refused_notice_is_reported_counted_and_retried_on_request() {
     let (office, relay) = office(1, &[Fault::None, Fault::Rcpt("550 5.1.1 nobody")]).await;
     let key = office.public_key.clone();
     let ended = office.run(&run(&key, &[])).await.expect(7);
@@ -292,7 +292,7 @@ async fn a_refused_notice_is_told_counted_and_tried_again_when_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_pass_is_mailed_anew_when_asked_and_only_then_told_of() {
+async fn a_refused_pass_is_mailed_again_on_request_and_only_then_announced() {
     let (office, relay) = office(1, &[Fault::Dot("554 5.7.1 spam")]).await;
     let key = office.public_key.clone();
     office.run(&run(&key, &[])).await.expect(7);
@@ -346,16 +346,16 @@ async fn a_refused_mail_goes_to_another_address_when_one_is_given() {
     assert_eq!(readers, expected);
     let notice = text(&taken["user1@personal.example"][0]);
     assert!(notice.contains("Neu (new@home.example)"), "{notice}");
-    // What has gone out goes nowhere else.
+    // What was sent cannot get another address.
     let late = office.run(&[&deliver[..], &both[..2]].concat()).await.expect(2);
     assert!(late.err.contains("line 2, which is delivered"), "{}", late.err);
     assert_eq!(relay.seen().taken.len(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cleanup_works_however_far_the_notices_are() {
+async fn cleanup_works_in_every_state_of_the_notices() {
     let nobody = Fault::Rcpt("550 5.1.1 nobody");
-    // Pass and notice by turns: one row is told of, one cannot be, of two nobody knows.
+    // Pass and notice in turn: one notice is sent, one refused, two are unsettled.
     let faults = [
         Fault::None,
         Fault::None,
@@ -382,7 +382,7 @@ async fn cleanup_works_however_far_the_notices_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn graph_carries_both_mails() {
+async fn graph_sends_both_mails() {
     let (office, _relay) = office(3, &[]).await;
     let settings = "[mail]\ncourier = \"graph\"\nfrom = \"IT <user1@contoso.example>\"\n\
                     max_per_minute = 60000\n";
@@ -394,7 +394,7 @@ async fn graph_carries_both_mails() {
     let mails: Vec<(String, bool)> = office.tenant.with(|tenant, _| {
         let of = |mail: &Value| {
             let to = &mail["toRecipients"][0]["emailAddress"]["address"];
-            // A code may hold an ampersand, which HTML has escaped.
+            // A code may hold an ampersand, which HTML escapes.
             let html = mail["body"]["content"].as_str().expect("a body").replace("&amp;", "&");
             (
                 to.as_str().expect("an address").to_owned(),
@@ -408,7 +408,7 @@ async fn graph_carries_both_mails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_later_delivery_tells_too() {
+async fn a_later_delivery_sends_notices_too() {
     let (office, relay) = office(3, &[]).await;
     let key = office.public_key.clone();
     let run = [&["run", "wave.csv", "-r", &key][..], &SPLIT].concat();
@@ -423,7 +423,7 @@ async fn a_later_delivery_tells_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_notice_that_tells_nothing_is_a_usage_error() {
+async fn a_pointless_notice_is_a_usage_error() {
     let (office, relay) = office(1, &[]).await;
     let key = office.public_key.clone();
     for (flags, says) in [
@@ -441,14 +441,14 @@ async fn a_notice_that_tells_nothing_is_a_usage_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_row_with_nobody_to_tell_is_a_problem_and_odd_readers_are_warned_of() {
+async fn a_row_without_a_reader_for_the_notice_is_a_problem_and_odd_readers_are_warned_of() {
     let (office, relay) = office(2, &[]).await;
     office.tenant.with(|tenant, _| {
         tenant.amend("user2@contoso.example", |user| user.other_mails.clear());
     });
     let key = office.public_key.clone();
     let ended = office.run(&run(&key, &[])).await.expect(3);
-    // The column is no place of these notices: an address there would help nobody.
+    // The column is not a source of addresses for these notices.
     let says = "has no mail address for its notice in the person's other mails; \
         give it one there, or add another place to --notice-to";
     assert!(ended.err.contains(says) && !ended.err.contains("in the column"), "{}", ended.err);
@@ -531,7 +531,7 @@ async fn a_manager_is_looked_up_where_a_row_or_a_letter_needs_one() {
     assert_eq!(calls(&own).await, people + 3, "the letter names them");
 }
 
-/// Kills the program at each durable write in turn and lets others carry on.
+/// Kills the program at each durable write in turn, and lets another process continue.
 ///
 /// Run with `cargo test --features failpoints --test integration kill_sweep`.
 #[cfg(feature = "failpoints")]

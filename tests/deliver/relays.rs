@@ -1,5 +1,5 @@
-//! Mails through the built program to relays of every kind: behind proxies, with sign-ins that
-//! go wrong, slow ones, silent ones. Judged by what relay and tenant saw.
+//! Mails through the built program to relays of every kind: behind proxies, with failing sign-ins,
+//! slow ones, silent ones. Checked against what relay and tenant saw.
 
 use crate::support::certificates;
 use crate::support::smtp;
@@ -15,7 +15,7 @@ use crate::support::until::until;
 use tapwave_core::limits;
 use tapwave_simulator::options::{Call, Fault, Faults};
 
-/// Mails a minute, where the rate is not what is tested.
+/// Mails a minute, where the rate is not tested.
 const FAST: u32 = 60_000;
 
 fn kill(mut process: Child) {
@@ -23,7 +23,7 @@ fn kill(mut process: Child) {
     process.wait().expect("gone");
 }
 
-/// The office's relay by the name that only a proxy finds.
+/// Names the relay by a name that only the proxy can resolve.
 fn by_its_far_name(office: &Office) {
     office.change_settings("host = \"localhost\"", &format!("host = \"{}\"", certificates::RELAY));
 }
@@ -35,7 +35,7 @@ async fn run_behind(office: &Office, arguments: &[&str], variables: &[(&str, &st
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_leads_to_the_relay_and_its_no_is_told() {
+async fn a_proxy_leads_to_the_relay_and_its_refusal_is_reported() {
     const ROWS: u64 = 9;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     let relay = Relay::start(Manner::default()).await;
@@ -45,7 +45,7 @@ async fn a_proxy_leads_to_the_relay_and_its_no_is_told() {
     let behind = [("HTTPS_PROXY", url.as_str()), ("NO_PROXY", "")];
     let key = office.public_key.clone();
 
-    // A relay on this machine is no matter of the proxy's.
+    // The proxy is not used for a relay on this machine.
     let check = ["check", "wave.csv", "-r", &key, "--deliver"];
     run_behind(&office, &check, &behind).await.expect(0);
     assert_eq!(*proxy.asked(), Vec::<String>::new());
@@ -87,7 +87,7 @@ async fn a_proxy_leads_to_the_relay_and_its_no_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deliver_asks_no_tenant_for_anything() {
+async fn deliver_does_not_use_the_tenant() {
     let office = Office::open(4, &wave(4)).await;
     let relay = Relay::start(Manner::default()).await;
     office.mail_through(&relay, FAST);
@@ -109,10 +109,10 @@ async fn deliver_asks_no_tenant_for_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_relay_that_lets_nobody_in_is_a_matter_of_sign_in() {
+async fn a_relay_that_refuses_everybody_is_a_sign_in_problem() {
     const ROWS: u64 = 12;
     let office = Office::open(ROWS, &wave(ROWS)).await;
-    // Each mail needs a line of its own, thus a sign-in.
+    // Each mail needs its own connection, thus a sign-in.
     let faults = VecDeque::from(vec![smtp::Fault::CutAfterAnswer; 24]);
     let relay = Relay::start(Manner { faults, ..Manner::default() }).await;
     office.mail_through(&relay, FAST);
@@ -157,20 +157,20 @@ async fn a_certificate_and_a_token_open_the_relay() {
     assert!(relay.seen().hellos.iter().filter(|said| *said == "wave.contoso.example").count() > 1);
 }
 
-/// How many connections the relay has seen end without QUIT.
-fn left_without_a_word(relay: &Relay) -> usize {
+/// How many connections ended without QUIT.
+fn ended_without_quit(relay: &Relay) -> usize {
     let seen = relay.seen();
     seen.connections - seen.commands.iter().filter(|word| *word == "QUIT").count()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_takes_leave_of_the_relay() {
+async fn every_command_sends_quit_to_the_relay() {
     let office = Office::open(30, &wave(30)).await;
     let relay = Relay::start(Manner::default()).await;
     office.mail_through(&relay, FAST);
     let key = office.public_key.clone();
     office.run(&["check", "wave.csv", "-r", &key, "--deliver"]).await.expect(0);
-    assert_eq!(left_without_a_word(&relay), 0, "check");
+    assert_eq!(ended_without_quit(&relay), 0, "check");
     let run = ["run", "wave.csv", "-r", &key, "--deliver"];
     #[cfg(unix)]
     {
@@ -183,23 +183,23 @@ async fn every_command_takes_leave_of_the_relay() {
         let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
         let status = ended.await.expect("a thread").expect("a process").status;
         assert_eq!(status.code(), Some(130), "interrupted");
-        assert_eq!(left_without_a_word(&relay), 0, "an interrupted run");
+        assert_eq!(ended_without_quit(&relay), 0, "an interrupted run");
         assert!(taken(&relay).len() < 30);
         office.run(&["resume", "latest", "-i", "key.txt"]).await.expect(0);
     }
     #[cfg(not(unix))]
     office.run(&run).await.expect(0);
     assert_eq!(taken(&relay).len(), 30);
-    assert_eq!(left_without_a_word(&relay), 0, "a whole run");
-    // A wave that ends half-way, because the tenant says no.
+    assert_eq!(ended_without_quit(&relay), 0, "a whole run");
+    // A wave that ends half-way, because the tenant refuses.
     let later = Office::open(3, &wave(3)).await;
     later.mail_through(&relay, FAST);
     later.run(&["run", "wave.csv", "-r", &later.public_key.clone()]).await.expect(0);
     later.run(&["deliver", "latest", "-i", "key.txt"]).await.expect(0);
-    assert_eq!(left_without_a_word(&relay), 0, "deliver");
+    assert_eq!(ended_without_quit(&relay), 0, "deliver");
 }
 
-/// Asks a process to stop, as Ctrl-C does, and waits until it has heard that.
+/// Sends Ctrl-C to a process, and waits until it has noticed.
 #[cfg(unix)]
 async fn interrupt(mut process: Child) -> Child {
     use std::io::{BufRead, BufReader};
@@ -210,7 +210,7 @@ async fn interrupt(mut process: Child) -> Child {
         let mut lines = BufReader::new(process.stderr.take().expect("piped")).lines();
         let heard = lines.find(|line| line.as_ref().is_ok_and(|line| line.starts_with("stopping")));
         assert!(heard.is_some(), "it ended unheard");
-        // What it says besides must not stop it.
+        // Its other output must not block it.
         std::thread::spawn(|| lines.for_each(drop));
         process
     });
@@ -237,7 +237,7 @@ async fn a_kill_while_the_rate_is_waited_for_leaves_nothing_unsettled() {
     let rows = office.rows().await;
     assert_eq!((count_state(&rows, "mailing"), count_state(&rows, "sealed")), (0, 8));
     office.change_settings("max_per_minute = 1\n", "max_per_minute = 60000\n");
-    // What was sealed last is looked at before it is mailed, which takes the tenant.
+    // The last seal is checked before it is mailed, which needs the tenant.
     let deliver = ["deliver", "latest", "-i", "key.txt"];
     let mut unsigned = office.command(&deliver);
     unsigned.env_remove("TAPWAVE_ACCESS_TOKEN");
@@ -263,7 +263,7 @@ async fn with_an_identity_issuing_does_not_wait_for_a_slow_relay() {
     until("all passes are issued", async || issued() == ROWS).await;
     kill(running);
 
-    // Carried on with the identity: each goes out once, and what the kill left is held.
+    // Continued with the identity: each is sent once, and what the kill left is unsettled.
     relay.let_go();
     until("the relay has seen that", async || relay.seen().open == 0).await;
     let ended = office.run(&["resume", "latest", "-i", "key.txt", "--json"]).await;
@@ -279,14 +279,14 @@ async fn with_an_identity_issuing_does_not_wait_for_a_slow_relay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_identity_lost_answers_let_no_passes_pile_up() {
+async fn without_an_identity_lost_answers_do_not_accumulate_passes() {
     const ROWS: u64 = 12;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     let slow = Duration::from_millis(300);
     let relay = Relay::start(Manner { slow, ..Manner::default() }).await;
     office.mail_through(&relay, FAST);
     office.change_settings("max_connections = 3", "max_connections = 1");
-    // All behind one settling time, which ends for all of them at about the same time.
+    // All wait for one settling time, which ends at about the same time.
     let lost = |faults: Faults, nth| faults.at(Call::Issue, nth, Fault::LostBefore);
     let lost = (1..=8).fold(Faults::default(), lost);
     office.tenant.with(|tenant, _| tenant.options_mut().faults = lost);
@@ -340,7 +340,7 @@ async fn silence_after_the_dot_is_held_until_somebody_asks_for_the_same_bytes() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_full_mailbox_holds_nobody_up() {
+async fn one_full_mailbox_does_not_delay_others() {
     const ROWS: u64 = 30;
     let office = Office::open(ROWS, &wave(ROWS)).await;
     // As many as there are connections.
@@ -370,7 +370,7 @@ async fn an_address_that_the_relay_cannot_take_is_found_before_any_pass() {
     let run = ["run", "wave.csv", "-r", &key, "--deliver"];
     let ended = office.run(&run).await.expect(3);
     assert!(ended.err.contains("line 3 (1 row in all) has letters outside ASCII"), "{}", ended.err);
-    // Nor may it turn out when the pass has gone out to somebody else.
+    // The same for the notice, before the pass is sent.
     let split = ["--to", "mail", "--notice-to", "column:deliverTo"];
     let ended = office.run(&[&run[..], &split].concat()).await.expect(3);
     assert!(ended.err.contains("line 3 (1 row in all) has letters outside ASCII"), "{}", ended.err);
@@ -384,7 +384,7 @@ async fn an_address_that_the_relay_cannot_take_is_found_before_any_pass() {
     assert_eq!(readers, ["ada@xn--bcher-kva.example", "jörg@home.example"]);
 }
 
-/// Whoever waits for another attempt does not wait once nothing more is mailed.
+/// A mail that waits for a retry stops waiting once mailing has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_mailbox_does_not_outlive_the_end_of_mail() {
     let office = Office::open(2, &wave(2)).await;
@@ -403,9 +403,9 @@ async fn a_full_mailbox_does_not_outlive_the_end_of_mail() {
     assert_eq!(taken(&relay).len(), 2);
 }
 
-/// Nothing is sent for a row without an address, so none waits for the relay's rate.
+/// A row without an address does not wait for the relay's rate.
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_without_an_address_are_told_at_once() {
+async fn rows_without_an_address_are_reported_at_once() {
     let upns: Vec<String> = (1..=5).map(|n| format!("user{n}@contoso.example")).collect();
     let office = Office::open(5, &format!("userPrincipalName\n{}\n", upns.join("\n"))).await;
     let relay = Relay::start(Manner::default()).await;

@@ -1,5 +1,5 @@
-//! Holds what the Graph courier says against what the simulated tenant took, with Microsoft's
-//! metadata as the judge of every request.
+//! Compares what the Graph transport reports with what the simulated tenant accepted. Every request is
+//! validated against Microsoft's metadata.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use tapwave_simulator::options::{Call, Fault, Latency};
 use tapwave_simulator::{InMemory, Tenant};
 use tokio::time::Instant;
 
-struct Office {
-    courier: MailTransport,
+struct Setup {
+    transport: MailTransport,
     judged: Arc<Judged<InMemory>>,
 }
 
-fn office(change: impl FnOnce(&mut Tenant)) -> Office {
+fn setup(change: impl FnOnce(&mut Tenant)) -> Setup {
     let mut tenant = Tenant::for_wave(["it@contoso.example"], 3);
     change(&mut tenant);
     let clock = Clock::starting_at("2026-03-01T08:00:00Z".parse().expect("a time"));
@@ -34,10 +34,10 @@ fn office(change: impl FnOnce(&mut Tenant)) -> Office {
     let settings = "courier = \"graph\"\nfrom = \"it@contoso.example\"";
     let settings: MailSettings = toml::from_str(settings).expect("settings");
     let plan = settings.validate().expect("a plan");
-    Office { courier: MailTransport::Graph(GraphMail::new(graph, &plan, clock)), judged }
+    Setup { transport: MailTransport::Graph(GraphMail::new(graph, &plan, clock)), judged }
 }
 
-impl Office {
+impl Setup {
     fn taken(&self) -> usize {
         self.judged.inner().with(|tenant, _| tenant.mails().len())
     }
@@ -49,14 +49,14 @@ fn mail() -> Mail {
 
 #[tokio::test(start_paused = true)]
 async fn a_mail_is_taken_as_microsoft_describes_it() {
-    let office = office(|_| {});
-    let sent = post(&office.courier, &mail()).await;
+    let setup = setup(|_| {});
+    let sent = post(&setup.transport, &mail()).await;
     assert!(matches!(&sent, Effect::Done(receipt) if receipt.starts_with("202")), "{sent:?}");
     let to = "ada@personal.example".parse().expect("a mailbox");
     let sealed = mail_to(&letter(&LetterContent::Sealed(b"age"), "Ada"), &to, Form::GraphJson);
-    assert!(matches!(post(&office.courier, &sealed).await, Effect::Done(_)));
-    assert_eq!(office.judged.objections(), Vec::<String>::new());
-    let mails = office.judged.inner().with(|tenant, _| tenant.mails().to_vec());
+    assert!(matches!(post(&setup.transport, &sealed).await, Effect::Done(_)));
+    assert_eq!(setup.judged.objections(), Vec::<String>::new());
+    let mails = setup.judged.inner().with(|tenant, _| tenant.mails().to_vec());
     let to = &mails[0].message["toRecipients"];
     assert_eq!(to.as_array().map(Vec::len), Some(1));
     assert_eq!(to[0]["emailAddress"]["name"], "Ada \"the\" Löve, שלום");
@@ -66,47 +66,47 @@ async fn a_mail_is_taken_as_microsoft_describes_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_fault_is_reported_as_what_it_is() {
+async fn each_fault_is_reported_correctly() {
     let failing = |effect| Fault::Failing { status: 503, effect, retry_after: None };
-    for (fault, taken, right) in [
+    for (fault, taken, expected) in [
         (Fault::Unreachable, 0, "again"),
         (Fault::Throttled { retry_after: Some("7".to_owned()) }, 0, "again"),
-        (Fault::Forbidden, 0, "mend"),
-        (Fault::UserUnknown, 0, "mend"),
-        (Fault::TokenExpired, 0, "mend"),
+        (Fault::Forbidden, 0, "lasting"),
+        (Fault::UserUnknown, 0, "lasting"),
+        (Fault::TokenExpired, 0, "lasting"),
         (Fault::LostBefore, 0, "unsettled"),
         (Fault::LostAfter, 1, "unsettled"),
         (failing(false), 0, "unsettled"),
         (failing(true), 1, "unsettled"),
     ] {
-        let office = office(|tenant| {
+        let setup = setup(|tenant| {
             let faults = std::mem::take(&mut tenant.options_mut().faults);
             tenant.options_mut().faults = faults.at(Call::Mail, 1, fault.clone());
         });
-        let sent = post(&office.courier, &mail()).await;
+        let sent = post(&setup.transport, &mail()).await;
         let seen = match &sent {
             Effect::NoEffect(no) if no.may_pass() => "again",
-            Effect::NoEffect(_) => "mend",
+            Effect::NoEffect(_) => "lasting",
             Effect::Unsettled { .. } => "unsettled",
             Effect::Done(_) | Effect::Refused(_) => "other",
         };
-        assert_eq!((seen, office.taken()), (right, taken), "{fault:?}: {sent:?}");
+        assert_eq!((seen, setup.taken()), (expected, taken), "{fault:?}: {sent:?}");
         assert!(!format!("{sent:?}").contains("drk"), "{sent:?}");
-        assert_eq!(office.judged.objections(), Vec::<String>::new());
-        assert!(matches!(post(&office.courier, &mail()).await, Effect::Done(_)), "{fault:?}");
+        assert_eq!(setup.judged.objections(), Vec::<String>::new());
+        assert!(matches!(post(&setup.transport, &mail()).await, Effect::Done(_)), "{fault:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_mailbox_gets_thirty_a_minute_and_four_at_once() {
-    let office = office(|tenant| {
+    let setup = setup(|tenant| {
         tenant.options_mut().latency = Latency::of(Duration::from_secs(20));
     });
     let mails: Vec<Mail> = (0..61).map(|_| mail()).collect();
     let started = Instant::now();
-    let sent = join_all(mails.iter().map(|mail| post(&office.courier, mail))).await;
+    let sent = join_all(mails.iter().map(|mail| post(&setup.transport, mail))).await;
     assert!(sent.iter().all(|sent| matches!(sent, Effect::Done(_))));
-    assert_eq!(office.taken(), 61);
+    assert_eq!(setup.taken(), 61);
     // Four at once, twenty seconds each: sixteen rounds.
     let took = started.elapsed().as_secs();
     assert!((16 * 20..17 * 20 + 20).contains(&took), "{took} s");
@@ -114,14 +114,14 @@ async fn a_mailbox_gets_thirty_a_minute_and_four_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn thirty_a_minute_is_kept_from_the_first_mail_on() {
-    let office = office(|_| {});
+    let setup = setup(|_| {});
     let mails: Vec<Mail> = (0..61).map(|_| mail()).collect();
     let started = Instant::now();
-    join_all(mails.iter().map(|mail| post(&office.courier, mail))).await;
-    assert_eq!(office.taken(), 61);
+    join_all(mails.iter().map(|mail| post(&setup.transport, mail))).await;
+    assert_eq!(setup.taken(), 61);
     let took = started.elapsed().as_secs();
     assert!((118..130).contains(&took), "{took} s");
-    let at = office.judged.inner().with(|tenant, _| {
+    let at = setup.judged.inner().with(|tenant, _| {
         tenant.mails().iter().map(|mail| mail.at.as_second()).collect::<Vec<_>>()
     });
     let crowded =
@@ -130,9 +130,9 @@ async fn thirty_a_minute_is_kept_from_the_first_mail_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mail_for_the_other_courier_is_not_sent() {
-    let office = office(|_| {});
+async fn a_mail_for_the_other_transport_is_not_sent() {
+    let setup = setup(|_| {});
     let mime = coded("Ada", "ada@personal.example", Form::Mime);
-    assert!(matches!(post(&office.courier, &mime).await, Effect::NoEffect(no) if !no.may_pass()));
-    assert_eq!(office.taken(), 0);
+    assert!(matches!(post(&setup.transport, &mime).await, Effect::NoEffect(no) if !no.may_pass()));
+    assert_eq!(setup.taken(), 0);
 }

@@ -1,6 +1,6 @@
-//! Every way that a row's two mails can go, over the ledger's own list of moves: promises that
-//! a relay never takes a mail twice unless an operator asked for it, never two that differ, and
-//! never the news of a pass before the pass.
+//! A model check of a row's two mails over the ledger's list of moves: a relay never accepts a mail
+//! twice unless an operator asked for it, never two that differ, and never the notice of a pass
+//! before the pass.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
@@ -9,34 +9,34 @@ use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_ledger::state::next;
 use tapwave_ledger::{Channel, Event, MailState, OpenMail, Posted, State};
 
-/// Answers lost, processes killed and mails refused along one way, each at most so often.
-const MOST: u8 = 2;
-/// What a mail may say: the text as it was, or as changed settings would have it.
+/// How many answers are lost, processes killed and mails refused along one path, each at most.
+const MAX_FAULTS: u8 = 2;
+/// The text of a mail: as it was, or after settings were changed.
 const TEXTS: [&str; 2] = ["as it was", "changed"];
 
-/// The ledger's state beside the truth.
+/// The ledger's state, and what really happened.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct World {
     state: State,
-    /// What the relay took, in order.
+    /// What the relay accepted, in order.
     taken: Vec<(Channel, &'static str)>,
     /// What a process is sending.
     sending: Option<(Channel, &'static str)>,
     lost: u8,
     killed: u8,
     refused: u8,
-    /// How often an operator asked for a mail of unknown fate again.
+    /// How often an operator had a mail of unknown fate repeated.
     asked: [u8; 2],
 }
 
-/// The list of moves that is tried.
+/// The list of moves under test.
 type Moves = fn(&State, &Event) -> Option<State>;
 
-fn right(state: &State, event: &Event) -> Option<State> {
+fn correct(state: &State, event: &Event) -> Option<State> {
     next(state, event).ok()
 }
 
-/// As if a mail of unknown fate had certainly not gone out.
+/// Treats a mail of unknown fate as certainly not sent.
 fn careless(state: &State, event: &Event) -> Option<State> {
     let event = match event {
         Event::MailEnded { channel, outcome: Effect::Unsettled { why } } => &Event::MailEnded {
@@ -45,7 +45,7 @@ fn careless(state: &State, event: &Event) -> Option<State> {
         },
         event => event,
     };
-    right(state, event)
+    correct(state, event)
 }
 
 fn intended(channel: Channel, text: &str) -> Event {
@@ -68,7 +68,7 @@ fn lost() -> Effect<String> {
     Effect::Unsettled { why: "cut".into() }
 }
 
-/// The mail that may have gone out.
+/// The mail that may have been sent.
 fn open_mail(state: &State) -> Option<(Channel, &OpenMail)> {
     match state {
         State::Mailing { mail, .. } => Some((Channel::Pass, mail)),
@@ -80,7 +80,7 @@ fn open_mail(state: &State) -> Option<(Channel, &OpenMail)> {
 }
 
 impl World {
-    /// Every world that one step leads to.
+    /// Every world that one step can lead to.
     fn steps(&self, moves: Moves) -> Vec<Self> {
         match self.sending {
             None => self.begun(moves),
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    /// A process begins a mail, after it noted those that an earlier one left open.
+    /// A process begins a mail, after recording those that an earlier one left open as lost.
     fn begun(&self, moves: Moves) -> Vec<Self> {
         let open = open_mail(&self.state);
         let left = open.filter(|(_, mail)| !mail.lost);
@@ -103,11 +103,11 @@ impl World {
                 found.push(world);
             }
         }
-        found.retain(|world| world.asked.iter().all(|asked| *asked <= MOST));
+        found.retain(|world| world.asked.iter().all(|asked| *asked <= MAX_FAULTS));
         found
     }
 
-    /// The mail under way ends, or its process does.
+    /// The mail being sent ends, or its process does.
     fn ended(&self, moves: Moves, channel: Channel, text: &'static str) -> Vec<Self> {
         let mut found = Vec::new();
         let took = || [&self.taken[..], &[(channel, text)]].concat();
@@ -122,13 +122,13 @@ impl World {
             found.push(world);
         };
         end(Effect::Done("250".into()), &|world| world.taken = took());
-        if self.refused < MOST {
+        if self.refused < MAX_FAULTS {
             end(Effect::Refused("550".into()), &|world| world.refused += 1);
             end(Obstacle::new(ObstacleKind::Temporary, "450").into(), &|world| world.refused += 1);
         }
         for arrived in [true, false] {
             let taken = if arrived { took() } else { self.taken.clone() };
-            if self.lost < MOST {
+            if self.lost < MAX_FAULTS {
                 end(lost(), &|world| {
                     world.lost += 1;
                     world.taken.clone_from(&taken);
@@ -136,7 +136,7 @@ impl World {
             }
         }
         for arrived in [true, false] {
-            if self.killed < MOST {
+            if self.killed < MAX_FAULTS {
                 let taken = if arrived { took() } else { self.taken.clone() };
                 let killed = self.killed + 1;
                 found.push(Self { taken, killed, sending: None, ..self.clone() });
@@ -145,7 +145,7 @@ impl World {
         found
     }
 
-    /// What is wrong with this world.
+    /// The rules that this world breaks.
     fn wrong(&self) -> Vec<&'static str> {
         let mut wrong = Vec::new();
         let first = |which| self.taken.iter().position(|(channel, _)| *channel == which);
@@ -159,12 +159,12 @@ impl World {
                 wrong.push("two mails that differ were taken");
             }
         }
-        let told = first(Channel::Notice);
-        if told.is_some_and(|told| first(Channel::Pass).is_none_or(|pass| pass > told)) {
+        let notice = first(Channel::Notice);
+        if notice.is_some_and(|notice| first(Channel::Pass).is_none_or(|pass| pass > notice)) {
             wrong.push("somebody was told before the pass went out");
         }
-        let done = matches!(&self.state, State::Delivered { notice, .. } if {
-            first(Channel::Pass).is_none() || *notice == Some(MailState::Done) && told.is_none()
+        let done = matches!(&self.state, State::Delivered { notice: state, .. } if {
+            first(Channel::Pass).is_none() || *state == Some(MailState::Done) && notice.is_none()
         });
         if done {
             wrong.push("what nobody took counts as delivered");
@@ -173,8 +173,8 @@ impl World {
     }
 }
 
-/// Walks every world; how many there are, and what is wrong with them.
-fn walked(moves: Moves) -> (usize, BTreeSet<&'static str>) {
+/// Explores every world. Returns their number and the rules that are broken.
+fn explored(moves: Moves) -> (usize, BTreeSet<&'static str>) {
     let method = "m-1".parse().expect("a method id");
     let start = World {
         state: State::Sealed { method, proven: true },
@@ -200,16 +200,16 @@ fn walked(moves: Moves) -> (usize, BTreeSet<&'static str>) {
 }
 
 #[test]
-fn no_way_sends_a_mail_twice_unasked_or_the_news_before_the_pass() {
-    let (worlds, wrong) = walked(right);
+fn no_path_sends_a_mail_twice_unasked_or_the_notice_before_the_pass() {
+    let (worlds, wrong) = explored(correct);
     assert!(wrong.is_empty(), "{wrong:?}");
-    assert!(worlds > 1_000, "only {worlds} worlds: faults were not walked");
+    assert!(worlds > 1_000, "only {worlds} worlds: faults were not explored");
     println!("{worlds} worlds");
 }
 
 #[test]
-fn the_walk_finds_what_a_careless_list_of_moves_would_do() {
-    let (_, wrong) = walked(careless);
+fn the_model_finds_the_errors_of_a_careless_list_of_moves() {
+    let (_, wrong) = explored(careless);
     let expected =
         ["a mail was taken twice and nobody asked for that", "two mails that differ were taken"];
     assert_eq!(wrong.into_iter().collect::<Vec<_>>(), expected);

@@ -1,5 +1,5 @@
-//! What relays do that are broken, or mean it: whatever comes over the line, no mail hangs
-//! beyond its waits, none is called taken that was not, and none goes out twice.
+//! Broken and malicious relays: whatever they send, no mail hangs beyond its timeouts, none is
+//! reported as accepted that was not, and none is sent twice.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use tapwave_mail::transport::secret::SecretFrom;
 use tapwave_mail::transport::settings::MailSettings;
 use tapwave_mail::transport::smtp::{Smtp, Timeouts};
 
-/// How long the courier waits for anything: longer than a busy machine takes to answer.
+/// The transport's timeouts: longer than a busy machine needs.
 const WAIT: Duration = Duration::from_mins(1);
-/// The same for the one answer that will never come whole.
+/// The timeout for the reply that never comes completely.
 const SHORT: Duration = Duration::from_millis(300);
-/// How long one mail may take, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// How long one mail may take on a busy machine.
+const DEADLINE: Duration = Duration::from_mins(5);
 
-fn courier(relay: &Nasty, more: &str) -> MailTransport {
-    let waits = Timeouts { connect: WAIT, answer: WAIT, last_answer: WAIT };
-    courier_that_waits(waits, relay, more)
+fn transport(relay: &Nasty, more: &str) -> MailTransport {
+    let timeouts = Timeouts { connect: WAIT, answer: WAIT, last_answer: WAIT };
+    transport_with(timeouts, relay, more)
 }
 
-fn courier_that_waits(waits: Timeouts, relay: &Nasty, more: &str) -> MailTransport {
+fn transport_with(timeouts: Timeouts, relay: &Nasty, more: &str) -> MailTransport {
     let settings = format!(
         "courier = \"smtp\"\nfrom = \"IT <it@contoso.example>\"\nhost = \"localhost\"\n\
          tls = \"none\"\nport = {}\nmax_per_minute = 60000\n{more}",
@@ -35,7 +35,7 @@ fn courier_that_waits(waits: Timeouts, relay: &Nasty, more: &str) -> MailTranspo
     let plan = toml::from_str::<MailSettings>(&settings).expect("settings").validate();
     let secret = std::sync::Arc::new(SecretFrom::Variable("right".into()));
     let network = Network::default();
-    let smtp = Smtp::new(&plan.expect("a plan"), Some(secret), &network, waits, Clock::system());
+    let smtp = Smtp::new(&plan.expect("a plan"), Some(secret), &network, timeouts, Clock::system());
     MailTransport::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
 }
 
@@ -43,36 +43,36 @@ fn mail() -> Mail {
     coded("Ada", "ada@personal.example", Form::Mime)
 }
 
-/// A relay that does this at that word, each time, and is kind otherwise.
+/// A relay that does this at that command, each time, and behaves otherwise.
 async fn at(word: &'static str, act: Act) -> Nasty {
     let script: Script =
         Box::new(move |heard, _| if heard == word { act.clone() } else { kind(heard) });
     Nasty::start(script).await
 }
 
-/// One mail to a relay that does this at that word: what became of it, and what was seen.
+/// Sends one mail to a relay that does this at that command.
 async fn sent_to(word: &'static str, act: Act) -> (Effect<String>, Nasty) {
     let relay = at(word, act).await;
-    let sent = sent_over(&courier(&relay, "")).await;
+    let sent = sent_over(&transport(&relay, "")).await;
     (sent, relay)
 }
 
-/// The same where the courier soon has enough of waiting for the answer that this is about.
-async fn sent_in_haste(word: &'static str, act: Act) -> (Effect<String>, Nasty) {
+/// The same, with a short timeout for the reply in question.
+async fn sent_with_short_timeout(word: &'static str, act: Act) -> (Effect<String>, Nasty) {
     let relay = at(word, act).await;
-    let mut waits = Timeouts { connect: WAIT, answer: WAIT, last_answer: WAIT };
+    let mut timeouts = Timeouts { connect: WAIT, answer: WAIT, last_answer: WAIT };
     match word {
-        "GREETING" | "EHLO" => waits.connect = SHORT,
-        "." => waits.last_answer = SHORT,
-        _ => waits.answer = SHORT,
+        "GREETING" | "EHLO" => timeouts.connect = SHORT,
+        "." => timeouts.last_answer = SHORT,
+        _ => timeouts.answer = SHORT,
     }
-    let sent = sent_over(&courier_that_waits(waits, &relay, "")).await;
+    let sent = sent_over(&transport_with(timeouts, &relay, "")).await;
     (sent, relay)
 }
 
-async fn sent_over(courier: &MailTransport) -> Effect<String> {
+async fn sent_over(transport: &MailTransport) -> Effect<String> {
     let mail = mail();
-    let sent = tokio::time::timeout(PATIENCE, post(courier, &mail)).await.expect("it hangs");
+    let sent = tokio::time::timeout(DEADLINE, post(transport, &mail)).await.expect("it hangs");
     let said = format!("{sent:?}");
     assert!(!said.contains(CODE) && !said.contains("\\u{1b}["), "{said}");
     sent
@@ -95,7 +95,7 @@ fn bytes(text: &str) -> Act {
 }
 
 #[tokio::test]
-async fn an_answer_counts_by_its_code_however_it_is_written() {
+async fn a_reply_counts_by_its_code_however_it_is_written() {
     let greeting =
         format!("{}220 at last\r\n", "220-welcome to a relay with many rules\r\n".repeat(500));
     for (word, said) in [
@@ -112,7 +112,7 @@ async fn an_answer_counts_by_its_code_however_it_is_written() {
         assert!(accepted(&sent), "{word}: {said:?}: {sent:?}");
         assert_eq!(relay.whole().len(), 1);
     }
-    // No second digit is beyond a relay's imagination.
+    // Any second digit.
     for (word, said) in
         [("RCPT", "571 5.7.1 go away\r\n"), (".", "599\r\n"), ("DATA", "560-a\r\n560 b\r\n")]
     {
@@ -126,10 +126,10 @@ async fn an_answer_counts_by_its_code_however_it_is_written() {
 }
 
 #[tokio::test]
-async fn what_a_relay_offers_is_known_in_any_case() {
+async fn extensions_are_read_in_any_case() {
     let relay = at("EHLO", say("250-nasty.example\r\n250 auth=login plain")).await;
-    let courier = courier(&relay, "username = \"user\"\npassword_env = \"P\"");
-    let sent = sent_over(&courier).await;
+    let transport = transport(&relay, "username = \"user\"\npassword_env = \"P\"");
+    let sent = sent_over(&transport).await;
     assert!(accepted(&sent), "{sent:?}");
     assert!(relay.words().contains(&"AUTH".to_owned()));
 }
@@ -144,7 +144,7 @@ async fn a_mail_larger_than_the_relay_takes_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_relay_without_end_is_left_in_time() {
+async fn a_relay_that_never_finishes_times_out() {
     let slow = Duration::from_millis(100);
     let greeting = b"220-a greeting that never comes to its point\r\n".repeat(100);
     for (word, act) in [
@@ -157,19 +157,19 @@ async fn a_relay_without_end_is_left_in_time() {
         ("RCPT", bytes("250 no end")),
         ("DATA", Act::Flood(b"354-go\r\n".to_vec())),
     ] {
-        let (sent, relay) = sent_in_haste(word, act).await;
+        let (sent, relay) = sent_with_short_timeout(word, act).await;
         assert!(matches!(&sent, Effect::NoEffect(no) if no.may_pass()), "{word}: {sent:?}");
         assert_eq!(relay.whole().len(), 0, "{word}");
     }
     for act in [Act::Drip(greeting, slow), Act::Flood(b"250-x\r\n".to_vec()), bytes("250 no end")] {
-        let (sent, relay) = sent_in_haste(".", act).await;
+        let (sent, relay) = sent_with_short_timeout(".", act).await;
         assert!(matches!(sent, Effect::Unsettled { .. }), "{sent:?}");
         assert_eq!(relay.whole().len(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_sign_in_without_end_is_left_and_the_password_is_not_shown() {
+async fn an_endless_sign_in_is_given_up_and_the_password_is_not_shown() {
     for (auth, question) in [
         ("plain", "334 "),
         ("login", "334 UGFzc3dvcmQ6"),
@@ -185,7 +185,7 @@ async fn a_sign_in_without_end_is_left_and_the_password_is_not_shown() {
         });
         let relay = Nasty::start(script).await;
         let more = format!("username = \"user\"\npassword_env = \"P\"\nauth = \"{auth}\"");
-        let sent = sent_over(&courier(&relay, &more)).await;
+        let sent = sent_over(&transport(&relay, &more)).await;
         assert!(matches!(sent, Effect::NoEffect(_)), "{question}: {sent:?}");
         assert!(!format!("{sent:?}").contains("right"), "{sent:?}");
         assert!(relay.words().len() < 12, "{:?}", relay.words());
@@ -194,7 +194,7 @@ async fn a_sign_in_without_end_is_left_and_the_password_is_not_shown() {
 }
 
 #[tokio::test]
-async fn an_answer_of_the_wrong_kind_is_no_yes() {
+async fn a_reply_of_the_wrong_kind_is_no_success() {
     for (word, said) in [
         ("GREETING", "250 hello"),
         ("EHLO", "354 go on"),
@@ -216,10 +216,9 @@ async fn an_answer_of_the_wrong_kind_is_no_yes() {
     }
 }
 
-/// An answer that comes before its question is nobody's: taken for the next command's, it would
-/// call a mail taken that was refused.
+/// Taken for the reply to the next command, it would report a refused mail as accepted.
 #[tokio::test]
-async fn an_answer_before_its_question_is_no_answer() {
+async fn a_reply_before_its_command_is_an_error() {
     let early: [(&str, &str); 5] = [
         ("GREETING", "220 hello\r\n250 ok\r\n"),
         ("MAIL", "250 ok\r\n250 ok\r\n"),
@@ -232,44 +231,44 @@ async fn an_answer_before_its_question_is_no_answer() {
         assert!(not_sent(&sent, "what it was not asked"), "{said:?}: {sent:?}");
         assert_eq!(relay.whole().len(), 0, "{said:?}");
     }
-    // A no in the midst of the text is one.
+    // A refusal while the text is sent counts.
     let (sent, relay) = sent_to("DATA", bytes("354 go on\r\n552 5.3.4 too big\r\n")).await;
     assert!(refused(&sent, "552 5.3.4 too big"), "{sent:?}");
     assert_eq!(relay.whole().len(), 0);
-    // One that comes behind a mail's answer is not the next mail's.
+    // One that follows a mail's reply is not the next mail's.
     let script: Script = Box::new(|word, nth| match (word, nth) {
         (".", 1) => bytes("250 ok\r\n250 ok\r\n"),
         (".", _) => say("550 no"),
         (other, _) => kind(other),
     });
     let relay = Nasty::start(script).await;
-    let courier = courier(&relay, "");
-    assert!(accepted(&sent_over(&courier).await));
-    let sent = sent_over(&courier).await;
+    let transport = transport(&relay, "");
+    assert!(accepted(&sent_over(&transport).await));
+    let sent = sent_over(&transport).await;
     assert!(refused(&sent, "550 no"), "{sent:?}");
     assert_eq!(relay.words().iter().filter(|word| *word == "GREETING").count(), 2);
 }
 
-/// A relay that closes on whoever says nothing for a while, and a key that takes longer to open
-/// what is to be mailed: the mail goes out over another connection.
+/// The relay closes idle connections, and decrypting the pass takes longer: the mail goes over another
+/// connection.
 #[tokio::test]
-async fn a_connection_that_ended_before_its_mail_was_written_is_replaced() {
+async fn a_connection_that_closed_before_its_mail_is_replaced() {
     let script: Script = Box::new(|word, nth| match (word, nth) {
         ("EHLO", 1) => Act::HalfClose(b"250 nasty.example\r\n".to_vec()),
         (other, _) => kind(other),
     });
     let relay = Nasty::start(script).await;
-    let courier = courier(&relay, "");
-    let ready = courier.ready().await.unwrap_or_else(|sent| panic!("{sent:?}"));
-    let ready = courier.refresh(ready).await.unwrap_or_else(|sent| panic!("{sent:?}"));
-    let sent = courier.send(&mail(), ready).await;
+    let transport = transport(&relay, "");
+    let ready = transport.ready().await.unwrap_or_else(|sent| panic!("{sent:?}"));
+    let ready = transport.refresh(ready).await.unwrap_or_else(|sent| panic!("{sent:?}"));
+    let sent = transport.send(&mail(), ready).await;
     assert!(accepted(&sent), "{sent:?}");
     assert_eq!(relay.whole().len(), 1);
     assert_eq!(relay.words().iter().filter(|word| *word == "GREETING").count(), 2);
 }
 
 #[tokio::test]
-async fn a_line_closed_by_half_or_whole_is_told_by_when() {
+async fn a_closed_connection_is_reported_by_when_it_closed() {
     for (word, act) in [
         ("GREETING", Act::Close),
         ("GREETING", Act::HalfClose(b"220 hello\r\n".to_vec())),
@@ -285,7 +284,7 @@ async fn a_line_closed_by_half_or_whole_is_told_by_when() {
     let (sent, relay) = sent_to(".", Act::Close).await;
     assert!(matches!(sent, Effect::Unsettled { .. }), "{sent:?}");
     assert_eq!(relay.whole().len(), 1);
-    // The answer was said before; that the relay then goes changes nothing.
+    // The reply came first; that the relay closes then changes nothing.
     let (sent, relay) = sent_to(".", Act::HalfClose(b"250 queued\r\n".to_vec())).await;
     assert!(accepted(&sent), "{sent:?}");
     assert_eq!(relay.whole().len(), 1);

@@ -1,5 +1,5 @@
-//! Holds the SMTP courier against a real relay: Postfix, with Dovecot's sign-in, and the limits
-//! that Exchange Online has. What was delivered is read by Python's email package.
+//! The SMTP transport against a real relay: Postfix with Dovecot's sign-in and Exchange Online's
+//! limits. Python's email package reads what was delivered.
 
 use crate::support::certificates;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use tapwave_mail::transport::MailTransport;
 use tapwave_mail::transport::settings::{MailSettings, SecretPlace};
 use tapwave_mail::transport::smtp::{Smtp, Timeouts};
 
-/// With those before them a few more than thirty; each refusal beyond makes the courier wait
-/// longer.
+/// Together with the earlier ones a few more than thirty; each further refusal makes the transport
+/// wait longer.
 const MANY: usize = 26;
 
-fn courier(port: u16, more: &str, ca: &std::path::Path, password: &str) -> MailTransport {
+fn transport(port: u16, more: &str, ca: &std::path::Path, password: &str) -> MailTransport {
     let settings = format!(
         "courier = \"smtp\"\nfrom = \"it@contoso.example\"\nhost = \"localhost\"\n\
          port = {port}\nusername = \"onboarding\"\npassword_env = \"P\"\n\
@@ -36,7 +36,7 @@ fn courier(port: u16, more: &str, ca: &std::path::Path, password: &str) -> MailT
 }
 
 #[tokio::test]
-async fn a_real_relay_takes_refuses_and_limits_as_told() {
+async fn a_real_relay_accepts_refuses_and_limits() {
     let folder = tempfile::tempdir().expect("a folder");
     certificates::certify(folder.path(), false);
     let (certificate, key) = (folder.path().join("server.pem"), folder.path().join("server.key"));
@@ -44,14 +44,14 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
     let ca = folder.path().join("ca.pem");
     let ada = |name: &str| coded(name, "ada@contoso.test", Form::Mime);
 
-    // A wrong password, and one address that is refused now or for ever.
-    let wrong = post(&courier(server.submission, "", &ca, "wrong"), &ada("Ada")).await;
+    // A wrong password, and addresses refused for now or for good.
+    let wrong = post(&transport(server.submission, "", &ca, "wrong"), &ada("Ada")).await;
     assert!(
         matches!(&wrong, Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) if why.contains("535")),
         "{wrong:?}: {}",
         server.log()
     );
-    let submission = courier(server.submission, "", &ca, "right");
+    let submission = transport(server.submission, "", &ca, "right");
     let later = post(&submission, &coded("L", "later@contoso.test", Form::Mime)).await;
     assert!(
         matches!(&later, Effect::NoEffect(no) if no.may_pass() && no.why.contains("450")),
@@ -62,7 +62,7 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
     let unwelcome = post(&submission, &ada("Unwelcome")).await;
     assert!(matches!(&unwelcome, Effect::Refused(why) if why.contains("5.7.1")), "{unwelcome:?}");
 
-    // Both kinds of line, and names that break what can be broken.
+    // Both kinds of TLS, and names that could break a header.
     let names =
         ["\"Lovelace, Ada\"", "Ada\r\nBcc: x@y.example", "Ädä 🎉", "שהרזאד عربي", ".\r\n.\r\nx"];
     for name in names {
@@ -72,7 +72,7 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
             "{sent:?}"
         );
     }
-    let implicit = courier(server.implicit, "tls = \"implicit\"\nauth = \"login\"", &ca, "right");
+    let implicit = transport(server.implicit, "tls = \"implicit\"\nauth = \"login\"", &ca, "right");
     assert!(matches!(post(&implicit, &ada("Implicit")).await, Effect::Done(_)));
     let (arrived, mut subjects) = (server.arrived(6), Vec::new());
     assert_eq!(arrived.len(), 6);
@@ -90,16 +90,16 @@ async fn a_real_relay_takes_refuses_and_limits_as_told() {
         assert!(subjects.contains(&subject), "{subject}: {subjects:?}");
     }
 
-    // Thirty a minute: what is turned away was not sent, and the rest is there once.
+    // Thirty a minute: what is refused was not sent, and the rest arrives once.
     submission.close().await;
     implicit.close().await;
-    let many = Arc::new(courier(server.submission, "max_connections = 3", &ca, "right"));
+    let many = Arc::new(transport(server.submission, "max_connections = 3", &ca, "right"));
     let mails: Vec<_> = (0..MANY).map(|row| ada(&format!("Row {row}"))).collect();
     let sent = join_all(mails.iter().map(|mail| post(&many, mail))).await;
     let taken = sent.iter().filter(|sent| matches!(sent, Effect::Done(_))).count();
-    let turned =
+    let refused =
         sent.iter().filter(|sent| matches!(&sent, Effect::NoEffect(no) if no.may_pass())).count();
-    assert!(turned > 0 && taken + turned == MANY, "the relay's limit was met: {sent:?}");
+    assert!(refused > 0 && taken + refused == MANY, "the relay's limit was met: {sent:?}");
     assert_eq!(server.arrived(6 + taken).len(), 6 + taken);
     assert!(!server.log().contains("too many connections"), "{}", server.log());
     assert!(server.log().contains("Message delivery request rate limit exceeded"));

@@ -1,5 +1,5 @@
-//! Holds what the SMTP courier says against what a relay saw: under every fault a mail is
-//! reported as taken, not sent, refused or unsettled, and the relay's own list agrees.
+//! Compares what the SMTP transport reports with what a relay saw: under every fault a mail is
+//! reported as accepted, not sent, refused or unsettled, and the relay's own list agrees.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,22 +24,22 @@ use tapwave_mail::transport::secret::{Credentials, NoSecret};
 use tapwave_mail::transport::settings::MailSettings;
 use tapwave_mail::transport::smtp::{Smtp, Timeouts};
 
-/// A line of settings that says what it does not say.
+/// Marks settings without a sign-in.
 const ANONYMOUS: &str = "# nobody signs in";
 
-/// Gives a secret that tests can change, and counts the askings.
-struct Changing {
+/// A secret that tests can change, with a count of the requests for it.
+struct ChangingSecret {
     secret: Mutex<String>,
     asked: AtomicUsize,
 }
 
-impl Changing {
+impl ChangingSecret {
     fn new(secret: &str) -> Arc<Self> {
         Arc::new(Self { secret: Mutex::new(secret.to_owned()), asked: AtomicUsize::new(0) })
     }
 }
 
-impl Credentials for Changing {
+impl Credentials for ChangingSecret {
     fn secret(&self) -> BoxFuture<'_, Result<SecretString, NoSecret>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let secret = SecretString::from(self.secret.lock().expect("no test panics here").clone());
@@ -47,28 +47,28 @@ impl Credentials for Changing {
     }
 }
 
-fn waits() -> Timeouts {
-    // A bound for what hangs, far beyond what a busy machine needs.
-    let soon = Duration::from_mins(1);
-    Timeouts { connect: soon, answer: soon, last_answer: soon }
+fn timeouts() -> Timeouts {
+    // Far longer than a busy machine needs.
+    let minute = Duration::from_mins(1);
+    Timeouts { connect: minute, answer: minute, last_answer: minute }
 }
 
-/// A courier to the relay, with `more` lines of settings.
-fn courier_with(
+/// A transport to the relay, with `more` lines of settings.
+fn transport_with(
     relay: &Relay,
     more: &str,
-    secret: Arc<Changing>,
-    waits: Timeouts,
+    secret: Arc<ChangingSecret>,
+    timeouts: Timeouts,
 ) -> MailTransport {
-    courier_over(relay, more, secret, waits, Network::default())
+    transport_over(relay, more, secret, timeouts, Network::default())
 }
 
-/// The same, over whatever leads there.
-fn courier_over(
+/// The same, over this network.
+fn transport_over(
     relay: &Relay,
     more: &str,
-    secret: Arc<Changing>,
-    waits: Timeouts,
+    secret: Arc<ChangingSecret>,
+    timeouts: Timeouts,
     network: Network,
 ) -> MailTransport {
     let host = if more.contains("host = ") { "" } else { "host = \"localhost\"" };
@@ -82,12 +82,12 @@ fn courier_over(
     let settings: MailSettings = toml::from_str(&settings).expect("settings");
     let plan = settings.validate().expect("a plan");
     let network = Network { ca_file: Some(relay.authority()), ..network };
-    let smtp = Smtp::new(&plan, Some(secret), &network, waits, Clock::system());
+    let smtp = Smtp::new(&plan, Some(secret), &network, timeouts, Clock::system());
     MailTransport::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}"))))
 }
 
-fn courier(relay: &Relay) -> MailTransport {
-    courier_with(relay, "", Changing::new("right"), waits())
+fn transport(relay: &Relay) -> MailTransport {
+    transport_with(relay, "", ChangingSecret::new("right"), timeouts())
 }
 
 fn mail() -> Mail {
@@ -118,12 +118,12 @@ fn not_sent(sent: &Effect<String>, again: bool, says: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_mail_arrives_byte_for_byte_over_a_line_that_is_kept() {
+async fn a_mail_arrives_byte_for_byte_over_a_connection_that_is_kept() {
     let relay = relay_with(&[]).await;
-    let courier = courier(&relay);
+    let transport = transport(&relay);
     let mails = [mail(), mail(), mail()];
     for mail in &mails {
-        let sent = post(&courier, mail).await;
+        let sent = post(&transport, mail).await;
         assert!(accepted(&sent), "{sent:?}");
     }
     let seen = relay.seen();
@@ -137,7 +137,7 @@ async fn a_mail_arrives_byte_for_byte_over_a_line_that_is_kept() {
 }
 
 #[tokio::test]
-async fn every_way_to_sign_in_and_to_protect_the_line_works() {
+async fn every_sign_in_and_tls_mode_works() {
     for (implicit, auth) in
         [(false, "plain"), (false, "login"), (false, "xoauth2"), (true, "plain")]
     {
@@ -146,35 +146,35 @@ async fn every_way_to_sign_in_and_to_protect_the_line_works() {
         let relay = Relay::start(Manner { implicit, mechanisms: only, ..Manner::default() }).await;
         let tls = if implicit { "implicit" } else { "starttls" };
         let more = format!("tls = \"{tls}\"\nauth = \"{auth}\"");
-        let courier = courier_with(&relay, &more, Changing::new("right"), waits());
-        let sent = post(&courier, &mail()).await;
+        let transport = transport_with(&relay, &more, ChangingSecret::new("right"), timeouts());
+        let sent = post(&transport, &mail()).await;
         assert!(accepted(&sent), "{tls} {auth}: {sent:?}");
         assert!(relay.seen().taken[0].encrypted);
-        courier.close().await;
+        transport.close().await;
         assert_eq!(relay.seen().commands.last().map(String::as_str), Some("QUIT"));
     }
     // Without `auth`, whichever the relay has.
     let relay = Relay::start(Manner { mechanisms: "LOGIN", ..Manner::default() }).await;
-    assert!(accepted(&post(&courier(&relay), &mail()).await));
+    assert!(accepted(&post(&transport(&relay), &mail()).await));
     // To this machine alone, without TLS.
     let manner = Manner { starttls: false, mechanisms: "", ..Manner::default() };
     let relay = Relay::start(manner).await;
     let more = format!("tls = \"none\"\n{ANONYMOUS}");
-    let courier = courier_with(&relay, &more, Changing::new("right"), waits());
-    assert!(accepted(&post(&courier, &mail()).await));
+    let transport = transport_with(&relay, &more, ChangingSecret::new("right"), timeouts());
+    assert!(accepted(&post(&transport, &mail()).await));
 }
 
 #[tokio::test]
 async fn a_relay_whose_starttls_was_stripped_gets_nothing() {
     let relay = Relay::start(Manner { starttls: false, ..Manner::default() }).await;
-    let sent = post(&courier(&relay), &mail()).await;
+    let sent = post(&transport(&relay), &mail()).await;
     assert!(not_sent(&sent, false, "does not offer STARTTLS"), "{sent:?}");
     let seen = relay.seen();
     assert!(!seen.commands.iter().any(|word| ["AUTH", "MAIL"].contains(&word.as_str())));
 }
 
 #[tokio::test]
-async fn answers_injected_before_tls_are_found_out() {
+async fn replies_injected_before_tls_are_detected() {
     for (injected, signs_in) in [
         ("250 injected\r\n", true),
         ("250-injected\r\n250 AUTH PLAIN\r\n", true),
@@ -183,11 +183,11 @@ async fn answers_injected_before_tls_are_found_out() {
         let mechanisms = if signs_in { "PLAIN" } else { "" };
         let relay = Relay::start(Manner { injected, mechanisms, ..Manner::default() }).await;
         let more = if signs_in { "" } else { ANONYMOUS };
-        let courier = courier_with(&relay, more, Changing::new("right"), waits());
-        let sent = post(&courier, &mail()).await;
+        let transport = transport_with(&relay, more, ChangingSecret::new("right"), timeouts());
+        let sent = post(&transport, &mail()).await;
         assert!(not_sent(&sent, false, "before TLS began"), "{sent:?}");
         let seen = relay.seen();
-        // Not even the password went over the line.
+        // Not even the password was sent.
         assert!(!seen.commands.iter().any(|word| ["AUTH", "MAIL"].contains(&word.as_str())));
     }
 }
@@ -201,7 +201,7 @@ async fn a_relay_of_another_authority_gets_nothing() {
     );
     let plan = toml::from_str::<MailSettings>(&settings).unwrap().validate().unwrap();
     let network = Network { ca_file: Some(other.authority()), ..Network::default() };
-    let smtp = Smtp::new(&plan, None, &network, waits(), Clock::system());
+    let smtp = Smtp::new(&plan, None, &network, timeouts(), Clock::system());
     let sent = post(
         &MailTransport::Smtp(Box::new(smtp.unwrap_or_else(|error| panic!("{error}")))),
         &mail(),
@@ -214,19 +214,21 @@ async fn a_relay_of_another_authority_gets_nothing() {
 #[tokio::test]
 async fn a_client_certificate_is_shown_where_it_is_demanded() {
     let relay = Relay::start(Manner { client_certificate: true, ..Manner::default() }).await;
-    let sent = post(&courier(&relay), &mail()).await;
+    let sent = post(&transport(&relay), &mail()).await;
     assert!(denied(&sent, "client_certificate"), "{sent:?}");
     let more = format!("client_certificate = {:?}", relay.client());
-    let sent = post(&courier_with(&relay, &more, Changing::new("right"), waits()), &mail()).await;
+    let sent =
+        post(&transport_with(&relay, &more, ChangingSecret::new("right"), timeouts()), &mail())
+            .await;
     assert!(accepted(&sent), "{sent:?}");
 }
 
 #[tokio::test]
-async fn a_line_that_nobody_needed_for_long_is_ended_with_a_word() {
+async fn an_idle_connection_is_ended_with_quit() {
     let relay = relay_with(&[]).await;
-    let courier = courier(&relay);
+    let transport = transport(&relay);
     for _ in 0..2 {
-        assert!(accepted(&post(&courier, &mail()).await));
+        assert!(accepted(&post(&transport, &mail()).await));
         tokio::time::pause();
         tokio::time::advance(tapwave_core::limits::SMTP_IDLE).await;
         tokio::time::resume();
@@ -236,23 +238,23 @@ async fn a_line_that_nobody_needed_for_long_is_ended_with_a_word() {
 }
 
 #[tokio::test]
-async fn this_machine_introduces_itself_by_its_address_or_as_told() {
+async fn ehlo_has_the_address_or_the_configured_name() {
     for (more, said) in
         [("", "[127.0.0.1]"), ("hello = \"wave.contoso.example\"", "wave.contoso.example")]
     {
         let relay = relay_with(&[]).await;
-        let courier = courier_with(&relay, more, Changing::new("right"), waits());
-        assert!(accepted(&post(&courier, &mail()).await));
+        let transport = transport_with(&relay, more, ChangingSecret::new("right"), timeouts());
+        assert!(accepted(&post(&transport, &mail()).await));
         // In the clear, and once more over TLS.
         assert_eq!(relay.seen().hellos, [said, said]);
     }
 }
 
 #[tokio::test]
-async fn an_address_of_another_script_goes_where_it_is_taken() {
+async fn a_non_ascii_address_needs_smtputf8() {
     let jorg = coded("Jörg", "jörg@bücher.example", Form::Mime);
     let relay = Relay::start(Manner { offers: "SMTPUTF8", ..Manner::default() }).await;
-    let line = courier(&relay);
+    let line = transport(&relay);
     assert!(accepted(&post(&line, &jorg).await));
     assert!(accepted(&post(&line, &mail()).await));
     {
@@ -266,29 +268,29 @@ async fn an_address_of_another_script_goes_where_it_is_taken() {
     if let Some(read) = read_by_python(&bytes) {
         assert_eq!(read["to"], serde_json::json!([["Jörg", "jörg@xn--bcher-kva.example"]]));
     }
-    // A relay without it gets nothing of that mail, and all of the next.
+    // A relay without it gets no part of that mail, but the next one.
     let relay = relay_with(&[]).await;
-    let line = courier(&relay);
+    let line = transport(&relay);
     let sent = post(&line, &jorg).await;
     assert!(matches!(&sent, Effect::Refused(why) if why.contains("lacks SMTPUTF8")), "{sent:?}");
     assert!(!relay.seen().commands.iter().any(|word| word == "MAIL"));
     assert!(accepted(&post(&line, &mail()).await));
-    // The domain alone is everybody's business.
+    // A domain alone does not need it.
     let bucher = coded("Bü", "ada@bücher.example", Form::Mime);
     assert!(accepted(&post(&line, &bucher).await));
     assert_eq!(relay.seen().connections, 1);
 }
 
-/// A courier to the relay by the name that only a proxy can find.
-fn led_by(relay: &Relay, url: String, no_proxy: Option<&str>, more: &str) -> MailTransport {
+/// A transport to the relay by a name that only the proxy can resolve.
+fn through_proxy(relay: &Relay, url: String, no_proxy: Option<&str>, more: &str) -> MailTransport {
     let more = format!("host = \"{RELAY}\"\n{more}");
     let network =
         Network { proxy: Some(url), no_proxy: no_proxy.map(ToOwned::to_owned), ca_file: None };
-    courier_over(relay, &more, Changing::new("right"), waits(), network)
+    transport_over(relay, &more, ChangingSecret::new("right"), timeouts(), network)
 }
 
 #[tokio::test]
-async fn a_proxy_leads_to_the_relay_and_reads_nothing() {
+async fn a_proxy_leads_to_the_relay_and_cannot_read_along() {
     for (implicit, together, secured) in
         [(false, false, false), (false, true, false), (true, false, false), (false, true, true)]
     {
@@ -299,9 +301,9 @@ async fn a_proxy_leads_to_the_relay_and_reads_nothing() {
         let scheme = if secured { "https" } else { "http" };
         let url = format!("{scheme}://ada:p%40ss@localhost:{}", proxy.port);
         let more = if implicit { "tls = \"implicit\"" } else { "" };
-        let courier = led_by(&relay, url, None, more);
+        let transport = through_proxy(&relay, url, None, more);
         for _ in 0..2 {
-            let sent = post(&courier, &mail()).await;
+            let sent = post(&transport, &mail()).await;
             assert!(accepted(&sent), "{sent:?}");
         }
         assert!(relay.seen().taken.iter().all(|mail| mail.encrypted));
@@ -324,15 +326,15 @@ async fn a_proxy_cannot_pass_another_host_off_as_the_relay() {
     let network =
         Network { proxy: Some(format!("http://127.0.0.1:{}", proxy.port)), ..Network::default() };
     let more = "host = \"mail.contoso.example\"";
-    let courier = courier_over(&relay, more, Changing::new("right"), waits(), network);
-    let sent = post(&courier, &mail()).await;
+    let transport = transport_over(&relay, more, ChangingSecret::new("right"), timeouts(), network);
+    let sent = post(&transport, &mail()).await;
     assert!(denied(&sent, "certificate"), "{sent:?}");
     assert_eq!(proxy.asked().len(), 1);
     assert!(!relay.seen().commands.iter().any(|word| ["AUTH", "MAIL"].contains(&word.as_str())));
 }
 
 #[tokio::test]
-async fn a_proxy_that_says_no_is_named_and_nothing_was_sent() {
+async fn a_proxy_that_refuses_is_named_and_nothing_is_sent() {
     for (answer, again) in [
         ("403 Forbidden", Some(false)),
         ("407 Proxy Authentication Required", None),
@@ -342,7 +344,7 @@ async fn a_proxy_that_says_no_is_named_and_nothing_was_sent() {
         let ways = Ways { target: relay.port, refuses: Some(answer), ..Ways::default() };
         let proxy = Proxy::start(ways).await;
         let url = format!("http://ada:hunter2@127.0.0.1:{}", proxy.port);
-        let sent = post(&led_by(&relay, url, None, ""), &mail()).await;
+        let sent = post(&through_proxy(&relay, url, None, ""), &mail()).await;
         let says = format!("proxy 127.0.0.1:{} answered {}", proxy.port, &answer[..3]);
         match again {
             Some(again) => assert!(not_sent(&sent, again, &says), "{sent:?}"),
@@ -351,33 +353,33 @@ async fn a_proxy_that_says_no_is_named_and_nothing_was_sent() {
         assert!(!format!("{sent:?}").contains("hunter2"));
         assert_eq!(relay.seen().connections, 0);
     }
-    // A relay is no proxy, and is found out before the password.
+    // A relay given as the proxy is noticed before the password is sent.
     let relay = relay_with(&[]).await;
     let url = format!("http://127.0.0.1:{}", relay.port);
-    let sent = post(&led_by(&relay, url, None, ""), &mail()).await;
+    let sent = post(&through_proxy(&relay, url, None, ""), &mail()).await;
     assert!(not_sent(&sent, false, "does not answer as an HTTP proxy does"), "{sent:?}");
 }
 
 #[tokio::test]
-async fn no_proxy_is_asked_for_this_machine_or_a_relay_that_is_exempt() {
+async fn no_proxy_is_used_for_this_machine_or_an_exempt_relay() {
     let relay = relay_with(&[]).await;
     let proxy = Proxy::start(Ways { target: relay.port, ..Ways::default() }).await;
     let url = format!("http://127.0.0.1:{}", proxy.port);
     let network = Network { proxy: Some(url.clone()), ..Network::default() };
-    let near = courier_over(&relay, "", Changing::new("right"), waits(), network);
+    let near = transport_over(&relay, "", ChangingSecret::new("right"), timeouts(), network);
     assert!(accepted(&post(&near, &mail()).await));
-    let sent = post(&led_by(&relay, url, Some("contoso.example"), ""), &mail()).await;
+    let sent = post(&through_proxy(&relay, url, Some("contoso.example"), ""), &mail()).await;
     assert!(not_sent(&sent, true, &format!("the relay {RELAY} cannot be reached")), "{sent:?}");
     assert_eq!(*proxy.asked(), Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_proxy_of_another_kind_is_refused_before_anything() {
+async fn a_proxy_of_another_kind_is_refused_at_once() {
     for url in ["socks5://ada:hunter2@127.0.0.1:1080", "ftp://proxy.contoso.example", "::"] {
         let plan = "courier = \"smtp\"\nfrom = \"it@c.example\"\nhost = \"relay.contoso.example\"";
         let plan = toml::from_str::<MailSettings>(plan).unwrap().validate().unwrap();
         let network = Network { proxy: Some(url.to_owned()), ..Network::default() };
-        let built = Smtp::new(&plan, None, &network, waits(), Clock::system());
+        let built = Smtp::new(&plan, None, &network, timeouts(), Clock::system());
         let told = built.err().expect(url).to_string();
         assert!(told.contains("http or https") && !told.contains("hunter2"), "{told}");
     }
@@ -388,36 +390,37 @@ async fn a_wrong_password_concerns_every_mail_and_is_not_tried_again() {
     for mechanism in ["plain", "login", "xoauth2"] {
         let relay = relay_with(&[]).await;
         let more = format!("auth = \"{mechanism}\"");
-        let secret = Changing::new("S3cret-wrong");
-        let sent = post(&courier_with(&relay, &more, secret, waits()), &mail()).await;
+        let secret = ChangingSecret::new("S3cret-wrong");
+        let sent = post(&transport_with(&relay, &more, secret, timeouts()), &mail()).await;
         assert!(denied(&sent, "535"), "{sent:?}");
         assert!(denied(&sent, "check username and password"), "{sent:?}");
         assert!(!format!("{sent:?}").contains("S3cret"));
         assert!(relay.seen().taken.is_empty());
     }
     let relay = Relay::start(Manner { mechanisms: "PLAIN", ..Manner::default() }).await;
-    let courier = courier_with(&relay, "auth = \"xoauth2\"", Changing::new("right"), waits());
-    let sent = post(&courier, &mail()).await;
+    let transport =
+        transport_with(&relay, "auth = \"xoauth2\"", ChangingSecret::new("right"), timeouts());
+    let sent = post(&transport, &mail()).await;
     assert!(not_sent(&sent, false, "does not offer the way to sign in"), "{sent:?}");
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_at_each_new_connection() {
+async fn a_token_is_requested_for_each_new_connection() {
     let relay = relay_with(&[Fault::CutAfterAnswer]).await;
-    let secret = Changing::new("right");
-    let courier = courier_with(&relay, "auth = \"xoauth2\"", Arc::clone(&secret), waits());
-    assert!(accepted(&post(&courier, &mail()).await));
+    let secret = ChangingSecret::new("right");
+    let transport = transport_with(&relay, "auth = \"xoauth2\"", Arc::clone(&secret), timeouts());
+    assert!(accepted(&post(&transport, &mail()).await));
     relay.change(|manner| manner.secret = "renewed".to_owned());
     *secret.secret.lock().unwrap() = "renewed".to_owned();
-    // The kept line has ended; that is no fault of the mail's.
-    let sent = post(&courier, &mail()).await;
+    // The kept connection has closed, which is no fault of the mail.
+    let sent = post(&transport, &mail()).await;
     assert!(accepted(&sent), "{sent:?}");
     assert_eq!(secret.asked.load(Ordering::Relaxed), 2);
     assert_eq!(relay.seen().taken.len(), 2);
 }
 
 #[tokio::test]
-async fn an_answer_of_no_is_told_apart_by_its_first_digit() {
+async fn a_refusal_is_judged_by_its_first_digit() {
     for (fault, again) in [
         (Fault::Mail("451 4.3.0 later"), Some(true)),
         (Fault::Mail("552 5.3.4 too large"), None),
@@ -429,8 +432,8 @@ async fn an_answer_of_no_is_told_apart_by_its_first_digit() {
         (Fault::Dot("550 5.7.1 spam"), None),
     ] {
         let relay = relay_with(&[fault]).await;
-        let courier = courier(&relay);
-        let sent = post(&courier, &mail()).await;
+        let transport = transport(&relay);
+        let sent = post(&transport, &mail()).await;
         match again {
             Some(again) => assert!(not_sent(&sent, again, "4"), "{fault:?}: {sent:?}"),
             None => assert!(
@@ -439,42 +442,42 @@ async fn an_answer_of_no_is_told_apart_by_its_first_digit() {
             ),
         }
         assert!(relay.seen().taken.is_empty(), "{fault:?}");
-        // The line is as good as before.
-        let sent = post(&courier, &mail()).await;
+        // The connection can still be used.
+        let sent = post(&transport, &mail()).await;
         assert!(accepted(&sent), "{fault:?}: {sent:?}");
         assert_eq!(relay.seen().connections, 1, "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn a_line_cut_before_the_dot_means_not_sent() {
+async fn a_connection_cut_before_the_dot_means_not_sent() {
     for fault in [Fault::CutAtMail, Fault::CutAtData] {
         let relay = relay_with(&[fault]).await;
-        let sent = post(&courier(&relay), &mail()).await;
+        let sent = post(&transport(&relay), &mail()).await;
         assert!(not_sent(&sent, true, ""), "{fault:?}: {sent:?}");
         assert!(relay.seen().taken.is_empty());
     }
     let relay = relay_with(&[Fault::CutInText]).await;
-    let sent = post(&courier(&relay), &large_mail()).await;
+    let sent = post(&transport(&relay), &large_mail()).await;
     assert!(not_sent(&sent, true, ""), "{sent:?}");
     assert!(relay.seen().taken.is_empty());
 }
 
 #[tokio::test]
-async fn a_line_cut_or_silent_after_the_dot_means_unsettled() {
-    // Only the answer that never comes is not waited for.
-    let short = Timeouts { last_answer: Duration::from_millis(300), ..waits() };
+async fn a_connection_cut_or_silent_after_the_dot_means_unsettled() {
+    // Short only for the reply that never comes.
+    let short = Timeouts { last_answer: Duration::from_millis(300), ..timeouts() };
     for fault in [Fault::CutAfterDot, Fault::SilentAfterDot] {
         let relay = relay_with(&[fault]).await;
-        let courier = courier_with(&relay, "", Changing::new("right"), short);
+        let transport = transport_with(&relay, "", ChangingSecret::new("right"), short);
         let mail = mail();
-        let sent = post(&courier, &mail).await;
+        let sent = post(&transport, &mail).await;
         assert!(matches!(sent, Effect::Unsettled { .. }), "{fault:?}: {sent:?}");
-        // It was taken, and nothing was sent a second time.
+        // It was accepted, and nothing was sent twice.
         assert_eq!(relay.seen().taken.len(), 1, "{fault:?}");
-        // Asked for, the identical bytes go again.
-        let courier = courier_with(&relay, "", Changing::new("right"), waits());
-        let sent = post(&courier, &mail).await;
+        // On request the same bytes are sent again.
+        let transport = transport_with(&relay, "", ChangingSecret::new("right"), timeouts());
+        let sent = post(&transport, &mail).await;
         assert!(accepted(&sent), "{sent:?}");
         let seen = relay.seen();
         assert_eq!(seen.taken[0].bytes, seen.taken[1].bytes);
@@ -482,10 +485,10 @@ async fn a_line_cut_or_silent_after_the_dot_means_unsettled() {
 }
 
 #[tokio::test]
-async fn a_small_text_cut_short_is_never_reported_as_taken() {
+async fn a_truncated_text_is_never_reported_as_accepted() {
     let relay = relay_with(&[Fault::CutInText]).await;
-    let sent = post(&courier(&relay), &mail()).await;
-    // The dot was written into a line that nobody read any more: that cannot be known here.
+    let sent = post(&transport(&relay), &mail()).await;
+    // The dot may have been written to a connection that nobody read any more.
     let repeatable = matches!(&sent, Effect::NoEffect(no) if no.may_pass());
     assert!(repeatable || matches!(sent, Effect::Unsettled { .. }), "{sent:?}");
     assert!(relay.seen().taken.is_empty());
@@ -498,16 +501,17 @@ async fn nobody_at_the_port_means_not_sent() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     relay.port = port;
-    let sent = post(&courier(&relay), &mail()).await;
+    let sent = post(&transport(&relay), &mail()).await;
     assert!(not_sent(&sent, true, ""), "{sent:?}");
 }
 
 #[tokio::test]
 async fn many_senders_share_three_connections() {
     let relay = relay_with(&[]).await;
-    let courier = courier_with(&relay, "max_connections = 3", Changing::new("right"), waits());
+    let transport =
+        transport_with(&relay, "max_connections = 3", ChangingSecret::new("right"), timeouts());
     let mails: Vec<Mail> = (0..30).map(|_| mail()).collect();
-    let sent = join_all(mails.iter().map(|mail| post(&courier, mail))).await;
+    let sent = join_all(mails.iter().map(|mail| post(&transport, mail))).await;
     assert!(sent.iter().all(accepted), "{sent:?}");
     let seen = relay.seen();
     assert_eq!(seen.taken.len(), 30);
@@ -515,40 +519,41 @@ async fn many_senders_share_three_connections() {
 }
 
 #[tokio::test]
-async fn a_relay_with_fewer_places_turns_mails_away_without_loss() {
+async fn a_relay_with_fewer_connections_refuses_mails_without_loss() {
     let manner = Manner { connections: 1, ..Manner::default() };
     let relay = Relay::start(manner).await;
-    let courier = courier_with(&relay, "max_connections = 2", Changing::new("right"), waits());
+    let transport =
+        transport_with(&relay, "max_connections = 2", ChangingSecret::new("right"), timeouts());
     let (one, two) = (mail(), mail());
-    let (one, two) = tokio::join!(post(&courier, &one), post(&courier, &two));
-    let turned = [&one, &two].into_iter().filter(|sent| not_sent(sent, true, "421")).count();
+    let (one, two) = tokio::join!(post(&transport, &one), post(&transport, &two));
+    let refused = [&one, &two].into_iter().filter(|sent| not_sent(sent, true, "421")).count();
     let taken = [&one, &two].into_iter().filter(|sent| accepted(sent)).count();
-    assert_eq!((turned, taken), (1, 1), "{one:?} {two:?}");
+    assert_eq!((refused, taken), (1, 1), "{one:?} {two:?}");
     assert_eq!(relay.seen().taken.len(), 1);
 }
 
 #[tokio::test]
-async fn a_relay_that_asks_for_less_is_given_less() {
+async fn a_relay_that_throttles_is_obeyed() {
     for answer in ["450 4.7.1 Error: too much mail", "421 4.7.0 try later"] {
         let relay = relay_with(&[Fault::Mail(answer)]).await;
-        let courier = courier(&relay);
-        let sent = post(&courier, &mail()).await;
+        let transport = transport(&relay);
+        let sent = post(&transport, &mail()).await;
         assert!(not_sent(&sent, true, answer.split_once(' ').unwrap().0), "{sent:?}");
-        let mail = courier.pace().snapshot(Budget::Mail);
+        let mail = transport.pace().snapshot(Budget::Mail);
         assert_eq!(mail.refused, 1);
         assert!(mail.holding_until.is_some());
     }
-    // One full mailbox is nobody else's business.
+    // One full mailbox does not slow other mails down.
     let relay = relay_with(&[Fault::Rcpt("452 4.2.2 mailbox full")]).await;
-    let courier = courier(&relay);
-    assert!(not_sent(&post(&courier, &mail()).await, true, "452"));
-    assert_eq!(courier.pace().snapshot(Budget::Mail).holding_until, None);
+    let transport = transport(&relay);
+    assert!(not_sent(&post(&transport, &mail()).await, true, "452"));
+    assert_eq!(transport.pace().snapshot(Budget::Mail).holding_until, None);
 }
 
 #[tokio::test]
 async fn another_implementation_reads_what_was_delivered() {
     let relay = relay_with(&[]).await;
-    let courier = courier(&relay);
+    let transport = transport(&relay);
     let names = [
         "Ada Lovelace",
         "\"Lovelace, Ada\" (she); <x@y.example>",
@@ -559,7 +564,7 @@ async fn another_implementation_reads_what_was_delivered() {
         ".\r\n.",
     ];
     for name in names {
-        let sent = post(&courier, &coded(name, "ada@personal.example", Form::Mime)).await;
+        let sent = post(&transport, &coded(name, "ada@personal.example", Form::Mime)).await;
         assert!(accepted(&sent), "{name:?}: {sent:?}");
     }
     let taken: Vec<Vec<u8>> = relay.seen().taken.iter().map(|one| one.bytes.clone()).collect();
@@ -586,12 +591,12 @@ async fn another_implementation_reads_what_was_delivered() {
 }
 
 #[tokio::test]
-async fn an_attached_age_file_comes_out_as_it_went_in() {
+async fn an_attached_age_file_arrives_unchanged() {
     let relay = relay_with(&[]).await;
     let file: Vec<u8> = (0..=255).cycle().take(5_000).collect();
     let to = "ada@personal.example".parse().expect("a mailbox");
     let mail = mail_to(&letter(&LetterContent::Sealed(&file), "Ada"), &to, Form::Mime);
-    assert!(accepted(&post(&courier(&relay), &mail).await));
+    assert!(accepted(&post(&transport(&relay), &mail).await));
     let bytes = relay.seen().taken[0].bytes.clone();
     let Some(read) = read_by_python(&bytes) else { return };
     let attached = &read["parts"][2];
@@ -600,10 +605,10 @@ async fn an_attached_age_file_comes_out_as_it_went_in() {
     assert_eq!(attached["base64"], STANDARD.encode(file));
 }
 
-/// Sends until the relay has said yes or nobody knows. Both at most once.
-async fn insist(courier: &MailTransport, mail: &Mail) -> Effect<String> {
+/// Repeats until the outcome is final.
+async fn insist(transport: &MailTransport, mail: &Mail) -> Effect<String> {
     loop {
-        match post(courier, mail).await {
+        match post(transport, mail).await {
             Effect::NoEffect(no) if no.may_pass() => {}
             settled => return settled,
         }
@@ -627,12 +632,12 @@ async fn two_thousand_mails_under_every_fault_are_neither_doubled_nor_lost() {
     let row: Vec<Fault> =
         faults.iter().flat_map(|fault| [*fault].into_iter().chain(calm)).collect();
     let relay = relay_with(&row.repeat(40)).await;
-    let courier = courier(&relay);
+    let transport = transport(&relay);
     let pass = serde_json::from_value(CODE.into()).expect("a pass");
     let letter = letter(&LetterContent::Pass(&pass), "Ada");
     let to = |row: usize| format!("row{row}@personal.example").parse().expect("a mailbox");
     let mails: Vec<Mail> = (0..2_000).map(|row| mail_to(&letter, &to(row), Form::Mime)).collect();
-    let outcomes = join_all(mails.iter().map(|mail| insist(&courier, mail))).await;
+    let outcomes = join_all(mails.iter().map(|mail| insist(&transport, mail))).await;
     let seen = relay.seen();
     let mut taken = vec![0; mails.len()];
     for one in &seen.taken {
