@@ -20,6 +20,9 @@ pub const MAX_UPN_BYTES: usize = 113;
 /// Bounds Graph sets on a pass's lifetime, in minutes (documented: 10–43200).
 pub const LIFETIME_MINUTES: std::ops::RangeInclusive<u32> = 10..=43_200;
 
+/// Longest lifetime that auditors take for granted: a working day.
+pub const WORKING_DAY_MINUTES: u32 = 8 * 60;
+
 /// Bounds Graph sets on the characters of a pass (documented: 8–48).
 pub const PASS_LENGTH: std::ops::RangeInclusive<u32> = 8..=48;
 /// Times a changed policy is looked at before its change is given up as not taken; the waits
@@ -38,7 +41,12 @@ pub const PAGE_SIZE: usize = 999;
 pub const MAX_PAGES: usize = 1_100;
 /// Most members of whom a check keeps what the group's list told: a few hundred bytes each,
 /// where memory is to stay flat.
-pub const MAX_ACQUAINTED: u64 = 12_000;
+pub const MAX_PRELOADED: u64 = 12_000;
+/// Below this many rows, asking about each is as cheap as counting a group first.
+pub const ROWS_WORTH_COUNTING: u64 = 40;
+/// A group this many times the wave's size is asked about row by row: its list would not fit
+/// the memory that a wave may use.
+pub const MAX_GROUP_PER_WAVE: u64 = 4;
 /// Most target groups resolved for one check.
 pub const MAX_GROUPS: usize = 200;
 
@@ -109,6 +117,10 @@ pub const SHORT_SETTLE_AFTER: Duration = Duration::from_mins(1);
 /// Most attempts of one row that are lost, find no such user, or find a pass in their way that
 /// nobody can remove, before the row has failed.
 pub const MAX_ATTEMPTS: u32 = 8;
+/// First wait before a row is tried again for another reason than throttling; it doubles.
+pub const ROW_BACKOFF: Duration = Duration::from_secs(2);
+/// Longest such wait. With [`MAX_ATTEMPTS`] a user who appears late has four minutes.
+pub const MAX_ROW_BACKOFF: Duration = Duration::from_secs(64);
 /// After so many lost answers in a row, one row at a time is tried until one succeeds.
 pub const LOSSES_BEFORE_CAUTION: u32 = 8;
 /// Most times a read or a DELETE is sent again after an answer was lost.
@@ -277,6 +289,8 @@ pub const MARKS_APART: Duration = Duration::from_millis(250);
 pub const MOST_MARKS: usize = 1_000;
 /// How many requests' weight the rate known so far has against what the latest ones show.
 pub const RATE_INERTIA: f64 = 4.0;
+/// Passes per second of the slowest budget that Microsoft documents (5 per 10 s).
+pub const SLOWEST_DOCUMENTED_RATE: f64 = 0.5;
 /// Slowest rate the limiter goes down to by itself, per second: one request a minute.
 pub const SLOWEST_RATE: f64 = 1.0 / 60.0;
 /// Load, as a share of the limit, above which the limiter eases off before it is refused.

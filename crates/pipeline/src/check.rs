@@ -29,13 +29,6 @@ pub type Issuers = Arc<dyn Fn(&[MethodId]) -> HashMap<MethodId, String> + Send +
 
 /// The policy's bounds where Graph leaves them out (documented defaults).
 const DEFAULT_BOUNDS: (u32, u32, u32) = (60, 480, 60);
-/// Below this many rows, asking about each is as cheap as counting a group first.
-const ROWS_WORTH_COUNTING: u64 = 40;
-/// A group this many times the wave's size is asked about row by row: its list would not
-/// fit the memory that a wave may use.
-const GROUP_PER_WAVE: u64 = 4;
-/// The documented rate of the slowest budget that may govern passes: 5 per 10 s.
-const SLOWEST_PER_SECOND: f64 = 0.5;
 
 /// The policy's lists, as `tapwave policy` has them.
 const INCLUDE: &str = "include";
@@ -554,7 +547,7 @@ impl Check {
             }
         }
         #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
-        let slowest = Duration::from_secs_f64(lint.eligible as f64 / SLOWEST_PER_SECOND);
+        let slowest = Duration::from_secs_f64(lint.eligible as f64 / limits::SLOWEST_DOCUMENTED_RATE);
         if let Some(lifetime) = lint.shortest.filter(|lifetime| slowest > minutes(*lifetime)) {
             warnings.push(Warning::Slow { forecast: slowest.as_secs().div_ceil(60), lifetime });
         }
@@ -589,7 +582,7 @@ impl Check {
 
     async fn page(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
         let groups = self.groups();
-        if groups.is_empty() || rows < ROWS_WORTH_COUNTING {
+        if groups.is_empty() || rows < limits::ROWS_WORTH_COUNTING {
             return Ok(());
         }
         let per_user = groups.len().div_ceil(limits::GROUPS_PER_CHECK) as u64;
@@ -602,12 +595,12 @@ impl Check {
             };
             people += members;
             paging += members.div_ceil(limits::PAGE_SIZE as u64).max(1);
-            if paging >= asking || members > rows * GROUP_PER_WAVE + limits::PAGE_SIZE as u64 {
+            if paging >= asking || members > rows * limits::MAX_GROUP_PER_WAVE + limits::PAGE_SIZE as u64 {
                 return Ok(());
             }
         }
         // An address decides who reads a pass, and the list may still have the one before.
-        let acquaint = self.options.mail.is_none() && people <= limits::MAX_ACQUAINTED;
+        let acquaint = self.options.mail.is_none() && people <= limits::MAX_PRELOADED;
         for group in self.groups() {
             let mut members = Vec::new();
             let listed = if acquaint {

@@ -5,8 +5,6 @@
 //! wait stands between the two. Must never POST again while an outcome is unsettled: that is
 //! `settle`'s to end.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use crate::check::Candidate;
@@ -22,11 +20,6 @@ use tapwave_graph::verdict::{Refusal, RefusalKind};
 use tapwave_graph::{CreatedPass, FoundPass, GraphError};
 use tapwave_ledger::{Denied, Event, Existing, Intent, Unheld};
 use tapwave_seal::Pass;
-
-/// First wait before a row is tried again for another reason than throttling; it doubles.
-const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// Longest such wait. With [`limits::MAX_ATTEMPTS`] a user who appears late has four minutes.
-const LONGEST_WAIT: Duration = Duration::from_secs(64);
 
 /// A pass that has just arrived: the only value that holds one outside of the crate `seal`.
 /// Made by [`Worker::attempt`] alone; sealing consumes it.
@@ -303,10 +296,4 @@ enum InTheWay {
     Theirs,
     /// It may be ours.
     Doubtful,
-}
-
-/// How long to wait after `tried` attempts of one kind: two seconds, doubling to about a minute.
-#[must_use]
-pub fn waiting(tried: u32) -> Duration {
-    FIRST_WAIT.saturating_mul(1 << tried.min(16)).min(LONGEST_WAIT)
 }

@@ -6,12 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::check::{self, CheckError};
 use crate::run::Session;
+use tapwave_core::clock::backoff;
 use tapwave_core::ids::GroupId;
 use tapwave_core::limits;
 use tapwave_core::shown::plain;
@@ -20,8 +22,6 @@ use tapwave_ledger::PolicyRecord;
 
 /// The word that means everyone.
 const ALL: &str = "all";
-/// Longest lifetime that auditors take for granted: a working day.
-const WORKING_DAY_MINUTES: u32 = 8 * 60;
 
 /// What is wished of the policy; what is left out stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -287,8 +287,7 @@ pub async fn apply(plan: &PolicyPlan, session: &Session) -> Result<Policy, Polic
             after = %difference.after,
         );
     }
-    let mut wait = limits::READ_BACKOFF;
-    for look in 1.. {
+    for look in 0.. {
         let found = session.graph.policy().await?;
         let wrong: Vec<_> =
             differences(&found, &plan.after).iter().map(|one| one.property).collect();
@@ -297,11 +296,10 @@ pub async fn apply(plan: &PolicyPlan, session: &Session) -> Result<Policy, Polic
         if properties.is_empty() {
             return Ok(found);
         }
-        if look == limits::POLICY_LOOKS {
+        if look + 1 == limits::POLICY_LOOKS {
             return Err(PolicyError::NotTaken { properties });
         }
-        session.clock.sleep(wait).await;
-        wait = wait.saturating_mul(2);
+        session.clock.sleep(backoff(limits::READ_BACKOFF, Duration::MAX, look)).await;
     }
     unreachable!("the loop ends within its looks")
 }
@@ -366,10 +364,10 @@ pub fn concerns(policy: &Policy) -> Vec<Concern> {
     if !bounds.one_time {
         concerns.push(Concern::MultiUse);
     }
-    if bounds.max_lifetime_minutes > WORKING_DAY_MINUTES {
+    if bounds.max_lifetime_minutes > limits::WORKING_DAY_MINUTES {
         concerns.push(Concern::Long { minutes: bounds.max_lifetime_minutes });
     }
-    if bounds.default_lifetime_minutes > WORKING_DAY_MINUTES {
+    if bounds.default_lifetime_minutes > limits::WORKING_DAY_MINUTES {
         concerns.push(Concern::LongDefault { minutes: bounds.default_lifetime_minutes });
     }
     if policy.include_targets.iter().any(Target::is_everyone) {

@@ -18,7 +18,7 @@ use crate::cleanup::{self, Cleaned, CleanupOutcome, Doubt};
 use crate::reconcile::{quiet_in, watch_for};
 use crate::wave::{self, WaveItem, WaveReader};
 use crate::worker::RunError;
-use tapwave_core::clock::later;
+use tapwave_core::clock::{backoff, later};
 use tapwave_core::ids::{Line, MethodId, Upn};
 use tapwave_core::limits;
 use tapwave_core::progress::{Activity, ProgressEvent};
@@ -319,7 +319,7 @@ impl<'a> CleanupQueue<'a> {
         let now = self.session.clock.instant();
         let looks = before.map_or(0, |before| before.looks) + 1;
         let until = self.patience(doubt, before, &remains);
-        let wait = limits::BETWEEN_LOOKS.saturating_mul(1 << (looks - 1).min(16));
+        let wait = backoff(limits::BETWEEN_LOOKS, Duration::MAX, looks - 1);
         let (due, exhausted) = match doubt {
             Doubt::Found => (now, looks >= limits::MOST_LOOKS),
             _ => ((now + wait).min(until), now >= until || looks >= limits::MOST_LOOKS),

@@ -23,12 +23,12 @@ use super::second_look::{FinalLook, Looked, SecondLook};
 use super::source::CandidateSource;
 use crate::check::Candidate;
 use crate::deliver::{MailStopped, Resend};
-use crate::issue::{Attempt, Denial, waiting};
+use crate::issue::{Attempt, Denial};
 use crate::reconcile::{Reconciled, watch_for};
 use crate::seal::{self, HandoverError, RecipientBook, Sealed, Sealer};
 use crate::stop::{StopSignal, StopSwitch};
 use crate::worker::{RunError, Worker};
-use tapwave_core::clock::{earlier, later, span};
+use tapwave_core::clock::{backoff, earlier, later, span};
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_core::ids::Line;
 use tapwave_core::limits;
@@ -203,7 +203,7 @@ impl PendingLooks {
         let now = worker.clock.instant();
         let new = PendingLook { since: now, looks: 0, inherited };
         let unseen = self.rows.entry(line).or_insert(new);
-        let wait = limits::BETWEEN_LOOKS.saturating_mul(1 << unseen.looks.min(16));
+        let wait = backoff(limits::BETWEEN_LOOKS, Duration::MAX, unseen.looks);
         unseen.looks += 1;
         (now + wait).min(unseen.since + settled(worker))
     }
@@ -920,7 +920,7 @@ impl<'a> Scheduler<'a> {
     /// A pass exists that may be ours: a list that is behind shows it in a while.
     async fn wait_for_list(&mut self, line: Line) {
         let met = self.in_the_way.entry(line).or_default();
-        let wait = waiting(*met);
+        let wait = row_backoff(*met);
         *met += 1;
         if *met < limits::MAX_ATTEMPTS {
             let until = self.context.worker.clock.instant() + wait;
@@ -966,9 +966,13 @@ impl<'a> Scheduler<'a> {
 
 /// The wait after one more attempt of a kind.
 fn counted(tried: &mut u32) -> Duration {
-    let wait = waiting(*tried);
+    let wait = row_backoff(*tried);
     *tried += 1;
     wait
+}
+
+fn row_backoff(attempt: u32) -> Duration {
+    backoff(limits::ROW_BACKOFF, limits::MAX_ROW_BACKOFF, attempt)
 }
 
 /// The next mail that ends; never, if there are none.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Session;
 use crate::reconcile::{Observation, observe, of_this_run, over, watch_for};
 use crate::worker::{RunError, Worker};
-use tapwave_core::clock::{earlier, later};
+use tapwave_core::clock::{backoff, earlier, later};
 use tapwave_core::ids::{Line, MethodId};
 use tapwave_core::limits;
 use tapwave_core::progress::{Activity, ProgressEvent};
@@ -174,7 +174,6 @@ impl<'a> SecondLook<'a> {
         lose: &mut impl FnMut(Line),
     ) -> Result<Vec<Line>, RunError> {
         let mut first_missed: HashMap<Line, Instant> = HashMap::new();
-        let mut wait = limits::BETWEEN_LOOKS;
         let mut told: Option<Timestamp> = None;
         let patience = watch_for(self.worker.settle_after) + limits::DATE_ROUNDING;
         for looks in 1_u32.. {
@@ -202,12 +201,12 @@ impl<'a> SecondLook<'a> {
                 self.tell(unseen.len() as u64, left, &mut told);
             }
             let next = since().map(left_of).filter(|left| !left.is_zero()).min().unwrap_or(left);
+            let wait = backoff(limits::BETWEEN_LOOKS, next, looks - 1);
             tokio::select! {
                 biased;
                 () = self.session.drain.begun() => return Ok(missed()),
-                () = self.worker.clock.sleep(wait.min(next)) => {}
+                () = self.worker.clock.sleep(wait) => {}
             }
-            wait *= 2;
         }
         Ok(Vec::new())
     }
