@@ -187,9 +187,8 @@ mod tests {
 
     #[test]
     fn a_backoff_doubles_up_to_its_bound() {
-        let wait = |attempt| {
-            backoff(Duration::from_secs(2), Duration::from_secs(64), attempt).as_secs()
-        };
+        let wait =
+            |attempt| backoff(Duration::from_secs(2), Duration::from_secs(64), attempt).as_secs();
         assert_eq!([0, 1, 4, 5, 6, u32::MAX].map(wait), [2, 4, 32, 64, 64, 64]);
         assert_eq!(backoff(Duration::MAX, Duration::MAX, 1), Duration::MAX);
     }

@@ -103,6 +103,20 @@ impl Draft {
             .map_err(|error| connection::explained(&self.path, error))
     }
 
+    /// The rows in these states by line, `size` at a time.
+    pub fn pages(
+        &self,
+        states: &[Standing],
+        size: usize,
+    ) -> impl Iterator<Item = Result<Vec<RowRecord>, LedgerError>> {
+        let mut after = None;
+        std::iter::from_fn(move || {
+            let page = self.rows(states, after, size);
+            after = page.as_ref().ok().and_then(|rows| rows.last()).map(|row| row.line).or(after);
+            (!matches!(&page, Ok(rows) if rows.is_empty())).then_some(page)
+        })
+    }
+
     pub fn counts(&self) -> Result<Counts, LedgerError> {
         store::counts(&self.db).map_err(|error| connection::explained(&self.path, error))
     }

@@ -447,8 +447,12 @@ impl Ledger {
     // ---- reads ---------------------------------------------------------------------------
 
     /// The rows in these states by line, `size` at a time.
-    pub fn pages<'a>(&'a self, states: &'a [Standing], size: usize) -> Pages<'a> {
-        Pages { ledger: self, states, size, after: None }
+    pub fn pages<'a>(
+        &'a self,
+        states: &'a [Standing],
+        size: usize,
+    ) -> Pages<impl AsyncFnMut(Option<Line>) -> Result<Vec<RowRecord>, LedgerError> + 'a> {
+        Pages::new(async move |after| self.rows(states, after, size).await)
     }
 
     /// At most `limit` rows in these states after line `after`, by line.
@@ -639,20 +643,49 @@ impl fmt::Debug for Ledger {
     }
 }
 
-/// See [`Ledger::pages`]. Each page is a query of its own from the end of the previous one: memory
-/// stays flat, and rows that change meanwhile are read at most once.
-pub struct Pages<'a> {
-    ledger: &'a Ledger,
-    states: &'a [Standing],
-    size: usize,
+/// A listing that is read a page at a time. Each page is a query of its own from the end of the
+/// previous one: memory stays flat, and rows that change meanwhile are read at most once.
+pub struct Pages<F> {
+    read: F,
     after: Option<Line>,
 }
 
-impl Pages<'_> {
+impl<F> Pages<F> {
+    /// `read` gives the page behind a line; an empty one ends the listing.
+    pub const fn new(read: F) -> Self {
+        Self { read, after: None }
+    }
+
     /// The next page; none after the last.
-    pub async fn next(&mut self) -> Result<Option<Vec<RowRecord>>, LedgerError> {
-        let rows = self.ledger.rows(self.states, self.after, self.size).await?;
-        self.after = rows.last().map(|row| row.line).or(self.after);
+    pub async fn next<T: HasLine>(&mut self) -> Result<Option<Vec<T>>, LedgerError>
+    where
+        F: AsyncFnMut(Option<Line>) -> Result<Vec<T>, LedgerError>,
+    {
+        let rows = (self.read)(self.after).await?;
+        self.after = rows.last().map(HasLine::line).or(self.after);
         Ok((!rows.is_empty()).then_some(rows))
+    }
+}
+
+/// A record of one row of the wave.
+pub trait HasLine {
+    fn line(&self) -> Line;
+}
+
+impl HasLine for RowRecord {
+    fn line(&self) -> Line {
+        self.line
+    }
+}
+
+impl HasLine for Remains {
+    fn line(&self) -> Line {
+        self.line
+    }
+}
+
+impl HasLine for Unhanded {
+    fn line(&self) -> Line {
+        self.line
     }
 }

@@ -139,6 +139,23 @@ impl Standing {
     /// Those that own a live pass whose sealed copy is in the ledger.
     pub const LIVE: [Self; 3] = [Self::Sealed, Self::Mailing, Self::Delivered];
 
+    /// Those of rows of which a pass, or an attempt at one, may be alive.
+    pub const MAY_OWN: [Self; 6] =
+        [Self::Intent, Self::Unsettled, Self::Sealed, Self::Mailing, Self::Delivered, Self::Lost];
+
+    /// Those of rows for which an intent may have made a pass at any time.
+    pub const MAY_HAVE_OWNED: [Self; 9] = [
+        Self::Intent,
+        Self::Unsettled,
+        Self::Held,
+        Self::Sealed,
+        Self::Mailing,
+        Self::Delivered,
+        Self::Lost,
+        Self::Removed,
+        Self::Failed,
+    ];
+
     /// What people and scripts see; part of the contract of `status --json`.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -547,7 +547,8 @@ impl Check {
             }
         }
         #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
-        let slowest = Duration::from_secs_f64(lint.eligible as f64 / limits::SLOWEST_DOCUMENTED_RATE);
+        let slowest =
+            Duration::from_secs_f64(lint.eligible as f64 / limits::SLOWEST_DOCUMENTED_RATE);
         if let Some(lifetime) = lint.shortest.filter(|lifetime| slowest > minutes(*lifetime)) {
             warnings.push(Warning::Slow { forecast: slowest.as_secs().div_ceil(60), lifetime });
         }
@@ -595,7 +596,9 @@ impl Check {
             };
             people += members;
             paging += members.div_ceil(limits::PAGE_SIZE as u64).max(1);
-            if paging >= asking || members > rows * limits::MAX_GROUP_PER_WAVE + limits::PAGE_SIZE as u64 {
+            if paging >= asking
+                || members > rows * limits::MAX_GROUP_PER_WAVE + limits::PAGE_SIZE as u64
+            {
                 return Ok(());
             }
         }

@@ -23,7 +23,7 @@ use tapwave_core::ids::{Line, MethodId, Upn};
 use tapwave_core::limits;
 use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_graph::{Graph, GraphError};
-use tapwave_ledger::{HandoffRecord, Ledger, LedgerError, Proof, Remains, Standing};
+use tapwave_ledger::{HandoffRecord, Ledger, LedgerError, Pages, Proof, Remains, Standing};
 
 /// What a cleanup came to.
 #[derive(Debug, Default)]
@@ -154,16 +154,6 @@ pub async fn run(
     Ok(outcome)
 }
 
-/// Where a row stands of which something may be alive.
-const OWNING: [Standing; 6] = [
-    Standing::Intent,
-    Standing::Unsettled,
-    Standing::Sealed,
-    Standing::Mailing,
-    Standing::Delivered,
-    Standing::Lost,
-];
-
 /// Rows of which the ledger's tables do not say the same: nobody can have proven anything of them.
 /// Such are rows that own a pass, or an attempt, of which there is no other record.
 async fn contradictions(ledger: &Ledger) -> Result<Vec<UnprovenRow>, LedgerError> {
@@ -176,7 +166,7 @@ async fn contradictions(ledger: &Ledger) -> Result<Vec<UnprovenRow>, LedgerError
     for (line, upn, why) in ledger.contradictions().await? {
         found.insert(line, left(line, &upn, why));
     }
-    let mut pages = ledger.pages(&OWNING, limits::ROWS_PER_READ);
+    let mut pages = ledger.pages(&Standing::MAY_OWN, limits::ROWS_PER_READ);
     while let Some(rows) = pages.next().await? {
         for row in &rows {
             let state = row.state.name();
@@ -230,20 +220,20 @@ impl<'a> CleanupQueue<'a> {
     }
 
     async fn whole_run(&mut self, ledger: &Ledger) -> Result<(), RunError> {
-        let mut after = None;
-        while !self.session.drain.is_on() {
-            let rows = ledger.remains(after, limits::ROWS_PER_CHECK).await?;
-            let Some(last) = rows.last() else { break };
-            after = Some(last.line);
+        let mut pages =
+            Pages::new(async |after| ledger.remains(after, limits::ROWS_PER_CHECK).await);
+        while !self.session.drain.is_on()
+            && let Some(rows) = pages.next().await?
+        {
             self.look(rows).await?;
         }
         // What was given up while the run issued is looked at once more: a list that was behind
         // for longer than the settling time may show it now.
-        let mut after = None;
-        while !self.session.drain.is_on() {
-            let rows = ledger.given_up(after, limits::ROWS_PER_CHECK).await?;
-            let Some(last) = rows.last() else { break };
-            after = Some(last.line);
+        let mut pages =
+            Pages::new(async |after| ledger.given_up(after, limits::ROWS_PER_CHECK).await);
+        while !self.session.drain.is_on()
+            && let Some(rows) = pages.next().await?
+        {
             self.look(rows).await?;
         }
         self.look_again().await

@@ -25,7 +25,7 @@ use tapwave_core::ids::Line;
 use tapwave_core::limits;
 use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_ledger::{
-    Channel, Event, Ledger, LedgerError, MailRecord, MailState, RowRecord, Standing, State,
+    Channel, Event, Ledger, LedgerError, MailRecord, MailState, Pages, RowRecord, Standing, State,
 };
 use tapwave_mail::template::{Mailbox, Mode};
 use tapwave_seal::{Identities, Spool};
@@ -332,6 +332,9 @@ pub async fn readdress(ledger: &Ledger, readers: &[(Line, Mailbox)]) -> Result<(
     Ok(())
 }
 
+/// The states of rows whose pass is sealed and was not mailed, or perhaps not.
+const UNMAILED: [Standing; 2] = [Standing::Sealed, Standing::Mailing];
+
 /// What the `deliver` command was asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeliverRequest {
@@ -399,7 +402,7 @@ pub async fn deliver(
         horizon.is_none_or(|end| start_of(row).map_or(true, |start| start <= end))
     };
     let mut total = 0;
-    gather(ledger, |row| {
+    for_each_mail(ledger, &UNMAILED, |row| {
         if !is_due(row) {
             delivery.later += 1;
         } else if let Some(channel) = next_turn(row, wish.again) {
@@ -420,7 +423,7 @@ pub async fn deliver(
         revoke(ledger, session, &mut delivery).await?;
     }
     let now = session.graph.likely_time().await;
-    gather(ledger, |row| {
+    for_each_mail(ledger, &UNMAILED, |row| {
         if is_due(row) {
             let unproven = matches!(row.state, State::Sealed { proven: false, .. });
             delivery.unproven += u64::from(unproven && !is_over(row, now));
@@ -438,7 +441,7 @@ pub async fn deliver(
 pub async fn open_mail(ledger: &Ledger, session: &Session) -> Result<Undelivered, RunError> {
     let mut open = Undelivered::default();
     let now = session.graph.likely_time().await;
-    gather(ledger, |row| open.add(row, now)).await?;
+    for_each_mail(ledger, &UNMAILED, |row| open.add(row, now)).await?;
     Ok(open)
 }
 
@@ -478,27 +481,16 @@ async fn work(mails: &mut MailQueue<'_>, session: &Session) -> Result<(), RunErr
     }
 }
 
-/// Records of mails that an earlier process left without an outcome that they are of unknown
-/// fate.
+/// Records that mails which an earlier process left without an outcome are of unknown fate.
 pub(super) async fn mark_lost(ledger: &Ledger) -> Result<(), LedgerError> {
     let mut lost = Vec::new();
-    visit(
-        async |after| ledger.rows(&[Standing::Mailing], after, limits::ROWS_PER_READ).await,
-        |row| {
-            if matches!(&row.state, State::Mailing { mail, .. } if !mail.lost) {
-                lost.push((row.line, Channel::Pass));
-            }
-        },
-    )
-    .await?;
-    visit(
-        async |after| ledger.rows_owing_notice(after, limits::ROWS_PER_READ).await,
-        |row| {
-            if matches!(row.state.notice(), Some(MailState::Open(mail)) if !mail.lost) {
-                lost.push((row.line, Channel::Notice));
-            }
-        },
-    )
+    for_each_mail(ledger, &[Standing::Mailing], |row| match &row.state {
+        State::Mailing { mail, .. } if !mail.lost => lost.push((row.line, Channel::Pass)),
+        State::Delivered { notice: Some(MailState::Open(mail)), .. } if !mail.lost => {
+            lost.push((row.line, Channel::Notice));
+        }
+        _ => {}
+    })
     .await?;
     // A few, since a process has no more under way than it has connections.
     for (line, channel) in lost {
@@ -509,41 +501,22 @@ pub(super) async fn mark_lost(ledger: &Ledger) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Visits rows that have a mail or a notice before them.
-async fn gather(ledger: &Ledger, mut each: impl FnMut(&RowRecord)) -> Result<(), LedgerError> {
-    gather_passes(ledger, &[Standing::Sealed, Standing::Mailing], &mut each).await?;
-    gather_notices(ledger, each).await
-}
-
-/// Visits rows in these states.
-pub(super) async fn gather_passes(
+/// Calls `each` for the rows in these states, then for those that owe a notice.
+pub(super) async fn for_each_mail(
     ledger: &Ledger,
     states: &[Standing],
-    each: impl FnMut(&RowRecord),
-) -> Result<(), LedgerError> {
-    visit(async |after| ledger.rows(states, after, limits::ROWS_PER_READ).await, each).await
-}
-
-/// Visits rows that owe a notice.
-pub(super) async fn gather_notices(
-    ledger: &Ledger,
-    each: impl FnMut(&RowRecord),
-) -> Result<(), LedgerError> {
-    visit(async |after| ledger.rows_owing_notice(after, limits::ROWS_PER_READ).await, each).await
-}
-
-/// Visits rows a page at a time.
-async fn visit(
-    page: impl AsyncFn(Option<Line>) -> Result<Vec<RowRecord>, LedgerError>,
     mut each: impl FnMut(&RowRecord),
 ) -> Result<(), LedgerError> {
-    let mut after = None;
-    loop {
-        let rows = page(after).await?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        after = Some(last.line);
+    let mut passes = ledger.pages(states, limits::ROWS_PER_READ);
+    while let Some(rows) = passes.next().await? {
         rows.iter().for_each(&mut each);
     }
+    let mut notices =
+        Pages::new(async |after| ledger.rows_owing_notice(after, limits::ROWS_PER_READ).await);
+    while let Some(rows) = notices.next().await? {
+        rows.iter().for_each(&mut each);
+    }
+    Ok(())
 }
 
 /// The mail of a row that is to have its turn: the one that may go out, or, of a row that cannot

@@ -346,13 +346,9 @@ pub fn write_rejects(path: &Path, header: &Header, draft: &Draft) -> Result<u64,
     let unwritten = |source| IntakeError::Rejects { path: path.to_owned(), source };
     let file = create_private(path).map_err(unwritten)?;
     let mut rejects = Rejects::new(BufWriter::new(file), header).map_err(unwritten)?;
-    let mut after = None;
     let mut written = 0;
-    loop {
-        let rows = draft.rows(&[Standing::Ineligible], after, limits::ROWS_PER_READ)?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.line);
-        for row in &rows {
+    for rows in draft.pages(&[Standing::Ineligible], limits::ROWS_PER_READ) {
+        for row in &rows? {
             let reason = row.reason.as_deref().unwrap_or_default();
             rejects.add(&row.cells, reason).map_err(unwritten)?;
             written += 1;
@@ -471,12 +467,9 @@ fn verdict(
 ) -> Result<WaveCheck, IntakeError> {
     let counts = draft.counts()?;
     let mut problems = Vec::new();
-    let mut after = None;
-    while problems.len() < limits::MAX_PROBLEMS {
-        let rows = draft.rows(&[Standing::Ineligible], after, limits::ROWS_PER_READ)?;
-        let Some(last) = rows.last() else { break };
-        after = Some(last.line);
-        problems.extend(rows.into_iter().map(|row| RowProblem {
+    let pages = draft.pages(&[Standing::Ineligible], limits::ROWS_PER_READ);
+    for rows in pages.take(limits::MAX_PROBLEMS.div_ceil(limits::ROWS_PER_READ)) {
+        problems.extend(rows?.into_iter().map(|row| RowProblem {
             line: row.line,
             upn: row.upn,
             reason: row.reason.unwrap_or_default(),

@@ -36,7 +36,7 @@ use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_graph::limiter::{Budget, Outlook};
 use tapwave_graph::verdict::RefusalKind;
 use tapwave_ledger::{
-    Channel, Denied, Event, Ledger, LedgerError, RowRecord, Standing, State, Unhanded,
+    Channel, Denied, Event, Ledger, LedgerError, Pages, RowRecord, Standing, State, Unhanded,
 };
 use tapwave_seal::{Ciphertext, Container, HandoffError, RecipientSet, Spool};
 
@@ -687,15 +687,14 @@ impl<'a> Scheduler<'a> {
         };
         let ledger = &self.context.worker.ledger;
         delivering::mark_lost(ledger).await?;
-        let mut pick = |row: &RowRecord| {
+        let passes: &[Standing] =
+            if mailing.holds_issuing_back() { &[] } else { &[Standing::Sealed] };
+        delivering::for_each_mail(ledger, passes, |row| {
             if let Some(channel) = delivering::next_turn(row, Resend::default()) {
                 mails.push(row.line, channel);
             }
-        };
-        if !mailing.holds_issuing_back() {
-            delivering::gather_passes(ledger, &[Standing::Sealed], &mut pick).await?;
-        }
-        delivering::gather_notices(ledger, pick).await?;
+        })
+        .await?;
         Ok(())
     }
 
@@ -1116,15 +1115,13 @@ async fn hand_over_rest(
 
 /// Which rows no finished handoff holds: 16 bytes for each, as the spool has 24.
 async fn all_unhanded(ledger: &Ledger) -> Result<Vec<Unhanded>, LedgerError> {
-    let mut all: Vec<Unhanded> = Vec::new();
-    loop {
-        let after = all.last().map(|row| row.line);
-        let rows = ledger.rows_without_handoff(after, limits::ROWS_PER_READ).await?;
-        if rows.is_empty() {
-            return Ok(all);
-        }
+    let mut all = Vec::new();
+    let mut pages =
+        Pages::new(async |after| ledger.rows_without_handoff(after, limits::ROWS_PER_READ).await);
+    while let Some(rows) = pages.next().await? {
         all.extend(rows);
     }
+    Ok(all)
 }
 
 /// What cleanup knows the file by.

@@ -10,19 +10,6 @@ use tapwave_core::ids::{ClientRequestId, Line, UserId};
 use tapwave_core::limits;
 use tapwave_ledger::{Ledger, LedgerError, RowRecord, Standing};
 
-/// Where an intent may have made a pass.
-const MAY_HAVE: [Standing; 9] = [
-    Standing::Intent,
-    Standing::Unsettled,
-    Standing::Held,
-    Standing::Sealed,
-    Standing::Mailing,
-    Standing::Delivered,
-    Standing::Lost,
-    Standing::Removed,
-    Standing::Failed,
-];
-
 /// One pass that was issued, or may have been.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -53,7 +40,7 @@ pub async fn manifest<E: From<LedgerError>>(
     ledger: &Ledger,
     mut visit: impl FnMut(Expected) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut pages = ledger.pages(&MAY_HAVE, limits::ROWS_PER_READ);
+    let mut pages = ledger.pages(&Standing::MAY_HAVE_OWNED, limits::ROWS_PER_READ);
     while let Some(rows) = pages.next().await? {
         for row in &rows {
             if let Some(expected) = expected(row)? {

@@ -18,7 +18,7 @@ use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_graph::FoundPass;
 use tapwave_graph::limiter::{Budget, Outlook};
 use tapwave_graph::verdict::Refusal;
-use tapwave_ledger::{Event, LedgerError, Remains, RowRecord};
+use tapwave_ledger::{Event, LedgerError, Pages, Remains, RowRecord};
 
 /// Whether sealed passes are looked at a second time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -233,19 +233,23 @@ impl<'a> SecondLook<'a> {
     ) -> Result<Vec<(Line, NotSeen)>, RunError> {
         let mut unseen = Vec::new();
         for since in std::iter::once(None).chain(self.since.map(Some)) {
-            let mut after = None;
-            while self.forbidden.is_none() {
-                let ledger = &self.worker.ledger;
-                let most = limits::ROWS_PER_CHECK;
-                let rows = ledger.rows_to_look_at(Timestamp::MAX, since, after, most).await?;
+            let ledger = &self.worker.ledger;
+            let most = limits::ROWS_PER_CHECK;
+            let mut pages = Pages::new(async |after| {
+                ledger.rows_to_look_at(Timestamp::MAX, since, after, most).await
+            });
+            while self.forbidden.is_none()
+                && let Some(rows) = pages.next().await?
+            {
                 let round = self.look(rows).await?;
                 round.lost.iter().copied().for_each(&mut *lose);
                 self.session
                     .watcher
                     .report(ProgressEvent::Did { doing: Activity::Look, rows: round.rows });
                 unseen.extend(round.unseen);
-                let Some(last) = round.last else { break };
-                after = Some(last);
+                if round.last.is_none() {
+                    break;
+                }
             }
         }
         Ok(unseen)
