@@ -69,12 +69,12 @@ pub async fn perform(cli: Cli, world: &World) -> Result<Exit, Failure> {
     let performed = tokio::select! {
         biased;
         performed = dispatch(&cli, world) => performed,
-        () = world.stop.given_up() => Err(world.given_up()),
+        () = world.stop.aborted() => Err(world.given_up()),
     };
     // Whatever a command says of a question that was broken off, this is why.
     let performed = performed.map_err(|failure| {
         let is_interrupted = failure.exit == Exit::Interrupted;
-        if world.stop.is_given_up() && !is_interrupted { world.given_up() } else { failure }
+        if world.stop.is_aborted() && !is_interrupted { world.given_up() } else { failure }
     });
     performed.map_err(|failure| failure.advise(&world.line, world.registry().ok().as_ref()))
 }
@@ -276,8 +276,8 @@ impl World {
             }),
             graph,
             clock: self.clock.clone(),
-            watcher: Arc::clone(&self.report) as _,
-            drain: self.stop.clone(),
+            progress: Arc::clone(&self.report) as _,
+            stop: self.stop.clone(),
             prompts: Arc::new(self.prompts.clone()),
             may_read_groups: true,
             settle_after: None,
@@ -382,7 +382,7 @@ impl World {
         tokio::select! {
             biased;
             came = coming => Ok(came),
-            () = self.stop.given_up() => Err(self.given_up()),
+            () = self.stop.aborted() => Err(self.given_up()),
         }
     }
 

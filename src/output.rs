@@ -348,12 +348,12 @@ impl Report {
         self.bars.clear();
         let passes = count(outcome.removed, "pass", "passes");
         let is_idle = outcome.removed + outcome.already + outcome.left.len() as u64 == 0;
-        if outcome.strangers {
+        if outcome.wrong_tenant {
             self.error(
                 "none of these people is in the tenant that you are signed in to: it is \
                  probably another tenant; nothing was removed and nothing was purged",
             );
-        } else if is_idle && !outcome.drained {
+        } else if is_idle && !outcome.interrupted {
             self.info("there was no pass to remove");
         } else {
             let already = match outcome.already {

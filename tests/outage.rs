@@ -82,7 +82,7 @@ impl Progress for Heard {
 async fn a_network_that_comes_back_costs_no_row_and_is_told_once() {
     let mut conducted = Conducted::new(ROWS, slow);
     let heard = Arc::new(Heard::default());
-    conducted.session.watcher = Arc::clone(&heard) as _;
+    conducted.session.progress = Arc::clone(&heard) as _;
     let ledger = conducted.check().await.expect("ready");
     let tenant = conducted.tenant.clone();
     let down = Faults::default().with(Call::Issue, 1.0, Fault::Unreachable);
@@ -104,7 +104,7 @@ async fn a_network_that_comes_back_costs_no_row_and_is_told_once() {
 async fn a_no_is_an_answer_too() {
     let mut conducted = Conducted::new(1, slow);
     let heard = Arc::new(Heard::default());
-    conducted.session.watcher = Arc::clone(&heard) as _;
+    conducted.session.progress = Arc::clone(&heard) as _;
     let ledger = conducted.check().await.expect("ready");
     conducted.tenant.with(|tenant, _| {
         tenant.options_mut().faults = Faults::default().at(Call::Issue, 1, Fault::Unreachable).at(

@@ -21,7 +21,7 @@ use tapwave_graph::verdict::{Refusal, RefusalKind};
 use tapwave_ledger::state::next;
 use tapwave_ledger::{Asked, Event, IntentId, IntentRecord, Proof, Remains, State};
 use tapwave_pipeline::cleanup::{CleanupOutcome, Doubt, judge, observed};
-use tapwave_pipeline::reconcile::{Observation, observe, quiet_in};
+use tapwave_pipeline::reconcile::{Observation, observe, settles_in};
 
 const SETTLE_AFTER: Duration = Duration::from_mins(5);
 /// The same in minutes, and one more, which is what a model of whole minutes rounds away.
@@ -651,7 +651,7 @@ impl World {
     /// The first whole minute at which no attempt is feared any more.
     fn quiet_after(&self, remains: &Remains) -> i64 {
         let now = Clocks { graph: at(self.minute), machine: at(self.minute) };
-        let wait = quiet_in(remains, SETTLE_AFTER, now).as_secs().div_ceil(60);
+        let wait = settles_in(remains, SETTLE_AFTER, now).as_secs().div_ceil(60);
         self.minute + i64::try_from(wait).expect("minutes")
     }
 

@@ -220,12 +220,12 @@ impl Story {
     fn connect(&self) -> (Session, StopSwitch) {
         let pace = Limiter::new(LimiterOptions::default(), self.clock.clone());
         let graph = Graph::new(Arc::new(self.witness.clone()), pace, self.clock.clone());
-        let (switch, drain) = StopSignal::new();
+        let (switch, stop) = StopSignal::new();
         let session = Session {
             graph,
             clock: self.clock.clone(),
-            watcher: Arc::new(NullProgress),
-            drain,
+            progress: Arc::new(NullProgress),
+            stop,
             prompts: Arc::new(NoPrompts),
             issuers: Arc::new(|_: &[_]| HashMap::new()),
             may_read_groups: true,
@@ -270,7 +270,7 @@ impl Story {
             None => issuing::resume(&ledger, None, session, FinalLook::Auto).await,
         };
         let went = match issuance {
-            Ok(done) if done.error.is_none() && !done.drained && done.handover.is_none() => {
+            Ok(done) if done.error.is_none() && !done.interrupted && done.handover.is_none() => {
                 Went::Through
             }
             _ => Went::Stopped,
@@ -489,7 +489,7 @@ async fn ended<T>(
                 went = &mut work => return Some(went),
                 () = clock.sleep(time) => {}
             }
-            let _ = switch.begin();
+            let _ = switch.request();
             Some(work.await)
         }
     }

@@ -49,7 +49,7 @@ async fn told(rows: u64, latency: u64, limit: Limit) -> Vec<(Duration, Option<Du
     });
     let notes = Notes { began: Instant::now(), left: TimeLeft::of(0), told: Vec::new() };
     let clerk = Arc::new(Clerk(Mutex::new(notes)));
-    conducted.session.watcher = Arc::clone(&clerk) as _;
+    conducted.session.progress = Arc::clone(&clerk) as _;
     let ledger = conducted.check().await.expect("ready");
     let issuance = conducted.issue(&ledger).await.expect("begun");
     assert!(issuance.error.is_none(), "{:?}", issuance.error);

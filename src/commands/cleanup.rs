@@ -158,7 +158,7 @@ async fn of_wave(
     let removed = cleanup::remove_confirmed(holdings.people, settle_after, &session).await;
     let mut outcome = removed.map_err(cleanup_failed)?;
     outcome.left.extend(under_way.end(world).await?);
-    outcome.strangers = is_nobody_known && !holdings.unknown.is_empty();
+    outcome.wrong_tenant = is_nobody_known && !holdings.unknown.is_empty();
     outcome.left.extend(holdings.unseen.into_iter().chain(holdings.unknown));
     outcome.told = told;
     world.report.cleanup(&outcome);
@@ -284,7 +284,7 @@ impl Closing<'_> {
             return Ok(Exit::Done);
         }
         // The passes are removed; what comes now is a matter of its own.
-        session.drain.end_work();
+        session.stop.end_work();
         let others = others(ledger, world)?;
         if !others.is_empty() {
             let names: Vec<&str> = others.iter().map(|run| run.name.as_str()).collect();
@@ -371,7 +371,7 @@ fn summed(
 }
 
 fn ended(outcome: &CleanupReport) -> Exit {
-    if outcome.drained {
+    if outcome.interrupted {
         Exit::Interrupted
     } else if outcome.is_proven() {
         Exit::Done

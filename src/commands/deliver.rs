@@ -95,18 +95,18 @@ impl MailSetup {
         session: &Session,
         world: &World,
     ) -> Result<Mailing, Failure> {
-        let courier = self.courier(session, &world.environment)?;
+        let transport = self.courier(session, &world.environment)?;
         let header: Header = serde_json::from_str(&ledger.about().wave.header_json)
             .map_err(|_| ledger.damaged("the wave's header cannot be read"))?;
         let mailer = Mailer {
             writer: self.writer,
-            courier,
+            transport,
             ledger: ledger.clone(),
             header,
             clock: session.clock.clone(),
             graph: session.graph.clone(),
-            drain: session.drain.clone(),
-            resting: Retries::default(),
+            stop: session.stop.clone(),
+            retries: Retries::default(),
         };
         Ok(Mailing { mailer, identities: self.identities })
     }
@@ -164,10 +164,10 @@ pub(super) async fn deliver(
     let mailing = mail_setup.mailing(&ledger, &session, world)?;
     let readdressed = delivering::readdress(&ledger, &readdress).await;
     readdressed.map_err(|error| error.of(&typed))?;
-    let again = Resend { unsettled: args.resend_unsettled, refused: args.retry_refused };
-    let request = DeliverRequest { due, again, revoke: args.revoke_undelivered };
+    let resend = Resend { unsettled: args.resend_unsettled, refused: args.retry_refused };
+    let request = DeliverRequest { due, resend, revoke: args.revoke_undelivered };
     let delivered = delivering::deliver(&mailing, &session, request).await;
-    mailing.mailer.courier.close().await;
+    mailing.mailer.transport.close().await;
     let delivered = delivered.map_err(|halt| Failure::halted(halt, SAME_COMMAND))?;
     finish(&ledger, &delivered, &typed, &session, world).await
 }
@@ -264,7 +264,7 @@ async fn finish(
         exit = exit.and(Exit::DeliveryIncomplete);
     }
     exit = exit.and(stopped(delivery.stopped.as_ref(), world));
-    if delivery.drained && delivery.open.rows > 0 {
+    if delivery.interrupted && delivery.open.rows > 0 {
         exit = exit.and(Exit::Interrupted);
     }
     let mut next = Vec::new();

@@ -249,7 +249,7 @@ impl Failure {
     /// closed is not resumed.
     pub(super) fn cleanup_failed(error: CleanupError, go_on: &str) -> Self {
         match error {
-            CleanupError::Halt(halt) => Self::halted(halt, go_on),
+            CleanupError::Run(halt) => Self::halted(halt, go_on),
             CleanupError::Ledger(error) => Self::unkept(error, go_on),
             CleanupError::Intake(error) => error.into(),
             CleanupError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
@@ -265,7 +265,7 @@ impl Failure {
                 let hint = format!("once that is mended, {go_on} carries on");
                 Self::new(Exit::Access, halt, &[&hint])
             }
-            RunError::Everybody { kind, .. } => {
+            RunError::EqualRefusals { kind, .. } => {
                 let (exit, hint) = of_everybody(kind);
                 let go_on = format!(
                     "once that is mended, {go_on} carries on; with --keep-going it asks for the \
@@ -577,7 +577,7 @@ impl OfRun for IssuingError {
             ))) => Failure::new(Exit::Outage, error, &[&outlasting(&run.resume())]),
             Self::Intake(error) => error.into(),
             Self::Book(error) => error.into(),
-            Self::Halt(error) => error.of(run),
+            Self::Run(error) => error.of(run),
             Self::Handover(error) => error.of(run),
             Self::Closed => {
                 let hint = format!(

@@ -46,7 +46,7 @@ pub(super) async fn removed(
             let hint = format!("{} shows every row and how far it is", run.status());
             Failure::new(Exit::Usage, error, &[&hint])
         }
-        FoundError::Halt(halt) => halt.of(run),
+        FoundError::Run(halt) => halt.of(run),
     })?;
     world.warn_of_clocks(session);
     let mut passes = Vec::new();

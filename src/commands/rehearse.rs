@@ -128,7 +128,7 @@ pub(super) async fn rehearse(
         return Err(over(error.of(&run)));
     }
     let issued = Summary::of(&ledger, &session, 0).await?;
-    if issuance.drained {
+    if issuance.interrupted {
         report.summary(&issued)?;
         return Ok(broken_off(world));
     }
@@ -311,7 +311,7 @@ async fn clean_up(
     let left = tenant.with(|tenant, _| tenant.passes().count()) as u64;
     let summary = Summary::of(ledger, session, outcome.foreign.len() as u64).await?;
     world.report.summary(&summary)?;
-    if outcome.drained {
+    if outcome.interrupted {
         return Ok(broken_off(world));
     }
     if left > 0 || !outcome.is_proven() {

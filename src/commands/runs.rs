@@ -66,7 +66,7 @@ pub(super) async fn resume(
     let issuance =
         issuing::resume(&ledger, mailing.as_ref(), &session, args.final_look.into()).await;
     if let Some(mailing) = &mailing {
-        mailing.mailer.courier.close().await;
+        mailing.mailer.transport.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&run))?;
     // Said already to whoever was asked about a pass.

@@ -116,7 +116,7 @@ impl<'a> WaveRequest<'a> {
             let tried = tokio::select! {
                 biased;
                 tried = courier.try_out() => tried,
-                () = session.drain.given_up() => return Err(IntakeError::Interrupted.into()),
+                () = session.stop.aborted() => return Err(IntakeError::Interrupted.into()),
             };
             courier.close().await;
             match tried {
@@ -388,7 +388,7 @@ pub(super) async fn run(
     let issuance =
         issuing::run(&ledger, sets, mailing.as_ref(), &session, args.final_look.into()).await;
     if let Some(mailing) = &mailing {
-        mailing.mailer.courier.close().await;
+        mailing.mailer.transport.close().await;
     }
     let issuance = issuance.map_err(|error| error.of(&typed))?;
     finish(&ledger, issuance, left_out, &typed, &session, world).await
@@ -489,7 +489,8 @@ pub(super) async fn finish(
     exit = exit.and(if undelivered { Exit::DeliveryIncomplete } else { Exit::Done });
     exit = exit.and(super::deliver::stopped(issuance.mail.as_ref(), world));
     let unseen = issuance.looked.unseen > 0;
-    if issuance.drained && (summary.waiting() + summary.unsettled > 0 || undelivered || unseen) {
+    if issuance.interrupted && (summary.waiting() + summary.unsettled > 0 || undelivered || unseen)
+    {
         exit = exit.and(Exit::Interrupted);
     }
     let halted = issuance.error.map(|halt| halt.of(typed));

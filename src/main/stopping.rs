@@ -68,7 +68,7 @@ fn stop(
         if request == StopRequest::HungUp {
             report.hang_up();
         }
-        let first = switch.begin();
+        let first = switch.request();
         if !signal.is_at_work() {
             // It gives up by itself, unless it is held up: by a pipe that nobody writes to, say.
             thread::sleep(limits::STOP_GRACE);

@@ -219,7 +219,7 @@ const fn word(doing: Activity) -> &'static str {
         Activity::Read => "reading",
         Activity::Check | Activity::Look => "checking",
         Activity::Issue => "issuing",
-        Activity::Settle => "settling",
+        Activity::Reconcile => "settling",
         Activity::Handoff => "handoff",
         Activity::Deliver => "mailing",
         Activity::Remove => "removing",

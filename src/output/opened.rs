@@ -179,7 +179,7 @@ impl Opening {
         if self.only.as_ref().is_some_and(|upn| !row.is_for(upn)) {
             return Ok(());
         }
-        if self.stop.is_given_up() {
+        if self.stop.is_aborted() {
             return Err(io::ErrorKind::Interrupted.into());
         }
         if self.merged.as_mut().is_some_and(|merged| !merged.is_new(row)) {

@@ -65,7 +65,7 @@ impl TerminalPrompts {
                     self.heard_the_keys(&error);
                     return None;
                 }
-                Err(RecvTimeoutError::Timeout) if !self.stop.is_given_up() => {}
+                Err(RecvTimeoutError::Timeout) if !self.stop.is_aborted() => {}
                 Err(_) => return None,
             }
         }
@@ -76,7 +76,7 @@ impl TerminalPrompts {
     fn heard_the_keys(&self, error: &io::Error) {
         let glances = limits::STOP_GRACE.as_millis() / limits::STOP_GLANCE.as_millis();
         for _ in 0..glances {
-            if error.kind() != io::ErrorKind::Interrupted || self.stop.is_on() {
+            if error.kind() != io::ErrorKind::Interrupted || self.stop.is_requested() {
                 return;
             }
             thread::sleep(limits::STOP_GLANCE);
@@ -108,7 +108,7 @@ impl Prompts for TerminalPrompts {
     }
 
     fn is_given_up(&self) -> bool {
-        self.stop.is_given_up()
+        self.stop.is_aborted()
     }
 }
 

@@ -60,7 +60,7 @@ impl Conducted {
         let prompts: Arc<dyn Prompts> = Arc::new(NoPrompts);
         let readers = vec![keygen(Timestamp::UNIX_EPOCH).recipient];
         let book = RecipientBook::new(std::collections::BTreeMap::new(), readers, &[], prompts);
-        let (switch, drain) = StopSignal::new();
+        let (switch, stop) = StopSignal::new();
         Self {
             session: Session {
                 graph: Graph::new(Arc::new(tenant.clone()), pace, clock.clone()),
@@ -69,8 +69,8 @@ impl Conducted {
                 keeps_going: false,
                 began: clock.instant(),
                 clock,
-                watcher: Arc::new(NullProgress),
-                drain,
+                progress: Arc::new(NullProgress),
+                stop,
                 prompts: Arc::new(NoPrompts),
                 issuers: Arc::new(|_: &[_]| HashMap::new()),
             },

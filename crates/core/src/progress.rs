@@ -15,8 +15,8 @@ pub enum Activity {
     Check,
     /// Issuing and sealing.
     Issue,
-    /// Waiting out the settling time of lost answers and settling them.
-    Settle,
+    /// Finding out what became of requests whose answers were lost.
+    Reconcile,
     /// Looking at sealed passes a second time.
     Look,
     /// Writing the handoff.

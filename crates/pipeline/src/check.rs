@@ -23,14 +23,13 @@ use tapwave_ledger::{
 };
 use tapwave_mail::template::{BadMailbox, Mailbox, Mode};
 
-/// Which runs of this machine issued these passes, by their names: for whoever looks at passes
-/// after the check.
+/// Which runs of this machine issued these passes, by name.
 pub type Issuers = Arc<dyn Fn(&[MethodId]) -> HashMap<MethodId, String> + Send + Sync>;
 
 /// The policy's bounds where Graph leaves them out (documented defaults).
 const DEFAULT_BOUNDS: (u32, u32, u32) = (60, 480, 60);
 
-/// The policy's lists, as `tapwave policy` has them.
+/// The policy's lists.
 const INCLUDE: &str = "include";
 const EXCLUDE: &str = "exclude";
 
@@ -46,10 +45,6 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// From the ledger's record of a row that is checked.
-    ///
-    /// # Errors
-    /// [`LedgerError::BrokenRow`], also if it is not checked.
     pub fn restore(record: &RowRecord) -> Result<Self, LedgerError> {
         if !matches!(record.state, State::Checked { .. }) {
             return Err(record.lacks("it does not wait for a pass"));
@@ -65,41 +60,28 @@ impl Candidate {
         })
     }
 
-    /// Its line in the wave.
-    #[must_use]
     pub const fn line(&self) -> Line {
         self.line
     }
 
-    /// The name as the wave wrote it.
-    #[must_use]
     pub fn upn(&self) -> &str {
         &self.upn
     }
 
-    /// For people to read.
-    #[must_use]
     pub fn display_name(&self) -> Option<&str> {
         self.display_name.as_deref()
     }
 
-    /// The object id.
-    #[must_use]
     pub const fn user(&self) -> UserId {
         self.user
     }
 
-    /// Index of the recipient set.
-    #[must_use]
     pub const fn set(&self) -> u32 {
         self.set
     }
 
-    /// What to ask for at this moment. A start that has passed is left out and the lifetime
+    /// What to ask for at this moment. A start that has passed is left out, and the lifetime
     /// shortened to the planned end.
-    ///
-    /// # Errors
-    /// [`TooLate`] if less than the policy's minimum would be left.
     pub fn asked_at(&self, now: Timestamp, min_lifetime: u32) -> Result<Asked, TooLate> {
         let soon = later(now, limits::START_MARGIN);
         let Some(start) = self.asked.start.filter(|start| *start <= soon) else {
@@ -115,7 +97,6 @@ impl Candidate {
     }
 }
 
-/// The planned end is too near for the shortest pass that the policy allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "its pass would have ended at {end}, too soon for the policy's shortest lifetime; give the row a later start"
@@ -124,130 +105,83 @@ pub struct TooLate {
     end: Timestamp,
 }
 
-/// A row about to be checked.
 #[derive(Debug, Clone)]
 pub struct Subject {
-    /// Its line in the wave.
     pub line: Line,
-    /// Whom the pass is for.
     pub upn: Upn,
-    /// What the row asks for.
     pub wanted: RowOptions,
-    /// Index of the recipient set.
     pub set: u32,
-    /// Whether a live pass may still be skipped: decided once, before the first intent.
+    /// Whether the row had no intent yet, so that `--existing skip` may skip it.
     pub untried: bool,
 }
 
-/// What the check found about one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Finding {
-    /// It may get a pass.
     Eligible(Box<Eligible>),
-    /// It must not, for these reasons.
     Ineligible(Vec<Problem>),
-    /// It has a live pass and `--existing skip` leaves that alone.
+    /// It has a live pass, and `--existing skip` applies.
     HasPass(MethodId),
-    /// Another open run has claimed the person, and `--existing skip` leaves them to it.
-    Claimed { run: String },
+    /// Another open run has claimed the person, and `--existing skip` applies.
+    Claimed {
+        run: String,
+    },
 }
 
 /// Why a row must not get a pass.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// Nobody of that name.
     #[error("no such user in the tenant; a user made minutes ago may not be visible yet")]
     NoSuchUser,
-    /// Somebody else by the same name than at an earlier check.
     #[error(
         "is another account than at the first check: it was made anew, or somebody else has the name now; issue to it from a new wave"
     )]
     OtherAccount,
-    /// The account is off.
     #[error("the account is disabled; enable it first")]
     Disabled,
-    /// A guest from another tenant.
     #[error("is an external guest, who cannot have a pass")]
     Guest,
-    /// Not in any included target.
     #[error("is in no group that the Temporary Access Pass policy includes")]
     NotIncluded,
-    /// In an excluded target, which wins.
     #[error("is excluded by the Temporary Access Pass policy")]
     Excluded,
-    /// Nobody knows which groups the user is in.
     #[error("the groups of this user cannot be read: {why}; check again in a while")]
     GroupsUnread { why: String },
-    /// Not in a group that was demanded.
     #[error("is not in the group {group}")]
-    NotInGroup {
-        /// Its name or id, as shown.
-        group: String,
-    },
-    /// Not seen in a group that was demanded and whose members may be hidden from us.
+    NotInGroup { group: String },
+    /// The group may hide its members from this token.
     #[error(
         "cannot be seen in the group {group}, which hides its members; grant Member.Read.Hidden, or name another group"
     )]
-    NotSeenInGroup {
-        /// Its name or id, as shown.
-        group: String,
-    },
-    /// The lifetime is outside the policy.
+    NotSeenInGroup { group: String },
     #[error("asks for {asked} minutes; the policy allows {min} to {max}")]
     Lifetime { asked: u32, min: u32, max: u32 },
-    /// The policy demands one-time passes.
     #[error("asks for a multi-use pass; the policy allows one-time passes alone")]
     MultiUse,
-    /// The start has passed and so has the end, or nearly.
     #[error(
         "would start at {start} and, by Graph's clock, be over before it can be used; give it a later start"
     )]
     Over { start: Timestamp },
-    /// A pass is there already.
     #[error("has a live pass already{run}; use --existing skip to leave it, or replace to replace it", run = issuer.as_ref().map(|run| format!(", issued by run {run}")).unwrap_or_default())]
-    HasPass {
-        /// The run on this machine that issued it, if one did.
-        issuer: Option<String>,
-    },
-    /// Another run of this machine may issue a pass to the same person.
+    HasPass { issuer: Option<String> },
     #[error(
         "is claimed by run {run}, which is still open, or was while this check looked; finish that run with resume, or close it with cleanup, then check again"
     )]
     Claimed { run: String },
-    /// The same person as another row, under another name.
     #[error("is the same user as line {first}; remove one of the two")]
     SameUser { first: Line },
-    /// None of the places asked for has an address.
     #[error(
         "has no mail address{purpose} in {tried}; give it one there, or add another place to {flag}",
         purpose = if *flag == NOTICE_TO { " for its notice" } else { "" }
     )]
-    NoAddress {
-        /// The places, for people.
-        tried: String,
-        /// The flag that named them.
-        flag: &'static str,
-    },
-    /// What stands where the address should be is none.
+    NoAddress { tried: String, flag: &'static str },
     #[error("its mail address from {place}: the address {why}")]
-    BadAddress {
-        /// Where it came from.
-        place: &'static str,
-        /// What is wrong with it.
-        why: BadMailbox,
-    },
-    /// Its letter cannot be written.
+    BadAddress { place: &'static str, why: BadMailbox },
     #[error("{why}")]
-    Letter {
-        /// What is wrong, usually with the template.
-        why: String,
-    },
-    /// Graph would not let us look at the user's passes.
+    Letter { why: String },
     #[error("the passes of this user cannot be read: {why}")]
     Unreadable { why: String },
 }
 
-/// Graph's clock and this machine's disagree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
     "Graph's clock and this machine's differ by {}: Graph's is {}; start times are judged by Graph's, and lost answers settled by it, so set the clock that is wrong",
@@ -258,48 +192,39 @@ pub struct ClocksApart {
     pub ahead: SignedDuration,
 }
 
-/// What is odd about the wave. Never stops it.
+/// Something odd about the wave that does not stop it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
-    /// One-time passes and reboots do not go together.
     #[error(
         "{rows} of the passes work once only; a device enrolment asks for the pass again after its reboots, so such a wave needs --multi-use"
     )]
     OneTime { rows: u64 },
-    /// Graph's clock, by which starts are judged, is not this machine's.
     #[error(transparent)]
     Clocks(#[from] ClocksApart),
-    /// Some starts have passed.
     #[error(
         "{rows} of the start times have passed by Graph's clock; those passes start at once and keep their planned end"
     )]
     StartsPast { rows: u64 },
-    /// The first pass is over before the last begins.
     #[error(
         "the first and the last start are {hours} h apart, more than the shortest lifetime of {lifetime} min; passes that start early are over before the others begin"
     )]
     Span { hours: u64, lifetime: u32 },
-    /// The wave may take longer than a pass lives.
     #[error(
         "at the slowest rate Microsoft documents for this (5 per 10 s) issuing takes {forecast} min, longer than the shortest lifetime of {lifetime} min; hand passes on while the run goes, or raise --lifetime"
     )]
     Slow { forecast: u64, lifetime: u32 },
-    /// A mailbox that opens with the pass alone.
     #[error(
         "{rows} of the passes would go to the mailbox of the very person who may need the pass to open it; --to manager or other-mail reaches somebody who can read it"
     )]
     OwnMailbox { rows: u64 },
-    /// News of a pass, in a mailbox that opens with that pass alone.
     #[error(
         "{rows} of the notices would go to the mailbox of the very person who may need the pass to open it, and be read too late; other-mail or the column deliverTo reaches them before"
     )]
     OwnNotice { rows: u64 },
-    /// Somebody is told that they have what they have.
     #[error(
         "{rows} of the notices would go to the address that gets the pass itself; name another place with --notice-to"
     )]
     NoticeToHolder { rows: u64 },
-    /// The policy names a group that was deleted; the others count as before.
     #[error(
         "the policy {list}s the group {group}, which is not in the directory: deleted, or made minutes ago; the others count as before; tapwave policy {list} {group} --remove takes it off"
     )]
@@ -308,50 +233,37 @@ pub enum Warning {
         /// `include` or `exclude`.
         list: &'static str,
     },
-    /// Nobody could use what is issued now.
     #[error(
         "the policy includes everyone in the tenant; a target group would narrow who can have a pass"
     )]
     Everyone,
 }
 
-/// Why the check could not be made, whatever the rows.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// Graph would not answer.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// The method is off.
     #[error(
         "the Temporary Access Pass policy of this tenant is disabled, so nobody could use a pass"
     )]
     PolicyDisabled,
-    /// The policy includes nobody.
     #[error("the Temporary Access Pass policy includes nobody, so nobody could use a pass")]
     NobodyIncluded,
-    /// The policy includes nobody but groups that were deleted.
     #[error(
         "the Temporary Access Pass policy includes no group that is in the directory ({}), so nobody could use a pass",
         groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     )]
-    OnlyMissingGroups {
-        /// Those that it names.
-        groups: Vec<GroupId>,
-    },
-    /// Groups matter here, and the token may not read them.
+    OnlyMissingGroups { groups: Vec<GroupId> },
     #[error("the policy or --group names groups, and the token may not read them")]
     GroupsUnreadable,
-    /// `--group` names nothing.
     #[error("there is no group {group}")]
     NoSuchGroup { group: String },
-    /// `--group` names several.
     #[error("{count} groups are named {group}; give the id of the one that is meant")]
     AmbiguousGroup { group: String, count: usize },
-    /// More groups than [`limits::MAX_GROUPS`].
     #[error("the policy and --group name more than {max} groups", max = limits::MAX_GROUPS)]
     TooManyGroups,
 }
-/// Everything the check needs to know before it looks at rows.
+/// What the check has to know before it looks at rows.
 #[derive(Debug)]
 pub struct Check {
     policy: PolicyRecord,
@@ -359,23 +271,22 @@ pub struct Check {
     everyone: bool,
     included: Targets,
     excluded: Targets,
-    demanded: Vec<RequiredGroup>,
-    /// Groups that the policy names and the directory does not have, with the list they stand on.
+    required: Vec<RequiredGroup>,
+    /// Groups of the policy that are not in the directory, each with its list.
     missing: Vec<(GroupId, &'static str)>,
-    /// Members by the directory's index, where paging was cheaper than asking; sorted.
+    /// The sorted members of groups that were cheaper to list than to ask about. The list may lag.
     paged: HashMap<GroupId, Vec<UserId>>,
-    /// What those pages told of the members, by [`Upn::key`], until their row is looked at.
-    acquainted: HashMap<String, User>,
-    lint: WaveWarnings,
+    /// The members that those lists described, by [`Upn::key`], until their row is checked.
+    preloaded: HashMap<String, User>,
+    counts: WarningCounts,
     seen: HashMap<UserId, Line>,
 }
 
-/// A group that was named.
 #[derive(Debug)]
 pub struct RequiredGroup {
     pub id: GroupId,
     name: String,
-    /// `checkMemberGroups` may leave it out without a word.
+    /// `checkMemberGroups` may leave it out silently.
     hidden: bool,
 }
 
@@ -386,7 +297,7 @@ struct Targets {
 }
 
 #[derive(Debug, Default)]
-struct WaveWarnings {
+struct WarningCounts {
     eligible: u64,
     one_time: u64,
     own_mailbox: u64,
@@ -399,10 +310,9 @@ struct WaveWarnings {
 }
 
 impl Check {
-    /// Reads the policy and resolves the groups. `rows` is how many will be looked at, which
-    /// decides whether paging a group is cheaper than asking about each row. Unless
-    /// `may_read_groups`, a policy that names groups is an error before any call that would
-    /// read them.
+    /// Reads the policy and resolves the groups. The number of `rows` decides whether listing a
+    /// group is cheaper than asking about each row. Unless `may_read_groups`, a policy that names
+    /// groups is an error, before any call that reads them.
     pub async fn prepare(
         graph: &Graph,
         options: &RunOptions,
@@ -425,9 +335,9 @@ impl Check {
         if grouped && !may_read_groups {
             return Err(CheckError::GroupsUnreadable);
         }
-        let mut demanded = Vec::new();
+        let mut required = Vec::new();
         for wanted in &options.groups {
-            demanded.push(resolve(graph, wanted).await?);
+            required.push(resolve(graph, wanted).await?);
         }
         let mut check = Self {
             policy: bounds(&policy),
@@ -435,11 +345,11 @@ impl Check {
             everyone,
             included,
             excluded,
-            demanded,
+            required,
             missing: Vec::new(),
             paged: HashMap::new(),
-            acquainted: HashMap::new(),
-            lint: WaveWarnings::default(),
+            preloaded: HashMap::new(),
+            counts: WarningCounts::default(),
             seen: HashMap::with_capacity(usize::try_from(rows).unwrap_or_default()),
         };
         if check.groups().len() > limits::MAX_GROUPS {
@@ -455,7 +365,7 @@ impl Check {
         Ok(check)
     }
 
-    /// Takes groups that are not in the directory off the policy's lists.
+    /// Drops groups that are not in the directory from the policy's lists.
     fn forget_missing(&mut self, missing: &[GroupId]) {
         let lists = [(&mut self.included, INCLUDE), (&mut self.excluded, EXCLUDE)];
         for (targets, list) in lists {
@@ -469,14 +379,11 @@ impl Check {
         }
     }
 
-    /// The policy's bounds.
-    #[must_use]
     pub const fn policy(&self) -> PolicyRecord {
         self.policy
     }
 
-    /// Looks at some rows, at most [`limits::ROWS_PER_CHECK`] for best use of the batches.
-    /// `issuers` tells which runs on this machine issued some passes.
+    /// Checks some rows, at most [`limits::ROWS_PER_CHECK`] to fill the batches.
     pub async fn look(
         &mut self,
         graph: &Graph,
@@ -512,10 +419,8 @@ impl Check {
         Ok(rows.into_iter().map(conclude).collect())
     }
 
-    /// What is odd about the rows looked at so far, and about the clocks.
-    #[must_use]
     pub fn warnings(&self, graph: &Graph) -> Vec<Warning> {
-        let lint = &self.lint;
+        let counts = &self.counts;
         let mut warnings = Vec::new();
         warnings.extend(graph.clock_ahead().map(|ahead| ClocksApart { ahead }.into()));
         if self.everyone && self.options.groups.is_empty() {
@@ -523,23 +428,23 @@ impl Check {
         }
         let missing = |&(group, list): &(GroupId, _)| Warning::MissingGroup { group, list };
         warnings.extend(self.missing.iter().map(missing));
-        if lint.one_time > 0 {
-            warnings.push(Warning::OneTime { rows: lint.one_time });
+        if counts.one_time > 0 {
+            warnings.push(Warning::OneTime { rows: counts.one_time });
         }
-        if lint.own_mailbox > 0 {
-            warnings.push(Warning::OwnMailbox { rows: lint.own_mailbox });
+        if counts.own_mailbox > 0 {
+            warnings.push(Warning::OwnMailbox { rows: counts.own_mailbox });
         }
-        if lint.own_notice > 0 {
-            warnings.push(Warning::OwnNotice { rows: lint.own_notice });
+        if counts.own_notice > 0 {
+            warnings.push(Warning::OwnNotice { rows: counts.own_notice });
         }
-        if lint.notice_to_holder > 0 {
-            warnings.push(Warning::NoticeToHolder { rows: lint.notice_to_holder });
+        if counts.notice_to_holder > 0 {
+            warnings.push(Warning::NoticeToHolder { rows: counts.notice_to_holder });
         }
-        if lint.starts_past > 0 {
-            warnings.push(Warning::StartsPast { rows: lint.starts_past });
+        if counts.starts_past > 0 {
+            warnings.push(Warning::StartsPast { rows: counts.starts_past });
         }
         if let (Some(first), Some(last), Some(lifetime)) =
-            (lint.first_start, lint.last_start, lint.shortest)
+            (counts.first_start, counts.last_start, counts.shortest)
         {
             let between = span(first, last);
             if between > minutes(lifetime) {
@@ -548,19 +453,18 @@ impl Check {
         }
         #[expect(clippy::cast_precision_loss, reason = "at most a million rows")]
         let slowest =
-            Duration::from_secs_f64(lint.eligible as f64 / limits::SLOWEST_DOCUMENTED_RATE);
-        if let Some(lifetime) = lint.shortest.filter(|lifetime| slowest > minutes(*lifetime)) {
+            Duration::from_secs_f64(counts.eligible as f64 / limits::SLOWEST_DOCUMENTED_RATE);
+        if let Some(lifetime) = counts.shortest.filter(|lifetime| slowest > minutes(*lifetime)) {
             warnings.push(Warning::Slow { forecast: slowest.as_secs().div_ceil(60), lifetime });
         }
         warnings
     }
 
-    /// Every group that matters, each once.
     fn groups(&self) -> Vec<GroupId> {
         let mut groups: Vec<GroupId> = if self.everyone { &[] } else { &self.included.groups[..] }
             .iter()
             .chain(&self.excluded.groups)
-            .chain(self.demanded.iter().map(|group| &group.id))
+            .chain(self.required.iter().map(|group| &group.id))
             .copied()
             .collect();
         groups.sort_unstable();
@@ -568,13 +472,13 @@ impl Check {
         groups
     }
 
-    /// Lists whole groups when that takes fewer calls than asking about every row. Who may not
-    /// list them may ask all the same.
+    /// Lists whole groups if that takes fewer calls than asking about every row, and the token may
+    /// list them.
     async fn page_if_cheaper(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
         match self.page(graph, rows).await {
             Err(GraphError::Refused { .. }) => {
                 self.paged = HashMap::new();
-                self.acquainted = HashMap::new();
+                self.preloaded = HashMap::new();
                 Ok(())
             }
             paged => paged,
@@ -602,18 +506,18 @@ impl Check {
                 return Ok(());
             }
         }
-        // An address decides who reads a pass, and the list may still have the one before.
-        let acquaint = self.options.mail.is_none() && people <= limits::MAX_PRELOADED;
+        // An address decides who reads a pass, and the list may have an old one.
+        let preload = self.options.mail.is_none() && people <= limits::MAX_PRELOADED;
         for group in self.groups() {
             let mut members = Vec::new();
-            let listed = if acquaint {
-                let acquainted = &mut self.acquainted;
+            let listed = if preload {
+                let preloaded = &mut self.preloaded;
                 let meet = |user: User| {
                     members.push(user.id);
-                    // Whoever is not as hoped is asked about by name when their row comes.
+                    // Anybody with a problem is asked about by name, which is current.
                     let name = user.user_principal_name.as_ref().map(|name| name.to_lowercase());
                     if let Some(name) = name.filter(|_| user.is_in_order()) {
-                        acquainted.insert(name, user);
+                        preloaded.insert(name, user);
                     }
                 };
                 graph.acquainted_members(group, meet).await?
@@ -630,23 +534,24 @@ impl Check {
         Ok(())
     }
 
-    /// Who is known from the groups' lists already, and whom to ask for by name.
+    /// The users known from the groups' lists, and the names to ask for.
     fn recall(&mut self, subjects: &[Subject]) -> (HashMap<String, User>, Vec<Upn>) {
         let (mut known, mut unknown) = (HashMap::new(), Vec::new());
         for subject in subjects {
             let key = subject.upn.key();
-            match self.acquainted.remove(&key) {
+            match self.preloaded.remove(&key) {
                 Some(user) => drop(known.insert(key, user)),
                 None => unknown.push(subject.upn.clone()),
             }
         }
-        if self.acquainted.is_empty() {
-            self.acquainted = HashMap::new();
+        if self.preloaded.is_empty() {
+            self.preloaded = HashMap::new();
         }
         (known, unknown)
     }
 
-    /// Row over options over policy; whether multi-use was asked for in so many words.
+    /// The row goes before the options, they before the policy. Also whether multi-use was asked
+    /// for explicitly.
     fn asked(&self, wanted: &RowOptions) -> (Asked, bool) {
         let said = wanted.one_time.or(self.options.one_time);
         let asked = Asked {
@@ -660,7 +565,7 @@ impl Check {
         (asked, said == Some(false))
     }
 
-    /// What needs no further call.
+    /// Checks what needs no further call.
     fn judge_alone(&mut self, row: &mut CheckedRow<'_>, now: Timestamp) {
         let (asked, multi_use_said) = &row.asked;
         let PolicyRecord { min_lifetime_minutes: min, max_lifetime_minutes: max, one_time, .. } =
@@ -681,7 +586,7 @@ impl Check {
             row.problems.push(Problem::NoSuchUser);
             return;
         };
-        // Absent means that the token may not see it; the POST will tell.
+        // If it is absent, the token may not see it, and the POST will tell.
         if user.account_enabled == Some(false) {
             row.problems.push(Problem::Disabled);
         }
@@ -694,14 +599,14 @@ impl Check {
         }
     }
 
-    /// Targets, exclusions and demanded groups. The paged lists may lag: whoever they would
-    /// keep out is asked about, which is current.
+    /// Checks targets, exclusions and required groups. Listed members may lag, so that somebody
+    /// whom they would exclude is asked about.
     async fn judge_groups(
         &mut self,
         graph: &Graph,
         rows: &mut [CheckedRow<'_>],
     ) -> Result<(), GraphError> {
-        // Without any group this asks nothing: users can be targets themselves.
+        // Also without any group, since users can be targets themselves.
         let groups = self.groups();
         let by_index = |user: UserId| -> HashSet<GroupId> {
             let holds = |group: &&GroupId| {
@@ -748,9 +653,9 @@ impl Check {
         if hit(&self.excluded) {
             problems.push(Problem::Excluded);
         }
-        for demanded in self.demanded.iter().filter(|one| !held.contains(&one.id)) {
-            let group = demanded.name.clone();
-            problems.push(if demanded.hidden {
+        for required in self.required.iter().filter(|one| !held.contains(&one.id)) {
+            let group = required.name.clone();
+            problems.push(if required.hidden {
                 Problem::NotSeenInGroup { group }
             } else {
                 Problem::NotInGroup { group }
@@ -759,8 +664,8 @@ impl Check {
         problems
     }
 
-    /// Finds out who gets each row's mail, and who is told of it. A manager is looked up where
-    /// one is asked for and no earlier place gives an address.
+    /// Finds the readers of each row's mail and notice. A manager is looked up only if one is named
+    /// before any place with an address.
     async fn judge_mail(
         &self,
         graph: &Graph,
@@ -779,12 +684,12 @@ impl Check {
             })
             .map(|(user, _)| user.id)
             .collect();
-        let bosses = graph.managers(&asked_about).await?;
-        let bosses: HashMap<UserId, Option<Manager>> =
-            asked_about.into_iter().zip(bosses).collect();
+        let managers = graph.managers(&asked_about).await?;
+        let managers: HashMap<UserId, Option<Manager>> =
+            asked_about.into_iter().zip(managers).collect();
         for row in rows {
             let Some(user) = row.user.filter(|_| row.problems.is_empty()) else { continue };
-            let manager = bosses.get(&user.id).and_then(Option::as_ref);
+            let manager = managers.get(&user.id).and_then(Option::as_ref);
             let wanted = &row.subject.wanted;
             match to.reader(wanted, user, manager) {
                 Ok(reader) => row.reader = Some(reader),
@@ -801,7 +706,7 @@ impl Check {
         Ok(())
     }
 
-    /// The passes of the rows that are good so far. `--existing replace` reads nothing.
+    /// The passes of the rows without problems. `--existing replace` reads none.
     async fn live_passes(
         &self,
         graph: &Graph,
@@ -816,7 +721,7 @@ impl Check {
             .filter_map(|row| row.user.map(|user| user.id))
             .collect();
         let mut passes = graph.passes(&users).await?;
-        // Of somebody whom Graph has just found it says that there is no such user: another replica.
+        // A replica may answer 404 for a user whom Graph has just found: ask once more.
         let unknown = |pass: &Result<_, Refusal>| matches!(pass, Err(why) if why.status == 404);
         let behind: Vec<usize> = (0..users.len()).filter(|at| unknown(&passes[*at])).collect();
         if !behind.is_empty() {
@@ -853,10 +758,10 @@ impl Check {
             return Finding::Ineligible(row.problems);
         }
         let (asked, _) = row.asked;
-        self.lint.count(&asked, now);
+        self.counts.count(&asked, now);
         let news =
             self.options.mail.as_ref().is_some_and(|mail| mail.body == Mode::Notice.as_str());
-        self.lint.count_mail(user, row.reader.as_ref(), row.notice_reader.as_ref(), news);
+        self.counts.count_mail(user, row.reader.as_ref(), row.notice_reader.as_ref(), news);
         Finding::Eligible(Box::new(Eligible {
             user: user.id,
             display_name: user.display_name.as_deref().map(shown::name),
@@ -868,7 +773,6 @@ impl Check {
     }
 }
 
-/// One row while it is looked at.
 struct CheckedRow<'a> {
     subject: &'a Subject,
     user: Option<&'a User>,
@@ -896,7 +800,7 @@ impl Targets {
     }
 }
 
-impl WaveWarnings {
+impl WarningCounts {
     fn count(&mut self, asked: &Asked, now: Timestamp) {
         self.eligible += 1;
         self.one_time += u64::from(asked.one_time);
@@ -910,7 +814,7 @@ impl WaveWarnings {
         }
     }
 
-    /// `news`: the reader gets no more than a notice either.
+    /// `is_notice`: the mail is only a notice too.
     fn count_mail(
         &mut self,
         user: &User,
@@ -928,19 +832,16 @@ impl WaveWarnings {
     }
 }
 
-/// The flag that says where the address comes from.
 const TO: &str = "--to";
-/// The flag that says the same of the notice's.
 const NOTICE_TO: &str = "--notice-to";
 
-/// An ordered list of places for an address.
+/// Where to look for an address, in order.
 struct AddressPlaces<'a> {
     flag: &'static str,
     list: &'a [To],
 }
 
 impl AddressPlaces<'_> {
-    /// Whether a manager has to be known to find this row's address.
     fn ask_manager(&self, wanted: &RowOptions, user: &User) -> bool {
         let first = self
             .list
@@ -949,7 +850,6 @@ impl AddressPlaces<'_> {
         first == Some(&To::Manager)
     }
 
-    /// The first of the places that gives an address.
     fn reader(
         &self,
         wanted: &RowOptions,
@@ -963,7 +863,9 @@ impl AddressPlaces<'_> {
             let mailbox: Mailbox =
                 text.parse().map_err(|why| Problem::BadAddress { place, why })?;
             let (name, language) = match to {
-                To::Manager => manager.map(|boss| (&boss.display_name, &boss.preferred_language)),
+                To::Manager => {
+                    manager.map(|manager| (&manager.display_name, &manager.preferred_language))
+                }
                 To::OtherMail | To::Mail => Some((&user.display_name, &user.preferred_language)),
                 To::Column | To::Address(_) => Some((&None, &user.preferred_language)),
             }
@@ -972,14 +874,14 @@ impl AddressPlaces<'_> {
                 address: mailbox.address().to_owned(),
                 name: mailbox.name().map(ToOwned::to_owned).or_else(|| name.clone()),
                 locale: wanted.locale.clone().or_else(|| language.clone()),
-                manager: manager.map(|boss| (named(&boss.display_name), named(&boss.mail))),
+                manager: manager
+                    .map(|manager| (named(&manager.display_name), named(&manager.mail))),
             });
         }
         let tried: Vec<&str> = self.list.iter().map(|to| self.place(to)).collect();
         Err(Problem::NoAddress { tried: tried.join(" or "), flag: self.flag })
     }
 
-    /// Where an address comes from, for people.
     const fn place(&self, to: &To) -> &'static str {
         match to {
             To::Column => "the column deliverTo",
@@ -991,11 +893,10 @@ impl AddressPlaces<'_> {
     }
 }
 
-/// What stands at a place, unless it is blank.
 fn address(to: &To, wanted: &RowOptions, user: &User, manager: Option<&Manager>) -> Option<String> {
     let text = match to {
         To::Column => wanted.deliver_to.clone(),
-        To::Manager => manager.and_then(|boss| boss.mail.clone()),
+        To::Manager => manager.and_then(|manager| manager.mail.clone()),
         To::OtherMail => user.other_mails.iter().flatten().next().cloned(),
         To::Mail => user.mail.clone(),
         To::Address(address) => Some(address.clone()),
@@ -1003,14 +904,12 @@ fn address(to: &To, wanted: &RowOptions, user: &User, manager: Option<&Manager>)
     text.filter(|text| !text.trim().is_empty())
 }
 
-/// Whether an address is the one its person signs in to.
+/// Whether the address is the user's own mailbox.
 fn is_own(user: &User, address: &str) -> bool {
     let own = [&user.mail, &user.user_principal_name];
     own.into_iter().flatten().any(|own| own.eq_ignore_ascii_case(address))
 }
 
-/// The policy's bounds; the documented defaults where Graph leaves one out.
-#[must_use]
 pub fn bounds(policy: &Policy) -> PolicyRecord {
     let (min, max, default) = DEFAULT_BOUNDS;
     PolicyRecord {
@@ -1021,10 +920,7 @@ pub fn bounds(policy: &Policy) -> PolicyRecord {
     }
 }
 
-/// A group by its id or its one and only name.
-///
-/// # Errors
-/// [`CheckError::NoSuchGroup`], [`CheckError::AmbiguousGroup`], [`CheckError::Graph`]
+/// A group by its id or its unique name.
 pub async fn resolve(graph: &Graph, wanted: &str) -> Result<RequiredGroup, CheckError> {
     let missing = || CheckError::NoSuchGroup { group: plain(wanted) };
     if let Ok(id) = wanted.parse::<GroupId>() {

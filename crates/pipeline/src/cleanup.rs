@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use crate::check::Issuers;
 use crate::reconcile::{
-    Observation, is_over, may_be_misdated, may_be_of, observe, of_this_run, over, watch_for,
+    Observation, absence_window, is_over, may_be_misdated, may_be_of, observe, of_this_run, over,
 };
 use crate::worker::RunError;
 use tapwave_core::clock::Clocks;
@@ -21,47 +21,42 @@ use tapwave_graph::verdict::{Refusal, RefusalKind};
 use tapwave_graph::{FoundPass, Graph};
 use tapwave_ledger::{Event, Ledger, LedgerError, Proof, Remains, State};
 
-/// What one look at one row came to.
+/// What one look at a row proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CleanupOutcome {
-    /// Nothing of the row's can be alive.
+    /// No pass of the row is alive.
     Gone(Proof),
-    /// What an earlier look gave up is still not there.
+    /// A pass that was given up before is still not listed.
     StillGone,
-    /// What was seen proves nothing yet.
+    /// Nothing yet.
     Doubtful(Doubt),
-    /// Something is left, or may be, and another look now would not help.
+    /// Something may be alive, and another look now would not help.
     Left { why: String },
 }
 
 /// Why another look is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
-    /// Nothing of ours is listed: it counts once it is seen again after the settling time.
+    /// No pass of this row is listed: proof if a look after the settling time shows the same.
     NotListed,
-    /// A list, or a DELETE, shows the past: what it says does not go with what is known.
+    /// A list or a DELETE contradicts what is known: it is behind.
     Behind,
-    /// A pass of ours was found under an id that nobody knew, and can be deleted now.
+    /// A pass of this row was found under an unknown id, and can be deleted now.
     Found,
-    /// A pass is listed that may be that of an attempt whose answer was lost, or somebody else's.
+    /// A pass is listed that may be a lost attempt's, or somebody else's.
     Unclear,
-    /// Graph does not find the user.
     UserUnknown,
 }
 
-/// What was found out about one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cleaned {
-    /// The row as it was, with what the look added to it.
     pub remains: Remains,
-    /// What the look came to.
     pub fate: CleanupOutcome,
-    /// Somebody else's live pass, seen on the way.
+    /// Somebody else's live pass.
     pub foreign: Option<MethodId>,
 }
 
-/// A pass found on a person whom the operator named, to be deleted on their word.
-#[must_use]
+/// What to delete of a person whom the operator named, on their word.
 pub fn confirmed(
     line: Line,
     upn: String,
@@ -86,13 +81,11 @@ pub fn confirmed(
     }
 }
 
-/// Deletes every pass of these rows by its id, looks at what each user has, and records both,
-/// given a `ledger`. At most [`tapwave_core::limits::ROWS_PER_CHECK`] rows at a time keep memory flat.
+/// Deletes every pass of these rows by its id, lists what each user has, and records both, given a
+/// `ledger`. Takes at most [`tapwave_core::limits::ROWS_PER_CHECK`] rows, so that memory stays
+/// flat.
 ///
-/// The caller must have waited until no attempt of theirs is feared to be carried out late.
-///
-/// # Errors
-/// [`RunError`], if Graph is out of reach.
+/// No attempt of theirs may still execute.
 pub async fn clear(
     graph: &Graph,
     ledger: Option<&Ledger>,
@@ -125,7 +118,7 @@ pub async fn clear(
     let looks = match graph.passes(&users).await {
         Ok(looks) => looks,
         Err(error) => {
-            // Proof without a look: a later cleanup need not prove it again.
+            // A 204 is proof without a look: no later cleanup need prove it again.
             if let Some(ledger) = ledger {
                 keep_deletions(ledger, &known, deletions).await?;
             }
@@ -135,11 +128,10 @@ pub async fn clear(
     let now = graph.clocks();
     for ((_, mut row), look) in known.into_iter().zip(looks) {
         let answers: Vec<_> = deletions.by_ref().take(to_delete(&row).count()).collect();
-        let sighting = observed(&row, &answers, &look, settle_after, now.graph);
-        let sighting = sighting.map(|sighting| of_this_run(sighting, issuers));
-        let fate = judge(&row, &answers, &look, sighting.as_ref(), settle_after, now);
-        let foreign = match (&sighting, &fate) {
-            // It may be this row's own.
+        let observation = observed(&row, &answers, &look, settle_after, now.graph);
+        let observation = observation.map(|observation| of_this_run(observation, issuers));
+        let fate = judge(&row, &answers, &look, observation.as_ref(), settle_after, now);
+        let foreign = match (&observation, &fate) {
             (_, CleanupOutcome::Doubtful(Doubt::Unclear)) => None,
             (
                 Some(
@@ -151,7 +143,7 @@ pub async fn clear(
             ) => Some(method.clone()),
             _ => None,
         };
-        let events = events(&row, &fate, sighting.as_ref(), foreign.as_ref(), &look, now.graph);
+        let events = events(&row, &fate, observation.as_ref(), foreign.as_ref(), &look, now.graph);
         note_deletions(&mut row, &answers);
         note(&mut row, &events, now);
         if let Some(ledger) = ledger {
@@ -164,7 +156,6 @@ pub async fn clear(
     Ok(cleaned)
 }
 
-/// The passes of a row that have not had Graph's 204.
 fn to_delete(row: &Remains) -> impl Iterator<Item = &MethodId> {
     let alive = row.alive.iter().map(|(method, _)| method);
     alive.filter(|method| !row.deleted.contains(method))
@@ -176,13 +167,13 @@ fn note_deletions(row: &mut Remains, answers: &[Result<(), Refusal>]) {
     row.deleted.extend(done);
 }
 
-/// What is recorded of a row whose pass had Graph's 204 and is listed for longer than lists lag.
-#[must_use]
+/// What is recorded if a pass is listed for longer than lists lag after Graph answered its DELETE
+/// with 204.
 pub fn deleted_all_the_same(row: &Remains) -> Event {
     gone(row, Proof::Deleted)
 }
 
-/// Records Graph's 204s of rows that own nothing else.
+/// Records the 204s of rows that own nothing else.
 async fn keep_deletions(
     ledger: &Ledger,
     rows: &[(UserId, Remains)],
@@ -211,9 +202,8 @@ fn broken(row: Remains) -> Cleaned {
     Cleaned { remains: row, fate: CleanupOutcome::Left { why }, foreign: None }
 }
 
-/// What one look shows of a row; nothing if nobody may look. The answers to our DELETEs come in
-/// the order of [`Remains::alive`], without those that had their 204 before.
-#[must_use]
+/// What one look shows of a row; `None` if the passes cannot be read. The answers to the DELETEs
+/// come in the order of [`Remains::alive`], without those that had their 204 before.
 pub fn observed(
     row: &Remains,
     deletions: &[Result<(), Refusal>],
@@ -225,7 +215,7 @@ pub fn observed(
     if !is_deleted(row, deletions) {
         return Some(observe(found, row, settle_after, now));
     }
-    // A user has one pass at most: with one deleted, none of the row's others was there.
+    // A user has at most one pass: if one was deleted, none of the row's others was there.
     let known = row.alive.iter().map(|(id, _)| id).chain(&row.given_up);
     let all_gone = Remains {
         alive: Vec::new(),
@@ -240,14 +230,13 @@ fn is_deleted(row: &Remains, deletions: &[Result<(), Refusal>]) -> bool {
     !row.deleted.is_empty() || deletions.iter().any(Result::is_ok)
 }
 
-/// What the answers to our DELETEs and one look prove of a row. Pure, so that a model checker can
-/// walk it.
-#[must_use]
+/// What the answers to the DELETEs and one look prove. Pure, so that a model checker can explore
+/// it.
 pub fn judge(
     row: &Remains,
     deletions: &[Result<(), Refusal>],
     look: &Result<Option<FoundPass>, Refusal>,
-    sighting: Option<&Observation>,
+    observation: Option<&Observation>,
     settle_after: Duration,
     now: Clocks,
 ) -> CleanupOutcome {
@@ -255,7 +244,7 @@ pub fn judge(
     let mut refusals = deletions.iter().filter_map(|deletion| deletion.as_ref().err());
     let no_such_user = refusals.clone().any(|refusal| refusal.kind == RefusalKind::UserGone);
     let refused = refusals.find(|refusal| refusal.status != 404).map(ToString::to_string);
-    match sighting {
+    match observation {
         Some(Observation::Orphan(_) | Observation::Used(_) | Observation::GivenUp(_)) => {
             CleanupOutcome::Doubtful(Doubt::Found)
         }
@@ -264,7 +253,7 @@ pub fn judge(
         _ if owns_nothing(row) && !matches!(look, Err(refusal) if refusal.status != 404) => {
             CleanupOutcome::StillGone
         }
-        // A list that shows it at work knows better than a clock.
+        // A list that shows it as usable outweighs the clocks.
         Some(Observation::Ours(_)) if works(look) => match refused {
             Some(why) => CleanupOutcome::Left { why },
             None => CleanupOutcome::Doubtful(Doubt::Behind),
@@ -283,14 +272,14 @@ pub fn judge(
         Some(Observation::Foreign(_)) if may_be_unknown(look, row, settle_after) => {
             CleanupOutcome::Doubtful(Doubt::Unclear)
         }
-        // A list may be empty because it does not know the person either.
+        // A list may be empty because its replica does not know the user either.
         Some(Observation::Nothing | Observation::Older(_) | Observation::Foreign(_))
             if no_such_user =>
         {
             CleanupOutcome::Doubtful(Doubt::UserUnknown)
         }
         Some(Observation::Nothing | Observation::Older(_) | Observation::Foreign(_)) => {
-            if row.absent_for(now).is_some_and(|absent| absent >= watch_for(settle_after)) {
+            if row.absent_for(now).is_some_and(|absent| absent >= absence_window(settle_after)) {
                 CleanupOutcome::Gone(Proof::Absent)
             } else {
                 CleanupOutcome::Doubtful(Doubt::NotListed)
@@ -306,7 +295,7 @@ pub fn judge(
     }
 }
 
-/// Whether all that the row owned counts as gone already, and some of it not by our own deleting.
+/// Whether all that the row owned counts as gone, and some of it was only given up.
 fn owns_nothing(row: &Remains) -> bool {
     let may_live = row.attempts.iter().any(|attempt| attempt.may_live);
     !row.given_up.is_empty() && row.alive.is_empty() && !may_live
@@ -321,7 +310,7 @@ fn may_be_ours_misdated(
     may_be_misdated(pass, row, settle_after)
 }
 
-/// Whether a list shows a pass that works, or will, by Graph's own word.
+/// Whether Graph calls the listed pass usable, now or later.
 fn works(look: &Result<Option<FoundPass>, Refusal>) -> bool {
     let Ok(Some(pass)) = look else { return false };
     match pass.method_usability_reason.as_deref() {
@@ -330,8 +319,7 @@ fn works(look: &Result<Option<FoundPass>, Refusal>) -> bool {
     }
 }
 
-/// Whether a pass that is not known for ours may all the same be that of an attempt whose answer
-/// was lost: Graph does not say when it was made, or says that it was then.
+/// Whether the listed pass may be a lost attempt's.
 fn may_be_unknown(
     look: &Result<Option<FoundPass>, Refusal>,
     row: &Remains,
@@ -344,18 +332,18 @@ fn may_be_unknown(
         .any(|attempt| may_be_of(pass, attempt, settle_after))
 }
 
-/// What the ledger is told of a look.
+/// What the ledger records of a look.
 fn events(
     row: &Remains,
     fate: &CleanupOutcome,
-    sighting: Option<&Observation>,
+    observation: Option<&Observation>,
     foreign: Option<&MethodId>,
     look: &Result<Option<FoundPass>, Refusal>,
     now: Timestamp,
 ) -> Vec<Event> {
     let mut events: Vec<Event> =
         foreign.map(|method| Event::ForeignSeen { method: method.clone() }).into_iter().collect();
-    // Also of a pass that is known: what was missed before is there.
+    // Also if its id is known: an earlier look may have missed it.
     if let (
         Some(
             Observation::Ours(method)
@@ -364,7 +352,7 @@ fn events(
             | Observation::GivenUp(method),
         ),
         Ok(Some(pass)),
-    ) = (sighting, look)
+    ) = (observation, look)
     {
         events.push(Event::OrphanFound { method: method.clone(), over: over(pass, now) });
     }
@@ -385,7 +373,7 @@ fn gone(row: &Remains, proof: Proof) -> Event {
     }
 }
 
-/// Keeps the same in memory, for rows that no ledger has.
+/// The same in memory, for rows that no ledger has.
 fn note(row: &mut Remains, events: &[Event], now: Clocks) {
     for event in events {
         match event {
@@ -482,8 +470,8 @@ mod tests {
 
     fn fate(row: &Remains, deletion: Deleted, look: &Look) -> CleanupOutcome {
         let deletions = [deletion];
-        let sighting = observed(row, &deletions, look, SETTLE_AFTER, now());
-        judge(row, &deletions, look, sighting.as_ref(), SETTLE_AFTER, clocks())
+        let observation = observed(row, &deletions, look, SETTLE_AFTER, now());
+        judge(row, &deletions, look, observation.as_ref(), SETTLE_AFTER, clocks())
     }
 
     #[test]
@@ -505,7 +493,7 @@ mod tests {
             let again = fate(&absent(moment(since)), gone(), &Ok(None));
             assert_eq!(again == CleanupOutcome::Gone(Proof::Absent), counts, "{since}: {again:?}");
         }
-        // Somebody else's may have been there before ours, and the list be behind.
+        // Somebody else's may be older, and the list behind.
         assert_eq!(
             fate(&row(), gone(), &Ok(Some(listed("theirs")))),
             CleanupOutcome::Doubtful(Doubt::NotListed)

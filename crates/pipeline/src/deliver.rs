@@ -37,36 +37,28 @@ use tapwave_mail::transport::settings::MailPlan;
 use tapwave_mail::transport::{MailTransport, Ready, backoff};
 use tapwave_seal::{HandoffError, Identities, OpenError, OpenedRow, Spool, open};
 
-/// The language of readers of whom none is known.
 const ANY_LANGUAGE: &str = "en";
 
-/// What opens a sealed pass.
 #[derive(Clone, Copy)]
 pub enum OpeningKey<'a> {
-    /// This process's own spool: for passes that it sealed itself.
+    /// For passes that this process sealed.
     Spool(&'a Spool),
-    /// An operator's identities.
     Identities(&'a Identities),
-    /// Nothing: for letters without a code.
+    /// For messages without a code.
     None,
 }
 
-/// Which mails may go out besides those that nobody tried yet and those that certainly did not
-/// go out: what an operator asks for.
+/// Which mails to send again besides those that certainly did not go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Resend {
-    /// Those of unknown fate, with the identical bytes.
+    /// Those whose answer was lost, with the identical bytes.
     pub unsettled: bool,
-    /// Those that were refused for good, as new mails.
     pub refused: bool,
 }
 
-/// The mail of a row that may go out now, if one may.
-///
-/// # Errors
-/// [`LetterError::Damaged`], if what has become of it so far cannot be read.
-pub fn next_mail(row: &RowRecord, again: Resend) -> Result<Option<Channel>, LetterError> {
-    let (channel, errand, tried) = match &row.state {
+/// The mail of a row that may go out now, if there is one.
+pub fn next_mail(row: &RowRecord, resend: Resend) -> Result<Option<Channel>, LetterError> {
+    let (channel, progress, tried) = match &row.state {
         State::Sealed { proven: true, .. } => (Channel::Pass, MailState::Due, &row.mail),
         State::Mailing { mail, .. } => (Channel::Pass, MailState::Open(mail.clone()), &row.mail),
         State::Delivered { notice: Some(notice), .. } => {
@@ -76,26 +68,26 @@ pub fn next_mail(row: &RowRecord, again: Resend) -> Result<Option<Channel>, Lett
     };
     let tried = tried.as_ref();
     tried.map_or(Ok(()), known)?;
-    let may = match errand {
-        MailState::Due => again.refused || !tried.is_some_and(MailRecord::is_refused),
+    let may = match progress {
+        MailState::Due => resend.refused || !tried.is_some_and(MailRecord::is_refused),
         MailState::Open(mail) => {
             if tried.is_none_or(|tried| tried.posted.digest != mail.digest) {
                 let what = "its latest mail is not the one that may have gone out";
                 return Err(damaged(what));
             }
-            mail.lost && again.unsettled
+            mail.lost && resend.unsettled
         }
         MailState::Done => false,
     };
     Ok(may.then_some(channel))
 }
 
-/// Makes sure that a mail's record says nothing that no tapwave of this version writes.
+/// Checks that a mail's record holds only words that this version writes.
 fn known(mail: &MailRecord) -> Result<(), LetterError> {
     let Posted { courier, body, .. } = &mail.posted;
     let (what, word) = if mode_named(body).is_none() {
         ("what its latest mail carried", body)
-    } else if ![Form::Mime, Form::GraphJson].map(courier_name).contains(&courier.as_str()) {
+    } else if ![Form::Mime, Form::GraphJson].map(transport_name).contains(&courier.as_str()) {
         ("what its latest mail was sent by", courier)
     } else if let Some(outcome) = mail.outcome.as_ref().filter(|_| !mail.is_outcome_known()) {
         ("what became of its latest mail", outcome)
@@ -120,7 +112,7 @@ fn damaged(what: impl Into<String>) -> LetterError {
     LetterError::Damaged(plain(&what.into()))
 }
 
-/// A sealed pass whose mail may go out. Made out of the ledger's record alone.
+/// A sealed pass whose mail may go out. Made from the ledger's record alone.
 #[derive(Debug)]
 pub struct Addressed(RowRecord);
 
@@ -137,34 +129,29 @@ pub struct Addressed(RowRecord);
 pub struct Delivered(RowRecord);
 
 impl Delivered {
-    /// Whether somebody is still to be told of it.
-    #[must_use]
+    /// Whether a notice is still to be sent.
     pub fn owes_notice(&self) -> bool {
         self.0.state.notice().is_some_and(|notice| *notice != MailState::Done)
     }
 }
 
-/// What may go out of a row now.
 #[derive(Debug)]
 pub enum Outgoing {
-    /// The mail to whoever gets the pass.
+    /// The mail with the pass.
     Pass(Box<Addressed>),
-    /// The notice to somebody else.
     Notice(Box<Delivered>),
 }
 
 impl Outgoing {
-    /// From a ledger record, if [`next_mail`] finds one.
-    pub fn restore(row: RowRecord, again: Resend) -> Result<Option<Self>, LetterError> {
-        Ok(next_mail(&row, again)?.map(|channel| match channel {
+    pub fn restore(row: RowRecord, resend: Resend) -> Result<Option<Self>, LetterError> {
+        Ok(next_mail(&row, resend)?.map(|channel| match channel {
             Channel::Pass => Self::Pass(Box::new(Addressed(row))),
             Channel::Notice => Self::Notice(Box::new(Delivered(row))),
         }))
     }
 }
 
-/// The mail of a row that an operator may send elsewhere, because it certainly did not go out,
-/// and its reader with this address.
+/// The mail of a row that certainly did not go out, and its reader with the new address.
 pub fn readdressed(
     row: &RowRecord,
     to: &Mailbox,
@@ -184,113 +171,87 @@ pub fn readdressed(
     Ok(Some((channel, Reader { address: to.address().to_owned(), name, locale, manager })))
 }
 
-/// Why a mail was not tried to its end. Except for `NotWritten` and `Held`, the ledger has it.
+/// Why a mail was not sent. Except for `NotWritten` and `Held`, the ledger has it.
 #[derive(Debug, thiserror::Error)]
 pub enum NotMailed {
-    /// Its pass was over before its turn came: it did not go out, and never will.
+    /// Its pass expired while it waited.
     #[error(transparent)]
     TooLate(TooLateToMail),
-    /// It could not be written: nothing was sent.
     #[error(transparent)]
     NotWritten(#[from] LetterError),
-    /// The mail of unknown fate cannot be made again with the same bytes.
     #[error(
         "cannot be repeated with the same bytes: sender, template, body or mail settings have \
          changed; set them back, or ask its reader"
     )]
     Held,
-    /// The wish to stop came before it was sent.
     #[error("it waits")]
-    Drained,
-    /// The ledger; the mail's fate may be unknown.
+    Stopped,
+    /// The mail may have been sent.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }
 
-/// Why nothing more is mailed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MailStopped {
-    /// What somebody has to mend.
     pub why: String,
-    /// It is a sign-in, a certificate or a permission.
+    /// A sign-in, a certificate or a permission.
     pub denied: bool,
 }
 
-/// Why no mail could be written for a row. Never quotes a code.
+/// Never quotes a code.
 #[derive(Debug, thiserror::Error)]
 pub enum LetterError {
-    /// No address.
     #[error(
         "no mail address is known for it; give one with --readdress, or check the wave with --to"
     )]
     NoAddress,
-    /// An address that is none.
     #[error("its mail address {0}")]
     Address(#[from] BadMailbox),
-    /// What the ledger holds of the row cannot be read.
     #[error(
         "the ledger is damaged: {0}; copy the run's folder back from a backup, or start a new run \
          for it"
     )]
     Damaged(String),
-    /// The sealed copy cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError<std::convert::Infallible>),
-    /// This process's copy cannot be read.
     #[error(transparent)]
     Spool(#[from] HandoffError),
-    /// The sealed copy is somebody else's: a ledger that was changed by hand.
     #[error(
         "its sealed copy holds somebody else's pass, so nothing is mailed; start a new run for it"
     )]
     NotTheirs,
-    /// A letter with a code, and nothing to open the sealed copy with.
     #[error("its sealed copy needs an identity; give it with -i")]
     NoKey,
-    /// The sealed copy is not there.
     #[error("its sealed copy is not in the ledger")]
     NoCopy,
-    /// The template.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The mail around the letter.
     #[error(transparent)]
     Compose(#[from] NotComposed),
-    /// The Message-ID in the ledger.
     #[error(transparent)]
     MessageId(#[from] NotMessageId),
 }
 
-/// Writes letters: what a check needs of mail, and what mailing needs of letters.
+/// Writes messages, for the check and for mailing.
 pub struct LetterWriter {
-    /// `[mail]`.
     pub plan: MailPlan,
     pub templates: Templates,
-    /// What a letter carries.
     pub mode: Mode,
-    /// The zone of readers whose row names none.
     pub zone: TimeZone,
-    /// Whom the check found a reader for, and must have one.
+    /// The mails for which the check must have found a reader.
     checked: Vec<Channel>,
 }
 
-/// Why no letters can be written at all.
 #[derive(Debug, thiserror::Error)]
 pub enum LetterWriterError {
-    /// The templates.
     #[error(transparent)]
     Template(#[from] TemplateError),
-    /// The options say what no tapwave of this version does: those of a damaged ledger.
+    /// The options of a damaged ledger.
     #[error("\"{word}\" is not a known {what} of mails")]
-    Unknown {
-        /// The kind of word.
-        what: &'static str,
-        word: String,
-    },
+    Unknown { what: &'static str, word: String },
 }
 
 impl LetterWriter {
-    /// Reads the templates.
     pub fn new(plan: MailPlan, options: &MailOptions) -> Result<Self, LetterWriterError> {
         let unknown = |what, word: &str| LetterWriterError::Unknown { what, word: word.to_owned() };
         let zone = |name: &str| TimeZone::get(name).map_err(|_| unknown("time zone", name));
@@ -304,7 +265,7 @@ impl LetterWriter {
         })
     }
 
-    /// The reader whom the check found; a run that was checked without mail has the column.
+    /// The reader whom the check found. A run that was checked without mail has the column.
     fn reader(&self, row: &RowRecord, channel: Channel) -> Result<Reader, LetterError> {
         let found = match channel {
             Channel::Pass => &row.reader,
@@ -326,7 +287,6 @@ impl LetterWriter {
         Ok(Reader { address, name, locale: wanted.locale, manager: None })
     }
 
-    /// Makes sure that all who are to be mailed about a row are known.
     fn readers(&self, row: &RowRecord) -> Result<(), LetterError> {
         self.reader(row, Channel::Pass)?;
         if self.checked.contains(&Channel::Notice) {
@@ -335,8 +295,7 @@ impl LetterWriter {
         Ok(())
     }
 
-    /// A checked row's letters with a dummy code, its mail's and its notice's: what is wrong
-    /// with a template shows here.
+    /// A checked row's messages with a dummy code. A faulty template shows here.
     pub fn preview(
         &self,
         row: &RowRecord,
@@ -354,10 +313,7 @@ impl LetterWriter {
         Ok(previews)
     }
 
-    /// What is wrong with a row's letter in this language, whatever the row.
-    ///
-    /// # Errors
-    /// [`LetterError`], if the row cannot serve as an example.
+    /// The faults of the template in this language, with the row as an example.
     pub fn faults(
         &self,
         row: &RowRecord,
@@ -370,27 +326,22 @@ impl LetterWriter {
         Ok(self.templates.check(&[self.mode_of(channel)], &[locale], &facts))
     }
 
-    /// Whether the letters can say whom to call.
-    #[must_use]
     pub fn names_support(&self) -> bool {
         self.support().is_some()
     }
 
-    /// Whom readers may call: as the settings have it, else who takes their answers.
+    /// Whom readers may call: as the settings say, else the reply address.
     fn support(&self) -> Option<String> {
         let answers = || self.plan.reply_to.as_ref().map(|mailbox| mailbox.address().to_owned());
         self.plan.support.clone().or_else(answers)
     }
 
-    /// Whether a letter of a run with these options names the person's manager.
-    #[must_use]
     pub fn names_manager(&self, options: &MailOptions) -> bool {
         let notice = (!options.notice_to.is_empty()).then_some(Mode::Notice);
         let modes: Vec<Mode> = std::iter::once(self.mode).chain(notice).collect();
         self.templates.use_variable(&modes, "manager")
     }
 
-    /// What this mail of a row carries.
     const fn mode_of(&self, channel: Channel) -> Mode {
         match channel {
             Channel::Pass => self.mode,
@@ -435,15 +386,12 @@ impl LetterWriter {
     }
 }
 
-/// A letter with a dummy code, to look at.
 pub struct Preview {
-    /// Which of the row's.
     pub channel: Channel,
     pub to: String,
     pub letter: Letter,
 }
 
-/// What a letter says of a pass.
 struct Terms {
     start: Timestamp,
     lifetime_minutes: u32,
@@ -451,7 +399,7 @@ struct Terms {
 }
 
 impl Terms {
-    /// Frozen: without a start from Graph, the moment of the intent stands for it.
+    /// Stays the same at every attempt: without a start from Graph, the intent's time counts.
     fn of(row: &RowRecord) -> Result<Self, LetterError> {
         let issued = row.issued.as_ref();
         let issued = issued.ok_or_else(|| damaged("the pass that Graph answered is not there"))?;
@@ -463,7 +411,6 @@ impl Terms {
         Ok(Self { start, lifetime_minutes, one_time })
     }
 
-    /// What a checked row's pass shall be.
     fn planned(row: &RowRecord, now: Timestamp) -> Result<Self, LetterError> {
         let asked = row.person().map_err(lacking)?.asked;
         Ok(Self {
@@ -474,19 +421,17 @@ impl Terms {
     }
 }
 
-/// When a row's pass begins to work, once it is sealed.
 pub fn start_of(row: &RowRecord) -> Result<Timestamp, LetterError> {
     Terms::of(row).map(|terms| terms.start)
 }
 
-/// It is too late to mail a pass, or to tell of one: nobody could use it any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its pass is over at {}, before anybody could use it; issue another with a new run", end.strftime("%Y-%m-%d %H:%M:%S UTC"))]
 pub struct TooLateToMail {
     end: Timestamp,
 }
 
-/// Whether a row's pass is over at `now`, or will be within [`limits::LAST_MOMENTS`].
+/// If the pass has expired at `now`, or will within [`limits::LAST_MOMENTS`].
 pub fn over(row: &RowRecord, now: Timestamp) -> Result<Option<TooLateToMail>, LetterError> {
     let terms = Terms::of(row)?;
     let lifetime = Duration::from_secs(u64::from(terms.lifetime_minutes) * 60);
@@ -494,89 +439,81 @@ pub fn over(row: &RowRecord, now: Timestamp) -> Result<Option<TooLateToMail>, Le
     Ok((end <= later(now, limits::LAST_MOMENTS)).then_some(TooLateToMail { end }))
 }
 
-/// Everything that mailing needs.
 pub struct Mailer {
     pub writer: LetterWriter,
-    pub courier: MailTransport,
+    pub transport: MailTransport,
     pub ledger: Ledger,
     pub header: Header,
     pub clock: Clock,
-    /// Graph's own time, if it has answered: by that, passes end.
+    /// For Graph's time, by which passes expire.
     pub graph: Graph,
-    /// The wish to stop.
-    pub drain: StopSignal,
-    /// Mails between two attempts.
-    pub resting: Retries,
+    pub stop: StopSignal,
+    pub retries: Retries,
 }
 
-/// How many mails wait to be tried again. They need no connection: one mailbox that is full
-/// must not hold up those behind it.
+/// Mails that wait for another attempt. They use no connection: one full mailbox must not delay the
+/// mails behind it.
 pub struct Retries {
     count: AtomicUsize,
-    more: Notify,
-    /// Why the last one was not sent.
+    added: Notify,
     why: Mutex<String>,
-    over: (StopSwitch, StopSignal),
+    cancel: (StopSwitch, StopSignal),
 }
 
 impl Default for Retries {
     fn default() -> Self {
         Self {
             count: AtomicUsize::new(0),
-            more: Notify::new(),
+            added: Notify::new(),
             why: Mutex::default(),
-            over: StopSignal::new(),
+            cancel: StopSignal::new(),
         }
     }
 }
 
 impl Retries {
-    /// How many there are.
-    #[must_use]
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Waits until there is one more, and tells why it was not sent.
-    pub async fn more(&self) -> String {
-        self.more.notified().await;
+    /// Waits for one more, and returns why it was not sent.
+    pub async fn next(&self) -> String {
+        self.added.notified().await;
         self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Nothing more is mailed: whoever rests, or waits for leave, need not wait any longer.
-    pub fn end(&self) {
-        // Whether it had ended before makes no difference.
-        let _ = self.over.0.begin();
+    /// Mails need not wait any longer, since nothing more is sent.
+    pub fn cancel(&self) {
+        let _ = self.cancel.0.request();
     }
 
     /// True if another attempt may follow.
-    async fn rest(&self, clock: &Clock, wait: Duration, why: String) -> bool {
-        struct RetryPlace<'a>(&'a AtomicUsize);
-        impl Drop for RetryPlace<'_> {
+    async fn wait(&self, clock: &Clock, wait: Duration, why: String) -> bool {
+        struct Counted<'a>(&'a AtomicUsize);
+        impl Drop for Counted<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
         self.count.fetch_add(1, Ordering::Relaxed);
-        let _place = RetryPlace(&self.count);
+        let _counted = Counted(&self.count);
         *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
-        self.more.notify_one();
+        self.added.notify_one();
         tokio::select! {
             biased;
-            () = self.ended() => false,
+            () = self.cancelled() => false,
             () = clock.sleep(wait) => true,
         }
     }
 
-    /// Waits until nothing more is mailed.
-    async fn ended(&self) {
-        self.over.1.begun().await;
+    async fn cancelled(&self) {
+        self.cancel.1.requested().await;
     }
 }
 
 impl Mailer {
-    /// Mails one pass; one whose mail is of unknown fate, with the identical bytes. A mail that
-    /// had no effect was tried as often as may be.
+    /// Mails one pass, with the identical bytes if the answer to an earlier mail was lost. Retries
+    /// until [`limits::MAIL_ATTEMPTS`].
     pub async fn deliver(
         &self,
         addressed: Addressed,
@@ -586,7 +523,7 @@ impl Mailer {
         self.carry(addressed.0, Channel::Pass, ciphertext.as_deref(), key).await
     }
 
-    /// Tells somebody who has a pass that was delivered.
+    /// Sends the notice of a delivered pass.
     pub async fn notify(&self, delivered: Delivered) -> Result<Effect<Delivered>, NotMailed> {
         self.carry(delivered.0, Channel::Notice, None, OpeningKey::None).await
     }
@@ -599,7 +536,7 @@ impl Mailer {
         key: OpeningKey<'_>,
     ) -> Result<Effect<Delivered>, NotMailed> {
         let frozen = self.frozen(&row)?;
-        // Asked before the rate is waited for: nothing is sent for it.
+        // Checked before the rate limit is waited for, since nothing is sent.
         self.writer.readers(&row)?;
         self.in_time(&mut row, channel).await?;
         let mut attempt = 1;
@@ -614,17 +551,16 @@ impl Mailer {
             };
             let again = tokio::select! {
                 biased;
-                () = self.drain.begun() => false,
-                again = self.resting.rest(&self.clock, backoff(attempt), why) => again,
+                () = self.stop.requested() => false,
+                again = self.retries.wait(&self.clock, backoff(attempt), why) => again,
             };
             if !again {
-                return Err(NotMailed::Drained);
+                return Err(NotMailed::Stopped);
             }
             attempt += 1;
         }
     }
 
-    /// One attempt to send.
     async fn attempt(
         &self,
         row: &mut RowRecord,
@@ -633,13 +569,12 @@ impl Mailer {
         key: OpeningKey<'_>,
         frozen: &FrozenMail,
     ) -> Result<Effect<String>, NotMailed> {
-        // Before the intent: a kill while the rate or the relay is waited for leaves nothing
-        // unsettled.
+        // Before the intent, so that a kill during the wait leaves nothing unsettled.
         let ready = tokio::select! {
             biased;
-            () = self.drain.begun() => return Err(NotMailed::Drained),
-            () = self.resting.ended() => return Err(NotMailed::Drained),
-            ready = self.courier.ready() => ready,
+            () = self.stop.requested() => return Err(NotMailed::Stopped),
+            () = self.retries.cancelled() => return Err(NotMailed::Stopped),
+            ready = self.transport.ready() => ready,
         };
         let ready = match ready {
             Ok(ready) => ready,
@@ -648,18 +583,18 @@ impl Mailer {
         let mail = match self.in_time_and_written(row, channel, ciphertext, key, frozen).await {
             Ok(mail) => mail,
             Err(unsent) => {
-                self.courier.release(ready);
+                self.transport.release(ready);
                 return Err(unsent);
             }
         };
-        // A key that is touched to open the pass may take longer than the relay waits.
-        Ok(match self.courier.refresh(ready).await {
+        // Touching a hardware key may take longer than the relay waits.
+        Ok(match self.transport.refresh(ready).await {
             Ok(ready) => self.send(row, channel, mail, frozen, ready).await?,
             Err(obstacle) => self.hindered(row, channel, obstacle).await?,
         })
     }
 
-    /// The mail, written anew each time: while it waits, no code does.
+    /// Writes the mail anew at each attempt, so that no code waits in memory.
     async fn in_time_and_written(
         &self,
         row: &mut RowRecord,
@@ -676,15 +611,14 @@ impl Mailer {
         Ok(mail)
     }
 
-    /// Makes sure that the pass is not over. Asked right before the intent, too: it may have waited
-    /// in line for hours.
+    /// Checks that the pass has not expired. Also right before the intent: the mail may have waited
+    /// for hours.
     async fn in_time(&self, row: &mut RowRecord, channel: Channel) -> Result<(), NotMailed> {
         let Some(over) = over(row, self.graph.likely_time().await)? else { return Ok(()) };
         self.not_begun(row, channel, &over.to_string()).await?;
         Err(NotMailed::TooLate(over))
     }
 
-    /// What comes of a mail for which there is no connection.
     async fn hindered(
         &self,
         row: &mut RowRecord,
@@ -695,7 +629,7 @@ impl Mailer {
         Ok(obstacle.into())
     }
 
-    /// Notes once why a row's mail was not begun.
+    /// Records once why a row's mail was not begun.
     async fn not_begun(
         &self,
         row: &mut RowRecord,
@@ -711,7 +645,7 @@ impl Mailer {
         Ok(())
     }
 
-    /// The intent, the mail, and what became of it, in that order.
+    /// Records the intent, sends the mail, and records the outcome.
     async fn send(
         &self,
         row: &mut RowRecord,
@@ -724,19 +658,19 @@ impl Mailer {
             message_id: frozen.id.to_string(),
             date: frozen.date,
             to: mail.to().to_owned(),
-            courier: courier_name(self.courier.form()).to_owned(),
+            courier: transport_name(self.transport.form()).to_owned(),
             body: self.writer.mode_of(channel).to_string(),
             digest: mail.digest().to_owned(),
         };
         let intent = self.ledger.intend_mail(row.line, channel, posted).await?;
-        let effect = self.courier.send(&mail, ready).await;
+        let effect = self.transport.send(&mail, ready).await;
         drop(mail);
         row.state = self.ledger.mailed(intent, effect.clone()).await?;
         row.reason = None;
         Ok(effect)
     }
 
-    /// What stays the same however often the mail is sent.
+    /// What stays the same at every attempt.
     fn frozen(&self, row: &RowRecord) -> Result<FrozenMail, LetterError> {
         let earlier = match &row.state {
             State::Mailing { .. } => row.mail.as_ref(),
@@ -803,11 +737,10 @@ impl Mailer {
             date: frozen.date,
             letter: &letter,
         };
-        Ok(compose(&draft, self.courier.form())?)
+        Ok(compose(&draft, self.transport.form())?)
     }
 }
 
-/// See [`Mailer::frozen`].
 struct FrozenMail {
     id: MessageId,
     date: Timestamp,
@@ -815,7 +748,6 @@ struct FrozenMail {
     digest: Option<String>,
 }
 
-/// The mails that a row is to have.
 fn channels(row: &RowRecord) -> impl Iterator<Item = Channel> {
     let notice = row.notice_reader.is_some().then_some(Channel::Notice);
     std::iter::once(Channel::Pass).chain(notice)
@@ -830,15 +762,15 @@ fn locale(reader: &Reader) -> &str {
     reader.locale.as_deref().unwrap_or(ANY_LANGUAGE)
 }
 
-/// The courier's name, as the ledger and the settings have it.
-const fn courier_name(form: Form) -> &'static str {
+/// As the ledger and the settings name it.
+const fn transport_name(form: Form) -> &'static str {
     match form {
         Form::Mime => "smtp",
         Form::GraphJson => "graph",
     }
 }
 
-/// A plugin may start a process and ask a person, which must not hold up the other tasks.
+/// A plugin may start a process and ask a person, which must not block the other tasks.
 fn unhurried<T>(work: impl FnOnce() -> T) -> T {
     let multi = tokio::runtime::Handle::current().runtime_flavor()
         == tokio::runtime::RuntimeFlavor::MultiThread;

@@ -21,8 +21,8 @@ use tapwave_graph::{CreatedPass, FoundPass, GraphError};
 use tapwave_ledger::{Denied, Event, Existing, Intent, Unheld};
 use tapwave_seal::Pass;
 
-/// A pass that has just arrived: the only value that holds one outside of the crate `seal`.
-/// Made by [`Worker::attempt`] alone; sealing consumes it.
+/// A pass that has just arrived: the only value outside of the crate `seal` that holds one. Made by
+/// [`Worker::attempt`] alone; sealing consumes it.
 pub struct Issued {
     candidate: Candidate,
     intent: Intent,
@@ -32,78 +32,61 @@ pub struct Issued {
 }
 
 impl Issued {
-    /// Whom it is for.
-    #[must_use]
     pub const fn candidate(&self) -> &Candidate {
         &self.candidate
     }
 
-    /// Its id.
-    #[must_use]
     pub const fn method(&self) -> &MethodId {
         &self.found.id
     }
 
-    /// When it begins to work: as Graph answered, else as asked.
-    #[must_use]
+    /// As Graph answered, else as asked; so are the next two.
     pub fn start(&self) -> Option<Timestamp> {
         self.found.start_date_time.or(self.intent.asked().start)
     }
 
-    /// Minutes from the start: as Graph answered, else as asked.
-    #[must_use]
     pub fn lifetime_minutes(&self) -> u32 {
         self.found.lifetime_in_minutes.unwrap_or(self.intent.asked().lifetime_minutes)
     }
 
-    /// Whether it works once only: as Graph answered, else as asked.
-    #[must_use]
     pub fn one_time(&self) -> bool {
         self.found.is_usable_once.unwrap_or(self.intent.asked().one_time)
     }
 
-    /// Takes it apart for sealing.
     pub(super) fn into_parts(self) -> (Candidate, Intent, MethodId, Pass) {
         (self.candidate, self.intent, self.found.id, self.pass)
     }
 
-    /// Graph's clock when it arrived.
-    #[must_use]
+    /// By Graph's clock.
     pub const fn arrived(&self) -> Timestamp {
         self.arrived
     }
 }
 
-/// What one attempt came to. Except for a pass that is here, the ledger has it already.
+/// How one attempt ended. The ledger has recorded it already, except for a pass.
 pub enum Attempt {
-    /// The drain began first; nothing was tried.
+    /// The run stops; nothing was tried.
     NotBegun,
-    /// Nothing was asked, since the pass would be over too soon; the row has failed.
+    /// The pass would expire too soon to be asked for; the row has failed.
     TooLate { why: String },
-    /// A pass was asked for. Done: it is here, and must be sealed now. Without effect: the row
-    /// waits for another attempt. Unsettled: to be settled after the settling time.
+    /// A pass was asked for. `Done`: seal it now. `NoEffect`: try again later. `Unsettled`:
+    /// reconcile after the settling time.
     Made(Effect<Box<Issued>, Denial>),
 }
 
-/// A definite no to one attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
-    /// What the ledger has of it.
     pub denied: Denied,
-    /// What Graph's refusal speaks of.
     pub kind: RefusalKind,
 }
 
 impl Worker {
-    /// Tries once to get a pass. `refused` is how often Graph has refused this row since this
-    /// run of the program began.
-    ///
-    /// # Errors
-    /// [`RunError`], if nothing more can be done for any row.
+    /// Tries once to get a pass. `refused` counts this process's earlier attempts at the row that
+    /// Graph refused.
     pub async fn attempt(&self, candidate: Candidate, refused: u32) -> Result<Attempt, RunError> {
         let permit = tokio::select! {
             biased;
-            () = self.drain.begun() => return Ok(Attempt::NotBegun),
+            () = self.stop.requested() => return Ok(Attempt::NotBegun),
             permit = self.graph.pace().admit(Budget::PassWrites, 1) => {
                 permit.map_err(|barred| RunError::Outage { why: barred.to_string() })?
             }
@@ -118,12 +101,12 @@ impl Worker {
                 return Ok(unreachable(why));
             }
         }
-        // What somebody else answers leaves another row of unknown fate.
+        // An answer that is not Graph's would leave another row unsettled.
         if let Some(why) = self.graph.between() {
             return Err(RunError::Between { why });
         }
         let now = match self.graph.time().await {
-            // Nothing was asked for yet: a machine that has just woken waits for its network.
+            // Nothing was sent yet: a machine that has just woken waits for its network.
             Err(GraphError::Outage { why }) if !self.is_refused() => {
                 return Ok(unreachable(why));
             }
@@ -170,7 +153,7 @@ impl Worker {
         }
     }
 
-    /// What a refusal comes to: some pass by themselves.
+    /// Some refusals pass by themselves, and the row is tried again.
     async fn refused(
         &self,
         intent: &Intent,
@@ -184,10 +167,11 @@ impl Worker {
                 InTheWay::Cleared => true,
                 InTheWay::Theirs => false,
             },
-            // Seen on the check a moment ago: a replica that does not know the user yet.
+            // The check saw the user a moment ago: this replica does not know it yet.
             RefusalKind::UserGone => true,
             RefusalKind::StartPast => match intent.asked().start {
-                // It passed on the way to Graph; the next attempt leaves it out.
+                // The start passed while the request was on its way; the next attempt leaves it
+                // out.
                 Some(start) if start <= later(self.graph.now(), limits::START_MARGIN) => true,
                 Some(start) => {
                     why = format!("{why}; {}", self.start_ahead(start));
@@ -197,14 +181,14 @@ impl Worker {
             },
             _ => false,
         };
-        // A tenant may contradict itself for ever.
+        // Otherwise a tenant that contradicts itself would be asked for ever.
         if again && refused + 1 < limits::MAX_ATTEMPTS {
             return Ok(Obstacle::new(ObstacleKind::Temporary, why).into());
         }
         Ok(Effect::Refused(Denied::Final { why }))
     }
 
-    /// What is said of a start that Graph calls past against its own clock: no wait mends that.
+    /// Explains a start that Graph calls past against its own clock. Waiting does not help.
     fn start_ahead(&self, start: Timestamp) -> String {
         let (date, wall) = (self.graph.now(), self.clock.now());
         format!(
@@ -219,23 +203,22 @@ impl Worker {
         )
     }
 
-    /// What a refusal speaks of that says that a pass exists. A list may not show it yet, and it
-    /// may be our own: an earlier attempt's whose answer was lost, or this one's, carried out
-    /// twice by a gateway.
+    /// Finds out whose pass makes Graph refuse another one. A list may not show it yet, and it may
+    /// be this run's: a lost attempt's, or this one's, carried out twice by a gateway.
     async fn in_the_way(&self, intent: &Intent) -> Result<InTheWay, RunError> {
         let Some(Ok(found)) = self.graph.passes(&[intent.user()]).await?.pop() else {
             return Ok(InTheWay::Doubtful);
         };
         let remains = self.ledger.remains_of(vec![intent.line()]).await?;
         let now = self.graph.now();
-        let sighting = remains.first().map(|remains| {
-            let sighting = observe(found.as_ref(), remains, self.settle_after, now);
-            of_this_run(sighting, &self.issuers)
+        let observation = remains.first().map(|remains| {
+            let observation = observe(found.as_ref(), remains, self.settle_after, now);
+            of_this_run(observation, &self.issuers)
         });
         let replaces = self.existing == Existing::Replace;
         let over = found.as_ref().is_some_and(|pass| !pass.is_live(now));
-        match (sighting, found) {
-            // What `--existing replace` allows in a tenant that rejects a second pass.
+        match (observation, found) {
+            // `--existing replace` allows it, in a tenant that rejects a second pass.
             (Some(Observation::Older(_)), Some(pass)) if replaces => {
                 self.make_room(intent, pass).await
             }
@@ -257,13 +240,12 @@ impl Worker {
     }
 }
 
-/// A moment without its fraction of a second.
 fn whole(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }
 
-/// What an outcome that the ledger has means for the run. `stranger` is whoever answered in
-/// Graph's place, if somebody did.
+/// What a recorded outcome means for the run. `stranger` is who answered in Graph's place, if
+/// anybody did.
 fn concluded(
     effect: Effect<Unheld, Denied>,
     kind: RefusalKind,
@@ -273,7 +255,7 @@ fn concluded(
         (Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }), _) => {
             Err(RunError::SignIn { why })
         }
-        // The next row would be of unknown fate as well.
+        // The next row would be unsettled as well.
         (Effect::NoEffect(Obstacle { kind: ObstacleKind::Between, why }), _)
         | (Effect::Unsettled { .. }, Some(why)) => Err(RunError::Between { why }),
         (effect, _) => {
@@ -288,12 +270,11 @@ fn unreachable(why: String) -> Attempt {
     Attempt::Made(Obstacle::new(ObstacleKind::Unreachable, why).into())
 }
 
-/// Whose pass a refusal speaks of.
+/// Whose pass is in the way.
 enum InTheWay {
-    /// It was deleted, as the operator allows.
+    /// Deleted, as the operator allows.
     Cleared,
-    /// Somebody else's.
     Theirs,
-    /// It may be ours.
+    /// It may be this run's.
     Doubtful,
 }

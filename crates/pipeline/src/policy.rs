@@ -20,131 +20,92 @@ use tapwave_core::shown::plain;
 use tapwave_graph::{Graph, GraphError, Policy, PolicyPatch, Target};
 use tapwave_ledger::PolicyRecord;
 
-/// The word that means everyone.
 const ALL: &str = "all";
 
-/// What is wished of the policy; what is left out stays.
+/// What to change in the policy; `None` leaves a property as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PolicyChange {
-    /// Whether passes can be used at all.
     pub enabled: Option<bool>,
-    /// Minutes a pass lives when nothing is asked.
     pub default_lifetime: Option<u32>,
-    /// Fewest minutes that may be asked.
     pub min_lifetime: Option<u32>,
-    /// Most minutes that may be asked.
     pub max_lifetime: Option<u32>,
-    /// Characters in a pass.
     pub length: Option<u32>,
-    /// Whether every pass must be one-time.
     pub one_time: Option<bool>,
     pub include: Option<Scope>,
-    /// Who is out; wins.
     pub exclude: Option<Scope>,
 }
 
-/// A change of a list of targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// These too.
     Add(Vec<Target>),
-    /// These and nobody else.
     Only(Vec<Target>),
-    /// Not these any more.
     Remove(Vec<Target>),
 }
 
-/// One property that is to change.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
-    /// As Graph calls it.
     pub property: &'static str,
-    /// As Graph has it.
     pub before: Value,
-    /// As it shall be.
     pub after: Value,
 }
 
-/// What a wish comes to, given the policy as it is.
+/// A change, worked out against the policy as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyPlan {
-    /// As Graph had it.
     pub before: Policy,
-    /// As it shall be.
     pub after: Policy,
-    /// Every difference; empty when there is nothing to do.
     pub differences: Vec<Difference>,
     patch: PolicyPatch,
 }
 
-/// Why the policy was not changed, or not as wished.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// A value out of its documented bounds.
     #[error("{name} cannot be {value}: give {least} to {most}")]
     Value { name: &'static str, value: u32, least: u32, most: u32 },
-    /// Lifetimes that do not fit each other.
     #[error(
         "the lifetimes do not fit: minimum {min}, default {default} and maximum {max} minutes must rise in this order; change them together"
     )]
     Order { min: u32, default: u32, max: u32 },
-    /// A group beside everyone narrows nothing.
     #[error(
         "the policy includes everyone already, so a group more changes nothing; --only narrows it to the group"
     )]
     Everyone,
-    /// Excluding everyone.
     #[error("everyone cannot be excluded; tapwave policy disable turns passes off")]
     ExcludeAll,
-    /// A group that cannot be told.
     #[error(transparent)]
     Group(#[from] CheckError),
-    /// Graph.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// Graph took the change and shows something else.
     #[error(
         "Graph took the change, but still shows another {}", properties.join(", ")
     )]
     NotTaken { properties: Vec<&'static str> },
 }
 
-/// What an auditor would ask about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Concern {
-    /// Nobody can use a pass.
     #[error("the policy is disabled, so nobody can use a pass (EIDSCA.AT01 expects it enabled)")]
     Disabled,
-    /// Multi-use passes for the whole tenant.
     #[error(
         "multi-use passes are allowed tenant-wide (EIDSCA.AT02 and CIS expect one-time); device enrolment needs them, so narrow who is included and turn them off afterwards"
     )]
     MultiUse,
-    /// Passes may live longer than a working day.
     #[error("passes may live {minutes} minutes, more than eight hours")]
     Long { minutes: u32 },
-    /// Passes live longer than a working day unless somebody asks for less.
     #[error("passes live {minutes} minutes by default, more than eight hours")]
     LongDefault { minutes: u32 },
-    /// No target group.
     #[error("everyone in the tenant is included; name a group with policy include GROUP --only")]
     Everyone,
-    /// No target at all.
     #[error("nobody is included, so nobody can have a pass")]
     Nobody,
 }
 
 impl PolicyChange {
-    /// Whether nothing is wished at all.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Checks what needs no look at the policy.
-    ///
-    /// # Errors
-    /// [`PolicyError::Value`], [`PolicyError::Order`]
+    /// Checks what can be checked without the policy.
     pub fn check(&self) -> Result<(), PolicyError> {
         let lifetimes = limits::LIFETIME_MINUTES;
         within("--min-lifetime", self.min_lifetime, &lifetimes)?;
@@ -156,10 +117,6 @@ impl PolicyChange {
         in_order(min, self.default_lifetime.unwrap_or(min), max)
     }
 
-    /// What of `before` would change.
-    ///
-    /// # Errors
-    /// [`PolicyError::Value`], [`PolicyError::Order`], [`PolicyError::Everyone`]
     pub fn plan(&self, before: Policy) -> Result<PolicyPlan, PolicyError> {
         self.check()?;
         let mut after = before.clone();
@@ -197,14 +154,13 @@ impl Scope {
     fn change(&self, list: &mut Vec<Target>, including: bool) -> Result<(), PolicyError> {
         match self {
             Self::Only(only) => {
-                // What stays keeps its registration flag.
+                // A target that stays keeps its registration flag.
                 let keep = |wished: &Target| {
                     list.iter().find(|held| same(held, wished)).unwrap_or(wished).clone()
                 };
                 *list = only.iter().map(keep).collect();
             }
             Self::Add(more) if including && more.iter().any(Target::is_everyone) => {
-                // Groups beside everyone would mean nothing.
                 if !list.iter().any(Target::is_everyone) {
                     *list = vec![Target::everyone()];
                 }
@@ -259,25 +215,18 @@ impl PolicyPlan {
         Self { before, after, differences, patch }
     }
 
-    /// What is sent to Graph.
-    #[must_use]
     pub const fn patch(&self) -> &PolicyPatch {
         &self.patch
     }
 
-    /// Whether there is nothing to do.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
-/// Sends a plan, and looks until Graph shows it: a change takes a moment to be seen.
-///
-/// # Errors
-/// [`PolicyError::Graph`], [`PolicyError::NotTaken`]
+/// Sends a change and waits until Graph shows it.
 pub async fn apply(plan: &PolicyPlan, session: &Session) -> Result<Policy, PolicyError> {
-    session.drain.begin_work();
+    session.stop.begin_work();
     session.graph.patch_policy(&plan.patch).await?;
     for difference in &plan.differences {
         tracing::info!(
@@ -304,8 +253,8 @@ pub async fn apply(plan: &PolicyPlan, session: &Session) -> Result<Policy, Polic
     unreachable!("the loop ends within its looks")
 }
 
-/// Targets as people name them: `all`, a group's id, or its one and only name. A group that
-/// is to be removed may be gone from the directory, so an id is then taken at its word.
+/// Targets as people name them: `all`, a group's id, or its unique name. A group that is to be
+/// removed may be gone from the directory, so that its id is not looked up.
 pub async fn targets(
     graph: &Graph,
     wanted: &[String],
@@ -322,10 +271,7 @@ pub async fn targets(
     Ok(targets)
 }
 
-/// What the policy's groups are called, by id; those that may not be read are left out.
-///
-/// # Errors
-/// [`GraphError`], but no refusal.
+/// The names of the policy's groups by id, without those that may not be read.
 pub async fn names(
     graph: &Graph,
     policies: &[&Policy],
@@ -345,7 +291,7 @@ pub async fn names(
             Ok(None) => {
                 names.insert(target.id.clone(), "gone from the directory".to_owned());
             }
-            // Names are a courtesy: without the permission the ids must do.
+            // Without the permission to read names, ids must do.
             Err(GraphError::Refused { .. }) => break,
             Err(error) => return Err(error),
         }
@@ -353,8 +299,6 @@ pub async fn names(
     Ok(names)
 }
 
-/// What an auditor would ask about a policy.
-#[must_use]
 pub fn concerns(policy: &Policy) -> Vec<Concern> {
     let bounds = check::bounds(policy);
     let mut concerns = Vec::new();
@@ -408,7 +352,7 @@ fn differences(before: &Policy, after: &Policy) -> Vec<Difference> {
     differences
 }
 
-/// A list of targets for comparing: Graph keeps no order.
+/// Sorted, since Graph keeps no order.
 fn ids(targets: &[Target]) -> Value {
     let mut ids: Vec<String> = targets.iter().map(|target| target.id.to_lowercase()).collect();
     ids.sort_unstable();

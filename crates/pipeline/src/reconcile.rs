@@ -22,79 +22,70 @@ use tapwave_ledger::{
     Event, Existing, IntentRecord, LedgerError, Proof, Remains, RowRecord, State,
 };
 
-/// Why a row is held whose sealed pass is not on the user.
+/// Why rows are held.
 const NOT_THERE: &str =
     "the pass that was sealed is not the one on the user; delete what is there, then resume";
-/// Why a row is held after an attempt was lost.
 const IN_THE_WAY: &str =
     "there is a pass that this run did not issue; delete it, or leave the person out, then resume";
-/// The same, at a later look.
 const STILL_IN_THE_WAY: &str = "a pass that this run did not issue is still there; delete it, or leave the person out, then resume";
-/// Why a row is held whose lost pass has been used.
 const USED: &str =
     "the pass of an attempt whose answer was lost has been used; nobody of yours holds its code";
-/// Why a row is held that Graph refuses a pass without showing what is in its way.
 const UNSEEN: &str = "Graph refuses another pass because one exists, and lists none; look at this person in Entra, then resume";
 
-/// What is odd about a pass that is listed after its end.
+/// Why nothing is concluded from a list.
 const STALE: &str = "Graph still lists a pass that is gone; resume looks again";
-/// What is odd about a pass that is not listed.
 const NOT_LISTED: &str = "Graph does not list the pass that was sealed; resume looks again";
 
-/// What is odd about a pass that was shown to a person and is not listed any more.
 const OTHERWISE: &str = "Graph does not list the pass that was shown any more; nothing was deleted";
 
 fn behind(why: &str) -> Reconciled {
     Reconciled::Behind { why: why.to_owned() }
 }
 
-/// What settling came to; the ledger has it already.
+/// How reconciling ended; the ledger has recorded it already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reconciled {
-    /// Nothing of ours was seen; the row may be tried again.
+    /// Nothing of this row is on the user: it may be tried again.
     Free,
-    /// The sealed pass is the one on the user.
+    /// The sealed pass is on the user.
     Sealed,
-    /// An operator must look.
-    Held { why: String },
-    /// A replica may be behind: nothing was concluded, and another look may tell.
+    Held {
+        why: String,
+    },
+    /// A replica may be behind: nothing is concluded until another look.
     Behind {
-        /// What is odd, for people.
         why: String,
     },
 }
 
-/// What stands on the user, seen with one row's passes and attempts in mind.
+/// What a list shows of a user, seen from one row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Observation {
-    /// Nothing, or a pass that is over.
+    /// No pass, or an expired one.
     Nothing,
-    /// A pass that we deleted: the list is behind.
+    /// A pass that was deleted: the list is behind.
     Stale(MethodId),
-    /// A pass of this row that was given up, because lists did not show it: either this list is
-    /// behind, or those were.
+    /// A pass of this row that was given up, because lists did not show it: this list is behind, or
+    /// those were.
     GivenUp(MethodId),
-    /// A pass of this row whose id is known.
     Ours(MethodId),
-    /// The pass of one of this row's attempts, unused, under an id that nobody knew.
+    /// An unused pass of one of this row's attempts, under an unknown id.
     Orphan(MethodId),
-    /// The same, but somebody has used it.
+    /// The same, but used.
     Used(MethodId),
-    /// Somebody else's, from before all attempts.
+    /// Somebody else's, older than all attempts.
     Older(MethodId),
-    /// Somebody else's, from after all attempts: it stands in the place of whatever was ours.
+    /// Somebody else's, newer than all attempts: it has replaced whatever this row had.
     Newer(MethodId),
-    /// Not ours as far as can be told, and made while it could be.
+    /// Probably somebody else's, made when this row's attempts ran.
     Foreign(MethodId),
 }
 
 /// Judges a found pass by what the ledger knows of the row.
 ///
-/// Ours is a pass whose id the ledger ever knew, and one that was created, in Graph's time,
-/// between a minute before an intent and the last moment its attempt could have run, with the
-/// lifetime, one-time flag and start it asked for: also after an answered attempt, which a gateway
-/// may carry out twice, or Graph list under another id.
-#[must_use]
+/// A pass is this row's if the ledger knows its id, or if it was created in the time in which an
+/// attempt may have run, as that attempt asked. Answered attempts count too: a gateway may carry
+/// one out twice, or Graph list it under another id.
 pub fn observe(
     found: Option<&FoundPass>,
     remains: &Remains,
@@ -138,10 +129,9 @@ pub fn observe(
     }
 }
 
-/// What another run of this machine knows by its id is that run's, whatever its shape.
-#[must_use]
-pub fn of_this_run(sighting: Observation, issuers: &Issuers) -> Observation {
-    match sighting {
+/// A pass that another run of this machine is known to have issued is not this run's.
+pub fn of_this_run(observation: Observation, issuers: &Issuers) -> Observation {
+    match observation {
         Observation::Orphan(id) | Observation::Used(id)
             if !issuers(std::slice::from_ref(&id)).is_empty() =>
         {
@@ -151,7 +141,6 @@ pub fn of_this_run(sighting: Observation, issuers: &Issuers) -> Observation {
     }
 }
 
-/// When the pass of an attempt may have been created.
 fn window(attempt: &IntentRecord, settle_after: Duration) -> (Timestamp, Timestamp, &IntentRecord) {
     let (slack, wait) = if attempt.may_live {
         (limits::CLOCK_SLACK, settle_after)
@@ -162,23 +151,23 @@ fn window(attempt: &IntentRecord, settle_after: Duration) -> (Timestamp, Timesta
     (first, later(ended(attempt), wait + slack), attempt)
 }
 
-/// Whether a pass may be this attempt's: it is shaped as was asked, and Graph says that it was made
-/// when the attempt could make one, or does not say when.
+/// Whether a pass may be this attempt's: made as it asked and, unless Graph gives no date, when it
+/// could make one.
 pub fn may_be_of(pass: &FoundPass, attempt: &IntentRecord, settle_after: Duration) -> bool {
     let (first, last, _) = window(attempt, settle_after);
     pass.created_date_time.is_none_or(|at| first <= at && at <= last) && answers(pass, attempt)
 }
 
-/// Graph's clock when the answer came or was given up, or must have been.
+/// When the attempt ended, or must have, by Graph's clock.
 fn ended(attempt: &IntentRecord) -> Timestamp {
     attempt.given_up.unwrap_or_else(|| later(attempt.graph_time, limits::ATTEMPT_TIMEOUT))
 }
 
-/// How much of `wait` is left since an attempt ended, or must have. Its Date may have been wrong
-/// then, and right now, so what counts is what has passed on both clocks, each from its own start.
+/// How much of `wait` is left since the attempt ended. Either clock may be wrong, so that the time
+/// must have passed on both, each measured from its own start.
 fn left_of(wait: Duration, attempt: &IntentRecord, now: Clocks) -> Duration {
     let lasted = match attempt.given_up {
-        // Graph tells whole seconds, so that its clock may seem to go back by one.
+        // Graph counts whole seconds, so that its clock may seem to go back by one.
         Some(ended) if later(ended, limits::DATE_ROUNDING) >= attempt.graph_time => {
             span(attempt.graph_time, ended)
         }
@@ -190,10 +179,9 @@ fn left_of(wait: Duration, attempt: &IntentRecord, now: Clocks) -> Duration {
     by_graph.max(by_machine)
 }
 
-/// How long until no attempt of the row is feared to be carried out any more: the settling time at
-/// most, since a clock that was set back is not waited for.
-#[must_use]
-pub fn quiet_in(remains: &Remains, settle_after: Duration, now: Clocks) -> Duration {
+/// How long until none of the row's attempts may execute any more: at most the settling time, so
+/// that a clock that was set back delays nothing.
+pub fn settles_in(remains: &Remains, settle_after: Duration, now: Clocks) -> Duration {
     let open = remains.attempts.iter().filter(|attempt| attempt.may_live);
     open.map(|attempt| quiet_after(attempt, settle_after, now)).max().unwrap_or_default()
 }
@@ -202,8 +190,7 @@ fn quiet_after(attempt: &IntentRecord, settle_after: Duration, now: Clocks) -> D
     left_of(settle_after + limits::CLOCK_SLACK, attempt, now).min(settle_after)
 }
 
-/// Whether whatever the row got, or may have got, is over; false if it got nothing.
-#[must_use]
+/// Whether every pass that the row got, or may have got, has expired; false if it got none.
 pub fn is_over(remains: &Remains, settle_after: Duration, now: Clocks) -> bool {
     let is_over = |attempt: &IntentRecord| {
         let lifetime = Duration::from_secs(u64::from(attempt.asked.lifetime_minutes) * 60);
@@ -217,15 +204,14 @@ pub fn is_over(remains: &Remains, settle_after: Duration, now: Clocks) -> bool {
         && remains.alive.iter().all(|(_, over)| *over <= now.least())
 }
 
-/// How far apart two looks must lie that are to prove by what they do not show. Lists lag whatever
-/// settling time an operator names.
-#[must_use]
-pub fn watch_for(settle_after: Duration) -> Duration {
+/// How far apart two looks must be for an absence to count as proof. Lists lag, however short the
+/// settling time is.
+pub fn absence_window(settle_after: Duration) -> Duration {
     settle_after.max(limits::LEAST_PATIENCE)
 }
 
-/// What is said of a pass that is nobody's by its time and a lost attempt's by all else: Graph's
-/// own clocks may disagree, or this machine's answers come from a clock that is wrong.
+/// Explains a pass that is a lost attempt's by everything but its date: the clocks within Graph may
+/// disagree.
 fn misdated(pass: &FoundPass, remains: &Remains) -> Option<String> {
     let off = off_by(pass, remains)?;
     Some(format!(
@@ -235,22 +221,20 @@ fn misdated(pass: &FoundPass, remains: &Remains) -> Option<String> {
     ))
 }
 
-/// How long after a lost attempt's request a pass was made that looks like that attempt's; negative
-/// if before.
+/// How long after the matching attempt's request a pass was made; negative if before.
 fn off_by(pass: &FoundPass, remains: &Remains) -> Option<SignedDuration> {
     let created = pass.created_date_time?;
     Some(created.duration_since(alike(pass, remains)?.graph_time))
 }
 
-/// The latest lost attempt that asked for a pass like this one.
 fn alike<'a>(pass: &FoundPass, remains: &'a Remains) -> Option<&'a IntentRecord> {
     let mut open = remains.attempts.iter().filter(|attempt| attempt.may_live);
     open.rfind(|attempt| answers(pass, attempt))
 }
 
-/// Whether a pass that is not a lost attempt's by its time may be so all the same, because the
-/// clocks of Graph's parts do not agree, or the Date of its answers was wrong: then this machine's
-/// clock tells when the attempt was made.
+/// Whether a pass may be a lost attempt's although its date says otherwise: the clocks within Graph
+/// may disagree, or the `Date` of its answers was wrong, and then this machine's clock tells when
+/// the attempt was made.
 pub fn may_be_misdated(pass: &FoundPass, remains: &Remains, settle_after: Duration) -> bool {
     let most = settle_after + limits::PARTS_APART;
     let (Some(created), Some(attempt)) = (pass.created_date_time, alike(pass, remains)) else {
@@ -260,8 +244,7 @@ pub fn may_be_misdated(pass: &FoundPass, remains: &Remains, settle_after: Durati
     near(attempt.graph_time) || near(attempt.minted)
 }
 
-/// When a found pass is over at the latest, by Graph's clock.
-#[must_use]
+/// When a found pass has expired at the latest, by Graph's clock.
 pub fn over(pass: &FoundPass, graph_now: Timestamp) -> Timestamp {
     let longest = Duration::from_secs(u64::from(*limits::LIFETIME_MINUTES.end()) * 60);
     let end = pass.end().unwrap_or_else(|| {
@@ -270,17 +253,17 @@ pub fn over(pass: &FoundPass, graph_now: Timestamp) -> Timestamp {
     later(end, limits::CLOCK_SLACK)
 }
 
-/// Whether a pass is what the attempt asked for. What Graph leaves out contradicts nothing.
+/// Whether a pass is what the attempt asked for. What Graph leaves out does not count.
 fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
     let asked = &attempt.asked;
     let lifetime = pass.lifetime_in_minutes.is_none_or(|minutes| minutes == asked.lifetime_minutes);
     let once = pass.is_usable_once.is_none_or(|once| once == asked.one_time);
     let start = match (asked.start, pass.start_date_time) {
-        // Rounded, perhaps.
+        // Graph may round it.
         (Some(asked), Some(found)) => {
             asked.duration_since(found).unsigned_abs() <= limits::CLOCK_SLACK
         }
-        // Without a wish for a start, Graph's own is the moment of creation, or absent.
+        // If no start was asked for, Graph's is the moment of creation, or absent.
         (None, Some(found)) => pass.created_date_time.is_none_or(|created| {
             created.duration_since(found).unsigned_abs() <= limits::CLOCK_SLACK
         }),
@@ -290,15 +273,13 @@ fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
 }
 
 impl Worker {
-    /// When a row found unsettled at the start of a resume may be settled: at once if, by Graph's
-    /// clock and this machine's, its attempt was given up, or must have been, longer ago than the
-    /// settling time.
-    #[must_use]
+    /// When a row that a resume finds unsettled may be reconciled: a settling time after its
+    /// attempt ended, by both clocks.
     pub fn settled_from(&self, attempt: &IntentRecord, started: Instant) -> Instant {
         started + quiet_after(attempt, self.settle_after, self.graph.clocks())
     }
 
-    /// Records that an attempt left without an outcome, by a killed run, is unsettled.
+    /// Records that an attempt is unsettled whose answer a killed process did not hear.
     pub async fn mark_lost(&self, row: &RowRecord) -> Result<(), RunError> {
         if let State::Intent { intent, .. } = &row.state {
             let attempt = row.attempt()?;
@@ -310,17 +291,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Settles one unsettled, held or lost row. The settling time must have passed.
+    /// Reconciles an unsettled, held or lost row. The settling time must have passed.
     pub async fn reconcile(&self, line: Line) -> Result<Reconciled, RunError> {
-        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let row = self.row(line).await?;
         let (user, remains) = (row.person()?.user, self.remains(line).await?);
         let found = match self.look(user).await? {
             Ok(found) => found,
             Err(refusal) => return self.unread(&row, &refusal).await,
         };
-        let sighting = observe(found.as_ref(), &remains, self.settle_after, self.graph.now());
-        let sighting = of_this_run(sighting, &self.issuers);
-        match (&row.state, sighting) {
+        let observation = observe(found.as_ref(), &remains, self.settle_after, self.graph.now());
+        let observation = of_this_run(observation, &self.issuers);
+        match (&row.state, observation) {
             (_, Observation::Stale(_)) => Ok(behind(STALE)),
             (
                 State::Held { sealed: Some(sealed) } | State::Lost { method: sealed },
@@ -335,7 +316,7 @@ impl Worker {
                 let over = found.as_ref().map(|pass| over(pass, self.graph.now()));
                 self.remove_orphan(&row, user, method, over.unwrap_or(Timestamp::MAX)).await
             }
-            // Somebody may have it: it is not given up because a list does not show it.
+            // Somebody may have the pass: one list without it is not enough.
             (State::Held { sealed: Some(_) } | State::Lost { .. }, Observation::Nothing) => {
                 self.missed(line, &remains).await
             }
@@ -361,14 +342,14 @@ impl Worker {
         }
     }
 
-    /// Deletes the pass that holds a row, on the word of a person who was shown this very one, and
-    /// frees the row. Whatever else stands there now is left alone.
+    /// Deletes the pass that holds a row and frees the row, if it is the very pass that a person
+    /// was shown and agreed to delete.
     pub async fn remove_found(
         &self,
         line: Line,
         shown: &FoundPass,
     ) -> Result<Reconciled, RunError> {
-        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let row = self.row(line).await?;
         let user = row.person()?.user;
         match self.look(user).await? {
             Ok(Some(found)) if found.id == shown.id => {
@@ -380,32 +361,31 @@ impl Worker {
         }
     }
 
-    /// Holds a row that Graph refuses a pass again and again without showing why.
     pub async fn hold_unseen(&self, line: Line) -> Result<Reconciled, RunError> {
         self.hold_for(line, UNSEEN.to_owned()).await
     }
 
-    /// Holds a row for an operator.
     pub async fn hold_for(&self, line: Line, why: String) -> Result<Reconciled, RunError> {
-        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let row = self.row(line).await?;
         self.hold(&row, why, None).await
     }
 
-    /// A sealed pass that is not listed is given up once it is over, or was missed before, at
-    /// least the settling time ago.
+    /// Gives up a sealed pass that is not listed, if it has expired or was missed before, at least
+    /// the settling time ago.
     async fn missed(&self, line: Line, remains: &Remains) -> Result<Reconciled, RunError> {
         let now = self.graph.clocks();
         if is_over(remains, self.settle_after, now) {
             return self.settled(line, None, Some(Proof::Over)).await;
         }
-        if remains.absent_for(now).is_some_and(|absent| absent >= watch_for(self.settle_after)) {
+        if remains.absent_for(now).is_some_and(|absent| absent >= absence_window(self.settle_after))
+        {
             return self.settled(line, None, Some(Proof::Absent)).await;
         }
         self.ledger.record(line, Event::NotListed { graph_time: now.graph }).await?;
         Ok(behind(NOT_LISTED))
     }
 
-    /// A 404 is about the user, and proves nothing about a pass.
+    /// A 404 is about the user, and says nothing about a pass.
     async fn unread(&self, row: &RowRecord, refusal: &Refusal) -> Result<Reconciled, RunError> {
         let why = format!("its passes cannot be read: {refusal}");
         if refusal.status == 404 {
@@ -414,10 +394,10 @@ impl Worker {
         self.hold(row, why, None).await
     }
 
-    /// Looks again at a sealed pass that nobody can vouch for: it followed a lost attempt, or the
-    /// process that sealed it did not end in order. [`Reconciled::Behind`] if it is not listed yet.
+    /// Looks at a sealed pass that is unproven: it followed a lost attempt, or its process did not
+    /// end in order. [`Reconciled::Behind`] if it is not listed yet.
     pub async fn verify(&self, line: Line) -> Result<Reconciled, RunError> {
-        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let row = self.row(line).await?;
         let State::Sealed { method: sealed, proven: false } = &row.state else {
             return Ok(Reconciled::Sealed);
         };
@@ -434,7 +414,7 @@ impl Worker {
             Observation::Nothing | Observation::Stale(_) | Observation::GivenUp(_) => {
                 Ok(behind(NOT_LISTED))
             }
-            // What was to be replaced may be listed for a while too.
+            // The pass that it replaced may be listed for a while.
             Observation::Older(_) if self.existing == Existing::Replace => Ok(behind(NOT_LISTED)),
             Observation::Ours(method)
             | Observation::Orphan(method)
@@ -447,18 +427,18 @@ impl Worker {
         }
     }
 
-    /// Ends the patience with a sealed pass that was not listed in looks that lie the settling
-    /// time apart. An answered POST leaves nothing to execute late, so that a row whose pass was
-    /// only `inherited` from an earlier process may be tried again; else it is held.
+    /// Gives up a sealed pass that was not listed for the settling time. An answered POST does not
+    /// execute late, so that a row whose pass was only `inherited` from an earlier process may be
+    /// tried again; others are held.
     pub async fn give_up_on(&self, line: Line, inherited: bool) -> Result<Reconciled, RunError> {
         if inherited {
             return self.settled(line, None, Some(Proof::Absent)).await;
         }
-        let row = self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let row = self.row(line).await?;
         self.hold(&row, NOT_THERE.to_owned(), None).await
     }
 
-    /// A held or lost row's own pass is there after all; whether it works is another matter.
+    /// The pass of a held or lost row is listed after all; it may be disabled.
     async fn own_again(
         &self,
         row: &RowRecord,
@@ -484,10 +464,10 @@ impl Worker {
         match self.graph.delete_passes(&[(user, method.clone())]).await?.pop() {
             Some(Ok(())) => self.settled(line, Some(method), Some(Proof::Deleted)).await,
             None => Ok(behind(STALE)),
-            // The pass, or the user, was there a moment ago: one of the two answers is behind.
+            // The pass was listed a moment ago: one of the two answers is behind.
             Some(Err(refusal)) if refusal.status == 404 => Ok(behind(STALE)),
             Some(Err(refusal)) => {
-                // It is nobody else's: not told as a foreign one.
+                // Without its id, so that it is not recorded as somebody else's.
                 let why = format!("the pass of a lost attempt cannot be deleted: {refusal}");
                 self.hold(row, why, None).await
             }
@@ -514,7 +494,7 @@ impl Worker {
         Ok(Reconciled::Free)
     }
 
-    /// A lost row stays lost: there is nothing to hold back from it.
+    /// A lost row stays lost.
     async fn hold(
         &self,
         row: &RowRecord,
@@ -663,12 +643,12 @@ mod tests {
         let both = Remains { alive: vec![(id(), known)], ..remains() };
         let at = |text| Clocks { graph: moment(text), machine: moment(text) };
         let over = |remains: &Remains, now| is_over(remains, SETTLE_AFTER, now);
-        // Given up 08:01:40, five minutes of settling, an hour of life, a minute of slack.
+        // Ended at 08:01:40, five minutes of settling, an hour of life, a minute of slack.
         assert!(!over(&remains(), at("2026-03-01T09:07:39Z")));
         assert!(over(&remains(), at("2026-03-01T09:07:40Z")));
         assert!(!over(&both, at("2026-03-01T09:59:59Z")));
         assert!(over(&both, at("2026-03-01T10:00:00Z")));
-        let quiet = |now| quiet_in(&both, SETTLE_AFTER, now);
+        let quiet = |now| settles_in(&both, SETTLE_AFTER, now);
         assert_eq!(quiet(at("2026-03-01T08:07:30Z")), Duration::from_secs(10));
         assert_eq!(quiet(at("2026-03-01T08:07:40Z")), Duration::ZERO);
         let nothing = Remains { attempts: Vec::new(), ..remains() };
@@ -677,7 +657,7 @@ mod tests {
 
     #[test]
     fn time_has_passed_where_it_has_on_both_clocks_each_from_its_own_start() {
-        // The answers of then were dated two hours behind, those of now are not.
+        // The answers were dated two hours behind then, and are right now.
         let misdated = IntentRecord {
             graph_time: moment("2026-03-01T06:00:00Z"),
             given_up: Some(moment("2026-03-01T06:00:10Z")),
@@ -687,12 +667,12 @@ mod tests {
         let now = moment("2026-03-01T08:02:00Z");
         let now = Clocks { graph: now, machine: now };
         assert!(!is_over(&row, SETTLE_AFTER, now));
-        assert_eq!(quiet_in(&row, SETTLE_AFTER, now), Duration::from_secs(250));
-        // A pass that the list dates right is not thereby somebody else's.
+        assert_eq!(settles_in(&row, SETTLE_AFTER, now), Duration::from_secs(250));
+        // The date in the list is right, and the attempt's was not.
         assert!(may_be_misdated(&pass("2026-03-01T08:00:01Z"), &row, SETTLE_AFTER));
         assert!(!may_be_misdated(&pass("2026-03-01T09:00:01Z"), &row, SETTLE_AFTER));
-        // This machine's clock was set back by a day since: what is left is bounded.
+        // This machine's clock was set back by a day: the wait is bounded.
         let back = Clocks { machine: moment("2026-02-28T08:00:00Z"), ..now };
-        assert_eq!(quiet_in(&remains(), SETTLE_AFTER, back), SETTLE_AFTER);
+        assert_eq!(settles_in(&remains(), SETTLE_AFTER, back), SETTLE_AFTER);
     }
 }

@@ -16,10 +16,10 @@ use tapwave_seal::{
     BadRecipient, Entry, HandoffError, Prompts, Recipient, RecipientSet, SetError, Spool,
 };
 
-/// The label of the set for rows that name nobody themselves.
+/// The label of the default set.
 pub const DEFAULT_LABEL: &str = "passes";
 
-/// A pass that is in the ledger as ciphertext. Made by [`seal`] alone.
+/// A pass whose ciphertext is in the ledger. Made by [`seal`] alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
     line: Line,
@@ -29,69 +29,52 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Its line in the wave.
-    #[must_use]
     pub const fn line(&self) -> Line {
         self.line
     }
 
-    /// Whose it is.
-    #[must_use]
     pub const fn user(&self) -> UserId {
         self.user
     }
 
-    /// Its id.
-    #[must_use]
     pub const fn method(&self) -> &MethodId {
         &self.method
     }
 
-    /// False if it followed a lost attempt, so that somebody must look again before it is
-    /// relied on.
-    #[must_use]
+    /// False if the pass followed a lost attempt, and must be looked at before it is relied on.
     pub const fn is_proven(&self) -> bool {
         self.proven
     }
 }
 
-/// Where sealed passes go: the run's sets of recipients and this process's spool.
+/// The run's sets of recipients, and this process's spool.
 pub struct Sealer {
     sets: Vec<Arc<RecipientSet>>,
     spool: Spool,
 }
 
 impl Sealer {
-    /// Seals to `sets`, counted from 0, and keeps a copy for the handoff in `spool`.
-    #[must_use]
+    /// A row names its set by its index in `sets`.
     pub fn new(sets: Vec<Arc<RecipientSet>>, spool: Spool) -> Self {
         Self { sets, spool }
     }
 
-    /// This process's spool, from which a letter's code is read again.
-    #[must_use]
     pub const fn spool(&self) -> &Spool {
         &self.spool
     }
 
-    /// Leaves a row out of the handoff.
     pub fn forget(&self, line: Line) {
         self.spool.forget(line);
     }
 
-    /// Takes it apart for the handoff.
-    #[must_use]
     pub fn into_parts(self) -> (Vec<Arc<RecipientSet>>, Spool) {
         (self.sets, self.spool)
     }
 }
 
-/// Seals a pass and commits it. If either fails, the pass is deleted again while its id is
-/// known, and the run must stop: a full disk gets no better by going on.
-///
-/// # Errors
-/// [`RunError::Seal`] or [`RunError::Ledger`]
-pub async fn seal(worker: &Worker, vault: &Sealer, issued: Issued) -> Result<Sealed, RunError> {
+/// Seals a pass and commits it. If either fails, the pass is deleted while its id is known, and the
+/// run must stop: going on does not help a full disk.
+pub async fn seal(worker: &Worker, sealer: &Sealer, issued: Issued) -> Result<Sealed, RunError> {
     let about = ledger::IssuedRecord {
         method: issued.method().clone(),
         start: issued.start(),
@@ -110,8 +93,8 @@ pub async fn seal(worker: &Worker, vault: &Sealer, issued: Issued) -> Result<Sea
         one_time: about.one_time,
         method: method.clone(),
     });
-    let sealed = match (entry, vault.sets.get(set as usize)) {
-        (Ok(entry), Some(to)) => encrypt(to, entry, &vault.spool, set, line),
+    let sealed = match (entry, sealer.sets.get(set as usize)) {
+        (Ok(entry), Some(to)) => encrypt(to, entry, &sealer.spool, set, line),
         (Err(bad), _) => Err(format!("its userPrincipalName {bad}")),
         (_, None) => Err("the ledger names recipients it does not hold".to_owned()),
     };
@@ -133,9 +116,9 @@ pub async fn seal(worker: &Worker, vault: &Sealer, issued: Issued) -> Result<Sea
             return Err(RunError::Seal { line, why: error.to_string(), fate });
         }
     };
-    // Should the spool fail, the row is laid beside the handoff from the ledger.
-    if vault.spool.keep(spooled).is_err() {
-        vault.forget(line);
+    // If the spool fails, the handoff takes the row from the ledger.
+    if sealer.spool.keep(spooled).is_err() {
+        sealer.forget(line);
     }
     let proven = matches!(state, ledger::State::Sealed { proven: true, .. });
     Ok(Sealed { line, user, method, proven })
@@ -143,7 +126,7 @@ pub async fn seal(worker: &Worker, vault: &Sealer, issued: Issued) -> Result<Sea
 
 type Encrypted = (Vec<u8>, tapwave_seal::Spooled);
 
-/// A plugin starts a process and waits for it, which must not hold up the other tasks.
+/// A plugin starts a process and waits for it, which must not block the other tasks.
 fn encrypt(
     to: &RecipientSet,
     entry: Entry,
@@ -160,43 +143,31 @@ fn encrypt(
     Ok((ciphertext.into_bytes(), spooled))
 }
 
-/// Why nobody could be found to seal for.
+/// Why the recipients of a row could not be found.
 #[derive(Debug, thiserror::Error)]
 pub enum BookError {
-    /// Neither a label that the settings know nor a key of any kind.
     #[error(
         "{shown:?} is neither a label nor a key that age knows; give a public key that begins with age1, or a label: {known}"
     )]
     Unknown {
-        /// As given, shortened; never a private key.
+        /// Shortened; never a private key.
         shown: String,
         known: String,
     },
-    /// A key that cannot be used.
     #[error("the recipient {0}")]
     Key(BadRecipient),
-    /// A label whose key cannot be used.
     #[error("label {label} of tapwave.toml: the recipient {why}")]
-    Label {
-        label: String,
-        /// What is wrong with its key.
-        why: BadRecipient,
-    },
-    /// A row without a recipient of its own, and no default.
+    Label { label: String, why: BadRecipient },
     #[error("nobody could read its pass; name a recipient in the row, or give -r")]
     Nobody,
-    /// Age refuses the set.
     #[error(transparent)]
     Set(#[from] SetError),
-    /// Over [`limits::MAX_RECIPIENT_SETS`].
     #[error("the wave names more than {max} different sets of recipients", max = limits::MAX_RECIPIENT_SETS)]
     TooMany,
 }
 
-/// Who may read which row.
-///
-/// A row that names recipients itself is sealed to those, others to the run's; the
-/// break-glass recipients are added to every set.
+/// Who may read which row: the recipients that the row names, else the default ones, and always the
+/// break-glass recipients.
 pub struct RecipientBook {
     labels: BTreeMap<String, Vec<String>>,
     default: Vec<String>,
@@ -204,19 +175,12 @@ pub struct RecipientBook {
     prompts: Arc<dyn Prompts>,
     sets: Vec<Arc<RecipientSet>>,
     by_text: HashMap<String, u32>,
-    /// What keys are called; see [`RecipientRecord::names`].
     names: BTreeMap<String, String>,
 }
 
-/// What a key is called that may read every pass.
 const BREAK_GLASS: &str = "break-glass";
 
 impl RecipientBook {
-    /// `labels` come from the settings; `default` are labels or keys for rows that name
-    /// nobody; `break_glass` may read every pass.
-    ///
-    /// # Errors
-    /// [`BookError`], if one of them is neither a label nor a key.
     pub fn new(
         labels: BTreeMap<String, Vec<String>>,
         default: Vec<String>,
@@ -251,10 +215,7 @@ impl RecipientBook {
         Ok(book)
     }
 
-    /// The book of a ledger, in its order.
-    ///
-    /// # Errors
-    /// [`BookError`], if a plugin is gone or a key damaged.
+    /// The sets that a ledger recorded, in its order.
     pub fn restore(
         records: &[RecipientRecord],
         prompts: &Arc<dyn Prompts>,
@@ -269,26 +230,20 @@ impl RecipientBook {
             .collect()
     }
 
-    /// Whether rows that name nobody have readers.
-    #[must_use]
     pub fn has_default(&self) -> bool {
         !self.default.is_empty()
     }
 
-    /// Whether anybody at all could read: a default, or break-glass recipients.
-    #[must_use]
     pub fn has_anybody(&self) -> bool {
         self.has_default() || !self.break_glass.is_empty()
     }
 
-    /// Whether the settings have labels that a row may name.
-    #[must_use]
     pub fn has_labels(&self) -> bool {
         !self.labels.is_empty()
     }
 
-    /// The set for a row, by what stands in its `recipient` column. Several labels or keys
-    /// are separated by blanks or commas.
+    /// The set for what a row has in its `recipient` column: labels or keys, separated by blanks,
+    /// commas or semicolons.
     pub fn set_for(&mut self, recipient: Option<&str>) -> Result<u32, BookError> {
         let text = recipient.map(str::trim).filter(|text| !text.is_empty()).unwrap_or_default();
         if let Some(set) = self.by_text.get(text) {
@@ -326,8 +281,6 @@ impl RecipientBook {
         Ok(number)
     }
 
-    /// The sets so far, for the ledger.
-    #[must_use]
     pub fn records(&self) -> Vec<RecipientRecord> {
         let name = |key: &String| Some((key.clone(), self.names.get(key)?.clone()));
         let record = |set: &Arc<RecipientSet>| RecipientRecord {
@@ -338,13 +291,11 @@ impl RecipientBook {
         self.sets.iter().map(record).collect()
     }
 
-    /// The sets so far, in the order of their numbers.
-    #[must_use]
     pub fn into_sets(self) -> Vec<Arc<RecipientSet>> {
         self.sets
     }
 
-    /// What the handoff file is called: the labels, or the beginning of a key.
+    /// The name of the handoff file.
     fn label(&self, text: &str, names: &[String]) -> String {
         if text.is_empty() {
             return DEFAULT_LABEL.to_owned();
@@ -364,7 +315,7 @@ impl RecipientBook {
             [] => "there is none, tapwave.toml has no [recipients]".to_owned(),
             labels => labels.join(", "),
         };
-        // A key is itself, whatever the settings call by its name.
+        // A key counts as a key, even if the settings have a label of the same name.
         match text.parse() {
             Ok(key) => return Ok(vec![key]),
             Err(BadRecipient::Unknown) => {}
@@ -383,21 +334,17 @@ impl RecipientBook {
     }
 }
 
-/// The beginning of a text that is no key.
 fn shown(text: &str) -> String {
     tapwave_core::shown::plain(&text.chars().take(24).collect::<String>())
 }
 
-/// What can go wrong while the handoff is written. The ledger has everything all the same.
+/// Why the handoff is not whole. The ledger has every pass all the same.
 #[derive(Debug, thiserror::Error)]
 pub enum HandoverError {
-    /// The files.
     #[error(transparent)]
     Files(#[from] HandoffError),
-    /// The record of the files.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// A stored ciphertext.
     #[error(transparent)]
     Damaged(#[from] tapwave_seal::NotCiphertext),
 }

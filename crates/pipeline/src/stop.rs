@@ -1,5 +1,5 @@
-//! Promises that a wish to stop reaches whoever works: no new work, and what is in flight is
-//! finished; where nothing is at stake yet, all is given up.
+//! Promises that a request to stop reaches every task: no new work is begun, and what is in flight
+//! is finished. Before any work that must be finished, the command is aborted at once.
 
 use std::sync::Arc;
 
@@ -8,96 +8,92 @@ use tokio::sync::watch;
 use tapwave_core::clock::Clock;
 use tapwave_core::limits;
 
-/// The wish to stop: no new work, finish what is in flight. Where nothing is at stake yet,
-/// give up. Cheap to clone.
+/// Tells tasks that they shall stop. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct StopSignal(Arc<watch::Sender<StopState>>);
 
-/// Makes the wish.
+/// Requests the stop.
 #[derive(Debug)]
 pub struct StopSwitch(Arc<watch::Sender<StopState>>);
 
 #[derive(Debug, Clone, Copy, Default)]
 struct StopState {
-    is_on: bool,
+    is_requested: bool,
     at_work: bool,
     has_worked: bool,
 }
 
 impl StopState {
-    const fn gives_up(self) -> bool {
-        self.is_on && !self.at_work
+    const fn aborts(self) -> bool {
+        self.is_requested && !self.at_work
     }
 }
 
 impl StopSignal {
-    /// A drain and the switch that starts it.
     #[must_use]
     pub fn new() -> (StopSwitch, Self) {
-        let wish = Arc::new(watch::Sender::default());
-        (StopSwitch(Arc::clone(&wish)), Self(wish))
+        let state = Arc::new(watch::Sender::default());
+        (StopSwitch(Arc::clone(&state)), Self(state))
     }
 
-    /// Whether it has begun.
     #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.0.borrow().is_on
+    pub fn is_requested(&self) -> bool {
+        self.0.borrow().is_requested
     }
 
-    /// Waits until it begins; for ever, if the switch is gone without having been used.
-    pub async fn begun(&self) {
-        self.until(|wish| wish.is_on).await;
+    /// Waits for the request; for ever, if the switch is dropped unused.
+    pub async fn requested(&self) {
+        self.until(|state| state.is_requested).await;
     }
 
-    /// Waits until it has begun and whatever was in flight has had the time to be answered.
-    pub async fn outlasted(&self, clock: &Clock) {
-        self.begun().await;
+    /// Waits for the request, and until whatever was in flight has had the time to be answered.
+    pub async fn grace_over(&self, clock: &Clock) {
+        self.requested().await;
         clock.sleep(limits::IN_FLIGHT).await;
     }
 
-    /// From here on, breaking off would leave something half done.
+    /// From here on, aborting would leave something half done.
     pub fn begin_work(&self) {
-        self.0.send_modify(|wish| (wish.at_work, wish.has_worked) = (true, true));
+        self.0.send_modify(|state| (state.at_work, state.has_worked) = (true, true));
     }
 
-    /// What comes now may be broken off at any moment.
+    /// What comes now may be aborted at any moment.
     pub fn end_work(&self) {
-        self.0.send_modify(|wish| wish.at_work = false);
+        self.0.send_modify(|state| state.at_work = false);
     }
 
-    /// Whether breaking off would leave something half done.
+    /// Whether aborting would leave something half done.
     #[must_use]
     pub fn is_at_work(&self) -> bool {
         self.0.borrow().at_work
     }
 
-    /// Whether it ever would have.
+    /// Whether [`Self::begin_work`] was ever called.
     #[must_use]
     pub fn has_worked(&self) -> bool {
         self.0.borrow().has_worked
     }
 
-    /// Whether all is to be given up: it has begun, and there is nothing to finish.
+    /// Whether a stop is requested and nothing has to be finished.
     #[must_use]
-    pub fn is_given_up(&self) -> bool {
-        self.0.borrow().gives_up()
+    pub fn is_aborted(&self) -> bool {
+        self.0.borrow().aborts()
     }
 
-    /// Waits until all is to be given up.
-    pub async fn given_up(&self) {
-        self.until(|wish| wish.gives_up()).await;
+    pub async fn aborted(&self) {
+        self.until(|state| state.aborts()).await;
     }
 
-    async fn until(&self, is_so: impl Fn(&StopState) -> bool) {
-        // The sender lives as long as this does.
-        drop(self.0.subscribe().wait_for(is_so).await);
+    async fn until(&self, condition: impl Fn(&StopState) -> bool) {
+        // The sender lives as long as this does, so that the wait cannot fail.
+        drop(self.0.subscribe().wait_for(condition).await);
     }
 }
 
 impl StopSwitch {
-    /// Begins the drain; true if it had not begun before.
+    /// True if no stop was requested before.
     #[must_use]
-    pub fn begin(&self) -> bool {
-        self.0.send_if_modified(|wish| !std::mem::replace(&mut wish.is_on, true))
+    pub fn request(&self) -> bool {
+        self.0.send_if_modified(|state| !std::mem::replace(&mut state.is_requested, true))
     }
 }

@@ -40,44 +40,36 @@ use tapwave_core::shown::steers;
 /// One person of the wave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Where the record begins.
     pub line: Line,
-    /// Whom the pass is for.
     pub upn: Upn,
-    /// What the row asks for; what it leaves open is decided by options and policy.
     pub wanted: RowOptions,
-    /// Every field as written, one for each of the header's columns.
     pub cells: Vec<String>,
 }
 
-/// What a row asks for itself. `None` means that the row does not say.
+/// What a row says itself; options and policy decide the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RowOptions {
-    /// When the pass begins to work.
     pub start: Option<Timestamp>,
     /// Minutes from the start, within [`limits::LIFETIME_MINUTES`].
     pub lifetime_minutes: Option<u32>,
-    /// Whether the pass works once only.
     pub one_time: Option<bool>,
-    /// The person's time zone: an IANA name that this machine knows.
+    /// An IANA name that this machine knows.
     pub time_zone: Option<String>,
-    /// The mail address the pass goes to; one line, with an `@`.
+    /// One line, with an `@`.
     pub deliver_to: Option<String>,
     /// A language tag like `de-CH`.
     pub locale: Option<String>,
-    /// Who may read the pass: a recipient's label or key. Not yet resolved.
+    /// A recipient's label or key, not yet resolved.
     pub recipient: Option<String>,
 }
 
-/// One thing wrong in one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowFault {
-    /// Where the record begins.
     pub line: Line,
-    /// The column's name as the header writes it; `None` if the fault is the whole row's.
+    /// As the header writes it; `None` if the fault is the whole row's.
     pub column: Option<String>,
-    /// What is wrong and what to do about it. Holds no control characters.
+    /// Also says what to do. Holds no control characters.
     pub message: String,
 }
 
@@ -91,148 +83,94 @@ impl fmt::Display for RowFault {
     }
 }
 
-/// A row that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRow {
-    /// Where the record begins.
     pub line: Line,
-    /// Every field as written; fewer or more than the header's columns if that is the fault.
+    /// Fewer or more than the header's columns if that is the fault.
     pub cells: Vec<String>,
-    /// Everything that is wrong, never empty.
+    /// Never empty.
     pub faults: Vec<RowFault>,
 }
 
-/// What one record turned out to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WaveItem {
-    /// A person.
     Row(Row),
-    /// A record with faults.
     Bad(BadRow),
 }
 
-/// What holds for rows that do not say it themselves.
 #[derive(Debug, Clone, Default)]
 pub struct Defaults {
-    /// Zone of starts that have neither an offset nor a `timeZone` beside them. Without it
-    /// such a start is a fault: an hour is never guessed.
+    /// For starts with neither an offset nor a `timeZone` beside them. Without it such a start is a
+    /// fault: an hour is never guessed.
     pub time_zone: Option<TimeZone>,
 }
 
-/// What a whole wave was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WaveSummary {
-    /// The columns, and how the file was written.
     pub header: Header,
-    /// Records that were no blank lines, faulty ones included.
+    /// Without blank lines, with faulty rows.
     pub rows: u64,
-    /// Faulty ones among them.
     pub bad: u64,
     /// SHA-256 of the file's bytes, in lower-case hex.
     pub digest: String,
 }
 
-/// Why a wave cannot be read any further.
 #[derive(Debug, thiserror::Error)]
 pub enum WaveError {
-    /// No byte, or blank lines alone.
     #[error(
         "the wave is empty; write a line with the column name userPrincipalName and below it \
          one line for each person"
     )]
     Empty,
-    /// A header and nothing below it.
     #[error("the wave has a header but no rows; write one line for each person below line {0}")]
     NoRows(Line),
-    /// The first line holds a person where the column names should be.
     #[error(
         "line {0} holds a person where the header should be; write a line with the column \
          names above it, such as userPrincipalName"
     )]
     NoHeader(Line),
-    /// No column could hold the userPrincipalName.
     #[error(
         "the wave has no userPrincipalName column, only {}; rename {} to userPrincipalName",
         listed(seen),
         nearest.as_deref().map_or_else(|| "the column that holds it".to_owned(), shown)
     )]
-    NoColumn {
-        /// The columns that are there.
-        seen: Vec<String>,
-        /// The one whose name is most like it.
-        nearest: Option<String>,
-    },
-    /// Two columns claim to be the same thing.
+    NoColumn { seen: Vec<String>, nearest: Option<String> },
     #[error(
         "the columns {} and {} could both be {column}; rename or remove one of them",
         shown(first),
         shown(second)
     )]
-    TwoColumns {
-        /// What both could be.
-        column: Column,
-        /// The name further left.
-        first: String,
-        /// The name further right.
-        second: String,
-    },
-    /// The `sep=` line asks for a delimiter that is not known.
+    TwoColumns { column: Column, first: String, second: String },
     #[error("the sep= line names {}; save the wave with commas, semicolons, or tabs", shown(.0))]
     UnknownDelimiter(String),
-    /// Over [`limits::MAX_ROWS`].
     #[error("the wave has more than {} rows; split it into several files", thousands(*.0))]
     TooManyRows(u64),
-    /// Over [`limits::MAX_WAVE_BYTES`].
     #[error("the wave has more than {} bytes; split it into several files", thousands(*.0))]
     TooLarge(u64),
-    /// Over [`limits::MAX_COLUMNS`].
     #[error("line {line} has more than {max} columns; remove those that nobody needs")]
-    TooManyColumns {
-        /// Where the record begins.
-        line: Line,
-        max: usize,
-    },
-    /// Over [`limits::MAX_FIELD_BYTES`].
+    TooManyColumns { line: Line, max: usize },
     #[error(
         "a field in line {line} has more than {} bytes; look for a double quote that is not \
          closed, or shorten the text", thousands(*max as u64)
     )]
-    FieldTooLong {
-        /// Where the field begins.
-        line: Line,
-        /// The bound in bytes.
-        max: usize,
-    },
-    /// The file ends inside quotes.
+    FieldTooLong { line: Line, max: usize },
     #[error("the double quote opened in line {0} is never closed; close it or remove it")]
     UnclosedQuote(Line),
-    /// A workbook, not its text.
     #[error("the wave is an Excel workbook; open it in Excel and save as \"CSV UTF-8\"")]
     Workbook,
-    /// A zero byte, which no text holds.
     #[error("line {0} holds a NUL byte, so the wave is no text; save it as CSV in UTF-8")]
     Nul(Line),
-    /// Bytes that are no characters in the encoding that the file's beginning promises.
     #[error("line {line} holds bytes that are not {encoding}; save the wave as CSV in UTF-8")]
-    Malformed {
-        /// The line with the first such byte.
-        line: Line,
-        /// What the file's beginning promises.
-        encoding: Encoding,
-    },
-    /// Somebody wrote to the file while it was read.
+    Malformed { line: Line, encoding: Encoding },
     #[error("the wave changed while it was read; wait until it is saved and start again")]
     Changed,
-    /// The system could not give the bytes.
     #[error("failed to read the wave: {0}; check that it is a file you may read")]
     Io(#[from] io::Error),
 }
 
-/// A wave being read: an iterator over its records, in the file's order.
-///
-/// Memory does not grow with the rows but for about 20 bytes each, by which duplicates are
-/// found. After an error nothing more comes.
+/// An iterator over the records of a wave. Memory grows by about 20 bytes for each row, by which
+/// duplicates are found. After an error nothing more comes.
 #[derive(Debug)]
 pub struct WaveReader<R> {
     records: Records<R>,
@@ -247,10 +185,7 @@ pub struct WaveReader<R> {
 }
 
 impl<R: Read + Seek> WaveReader<R> {
-    /// Looks through `input` from its beginning, then reads the header.
-    ///
-    /// # Errors
-    /// Everything that makes the whole file unreadable, before any row is given out.
+    /// Surveys `input` from its beginning, then reads the header.
     pub fn open(input: R, defaults: Defaults) -> Result<Self, WaveError> {
         Self::open_within(input, defaults, Bounds::default())
     }
@@ -275,21 +210,16 @@ impl<R: Read + Seek> WaveReader<R> {
 
 impl<R: Read> WaveReader<R> {
     /// The columns, and how the file is written.
-    #[must_use]
     pub fn header(&self) -> &Header {
         &self.header
     }
 
     /// SHA-256 of the file's bytes, in lower-case hex.
-    #[must_use]
     pub fn digest(&self) -> String {
         tapwave_core::shown::hex(&self.digest)
     }
 
-    /// Reads what is left, and tells what the whole wave was.
-    ///
-    /// # Errors
-    /// Those of the rows that were left.
+    /// Reads what is left and sums the wave up.
     pub fn finish(mut self) -> Result<WaveSummary, WaveError> {
         for found in self.by_ref() {
             found?;
@@ -316,7 +246,6 @@ impl<R: Read> WaveReader<R> {
         }
     }
 
-    /// The end of the file: what was surveyed must be what was read.
     fn close(&self) -> Result<(), WaveError> {
         if self.records.digest() != self.digest {
             return Err(WaveError::Changed);
@@ -330,7 +259,7 @@ impl<R: Read> WaveReader<R> {
     fn judge(&mut self, record: Record) -> WaveItem {
         let Record { line, fields: mut cells, stray } = record;
         let width = self.header.names().len();
-        // Spreadsheets pad rows with empty fields; they say nothing and are forgiven.
+        // Spreadsheets pad rows with empty fields.
         while cells.len() > width && cells.last().is_some_and(|cell| cell.trim().is_empty()) {
             cells.pop();
         }
@@ -370,7 +299,7 @@ impl<R: Read> Iterator for WaveReader<R> {
     }
 }
 
-/// The bounds of one reading; tests narrow them.
+/// Tests use smaller ones.
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     rows: u64,
@@ -390,13 +319,12 @@ impl Default for Bounds {
     }
 }
 
-/// The people met so far. Half a SHA-256 stands for each name: a million names then cost
-/// some 40 MB instead of 150, and no two names can be made to collide.
+/// The people so far, each as half a SHA-256: a million names then cost some 40 MB instead of 150,
+/// and no two can be made to collide.
 #[derive(Debug, Default)]
 struct SeenRow(HashMap<[u8; 16], u32>);
 
 impl SeenRow {
-    /// The line where this person stood first, if it is not this one.
     fn earlier(&mut self, upn: &Upn, line: Line) -> Option<Line> {
         let digest: [u8; 32] = Sha256::digest(upn.key()).into();
         let (half, _) = digest.split_first_chunk().expect("32 bytes hold 16");
@@ -414,8 +342,8 @@ impl SeenRow {
     }
 }
 
-/// A value for a message: quoted, shortened, and with nothing in it that moves a terminal's
-/// cursor or hides from the eye.
+/// Quotes and shortens a value for a message, and escapes what moves a terminal's cursor or cannot
+/// be seen.
 fn shown(text: &str) -> String {
     let mut out = String::from("\"");
     for (count, c) in text.chars().enumerate() {
@@ -433,8 +361,8 @@ fn shown(text: &str) -> String {
     out
 }
 
-/// Whether `c` takes no room or turns the direction of writing: it comes along when text is
-/// copied from chats and spreadsheets, and makes two names look alike.
+/// Whether `c` cannot be seen or turns the direction of writing: such characters are copied along
+/// with text, and make two names look alike.
 fn invisible(c: char) -> bool {
     steers(c) && !c.is_control()
 }

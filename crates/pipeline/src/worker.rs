@@ -10,80 +10,54 @@ use tapwave_core::limits;
 use tapwave_graph::limiter::Budget;
 use tapwave_graph::verdict::RefusalKind;
 use tapwave_graph::{Graph, GraphError};
-use tapwave_ledger::{Existing, Ledger, LedgerError};
+use tapwave_ledger::{Existing, Ledger, LedgerError, RowRecord};
 
-/// What issuing needs, shared by every row.
+/// What the tasks of all rows share.
 #[derive(Clone)]
 pub struct Worker {
     pub graph: Graph,
     pub ledger: Ledger,
     pub clock: Clock,
-    /// The policy's shortest lifetime, in minutes.
     pub min_lifetime: u32,
-    /// What to do about a pass that is there already.
     pub existing: Existing,
-    /// How long a lost POST may still execute, and how far apart two looks must lie that are to
-    /// prove by what they do not show.
+    /// How long a lost POST may still execute, and how far apart two looks must be for an absence
+    /// to count as proof.
     pub settle_after: Duration,
-    /// Which runs of this machine issued a pass.
     pub issuers: Issuers,
-    /// The wish to stop.
-    pub drain: StopSignal,
+    pub stop: StopSignal,
 }
 
-/// Why the whole run must stop.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The token was refused.
     #[error("{why}")]
     SignIn { why: String },
-    /// Graph is out of reach or throttles without end.
     #[error("gave up on Microsoft Graph: {why}")]
     Outage { why: String },
-    /// Something on the way lets nothing through, or answers in Graph's place.
+    /// A proxy, a portal or a certificate in Graph's way.
     #[error("{why}")]
-    Between {
-        /// What it is, and what to do about it.
-        why: String,
-    },
-    /// So many rows in a row were refused for the same reason that it is everybody's.
+    Between { why: String },
+    /// See [`limits::EQUAL_REFUSALS`].
     #[error(
         "{rows} rows in a row were refused a pass for the same reason, so nobody else was asked \
          for: {why}", rows = limits::EQUAL_REFUSALS
     )]
-    Everybody {
-        /// Graph's words to the last of them.
-        why: String,
-        /// What they speak of.
-        kind: RefusalKind,
-    },
-    /// Graph's answers cannot be used.
+    EqualRefusals { why: String, kind: RefusalKind },
     #[error(transparent)]
     Graph(GraphError),
-    /// The ledger cannot be written any more.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// A pass could not be sealed; it has been deleted again if that was possible.
     #[error("failed to seal the pass of line {line}: {why}; {fate}")]
-    Seal {
-        line: Line,
-        why: String,
-        /// What became of the pass.
-        fate: &'static str,
-    },
+    Seal { line: Line, why: String, fate: &'static str },
 }
 
 impl RunError {
-    /// Whether the ledger was removed, replaced or moved away while the run was under way.
-    #[must_use]
     pub fn lost_ledger(&self) -> bool {
         matches!(self, Self::Ledger(LedgerError::Write(fault)) if fault.vanished())
     }
 
-    /// Whether Graph and the ledger are there all the same: what was begun can be ended.
-    #[must_use]
-    pub const fn is_of_everybody(&self) -> bool {
-        matches!(self, Self::Everybody { .. })
+    /// Then Graph and the ledger still work, and what was begun can be finished.
+    pub const fn is_equal_refusals(&self) -> bool {
+        matches!(self, Self::EqualRefusals { .. })
     }
 }
 
@@ -99,9 +73,11 @@ impl From<GraphError> for RunError {
 }
 
 impl Worker {
-    /// Whether the latest word of a budget was a refusal: Graph is there, and wants to be left
-    /// alone.
-    #[must_use]
+    pub async fn row(&self, line: Line) -> Result<RowRecord, LedgerError> {
+        self.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))
+    }
+
+    /// Whether Graph is reachable, and throttles.
     pub fn is_refused(&self) -> bool {
         [Budget::Directory, Budget::PassReads, Budget::PassWrites]
             .into_iter()

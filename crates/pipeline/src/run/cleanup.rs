@@ -12,10 +12,10 @@ use jiff::tz::TimeZone;
 use tokio::time::Instant;
 
 use super::Session;
+use super::handoff::{blocking, digest};
 use super::intake::IntakeError;
-use super::issuing::worker;
 use crate::cleanup::{self, Cleaned, CleanupOutcome, Doubt};
-use crate::reconcile::{quiet_in, watch_for};
+use crate::reconcile::{absence_window, settles_in};
 use crate::wave::{self, WaveItem, WaveReader};
 use crate::worker::RunError;
 use tapwave_core::clock::{backoff, later};
@@ -25,36 +25,32 @@ use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_graph::{Graph, GraphError};
 use tapwave_ledger::{HandoffRecord, Ledger, LedgerError, Pages, Proof, Remains, Standing};
 
-/// What a cleanup came to.
+/// How a cleanup ended.
 #[derive(Debug, Default)]
 pub struct CleanupReport {
     pub removed: u64,
-    /// Rows of which nothing is alive, proven otherwise than by our own deleting.
+    /// Rows proven to be gone without a DELETE of this cleanup.
     pub already: u64,
-    /// Rows of which something may be alive.
+    /// Rows of which a pass may be alive.
     pub left: Vec<UnprovenRow>,
-    /// Those of them that people were told of before.
+    /// Those of them that were reported before.
     pub told: BTreeSet<Line>,
-    /// Those of them whose user Graph does not find.
     pub unknown: u64,
-    /// Whether Graph finds none of the run's people: it is probably another tenant.
-    pub strangers: bool,
-    /// Rows of the run's ledger of which something may be alive.
+    /// Whether Graph finds none of the run's people.
+    pub wrong_tenant: bool,
     pub remaining: u64,
-    /// People with somebody else's live pass.
     pub foreign: Vec<(Line, String)>,
-    /// Whether somebody wished to stop before the end.
-    pub drained: bool,
-    /// Sealed copies destroyed in the ledger; `None` if they were kept.
+    /// Whether the operator stopped it early.
+    pub interrupted: bool,
+    /// Sealed copies that were destroyed; `None` if they were kept.
     pub purged: Option<u64>,
     pub files: u64,
-    /// Handoff files that are not as they were written, and stay.
+    /// Handoff files that were changed since, and are kept.
     pub changed: Vec<PathBuf>,
-    /// Files beside them that this run has no record of, and that stay.
+    /// Unknown files beside them, which are kept.
     pub unrecorded: Vec<PathBuf>,
 }
 
-/// A row of which cleanup could not prove that nothing is alive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnprovenRow {
     pub line: Line,
@@ -63,88 +59,74 @@ pub struct UnprovenRow {
 }
 
 impl CleanupReport {
-    /// Whether it is proven that nothing of the run is left.
-    #[must_use]
     pub fn is_proven(&self) -> bool {
-        self.left.is_empty() && self.remaining == 0 && !self.drained
+        self.left.is_empty() && self.remaining == 0 && !self.interrupted
     }
 }
 
-/// Why cleanup could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
-    /// Graph or the ledger.
     #[error(transparent)]
-    Halt(#[from] RunError),
-    /// The ledger.
+    Run(#[from] RunError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The wave of `--csv`.
     #[error(transparent)]
     Intake(#[from] IntakeError),
-    /// A handoff file that cannot be deleted.
     #[error("failed to delete {path}: {source}; the passes are removed, delete the file by hand")]
-    Handoff {
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    Handoff { path: PathBuf, source: io::Error },
 }
 
 impl From<GraphError> for CleanupError {
     fn from(error: GraphError) -> Self {
-        Self::Halt(error.into())
+        Self::Run(error.into())
     }
 }
 
-/// Cleans a run up. The run is closed first: no later resume issues anything.
-///
-/// # Errors
-/// [`CleanupError`]; cleanup may be run again from wherever it stopped.
+/// Cleans up a run. It is closed first, so that no resume issues anything; cleanup may be run again
+/// from wherever it stopped.
 pub async fn run(
     ledger: &Ledger,
     session: &Session,
     keep_sealed: bool,
 ) -> Result<CleanupReport, CleanupError> {
-    session.drain.begin_work();
+    session.stop.begin_work();
     let was_closed = ledger.closed().await?.is_some();
     ledger.close().await?;
     if let Ok(folder) = ledger.folder().handoff() {
-        // Nobody waits for it; that it cannot be removed must not keep a pass alive.
+        // If that fails, passes must be removed all the same.
         let _ = tapwave_seal::remove_unfinished(&folder);
     }
-    let worker = worker(ledger, session);
+    let worker = session.worker(ledger);
     for line in ledger.lines(Standing::Intent).await? {
         match ledger.row(line).await {
             Ok(Some(row)) => worker.mark_lost(&row).await?,
-            // Its attempt may live: it is named among those that are left.
+            // Its attempt may live: it is reported as left.
             Ok(None) | Err(LedgerError::Damaged { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
     if ledger.has_open_attempts().await? {
-        // By Graph's clock old attempts are judged.
+        // Old attempts are judged by Graph's clock.
         session.graph.ask_the_time().await?;
     }
     let total = ledger.remaining().await?;
-    session.watcher.report(ProgressEvent::Began { activity: Activity::Remove, total: Some(total) });
+    session.begin(Activity::Remove, Some(total));
     let mut clearing = CleanupQueue::new(Some(ledger), session, worker.settle_after);
     let cleared = clearing.whole_run(ledger).await;
-    session.watcher.report(ProgressEvent::Ended { doing: Activity::Remove });
+    session.end(Activity::Remove);
     cleared?;
     let mut outcome = clearing.end();
     outcome.remaining = ledger.remaining().await?;
-    if outcome.remaining == 0 && !session.drain.is_on() {
+    if outcome.remaining == 0 && !session.stop.is_requested() {
         outcome.left.extend(contradictions(ledger).await?);
     }
-    outcome.drained = session.drain.is_on() && outcome.remaining > 0;
+    outcome.interrupted = session.stop.is_requested() && outcome.remaining > 0;
     let somebody_known = outcome.removed + outcome.already > 0
         || ledger.counts().await?.of(Standing::Removed) > 0
         || !outcome.foreign.is_empty();
-    outcome.strangers =
+    outcome.wrong_tenant =
         outcome.unknown > 0 && outcome.unknown == outcome.remaining && !somebody_known;
-    if outcome.strangers && !was_closed {
-        // Nothing was removed, and perhaps nothing of this run is in this tenant.
+    if outcome.wrong_tenant && !was_closed {
         ledger.reopen().await?;
     }
     if outcome.is_proven() && !keep_sealed {
@@ -154,8 +136,8 @@ pub async fn run(
     Ok(outcome)
 }
 
-/// Rows of which the ledger's tables do not say the same: nobody can have proven anything of them.
-/// Such are rows that own a pass, or an attempt, of which there is no other record.
+/// Rows on which the ledger's tables disagree, and rows that own a pass or an attempt without a
+/// record of it. Nothing about them can be proven.
 async fn contradictions(ledger: &Ledger) -> Result<Vec<UnprovenRow>, LedgerError> {
     let left = |line, upn: &str, why: String| UnprovenRow {
         line,
@@ -177,7 +159,7 @@ async fn contradictions(ledger: &Ledger) -> Result<Vec<UnprovenRow>, LedgerError
     Ok(found.into_values().collect())
 }
 
-/// Clears rows, a page at a time, and looks again at what one look does not prove.
+/// Clears rows, and looks again where one look proves nothing.
 pub(super) struct CleanupQueue<'a> {
     ledger: Option<&'a Ledger>,
     session: &'a Session,
@@ -187,19 +169,17 @@ pub(super) struct CleanupQueue<'a> {
     outcome: CleanupReport,
 }
 
-/// A row that is looked at again.
 struct Waiting {
     due: Instant,
     looks: u32,
-    /// When the patience with it ends; not known while attempts of the row are still feared.
+    /// When the last look is due; unknown while an attempt may still execute.
     until: Option<Instant>,
-    /// Whether that is over, and the last look brought nothing.
+    /// Whether the last look is over.
     exhausted: bool,
     doubt: Option<Doubt>,
     upn: String,
-    /// Graph has answered a DELETE with 204.
+    /// Passes whose DELETE Graph answered with 204.
     deleted: Vec<MethodId>,
-    /// What is known of a row that no ledger has.
     remains: Option<Remains>,
 }
 
@@ -222,16 +202,15 @@ impl<'a> CleanupQueue<'a> {
     async fn whole_run(&mut self, ledger: &Ledger) -> Result<(), RunError> {
         let mut pages =
             Pages::new(async |after| ledger.remains(after, limits::ROWS_PER_CHECK).await);
-        while !self.session.drain.is_on()
+        while !self.session.stop.is_requested()
             && let Some(rows) = pages.next().await?
         {
             self.look(rows).await?;
         }
-        // What was given up while the run issued is looked at once more: a list that was behind
-        // for longer than the settling time may show it now.
+        // A pass that was given up may be listed by now.
         let mut pages =
             Pages::new(async |after| ledger.given_up(after, limits::ROWS_PER_CHECK).await);
-        while !self.session.drain.is_on()
+        while !self.session.stop.is_requested()
             && let Some(rows) = pages.next().await?
         {
             self.look(rows).await?;
@@ -239,7 +218,7 @@ impl<'a> CleanupQueue<'a> {
         self.look_again().await
     }
 
-    /// Looks at these rows once, and remembers those that must be looked at again.
+    /// Looks at these rows once, and schedules another look where needed.
     pub(super) async fn look(&mut self, rows: Vec<Remains>) -> Result<(), RunError> {
         let (quiet, feared): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| self.quiet_at(row) <= self.session.clock.instant());
@@ -257,8 +236,8 @@ impl<'a> CleanupQueue<'a> {
         let clearing = cleanup::clear(graph, self.ledger, quiet, self.settle_after, issuers);
         let cleaned = tokio::select! {
             cleaned = clearing => cleaned?,
-            // Whatever is still not answered by then is held back, and not in flight.
-            () = self.session.drain.outlasted(&self.session.clock) => return Ok(()),
+            // Requests not answered by now wait for the limiter.
+            () = self.session.stop.grace_over(&self.session.clock) => return Ok(()),
         };
         for one in cleaned {
             self.take(one);
@@ -266,11 +245,11 @@ impl<'a> CleanupQueue<'a> {
         Ok(())
     }
 
-    /// When none of a row's attempts is feared to be carried out any more: at once if the clocks
-    /// say so, at the latest a settling time after this process began.
+    /// When none of a row's attempts may execute any more: as both clocks say, and at the latest a
+    /// settling time after this process began.
     fn quiet_at(&self, row: &Remains) -> Instant {
         let now = self.session.clock.instant();
-        let wait = quiet_in(row, self.settle_after, self.session.graph.clocks());
+        let wait = settles_in(row, self.settle_after, self.session.graph.clocks());
         (now + wait).min(now.max(self.began + self.settle_after))
     }
 
@@ -279,11 +258,11 @@ impl<'a> CleanupQueue<'a> {
         let (line, upn) = (remains.line, remains.upn.clone());
         let before = self.waiting.remove(&line);
         if self.ledger.is_none() && foreign.is_some() {
-            // Whoever agreed to the removal was not shown this one.
+            // The operator has not agreed to remove this one.
             let why =
                 "another pass is on the user now, which was not listed before; run cleanup again";
             self.outcome.left.push(UnprovenRow { line, upn, why: why.to_owned() });
-            self.session.watcher.report(ProgressEvent::Did { doing: Activity::Remove, rows: 1 });
+            self.session.advance(Activity::Remove, 1);
             return;
         }
         if foreign.is_some() && !self.outcome.foreign.iter().any(|(known, _)| *known == line) {
@@ -300,11 +279,10 @@ impl<'a> CleanupQueue<'a> {
                 return;
             }
         }
-        self.session.watcher.report(ProgressEvent::Did { doing: Activity::Remove, rows: 1 });
+        self.session.advance(Activity::Remove, 1);
     }
 
-    /// When a row is looked at again: soon at first, then at twice the wait, and once more when
-    /// its patience ends.
+    /// When a row is looked at again: the waits double until the last look is due.
     fn again(&self, doubt: Doubt, before: Option<&Waiting>, remains: Remains) -> Waiting {
         let now = self.session.clock.instant();
         let looks = before.map_or(0, |before| before.looks) + 1;
@@ -320,11 +298,11 @@ impl<'a> CleanupQueue<'a> {
         Waiting { due, looks, until, exhausted, doubt, upn, deleted, remains }
     }
 
-    /// When another look is the last one.
+    /// When the last look is due.
     fn patience(&self, doubt: Doubt, before: Option<&Waiting>, remains: &Remains) -> Instant {
         let now = self.session.clock.instant();
-        // Graph's clock is read in whole seconds.
-        let settled = watch_for(self.settle_after) + limits::DATE_ROUNDING;
+        // Graph's clock counts whole seconds.
+        let settled = absence_window(self.settle_after) + limits::DATE_ROUNDING;
         let since = |doubt| {
             let same = before.filter(|before| before.doubt == Some(doubt));
             same.and_then(|before| before.until)
@@ -334,16 +312,16 @@ impl<'a> CleanupQueue<'a> {
                 let clocks = self.session.graph.clocks();
                 let left = |since, now| tapwave_core::clock::span(now, later(since, settled));
                 let machine = remains.absent_at.unwrap_or(clocks.machine);
-                // A clock that was set back is not waited for.
+                // Bounded, in case a clock was set back.
                 now + left(since, clocks.graph).max(left(machine, clocks.machine)).min(settled)
             }
-            // Whoever is deleted does not come back; whoever is new is known soon.
+            // A deleted user does not come back, and a new one is known soon.
             (Doubt::UserUnknown, _) => since(doubt).unwrap_or(now + limits::UNKNOWN_USER_PATIENCE),
             _ => since(doubt).unwrap_or(now + settled),
         }
     }
 
-    /// Looks again at what waits, until nothing does, patience ends, or somebody wishes to stop.
+    /// Looks again until nothing waits, or the operator stops it.
     pub(super) async fn look_again(&mut self) -> Result<(), RunError> {
         let mut told = None;
         loop {
@@ -354,10 +332,10 @@ impl<'a> CleanupQueue<'a> {
             self.tell_patience(&mut told);
             tokio::select! {
                 biased;
-                () = self.session.drain.begun() => return Ok(()),
+                () = self.session.stop.requested() => return Ok(()),
                 () = self.session.clock.sleep_until(due) => {}
             }
-            // Those that are nearly due go along.
+            // Rows that are nearly due share the batch.
             let horizon = self.session.clock.instant() + limits::BETWEEN_LOOKS / 2;
             let lines: Vec<Line> = self
                 .waiting
@@ -366,7 +344,7 @@ impl<'a> CleanupQueue<'a> {
                 .map(|(line, _)| *line)
                 .collect();
             for some in lines.chunks(limits::ROWS_PER_CHECK) {
-                if self.session.drain.is_on() {
+                if self.session.stop.is_requested() {
                     return Ok(());
                 }
                 let rows = self.known(some).await?;
@@ -390,13 +368,13 @@ impl<'a> CleanupQueue<'a> {
         kept.zip(lines).map(|(kept, line)| kept.ok_or_else(|| none(line))).collect()
     }
 
-    /// Leaves what has been looked at for long enough.
+    /// Reports rows whose last look proved nothing.
     async fn give_up(&mut self) -> Result<(), LedgerError> {
         let exhausted = self.waiting.iter().filter(|(_, waiting)| waiting.exhausted);
         let lines: Vec<Line> = exhausted.map(|(line, _)| *line).collect();
         for line in lines {
             let Some(waiting) = self.waiting.remove(&line) else { continue };
-            // Graph's 204 is proof, for however long a list shows what was.
+            // Graph's 204 is proof, however long a list shows the pass.
             if waiting.doubt == Some(Doubt::Behind) && !waiting.deleted.is_empty() {
                 self.take_as_deleted(line).await?;
             } else {
@@ -413,7 +391,7 @@ impl<'a> CleanupQueue<'a> {
             }
         }
         self.outcome.removed += 1;
-        self.session.watcher.report(ProgressEvent::Did { doing: Activity::Remove, rows: 1 });
+        self.session.advance(Activity::Remove, 1);
         Ok(())
     }
 
@@ -436,13 +414,10 @@ impl<'a> CleanupQueue<'a> {
         self.outcome.left.push(UnprovenRow { line, upn, why: why.to_owned() });
     }
 
-    /// What is waited for and until when, told when that changes.
+    /// Reports until when rows are looked at, whenever that time moves.
     fn tell_patience(&self, told: &mut Option<Timestamp>) {
         let now = self.session.clock.instant();
-        let patient = |waiting: &&Waiting| {
-            // The first looks follow each other within seconds.
-            waiting.looks == 0 || waiting.looks >= limits::LOOKS
-        };
+        let patient = |waiting: &&Waiting| waiting.looks == 0 || waiting.looks >= limits::LOOKS;
         let ends = self.waiting.values().filter(patient);
         let Some(last) = ends.clone().map(|waiting| waiting.until.unwrap_or(waiting.due)).max()
         else {
@@ -453,7 +428,7 @@ impl<'a> CleanupQueue<'a> {
             told.is_none_or(|told| tapwave_core::clock::span(told, until) > limits::BETWEEN_LOOKS);
         if is_new {
             let rows = ends.count() as u64;
-            self.session.watcher.report(ProgressEvent::LookingAgain {
+            self.session.report(ProgressEvent::LookingAgain {
                 doing: Activity::Remove,
                 rows,
                 until,
@@ -462,7 +437,7 @@ impl<'a> CleanupQueue<'a> {
         }
     }
 
-    /// What it came to; whatever still waits is left.
+    /// Rows that still wait are left.
     pub(super) fn end(mut self) -> CleanupReport {
         let waiting = std::mem::take(&mut self.waiting);
         for (line, waiting) in waiting {
@@ -476,19 +451,15 @@ impl<'a> CleanupQueue<'a> {
 async fn delete_handoffs(ledger: &Ledger, outcome: &mut CleanupReport) -> Result<(), CleanupError> {
     let folder = ledger.folder().handoff().map_err(LedgerError::from)?;
     let files = ledger.handoffs().await?;
-    let deleting = tokio::task::spawn_blocking(move || delete_recorded(&folder, &files));
-    let (deleted, changed, unrecorded) = match deleting.await {
-        Ok(deleted) => deleted?,
-        Err(died) => std::panic::resume_unwind(died.into_panic()),
-    };
+    let (deleted, changed, unrecorded) = blocking(move || delete_recorded(&folder, &files)).await?;
     outcome.files = deleted;
     outcome.changed = changed;
     outcome.unrecorded = unrecorded;
     Ok(())
 }
 
-/// Deletes what this run wrote, and nothing that is not what it wrote. Gives how many were deleted,
-/// which ones are not as they were written, and what else is there.
+/// Deletes files that are still as this run wrote them. Returns how many, which ones were changed,
+/// and what else is there.
 fn delete_recorded(
     folder: &Path,
     files: &[HandoffRecord],
@@ -496,7 +467,7 @@ fn delete_recorded(
     let (mut deleted, mut changed) = (0, Vec::new());
     for record in files {
         let path = folder.join(&record.file);
-        // A name alone: nothing outside of the folder is this run's to delete.
+        // Must be a name alone: nothing outside of the folder is this run's to delete.
         if path.file_name() != Some(record.file.as_ref()) {
             changed.push(path);
             continue;
@@ -518,64 +489,34 @@ fn delete_recorded(
     Ok((deleted, changed, unrecorded))
 }
 
-/// SHA-256 of a file's bytes, in hex. Follows no link.
-pub(super) fn digest(path: &Path) -> io::Result<String> {
-    use sha2::{Digest, Sha256};
-    if !path.symlink_metadata()?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    let mut hash = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hash))?;
-    Ok(tapwave_core::shown::hex(&hash.finalize()))
-}
-
-struct HashWriter<'a>(&'a mut sha2::Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        sha2::Digest::update(self.0, bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Why nothing can be said of a person whom Graph does not find by name.
 const NO_SUCH_USER: &str = "no such user in the tenant, or not yet known to all of it: nothing can be said of a pass; correct the name, or run cleanup again later";
 
-/// What the people of a wave hold now, whoever issued it.
+/// The passes that the people of a wave have, whoever issued them.
 #[derive(Debug, Default)]
 pub struct Holdings {
-    /// The people, each with the pass that is listed, if one is.
     pub people: Vec<Remains>,
-    /// Rows of the wave.
     pub rows: u64,
-    /// People who are not in the tenant.
     pub unknown: Vec<UnprovenRow>,
-    /// People whose passes nobody let us see; they may have one.
+    /// People whose passes cannot be read.
     pub unseen: Vec<UnprovenRow>,
-    /// Rows that cannot be read.
     pub bad: Vec<wave::RowFault>,
 }
 
-/// Finds the passes of the people in a wave. Changes nothing.
 pub async fn holdings(
     wave: &Path,
     zone: Option<TimeZone>,
     session: &Session,
 ) -> Result<Holdings, CleanupError> {
-    let opened = std::fs::File::open(wave);
+    let opened = File::open(wave);
     let file = opened.map_err(|source| IntakeError::Open { path: wave.to_owned(), source })?;
     let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
     let defaults = wave::Defaults { time_zone: zone };
     let reader = WaveReader::open(file, defaults).map_err(unread)?;
     let mut holdings = Holdings::default();
     let mut some = Vec::new();
-    session.watcher.report(ProgressEvent::Began { activity: Activity::Check, total: None });
+    session.begin(Activity::Check, None);
     for found in reader {
-        if session.drain.is_on() {
+        if session.stop.is_requested() {
             return Err(IntakeError::Interrupted.into());
         }
         holdings.rows += 1;
@@ -586,10 +527,10 @@ pub async fn holdings(
         if some.len() == limits::ROWS_PER_CHECK {
             holdings.look(&session.graph, &std::mem::take(&mut some)).await?;
         }
-        session.watcher.report(ProgressEvent::Did { doing: Activity::Check, rows: 1 });
+        session.advance(Activity::Check, 1);
     }
     holdings.look(&session.graph, &some).await?;
-    session.watcher.report(ProgressEvent::Ended { doing: Activity::Check });
+    session.end(Activity::Check);
     Ok(holdings)
 }
 
@@ -626,36 +567,34 @@ impl Holdings {
 }
 
 impl Holdings {
-    /// Passes that are listed.
-    #[must_use]
     pub fn passes(&self) -> usize {
         self.people.iter().filter(|person| !person.alive.is_empty()).count()
     }
 }
 
-/// Removes passes that the operator has confirmed. Whoever has none listed is looked at again: a
-/// list may not show a pass that was made in the last minutes.
+/// Removes passes that the operator has confirmed. People without one are looked at again, since a
+/// list may not show a pass made in the last minutes.
 pub async fn remove_confirmed(
     people: Vec<Remains>,
     settle_after: Duration,
     session: &Session,
 ) -> Result<CleanupReport, CleanupError> {
-    session.drain.begin_work();
+    session.stop.begin_work();
     let total = people.len() as u64;
-    session.watcher.report(ProgressEvent::Began { activity: Activity::Remove, total: Some(total) });
+    session.begin(Activity::Remove, Some(total));
     let mut clearing = CleanupQueue::new(None, session, settle_after);
     let cleared = clearing.confirmed(people).await;
-    session.watcher.report(ProgressEvent::Ended { doing: Activity::Remove });
+    session.end(Activity::Remove);
     cleared?;
     let outcome = clearing.end();
-    let drained = session.drain.is_on() && outcome.removed + outcome.already < total;
-    Ok(CleanupReport { drained, ..outcome })
+    let interrupted = session.stop.is_requested() && outcome.removed + outcome.already < total;
+    Ok(CleanupReport { interrupted, ..outcome })
 }
 
 impl CleanupQueue<'_> {
     async fn confirmed(&mut self, people: Vec<Remains>) -> Result<(), RunError> {
         for some in people.chunks(limits::ROWS_PER_CHECK) {
-            if self.session.drain.is_on() {
+            if self.session.stop.is_requested() {
                 break;
             }
             self.look(some.to_vec()).await?;

@@ -13,7 +13,6 @@ use jiff::Timestamp;
 use super::Session;
 use super::cleanup::{CleanupQueue, UnprovenRow};
 use super::equal_refusals::EqualRefusals;
-use super::issuing::worker;
 use crate::deliver::{
     Delivered, LetterError, MailStopped, Mailer, NotMailed, OpeningKey, Outgoing, Resend,
     next_mail, over, readdressed, start_of,
@@ -30,21 +29,19 @@ use tapwave_ledger::{
 use tapwave_mail::template::{Mailbox, Mode};
 use tapwave_seal::{Identities, Spool};
 
-/// How passes are mailed, and what opens them.
 pub struct Mailing {
-    /// Letters and their carrier.
     pub mailer: Mailer,
-    /// Opens the sealed copies; without any, only what this process sealed can be mailed.
+    /// Open the sealed copies; without them, only this process's own passes can be mailed.
     pub identities: Option<Identities>,
 }
 
 impl Mailing {
-    /// Whether issuing must wait for mail: nobody else could open what waits.
+    /// Whether issuing waits for mail, since nobody else can open what it seals.
     pub(super) fn holds_issuing_back(&self) -> bool {
         self.mailer.writer.mode == Mode::Pass && self.identities.is_none()
     }
 
-    /// Passes that may be under way or wait for mail, if [`Mailing::holds_issuing_back`].
+    /// How many passes may wait then.
     pub(super) fn most_waiting(&self) -> usize {
         self.mailer.writer.plan.max_connections * limits::WAITING_PER_CONNECTION
     }
@@ -58,27 +55,24 @@ impl Mailing {
     }
 }
 
-/// The rows that wait for mail, and those whose mail is under way.
 pub(super) struct MailQueue<'a> {
     mailing: &'a Mailing,
     session: &'a Session,
     key: OpeningKey<'a>,
-    again: Resend,
+    resend: Resend,
     passes: VecDeque<Line>,
     notices: VecDeque<Line>,
-    /// Whose turn it is where both wait: a notice that comes long after its pass tells of one
-    /// that is over.
+    /// Which goes next if both wait: a late notice could be about an expired pass.
     turn: Channel,
     sending: FuturesUnordered<LocalBoxFuture<'a, Result<MailEnded, LedgerError>>>,
     passes_under_way: usize,
-    /// It was told that mail waits, and none has gone out since.
-    told_of_rest: bool,
+    /// Whether a retry was reported since the last mail went out.
+    retry_reported: bool,
     refusals: EqualRefusals,
-    /// Why nothing more is mailed, if nothing is.
     stopped: Option<MailStopped>,
 }
 
-/// A mail that was begun, and what came of it; nothing, if its row no longer asks for it.
+/// `mailed` is `None` if the row no longer needs the mail.
 struct MailEnded {
     line: Line,
     upn: String,
@@ -90,26 +84,25 @@ impl<'a> MailQueue<'a> {
     pub(super) fn new(
         mailing: &'a Mailing,
         spool: Option<&'a Spool>,
-        again: Resend,
+        resend: Resend,
         session: &'a Session,
     ) -> Self {
         Self {
             mailing,
             session,
             key: mailing.key(spool),
-            again,
+            resend,
             passes: VecDeque::new(),
             notices: VecDeque::new(),
             turn: Channel::Pass,
             sending: FuturesUnordered::new(),
             passes_under_way: 0,
-            told_of_rest: false,
+            retry_reported: false,
             refusals: EqualRefusals::new(session),
             stopped: None,
         }
     }
 
-    /// Puts a row's mail at the end.
     pub(super) fn push(&mut self, line: Line, channel: Channel) {
         match channel {
             Channel::Pass => self.passes.push_back(line),
@@ -117,13 +110,12 @@ impl<'a> MailQueue<'a> {
         }
     }
 
-    /// Mails that wait or are under way.
-    pub(super) fn in_hand(&self) -> usize {
-        self.passes.len() + self.notices.len() + self.sending.len()
+    pub(super) fn is_empty(&self) -> bool {
+        self.passes.is_empty() && self.notices.is_empty() && self.sending.is_empty()
     }
 
-    /// Those of them that carry a pass.
-    pub(super) fn passes_in_hand(&self) -> usize {
+    /// Mails with a pass that wait or are under way.
+    pub(super) fn unsent_passes(&self) -> usize {
         self.passes.len() + self.passes_under_way
     }
 
@@ -131,38 +123,35 @@ impl<'a> MailQueue<'a> {
         !self.sending.is_empty()
     }
 
-    /// Nothing more is begun, so those that rest between two attempts or wait for their turn at
-    /// the relay are left for later.
-    pub(super) fn end_rests(&self) {
-        self.mailing.mailer.resting.end();
+    /// Leaves mails that wait for another attempt, or for their turn at the relay, for later.
+    pub(super) fn cancel_retries(&self) {
+        self.mailing.mailer.retries.cancel();
     }
 
-    /// Why mailing ended before its end.
     pub(super) fn stopped(&self) -> Option<&MailStopped> {
         self.stopped.as_ref()
     }
 
-    /// The same, when nothing is under way any more: what waited to be told is told.
     pub(super) fn end(mut self) -> Option<MailStopped> {
-        self.refusals.tell(self.session);
+        self.refusals.flush(self.session);
         self.stopped
     }
 
-    /// Begins as many mails as there are connections, those that rest between two attempts
-    /// aside.
+    /// Begins as many mails as there are connections, not counting those that wait for another
+    /// attempt.
     pub(super) fn fill(&mut self) {
         let mailer = &self.mailing.mailer;
-        let resting = || mailer.resting.count().min(limits::MAX_MAILS_RESTING);
+        let retrying = || mailer.retries.count().min(limits::MAX_MAILS_RESTING);
         while self.stopped.is_none()
-            && self.sending.len() < mailer.writer.plan.max_connections + resting()
+            && self.sending.len() < mailer.writer.plan.max_connections + retrying()
         {
             let Some((line, channel)) = self.pop() else { return };
             self.passes_under_way += usize::from(channel == Channel::Pass);
-            self.sending.push(Box::pin(send(self.mailing, line, channel, self.key, self.again)));
+            self.sending.push(Box::pin(send(self.mailing, line, channel, self.key, self.resend)));
         }
     }
 
-    /// A pass and a notice by turns, where both wait.
+    /// Alternates between passes and notices.
     fn pop(&mut self) -> Option<(Line, Channel)> {
         let turn = match (self.passes.is_empty(), self.notices.is_empty()) {
             (false, false) => self.turn,
@@ -177,15 +166,15 @@ impl<'a> MailQueue<'a> {
         Some((queue.pop_front()?, turn))
     }
 
-    /// Waits until there may be mailer for another mail: one has ended, which is told, or rests.
-    /// `None` if none is under way.
+    /// Waits until another mail may begin: one has ended or waits for another attempt. `None` if
+    /// none is under way.
     pub(super) async fn next(&mut self) -> Option<Result<(), RunError>> {
         let ended = tokio::select! {
             biased;
             ended = self.sending.next() => ended?,
-            why = self.mailing.mailer.resting.more() => {
-                if !std::mem::replace(&mut self.told_of_rest, true) {
-                    self.session.watcher.report(ProgressEvent::MailRetrying { why });
+            why = self.mailing.mailer.retries.next() => {
+                if !std::mem::replace(&mut self.retry_reported, true) {
+                    self.session.report(ProgressEvent::MailRetrying { why });
                 }
                 return Some(Ok(()));
             }
@@ -202,17 +191,17 @@ impl<'a> MailQueue<'a> {
             ProgressEvent::RowFailed { line, upn: upn.clone(), why }
         };
         let Some(mailed) = mailed else { return };
-        let news = match mailed {
+        let event = match mailed {
             Ok(Effect::Done(delivered)) => {
                 if delivered.owes_notice() {
                     self.push(line, Channel::Notice);
                 }
-                self.told_of_rest = false;
+                self.retry_reported = false;
                 ProgressEvent::Did { doing: Activity::Deliver, rows: 1 }
             }
             Ok(Effect::Refused(why)) => {
-                let news = failed("refused", &why);
-                if self.refusals.grows(&why, news, self.session) {
+                let event = failed("refused", &why);
+                if self.refusals.add(&why, event, self.session) {
                     self.stop(of_everybody(&why));
                 }
                 return;
@@ -234,20 +223,20 @@ impl<'a> MailQueue<'a> {
             Err(held @ NotMailed::Held) => {
                 ProgressEvent::RowHeld { line, upn, why: format!("its {word} {held}") }
             }
-            Err(NotMailed::Drained | NotMailed::Ledger(_)) => return,
+            Err(NotMailed::Stopped | NotMailed::Ledger(_)) => return,
         };
-        self.refusals.end(self.session);
-        self.session.watcher.report(news);
+        self.refusals.reset(self.session);
+        self.session.report(event);
     }
 
     fn stop(&mut self, stop: MailStopped) {
         self.stopped.get_or_insert(stop);
-        self.end_rests();
+        self.cancel_retries();
     }
 }
 
-/// Why mailing ends when one reader after the other is refused for the same reason. RFC 3463 has
-/// X.7 for security and policy: it is not the readers then.
+/// Why mailing ends after equal refusals. RFC 3463 has X.7 for security and policy, which are not
+/// the readers' fault.
 fn of_everybody(why: &str) -> MailStopped {
     let denied = why.split_whitespace().nth(1).is_some_and(|code| code.starts_with("5.7."));
     let why = format!(
@@ -258,17 +247,16 @@ fn of_everybody(why: &str) -> MailStopped {
     MailStopped { why, denied }
 }
 
-/// One mail, from the ledger's record of its row.
 async fn send(
     mailing: &Mailing,
     line: Line,
     channel: Channel,
     key: OpeningKey<'_>,
-    again: Resend,
+    resend: Resend,
 ) -> Result<MailEnded, LedgerError> {
     let row = mailing.mailer.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
     let upn = row.upn.clone();
-    let mailed = match Outgoing::restore(row, again) {
+    let mailed = match Outgoing::restore(row, resend) {
         Ok(Some(Outgoing::Pass(addressed))) => Some(mailing.mailer.deliver(*addressed, key).await),
         Ok(Some(Outgoing::Notice(delivered))) => Some(mailing.mailer.notify(*delivered).await),
         Ok(None) => None,
@@ -280,38 +268,25 @@ async fn send(
     }
 }
 
-/// Why mails cannot be sent elsewhere. Nothing was changed.
+/// Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReaddressError {
-    /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// No such row.
     #[error("--readdress names line {0}, and the run has no row there")]
     NoRow(Line),
-    /// Two addresses for one mail.
     #[error("--readdress names line {0} twice; keep the address that is meant")]
     Twice(Line),
-    /// Its record cannot be read.
     #[error("--readdress names line {line}: {source}")]
-    Damaged {
-        /// Its line in the wave.
-        line: Line,
-        /// What cannot be read.
-        source: LetterError,
-    },
-    /// Its mail has gone out, may have gone out, or cannot go out.
+    Damaged { line: Line, source: LetterError },
+    /// Its mail may have gone out, or cannot.
     #[error(
         "--readdress names line {line}, which is {state}: only a mail that certainly did not go out can go elsewhere"
     )]
-    NoMail {
-        /// Its line in the wave.
-        line: Line,
-        state: &'static str,
-    },
+    NoMail { line: Line, state: &'static str },
 }
 
-/// Names other readers for mails that certainly did not go out, all of them or none.
+/// Records new readers for mails that certainly did not go out: all of them or none.
 pub async fn readdress(ledger: &Ledger, readers: &[(Line, Mailbox)]) -> Result<(), ReaddressError> {
     let (mut events, mut named) = (Vec::new(), HashSet::new());
     for (line, to) in readers {
@@ -335,69 +310,57 @@ pub async fn readdress(ledger: &Ledger, readers: &[(Line, Mailbox)]) -> Result<(
 /// The states of rows whose pass is sealed and was not mailed, or perhaps not.
 const UNMAILED: [Standing; 2] = [Standing::Sealed, Standing::Mailing];
 
-/// What the `deliver` command was asked for.
+/// What the `deliver` command does.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeliverRequest {
-    /// Only what starts within this time.
+    /// Only passes that start within this time.
     pub due: Option<Duration>,
-    /// Also mails of unknown fate, and those that were refused.
-    pub again: Resend,
-    /// Remove the passes whose mail was refused.
+    pub resend: Resend,
     pub revoke: bool,
 }
 
-/// How delivering ended.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// Why it stopped before its end.
+    /// Why it ended early.
     pub stopped: Option<MailStopped>,
-    /// Rows that are due and whose mail, or the notice of it, nobody took.
     pub open: Undelivered,
-    /// Those of them that an earlier process sealed before it broke off: what stands on the user
-    /// is not known until a resume has looked, so they are not mailed.
+    /// Those of them that an interrupted process sealed: a resume must confirm them before they are
+    /// mailed.
     pub unproven: u64,
-    /// Rows that start later than `due`.
     pub later: u64,
-    /// Rows whose passes were removed because their mail was refused, or came too late.
+    /// Rows whose passes were removed because their mail was refused or came too late.
     pub revoked: Vec<(Line, String)>,
-    /// Those whose passes could not be removed.
     pub unrevoked: Vec<UnprovenRow>,
-    /// Whether somebody wished to stop.
-    pub drained: bool,
+    pub interrupted: bool,
 }
 
-/// Rows whose mail, or the notice of it, nobody took. Those of unknown fate and those refused
-/// for good go out again only when a person says so, unless their pass is over.
+/// Rows whose mail or notice is not known to be accepted. Those unsettled or refused go out again
+/// only if a person says so.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Undelivered {
     pub rows: u64,
-    /// Those of unknown fate.
     pub unsettled: u64,
-    /// Those refused for good.
     pub refused: u64,
-    /// Those whose pass is over: nothing sends them any more.
+    /// Those whose pass has expired: never sent.
     pub over: u64,
-    /// Those of them whose pass certainly reached nobody.
+    /// Those of them whose pass reached nobody.
     pub lapsed: u64,
 }
 
 /// Mails what is sealed and not yet delivered.
-///
-/// # Errors
-/// [`RunError`], from the ledger or, when passes are removed, from Graph.
 pub async fn deliver(
     mailing: &Mailing,
     session: &Session,
-    wish: DeliverRequest,
+    request: DeliverRequest,
 ) -> Result<Delivery, RunError> {
-    session.drain.begin_work();
+    session.stop.begin_work();
     let ledger = &mailing.mailer.ledger;
     mark_lost(ledger).await?;
-    let mut mails = MailQueue::new(mailing, None, wish.again, session);
+    let mut mails = MailQueue::new(mailing, None, request.resend, session);
     let mut delivery = Delivery::default();
     let now = session.graph.likely_time().await;
-    let horizon = wish.due.map(|due| later(now, due));
-    // Of a row that cannot be read it is told why, when its turn comes.
+    let horizon = request.due.map(|due| later(now, due));
+    // A row that cannot be read is reported when its turn comes.
     let is_due = |row: &RowRecord| {
         horizon.is_none_or(|end| start_of(row).map_or(true, |start| start <= end))
     };
@@ -405,21 +368,19 @@ pub async fn deliver(
     for_each_mail(ledger, &UNMAILED, |row| {
         if !is_due(row) {
             delivery.later += 1;
-        } else if let Some(channel) = next_turn(row, wish.again) {
+        } else if let Some(channel) = next_channel(row, request.resend) {
             mails.push(row.line, channel);
             total += 1 + u64::from(channel == Channel::Pass && row.notice_reader.is_some());
         }
     })
     .await?;
-    session
-        .watcher
-        .report(ProgressEvent::Began { activity: Activity::Deliver, total: Some(total) });
+    session.begin(Activity::Deliver, Some(total));
     let worked = work(&mut mails, session).await;
-    session.watcher.report(ProgressEvent::Ended { doing: Activity::Deliver });
+    session.end(Activity::Deliver);
     worked?;
     delivery.stopped = mails.end();
-    delivery.drained = session.drain.is_on();
-    if wish.revoke && !delivery.drained {
+    delivery.interrupted = session.stop.is_requested();
+    if request.revoke && !delivery.interrupted {
         revoke(ledger, session, &mut delivery).await?;
     }
     let now = session.graph.likely_time().await;
@@ -434,10 +395,6 @@ pub async fn deliver(
     Ok(delivery)
 }
 
-/// The rows of a run whose mail, or the notice of it, nobody took.
-///
-/// # Errors
-/// [`RunError`], from the ledger.
 pub async fn open_mail(ledger: &Ledger, session: &Session) -> Result<Undelivered, RunError> {
     let mut open = Undelivered::default();
     let now = session.graph.likely_time().await;
@@ -447,9 +404,9 @@ pub async fn open_mail(ledger: &Ledger, session: &Session) -> Result<Undelivered
 
 impl Undelivered {
     fn add(&mut self, row: &RowRecord, now: Timestamp) {
-        let held_by = |again| {
-            let may = |again| matches!(next_mail(row, again), Ok(Some(_)));
-            u64::from(may(again) && !may(Resend::default()))
+        let held_by = |resend| {
+            let may = |resend| matches!(next_mail(row, resend), Ok(Some(_)));
+            u64::from(may(resend) && !may(Resend::default()))
         };
         self.rows += 1;
         if is_over(row, now) {
@@ -462,26 +419,26 @@ impl Undelivered {
     }
 }
 
-/// Mails until nothing waits. After a fault nothing more is begun; what is under way is heard
-/// to its end, for a mail that is dropped between its dot and its answer is held for ever.
+/// Mails until nothing waits. After an error nothing more is begun, but what is under way is
+/// finished: a mail dropped before its answer would be held for ever.
 async fn work(mails: &mut MailQueue<'_>, session: &Session) -> Result<(), RunError> {
-    let mut halt = None;
+    let mut error = None;
     loop {
-        if halt.is_none() && !session.drain.is_on() {
+        if error.is_none() && !session.stop.is_requested() {
             mails.fill();
         }
         match mails.next().await {
             Some(Ok(())) => {}
             Some(Err(first)) => {
-                mails.end_rests();
-                halt.get_or_insert(first);
+                mails.cancel_retries();
+                error.get_or_insert(first);
             }
-            None => return halt.map_or(Ok(()), Err),
+            None => return error.map_or(Ok(()), Err),
         }
     }
 }
 
-/// Records that mails which an earlier process left without an outcome are of unknown fate.
+/// Records mails that an earlier process left without an outcome as unsettled.
 pub(super) async fn mark_lost(ledger: &Ledger) -> Result<(), LedgerError> {
     let mut lost = Vec::new();
     for_each_mail(ledger, &[Standing::Mailing], |row| match &row.state {
@@ -492,7 +449,7 @@ pub(super) async fn mark_lost(ledger: &Ledger) -> Result<(), LedgerError> {
         _ => {}
     })
     .await?;
-    // A few, since a process has no more under way than it has connections.
+    // Few: a process has no more mails under way than connections.
     for (line, channel) in lost {
         let why = "the program ended before the answer came".to_owned();
         let outcome = Effect::Unsettled { why };
@@ -519,32 +476,29 @@ pub(super) async fn for_each_mail(
     Ok(())
 }
 
-/// The mail of a row that is to have its turn: the one that may go out, or, of a row that cannot
-/// be read, the one that it is then told of.
-pub(super) fn next_turn(row: &RowRecord, again: Resend) -> Option<Channel> {
-    next_mail(row, again).unwrap_or(Some(Channel::Pass))
+/// The mail of a row that may go out. A row that cannot be read counts, so that it is reported.
+pub(super) fn next_channel(row: &RowRecord, resend: Resend) -> Option<Channel> {
+    next_mail(row, resend).unwrap_or(Some(Channel::Pass))
 }
 
-/// Whether a row's pass is certainly over.
 fn is_over(row: &RowRecord, now: Timestamp) -> bool {
     matches!(over(row, now), Ok(Some(_)))
 }
 
-/// Whether a row's pass was over before it was mailed.
+/// Whether the pass expired before it was mailed.
 fn has_lapsed(row: &RowRecord, now: Timestamp) -> bool {
     let unsent = Resend { unsettled: false, refused: true };
     matches!(next_mail(row, unsent), Ok(Some(Channel::Pass))) && is_over(row, now)
 }
 
-/// Removes the passes of rows whose mail was refused for good, or came too late. A notice that
-/// was refused took nothing from whoever has the pass. Which pass is over, Graph's clock says.
+/// Removes the passes of rows whose mail was refused or came too late, by Graph's clock. A refused
+/// notice removes nothing.
 async fn revoke(
     ledger: &Ledger,
     session: &Session,
     delivery: &mut Delivery,
 ) -> Result<(), RunError> {
-    let mut clearing =
-        CleanupQueue::new(Some(ledger), session, worker(ledger, session).settle_after);
+    let mut queue = CleanupQueue::new(Some(ledger), session, session.worker(ledger).settle_after);
     let mut pages = ledger.pages(&[Standing::Sealed], limits::ROWS_PER_CHECK);
     while let Some(rows) = pages.next().await? {
         let likely = session.graph.likely_time().await;
@@ -556,10 +510,10 @@ async fn revoke(
         let failed: Vec<&RowRecord> = rows.iter().filter(failed).collect();
         delivery.revoked.extend(failed.iter().map(|row| (row.line, row.upn.clone())));
         let lines = failed.iter().map(|row| row.line).collect();
-        clearing.look(ledger.remains_of(lines).await?).await?;
+        queue.look(ledger.remains_of(lines).await?).await?;
     }
-    clearing.look_again().await?;
-    delivery.unrevoked = clearing.end().left;
+    queue.look_again().await?;
+    delivery.unrevoked = queue.end().left;
     let left = &delivery.unrevoked;
     delivery.revoked.retain(|(line, _)| left.iter().all(|left| left.line != *line));
     Ok(())

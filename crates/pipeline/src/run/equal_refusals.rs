@@ -5,12 +5,10 @@ use super::Session;
 use tapwave_core::limits;
 use tapwave_core::progress::ProgressEvent;
 
-/// Refusals that came one after the other and are alike.
 pub(super) struct EqualRefusals {
-    /// What they have in common.
     words: Option<String>,
-    /// Of each, what is told if it stays one row's own.
-    news: Vec<ProgressEvent>,
+    /// Reported if they turn out to be each row's own.
+    events: Vec<ProgressEvent>,
     is_full: bool,
     keeps_going: bool,
 }
@@ -18,50 +16,49 @@ pub(super) struct EqualRefusals {
 impl EqualRefusals {
     pub(super) fn new(session: &Session) -> Self {
         let keeps_going = session.keeps_going;
-        Self { words: None, news: Vec::new(), is_full: false, keeps_going }
+        Self { words: None, events: Vec::new(), is_full: false, keeps_going }
     }
 
-    /// One more refusal. True if it makes them everybody's.
-    pub(super) fn grows(&mut self, why: &str, news: ProgressEvent, session: &Session) -> bool {
-        let words = alike(why, whose(&news));
+    /// True if there are now [`limits::EQUAL_REFUSALS`] in a row.
+    pub(super) fn add(&mut self, why: &str, event: ProgressEvent, session: &Session) -> bool {
+        let words = alike(why, upn_of(&event));
         if self.words.as_ref() != Some(&words) {
-            self.end(session);
+            self.reset(session);
             self.words = Some(words);
         }
         if self.is_full {
-            // It was under way when that was found out.
+            // Its request was already in flight.
             return false;
         }
-        self.news.push(news);
+        self.events.push(event);
         if self.keeps_going {
-            self.tell(session);
+            self.flush(session);
         }
-        self.is_full = self.news.len() >= limits::EQUAL_REFUSALS;
+        self.is_full = self.events.len() >= limits::EQUAL_REFUSALS;
         if self.is_full {
-            self.news.clear();
+            self.events.clear();
         }
         self.is_full
     }
 
-    /// Something else came of a row.
-    pub(super) fn end(&mut self, session: &Session) {
+    /// A row had another outcome.
+    pub(super) fn reset(&mut self, session: &Session) {
         if !self.is_full {
-            self.tell(session);
+            self.flush(session);
             self.words = None;
         }
     }
 
-    /// Tells what waits to be told.
-    pub(super) fn tell(&mut self, session: &Session) {
-        for news in self.news.drain(..) {
-            session.watcher.report(news);
+    /// Reports what was kept back.
+    pub(super) fn flush(&mut self, session: &Session) {
+        for event in self.events.drain(..) {
+            session.report(event);
         }
     }
 }
 
-/// The row's person.
-fn whose(news: &ProgressEvent) -> &str {
-    match news {
+fn upn_of(event: &ProgressEvent) -> &str {
+    match event {
         ProgressEvent::RowFailed { upn, .. }
         | ProgressEvent::RowHeld { upn, .. }
         | ProgressEvent::RowLost { upn, .. } => upn,
@@ -69,8 +66,8 @@ fn whose(news: &ProgressEvent) -> &str {
     }
 }
 
-/// A refusal without what is one row's own: addresses, names, ids, long numbers, times. Status and
-/// codes stay.
+/// A refusal without what differs from row to row: addresses, names, ids, long numbers, times.
+/// Status and codes stay.
 fn alike(why: &str, upn: &str) -> String {
     let words = why.split(|c: char| c.is_whitespace() || "()[]<>{}=,;\"'/|".contains(c));
     let words: Vec<String> = words
@@ -78,15 +75,15 @@ fn alike(why: &str, upn: &str) -> String {
         .filter(|word| !word.is_empty())
         .collect();
     let own = names(upn);
-    let all_there = own.iter().all(|name| words.contains(name));
+    let all_present = own.iter().all(|name| words.contains(name));
     let local = upn.split('@').next().unwrap_or_default().to_lowercase();
     let is_own =
-        |word: &String| is_one_rows(word) || *word == local || all_there && own.contains(word);
+        |word: &String| is_specific(word) || *word == local || all_present && own.contains(word);
     let words = words.iter().map(|word| if is_own(word) { "…" } else { word.as_str() });
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// The names of which a user's name is made, if it is made of several.
+/// The parts of a user's name, if it has several.
 fn names(upn: &str) -> Vec<String> {
     let local = upn.split('@').next().unwrap_or_default().to_lowercase();
     let parts: Vec<String> =
@@ -94,9 +91,9 @@ fn names(upn: &str) -> Vec<String> {
     if parts.len() > 1 { parts } else { Vec::new() }
 }
 
-/// Whether a word is an address, an id, a long number or a time. A code is none of them: three
-/// digits, or RFC 3463's three numbers with dots between.
-fn is_one_rows(word: &str) -> bool {
+/// Whether a word is an address, an id, a long number or a time. A code is none of these: three
+/// digits, or RFC 3463's three numbers with dots.
+fn is_specific(word: &str) -> bool {
     let digits = word.chars().filter(char::is_ascii_digit).count();
     let is_number = word.chars().all(|c| c.is_ascii_digit() || c.is_ascii_punctuation());
     let is_hex = word.len() > 7 && word.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
@@ -111,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_one_rows_own_makes_no_difference_and_codes_do() {
+    fn what_is_specific_own_makes_no_difference_and_codes_do() {
         for (one, other) in [
             (
                 "Resource '0d9f2c4e-1111-4a4a-8b8b-000000000001' does not exist (HTTP 404, x)",

@@ -5,46 +5,37 @@
 //! never choose a row or a pass by itself.
 
 use super::Session;
-use super::issuing::{all_rows, worker};
+use super::inherited::unproven_rows;
 use crate::reconcile::Reconciled;
 use crate::worker::RunError;
 use tapwave_core::ids::{Line, MethodId};
 use tapwave_graph::{FoundPass, GraphError};
 use tapwave_ledger::{Ledger, RowRecord, Standing};
 
-/// A held row and what stands on its person.
 #[derive(Debug)]
 pub struct Held {
-    /// Its line in the wave.
     pub line: Line,
-    /// Whom it is for.
     pub upn: String,
-    /// Why it is held.
     pub reason: String,
-    /// The pass that Graph lists, if it lists one.
     pub pass: Option<FoundPass>,
     /// The other run of this machine that issued it, if one did.
     pub issuer: Option<String>,
 }
 
-/// Whom no row is held for, among those who were named.
 #[derive(Debug, thiserror::Error)]
 pub enum FoundError {
-    /// The person is not in the run, or the row is not held.
     #[error("no row of this run is held for {upn}")]
     NotHeld { upn: String },
-    /// Graph or the ledger.
     #[error(transparent)]
-    Halt(#[from] RunError),
+    Run(#[from] RunError),
 }
 
-/// The held rows of these people, and what Graph lists for each.
 pub async fn held(
     ledger: &Ledger,
     session: &Session,
     upns: &[String],
 ) -> Result<Vec<Held>, FoundError> {
-    let all = all_rows(ledger, &[Standing::Held]).await.map_err(RunError::from)?;
+    let all = unproven_rows(ledger, &[Standing::Held]).await.map_err(RunError::from)?;
     let mut rows: Vec<&RowRecord> = Vec::with_capacity(upns.len());
     for upn in upns {
         let is_named = |row: &&RowRecord| row.upn.to_lowercase() == upn.to_lowercase();
@@ -67,13 +58,13 @@ pub async fn held(
     Ok(held)
 }
 
-/// Deletes the pass that was shown of a held row.
+/// Deletes the pass of a held row that was shown.
 pub async fn remove(
     ledger: &Ledger,
     session: &Session,
     line: Line,
     shown: &FoundPass,
 ) -> Result<Reconciled, RunError> {
-    session.drain.begin_work();
-    worker(ledger, session).remove_found(line, shown).await
+    session.stop.begin_work();
+    session.worker(ledger).remove_found(line, shown).await
 }

@@ -32,51 +32,28 @@ use tapwave_ledger::{
 };
 use tapwave_seal::holds_secret_key;
 
-/// The one column a wave must have, by whatever name its header gives it.
 const UPN_COLUMN: &str = "userPrincipalName";
 
-/// Why a wave could not be taken in.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// The file as a whole.
     #[error("failed to read {path}: {source}")]
     Roster { path: PathBuf, source: WaveError },
-    /// The file cannot be opened.
     #[error("failed to open {path}: {source}")]
-    Open {
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The draft.
+    Open { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// The check as a whole.
     #[error(transparent)]
     Check(#[from] CheckError),
-    /// The recipients as a whole.
     #[error(transparent)]
     Book(#[from] BookError),
-    /// The rejects file.
     #[error("failed to write the rejected rows to {path}: {source}")]
-    Rejects {
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// What other runs of this machine may issue.
+    Rejects { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Claims(#[from] ClaimsError),
-    /// Another open run has claimed people of this one since.
     #[error(
         "{people} of this run's people are claimed by run {run}, which is still open; finish that run with resume, or close it with cleanup"
     )]
-    Claimed {
-        people: usize,
-        /// One of the runs.
-        run: String,
-    },
-    /// The wish to stop came before anything was issued.
+    Claimed { people: usize, run: String },
     #[error("interrupted while checking; nothing was changed")]
     Interrupted,
 }
@@ -87,52 +64,39 @@ impl From<tapwave_graph::GraphError> for IntakeError {
     }
 }
 
-/// One problem of one row, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowProblem {
-    /// Its line in the wave.
     pub line: Line,
-    /// What stands in the userPrincipalName column.
     pub upn: String,
-    /// What is wrong and what to do.
     pub reason: String,
 }
 
-/// What the check of a whole wave found.
 #[derive(Debug)]
 pub struct WaveCheck {
-    /// Rows of the wave.
     pub rows: u64,
-    /// Rows that may get a pass.
     pub eligible: u64,
-    /// Rows left out because they have a live pass and that was asked for.
+    /// Rows with a live pass that `--existing skip` leaves out.
     pub skipped: u64,
     pub ineligible: u64,
-    /// The problems, at most [`limits::MAX_PROBLEMS`].
     pub problems: Vec<RowProblem>,
-    /// What is odd about the wave.
     pub warnings: Vec<Warning>,
-    /// What is wrong with the wave's mail as a whole, whatever the row.
+    /// Faults of the mail as a whole.
     pub mail: Vec<String>,
-    /// Whether mail is not let through at all: a password, the sender, a certificate, a proxy.
+    /// Whether a password, the sender, a certificate or a proxy keeps mail from going out.
     pub bars_us: bool,
     pub policy: PolicyRecord,
     pub header: Header,
-    /// SHA-256 of the wave's bytes.
     pub digest: String,
-    /// How many sets of recipients there are.
     pub sets: usize,
 }
 
 impl WaveCheck {
-    /// The exit code of a check that found problems.
-    #[must_use]
     pub const fn exit(&self) -> Exit {
         if self.bars_us { Exit::Access } else { Exit::Problems }
     }
 }
 
-/// Reads a wave into a draft. Faulty rows are kept too, as ineligible.
+/// Reads a wave into a draft, faulty rows too, as ineligible.
 pub fn read(
     path: &Path,
     zone: Option<TimeZone>,
@@ -146,35 +110,34 @@ pub fn read(
     let defaults = wave::Defaults { time_zone: zone };
     let mut reader = WaveReader::open(file, defaults).map_err(unread)?;
     let header = reader.header().clone();
-    session.watcher.report(ProgressEvent::Began { activity: Activity::Read, total: None });
+    session.begin(Activity::Read, None);
     for found in reader.by_ref() {
-        if session.drain.is_on() {
+        if session.stop.is_requested() {
             return Err(IntakeError::Interrupted);
         }
         match found.map_err(unread)? {
             WaveItem::Row(row) => take(row, book, draft)?,
             WaveItem::Bad(bad) => draft.add_bad(faulty(bad, &header))?,
         }
-        session.watcher.report(ProgressEvent::Did { doing: Activity::Read, rows: 1 });
+        session.advance(Activity::Read, 1);
     }
-    session.watcher.report(ProgressEvent::Ended { doing: Activity::Read });
+    session.end(Activity::Read);
     reader.finish().map_err(unread)
 }
 
-/// What the check has to know of mail.
 pub struct MailCheck<'a> {
     pub writer: &'a LetterWriter,
-    /// Whether issuing runs ahead of mail, so that passes age while they wait.
+    /// Whether issuing does not wait for mail, so that passes age.
     pub ahead: bool,
     /// Whether the last reader may get less than [`limits::LEAST_USABLE`].
     pub allow_late: bool,
 }
 
-/// Which of these people another open run has claimed: its name by person. Whoever is not among
-/// them is this run's from here on, if the caller means to issue.
+/// Which of these people another open run has claimed, and its name. If the caller means to issue,
+/// this claims the others.
 pub type Claim<'a> = dyn FnMut(&[UserId]) -> Result<HashMap<UserId, String>, ClaimsError> + 'a;
 
-/// Keeps out people whom another open run may issue a pass to.
+/// Rejects people whom another open run has claimed.
 fn without_claimed(
     mut findings: Vec<(Line, Finding)>,
     claim: &mut Claim<'_>,
@@ -203,8 +166,8 @@ fn without_claimed(
     Ok(findings)
 }
 
-/// Asks Graph about every row of a draft and records what it says; given `letters`, also
-/// writes each row's letter with a dummy code.
+/// Asks Graph about every row of a draft and records the findings; given `letters`, also renders
+/// each row's messages with a dummy code.
 pub async fn check(
     wave: wave::WaveSummary,
     options: &RunOptions,
@@ -217,7 +180,7 @@ pub async fn check(
     let listed = draft.counts()?.of(Standing::Listed);
     let mut check =
         Check::prepare(&session.graph, options, listed, session.may_read_groups).await?;
-    session.watcher.report(ProgressEvent::Began { activity: Activity::Check, total: Some(listed) });
+    session.begin(Activity::Check, Some(listed));
     let mut proof = letters.map(|letters| LetterProof::new(letters, session.clock.now()));
     let mut after = None;
     loop {
@@ -231,12 +194,10 @@ pub async fn check(
         }
         let findings = tokio::select! {
             biased;
-            () = session.drain.begun() => return Err(IntakeError::Interrupted),
+            () = session.stop.requested() => return Err(IntakeError::Interrupted),
             findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
-        session
-            .watcher
-            .report(ProgressEvent::Did { doing: Activity::Check, rows: rows.len() as u64 });
+        session.advance(Activity::Check, rows.len() as u64);
         for (line, finding) in without_claimed(findings, &mut *claim, options.existing)? {
             draft.record(line, &event(finding))?;
         }
@@ -244,12 +205,12 @@ pub async fn check(
             proof.read(&wave.header, draft, before, rows.len())?;
         }
     }
-    session.watcher.report(ProgressEvent::Ended { doing: Activity::Check });
+    session.end(Activity::Check);
     let mail = proof.map(LetterProof::conclude).unwrap_or_default();
     verdict(&check, wave, book, draft, mail, session)
 }
 
-/// Makes the ledger whole: from here on, a resume needs nothing else.
+/// From here on, a resume needs the ledger alone.
 pub fn publish(
     draft: Draft,
     verdict: &WaveCheck,
@@ -264,7 +225,7 @@ pub fn publish(
         created: now,
         tapwave_version: env!("CARGO_PKG_VERSION").to_owned(),
         wave: WaveAbout {
-            // The same from whatever folder a later command is started.
+            // The same from every folder.
             path: std::path::absolute(wave)
                 .unwrap_or_else(|_| wave.to_owned())
                 .display()
@@ -283,20 +244,16 @@ pub fn publish(
     draft.publish(&about)
 }
 
-/// What a ledger says of its run besides the wave.
 #[derive(Debug, Clone)]
 pub struct RunAbout {
-    /// Tells it from every other.
     pub id: RunId,
     pub name: String,
-    /// The tenant, if known.
     pub tenant: Option<String>,
     pub graph_url: String,
-    /// How it was asked for.
     pub options: RunOptions,
 }
 
-/// Asks Graph again about the rows of a ledger that wait, because the last check is old.
+/// Checks the rows that wait again, if the last check is old.
 pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), IntakeError> {
     let age = tapwave_core::clock::span(ledger.checked_at().await?, session.clock.now());
     let waiting = ledger.counts().await?.of(Standing::Checked);
@@ -306,42 +263,34 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
     let options = &ledger.about().options;
     let may_read_groups = session.may_read_groups;
     let mut check = Check::prepare(&session.graph, options, waiting, may_read_groups).await?;
-    session
-        .watcher
-        .report(ProgressEvent::Began { activity: Activity::Check, total: Some(waiting) });
+    session.begin(Activity::Check, Some(waiting));
     let mut pages = ledger.pages(&[Standing::Checked], limits::ROWS_PER_CHECK);
     while let Some(rows) = pages.next().await? {
         let subjects = rows.iter().map(again).collect::<Result<Vec<Subject>, _>>()?;
         let findings = tokio::select! {
             biased;
-            () = session.drain.begun() => return Err(IntakeError::Interrupted),
+            () = session.stop.requested() => return Err(IntakeError::Interrupted),
             findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
         let findings = same_accounts(&rows, findings)?;
-        session
-            .watcher
-            .report(ProgressEvent::Did { doing: Activity::Check, rows: rows.len() as u64 });
+        session.advance(Activity::Check, rows.len() as u64);
         for (row, (line, finding)) in rows.iter().zip(&findings) {
             if let Finding::Ineligible(problems) = finding {
                 let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
                 let (line, upn, why) = (*line, row.upn.clone(), why.join("; "));
-                session.watcher.report(ProgressEvent::RowFailed { line, upn, why });
+                session.report(ProgressEvent::RowFailed { line, upn, why });
             }
         }
         let records =
             findings.into_iter().map(|(line, finding)| ledger.record(line, event(finding)));
         futures::future::try_join_all(records).await?;
     }
-    session.watcher.report(ProgressEvent::Ended { doing: Activity::Check });
+    session.end(Activity::Check);
     ledger.set_checked_at(session.clock.now()).await?;
     Ok(())
 }
 
-/// Writes the rows with problems to a new CSV with a reason column, ready to mend and run
-/// again.
-///
-/// # Errors
-/// [`IntakeError::Rejects`], also if the file exists.
+/// Writes the rows with problems to a new CSV with a reason column.
 pub fn write_rejects(path: &Path, header: &Header, draft: &Draft) -> Result<u64, IntakeError> {
     let unwritten = |source| IntakeError::Rejects { path: path.to_owned(), source };
     let file = create_private(path).map_err(unwritten)?;
@@ -359,11 +308,11 @@ pub fn write_rejects(path: &Path, header: &Header, draft: &Draft) -> Result<u64,
 }
 
 fn take(row: Row, book: &mut RecipientBook, draft: &mut Draft) -> Result<(), IntakeError> {
-    // Who may read it is decided now, so that a wrong label is told with all other faults.
+    // Recipients are resolved now, so that a wrong label is reported with all other faults.
     let unreadable = match book.set_for(row.wanted.recipient.as_deref()) {
         Ok(_) => None,
         Err(error @ BookError::TooMany) => return Err(error.into()),
-        // The set of all who name nobody: no row can mend it.
+        // The default set: no row can correct it.
         Err(error @ BookError::Set(_)) if row.wanted.recipient.is_none() => {
             return Err(error.into());
         }
@@ -392,8 +341,7 @@ fn faulty(bad: BadRow, header: &Header) -> NewBadRow {
     NewBadRow { line: bad.line, upn, cells: without_secrets(bad.cells), problems }
 }
 
-/// A private key that somebody wrote into the wave goes neither into the ledger nor into the
-/// rejected rows.
+/// A private key in the wave must reach neither the ledger nor the rejected rows.
 fn without_secrets(mut cells: Vec<String>) -> Vec<String> {
     for cell in cells.iter_mut().filter(|cell| holds_secret_key(cell)) {
         cell.zeroize();
@@ -402,15 +350,13 @@ fn without_secrets(mut cells: Vec<String>) -> Vec<String> {
     cells
 }
 
-/// A draft's row as the check takes it.
 fn subject(row: &RowRecord, book: &mut RecipientBook) -> Result<Subject, IntakeError> {
     let wanted = wanted(row)?;
     let set = book.set_for(wanted.recipient.as_deref())?;
     Ok(Subject { line: row.line, upn: upn(row)?, wanted, set, untried: true })
 }
 
-/// Whoever was asked for stays who they are: what was issued before is theirs, and so are the
-/// run's claims.
+/// A name must still belong to the same account, to which the run's passes and claims belong.
 fn same_accounts(
     rows: &[RowRecord],
     mut findings: Vec<(Line, Finding)>,
@@ -424,7 +370,6 @@ fn same_accounts(
     Ok(findings)
 }
 
-/// A ledger's waiting row as the check takes it.
 fn again(row: &RowRecord) -> Result<Subject, LedgerError> {
     Ok(Subject {
         line: row.line,
@@ -491,14 +436,13 @@ fn verdict(
     })
 }
 
-/// Reads every letter before any pass exists, and reckons when the last will be read.
+/// Renders every message before any pass exists, and computes when the last one is sent.
 struct LetterProof<'a> {
     letters: &'a MailCheck<'a>,
     now: Timestamp,
     mails: u64,
-    /// The least time that a reader has left.
     least: Option<std::time::Duration>,
-    /// Letters whose template was looked through: which mail, and in which language.
+    /// The mails and languages whose template was checked.
     proven: BTreeSet<(&'static str, String)>,
     faults: Vec<String>,
 }
@@ -508,7 +452,7 @@ impl<'a> LetterProof<'a> {
         Self { letters, now, mails: 0, least: None, proven: BTreeSet::new(), faults: Vec::new() }
     }
 
-    /// Reads the letters of the eligible ones among the next `most` rows.
+    /// Renders the messages of the eligible rows among the next `most`.
     fn read(
         &mut self,
         header: &Header,
@@ -533,7 +477,6 @@ impl<'a> LetterProof<'a> {
         Ok(())
     }
 
-    /// Looks a language's template through, once.
     fn prove(&mut self, row: &RowRecord, header: &Header, channel: Channel, locale: &str) {
         if !self.proven.insert((channel.name(), locale.to_owned())) {
             return;
@@ -543,8 +486,8 @@ impl<'a> LetterProof<'a> {
         self.faults.extend(told);
     }
 
-    /// How long the last reader of this row's mails has, if mail leaves in the wave's order at
-    /// its full rate.
+    /// Accounts for the time that the readers of this row have, if mail leaves in the wave's order
+    /// at its full rate.
     fn reckon(&mut self, asked: &Asked, mails: u64) {
         self.mails += mails;
         let lifetime = std::time::Duration::from_secs(u64::from(asked.lifetime_minutes) * 60);
@@ -558,13 +501,11 @@ impl<'a> LetterProof<'a> {
         self.least = Some(self.least.map_or(left, |least| least.min(left)));
     }
 
-    /// How long the mails so far take.
     fn needed(&self) -> std::time::Duration {
         let rate = u64::from(self.letters.writer.plan.max_per_minute.max(1));
         std::time::Duration::from_secs(self.mails * 60 / rate)
     }
 
-    /// What is wrong with the mail of the wave as a whole.
     fn conclude(self) -> Vec<String> {
         let mut wrong = self.faults.clone();
         let late = self.least.filter(|left| *left < limits::LEAST_USABLE);

@@ -10,32 +10,22 @@ use tapwave_core::ids::{ClientRequestId, Line, UserId};
 use tapwave_core::limits;
 use tapwave_ledger::{Ledger, LedgerError, RowRecord, Standing};
 
-/// One pass that was issued, or may have been.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Expected {
-    /// Its line in the wave.
     pub row: Line,
     pub user_id: UserId,
-    /// As the wave wrote it.
     pub user_principal_name: String,
-    /// The pass; nothing while it is unknown whether there is one.
+    /// `None` while it is unknown whether there is a pass.
     pub method_id: Option<String>,
-    /// When it begins to work.
     pub window_start: Timestamp,
     pub window_end: Timestamp,
-    /// Whether it works once only.
     pub is_usable_once: bool,
-    /// What the POST was sent under.
     pub client_request_id: ClientRequestId,
-    /// Where the row stands.
     pub state: &'static str,
 }
 
-/// Visits every expected pass of a run, in the wave's order.
-///
-/// # Errors
-/// What the ledger or `visit` say.
+/// Visits every expected pass, in the wave's order.
 pub async fn manifest<E: From<LedgerError>>(
     ledger: &Ledger,
     mut visit: impl FnMut(Expected) -> Result<(), E>,
@@ -51,7 +41,7 @@ pub async fn manifest<E: From<LedgerError>>(
     Ok(())
 }
 
-/// `None` for a row whose intent is known to have made nothing, or that failed before it had one.
+/// `None` if the row's intent is known to have made nothing, or it had none.
 fn expected(row: &RowRecord) -> Result<Option<Expected>, LedgerError> {
     if row.issued.is_none() && row.state.standing() == Standing::Failed {
         return Ok(None);

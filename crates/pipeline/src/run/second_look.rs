@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Session;
-use crate::reconcile::{Observation, observe, of_this_run, over, watch_for};
+use crate::reconcile::{Observation, absence_window, observe, of_this_run, over};
 use crate::worker::{RunError, Worker};
 use tapwave_core::clock::{backoff, earlier, later};
 use tapwave_core::ids::{Line, MethodId};
@@ -18,70 +18,59 @@ use tapwave_core::progress::{Activity, ProgressEvent};
 use tapwave_graph::FoundPass;
 use tapwave_graph::limiter::{Budget, Outlook};
 use tapwave_graph::verdict::Refusal;
-use tapwave_ledger::{Event, LedgerError, Pages, Remains, RowRecord};
+use tapwave_ledger::{Event, Pages, Remains, RowRecord};
 
 /// Whether sealed passes are looked at a second time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FinalLook {
-    /// However long it takes.
     Always,
-    /// Unless the tenant's read rate draws it out longer than [`limits::LONGEST_FINAL_LOOK`].
+    /// Unless it takes longer than [`limits::LONGEST_FINAL_LOOK`].
     #[default]
     Auto,
-    /// Not at all.
     Never,
 }
 
-/// How the second look ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Looked {
-    /// Sealed passes at which nobody has looked again.
     pub unseen: u64,
-    /// Those of them that were looked for and not listed: they are kept out of the handoff.
+    /// Those of them that were not listed: they are kept out of the handoff.
     pub missed: Vec<Line>,
-    /// Why, if there are some.
     pub why: Option<String>,
 }
 
-/// Sealed passes on their way to the second look.
 pub(super) struct SecondLook<'a> {
     worker: &'a Worker,
     session: &'a Session,
     when: FinalLook,
-    /// What was seen before then, by Graph's clock, was seen by an earlier process, and is looked
-    /// at again.
+    /// A pass that was seen before then, by Graph's clock, is looked at again.
     since: Option<Timestamp>,
-    /// The last line of the pass over the rows that is under way while issuing goes on.
+    /// Where the current round beside issuing has got to.
     after: Option<Line>,
-    /// Nobody may read passes: why.
+    /// Why passes may not be read.
     forbidden: Option<String>,
 }
 
-/// What one look at some rows came to.
 #[derive(Default)]
 struct LookRound {
-    /// The last row that was read.
     last: Option<Line>,
     rows: u64,
-    /// Rows whose pass is not listed, and may be all the same.
+    /// Rows whose pass is not listed, which is no proof.
     unseen: Vec<(Line, NotSeen)>,
     lost: Vec<Line>,
 }
 
-/// Why the second look was not made, or not to its end.
 const INTERRUPTED: &str = "it was interrupted";
 
-/// Why a pass was not seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NotSeen {
     NotListed,
     UserUnknown,
-    /// Another pass is listed, and Graph does not tell since when.
+    /// Another pass is listed, without a date.
     Undated,
 }
 
 impl NotSeen {
-    /// What is said once nobody looks any longer.
+    /// Reported after the last look.
     const fn why(self) -> &'static str {
         match self {
             Self::NotListed => "its pass is not on the user any more: somebody has deleted it",
@@ -103,14 +92,13 @@ impl<'a> SecondLook<'a> {
         Self { worker, session, when, since, after: None, forbidden: None }
     }
 
-    /// Whether any look is wanted.
     pub(super) fn is_wanted(&self) -> bool {
         self.when != FinalLook::Never
     }
 
-    /// Looks at some passes that are old enough, while issuing goes on. Gives the rows that are
-    /// lost, and whether there may be more to look at.
-    pub(super) async fn go_along(&mut self) -> Result<(Vec<Line>, bool), RunError> {
+    /// Looks at some passes that are old enough, while issuing goes on. Returns the lost rows, and
+    /// whether there may be more to look at.
+    pub(super) async fn look_beside(&mut self) -> Result<(Vec<Line>, bool), RunError> {
         if self.forbidden.is_some() {
             return Ok((Vec::new(), false));
         }
@@ -120,37 +108,34 @@ impl<'a> SecondLook<'a> {
             ledger.rows_to_look_at(before, None, self.after, limits::SECOND_LOOK_ROWS).await?;
         let full = rows.len() == limits::SECOND_LOOK_ROWS;
         let round = self.look(rows).await?;
-        // Those that were not listed have their turn again when the pass over all has ended.
+        // Rows that were not listed are looked at again in the next round.
         self.after = round.last.filter(|_| full);
         Ok((round.lost, full))
     }
 
-    /// Looks at every pass that nobody has looked at again, and waits for lists that are behind:
-    /// for the settling time at most.
+    /// Looks at every pass that was not seen yet, and waits for lists that are behind: for the
+    /// settling time at most.
     pub(super) async fn finish(&mut self, mut lose: impl FnMut(Line)) -> Result<Looked, RunError> {
         let waiting = self.worker.ledger.waiting_for_look(self.since).await?;
         if let Some(why) = self.left_out(waiting) {
             let why = (waiting > 0).then_some(why);
             return Ok(Looked { unseen: waiting, missed: Vec::new(), why });
         }
-        self.session
-            .watcher
-            .report(ProgressEvent::Began { activity: Activity::Look, total: Some(waiting) });
+        self.session.begin(Activity::Look, Some(waiting));
         let looked = self.look_until_seen(&mut lose).await;
-        self.session.watcher.report(ProgressEvent::Ended { doing: Activity::Look });
+        self.session.end(Activity::Look);
         let missed = looked?;
         let unseen = self.worker.ledger.waiting_for_look(self.since).await?;
         let why = match &self.forbidden {
             Some(why) => why.clone(),
-            None if self.session.drain.is_on() => INTERRUPTED.to_owned(),
+            None if self.session.stop.is_requested() => INTERRUPTED.to_owned(),
             None => "Graph's lists were behind for too long".to_owned(),
         };
         Ok(Looked { unseen, missed, why: (unseen > 0).then_some(why) })
     }
 
-    /// Why the look is not made at all, if it is not.
     fn left_out(&self, waiting: u64) -> Option<String> {
-        if self.session.drain.is_on() {
+        if self.session.stop.is_requested() {
             return Some(INTERRUPTED.to_owned());
         }
         match self.when {
@@ -168,18 +153,18 @@ impl<'a> SecondLook<'a> {
         self.forbidden.clone()
     }
 
-    /// Gives the rows that are not listed when somebody wishes to stop.
+    /// Returns the rows that are not listed when it is stopped.
     async fn look_until_seen(
         &mut self,
         lose: &mut impl FnMut(Line),
     ) -> Result<Vec<Line>, RunError> {
         let mut first_missed: HashMap<Line, Instant> = HashMap::new();
         let mut told: Option<Timestamp> = None;
-        let patience = watch_for(self.worker.settle_after) + limits::DATE_ROUNDING;
+        let patience = absence_window(self.worker.settle_after) + limits::DATE_ROUNDING;
         for looks in 1_u32.. {
             let unseen = self.whole_round(lose).await?;
             let missed = || unseen.iter().map(|(line, _)| *line).collect();
-            if unseen.is_empty() || self.forbidden.is_some() || self.session.drain.is_on() {
+            if unseen.is_empty() || self.forbidden.is_some() || self.session.stop.is_requested() {
                 return Ok(missed());
             }
             let now = self.worker.clock.instant();
@@ -204,7 +189,7 @@ impl<'a> SecondLook<'a> {
             let wait = backoff(limits::BETWEEN_LOOKS, next, looks - 1);
             tokio::select! {
                 biased;
-                () = self.session.drain.begun() => return Ok(missed()),
+                () = self.session.stop.requested() => return Ok(missed()),
                 () = self.worker.clock.sleep(wait) => {}
             }
         }
@@ -216,17 +201,13 @@ impl<'a> SecondLook<'a> {
         let is_new =
             |told: Timestamp| tapwave_core::clock::span(told, until) > limits::BETWEEN_LOOKS;
         if told.is_none_or(is_new) {
-            self.session.watcher.report(ProgressEvent::LookingAgain {
-                doing: Activity::Look,
-                rows,
-                until,
-            });
+            self.session.report(ProgressEvent::LookingAgain { doing: Activity::Look, rows, until });
             *told = Some(until);
         }
     }
 
-    /// Looks once at every row that waits, also when somebody wishes to stop: what is in flight is
-    /// finished. Gives those that are not listed.
+    /// Looks once at every row that waits, also if the operator stops it. Returns those that are
+    /// not listed.
     async fn whole_round(
         &mut self,
         lose: &mut impl FnMut(Line),
@@ -243,9 +224,7 @@ impl<'a> SecondLook<'a> {
             {
                 let round = self.look(rows).await?;
                 round.lost.iter().copied().for_each(&mut *lose);
-                self.session
-                    .watcher
-                    .report(ProgressEvent::Did { doing: Activity::Look, rows: round.rows });
+                self.session.advance(Activity::Look, round.rows);
                 unseen.extend(round.unseen);
                 if round.last.is_none() {
                     break;
@@ -262,8 +241,8 @@ impl<'a> SecondLook<'a> {
         let users = users?;
         let passes = tokio::select! {
             passes = self.worker.graph.passes(&users) => passes?,
-            // Held back, and not in flight; nothing was seen.
-            () = self.session.drain.outlasted(&self.worker.clock) => {
+            // The request waits for the limiter; nothing was seen.
+            () = self.session.stop.grace_over(&self.worker.clock) => {
                 return Ok(LookRound { last: None, ..round });
             }
         };
@@ -275,7 +254,7 @@ impl<'a> SecondLook<'a> {
                     fine.push(row.line);
                 }
                 Ok(found) => {
-                    // A list that is behind may show what ours has replaced.
+                    // A list that is behind may show the pass that this one replaced.
                     let undated =
                         |found: &FoundPass| found.created_date_time.is_none() && found.is_live(now);
                     let other = row.state.method() != found.as_ref().map(|found| &found.id);
@@ -287,7 +266,7 @@ impl<'a> SecondLook<'a> {
                         round.unseen.push((row.line, NotSeen::NotListed));
                     }
                 }
-                // Also a user whom a replica does not know.
+                // Perhaps a replica does not know the user.
                 Err(refusal) if refusal.status == 404 => {
                     round.unseen.push((row.line, NotSeen::UserUnknown));
                 }
@@ -305,7 +284,7 @@ impl<'a> SecondLook<'a> {
         self.forbidden.get_or_insert_with(|| format!("the passes cannot be read: {refusal}"));
     }
 
-    /// Records that a row's sealed code does not work, if that is what the look shows.
+    /// Records that a row's sealed code does not work, if the look shows that.
     async fn displaced(
         &self,
         row: &RowRecord,
@@ -314,11 +293,11 @@ impl<'a> SecondLook<'a> {
     ) -> Result<bool, RunError> {
         let line = row.line;
         let remains = self.worker.ledger.remains_of(vec![line]).await?.pop();
-        let sighting = remains.map(|remains: Remains| {
-            let sighting = observe(found, &remains, self.worker.settle_after, now);
-            of_this_run(sighting, &self.worker.issuers)
+        let observation = remains.map(|remains: Remains| {
+            let observation = observe(found, &remains, self.worker.settle_after, now);
+            of_this_run(observation, &self.worker.issuers)
         });
-        let (why, found) = match (sighting, found) {
+        let (why, found) = match (observation, found) {
             (Some(Observation::Ours(_)), Some(pass)) if pass.is_disabled() => (
                 "the tenant's policy does not let its pass work (DisabledByPolicy)".to_owned(),
                 None,
@@ -349,7 +328,7 @@ impl<'a> SecondLook<'a> {
     }
 
     async fn lose_unseen(&self, line: Line, unseen: NotSeen) -> Result<(), RunError> {
-        let row = self.worker.ledger.row(line).await?.ok_or(LedgerError::UnknownLine(line))?;
+        let row = self.worker.row(line).await?;
         self.lose(&row, unseen.why().to_owned(), None).await
     }
 
@@ -365,12 +344,11 @@ impl<'a> SecondLook<'a> {
             None => why,
         };
         self.worker.ledger.record(line, Event::Displaced { why: why.clone(), found }).await?;
-        self.session.watcher.report(ProgressEvent::RowLost { line, upn, why });
+        self.session.report(ProgressEvent::RowLost { line, upn, why });
         Ok(())
     }
 }
 
-/// How long looking at so many passes takes by what is known of the tenant's rate.
 fn expected(passes: u64, outlook: Outlook) -> Duration {
     let Some(per_second) = outlook.per_second.filter(|rate| *rate > 0.0) else {
         return outlook.holding;

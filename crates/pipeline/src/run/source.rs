@@ -10,37 +10,32 @@ use tapwave_core::ids::Line;
 use tapwave_core::limits;
 use tapwave_ledger::{Ledger, LedgerError, RowRecord, Standing};
 
-/// The rows that wait for a pass. The ledger is read a page at a time, and the next page while
-/// rows of the one before are still at hand.
+/// Reads the next page while rows of the one before are still left.
 pub(super) struct CandidateSource {
     ledger: Ledger,
-    /// The last line that was read.
     after: Option<Line>,
     at_hand: VecDeque<Candidate>,
     reading: Option<LocalBoxFuture<'static, Result<Vec<RowRecord>, LedgerError>>>,
     is_read: bool,
-    /// Rows that somebody else has in hand.
+    /// Rows that the scheduler has from elsewhere.
     taken: HashSet<Line>,
 }
 
 impl CandidateSource {
-    /// All checked rows but those in `taken`.
     pub(super) fn new(ledger: Ledger, taken: HashSet<Line>) -> Self {
         Self { ledger, after: None, at_hand: VecDeque::new(), reading: None, is_read: false, taken }
     }
 
-    /// The next row, if it has been read already.
     pub(super) fn next(&mut self) -> Option<Candidate> {
         self.at_hand.pop_front()
     }
 
-    /// Whether there is none and none will come.
     pub(super) fn is_exhausted(&self) -> bool {
         self.is_read && self.at_hand.is_empty()
     }
 
-    /// Reads on, if few rows are left at hand; `None` if that would be too early, or there is
-    /// no more. Nothing is lost when the future is dropped.
+    /// Reads on if few rows are left; `None` if it is too early or there are no more. Dropping the
+    /// future loses nothing.
     pub(super) async fn read_on(&mut self) -> Option<Result<(), LedgerError>> {
         if self.is_read || self.at_hand.len() > limits::ROWS_PER_READ / 2 {
             return None;

@@ -12,7 +12,7 @@ use tapwave_core::ids::{BadUpn, Line, Upn};
 use tapwave_core::limits;
 use tapwave_core::shown::steers;
 
-/// What is wrong with one field or row. Each text ends with what to do.
+/// Each text ends with what to do.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Wrong {
     #[error("no userPrincipalName is written here; write one, or remove the row")]
@@ -54,7 +54,7 @@ pub(super) enum Wrong {
     Recipient(String),
 }
 
-/// Reads what means something in `cells`, which are as many as the header's columns.
+/// `cells` has as many fields as the header.
 pub(super) fn parse(
     header: &Header,
     line: Line,
@@ -70,7 +70,7 @@ pub(super) fn parse(
     let zoned = header.text(cells, Column::TimeZone).is_some();
     let zone = reading.typed(Column::TimeZone, |text| Ok(parse_zone(text)?));
     let start = if zoned && zone.is_none() {
-        // The zone's own fault is enough; the start is read in UTC only to find its own.
+        // The zone has its own fault; the start is read in UTC only to find its own.
         reading.typed(Column::Start, |text| Ok(parse_start(text, Some(&TimeZone::UTC))?))
     } else {
         let zone = zone.as_ref().or(defaults.time_zone.as_ref());
@@ -136,7 +136,7 @@ fn yes_or_no(text: &str) -> Result<bool, Wrong> {
     }
 }
 
-/// A light check: the letter's own address parser has the last word.
+/// Only a first check: mail parses the address.
 fn address(text: &str) -> Result<String, Wrong> {
     let whole = text.split_once('@').is_some_and(|(name, domain)| {
         !name.trim().is_empty() && !domain.trim().is_empty() && !domain.contains('@')
@@ -150,8 +150,8 @@ fn address(text: &str) -> Result<String, Wrong> {
     Ok(text.to_owned())
 }
 
-/// A light check (RFC 5646): subtags of one to eight letters and digits, the first of
-/// letters alone and at least two.
+/// Only a first check (RFC 5646): subtags of one to eight letters and digits, the first of at least
+/// two letters.
 fn locale(text: &str) -> Result<String, Wrong> {
     let mut parts = text.split('-');
     let first = parts.next().is_some_and(|part| {

@@ -14,27 +14,21 @@ use super::{Bounds, Encoding, RowFault, WaveError};
 use tapwave_core::ids::{Line, Upn};
 use tapwave_core::limits;
 
-/// A column that means something to a run.
+/// A column with a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Column {
-    /// Whom the pass is for; the one column that must be there.
+    /// The one column that must be there.
     #[serde(rename = "userPrincipalName")]
     Upn,
-    /// When the pass begins to work.
     #[serde(rename = "startDateTime")]
     Start,
     /// The zone of a start without an offset.
     TimeZone,
-    /// Minutes from the start.
     LifetimeInMinutes,
-    /// Whether the pass works once only.
     IsUsableOnce,
-    /// The mail address the pass goes to.
     DeliverTo,
-    /// The language of the mail.
     Locale,
-    /// Who may read the pass.
     Recipient,
 }
 
@@ -50,8 +44,6 @@ impl Column {
         Self::Recipient,
     ];
 
-    /// The name that is always understood.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Upn => "userPrincipalName",
@@ -88,7 +80,6 @@ impl fmt::Display for Column {
     }
 }
 
-/// What separates fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Delimiter {
@@ -104,8 +95,6 @@ impl Delimiter {
     /// The last one wins a tie.
     const ALL: [Self; 3] = [Self::Tab, Self::Semicolon, Self::Comma];
 
-    /// The character as a byte.
-    #[must_use]
     pub const fn byte(self) -> u8 {
         match self {
             Self::Comma => b',',
@@ -128,46 +117,33 @@ pub struct Header {
 }
 
 impl Header {
-    /// The columns' names as written, without blanks around them.
-    #[must_use]
+    /// As written, without blanks around them.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// What separates fields.
-    #[must_use]
     pub fn delimiter(&self) -> Delimiter {
         self.delimiter
     }
 
-    /// How the characters are written. [`Encoding::Windows1252`] was guessed.
-    #[must_use]
     pub fn encoding(&self) -> Encoding {
         self.encoding
     }
 
-    /// Whether the file began with a byte order mark.
-    #[must_use]
     pub fn has_byte_order_mark(&self) -> bool {
         self.byte_order_mark
     }
 
-    /// Where the header stands.
-    #[must_use]
     pub fn line(&self) -> Line {
         self.line
     }
 
-    /// The place of a column that means something.
-    #[must_use]
     pub fn index(&self, column: Column) -> Option<usize> {
         self.columns.get(&column).copied()
     }
 
-    /// What `cells` hold in any column, by its name. Case, blanks, `_` and `-` do not matter
-    /// unless another column is named exactly so; a column that means something also
-    /// answers to [`Column::name`].
-    #[must_use]
+    /// What `cells` hold in any column, by its name. Case, blanks, `_` and `-` do not matter unless
+    /// another column has exactly that name; a column with a meaning also has [`Column::name`].
     pub fn value<'a>(&self, cells: &'a [String], name: &str) -> Option<&'a str> {
         let folded = fold(name);
         let meaning = || Column::ALL.into_iter().find(|c| c.name().to_lowercase() == folded);
@@ -177,7 +153,7 @@ impl Header {
         cells.get(index).map(String::as_str)
     }
 
-    /// The trimmed text of a column that means something; `None` if nothing is written there.
+    /// `None` if the cell is blank.
     pub(super) fn text<'a>(&self, cells: &'a [String], column: Column) -> Option<&'a str> {
         let text = cells.get(self.index(column)?)?.trim();
         (!text.is_empty()).then_some(text)
@@ -265,7 +241,7 @@ fn meanings(names: &[String], line: Line) -> Result<BTreeMap<Column, usize>, Wav
     Err(WaveError::NoColumn { seen: names.to_vec(), nearest: nearest(names) })
 }
 
-/// Where `column` stands. Of several that could be meant, the one with the exact name is.
+/// A column with the exact name goes before others that could be meant.
 fn place(names: &[String], column: Column) -> Result<Option<usize>, WaveError> {
     let of = |fits: &dyn Fn(&str) -> bool| -> Vec<usize> {
         (0..names.len()).filter(|index| fits(&names[*index])).collect()
@@ -293,14 +269,14 @@ fn fold(name: &str) -> String {
     name.chars().filter(kept).flat_map(char::to_lowercase).collect()
 }
 
-/// The name that a slip of the hand or two turns into a known one.
+/// The name that one or two typing errors turn into a known one.
 fn nearest(names: &[String]) -> Option<String> {
     let known = ["userprincipalname", "username", "upn"];
     let distance = |name: &String| {
         let folded = fold(name);
-        // Two slips in a short name make it another word.
+        // Two errors in a short name make it another word.
         let far = |alias: &&str| 1 + alias.len() / 6;
-        // Long names are no slip of anything, and a field may be very long.
+        // A long name is no misspelling, and a field may be very long.
         let near = known.iter().filter(|alias| folded.len() <= 2 * alias.len() + 8);
         let near = near.map(|alias| (strsim::damerau_levenshtein(&folded, alias), far(alias)));
         near.filter(|(slips, far)| slips <= far).map(|(slips, _)| slips).min()

@@ -7,53 +7,41 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 
 use super::shown;
 
-/// Why a text is no time zone.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadZone {
     /// A name from the Windows registry.
     #[error("{0} is a Windows zone name; write the IANA name, like Europe/Berlin")]
     Windows(String),
-    /// Anything else.
     #[error("{0} is not a known time zone; write an IANA name, like Europe/Berlin")]
     Unknown(String),
 }
 
-/// Why a text is no moment.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadStart {
     /// No hour.
     #[error("{0} has no time of day; write it like 2027-03-01T08:00")]
     DateAlone(String),
-    /// Day and month can be read both ways.
     #[error(
         "{0} can be read as two dates; write year, month and day in this order, like \
          2027-03-01T08:00"
     )]
     TwoReadings(String),
-    /// Neither offset nor zone.
     #[error(
         "{0} has no offset and no time zone is known; add an offset like +01:00 or a \
          timeZone column"
     )]
     NoZone(String),
-    /// The clocks are put forward over it.
     #[error("{0} does not exist in {1}, where the clocks go forward then; take an hour later")]
     Gap(String, String),
-    /// The clocks are put back over it.
     #[error("{0} happens twice in {1}, where the clocks go back then; add an offset like +01:00")]
     Fold(String, String),
     /// Of the right form, but on no calendar or clock.
     #[error("{0} is on no calendar; correct the date or the time")]
     Impossible(String),
-    /// Anything else.
     #[error("{0} is no date and time; write it like 2027-03-01T08:00 or 2027-03-01T08:00+01:00")]
     Unreadable(String),
 }
 
-/// Takes an IANA name.
-///
-/// # Errors
-/// If this machine's time zone database does not know it.
 pub fn parse_zone(text: &str) -> Result<TimeZone, BadZone> {
     match TimeZone::get(text) {
         Ok(zone) if zone.iana_name().is_some() => Ok(zone),
@@ -64,9 +52,6 @@ pub fn parse_zone(text: &str) -> Result<TimeZone, BadZone> {
 
 /// Takes RFC 3339 with its offset, or `2027-03-01T08:00[:00]` (also with a blank in place of
 /// the `T`) as it is in `zone`.
-///
-/// # Errors
-/// If the text is not one moment.
 pub fn parse_start(text: &str, zone: Option<&TimeZone>) -> Result<Timestamp, BadStart> {
     let text = text.trim();
     let Some((local, offset)) = split(text) else {
@@ -87,8 +72,8 @@ pub fn parse_start(text: &str, zone: Option<&TimeZone>) -> Result<Timestamp, Bad
     }
 }
 
-/// The local part and the offset (`Z`, `+01:00`, or nothing), if the text has that form.
-/// jiff's own readers are more generous: they take a date alone for midnight.
+/// The local part and the offset (`Z`, `+01:00`, or nothing), if the text has that form. jiff's own
+/// parsers also take a date alone, as midnight.
 fn split(text: &str) -> Option<(&str, &str)> {
     let shape = |text: &str, shape: &str| {
         text.len() == shape.len()
@@ -105,7 +90,7 @@ fn split(text: &str) -> Option<(&str, &str)> {
         end += 3;
         if text[end..].starts_with('.') {
             let digits = text[end + 1..].bytes().take_while(u8::is_ascii_digit).count();
-            // Graph's own times have seven digits, nanoseconds nine.
+            // Graph's times have seven digits, nanoseconds nine.
             if !(1..=9).contains(&digits) {
                 return None;
             }

@@ -12,7 +12,6 @@ use super::text::{Text, TextEnd};
 use super::{Bounds, WaveError};
 use tapwave_core::ids::Line;
 
-/// One record as it stands in the file.
 pub(super) struct Record {
     pub(super) line: Line,
     /// At least one field, which may be empty.
@@ -22,14 +21,12 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Whether nobody wrote anything here: an empty line, or the empty fields with which
-    /// spreadsheets fill a table up.
+    /// An empty line, or the empty fields with which spreadsheets fill a table up.
     pub(super) fn is_blank(&self) -> bool {
         self.fields.iter().all(|field| field.trim().is_empty())
     }
 }
 
-/// Reads one record after the other.
 #[derive(Debug)]
 pub(super) struct Records<R> {
     text: Text<R>,
@@ -49,7 +46,6 @@ enum ReaderState {
     QuoteSeen,
 }
 
-/// A record being read.
 struct OpenRecord {
     record: Record,
     field: String,
@@ -63,7 +59,7 @@ impl<R: Read> Records<R> {
         Self { text, delimiter: b',', bounds, line: 1, after_return: false }
     }
 
-    /// What separates fields from here on; an ASCII character.
+    /// An ASCII character.
     pub(super) fn set_delimiter(&mut self, delimiter: u8) {
         self.delimiter = delimiter;
     }
@@ -73,8 +69,8 @@ impl<R: Read> Records<R> {
         self.text.digest()
     }
 
-    /// The next line outside of quotes, left where it is; shorter if it is longer than `max`
-    /// bytes and more. `None` is the end of the file.
+    /// The next line outside of quotes, without taking it; cut if it is longer than `max` bytes.
+    /// `None` is the end of the file.
     pub(super) fn peek(&mut self, max: usize) -> Result<Option<String>, WaveError> {
         self.skip_line_feed()?;
         let (mut scanned, mut quoted) = (0, false);
@@ -120,7 +116,7 @@ impl<R: Read> Records<R> {
         Ok(Some(open.record))
     }
 
-    /// Takes a run of plain characters, or one that means something. `true` ends the record.
+    /// Takes a run of plain characters, or a special one. `true` ends the record.
     fn step(&mut self, open: &mut OpenRecord) -> Result<bool, WaveError> {
         let rest = self.text.rest();
         let delimiter = self.delimiter;
@@ -152,7 +148,7 @@ impl<R: Read> Records<R> {
             (ReaderState::Plain, b'"') => open.field.push('"'),
             (ReaderState::Quoted, byte) => open.field.push(char::from(byte)),
             (_, b'\r' | b'\n') => return self.end_field(open).map(|()| true),
-            // What is left is the delimiter.
+            // The delimiter.
             _ => self.end_field(open)?,
         }
         self.hold_bound(open).map(|()| false)
@@ -203,7 +199,7 @@ impl OpenRecord {
         match self.state {
             ReaderState::FieldStart => self.state = ReaderState::Plain,
             ReaderState::Plain | ReaderState::Quoted => {}
-            // Blanks between the closing quote and the delimiter mean nothing.
+            // Blanks between the closing quote and the delimiter are ignored.
             ReaderState::QuoteSeen if run.trim().is_empty() => return,
             ReaderState::QuoteSeen => {
                 self.record.stray.get_or_insert(self.record.fields.len());

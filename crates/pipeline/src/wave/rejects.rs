@@ -7,7 +7,7 @@ use csv::{QuoteStyle, Writer, WriterBuilder};
 
 use super::{BadRow, Encoding, Header};
 
-/// The column the reasons stand in. In a wave, a column of this name means nothing.
+/// Ignored in a wave.
 const REASON: &str = "reason";
 
 /// Writes rejected rows in the wave's own form: its columns, its delimiter, UTF-8 (with a byte
@@ -23,10 +23,6 @@ pub struct Rejects<W: Write> {
 }
 
 impl<W: Write> Rejects<W> {
-    /// Writes the header.
-    ///
-    /// # Errors
-    /// If `out` takes no more bytes.
     pub fn new(mut out: W, header: &Header) -> io::Result<Self> {
         if header.has_byte_order_mark() || header.encoding() != Encoding::Utf8 {
             out.write_all("\u{feff}".as_bytes())?;
@@ -34,7 +30,7 @@ impl<W: Write> Rejects<W> {
         let mut names = WriterBuilder::new();
         names.delimiter(header.delimiter().byte()).flexible(true);
         if header.names().iter().any(|name| name.contains([',', ';', '\t'])) {
-            // Whoever reads the file again looks for the delimiter outside of quotes.
+            // The reader looks for the delimiter outside of quotes.
             names.quote_style(QuoteStyle::Always);
         }
         let is_old = |index: &usize| header.names()[*index].eq_ignore_ascii_case(REASON);
@@ -48,28 +44,16 @@ impl<W: Write> Rejects<W> {
         Ok(Self { out: rows.from_writer(out), old })
     }
 
-    /// Writes a row and why it was rejected.
-    ///
-    /// # Errors
-    /// If the output takes no more bytes.
     pub fn add(&mut self, cells: &[String], reason: &str) -> io::Result<()> {
         let reason = harmless(reason);
         self.out.write_record(row(&reason, cells, &self.old)).map_err(io::Error::from)
     }
 
-    /// Writes a faulty row with all its faults.
-    ///
-    /// # Errors
-    /// If the output takes no more bytes.
     pub fn add_bad(&mut self, bad: &BadRow) -> io::Result<()> {
         let reasons: Vec<String> = bad.faults.iter().map(ToString::to_string).collect();
         self.add(&bad.cells, &reasons.join(" | "))
     }
 
-    /// Hands the output back when everything is written to it.
-    ///
-    /// # Errors
-    /// If the output takes no more bytes.
     pub fn finish(self) -> io::Result<W> {
         self.out.into_inner().map_err(csv::IntoInnerError::into_error)
     }

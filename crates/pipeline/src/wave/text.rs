@@ -10,25 +10,20 @@ use sha2::{Digest, Sha256};
 
 use super::WaveError;
 
-/// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
 /// Bytes at the file's beginning that tell UTF-16 without a byte order mark.
 const HEAD: usize = 512;
 
-/// How the wave's characters are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Encoding {
-    /// With or without a byte order mark.
     #[serde(rename = "utf-8")]
     Utf8,
     /// Little-endian: Excel's "Unicode text".
     #[serde(rename = "utf-16le")]
     Utf16Le,
-    /// Big-endian.
     #[serde(rename = "utf-16be")]
     Utf16Be,
-    /// Taken when a file without a byte order mark is not UTF-8 throughout. A guess, if the
-    /// likeliest one: worth telling the operator.
+    /// Guessed for a file without a byte order mark that is not UTF-8 throughout.
     #[serde(rename = "windows-1252")]
     Windows1252,
 }
@@ -44,7 +39,6 @@ impl fmt::Display for Encoding {
     }
 }
 
-/// What one look through the whole file tells.
 pub(super) struct Survey {
     pub(super) encoding: Encoding,
     pub(super) bom: bool,
@@ -78,7 +72,7 @@ pub(super) fn survey(input: &mut (impl Read + Seek), max_bytes: u64) -> Result<S
     Ok(Survey { encoding, bom, digest: hash.finalize().into() })
 }
 
-/// A file's characters, as many at a time as one chunk of bytes holds.
+/// A file's characters, one chunk at a time.
 pub(super) struct Text<R> {
     input: R,
     encoding: Encoding,
@@ -91,21 +85,19 @@ pub(super) struct Text<R> {
     malformed: bool,
 }
 
-/// Why there are no more characters.
 pub(super) enum TextEnd {
     Io(io::Error),
     Malformed(Encoding),
 }
 
 impl<R> fmt::Debug for Text<R> {
-    /// Shows the position alone: the text is people's data.
+    /// Hides the text, which is people's data.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Text").field("encoding", &self.encoding).finish_non_exhaustive()
     }
 }
 
 impl<R: Read> Text<R> {
-    /// `input` stands at its beginning.
     pub(super) fn new(input: R, encoding: Encoding) -> Self {
         let decoder = match encoding {
             Encoding::Utf8 => UTF_8.new_decoder_with_bom_removal(),
@@ -136,7 +128,7 @@ impl<R: Read> Text<R> {
         self.at += count;
     }
 
-    /// Decodes more behind the rest. `false` means that the file has ended.
+    /// `false` at the end of the file.
     pub(super) fn fill(&mut self) -> Result<bool, TextEnd> {
         self.buffer.drain(..self.at);
         self.at = 0;
@@ -161,8 +153,8 @@ impl<R: Read> Text<R> {
         self.hash.clone().finalize().into()
     }
 
-    /// Decodes the chunk's first `count` bytes. What stands before a malformed byte is kept,
-    /// so that whoever counts lines arrives there first.
+    /// Decodes the chunk's first `count` bytes. What precedes a malformed byte is kept, so that
+    /// lines are counted up to it.
     fn decode(&mut self, count: usize) {
         let mut bytes = &self.chunk[..count];
         loop {

@@ -1,0 +1,97 @@
+//! Promises that a row whose pass Graph does not list yet is looked at again, and for the last
+//! time once the settling time has passed since it was first missed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Session;
+use crate::reconcile::absence_window;
+use crate::worker::Worker;
+use tapwave_core::clock::{backoff, later, span};
+use tapwave_core::ids::Line;
+use tapwave_core::limits;
+use tapwave_core::progress::{Activity, ProgressEvent};
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ScheduledLook {
+    pub(super) line: Line,
+    pub(super) at: Instant,
+    pub(super) purpose: Look,
+}
+
+/// Why a row is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// To find out what became of a lost attempt, or whether what holds the row is still there.
+    Reconcile,
+    /// To confirm a sealed pass that followed a lost attempt.
+    Verify,
+    /// To confirm a sealed pass that an earlier process did not confirm.
+    VerifyInherited,
+}
+
+/// Rows whose pass was not listed yet.
+#[derive(Default)]
+pub(super) struct PendingLooks {
+    rows: HashMap<Line, PendingLook>,
+    reported: Option<Timestamp>,
+}
+
+struct PendingLook {
+    since: Instant,
+    looks: u32,
+    purpose: Look,
+}
+
+impl PendingLooks {
+    /// When the row is looked at next: the waits double until its last look is due.
+    pub(super) fn schedule(&mut self, line: Line, purpose: Look, worker: &Worker) -> Instant {
+        let now = worker.clock.instant();
+        let new = PendingLook { since: now, looks: 0, purpose };
+        let pending = self.rows.entry(line).or_insert(new);
+        let wait = backoff(limits::BETWEEN_LOOKS, Duration::MAX, pending.looks);
+        pending.looks += 1;
+        (now + wait).min(pending.since + patience(worker))
+    }
+
+    /// Whether a look now is the row's last one.
+    pub(super) fn is_last(&self, line: Line, worker: &Worker) -> bool {
+        let end = self.rows.get(&line).map(|pending| pending.since + patience(worker));
+        end.is_some_and(|end| end <= worker.clock.instant())
+    }
+
+    pub(super) fn remove(&mut self, line: Line) {
+        self.rows.remove(&line);
+    }
+
+    /// Rows that wait, but for those that were inherited.
+    pub(super) fn own(&self) -> impl Iterator<Item = Line> {
+        let own = self.rows.iter().filter(|(_, row)| row.purpose != Look::VerifyInherited);
+        own.map(|(line, _)| *line)
+    }
+
+    /// Reports until when rows are looked at, once the first looks have brought nothing and
+    /// whenever that time moves.
+    pub(super) fn report(&mut self, session: &Session) {
+        let slow = self.rows.values().filter(|pending| pending.looks >= limits::LOOKS);
+        let Some(latest) = slow.clone().map(|pending| pending.since).max() else { return };
+        let settle_after = session.settle_after.unwrap_or(limits::DEFAULT_SETTLE_AFTER);
+        let end = latest + absence_window(settle_after);
+        let left = end.saturating_duration_since(session.clock.instant());
+        let until = later(session.clock.now(), left);
+        let moved = |reported| span(reported, until) > limits::BETWEEN_LOOKS;
+        if self.reported.is_none_or(moved) {
+            let (doing, rows) = (Activity::Reconcile, slow.count() as u64);
+            session.report(ProgressEvent::LookingAgain { doing, rows, until });
+            self.reported = Some(until);
+        }
+    }
+}
+
+/// How long a pass may stay unlisted. Graph's clock counts whole seconds.
+fn patience(worker: &Worker) -> Duration {
+    absence_window(worker.settle_after) + limits::DATE_ROUNDING
+}
