@@ -373,7 +373,7 @@ impl Report {
                 "line {line}, {upn}: has a pass that this run did not issue; it was left alone"
             ));
         }
-        let unnamed = || outcome.left.iter().filter(|left| !outcome.told.contains(&left.line));
+        let unnamed = || outcome.left.iter().filter(|left| !outcome.reported.contains(&left.line));
         for left in unnamed().take(limits::PROBLEMS_SHOWN) {
             self.error(format_args!(
                 "line {}, {}: {}",

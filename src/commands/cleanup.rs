@@ -160,7 +160,7 @@ async fn of_wave(
     outcome.left.extend(under_way.end(world).await?);
     outcome.wrong_tenant = is_nobody_known && !holdings.unknown.is_empty();
     outcome.left.extend(holdings.unseen.into_iter().chain(holdings.unknown));
-    outcome.told = told;
+    outcome.reported = told;
     world.report.cleanup(&outcome);
     let incomplete = !holdings.bad.is_empty();
     summed(wave, holdings.rows, &outcome, &session, world)?;

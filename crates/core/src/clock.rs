@@ -152,13 +152,6 @@ pub fn span(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-/// How long to wait before trying again: `first` after attempt 0, twice as long after each
-/// further one, and at most `most`.
-#[must_use]
-pub fn backoff(first: Duration, most: Duration, attempt: u32) -> Duration {
-    first.saturating_mul(2_u32.saturating_pow(attempt)).min(most)
-}
-
 /// How far apart two clocks or moments are, for people: `12 s`, `7 min`, `2 h`, `2 h 5 min`.
 #[must_use]
 pub fn apart(by: SignedDuration) -> String {
@@ -183,14 +176,6 @@ mod tests {
         {
             assert_eq!(apart(SignedDuration::from_secs(seconds)), told);
         }
-    }
-
-    #[test]
-    fn a_backoff_doubles_up_to_its_bound() {
-        let wait =
-            |attempt| backoff(Duration::from_secs(2), Duration::from_secs(64), attempt).as_secs();
-        assert_eq!([0, 1, 4, 5, 6, u32::MAX].map(wait), [2, 4, 32, 64, 64, 64]);
-        assert_eq!(backoff(Duration::MAX, Duration::MAX, 1), Duration::MAX);
     }
 
     #[tokio::test(start_paused = true)]

@@ -275,7 +275,7 @@ pub struct Check {
     /// Groups of the policy that are not in the directory, each with its list.
     missing: Vec<(GroupId, &'static str)>,
     /// The sorted members of groups that were cheaper to list than to ask about. The list may lag.
-    paged: HashMap<GroupId, Vec<UserId>>,
+    listed: HashMap<GroupId, Vec<UserId>>,
     /// The members that those lists described, by [`Upn::key`], until their row is checked.
     preloaded: HashMap<String, User>,
     counts: WarningCounts,
@@ -347,7 +347,7 @@ impl Check {
             excluded,
             required,
             missing: Vec::new(),
-            paged: HashMap::new(),
+            listed: HashMap::new(),
             preloaded: HashMap::new(),
             counts: WarningCounts::default(),
             seen: HashMap::with_capacity(usize::try_from(rows).unwrap_or_default()),
@@ -355,18 +355,18 @@ impl Check {
         if check.groups().len() > limits::MAX_GROUPS {
             return Err(CheckError::TooManyGroups);
         }
-        check.forget_missing(&graph.missing_groups(&check.groups()).await?);
+        check.drop_missing(&graph.missing_groups(&check.groups()).await?);
         if !check.everyone && check.included.is_empty() {
             let groups = check.missing.iter().filter(|(_, list)| *list == INCLUDE);
             let groups = groups.map(|(group, _)| *group).collect();
             return Err(CheckError::OnlyMissingGroups { groups });
         }
-        check.page_if_cheaper(graph, rows).await?;
+        check.list_if_cheaper(graph, rows).await?;
         Ok(check)
     }
 
     /// Drops groups that are not in the directory from the policy's lists.
-    fn forget_missing(&mut self, missing: &[GroupId]) {
+    fn drop_missing(&mut self, missing: &[GroupId]) {
         let lists = [(&mut self.included, INCLUDE), (&mut self.excluded, EXCLUDE)];
         for (targets, list) in lists {
             targets.groups.retain(|group| {
@@ -390,7 +390,7 @@ impl Check {
         subjects: &[Subject],
         issuers: &Issuers,
     ) -> Result<Vec<(Line, Finding)>, GraphError> {
-        let (mut users, upns) = self.recall(subjects);
+        let (mut users, upns) = self.take_preloaded(subjects);
         users.extend(graph.users(&upns).await?);
         let now = graph.now();
         let mut rows: Vec<CheckedRow<'_>> = subjects
@@ -405,10 +405,10 @@ impl Check {
             })
             .collect();
         for row in &mut rows {
-            self.judge_alone(row, now);
+            self.check_locally(row, now);
         }
-        self.judge_groups(graph, &mut rows).await?;
-        self.judge_mail(graph, &mut rows).await?;
+        self.check_groups(graph, &mut rows).await?;
+        self.find_readers(graph, &mut rows).await?;
         let passes = self.live_passes(graph, &rows).await?;
         let found = passes.values().flatten().flatten();
         let live: Vec<MethodId> =
@@ -474,18 +474,18 @@ impl Check {
 
     /// Lists whole groups if that takes fewer calls than asking about every row, and the token may
     /// list them.
-    async fn page_if_cheaper(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
-        match self.page(graph, rows).await {
+    async fn list_if_cheaper(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
+        match self.list_groups(graph, rows).await {
             Err(GraphError::Refused { .. }) => {
-                self.paged = HashMap::new();
+                self.listed = HashMap::new();
                 self.preloaded = HashMap::new();
                 Ok(())
             }
-            paged => paged,
+            listed => listed,
         }
     }
 
-    async fn page(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
+    async fn list_groups(&mut self, graph: &Graph, rows: u64) -> Result<(), GraphError> {
         let groups = self.groups();
         if groups.is_empty() || rows < limits::ROWS_WORTH_COUNTING {
             return Ok(());
@@ -495,7 +495,7 @@ impl Check {
         let (mut paging, mut people) = (0, 0);
         for group in &groups {
             let Some(members) = graph.member_count(*group).await? else {
-                self.forget_missing(&[*group]);
+                self.drop_missing(&[*group]);
                 continue;
             };
             people += members;
@@ -512,7 +512,7 @@ impl Check {
             let mut members = Vec::new();
             let listed = if preload {
                 let preloaded = &mut self.preloaded;
-                let meet = |user: User| {
+                let keep = |user: User| {
                     members.push(user.id);
                     // Anybody with a problem is asked about by name, which is current.
                     let name = user.user_principal_name.as_ref().map(|name| name.to_lowercase());
@@ -520,22 +520,22 @@ impl Check {
                         preloaded.insert(name, user);
                     }
                 };
-                graph.acquainted_members(group, meet).await?
+                graph.acquainted_members(group, keep).await?
             } else {
                 graph.members(group, |user| members.push(user)).await?
             };
             if listed.is_none() {
-                self.forget_missing(&[group]);
+                self.drop_missing(&[group]);
                 continue;
             }
             members.sort_unstable();
-            self.paged.insert(group, members);
+            self.listed.insert(group, members);
         }
         Ok(())
     }
 
     /// The users known from the groups' lists, and the names to ask for.
-    fn recall(&mut self, subjects: &[Subject]) -> (HashMap<String, User>, Vec<Upn>) {
+    fn take_preloaded(&mut self, subjects: &[Subject]) -> (HashMap<String, User>, Vec<Upn>) {
         let (mut known, mut unknown) = (HashMap::new(), Vec::new());
         for subject in subjects {
             let key = subject.upn.key();
@@ -566,7 +566,7 @@ impl Check {
     }
 
     /// Checks what needs no further call.
-    fn judge_alone(&mut self, row: &mut CheckedRow<'_>, now: Timestamp) {
+    fn check_locally(&mut self, row: &mut CheckedRow<'_>, now: Timestamp) {
         let (asked, multi_use_said) = &row.asked;
         let PolicyRecord { min_lifetime_minutes: min, max_lifetime_minutes: max, one_time, .. } =
             self.policy;
@@ -601,7 +601,7 @@ impl Check {
 
     /// Checks targets, exclusions and required groups. Listed members may lag, so that somebody
     /// whom they would exclude is asked about.
-    async fn judge_groups(
+    async fn check_groups(
         &mut self,
         graph: &Graph,
         rows: &mut [CheckedRow<'_>],
@@ -610,7 +610,7 @@ impl Check {
         let groups = self.groups();
         let by_index = |user: UserId| -> HashSet<GroupId> {
             let holds = |group: &&GroupId| {
-                self.paged.get(group).is_some_and(|members| members.binary_search(&user).is_ok())
+                self.listed.get(group).is_some_and(|members| members.binary_search(&user).is_ok())
             };
             groups.iter().filter(holds).copied().collect()
         };
@@ -618,14 +618,14 @@ impl Check {
         let mut doubtful = Vec::new();
         for user in rows.iter().filter_map(|row| row.user) {
             let held = by_index(user.id);
-            if self.paged.is_empty() || !self.group_problems(user.id, &held).is_empty() {
+            if self.listed.is_empty() || !self.group_problems(user.id, &held).is_empty() {
                 doubtful.push(user.id);
             }
             known.insert(user.id, Ok(held));
         }
         let current = graph.memberships(&doubtful, &groups).await?;
         known.extend(current.of);
-        self.forget_missing(&current.missing);
+        self.drop_missing(&current.missing);
         for row in rows {
             let Some(user) = row.user else { continue };
             match known.get(&user.id) {
@@ -643,14 +643,14 @@ impl Check {
     }
 
     fn group_problems(&self, user: UserId, held: &HashSet<GroupId>) -> Vec<Problem> {
-        let hit = |targets: &Targets| {
+        let is_in = |targets: &Targets| {
             targets.users.contains(&user) || targets.groups.iter().any(|group| held.contains(group))
         };
         let mut problems = Vec::new();
-        if !self.everyone && !hit(&self.included) {
+        if !self.everyone && !is_in(&self.included) {
             problems.push(Problem::NotIncluded);
         }
-        if hit(&self.excluded) {
+        if is_in(&self.excluded) {
             problems.push(Problem::Excluded);
         }
         for required in self.required.iter().filter(|one| !held.contains(&one.id)) {
@@ -666,7 +666,7 @@ impl Check {
 
     /// Finds the readers of each row's mail and notice. A manager is looked up only if one is named
     /// before any place with an address.
-    async fn judge_mail(
+    async fn find_readers(
         &self,
         graph: &Graph,
         rows: &mut [CheckedRow<'_>],
@@ -674,7 +674,7 @@ impl Check {
         let Some(mail) = &self.options.mail else { return Ok(()) };
         let to = AddressPlaces { flag: TO, list: &mail.to };
         let notice_to = AddressPlaces { flag: NOTICE_TO, list: &mail.notice_to };
-        let asked_about: Vec<UserId> = rows
+        let users: Vec<UserId> = rows
             .iter()
             .filter(|row| row.problems.is_empty())
             .filter_map(|row| Some((row.user?, &row.subject.wanted)))
@@ -684,9 +684,8 @@ impl Check {
             })
             .map(|(user, _)| user.id)
             .collect();
-        let managers = graph.managers(&asked_about).await?;
-        let managers: HashMap<UserId, Option<Manager>> =
-            asked_about.into_iter().zip(managers).collect();
+        let managers = graph.managers(&users).await?;
+        let managers: HashMap<UserId, Option<Manager>> = users.into_iter().zip(managers).collect();
         for row in rows {
             let Some(user) = row.user.filter(|_| row.problems.is_empty()) else { continue };
             let manager = managers.get(&user.id).and_then(Option::as_ref);
@@ -759,9 +758,9 @@ impl Check {
         }
         let (asked, _) = row.asked;
         self.counts.count(&asked, now);
-        let news =
+        let is_notice =
             self.options.mail.as_ref().is_some_and(|mail| mail.body == Mode::Notice.as_str());
-        self.counts.count_mail(user, row.reader.as_ref(), row.notice_reader.as_ref(), news);
+        self.counts.count_mail(user, row.reader.as_ref(), row.notice_reader.as_ref(), is_notice);
         Finding::Eligible(Box::new(Eligible {
             user: user.id,
             display_name: user.display_name.as_deref().map(shown::name),
@@ -819,15 +818,15 @@ impl WarningCounts {
         &mut self,
         user: &User,
         reader: Option<&Reader>,
-        told: Option<&Reader>,
-        news: bool,
+        notified: Option<&Reader>,
+        is_notice: bool,
     ) {
         let own = |reader: Option<&Reader>| reader.is_some_and(|one| is_own(user, &one.address));
-        self.own_mailbox += u64::from(!news && own(reader));
-        self.own_notice += u64::from(news && own(reader) || own(told));
-        let same = reader
-            .zip(told)
-            .is_some_and(|(reader, told)| reader.address.eq_ignore_ascii_case(&told.address));
+        self.own_mailbox += u64::from(!is_notice && own(reader));
+        self.own_notice += u64::from(is_notice && own(reader) || own(notified));
+        let same = reader.zip(notified).is_some_and(|(reader, notified)| {
+            reader.address.eq_ignore_ascii_case(&notified.address)
+        });
         self.notice_to_holder += u64::from(same);
     }
 }

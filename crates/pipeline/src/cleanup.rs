@@ -12,7 +12,8 @@ use jiff::Timestamp;
 
 use crate::check::Issuers;
 use crate::reconcile::{
-    Observation, absence_window, is_over, may_be_misdated, may_be_of, observe, of_this_run, over,
+    Observation, absence_window, is_over, latest_end, may_be_misdated, may_be_of, observe,
+    of_this_run,
 };
 use crate::worker::RunError;
 use tapwave_core::clock::Clocks;
@@ -51,7 +52,7 @@ pub enum Doubt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cleaned {
     pub remains: Remains,
-    pub fate: CleanupOutcome,
+    pub outcome: CleanupOutcome,
     /// Somebody else's live pass.
     pub foreign: Option<MethodId>,
 }
@@ -70,7 +71,10 @@ pub fn confirmed(
         unreadable: None,
         user: Some(user),
         state: State::Checked { after_loss: false },
-        alive: pass.map(|pass| (pass.id.clone(), over(pass, graph_now))).into_iter().collect(),
+        alive: pass
+            .map(|pass| (pass.id.clone(), latest_end(pass, graph_now)))
+            .into_iter()
+            .collect(),
         gone: Vec::new(),
         given_up: Vec::new(),
         attempts: Vec::new(),
@@ -130,8 +134,8 @@ pub async fn clear(
         let answers: Vec<_> = deletions.by_ref().take(to_delete(&row).count()).collect();
         let observation = observed(&row, &answers, &look, settle_after, now.graph);
         let observation = observation.map(|observation| of_this_run(observation, issuers));
-        let fate = judge(&row, &answers, &look, observation.as_ref(), settle_after, now);
-        let foreign = match (&observation, &fate) {
+        let outcome = judge(&row, &answers, &look, observation.as_ref(), settle_after, now);
+        let foreign = match (&observation, &outcome) {
             (_, CleanupOutcome::Doubtful(Doubt::Unclear)) => None,
             (
                 Some(
@@ -143,7 +147,8 @@ pub async fn clear(
             ) => Some(method.clone()),
             _ => None,
         };
-        let events = events(&row, &fate, observation.as_ref(), foreign.as_ref(), &look, now.graph);
+        let events =
+            events(&row, &outcome, observation.as_ref(), foreign.as_ref(), &look, now.graph);
         note_deletions(&mut row, &answers);
         note(&mut row, &events, now);
         if let Some(ledger) = ledger {
@@ -151,7 +156,7 @@ pub async fn clear(
                 ledger.record(row.line, event).await?;
             }
         }
-        cleaned.push(Cleaned { remains: row, fate, foreign });
+        cleaned.push(Cleaned { remains: row, outcome, foreign });
     }
     Ok(cleaned)
 }
@@ -199,7 +204,7 @@ fn broken(row: Remains) -> Cleaned {
         let lacks = "it names no user, or another one than its attempts do";
         LedgerError::BrokenRow { line: row.line, upn: row.upn.clone(), lacks }.to_string()
     };
-    Cleaned { remains: row, fate: CleanupOutcome::Left { why }, foreign: None }
+    Cleaned { remains: row, outcome: CleanupOutcome::Left { why }, foreign: None }
 }
 
 /// What one look shows of a row; `None` if the passes cannot be read. The answers to the DELETEs
@@ -335,7 +340,7 @@ fn may_be_unknown(
 /// What the ledger records of a look.
 fn events(
     row: &Remains,
-    fate: &CleanupOutcome,
+    outcome: &CleanupOutcome,
     observation: Option<&Observation>,
     foreign: Option<&MethodId>,
     look: &Result<Option<FoundPass>, Refusal>,
@@ -354,9 +359,9 @@ fn events(
         Ok(Some(pass)),
     ) = (observation, look)
     {
-        events.push(Event::OrphanFound { method: method.clone(), over: over(pass, now) });
+        events.push(Event::OrphanFound { method: method.clone(), over: latest_end(pass, now) });
     }
-    match fate {
+    match outcome {
         CleanupOutcome::Gone(proof) => events.push(gone(row, *proof)),
         CleanupOutcome::Doubtful(Doubt::NotListed) => {
             events.push(Event::NotListed { graph_time: now });
@@ -468,7 +473,7 @@ mod tests {
         Err(Refusal { kind: RefusalKind::MethodGone, ..refusal(404) })
     }
 
-    fn fate(row: &Remains, deletion: Deleted, look: &Look) -> CleanupOutcome {
+    fn outcome(row: &Remains, deletion: Deleted, look: &Look) -> CleanupOutcome {
         let deletions = [deletion];
         let observation = observed(row, &deletions, look, SETTLE_AFTER, now());
         judge(row, &deletions, look, observation.as_ref(), SETTLE_AFTER, clocks())
@@ -476,26 +481,26 @@ mod tests {
 
     #[test]
     fn our_own_204_is_proof_and_a_list_that_is_behind_is_waited_for() {
-        assert_eq!(fate(&row(), Ok(()), &Ok(None)), CleanupOutcome::Gone(Proof::Deleted));
+        assert_eq!(outcome(&row(), Ok(()), &Ok(None)), CleanupOutcome::Gone(Proof::Deleted));
         let unread = Err(refusal(403));
-        assert_eq!(fate(&row(), Ok(()), &unread), CleanupOutcome::Gone(Proof::Deleted));
-        let behind = fate(&row(), Ok(()), &Ok(Some(listed("ours"))));
+        assert_eq!(outcome(&row(), Ok(()), &unread), CleanupOutcome::Gone(Proof::Deleted));
+        let behind = outcome(&row(), Ok(()), &Ok(Some(listed("ours"))));
         assert_eq!(behind, CleanupOutcome::Doubtful(Doubt::Behind));
         let before = Remains { deleted: vec![id("ours")], ..row() };
-        assert_eq!(fate(&before, gone(), &Ok(None)), CleanupOutcome::Gone(Proof::Deleted));
+        assert_eq!(outcome(&before, gone(), &Ok(None)), CleanupOutcome::Gone(Proof::Deleted));
     }
 
     #[test]
     fn an_absence_counts_once_it_is_seen_again_after_the_settling_time() {
-        let first = fate(&row(), gone(), &Ok(None));
+        let first = outcome(&row(), gone(), &Ok(None));
         assert_eq!(first, CleanupOutcome::Doubtful(Doubt::NotListed));
         for (since, counts) in [("2026-03-01T08:05:01Z", false), ("2026-03-01T08:05:00Z", true)] {
-            let again = fate(&absent(moment(since)), gone(), &Ok(None));
+            let again = outcome(&absent(moment(since)), gone(), &Ok(None));
             assert_eq!(again == CleanupOutcome::Gone(Proof::Absent), counts, "{since}: {again:?}");
         }
         // Somebody else's may be older, and the list behind.
         assert_eq!(
-            fate(&row(), gone(), &Ok(Some(listed("theirs")))),
+            outcome(&row(), gone(), &Ok(Some(listed("theirs")))),
             CleanupOutcome::Doubtful(Doubt::NotListed)
         );
     }
@@ -507,20 +512,20 @@ mod tests {
         let absent = absent(moment("2026-03-01T07:00:00Z"));
         for one in [row(), absent] {
             assert_eq!(
-                fate(&one, deletion(), &unknown),
+                outcome(&one, deletion(), &unknown),
                 CleanupOutcome::Doubtful(Doubt::UserUnknown)
             );
         }
         let over = Remains { alive: vec![(id("ours"), now())], ..row() };
-        assert_eq!(fate(&over, deletion(), &unknown), CleanupOutcome::Gone(Proof::Over));
+        assert_eq!(outcome(&over, deletion(), &unknown), CleanupOutcome::Gone(Proof::Over));
     }
 
     #[test]
     fn what_is_listed_and_cannot_be_deleted_is_left() {
-        let refused = fate(&row(), Err(refusal(403)), &Ok(Some(listed("ours"))));
+        let refused = outcome(&row(), Err(refusal(403)), &Ok(Some(listed("ours"))));
         assert!(matches!(refused, CleanupOutcome::Left { .. }), "{refused:?}");
         assert_eq!(
-            fate(&row(), gone(), &Ok(Some(listed("ours")))),
+            outcome(&row(), gone(), &Ok(Some(listed("ours")))),
             CleanupOutcome::Doubtful(Doubt::Behind),
             "one of the two answers is behind"
         );

@@ -432,7 +432,7 @@ pub struct TooLateToMail {
 }
 
 /// If the pass has expired at `now`, or will within [`limits::LAST_MOMENTS`].
-pub fn over(row: &RowRecord, now: Timestamp) -> Result<Option<TooLateToMail>, LetterError> {
+pub fn expired(row: &RowRecord, now: Timestamp) -> Result<Option<TooLateToMail>, LetterError> {
     let terms = Terms::of(row)?;
     let lifetime = Duration::from_secs(u64::from(terms.lifetime_minutes) * 60);
     let end = later(terms.start, lifetime);
@@ -614,9 +614,9 @@ impl Mailer {
     /// Checks that the pass has not expired. Also right before the intent: the mail may have waited
     /// for hours.
     async fn in_time(&self, row: &mut RowRecord, channel: Channel) -> Result<(), NotMailed> {
-        let Some(over) = over(row, self.graph.likely_time().await)? else { return Ok(()) };
-        self.not_begun(row, channel, &over.to_string()).await?;
-        Err(NotMailed::TooLate(over))
+        let Some(late) = expired(row, self.graph.likely_time().await)? else { return Ok(()) };
+        self.not_begun(row, channel, &late.to_string()).await?;
+        Err(NotMailed::TooLate(late))
     }
 
     async fn hindered(
@@ -637,10 +637,10 @@ impl Mailer {
         why: &str,
     ) -> Result<(), LedgerError> {
         let event = Event::MailNotBegun { channel, why: why.to_owned() };
-        let told = event.reason();
-        if row.reason != told {
+        let reason = event.reason();
+        if row.reason != reason {
             self.ledger.record(row.line, event).await?;
-            row.reason = told;
+            row.reason = reason;
         }
         Ok(())
     }

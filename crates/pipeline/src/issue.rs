@@ -110,7 +110,7 @@ impl Worker {
             Err(GraphError::Outage { why }) if !self.is_refused() => {
                 return Ok(unreachable(why));
             }
-            told => told?,
+            time => time?,
         };
         let asked = match candidate.asked_at(now, self.min_lifetime) {
             Ok(asked) => asked,

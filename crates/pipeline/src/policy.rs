@@ -1,4 +1,4 @@
-//! Promises that the Temporary Access Pass policy changes in nothing but what was wished,
+//! Promises that the Temporary Access Pass policy changes in only the properties that are to change,
 //! and that what Graph has afterwards was read again and compared.
 //!
 //! Planning is pure and says every difference; applying sends only these. Must never write
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::check::{self, CheckError};
 use crate::run::Session;
-use tapwave_core::clock::backoff;
+use tapwave_core::backoff::exponential;
 use tapwave_core::ids::GroupId;
 use tapwave_core::limits;
 use tapwave_core::shown::plain;
@@ -155,8 +155,8 @@ impl Scope {
         match self {
             Self::Only(only) => {
                 // A target that stays keeps its registration flag.
-                let keep = |wished: &Target| {
-                    list.iter().find(|held| same(held, wished)).unwrap_or(wished).clone()
+                let keep = |wanted: &Target| {
+                    list.iter().find(|held| same(held, wanted)).unwrap_or(wanted).clone()
                 };
                 *list = only.iter().map(keep).collect();
             }
@@ -240,15 +240,16 @@ pub async fn apply(plan: &PolicyPlan, session: &Session) -> Result<Policy, Polic
         let found = session.graph.policy().await?;
         let wrong: Vec<_> =
             differences(&found, &plan.after).iter().map(|one| one.property).collect();
-        let wished = |property: &&str| plan.differences.iter().any(|one| one.property == *property);
-        let properties: Vec<_> = wrong.into_iter().filter(wished).collect();
+        let is_changed =
+            |property: &&str| plan.differences.iter().any(|one| one.property == *property);
+        let properties: Vec<_> = wrong.into_iter().filter(is_changed).collect();
         if properties.is_empty() {
             return Ok(found);
         }
         if look + 1 == limits::POLICY_LOOKS {
             return Err(PolicyError::NotTaken { properties });
         }
-        session.clock.sleep(backoff(limits::READ_BACKOFF, Duration::MAX, look)).await;
+        session.clock.sleep(exponential(limits::READ_BACKOFF, look, Duration::MAX)).await;
     }
     unreachable!("the loop ends within its looks")
 }
@@ -407,9 +408,9 @@ mod tests {
 
     #[test]
     fn a_patch_holds_what_changes_and_nothing_else() {
-        let wish =
+        let change =
             PolicyChange { max_lifetime: Some(600), length: Some(8), ..PolicyChange::default() };
-        let plan = wish.plan(policy()).expect("a plan");
+        let plan = change.plan(policy()).expect("a plan");
         assert_eq!(plan.differences.len(), 1);
         assert_eq!(json!(plan.patch), json!({"maximumLifetimeInMinutes": 600}));
         assert!(
@@ -422,9 +423,10 @@ mod tests {
 
     #[test]
     fn lifetimes_are_checked_against_what_stays() {
-        let plan =
-            |wish: PolicyChange| wish.plan(policy()).map(drop).map_err(|error| error.to_string());
-        for wish in [
+        let plan = |change: PolicyChange| {
+            change.plan(policy()).map(drop).map_err(|error| error.to_string())
+        };
+        for change in [
             PolicyChange { min_lifetime: Some(61), ..PolicyChange::default() },
             PolicyChange { max_lifetime: Some(59), ..PolicyChange::default() },
             PolicyChange { default_lifetime: Some(481), ..PolicyChange::default() },
@@ -433,9 +435,9 @@ mod tests {
             PolicyChange { length: Some(7), ..PolicyChange::default() },
             PolicyChange { length: Some(49), ..PolicyChange::default() },
         ] {
-            assert!(plan(wish.clone()).is_err(), "{wish:?}");
+            assert!(plan(change.clone()).is_err(), "{change:?}");
         }
-        for wish in [
+        for change in [
             PolicyChange { min_lifetime: Some(10), ..PolicyChange::default() },
             PolicyChange {
                 max_lifetime: Some(43_200),
@@ -444,7 +446,7 @@ mod tests {
             },
             PolicyChange { length: Some(48), ..PolicyChange::default() },
         ] {
-            assert_eq!(plan(wish), Ok(()));
+            assert_eq!(plan(change), Ok(()));
         }
     }
 
@@ -466,11 +468,11 @@ mod tests {
 
     #[test]
     fn everyone_is_never_excluded() {
-        let wish = PolicyChange {
+        let change = PolicyChange {
             exclude: Some(Scope::Add(vec![Target::everyone()])),
             ..PolicyChange::default()
         };
-        assert!(matches!(wish.plan(policy()), Err(PolicyError::ExcludeAll)));
+        assert!(matches!(change.plan(policy()), Err(PolicyError::ExcludeAll)));
     }
 
     #[test]

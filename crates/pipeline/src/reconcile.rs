@@ -108,7 +108,7 @@ pub fn observe(
         remains.attempts.iter().map(|one| window(one, settle_after)).collect();
     let is_of = |(first, last, attempt): &(Timestamp, Timestamp, &IntentRecord)| {
         pass.created_date_time.is_some_and(|at| *first <= at && at <= *last)
-            && answers(pass, attempt)
+            && is_as_asked(pass, attempt)
             && (attempt.may_live || !remains.seen)
     };
     if windows.iter().any(is_of) {
@@ -155,7 +155,7 @@ fn window(attempt: &IntentRecord, settle_after: Duration) -> (Timestamp, Timesta
 /// could make one.
 pub fn may_be_of(pass: &FoundPass, attempt: &IntentRecord, settle_after: Duration) -> bool {
     let (first, last, _) = window(attempt, settle_after);
-    pass.created_date_time.is_none_or(|at| first <= at && at <= last) && answers(pass, attempt)
+    pass.created_date_time.is_none_or(|at| first <= at && at <= last) && is_as_asked(pass, attempt)
 }
 
 /// When the attempt ended, or must have, by Graph's clock.
@@ -165,7 +165,7 @@ fn ended(attempt: &IntentRecord) -> Timestamp {
 
 /// How much of `wait` is left since the attempt ended. Either clock may be wrong, so that the time
 /// must have passed on both, each measured from its own start.
-fn left_of(wait: Duration, attempt: &IntentRecord, now: Clocks) -> Duration {
+fn remaining(wait: Duration, attempt: &IntentRecord, now: Clocks) -> Duration {
     let lasted = match attempt.given_up {
         // Graph counts whole seconds, so that its clock may seem to go back by one.
         Some(ended) if later(ended, limits::DATE_ROUNDING) >= attempt.graph_time => {
@@ -183,11 +183,11 @@ fn left_of(wait: Duration, attempt: &IntentRecord, now: Clocks) -> Duration {
 /// that a clock that was set back delays nothing.
 pub fn settles_in(remains: &Remains, settle_after: Duration, now: Clocks) -> Duration {
     let open = remains.attempts.iter().filter(|attempt| attempt.may_live);
-    open.map(|attempt| quiet_after(attempt, settle_after, now)).max().unwrap_or_default()
+    open.map(|attempt| settled_after(attempt, settle_after, now)).max().unwrap_or_default()
 }
 
-fn quiet_after(attempt: &IntentRecord, settle_after: Duration, now: Clocks) -> Duration {
-    left_of(settle_after + limits::CLOCK_SLACK, attempt, now).min(settle_after)
+fn settled_after(attempt: &IntentRecord, settle_after: Duration, now: Clocks) -> Duration {
+    remaining(settle_after + limits::CLOCK_SLACK, attempt, now).min(settle_after)
 }
 
 /// Whether every pass that the row got, or may have got, has expired; false if it got none.
@@ -195,7 +195,7 @@ pub fn is_over(remains: &Remains, settle_after: Duration, now: Clocks) -> bool {
     let is_over = |attempt: &IntentRecord| {
         let lifetime = Duration::from_secs(u64::from(attempt.asked.lifetime_minutes) * 60);
         let life = lifetime + limits::CLOCK_SLACK;
-        left_of(settle_after + life, attempt, now).is_zero()
+        remaining(settle_after + life, attempt, now).is_zero()
             && attempt.asked.start.is_none_or(|start| later(start, life) <= now.least())
     };
     let mut open = remains.attempts.iter().filter(|attempt| attempt.may_live).peekable();
@@ -224,12 +224,12 @@ fn misdated(pass: &FoundPass, remains: &Remains) -> Option<String> {
 /// How long after the matching attempt's request a pass was made; negative if before.
 fn off_by(pass: &FoundPass, remains: &Remains) -> Option<SignedDuration> {
     let created = pass.created_date_time?;
-    Some(created.duration_since(alike(pass, remains)?.graph_time))
+    Some(created.duration_since(matching_attempt(pass, remains)?.graph_time))
 }
 
-fn alike<'a>(pass: &FoundPass, remains: &'a Remains) -> Option<&'a IntentRecord> {
+fn matching_attempt<'a>(pass: &FoundPass, remains: &'a Remains) -> Option<&'a IntentRecord> {
     let mut open = remains.attempts.iter().filter(|attempt| attempt.may_live);
-    open.rfind(|attempt| answers(pass, attempt))
+    open.rfind(|attempt| is_as_asked(pass, attempt))
 }
 
 /// Whether a pass may be a lost attempt's although its date says otherwise: the clocks within Graph
@@ -237,7 +237,8 @@ fn alike<'a>(pass: &FoundPass, remains: &'a Remains) -> Option<&'a IntentRecord>
 /// the attempt was made.
 pub fn may_be_misdated(pass: &FoundPass, remains: &Remains, settle_after: Duration) -> bool {
     let most = settle_after + limits::PARTS_APART;
-    let (Some(created), Some(attempt)) = (pass.created_date_time, alike(pass, remains)) else {
+    let (Some(created), Some(attempt)) = (pass.created_date_time, matching_attempt(pass, remains))
+    else {
         return false;
     };
     let near = |moment: Timestamp| created.duration_since(moment).unsigned_abs() <= most;
@@ -245,7 +246,7 @@ pub fn may_be_misdated(pass: &FoundPass, remains: &Remains, settle_after: Durati
 }
 
 /// When a found pass has expired at the latest, by Graph's clock.
-pub fn over(pass: &FoundPass, graph_now: Timestamp) -> Timestamp {
+pub fn latest_end(pass: &FoundPass, graph_now: Timestamp) -> Timestamp {
     let longest = Duration::from_secs(u64::from(*limits::LIFETIME_MINUTES.end()) * 60);
     let end = pass.end().unwrap_or_else(|| {
         later(pass.start_date_time.map_or(graph_now, |start| start.max(graph_now)), longest)
@@ -254,7 +255,7 @@ pub fn over(pass: &FoundPass, graph_now: Timestamp) -> Timestamp {
 }
 
 /// Whether a pass is what the attempt asked for. What Graph leaves out does not count.
-fn answers(pass: &FoundPass, attempt: &IntentRecord) -> bool {
+fn is_as_asked(pass: &FoundPass, attempt: &IntentRecord) -> bool {
     let asked = &attempt.asked;
     let lifetime = pass.lifetime_in_minutes.is_none_or(|minutes| minutes == asked.lifetime_minutes);
     let once = pass.is_usable_once.is_none_or(|once| once == asked.one_time);
@@ -276,7 +277,7 @@ impl Worker {
     /// When a row that a resume finds unsettled may be reconciled: a settling time after its
     /// attempt ended, by both clocks.
     pub fn settled_from(&self, attempt: &IntentRecord, started: Instant) -> Instant {
-        started + quiet_after(attempt, self.settle_after, self.graph.clocks())
+        started + settled_after(attempt, self.settle_after, self.graph.clocks())
     }
 
     /// Records that an attempt is unsettled whose answer a killed process did not hear.
@@ -313,7 +314,7 @@ impl Worker {
                 | Observation::Orphan(method)
                 | Observation::GivenUp(method),
             ) => {
-                let over = found.as_ref().map(|pass| over(pass, self.graph.now()));
+                let over = found.as_ref().map(|pass| latest_end(pass, self.graph.now()));
                 self.remove_orphan(&row, user, method, over.unwrap_or(Timestamp::MAX)).await
             }
             // Somebody may have the pass: one list without it is not enough.
@@ -353,7 +354,7 @@ impl Worker {
         let user = row.person()?.user;
         match self.look(user).await? {
             Ok(Some(found)) if found.id == shown.id => {
-                let over = over(&found, self.graph.now());
+                let over = latest_end(&found, self.graph.now());
                 self.remove_orphan(&row, user, found.id, over).await
             }
             Ok(_) => Ok(behind(OTHERWISE)),

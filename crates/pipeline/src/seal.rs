@@ -75,7 +75,7 @@ impl Sealer {
 /// Seals a pass and commits it. If either fails, the pass is deleted while its id is known, and the
 /// run must stop: going on does not help a full disk.
 pub async fn seal(worker: &Worker, sealer: &Sealer, issued: Issued) -> Result<Sealed, RunError> {
-    let about = ledger::IssuedRecord {
+    let record = ledger::IssuedRecord {
         method: issued.method().clone(),
         start: issued.start(),
         lifetime_minutes: issued.lifetime_minutes(),
@@ -88,9 +88,9 @@ pub async fn seal(worker: &Worker, sealer: &Sealer, issued: Issued) -> Result<Se
         upn,
         display_name: candidate.display_name().map(ToOwned::to_owned),
         pass,
-        start: about.start,
-        lifetime_minutes: about.lifetime_minutes,
-        one_time: about.one_time,
+        start: record.start,
+        lifetime_minutes: record.lifetime_minutes,
+        one_time: record.one_time,
         method: method.clone(),
     });
     let sealed = match (entry, sealer.sets.get(set as usize)) {
@@ -101,19 +101,19 @@ pub async fn seal(worker: &Worker, sealer: &Sealer, issued: Issued) -> Result<Se
     let (ciphertext, spooled) = match sealed {
         Ok(sealed) => sealed,
         Err(why) => {
-            let fate = worker.undo(user, method.clone()).await;
+            let undone = worker.undo(user, method.clone()).await;
             let given_up = worker.graph.now();
             let unheld = Effect::Done(Unheld { method, why: why.clone() });
             worker.ledger.record_outcome(intent, unheld, given_up).await?;
-            return Err(RunError::Seal { line, why, fate });
+            return Err(RunError::Seal { line, why, undone });
         }
     };
-    let committed = worker.ledger.sealed(intent, about, set, ciphertext, arrived).await;
+    let committed = worker.ledger.sealed(intent, record, set, ciphertext, arrived).await;
     let state = match committed {
         Ok(state) => state,
         Err(error) => {
-            let fate = worker.undo(user, method).await;
-            return Err(RunError::Seal { line, why: error.to_string(), fate });
+            let undone = worker.undo(user, method).await;
+            return Err(RunError::Seal { line, why: error.to_string(), undone });
         }
     };
     // If the spool fails, the handoff takes the row from the ledger.

@@ -46,8 +46,8 @@ pub enum RunError {
     Graph(GraphError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    #[error("failed to seal the pass of line {line}: {why}; {fate}")]
-    Seal { line: Line, why: String, fate: &'static str },
+    #[error("failed to seal the pass of line {line}: {why}; {undone}")]
+    Seal { line: Line, why: String, undone: &'static str },
 }
 
 impl RunError {

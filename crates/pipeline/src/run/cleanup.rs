@@ -18,7 +18,8 @@ use crate::cleanup::{self, Cleaned, CleanupOutcome, Doubt};
 use crate::reconcile::{absence_window, settles_in};
 use crate::wave::{self, WaveItem, WaveReader};
 use crate::worker::RunError;
-use tapwave_core::clock::{backoff, later};
+use tapwave_core::backoff::exponential;
+use tapwave_core::clock::later;
 use tapwave_core::ids::{Line, MethodId, Upn};
 use tapwave_core::limits;
 use tapwave_core::progress::{Activity, ProgressEvent};
@@ -34,7 +35,7 @@ pub struct CleanupReport {
     /// Rows of which a pass may be alive.
     pub left: Vec<UnprovenRow>,
     /// Those of them that were reported before.
-    pub told: BTreeSet<Line>,
+    pub reported: BTreeSet<Line>,
     pub unknown: u64,
     /// Whether Graph finds none of the run's people.
     pub wrong_tenant: bool,
@@ -111,11 +112,11 @@ pub async fn run(
     }
     let total = ledger.remaining().await?;
     session.begin(Activity::Remove, Some(total));
-    let mut clearing = CleanupQueue::new(Some(ledger), session, worker.settle_after);
-    let cleared = clearing.whole_run(ledger).await;
+    let mut queue = CleanupQueue::new(Some(ledger), session, worker.settle_after);
+    let cleared = queue.whole_run(ledger).await;
     session.end(Activity::Remove);
     cleared?;
-    let mut outcome = clearing.end();
+    let mut outcome = queue.end();
     outcome.remaining = ledger.remaining().await?;
     if outcome.remaining == 0 && !session.stop.is_requested() {
         outcome.left.extend(contradictions(ledger).await?);
@@ -220,10 +221,10 @@ impl<'a> CleanupQueue<'a> {
 
     /// Looks at these rows once, and schedules another look where needed.
     pub(super) async fn look(&mut self, rows: Vec<Remains>) -> Result<(), RunError> {
-        let (quiet, feared): (Vec<_>, Vec<_>) =
-            rows.into_iter().partition(|row| self.quiet_at(row) <= self.session.clock.instant());
-        for row in feared {
-            let due = self.quiet_at(&row);
+        let (settled, unsettled): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|row| self.settled_at(row) <= self.session.clock.instant());
+        for row in unsettled {
+            let due = self.settled_at(&row);
             let (line, upn) = (row.line, row.upn.clone());
             let remains = self.ledger.is_none().then_some(row);
             let (until, exhausted, doubt) = (None, false, None);
@@ -233,9 +234,9 @@ impl<'a> CleanupQueue<'a> {
         }
         let graph = &self.session.graph;
         let issuers = &self.session.issuers;
-        let clearing = cleanup::clear(graph, self.ledger, quiet, self.settle_after, issuers);
+        let queue = cleanup::clear(graph, self.ledger, settled, self.settle_after, issuers);
         let cleaned = tokio::select! {
-            cleaned = clearing => cleaned?,
+            cleaned = queue => cleaned?,
             // Requests not answered by now wait for the limiter.
             () = self.session.stop.grace_over(&self.session.clock) => return Ok(()),
         };
@@ -247,14 +248,14 @@ impl<'a> CleanupQueue<'a> {
 
     /// When none of a row's attempts may execute any more: as both clocks say, and at the latest a
     /// settling time after this process began.
-    fn quiet_at(&self, row: &Remains) -> Instant {
+    fn settled_at(&self, row: &Remains) -> Instant {
         let now = self.session.clock.instant();
         let wait = settles_in(row, self.settle_after, self.session.graph.clocks());
         (now + wait).min(now.max(self.began + self.settle_after))
     }
 
     fn take(&mut self, cleaned: Cleaned) {
-        let Cleaned { remains, fate, foreign } = cleaned;
+        let Cleaned { remains, outcome, foreign } = cleaned;
         let (line, upn) = (remains.line, remains.upn.clone());
         let before = self.waiting.remove(&line);
         if self.ledger.is_none() && foreign.is_some() {
@@ -268,7 +269,7 @@ impl<'a> CleanupQueue<'a> {
         if foreign.is_some() && !self.outcome.foreign.iter().any(|(known, _)| *known == line) {
             self.outcome.foreign.push((line, upn.clone()));
         }
-        match fate {
+        match outcome {
             CleanupOutcome::Gone(Proof::Deleted) => self.outcome.removed += 1,
             CleanupOutcome::Gone(_) => self.outcome.already += 1,
             CleanupOutcome::StillGone => return,
@@ -286,8 +287,8 @@ impl<'a> CleanupQueue<'a> {
     fn again(&self, doubt: Doubt, before: Option<&Waiting>, remains: Remains) -> Waiting {
         let now = self.session.clock.instant();
         let looks = before.map_or(0, |before| before.looks) + 1;
-        let until = self.patience(doubt, before, &remains);
-        let wait = backoff(limits::BETWEEN_LOOKS, Duration::MAX, looks - 1);
+        let until = self.last_look(doubt, before, &remains);
+        let wait = exponential(limits::BETWEEN_LOOKS, looks - 1, Duration::MAX);
         let (due, exhausted) = match doubt {
             Doubt::Found => (now, looks >= limits::MOST_LOOKS),
             _ => ((now + wait).min(until), now >= until || looks >= limits::MOST_LOOKS),
@@ -299,7 +300,7 @@ impl<'a> CleanupQueue<'a> {
     }
 
     /// When the last look is due.
-    fn patience(&self, doubt: Doubt, before: Option<&Waiting>, remains: &Remains) -> Instant {
+    fn last_look(&self, doubt: Doubt, before: Option<&Waiting>, remains: &Remains) -> Instant {
         let now = self.session.clock.instant();
         // Graph's clock counts whole seconds.
         let settled = absence_window(self.settle_after) + limits::DATE_ROUNDING;
@@ -323,13 +324,13 @@ impl<'a> CleanupQueue<'a> {
 
     /// Looks again until nothing waits, or the operator stops it.
     pub(super) async fn look_again(&mut self) -> Result<(), RunError> {
-        let mut told = None;
+        let mut reported = None;
         loop {
             self.give_up().await?;
             let Some(due) = self.waiting.values().map(|waiting| waiting.due).min() else {
                 return Ok(());
             };
-            self.tell_patience(&mut told);
+            self.report_looks(&mut reported);
             tokio::select! {
                 biased;
                 () = self.session.stop.requested() => return Ok(()),
@@ -415,17 +416,18 @@ impl<'a> CleanupQueue<'a> {
     }
 
     /// Reports until when rows are looked at, whenever that time moves.
-    fn tell_patience(&self, told: &mut Option<Timestamp>) {
+    fn report_looks(&self, reported: &mut Option<Timestamp>) {
         let now = self.session.clock.instant();
-        let patient = |waiting: &&Waiting| waiting.looks == 0 || waiting.looks >= limits::LOOKS;
-        let ends = self.waiting.values().filter(patient);
+        let slow = |waiting: &&Waiting| waiting.looks == 0 || waiting.looks >= limits::LOOKS;
+        let ends = self.waiting.values().filter(slow);
         let Some(last) = ends.clone().map(|waiting| waiting.until.unwrap_or(waiting.due)).max()
         else {
             return;
         };
         let until = later(self.session.clock.now(), last.saturating_duration_since(now));
-        let is_new =
-            told.is_none_or(|told| tapwave_core::clock::span(told, until) > limits::BETWEEN_LOOKS);
+        let is_new = reported.is_none_or(|reported| {
+            tapwave_core::clock::span(reported, until) > limits::BETWEEN_LOOKS
+        });
         if is_new {
             let rows = ends.count() as u64;
             self.session.report(ProgressEvent::LookingAgain {
@@ -433,7 +435,7 @@ impl<'a> CleanupQueue<'a> {
                 rows,
                 until,
             });
-            *told = Some(until);
+            *reported = Some(until);
         }
     }
 
@@ -582,11 +584,11 @@ pub async fn remove_confirmed(
     session.stop.begin_work();
     let total = people.len() as u64;
     session.begin(Activity::Remove, Some(total));
-    let mut clearing = CleanupQueue::new(None, session, settle_after);
-    let cleared = clearing.confirmed(people).await;
+    let mut queue = CleanupQueue::new(None, session, settle_after);
+    let cleared = queue.confirmed(people).await;
     session.end(Activity::Remove);
     cleared?;
-    let outcome = clearing.end();
+    let outcome = queue.end();
     let interrupted = session.stop.is_requested() && outcome.removed + outcome.already < total;
     Ok(CleanupReport { interrupted, ..outcome })
 }

@@ -14,8 +14,8 @@ use super::Session;
 use super::cleanup::{CleanupQueue, UnprovenRow};
 use super::equal_refusals::EqualRefusals;
 use crate::deliver::{
-    Delivered, LetterError, MailStopped, Mailer, NotMailed, OpeningKey, Outgoing, Resend,
-    next_mail, over, readdressed, start_of,
+    Delivered, LetterError, MailStopped, Mailer, NotMailed, OpeningKey, Outgoing, Resend, expired,
+    next_mail, readdressed, start_of,
 };
 use crate::worker::RunError;
 use tapwave_core::clock::later;
@@ -482,7 +482,7 @@ pub(super) fn next_channel(row: &RowRecord, resend: Resend) -> Option<Channel> {
 }
 
 fn is_over(row: &RowRecord, now: Timestamp) -> bool {
-    matches!(over(row, now), Ok(Some(_)))
+    matches!(expired(row, now), Ok(Some(_)))
 }
 
 /// Whether the pass expired before it was mailed.

@@ -1,5 +1,5 @@
 //! Promises that a wave is read whole and checked whole before anything is issued, with
-//! every problem told at once.
+//! every problem reported at once.
 //!
 //! Rows go from the file into a ledger draft and from there, some hundred at a time, through
 //! the check: memory does not grow with the wave.
@@ -166,7 +166,7 @@ fn without_claimed(
     Ok(findings)
 }
 
-/// Asks Graph about every row of a draft and records the findings; given `letters`, also renders
+/// Asks Graph about every row of a draft and records the findings; given `mail`, also renders
 /// each row's messages with a dummy code.
 pub async fn check(
     wave: wave::WaveSummary,
@@ -175,13 +175,13 @@ pub async fn check(
     draft: &mut Draft,
     session: &Session,
     claim: &mut Claim<'_>,
-    letters: Option<&MailCheck<'_>>,
+    mail: Option<&MailCheck<'_>>,
 ) -> Result<WaveCheck, IntakeError> {
     let listed = draft.counts()?.of(Standing::Listed);
     let mut check =
         Check::prepare(&session.graph, options, listed, session.may_read_groups).await?;
     session.begin(Activity::Check, Some(listed));
-    let mut proof = letters.map(|letters| LetterProof::new(letters, session.clock.now()));
+    let mut messages = mail.map(|mail| MessageChecks::new(mail, session.clock.now()));
     let mut after = None;
     loop {
         let rows = draft.rows(&[Standing::Listed], after, limits::ROWS_PER_CHECK)?;
@@ -201,12 +201,12 @@ pub async fn check(
         for (line, finding) in without_claimed(findings, &mut *claim, options.existing)? {
             draft.record(line, &event(finding))?;
         }
-        if let Some(proof) = &mut proof {
-            proof.read(&wave.header, draft, before, rows.len())?;
+        if let Some(messages) = &mut messages {
+            messages.check(&wave.header, draft, before, rows.len())?;
         }
     }
     session.end(Activity::Check);
-    let mail = proof.map(LetterProof::conclude).unwrap_or_default();
+    let mail = messages.map(MessageChecks::faults).unwrap_or_default();
     verdict(&check, wave, book, draft, mail, session)
 }
 
@@ -332,11 +332,11 @@ fn take(row: Row, book: &mut RecipientBook, draft: &mut Draft) -> Result<(), Int
 }
 
 fn faulty(bad: BadRow, header: &Header) -> NewBadRow {
-    let told = |fault: &wave::RowFault| match &fault.column {
+    let text = |fault: &wave::RowFault| match &fault.column {
         Some(column) => format!("column {}: {}", plain(column), fault.message),
         None => fault.message.clone(),
     };
-    let problems = bad.faults.iter().map(told).collect();
+    let problems = bad.faults.iter().map(text).collect();
     let upn = header.value(&bad.cells, UPN_COLUMN).map(plain).unwrap_or_default();
     NewBadRow { line: bad.line, upn, cells: without_secrets(bad.cells), problems }
 }
@@ -437,23 +437,23 @@ fn verdict(
 }
 
 /// Renders every message before any pass exists, and computes when the last one is sent.
-struct LetterProof<'a> {
-    letters: &'a MailCheck<'a>,
+struct MessageChecks<'a> {
+    mail: &'a MailCheck<'a>,
     now: Timestamp,
     mails: u64,
     least: Option<std::time::Duration>,
     /// The mails and languages whose template was checked.
-    proven: BTreeSet<(&'static str, String)>,
+    checked: BTreeSet<(&'static str, String)>,
     faults: Vec<String>,
 }
 
-impl<'a> LetterProof<'a> {
-    fn new(letters: &'a MailCheck<'a>, now: Timestamp) -> Self {
-        Self { letters, now, mails: 0, least: None, proven: BTreeSet::new(), faults: Vec::new() }
+impl<'a> MessageChecks<'a> {
+    fn new(mail: &'a MailCheck<'a>, now: Timestamp) -> Self {
+        Self { mail, now, mails: 0, least: None, checked: BTreeSet::new(), faults: Vec::new() }
     }
 
     /// Renders the messages of the eligible rows among the next `most`.
-    fn read(
+    fn check(
         &mut self,
         header: &Header,
         draft: &mut Draft,
@@ -461,15 +461,15 @@ impl<'a> LetterProof<'a> {
         most: usize,
     ) -> Result<(), IntakeError> {
         for row in draft.rows(&[Standing::Checked], after, most)? {
-            match self.letters.writer.preview(&row, header, self.now) {
+            match self.mail.writer.preview(&row, header, self.now) {
                 Err(error) => {
                     let problem = Problem::Letter { why: error.to_string() };
                     draft.record(row.line, &event(Finding::Ineligible(vec![problem])))?;
                 }
                 Ok(letters) => {
-                    self.reckon(row.person()?.asked, letters.len() as u64);
+                    self.add_time(row.person()?.asked, letters.len() as u64);
                     for Preview { channel, letter, .. } in letters {
-                        self.prove(&row, header, channel, letter.locale());
+                        self.check_template(&row, header, channel, letter.locale());
                     }
                 }
             }
@@ -477,51 +477,51 @@ impl<'a> LetterProof<'a> {
         Ok(())
     }
 
-    fn prove(&mut self, row: &RowRecord, header: &Header, channel: Channel, locale: &str) {
-        if !self.proven.insert((channel.name(), locale.to_owned())) {
+    fn check_template(&mut self, row: &RowRecord, header: &Header, channel: Channel, locale: &str) {
+        if !self.checked.insert((channel.name(), locale.to_owned())) {
             return;
         }
-        let found = self.letters.writer.faults(row, header, channel, locale, self.now);
-        let told = found.unwrap_or_default().into_iter().map(|fault| fault.to_string());
-        self.faults.extend(told);
+        let found = self.mail.writer.faults(row, header, channel, locale, self.now);
+        let faults = found.unwrap_or_default().into_iter().map(|fault| fault.to_string());
+        self.faults.extend(faults);
     }
 
     /// Accounts for the time that the readers of this row have, if mail leaves in the wave's order
     /// at its full rate.
-    fn reckon(&mut self, asked: &Asked, mails: u64) {
+    fn add_time(&mut self, asked: &Asked, mails: u64) {
         self.mails += mails;
         let lifetime = std::time::Duration::from_secs(u64::from(asked.lifetime_minutes) * 60);
-        let mailed = later(self.now, self.needed());
+        let mailed = later(self.now, self.sending_time());
         let begins = match asked.start {
             Some(start) => start,
-            None if self.letters.ahead => self.now,
+            None if self.mail.ahead => self.now,
             None => mailed,
         };
         let left = span(mailed.max(begins), later(begins, lifetime));
         self.least = Some(self.least.map_or(left, |least| least.min(left)));
     }
 
-    fn needed(&self) -> std::time::Duration {
-        let rate = u64::from(self.letters.writer.plan.max_per_minute.max(1));
+    fn sending_time(&self) -> std::time::Duration {
+        let rate = u64::from(self.mail.writer.plan.max_per_minute.max(1));
         std::time::Duration::from_secs(self.mails * 60 / rate)
     }
 
-    fn conclude(self) -> Vec<String> {
-        let mut wrong = self.faults.clone();
+    fn faults(self) -> Vec<String> {
+        let mut faults = self.faults.clone();
         let late = self.least.filter(|left| *left < limits::LEAST_USABLE);
-        if let Some(left) = late.filter(|_| !self.letters.allow_late) {
-            wrong.push(format!(
+        if let Some(left) = late.filter(|_| !self.mail.allow_late) {
+            faults.push(format!(
                 "{} mails at {} a minute take {} min, so the last reader would get {} usable min, \
                  less than {}; raise --lifetime or max_per_minute, split the wave, or give \
                  --allow-late",
                 self.mails,
-                self.letters.writer.plan.max_per_minute,
-                self.needed().as_secs().div_ceil(60),
+                self.mail.writer.plan.max_per_minute,
+                self.sending_time().as_secs().div_ceil(60),
                 left.as_secs() / 60,
                 limits::LEAST_USABLE.as_secs() / 60,
             ));
         }
-        wrong
+        faults
     }
 }
 

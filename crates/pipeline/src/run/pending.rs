@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::Session;
 use crate::reconcile::absence_window;
 use crate::worker::Worker;
-use tapwave_core::clock::{backoff, later, span};
+use tapwave_core::backoff::exponential;
+use tapwave_core::clock::{later, span};
 use tapwave_core::ids::Line;
 use tapwave_core::limits;
 use tapwave_core::progress::{Activity, ProgressEvent};
@@ -52,7 +53,7 @@ impl PendingLooks {
         let now = worker.clock.instant();
         let new = PendingLook { since: now, looks: 0, purpose };
         let pending = self.rows.entry(line).or_insert(new);
-        let wait = backoff(limits::BETWEEN_LOOKS, Duration::MAX, pending.looks);
+        let wait = exponential(limits::BETWEEN_LOOKS, pending.looks, Duration::MAX);
         pending.looks += 1;
         (now + wait).min(pending.since + patience(worker))
     }

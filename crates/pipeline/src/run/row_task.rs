@@ -17,7 +17,7 @@ use crate::reconcile::Reconciled;
 use crate::seal::{self, Sealer};
 use crate::stop::StopSwitch;
 use crate::worker::{RunError, Worker};
-use tapwave_core::clock::backoff;
+use tapwave_core::backoff::exponential;
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_core::ids::Line;
 use tapwave_core::limits;
@@ -262,7 +262,7 @@ impl IssueContext<'_> {
 
 /// The wait after one more attempt.
 pub(super) fn next_wait(attempts: &mut u32) -> Duration {
-    let wait = backoff(limits::ROW_BACKOFF, limits::MAX_ROW_BACKOFF, *attempts);
+    let wait = exponential(limits::ROW_BACKOFF, *attempts, limits::MAX_ROW_BACKOFF);
     *attempts += 1;
     wait
 }

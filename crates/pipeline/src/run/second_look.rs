@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Session;
-use crate::reconcile::{Observation, absence_window, observe, of_this_run, over};
+use crate::reconcile::{Observation, absence_window, latest_end, observe, of_this_run};
 use crate::worker::{RunError, Worker};
-use tapwave_core::clock::{backoff, earlier, later};
+use tapwave_core::backoff::exponential;
+use tapwave_core::clock::{earlier, later};
 use tapwave_core::ids::{Line, MethodId};
 use tapwave_core::limits;
 use tapwave_core::progress::{Activity, ProgressEvent};
@@ -159,7 +160,7 @@ impl<'a> SecondLook<'a> {
         lose: &mut impl FnMut(Line),
     ) -> Result<Vec<Line>, RunError> {
         let mut first_missed: HashMap<Line, Instant> = HashMap::new();
-        let mut told: Option<Timestamp> = None;
+        let mut reported: Option<Timestamp> = None;
         let patience = absence_window(self.worker.settle_after) + limits::DATE_ROUNDING;
         for looks in 1_u32.. {
             let unseen = self.whole_round(lose).await?;
@@ -183,10 +184,10 @@ impl<'a> SecondLook<'a> {
                 continue;
             };
             if looks >= limits::LOOKS {
-                self.tell(unseen.len() as u64, left, &mut told);
+                self.report_looks(unseen.len() as u64, left, &mut reported);
             }
             let next = since().map(left_of).filter(|left| !left.is_zero()).min().unwrap_or(left);
-            let wait = backoff(limits::BETWEEN_LOOKS, next, looks - 1);
+            let wait = exponential(limits::BETWEEN_LOOKS, looks - 1, next);
             tokio::select! {
                 biased;
                 () = self.session.stop.requested() => return Ok(missed()),
@@ -196,13 +197,14 @@ impl<'a> SecondLook<'a> {
         Ok(Vec::new())
     }
 
-    fn tell(&self, rows: u64, left: Duration, told: &mut Option<Timestamp>) {
+    fn report_looks(&self, rows: u64, left: Duration, reported: &mut Option<Timestamp>) {
         let until = later(self.worker.clock.now(), left);
-        let is_new =
-            |told: Timestamp| tapwave_core::clock::span(told, until) > limits::BETWEEN_LOOKS;
-        if told.is_none_or(is_new) {
+        let is_new = |reported: Timestamp| {
+            tapwave_core::clock::span(reported, until) > limits::BETWEEN_LOOKS
+        };
+        if reported.is_none_or(is_new) {
             self.session.report(ProgressEvent::LookingAgain { doing: Activity::Look, rows, until });
-            *told = Some(until);
+            *reported = Some(until);
         }
     }
 
@@ -303,7 +305,8 @@ impl<'a> SecondLook<'a> {
                 None,
             ),
             (Some(Observation::Orphan(method) | Observation::Used(method)), Some(pass)) => {
-                let event = Event::OrphanFound { method: method.clone(), over: over(pass, now) };
+                let event =
+                    Event::OrphanFound { method: method.clone(), over: latest_end(pass, now) };
                 self.worker.ledger.record(line, event).await?;
                 let why = "another pass stands on the user that looks like this run's own: its request was carried out twice, or is listed under another id, so that the sealed code may not work";
                 (why.to_owned(), Some(method))

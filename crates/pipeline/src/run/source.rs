@@ -14,7 +14,7 @@ use tapwave_ledger::{Ledger, LedgerError, RowRecord, Standing};
 pub(super) struct CandidateSource {
     ledger: Ledger,
     after: Option<Line>,
-    at_hand: VecDeque<Candidate>,
+    ready: VecDeque<Candidate>,
     reading: Option<LocalBoxFuture<'static, Result<Vec<RowRecord>, LedgerError>>>,
     is_read: bool,
     /// Rows that the scheduler has from elsewhere.
@@ -23,21 +23,21 @@ pub(super) struct CandidateSource {
 
 impl CandidateSource {
     pub(super) fn new(ledger: Ledger, taken: HashSet<Line>) -> Self {
-        Self { ledger, after: None, at_hand: VecDeque::new(), reading: None, is_read: false, taken }
+        Self { ledger, after: None, ready: VecDeque::new(), reading: None, is_read: false, taken }
     }
 
     pub(super) fn next(&mut self) -> Option<Candidate> {
-        self.at_hand.pop_front()
+        self.ready.pop_front()
     }
 
     pub(super) fn is_exhausted(&self) -> bool {
-        self.is_read && self.at_hand.is_empty()
+        self.is_read && self.ready.is_empty()
     }
 
     /// Reads on if few rows are left; `None` if it is too early or there are no more. Dropping the
     /// future loses nothing.
     pub(super) async fn read_on(&mut self) -> Option<Result<(), LedgerError>> {
-        if self.is_read || self.at_hand.len() > limits::ROWS_PER_READ / 2 {
+        if self.is_read || self.ready.len() > limits::ROWS_PER_READ / 2 {
             return None;
         }
         let reading = self.reading.get_or_insert_with(|| {
@@ -56,7 +56,7 @@ impl CandidateSource {
         self.after = rows.last().map(|row| row.line).or(self.after);
         let free = rows.iter().filter(|row| !self.taken.contains(&row.line));
         for row in free {
-            self.at_hand.push_back(Candidate::restore(row)?);
+            self.ready.push_back(Candidate::restore(row)?);
         }
         Ok(())
     }
