@@ -1,43 +1,39 @@
-//! Promises that a mail's Message-ID, date and digest are durable before its first byte is
-//! sent and not before the relay has let us in, and that what became of it is in the ledger
-//! before anything else happens to the row.
+//! Promises that a mail's Message-ID, date and digest are durable before its first byte is sent and
+//! not before the relay has let us in, and that its outcome is in the ledger before anything else
+//! happens to the row.
 //!
-//! A mail that may have arrived is never sent again by itself: it stays unsettled until an
-//! operator asks for the identical bytes once more. A code is opened at the moment its letter
-//! is rendered, and gone when the courier has answered. Whoever is told that somebody has the
-//! pass is told it only of a [`Delivered`] one.
+//! A mail that may have arrived is never sent again by itself: it stays unsettled until an operator
+//! asks for the identical bytes once more. A code is in memory only from the moment its letter is
+//! rendered until the transport has answered. A notice goes out only for a [`Delivered`] pass.
+
+mod letters;
+mod retries;
 
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
-use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::stop::{StopSignal, StopSwitch};
-use crate::wave::{Header, RowOptions};
-use tapwave_core::clock::{Clock, later};
+pub use self::letters::{
+    LetterError, LetterWriter, LetterWriterError, Preview, TooLateToMail, expired, start_of,
+};
+pub use self::retries::Retries;
+
+use self::letters::{Terms, damaged, locale, mode_named, wanted};
+use crate::stop::StopSignal;
+use crate::wave::Header;
+use tapwave_core::clock::Clock;
 use tapwave_core::effect::{Effect, Obstacle};
-use tapwave_core::ids::Upn;
 use tapwave_core::limits;
-use tapwave_core::shown::plain;
 use tapwave_graph::Graph;
 use tapwave_ledger::{
-    Channel, Event, IssuedRecord, Ledger, LedgerError, MailOptions, MailRecord, MailState, Posted,
-    Reader, RowRecord, State,
+    Channel, Event, Ledger, LedgerError, MailRecord, MailState, Posted, Reader, RowRecord, State,
 };
 use tapwave_mail::template::{
-    BadMailbox, Facts, Form, Letter, LetterContent, Mail, MailDraft, Mailbox, MessageId, Mode,
-    NamedPerson, NotComposed, NotMessageId, TemplateError, Templates, compose,
+    Form, LetterContent, Mail, MailDraft, Mailbox, MessageId, Mode, compose,
 };
-use tapwave_mail::transport::settings::MailPlan;
 use tapwave_mail::transport::{MailTransport, Ready, backoff};
-use tapwave_seal::{HandoffError, Identities, OpenError, OpenedRow, Spool, open};
-
-const ANY_LANGUAGE: &str = "en";
+use tapwave_seal::{Identities, OpenedRow, Spool, open};
 
 #[derive(Clone, Copy)]
 pub enum OpeningKey<'a> {
@@ -97,27 +93,12 @@ fn known(mail: &MailRecord) -> Result<(), LetterError> {
     Err(damaged(format!("\"{word}\" is not a known word for {what}")))
 }
 
-fn mode_named(word: &str) -> Option<Mode> {
-    Mode::ALL.into_iter().find(|mode| mode.as_str() == word)
-}
-
-fn lacking(error: LedgerError) -> LetterError {
-    damaged(match error {
-        LedgerError::BrokenRow { lacks, .. } => lacks.to_owned(),
-        other => other.to_string(),
-    })
-}
-
-fn damaged(what: impl Into<String>) -> LetterError {
-    LetterError::Damaged(plain(&what.into()))
-}
-
 /// A sealed pass whose mail may go out. Made from the ledger's record alone.
 #[derive(Debug)]
 pub struct Addressed(RowRecord);
 
-/// A pass whose mail a courier took: made by [`Mailer::deliver`], or out of the ledger's
-/// record. Nobody can be told of a pass by less:
+/// A pass whose mail a transport accepted: made by [`Mailer::deliver`], or from the ledger's
+/// record. Only such a pass has a notice:
 ///
 /// ```compile_fail,E0423
 /// # use tapwave_pipeline::deliver::Delivered;
@@ -198,247 +179,6 @@ pub struct MailStopped {
     pub denied: bool,
 }
 
-/// Never quotes a code.
-#[derive(Debug, thiserror::Error)]
-pub enum LetterError {
-    #[error(
-        "no mail address is known for it; give one with --readdress, or check the wave with --to"
-    )]
-    NoAddress,
-    #[error("its mail address {0}")]
-    Address(#[from] BadMailbox),
-    #[error(
-        "the ledger is damaged: {0}; copy the run's folder back from a backup, or start a new run \
-         for it"
-    )]
-    Damaged(String),
-    #[error(transparent)]
-    Open(#[from] OpenError<std::convert::Infallible>),
-    #[error(transparent)]
-    Spool(#[from] HandoffError),
-    #[error(
-        "its sealed copy holds somebody else's pass, so nothing is mailed; start a new run for it"
-    )]
-    NotTheirs,
-    #[error("its sealed copy needs an identity; give it with -i")]
-    NoKey,
-    #[error("its sealed copy is not in the ledger")]
-    NoCopy,
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    #[error(transparent)]
-    Compose(#[from] NotComposed),
-    #[error(transparent)]
-    MessageId(#[from] NotMessageId),
-}
-
-/// Writes messages, for the check and for mailing.
-pub struct LetterWriter {
-    pub plan: MailPlan,
-    pub templates: Templates,
-    pub mode: Mode,
-    pub zone: TimeZone,
-    /// The mails for which the check must have found a reader.
-    checked: Vec<Channel>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum LetterWriterError {
-    #[error(transparent)]
-    Template(#[from] TemplateError),
-    /// The options of a damaged ledger.
-    #[error("\"{word}\" is not a known {what} of mails")]
-    Unknown { what: &'static str, word: String },
-}
-
-impl LetterWriter {
-    pub fn new(plan: MailPlan, options: &MailOptions) -> Result<Self, LetterWriterError> {
-        let unknown = |what, word: &str| LetterWriterError::Unknown { what, word: word.to_owned() };
-        let zone = |name: &str| TimeZone::get(name).map_err(|_| unknown("time zone", name));
-        let places = [(Channel::Pass, &options.to), (Channel::Notice, &options.notice_to)];
-        Ok(Self {
-            plan,
-            mode: mode_named(&options.body).ok_or_else(|| unknown("body", &options.body))?,
-            zone: options.time_zone.as_deref().map_or(Ok(TimeZone::UTC), zone)?,
-            templates: Templates::load(options.templates.as_deref())?,
-            checked: places.iter().filter(|(_, to)| !to.is_empty()).map(|one| one.0).collect(),
-        })
-    }
-
-    /// The reader whom the check found. A run that was checked without mail has the column.
-    fn reader(&self, row: &RowRecord, channel: Channel) -> Result<Reader, LetterError> {
-        let found = match channel {
-            Channel::Pass => &row.reader,
-            Channel::Notice => &row.notice_reader,
-        };
-        if let Some(reader) = found {
-            return Ok(reader.clone());
-        }
-        if self.checked.contains(&channel) {
-            return Err(damaged(format!("who gets its {} is not there", channel.noun())));
-        }
-        if channel == Channel::Notice {
-            return Err(LetterError::NoAddress);
-        }
-        let wanted = wanted(row)?;
-        let mailbox: Mailbox = wanted.deliver_to.ok_or(LetterError::NoAddress)?.parse()?;
-        let name = mailbox.name().map(ToOwned::to_owned);
-        let address = mailbox.address().to_owned();
-        Ok(Reader { address, name, locale: wanted.locale, manager: None })
-    }
-
-    fn readers(&self, row: &RowRecord) -> Result<(), LetterError> {
-        self.reader(row, Channel::Pass)?;
-        if self.checked.contains(&Channel::Notice) {
-            self.reader(row, Channel::Notice)?;
-        }
-        Ok(())
-    }
-
-    /// A checked row's messages with a dummy code. A faulty template shows here.
-    pub fn preview(
-        &self,
-        row: &RowRecord,
-        header: &Header,
-        now: Timestamp,
-    ) -> Result<Vec<Preview>, LetterError> {
-        let pass = Terms::planned(row, now)?;
-        let mut previews = Vec::new();
-        for channel in channels(row) {
-            let (mode, reader) = (self.mode_of(channel), self.reader(row, channel)?);
-            let facts = self.facts(row, header, channel, &pass)?;
-            let letter = self.templates.preview(mode, locale(&reader), &facts)?;
-            previews.push(Preview { channel, to: reader.address, letter });
-        }
-        Ok(previews)
-    }
-
-    /// The faults of the template in this language, with the row as an example.
-    pub fn faults(
-        &self,
-        row: &RowRecord,
-        header: &Header,
-        channel: Channel,
-        locale: &str,
-        now: Timestamp,
-    ) -> Result<Vec<TemplateError>, LetterError> {
-        let facts = self.facts(row, header, channel, &Terms::planned(row, now)?)?;
-        Ok(self.templates.check(&[self.mode_of(channel)], &[locale], &facts))
-    }
-
-    pub fn names_support(&self) -> bool {
-        self.support().is_some()
-    }
-
-    /// Whom readers may call: as the settings say, else the reply address.
-    fn support(&self) -> Option<String> {
-        let answers = || self.plan.reply_to.as_ref().map(|mailbox| mailbox.address().to_owned());
-        self.plan.support.clone().or_else(answers)
-    }
-
-    pub fn names_manager(&self, options: &MailOptions) -> bool {
-        let notice = (!options.notice_to.is_empty()).then_some(Mode::Notice);
-        let modes: Vec<Mode> = std::iter::once(self.mode).chain(notice).collect();
-        self.templates.use_variable(&modes, "manager")
-    }
-
-    const fn mode_of(&self, channel: Channel) -> Mode {
-        match channel {
-            Channel::Pass => self.mode,
-            Channel::Notice => Mode::Notice,
-        }
-    }
-
-    fn facts(
-        &self,
-        row: &RowRecord,
-        header: &Header,
-        channel: Channel,
-        pass: &Terms,
-    ) -> Result<Facts, LetterError> {
-        let wanted = wanted(row)?;
-        let zone = match wanted.time_zone.as_deref() {
-            None => self.zone.clone(),
-            Some(name) => TimeZone::get(name).map_err(|_| {
-                damaged(format!("\"{name}\" is not a known time zone of whoever has the pass"))
-            })?,
-        };
-        let reader = self.reader(row, channel)?;
-        let holder = match channel {
-            Channel::Pass => None,
-            Channel::Notice => {
-                let Reader { name, address, .. } = self.reader(row, Channel::Pass)?;
-                Some(NamedPerson { name: name.unwrap_or_default(), mail: address })
-            }
-        };
-        Ok(Facts {
-            upn: row.upn.parse::<Upn>().map_err(|_| damaged("whose it is cannot be read"))?,
-            name: row.display_name.clone().unwrap_or_default(),
-            manager: reader.manager.map(|(name, mail)| NamedPerson { name, mail }),
-            columns: header.names().iter().cloned().zip(row.cells.iter().cloned()).collect(),
-            start: pass.start,
-            lifetime_minutes: pass.lifetime_minutes,
-            one_time: pass.one_time,
-            zone,
-            support: self.support(),
-            holder,
-        })
-    }
-}
-
-pub struct Preview {
-    pub channel: Channel,
-    pub to: String,
-    pub letter: Letter,
-}
-
-struct Terms {
-    start: Timestamp,
-    lifetime_minutes: u32,
-    one_time: bool,
-}
-
-impl Terms {
-    /// Stays the same at every attempt: without a start from Graph, the intent's time counts.
-    fn of(row: &RowRecord) -> Result<Self, LetterError> {
-        let issued = row.issued.as_ref();
-        let issued = issued.ok_or_else(|| damaged("the pass that Graph answered is not there"))?;
-        let start = match issued.start {
-            Some(start) => start,
-            None => row.attempt().map_err(lacking)?.graph_time,
-        };
-        let IssuedRecord { lifetime_minutes, one_time, .. } = *issued;
-        Ok(Self { start, lifetime_minutes, one_time })
-    }
-
-    fn planned(row: &RowRecord, now: Timestamp) -> Result<Self, LetterError> {
-        let asked = row.person().map_err(lacking)?.asked;
-        Ok(Self {
-            start: asked.start.unwrap_or(now),
-            lifetime_minutes: asked.lifetime_minutes,
-            one_time: asked.one_time,
-        })
-    }
-}
-
-pub fn start_of(row: &RowRecord) -> Result<Timestamp, LetterError> {
-    Terms::of(row).map(|terms| terms.start)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("its pass is over at {}, before anybody could use it; issue another with a new run", end.strftime("%Y-%m-%d %H:%M:%S UTC"))]
-pub struct TooLateToMail {
-    end: Timestamp,
-}
-
-/// If the pass has expired at `now`, or will within [`limits::LAST_MOMENTS`].
-pub fn expired(row: &RowRecord, now: Timestamp) -> Result<Option<TooLateToMail>, LetterError> {
-    let terms = Terms::of(row)?;
-    let lifetime = Duration::from_secs(u64::from(terms.lifetime_minutes) * 60);
-    let end = later(terms.start, lifetime);
-    Ok((end <= later(now, limits::LAST_MOMENTS)).then_some(TooLateToMail { end }))
-}
-
 pub struct Mailer {
     pub writer: LetterWriter,
     pub transport: MailTransport,
@@ -449,66 +189,6 @@ pub struct Mailer {
     pub graph: Graph,
     pub stop: StopSignal,
     pub retries: Retries,
-}
-
-/// Mails that wait for another attempt. They use no connection: one full mailbox must not delay the
-/// mails behind it.
-pub struct Retries {
-    count: AtomicUsize,
-    added: Notify,
-    why: Mutex<String>,
-    cancel: (StopSwitch, StopSignal),
-}
-
-impl Default for Retries {
-    fn default() -> Self {
-        Self {
-            count: AtomicUsize::new(0),
-            added: Notify::new(),
-            why: Mutex::default(),
-            cancel: StopSignal::new(),
-        }
-    }
-}
-
-impl Retries {
-    pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    /// Waits for one more, and returns why it was not sent.
-    pub async fn next(&self) -> String {
-        self.added.notified().await;
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Mails need not wait any longer, since nothing more is sent.
-    pub fn cancel(&self) {
-        let _ = self.cancel.0.request();
-    }
-
-    /// True if another attempt may follow.
-    async fn wait(&self, clock: &Clock, wait: Duration, why: String) -> bool {
-        struct Counted<'a>(&'a AtomicUsize);
-        impl Drop for Counted<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let _counted = Counted(&self.count);
-        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
-        self.added.notify_one();
-        tokio::select! {
-            biased;
-            () = self.cancelled() => false,
-            () = clock.sleep(wait) => true,
-        }
-    }
-
-    async fn cancelled(&self) {
-        self.cancel.1.requested().await;
-    }
 }
 
 impl Mailer {
@@ -746,20 +426,6 @@ struct FrozenMail {
     date: Timestamp,
     /// Of the bytes that may have arrived.
     digest: Option<String>,
-}
-
-fn channels(row: &RowRecord) -> impl Iterator<Item = Channel> {
-    let notice = row.notice_reader.is_some().then_some(Channel::Notice);
-    std::iter::once(Channel::Pass).chain(notice)
-}
-
-fn wanted(row: &RowRecord) -> Result<RowOptions, LetterError> {
-    let read = serde_json::from_str(&row.wanted_json);
-    read.map_err(|_| damaged("what the wave asked for it cannot be read"))
-}
-
-fn locale(reader: &Reader) -> &str {
-    reader.locale.as_deref().unwrap_or(ANY_LANGUAGE)
 }
 
 /// As the ledger and the settings name it.

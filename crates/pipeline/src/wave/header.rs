@@ -7,7 +7,6 @@ use std::io::{Cursor, Read};
 
 use serde::{Deserialize, Serialize};
 
-use super::cells::Wrong;
 use super::records::{Record, Records};
 use super::text::Text;
 use super::{Bounds, Encoding, RowFault, WaveError};
@@ -159,7 +158,7 @@ impl Header {
         (!text.is_empty()).then_some(text)
     }
 
-    pub(super) fn fault(&self, line: Line, index: usize, wrong: &Wrong) -> RowFault {
+    pub(super) fn fault(&self, line: Line, index: usize, wrong: &dyn fmt::Display) -> RowFault {
         let column = self.names.get(index).cloned();
         RowFault { line, column, message: wrong.to_string() }
     }
