@@ -22,8 +22,8 @@ mod one_post;
 #[cfg(target_os = "linux")]
 mod proxied;
 mod resume;
+mod retry_after;
 mod together;
-mod told_to_wait;
 mod trust;
 #[cfg(target_os = "linux")]
 mod window;

@@ -35,7 +35,7 @@ fn proves_nothing(site: &Site, told: Told) {
 
 // Case: a replica that does not know the users answers every DELETE and every list with 404.
 #[test]
-fn a_404_about_every_user_is_not_a_cleanup() {
+fn a_404_about_every_user_proves_nothing() {
     let site = Site::open(10);
     site.run(&[]).exits(0);
     change(&site, |options| {
@@ -52,7 +52,7 @@ fn a_404_about_every_user_is_not_a_cleanup() {
 
 // Case: the same for the people of a wave, whoever issued what they hold.
 #[test]
-fn people_of_a_wave_who_are_all_unknown_are_of_another_tenant() {
+fn a_wave_of_unknown_users_is_reported_as_another_tenant() {
     let site = Site::open(3);
     site.run(&[]).exits(0);
     change(&site, |options| options.another_tenant = true);
@@ -69,7 +69,7 @@ fn people_of_a_wave_who_are_all_unknown_are_of_another_tenant() {
 
 // Case: an opaque token of another tenant at the same address.
 #[test]
-fn another_tenant_is_told_and_left_alone() {
+fn another_tenant_is_reported_and_unchanged() {
     let site = Site::open(3);
     site.run(&[]).exits(0);
     change(&site, |options| options.another_tenant = true);
@@ -78,10 +78,10 @@ fn another_tenant_is_told_and_left_alone() {
     site.cleanup(&[]).exits(0).says("removed 3 passes");
 }
 
-// Case: a run is killed while nobody knows what its POST came to, and the list that shows the pass
+// Case: a run is killed while the outcome of its POST is unknown, and the list that shows the pass
 // does not say when it was made.
 #[test]
-fn a_pass_that_may_be_ours_is_no_absence() {
+fn a_pass_that_may_be_ours_does_not_count_as_absent() {
     let site = Site::with(3, |options| {
         options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
     });
@@ -114,7 +114,7 @@ fn misdated(site: &Site, answers: u64, ahead: i64) -> Faults {
 
 // Case: a gateway with a wrong clock dates the first answers, while replicas do not know the passes.
 #[test]
-fn a_wrong_date_makes_no_stretch_of_time() {
+fn a_wrong_date_does_not_shorten_a_wait() {
     let site = Site::open(2);
     site.run(&[]).exits(0);
     let behind = Duration::from_secs(30);
@@ -130,7 +130,7 @@ fn a_wrong_date_makes_no_stretch_of_time() {
 
 // Case: the first answer alone is dated hours ahead, and replicas do not know the passes.
 #[test]
-fn a_wrong_first_date_ends_no_pass() {
+fn a_wrong_first_date_does_not_expire_a_pass() {
     let site = Site::open(2);
     site.run(&[]).exits(0);
     let behind = Duration::from_secs(30);
@@ -146,7 +146,7 @@ fn a_wrong_first_date_ends_no_pass() {
 
 // Case: every answer is dated hours ahead of this machine's clock, and nobody may delete or look.
 #[test]
-fn a_clock_alone_ends_no_pass() {
+fn one_clock_alone_does_not_expire_a_pass() {
     let site = Site::open(2);
     site.run(&[]).exits(0);
     change(&site, |options| {
@@ -162,7 +162,7 @@ fn a_clock_alone_ends_no_pass() {
 // Case: while a run issues, every answer is dated wrong, and right afterwards: a lost attempt is not
 // older than it is, so that a resume waits for what may come late, and a cleanup for its end.
 #[test]
-fn an_attempt_that_was_dated_wrong_is_not_older_than_it_is() {
+fn a_wrong_date_does_not_age_an_attempt() {
     for seconds in [-420, -7_200] {
         let site = Site::with(2, |options| {
             options.date_offset = jiff::SignedDuration::from_secs(seconds);
@@ -186,7 +186,7 @@ fn an_attempt_that_was_dated_wrong_is_not_older_than_it_is() {
 // Case: the answers are dated wrong by more than Graph's parts lie apart, always: a pass that was
 // made when this machine sent the request is not thereby somebody else's.
 #[test]
-fn a_pass_that_no_date_fits_may_be_ours_by_this_machines_clock() {
+fn a_misdated_pass_may_be_ours_by_this_machines_clock() {
     for seconds in [-1_800, 1_800] {
         let site = Site::with(2, |options| {
             options.date_offset = jiff::SignedDuration::from_secs(seconds);
@@ -201,7 +201,7 @@ fn a_pass_that_no_date_fits_may_be_ours_by_this_machines_clock() {
 
 // Case: lists show a pass for longer than anybody waits after Graph's 204 to its DELETE.
 #[test]
-fn a_204_is_proof_for_however_long_a_list_is_behind() {
+fn a_204_is_proof_however_long_a_list_lags() {
     let site = Site::with(3, |options| {
         options.replication.listed_after_end = Latency::of(Duration::from_mins(20));
     });
@@ -213,7 +213,7 @@ fn a_204_is_proof_for_however_long_a_list_is_behind() {
 
 // Case: a replica that does not know the user answers the DELETE of a lost attempt's pass.
 #[test]
-fn a_404_about_the_user_holds_no_row_whose_orphan_is_deleted() {
+fn a_404_after_an_orphan_was_deleted_does_not_hold_the_row() {
     let site = Site::with(2, |options| {
         options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter).at(
             Call::Remove,
@@ -227,7 +227,7 @@ fn a_404_about_the_user_holds_no_row_whose_orphan_is_deleted() {
 
 // Case: a replica that does not know a user whom Graph has just found answers the check.
 #[test]
-fn a_404_about_a_user_who_was_found_refuses_no_wave() {
+fn a_404_about_a_found_user_does_not_refuse_the_wave() {
     let site = Site::with(3, |options| {
         options.faults = Faults::default().at(Call::Look, 2, Fault::UserUnknown);
     });
@@ -252,7 +252,7 @@ fn a_404_about_the_user_outweighs_an_empty_list() {
 
 // Case: the stray of a lost attempt is deleted, and the only other person is gone.
 #[test]
-fn whoever_removed_something_is_in_the_right_tenant() {
+fn a_removal_proves_the_right_tenant() {
     let site = Site::with(2, |options| {
         options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
     });
@@ -272,7 +272,7 @@ fn whoever_removed_something_is_in_the_right_tenant() {
 // Case: passes were made at a time that does not go with the dates of the answers, and the answer to
 // one was lost.
 #[test]
-fn a_lost_pass_of_another_time_is_not_somebody_else_s() {
+fn a_misdated_lost_pass_is_not_foreign() {
     for seconds in [90, -600] {
         let site = Site::with(2, |options| {
             options.date_offset = jiff::SignedDuration::from_secs(seconds);
@@ -293,7 +293,7 @@ fn a_lost_pass_of_another_time_is_not_somebody_else_s() {
 
 // Case: a sealed pass was given up, since no list showed it for longer than anybody waits.
 #[test]
-fn what_was_given_up_and_is_there_is_removed() {
+fn a_pass_that_was_given_up_and_is_listed_is_removed() {
     let site = Site::with(2, |options| options.second_post = SecondPost::Rejected);
     site.hold(Call::Issue, 2);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
@@ -313,7 +313,7 @@ fn what_was_given_up_and_is_there_is_removed() {
 
 // Case: a gateway answers a DELETE with a success that says nothing of it, and lists are behind.
 #[test]
-fn a_success_that_is_no_204_is_no_proof() {
+fn a_success_other_than_204_is_no_proof() {
     let site = Site::open(2);
     site.run(&[]).exits(0);
     let accepted = Fault::Failing { status: 202, effect: false, retry_after: None };
@@ -330,7 +330,7 @@ fn a_success_that_is_no_204_is_no_proof() {
 
 // Case: lists that do not say when a pass was made still show those that were replaced.
 #[test]
-fn what_was_replaced_and_is_undated_makes_no_pass_lost() {
+fn an_undated_older_pass_does_not_make_a_row_lost() {
     let site = Site::with(3, |options| {
         options.replication.listed_after_end = Latency::of(Duration::from_secs(25));
         options.faults = Faults::default().also(always(Call::Look, Fault::Undated));
@@ -344,7 +344,7 @@ fn what_was_replaced_and_is_undated_makes_no_pass_lost() {
 
 // Case: Graph gives up between the DELETEs and the look after them.
 #[test]
-fn a_204_counts_also_where_nobody_could_look() {
+fn a_204_counts_without_a_look() {
     let site = Site::open(3);
     site.run(&[]).exits(0);
     change(&site, |options| {
@@ -377,7 +377,7 @@ fn a_wrong_date_proves_nothing_of_a_wave() {
 // Case: DELETE is refused, a list shows the passes at work, and the answers' dates lie behind
 // their end.
 #[test]
-fn a_pass_that_is_shown_at_work_is_not_over() {
+fn a_usable_pass_has_not_expired() {
     let site = Site::open(2);
     site.run(&[]).exits(0);
     let dated = misdated(&site, 4, 86_400);
@@ -390,7 +390,7 @@ fn a_pass_that_is_shown_at_work_is_not_over() {
 
 // Case: the list of a user's passes begins with an empty page.
 #[test]
-fn an_empty_page_that_leads_on_is_no_absence() {
+fn an_empty_page_with_a_next_link_is_no_absence() {
     let site = Site::open(2);
     change(&site, |options| {
         options.faults = Faults::default().also(always(Call::Look, Fault::EmptyPage));
@@ -442,7 +442,7 @@ fn a_ledger_that_contradicts_itself_proves_nothing() {
 
 // Case: the ledger holds something of one row that cannot be read.
 #[test]
-fn what_cannot_be_read_of_a_row_names_the_row() {
+fn an_unreadable_row_is_named() {
     for (sql, says) in [
         ("UPDATE passes SET over_at = 'x' WHERE line = 3", "row 3, over_at"),
         ("UPDATE rows SET absent_since = 'x' WHERE line = 3", "row 3, absent_since"),
@@ -461,7 +461,7 @@ fn what_cannot_be_read_of_a_row_names_the_row() {
 
 // Case: the same of a row whose request was under way when the run was killed.
 #[test]
-fn a_row_that_was_under_way_and_cannot_be_read_keeps_no_other_pass_alive() {
+fn an_unreadable_row_does_not_keep_other_passes_alive() {
     let site = Site::open(3);
     site.hold(Call::Issue, 3);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
@@ -479,7 +479,7 @@ fn a_row_that_was_under_way_and_cannot_be_read_keeps_no_other_pass_alive() {
 
 // Case: nobody's passes can be looked at.
 #[test]
-fn people_of_a_wave_who_cannot_be_looked_at_have_not_no_pass() {
+fn users_whose_passes_cannot_be_read_do_not_count_as_clear() {
     let site = Site::open(2);
     site.run(&[]).exits(0);
     change(&site, |options| {
@@ -494,7 +494,7 @@ fn people_of_a_wave_who_cannot_be_looked_at_have_not_no_pass() {
 // Case: this machine's clock is an hour ahead, and a row has a pass and an attempt whose answer was
 // lost a moment ago.
 #[test]
-fn a_machine_that_is_ahead_waits_for_what_may_come_late() {
+fn a_machine_whose_clock_is_ahead_waits_for_late_requests() {
     let site = Site::with(2, |options| {
         options.clock_offset = jiff::SignedDuration::from_hours(-1);
         options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter);
@@ -516,7 +516,7 @@ fn a_machine_that_is_ahead_waits_for_what_may_come_late() {
 
 // Case: one of the people was deleted from the tenant, and can be restored for 30 days.
 #[test]
-fn a_person_who_is_gone_is_no_pass_that_is_gone() {
+fn a_deleted_user_does_not_prove_a_deleted_pass() {
     let site = Site::open(3);
     site.run(&[]).exits(0);
     let gone = site.people[1].clone();
@@ -539,7 +539,7 @@ fn a_person_who_is_gone_is_no_pass_that_is_gone() {
 
 // Case: DELETE does not find the passes, and no list shows them, for twenty seconds.
 #[test]
-fn passes_that_no_replica_knows_yet_are_waited_for() {
+fn passes_not_yet_replicated_are_waited_for() {
     let behind = Latency::of(Duration::from_secs(40));
     let site = Site::with(10, |options| {
         options.replication.unknown_after_create = behind;
@@ -582,7 +582,7 @@ fn a_look_is_remembered_by_the_next_cleanup() {
 
 // Case: DELETE answers 204, and lists go on showing the pass.
 #[test]
-fn our_own_204_is_believed_and_a_list_that_is_behind_is_waited_for() {
+fn our_own_204_is_proof_and_a_lagging_list_is_waited_for() {
     let site = Site::with(10, |options| {
         options.replication.listed_after_end = Latency::of(Duration::from_secs(30));
     });
@@ -593,7 +593,7 @@ fn our_own_204_is_believed_and_a_list_that_is_behind_is_waited_for() {
 
 // Case: a cleanup that throws no doubt.
 #[test]
-fn a_cleanup_without_a_doubt_costs_two_calls_a_page() {
+fn a_cleanup_without_doubts_takes_two_calls_a_page() {
     let site = Site::open(20);
     site.run(&[]).exits(0);
     let summary = site.cleanup(&["--json"]).exits(0).summary();
@@ -610,7 +610,7 @@ fn behind_and(second: SecondPost, behind: Duration) -> impl Fn(&mut Options) {
 // Case: killed in the middle, and resumed while lists are behind, in a tenant that rejects a
 // second pass and in one that replaces.
 #[test]
-fn what_was_sealed_before_a_kill_is_not_given_up_because_no_list_shows_it() {
+fn a_pass_sealed_before_a_kill_is_not_given_up_for_a_lagging_list() {
     for second in [SecondPost::Rejected, SecondPost::Replaces] {
         let site = Site::with(30, behind_and(second, Duration::from_secs(40)));
         site.hold(Call::Issue, 13);
@@ -659,7 +659,7 @@ fn an_orphan_that_we_deleted_is_not_held_against_the_next_pass() {
 
 // Case: the people of a wave, without a run: some cannot be found, and lists are behind.
 #[test]
-fn a_cleanup_of_a_wave_does_not_take_absence_for_proof() {
+fn a_cleanup_of_a_wave_does_not_treat_absence_as_proof() {
     let site = Site::with(4, |options| {
         options.replication.unlisted_after_create = Latency::of(Duration::from_secs(8));
     });
@@ -706,7 +706,7 @@ fn a_row_that_cannot_be_restored_is_named_and_counts_as_not_proven() {
 
 // Case: replicas that disagree: DELETE finds no pass, and a list shows it between two that do not.
 #[test]
-fn what_is_listed_between_two_absences_is_not_gone() {
+fn a_pass_listed_between_two_absences_is_not_gone() {
     let site = Site::open(1);
     site.run(&[]).exits(0);
     let looks = site.seen(Call::Look);

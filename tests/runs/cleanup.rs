@@ -232,7 +232,7 @@ fn somebody_elses_pass_in_place_of_a_sealed_one_is_reported_once() {
 }
 
 #[test]
-fn a_cleanup_needs_no_leave_to_read_the_policy() {
+fn a_cleanup_needs_no_permission_to_read_the_policy() {
     let faults = Faults::default().at(Call::Issue, 1, Fault::LostAfter);
     let site = Site::with(1, |options| options.faults = faults);
     let run = site.start(&site.run_args(&["--settle-after", "1h"]));
@@ -272,7 +272,7 @@ fn held_site() -> Site {
 }
 
 #[test]
-fn what_is_unsettled_is_settled_behind_the_settling_time_and_its_orphan_deleted() {
+fn an_unsettled_row_is_reconciled_after_the_settling_time_and_its_orphan_deleted() {
     // The only POST executes after the process has died.
     let late = Fault::Late { by: Duration::from_secs(20) };
     let site = Site::with(1, |options| options.faults = Faults::default().at(Call::Issue, 1, late));
@@ -317,7 +317,7 @@ fn a_person_whom_a_replica_does_not_know_yet_is_not_called_clean() {
 }
 
 #[test]
-fn a_person_who_has_left_may_come_back_with_the_pass() {
+fn a_deleted_user_may_be_restored_with_the_pass() {
     let site = Site::open(2);
     site.run(&[]).exits(0);
     site.dismiss(&site.people[1]);

@@ -18,7 +18,7 @@ fn patient(site: &Site, args: &[&str]) -> Told {
     site.end_as_time_passes(site.start(args))
 }
 
-/// The whole command that is told for a held row.
+/// The command that is suggested for a held row.
 fn settling(told: &Told) -> String {
     let line = told
         .err
@@ -36,7 +36,7 @@ fn in_an_hour() -> String {
 
 // Case: the service that issues passes has another clock than the answers' dates and this machine.
 #[test]
-fn a_start_that_graph_calls_past_is_told_at_once_with_the_clocks() {
+fn a_start_that_graph_calls_past_is_reported_at_once_with_the_clocks() {
     let site = Site::with(3, |options| {
         options.clock_offset = HOURS;
         options.date_offset = -HOURS;
@@ -70,7 +70,7 @@ fn a_clock_that_is_off_is_named_by_the_check() {
 
 // Case: Graph's dates are wrong by hours, and an answer is lost: the pass looks like nobody's.
 #[test]
-fn an_orphan_that_no_clock_proves_is_settled_by_a_persons_word() {
+fn an_orphan_that_no_clock_proves_is_removed_if_a_person_agrees() {
     for by in [HOURS, -HOURS] {
         let site = dated(2, by);
         site.served.with(|tenant, _| {
@@ -82,7 +82,7 @@ fn an_orphan_that_no_clock_proves_is_settled_by_a_persons_word() {
             .says("Graph's clock and this machine's differ by 2 h")
             .says("a pass like the one that was asked for")
             .says("by Graph's clocks");
-        // The row stays held, whoever resumes, and nothing is deleted unasked.
+        // A resume leaves the row held, and deletes nothing unasked.
         let again = patient(&site, &["resume", "wave-run"]).exits(4);
         again.says("Graph's clock and this machine's differ by 2 h");
         assert_eq!(site.count("held"), 1);
@@ -116,7 +116,7 @@ fn a_row_that_is_not_held_is_left_alone() {
 // Case: the question on a terminal, answered with no.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_pass_that_holds_a_row_is_not_deleted_for_a_no() {
+fn a_pass_that_holds_a_row_is_not_deleted_without_agreement() {
     let site = dated(1, HOURS);
     site.served.with(|tenant, _| {
         tenant.options_mut().faults = Faults::default().at(Call::Issue, 1, Fault::LostAfter);

@@ -83,7 +83,7 @@ fn a_crash_leaves_no_core_file() {
 }
 
 #[test]
-fn nobody_of_the_same_user_reads_its_memory() {
+fn other_processes_of_the_user_cannot_read_its_memory() {
     let mut site = Site::open(40);
     if !site.without_rights() {
         return eprintln_skip("root may read any process, and cannot leave its rights here");

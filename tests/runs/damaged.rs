@@ -158,7 +158,7 @@ fn a_copy_taken_while_the_run_is_in_use_opens_or_is_refused() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_told_and_the_run_goes_on_when_there_is_room() {
+fn a_full_disk_is_reported_and_the_run_resumes_when_there_is_room() {
     let site = Site::open(100);
     let disk = site.path("disk");
     fs::create_dir(&disk).expect("made");

@@ -95,7 +95,7 @@ fn what_was_issued_before_a_kill_is_handed_over_in_one_more_file() {
 fn a_second_kill_gives_another_container_and_leaves_the_first_alone() {
     let site = Site::open(45);
     killed(&site, &site.run_args(&[]), 9);
-    // Drained, so that it hands over what there is.
+    // Stopped, so that it hands over what there is.
     site.hold(Call::Issue, site.seen(Call::Issue) + 7);
     let resumed = site.start(&["resume", "wave-run", "--max-in-flight", "3"]);
     site.until_held(3);

@@ -12,7 +12,7 @@ use crate::support::mailed_site::Mailed;
 use crate::support::site::{Site, Started, through};
 
 #[test]
-fn the_first_stops_new_work_and_finishes_what_is_in_flight() {
+fn the_first_signal_stops_new_work_and_finishes_what_is_in_flight() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let site = Site::open(40);
         site.hold(Call::Issue, 5);
@@ -37,7 +37,7 @@ fn the_first_stops_new_work_and_finishes_what_is_in_flight() {
 }
 
 #[test]
-fn the_second_leaves_at_once_and_keeps_what_was_committed() {
+fn the_second_signal_exits_at_once_and_keeps_what_was_committed() {
     let site = Site::open(12);
     // What is in flight from then on will not be answered while it runs.
     site.hold(Call::Issue, 5);
@@ -77,7 +77,7 @@ fn hanging_up_again_never_leaves_at_once() {
 
 /// As `nohup` starts it.
 #[test]
-fn who_is_to_outlive_the_terminal_does() {
+fn a_run_that_ignores_hangups_outlives_the_terminal() {
     let site = Site::open(20);
     site.hold(Call::Issue, 5);
     let inner = site.tapwave(&site.run_args(&["--max-in-flight", "2"]));
@@ -107,7 +107,7 @@ fn a_wait_before_the_run_is_given_up_at_once() {
     assert_eq!(site.seen(Call::Issue), 0);
 }
 
-/// The file-size limit of whoever starts it: the first file that reaches it fails to be written.
+/// The file-size limit of the shell that starts it: the first file that reaches it cannot be written.
 #[test]
 fn a_limit_on_the_size_of_files_is_an_error_like_any_other() {
     let site = Site::open(300);

@@ -125,7 +125,7 @@ fn a_kill_of_a_run_is_cleaned_up_without_a_resume() {
     }
 }
 
-fn told_of_the_disk(context: &str, told: &Told) {
+fn reported_the_disk(context: &str, told: &Told) {
     assert_eq!(told.code, Some(1), "{context}: {told:?}");
     let named = ["disk I/O error", "database or disk is full"];
     assert!(named.iter().any(|name| told.err.contains(name)), "{context}: {}", told.err);
@@ -136,12 +136,12 @@ fn told_of_the_disk(context: &str, told: &Told) {
 fn a_disk_that_fails_at_any_commit_of_a_run() {
     for fault in ["eio", "enospc"] {
         sweep(Struck::Run, fault, |site, context, told| {
-            told_of_the_disk(context, told);
+            reported_the_disk(context, told);
             // What cannot be committed is deleted again: each live pass is either sealed, or
             // the one whose answer was lost.
             let sealed = site.count("sealed");
             if !told.out.is_empty() {
-                // A sealed pass that nobody has looked at after a lost answer is told as unsettled.
+                // A sealed pass that was not confirmed after a lost answer counts as unsettled.
                 let summary = told.summary();
                 let number = |name: &str| summary[name].as_u64().expect("a number");
                 let (proven, open) = (number("sealed"), number("unsettled"));
@@ -159,14 +159,14 @@ fn a_disk_that_fails_at_any_commit_of_a_run() {
 }
 
 #[test]
-fn a_disk_that_keeps_what_it_said_it_had_not_written() {
+fn a_disk_that_keeps_a_write_it_reported_as_failed() {
     sweep(Struck::Run, "eio-after", |site, context, told| {
-        told_of_the_disk(context, told);
+        reported_the_disk(context, told);
         carried_on(site, context);
         cleaned_up(site, context);
     });
     sweep(Struck::Resume, "eio-after", |site, context, told| {
-        told_of_the_disk(context, told);
+        reported_the_disk(context, told);
         carried_on(site, context);
     });
 }
@@ -175,11 +175,11 @@ fn a_disk_that_keeps_what_it_said_it_had_not_written() {
 fn a_disk_that_fails_at_any_commit_of_a_resume_or_a_cleanup() {
     for fault in ["eio", "enospc"] {
         sweep(Struck::Resume, fault, |site, context, told| {
-            told_of_the_disk(context, told);
+            reported_the_disk(context, told);
             carried_on(site, context);
         });
         sweep(Struck::Cleanup, fault, |site, context, told| {
-            told_of_the_disk(context, told);
+            reported_the_disk(context, told);
             cleaned_up(site, context);
         });
     }

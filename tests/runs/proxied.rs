@@ -36,7 +36,7 @@ fn a_proxy_leads_to_graph_and_reads_nothing() {
 }
 
 #[test]
-fn what_a_proxy_says_instead_is_told_without_its_password() {
+fn a_proxys_answer_is_reported_without_its_password() {
     let site = Site::over_tls(3, &["h2"], |_| {});
     let elsewhere = tempfile::tempdir().expect("a folder");
     let unknown = Some(TlsAcceptor::from(certify(elsewhere.path(), false)));

@@ -11,7 +11,7 @@ use tapwave_simulator::options::{Call, Fault, Faults, Latency, SecondPost};
 
 use crate::support::site::{Site, TOKEN};
 
-/// What the program tells to type to carry on with [`Site::folder`].
+/// The command that the program suggests to resume [`Site::folder`].
 pub(crate) fn typed_resume(site: &Site) -> String {
     let folder = site.folder();
     // As the program has it: with links resolved, but for Windows.
@@ -81,7 +81,7 @@ fn with_open_outcomes(second_post: SecondPost) -> Site {
 }
 
 #[test]
-fn every_open_outcome_is_settled_behind_the_settling_time() {
+fn every_open_outcome_is_reconciled_after_the_settling_time() {
     for second_post in [SecondPost::Replaces, SecondPost::Rejected] {
         let site = with_open_outcomes(second_post);
         let told = site.run(&["--json"]).exits(0);
@@ -192,7 +192,7 @@ fn another_tenant_and_another_graph_are_refused() {
 }
 
 #[test]
-fn a_pass_that_nobody_vouches_for_is_not_read_out() {
+fn an_unconfirmed_pass_is_not_opened() {
     let site = Site::open(3);
     site.hold(Call::Issue, 3);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
@@ -300,7 +300,7 @@ fn the_states_of_work_under_way_are_named_too() {
         states.contains("unsettled") && states.contains("intent")
     });
     run.kill();
-    // The run remembers an hour; whoever resumes it may know better.
+    // The run remembers an hour; the operator who resumes it may know better.
     site.let_go();
     let told = site.told(&["resume", "wave-run", "--settle-after", "100ms"]).exits(0);
     told.says("so short a settling time protects from little");
@@ -383,7 +383,7 @@ fn a_setting_never_shortens_the_settling_time_that_a_run_was_begun_with() {
 
 // Case: a person becomes a guest while the run stands still for longer than its check is good for.
 #[test]
-fn whoever_must_not_have_a_pass_any_more_is_named_and_counts() {
+fn users_who_became_ineligible_are_named_and_counted() {
     let site = Site::open(4);
     site.hold(Call::Issue, 2);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
@@ -404,7 +404,7 @@ fn whoever_must_not_have_a_pass_any_more_is_named_and_counts() {
 
 // Case: an attempt's answer is lost, lists are behind, and the next attempt is refused for good.
 #[test]
-fn a_pass_that_a_failed_row_may_have_left_is_told() {
+fn a_pass_that_a_failed_row_may_have_left_is_reported() {
     let site = Site::with(2, |options| {
         options.replication.unlisted_after_create = Latency::of(Duration::from_hours(1));
         options.faults = Faults::default().at(Call::Issue, 2, Fault::LostAfter).at(

@@ -23,7 +23,7 @@ fn run_into<'a>(site: &'a Site, folder: &'a str, more: &[&'a str]) -> Vec<&'a st
 
 // Case: the same wave twice, the second begun while the first issues, and lists are behind.
 #[test]
-fn two_waves_that_overlap_cannot_both_say_that_all_is_well() {
+fn two_overlapping_waves_cannot_both_succeed() {
     for existing in ["fail", "skip", "replace"] {
         let site = Site::with(6, |options| {
             options.replication.unlisted_after_create = Latency::of(Duration::from_secs(20));
@@ -47,7 +47,7 @@ fn two_waves_that_overlap_cannot_both_say_that_all_is_well() {
 
 // Case: a second run reaches the same tenant by another name of the machine that it is on.
 #[test]
-fn a_person_is_claimed_whatever_address_leads_there() {
+fn a_claim_holds_for_every_address_of_graph() {
     let site = Site::open(3);
     site.hold(Call::Issue, 2);
     let first = site.start(&run_into(&site, "first", &["--max-in-flight", "1"]));
@@ -222,9 +222,9 @@ fn a_final_look_that_is_always_wanted_is_always_made() {
     told.says("1 lost").says("passes.age, which was handed over before, holds its code");
 }
 
-// Case: the same again and again: a look that was made is not told as one that was left out.
+// Case: the same again and again: a look that was made is not reported as left out.
 #[test]
-fn a_final_look_that_was_made_is_not_told_as_left_out() {
+fn a_final_look_that_was_made_is_not_reported_as_left_out() {
     let site = Site::open(2);
     site.run(&[]).exits(0);
     for _ in 0..5 {
@@ -252,7 +252,7 @@ fn a_cleanup_of_a_wave_does_not_speak_for_a_run_that_is_at_work() {
 
 // Case: somebody is renamed, and somebody new gets the name before its pass was asked for.
 #[test]
-fn a_name_that_has_moved_is_somebody_else_s() {
+fn a_name_that_moved_to_another_account_is_another_user() {
     use tapwave_simulator::{DirectoryUser, PolicyTarget};
     let site = Site::open(3);
     site.hold(Call::Issue, 2);
@@ -291,7 +291,7 @@ fn a_run_that_was_put_back_from_a_backup_asks_before_it_issues() {
     assert_eq!(site.minted().len(), minted);
 }
 
-// Case: an older state is put back of a run that was killed, which nobody could note by then.
+// Case: an older state is put back of a run that was killed, of which there is no record by then.
 #[test]
 fn an_older_state_of_a_run_that_was_killed_is_known_for_one() {
     let site = Site::open(5);
@@ -312,7 +312,7 @@ fn an_older_state_of_a_run_that_was_killed_is_known_for_one() {
         told.says("holds an older state of this run").says("recorded since are missing");
     }
     assert_eq!(site.live(), live);
-    // Whoever says so may remove what it knows, and is told that this is not all.
+    // With agreement it removes what it knows, and reports that this is not all.
     let told = patient(&site, &["cleanup", "wave-run", "--yes"]).exits(8);
     let told = told.says("passes which it does not know may be alive");
     assert!(!site.live().is_empty());

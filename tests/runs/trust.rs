@@ -105,7 +105,7 @@ fn steering(site: &Site) -> String {
 
 // Case: a tapwave.toml that somebody has put into the current folder.
 #[test]
-fn settings_that_were_found_steer_nothing_until_they_are_trusted() {
+fn found_settings_have_no_effect_until_they_are_trusted() {
     let site = Site::open(1);
     let path = site.path("tapwave.toml");
     fs::write(&path, steering(&site)).expect("written");
@@ -134,7 +134,7 @@ fn settings_that_were_found_steer_nothing_until_they_are_trusted() {
     site.told(&check).exits(0).says("break-glass (age1ql3z7hjy54pw3hyw…)");
     fs::write(&path, format!("{}# more\n", steering(&site))).expect("changed");
     site.told(&check).exits(2).says("tapwave settings --trust");
-    // What steers nothing needs nobody's word.
+    // What has no effect needs no agreement.
     fs::write(&path, "lifetime = 60\n").expect("written");
     site.told(&check).exits(0);
     site.told(&["settings", "--trust"]).exits(2).says("there is nothing to trust");
@@ -143,7 +143,7 @@ fn settings_that_were_found_steer_nothing_until_they_are_trusted() {
 // Case: the same on a terminal.
 #[cfg(unix)]
 #[test]
-fn whoever_sits_there_is_asked_once() {
+fn a_person_at_the_terminal_is_asked_once() {
     let site = Site::open(1);
     fs::write(site.path("tapwave.toml"), steering(&site)).expect("written");
     let check = ["check", "wave.csv", "-r", site.recipient()];
@@ -214,7 +214,7 @@ fn from_elsewhere(site: &Site, args: &[&str]) -> Command {
 // Case: a run folder that another machine made, with other recipients in its ledger and the id of
 // somebody else's pass.
 #[test]
-fn a_run_that_this_machine_did_not_make_is_acted_on_by_word_only() {
+fn a_run_from_another_machine_needs_agreement() {
     let site = Site::open(3);
     site.run(&[]).exits(0);
     change_about(&site, "$.recipients[0].keys[0]", THEIRS);
@@ -369,7 +369,7 @@ fn what_was_trusted_is_known_through_links_and_groups_and_not_from_others_notes(
 
 // Case: a settings file in another folder names its files beside itself.
 #[test]
-fn what_settings_name_lies_beside_them() {
+fn paths_in_settings_are_relative_to_their_file() {
     let site = Site::open(1);
     fs::create_dir(site.path("etc")).expect("made");
     fs::write(site.path("etc").join("secret.txt"), "hush\n").expect("written");
@@ -395,7 +395,7 @@ fn how_a_run_from_elsewhere_mails_is_shown() {
 
 // Case: settings call an attacker's key by the key of somebody who is trusted.
 #[test]
-fn a_label_is_no_key() {
+fn a_label_does_not_count_as_a_key() {
     let site = Site::open(1);
     for label in [site.recipient(), "age1lead", "ssh-ed25519", "AGE-SECRET-KEY-1", "Age1x"] {
         let text = format!("[recipients]\n\"{label}\" = \"{THEIRS}\"\n");
@@ -452,7 +452,7 @@ fn every_key_is_shown_before_a_file_is_trusted_and_commands_come_last() {
 // Case: a note of what was trusted that would never be believed.
 #[cfg(unix)]
 #[test]
-fn trust_is_not_noted_where_it_would_not_be_believed() {
+fn trust_is_not_recorded_where_it_would_be_ignored() {
     use std::os::unix::fs::PermissionsExt;
     let site = Site::open(1);
     fs::write(site.path("tapwave.toml"), steering(&site)).expect("written");
@@ -541,7 +541,7 @@ fn nothing_from_outside_makes_a_line_of_its_own() {
 
 // Case: the name of a key reads like other readers.
 #[test]
-fn a_name_of_a_key_is_no_list_of_readers() {
+fn a_keys_name_cannot_pose_as_a_list_of_readers() {
     let site = Site::open(1);
     let label = format!("AMS ({}…), nobody else. And", &site.recipient()[..20]);
     let text = format!("[recipients]\n\"{label}\" = \"{THEIRS}\"\n");
@@ -553,9 +553,9 @@ fn a_name_of_a_key_is_no_list_of_readers() {
     assert_eq!((line.matches('(').count(), line.matches(',').count()), (1, 0), "{line}");
 }
 
-// Case: a wave with more sets of recipients than are told one by one.
+// Case: a wave with more sets of recipients than are listed one by one.
 #[test]
-fn every_key_without_a_name_is_told() {
+fn every_key_without_a_name_is_reported() {
     let site = Site::open(30);
     let keys: Vec<String> =
         (0..30).map(|_| age::x25519::Identity::generate().to_public().to_string()).collect();

@@ -33,7 +33,7 @@ fn a_run_with_bars_comes_to_its_end() {
 
 /// A connection that stalls: every word and every bar waits for it, with what it holds.
 #[test]
-fn a_second_wish_is_heard_while_everything_waits_for_the_terminal() {
+fn a_second_signal_works_while_output_waits_for_the_terminal() {
     for full_at_first in [true, false] {
         let site = Site::open(60);
         // What is in flight from then on will not be answered while it runs.
@@ -62,7 +62,7 @@ fn a_terminal_that_is_closed_lets_what_is_in_flight_be_finished() {
     site.until_held(3);
     window.close();
     taken(&site, window.id());
-    // Of a closed window nobody reads that it has been heard.
+    // Nobody reads a closed window's acknowledgement.
     site.until("it stops", |site| site.has_logged("stopping"));
     site.let_go();
     assert_eq!(window.end_unseen(), Some(130));
@@ -76,7 +76,7 @@ fn a_terminal_that_is_closed_lets_what_is_in_flight_be_finished() {
 }
 
 #[test]
-fn a_passphrase_that_is_not_given_ends_the_wait_and_gives_the_echo_back() {
+fn an_interrupted_passphrase_prompt_ends_and_restores_the_echo() {
     for by_key in [true, false] {
         let site = Site::open(1);
         lock(&site, "locked.age");
@@ -96,7 +96,7 @@ fn a_passphrase_that_is_not_given_ends_the_wait_and_gives_the_echo_back() {
 }
 
 #[test]
-fn a_question_that_is_not_answered_ends_and_gives_the_cursor_back() {
+fn an_interrupted_question_ends_and_restores_the_cursor() {
     for by_key in [true, false] {
         let site = Site::open(3);
         site.run(&[]).exits(0);
@@ -137,7 +137,7 @@ fn a_question_that_is_answered_is_obeyed() {
 }
 
 #[test]
-fn a_key_that_nobody_touches_ends_the_wait_and_leaves_no_half_file() {
+fn an_interrupted_wait_for_a_key_leaves_no_partial_file() {
     let site = Site::open(2);
     let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plugin");
     let keys = Command::new(plugins.join("age-plugin-tapwavetest")).output().expect("python3");
@@ -166,7 +166,7 @@ fn a_key_that_nobody_touches_ends_the_wait_and_leaves_no_half_file() {
 
 /// Not even the system can take back the opening of a pipe that nobody writes to.
 #[test]
-fn a_pipe_that_stays_empty_is_no_hindrance() {
+fn an_empty_pipe_does_not_block() {
     let site = Site::open(1);
     let made = Command::new("mkfifo").arg(site.path("pipe.csv")).status().expect("mkfifo");
     assert!(made.success());

@@ -132,7 +132,7 @@ fn rejected_rows_are_their_owners_alone() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_is_said() {
+fn a_log_that_cannot_be_opened_is_reported() {
     let (site, told) = given_up_in("wave-run");
     assert!(!told.err.contains("not logged"), "control: {}", told.err);
     let log = site.folder().join("log.jsonl");
@@ -188,7 +188,7 @@ fn a_hint_names_the_run_that_is_meant_as_a_shell_takes_it() {
 }
 
 #[test]
-fn two_runs_of_one_name_are_told_apart() {
+fn two_runs_of_one_name_are_distinguished() {
     let site = Site::open(1);
     let into = |folder| {
         let run = ["run", "wave.csv", "--run", folder, "-r", site.recipient()];
@@ -225,7 +225,7 @@ fn the_hint_of_a_closed_run_is_its_cleanup() {
 }
 
 #[test]
-fn a_run_that_is_there_already_is_named_to_be_carried_on() {
+fn an_existing_run_is_named_for_resuming() {
     let site = Site::open(1);
     fs::write(site.path("my.toml"), "").expect("written");
     let run = ["run", "wave.csv", "--run", "my run", "-r", site.recipient(), "--config", "my.toml"];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tapwave_simulator::options::{Call, Fault, Faults};
 
-use super::{ENOUGH, cleaned_up, told_of_the_disk};
+use super::{ENOUGH, cleaned_up, reported_the_disk};
 use crate::support::mailed_site::{IDENTITY, Mailed, body, reader_of};
 use crate::support::site::Told;
 use crate::support::smtp::Taken;
@@ -267,7 +267,7 @@ fn a_kill_of_a_run_that_mails_is_cleaned_up_without_a_resume() {
 fn a_disk_that_fails_at_any_commit_of_a_run_that_mails() {
     for fault in ["eio", "enospc"] {
         sweep(Struck::Run, fault, |mailed, context, told| {
-            told_of_the_disk(context, told);
+            reported_the_disk(context, told);
             carried_on_and_cleaned_up(mailed, context, told);
         });
     }
@@ -277,11 +277,11 @@ fn a_disk_that_fails_at_any_commit_of_a_run_that_mails() {
 fn a_disk_that_fails_at_any_commit_of_a_resume_or_a_delivery() {
     for fault in ["eio", "enospc", "eio-after"] {
         sweep(Struck::Resume, fault, |mailed, context, told| {
-            told_of_the_disk(context, told);
+            reported_the_disk(context, told);
             carried_on(mailed, context);
         });
         sweep(Struck::Deliver, fault, |mailed, context, told| {
-            told_of_the_disk(context, told);
+            reported_the_disk(context, told);
             delivered(mailed, context);
         });
     }

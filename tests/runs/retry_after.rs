@@ -10,16 +10,16 @@ use tapwave_simulator::{LogEntry, PassEvent};
 use crate::runs::resume::typed_resume;
 use crate::support::site::Site;
 
-fn told_to_wait(call: Call, nth: u64, retry_after: &str) -> Faults {
+fn asked_to_wait(call: Call, nth: u64, retry_after: &str) -> Faults {
     let retry_after = Some(retry_after.to_owned());
     Faults::default().at(call, nth, Fault::Throttled { retry_after })
 }
 
 #[test]
-fn an_hour_ends_the_run_and_the_rest_is_resumed() {
+fn a_retry_after_of_an_hour_ends_the_run_and_a_resume_does_the_rest() {
     for in_flight in ["1", "64"] {
-        let site = Site::with(40, |options| options.faults = told_to_wait(Call::Issue, 5, "3600"));
-        // An hour is not waited for here: nobody moves the time.
+        let site = Site::with(40, |options| options.faults = asked_to_wait(Call::Issue, 5, "3600"));
+        // An hour is not waited for: no clock is moved here.
         let told = site.run(&["--max-in-flight", in_flight]).exits(6);
         told.says("it wants to be left alone until 20")
             .says("Retry-After of 1h")
@@ -36,12 +36,12 @@ fn an_hour_ends_the_run_and_the_rest_is_resumed() {
 }
 
 #[test]
-fn an_hour_ends_a_check_too_and_a_date_is_an_hour_as_well() {
+fn a_retry_after_of_an_hour_ends_a_check_also_as_a_date() {
     for call in [Call::ReadPolicy, Call::Batch] {
         let date = later(jiff::Timestamp::now(), Duration::from_hours(2));
         let date = httpdate::fmt_http_date(date.into());
         for wait in ["3600", &date] {
-            let site = Site::with(40, |options| options.faults = told_to_wait(call, 1, wait));
+            let site = Site::with(40, |options| options.faults = asked_to_wait(call, 1, wait));
             site.run(&[]).exits(6).says("it wants to be left alone until 20");
             assert_eq!(site.seen(call), 1, "{call:?}: nobody knocks");
             assert_eq!(site.seen(Call::Issue), 0);
@@ -50,8 +50,8 @@ fn an_hour_ends_a_check_too_and_a_date_is_an_hour_as_well() {
 }
 
 #[test]
-fn a_wait_that_can_be_borne_is_waited_for_whole() {
-    let site = Site::with(12, |options| options.faults = told_to_wait(Call::Issue, 3, "600"));
+fn an_acceptable_wait_is_waited_out() {
+    let site = Site::with(12, |options| options.faults = asked_to_wait(Call::Issue, 3, "600"));
     site.hold(Call::Issue, 3);
     let run = site.start(&site.run_args(&["--max-in-flight", "1"]));
     site.until_held(1);
@@ -89,16 +89,16 @@ fn a_batch_whose_rest_is_refused_becomes_smaller() {
     assert!(batches >= first + by_fives + listed, "{batches} batches");
 }
 
-// Case: somebody wishes to stop while the tenant holds back a cleanup's requests: none is in flight.
+// Case: the operator stops the run while the tenant holds back a cleanup's requests: none is in flight.
 #[cfg(unix)]
 #[test]
-fn what_is_held_back_is_not_waited_for_by_whoever_wishes_to_stop() {
+fn a_stop_does_not_wait_for_requests_that_are_held_back() {
     for call in [Call::Remove, Call::Look] {
         let site = Site::open(3);
         site.run(&[]).exits(0);
         let seen = site.seen(call);
         site.served.with(|tenant, _| {
-            tenant.options_mut().faults = told_to_wait(call, seen + 1, "600");
+            tenant.options_mut().faults = asked_to_wait(call, seen + 1, "600");
         });
         let run = site.start(&["cleanup", "wave-run"]);
         site.until("it is held back", |site| site.seen(call) > seen);
