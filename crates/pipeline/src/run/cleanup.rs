@@ -234,9 +234,9 @@ impl<'a> CleanupQueue<'a> {
         }
         let graph = &self.session.graph;
         let issuers = &self.session.issuers;
-        let queue = cleanup::clear(graph, self.ledger, settled, self.settle_after, issuers);
+        let clear = cleanup::clear(graph, self.ledger, settled, self.settle_after, issuers);
         let cleaned = tokio::select! {
-            cleaned = queue => cleaned?,
+            cleaned = clear => cleaned?,
             // Requests not answered by now wait for the limiter.
             () = self.session.stop.grace_over(&self.session.clock) => return Ok(()),
         };
