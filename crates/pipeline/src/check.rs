@@ -1,8 +1,8 @@
-//! Promises that a row gets a [`Candidate`] only after Graph showed that a pass can be
-//! issued to that person and will work.
+//! Promises that a row becomes a [`Candidate`] only after Graph showed that a pass can be issued to
+//! that person and will work.
 //!
-//! Reads in batches, changes nothing. What is wrong with a row is a [`Problem`]; what is odd
-//! about the wave is a [`Warning`]; the words of both are for people.
+//! Reads in batches, changes nothing. A [`Problem`] makes one row ineligible; a [`Warning`] is
+//! about the wave. Both have texts for people.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

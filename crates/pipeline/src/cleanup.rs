@@ -1,9 +1,9 @@
-//! Promises that a pass counts as removed only by proof: Graph's 204 to our DELETE by its id, a
-//! newer pass in its place, its end by Graph's clock and this machine's, or two looks that lie at least the settling
-//! time apart and do not show it. Works from everything the ledger ever knew of a row.
+//! Promises that a pass counts as removed only by proof: Graph's 204 to the DELETE of its id, a
+//! newer pass in its place, its end by Graph's clock and this machine's, or two looks without it,
+//! at least the settling time apart.
 //!
-//! Deletes only what a ledger says a run issued, or what an operator named a person for and
-//! confirmed. Somebody else's pass is reported and stays. A 404 about a *user* proves nothing.
+//! Deletes only what a ledger says that the run issued, or what an operator confirmed for a named
+//! person. Reports other people's passes and leaves them. A 404 about a *user* proves nothing.
 
 use std::time::Duration;
 

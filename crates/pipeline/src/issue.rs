@@ -1,9 +1,9 @@
-//! Promises that a pass is asked for once per intent, and that whatever came of it is in
-//! the ledger before anybody acts on it.
+//! Promises that a pass is asked for once per intent, and that the outcome is in the ledger before
+//! anybody acts on it.
 //!
-//! One POST for one [`Intent`]; the intent is minted after the limiter's leave, so that no
-//! wait stands between the two. Must never POST again while an outcome is unsettled: that is
-//! `settle`'s to end.
+//! One POST for one [`Intent`], which is created after the limiter's permit, so that nothing is
+//! waited for between the two. Must never POST again while an outcome is unsettled: `reconcile`
+//! settles it.
 
 use jiff::Timestamp;
 

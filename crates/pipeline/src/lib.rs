@@ -1,5 +1,5 @@
-//! From a wave to its last word: [`wave`] reads the CSV, [`check`] to [`cleanup`] are a row's way,
-//! [`run`] conducts them.
+//! From a wave file to the end of its run. [`wave`] reads the CSV; [`check`] to [`cleanup`] are the
+//! stages of one row; [`run`] takes all rows through them.
 
 pub mod check;
 pub mod cleanup;

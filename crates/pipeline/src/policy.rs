@@ -1,8 +1,8 @@
-//! Promises that the Temporary Access Pass policy changes in only the properties that are to change,
-//! and that what Graph has afterwards was read again and compared.
+//! Promises that the Temporary Access Pass policy changes only in the properties that are to
+//! change, and that Graph's result was read again and compared.
 //!
-//! Planning is pure and says every difference; applying sends only these. Must never write
-//! a list of targets that it has not just read.
+//! Planning is pure and lists every difference; only these are sent. Must never write a list of
+//! targets that it has not just read.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;

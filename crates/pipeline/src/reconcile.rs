@@ -1,10 +1,10 @@
-//! Promises that after the settling time nothing of a lost attempt is left on the user, or that
-//! the row is held for an operator.
+//! Promises that after the settling time nothing of a lost attempt is left on the user, or that the
+//! row is held for an operator.
 //!
-//! Wait → list → delete our orphan by its id → (POST again, by `issue`) → list and compare.
-//! Deletes only what it recognises as this row's; whatever else is found stays. Graph's lists may
-//! show the past: a pass known to be gone that is listed, or a sealed one that is not, is looked
-//! at again before anything is concluded from it.
+//! In this order: wait, list, delete the orphan by its id, let `issue` ask again, list and compare.
+//! Must never delete a pass that it does not recognise as this row's. Graph's lists may be behind:
+//! before anything is concluded from a listed pass that is gone, or from a sealed one that is not
+//! listed, they are read again.
 
 use std::time::Duration;
 

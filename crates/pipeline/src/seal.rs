@@ -1,7 +1,7 @@
-//! Promises that a pass is sealed by the task that received it and is in the ledger, with
-//! its id, before anything else happens to it.
+//! Promises that a pass is sealed by the task that received it, and is in the ledger with its id
+//! before anything else happens to it.
 //!
-//! Also decides who may read which row: [`RecipientBook`]. Must never let a pass wait.
+//! Also decides who may read which row: [`RecipientBook`]. Must never queue a pass.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -93,13 +93,13 @@ pub async fn seal(worker: &Worker, sealer: &Sealer, issued: Issued) -> Result<Se
         one_time: record.one_time,
         method: method.clone(),
     });
-    let sealed = match (entry, sealer.sets.get(set as usize)) {
+    let encrypted = match (entry, sealer.sets.get(set as usize)) {
         (Ok(entry), Some(to)) => encrypt(to, entry, &sealer.spool, set, line),
         (Err(bad), _) => Err(format!("its userPrincipalName {bad}")),
         (_, None) => Err("the ledger names recipients it does not hold".to_owned()),
     };
-    let (ciphertext, spooled) = match sealed {
-        Ok(sealed) => sealed,
+    let (ciphertext, spooled) = match encrypted {
+        Ok(encrypted) => encrypted,
         Err(why) => {
             let undone = worker.undo(user, method.clone()).await;
             let given_up = worker.graph.now();

@@ -1,11 +1,11 @@
-//! Promises that a wave file is read as a person meant it or refused with the line, the
-//! column, and what to do. Must never hold the whole file in memory, stop at the first
-//! faulty row, or guess a person's name or hour.
+//! Promises that a wave file is read as its author meant it, or refused with the line, the column,
+//! and what to do. Must never hold the whole file in memory, stop at the first faulty row, or guess
+//! a person's name or hour.
 //!
-//! [`WaveReader::open`] looks through the file once (encoding, size, digest) and reads the
-//! header; the reader is then an iterator over rows, and [`WaveReader::finish`] tells what was
-//! read. Faulty rows come out as [`BadRow`], so that all faults can be shown at once; an
-//! error ends the reading, because what follows it could not be trusted.
+//! [`WaveReader::open`] surveys the file (encoding, size, digest) and reads the header; the reader
+//! is then an iterator over rows, and [`WaveReader::finish`] sums up. Faulty rows come out as
+//! [`BadRow`], so that all faults can be shown at once. An error ends the reading, because what
+//! follows it could not be trusted.
 
 mod cells;
 mod header;

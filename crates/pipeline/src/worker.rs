@@ -1,4 +1,4 @@
-//! What every task that works on rows has at hand, and why all of them must stop.
+//! Promises what the tasks of all rows share, and the errors that end the whole run.
 
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ pub struct Worker {
     pub graph: Graph,
     pub ledger: Ledger,
     pub clock: Clock,
+    /// The policy's minimum, in minutes.
     pub min_lifetime: u32,
     pub existing: Existing,
     /// How long a lost POST may still execute, and how far apart two looks must be for an absence
@@ -27,6 +28,7 @@ pub struct Worker {
     pub stop: StopSignal,
 }
 
+/// Ends the whole run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{why}")]
@@ -46,11 +48,13 @@ pub enum RunError {
     Graph(GraphError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// `undone` says what became of the pass.
     #[error("failed to seal the pass of line {line}: {why}; {undone}")]
     Seal { line: Line, why: String, undone: &'static str },
 }
 
 impl RunError {
+    /// Whether the ledger was removed, replaced or moved during the run.
     pub fn lost_ledger(&self) -> bool {
         matches!(self, Self::Ledger(LedgerError::Write(fault)) if fault.vanished())
     }

@@ -1,5 +1,5 @@
-//! Promises that cleanup closes the run first, removes exactly what it issued, proves it,
-//! and only then destroys the sealed copies.
+//! Promises that cleanup closes the run, removes exactly what it issued, proves it, and then
+//! destroys the sealed copies, in this order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;

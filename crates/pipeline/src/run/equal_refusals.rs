@@ -1,5 +1,5 @@
-//! Promises that a refusal which everybody meets is found out after a few rows and told once, and
-//! that of any other each row is told.
+//! Promises that a refusal that meets every row is found after a few rows and reported once, and
+//! that any other refusal is reported for its row.
 
 use super::Session;
 use tapwave_core::limits;

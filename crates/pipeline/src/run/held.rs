@@ -1,8 +1,8 @@
-//! Promises that a pass which holds a row is deleted only on the word of a person who was shown
-//! that very pass, and that the row is free for another attempt afterwards.
+//! Promises that a pass that holds a row is deleted only if a person was shown that very pass and
+//! agreed, and that the row may be tried again afterwards.
 //!
-//! For what no rule can tell: whether a pass is this run's own when the clocks disagree. Must
-//! never choose a row or a pass by itself.
+//! Only a person can tell whose a pass is when the clocks disagree. Must never choose a row or a
+//! pass by itself.
 
 use super::Session;
 use super::inherited::unproven_rows;

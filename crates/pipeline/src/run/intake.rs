@@ -1,8 +1,8 @@
-//! Promises that a wave is read whole and checked whole before anything is issued, with
-//! every problem reported at once.
+//! Promises that a whole wave is read and checked before anything is issued, and that all problems
+//! are reported at once.
 //!
-//! Rows go from the file into a ledger draft and from there, some hundred at a time, through
-//! the check: memory does not grow with the wave.
+//! Rows go from the file into a ledger draft and from there through the check, some hundred at a
+//! time, so that memory does not grow with the wave.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;

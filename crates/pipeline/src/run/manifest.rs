@@ -1,6 +1,6 @@
-//! Promises the list of passes that an audit log should show for a run, and nobody else's.
+//! Promises the list of passes that an audit log should show for a run, and no others.
 //!
-//! Holds no code; what it names is what Microsoft's own log names too.
+//! Holds no code, only what Microsoft's own log names too.
 
 use jiff::Timestamp;
 use serde::Serialize;

@@ -1,6 +1,6 @@
-//! Promises that "issued and sealed" is said of a pass only after it was listed once more, as the
-//! one pass of its user: another machine, the helpdesk, or a gateway that carries a POST out twice
-//! may have replaced it since. Must never take a list that is behind for a pass that is lost.
+//! Promises that a pass counts as issued and sealed only after it was listed once more as its
+//! user's only pass: another machine, the helpdesk, or a gateway that carries a POST out twice may
+//! have replaced it. Must never take a list that is behind for a lost pass.
 
 use std::collections::HashMap;
 use std::time::Duration;

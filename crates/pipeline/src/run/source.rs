@@ -1,5 +1,5 @@
-//! Promises the rows that wait for a pass in the wave's order, each once; must never make
-//! whoever takes one wait for the disk.
+//! Promises the rows that wait for a pass, each once, in the wave's order. Must never make the
+//! scheduler wait for the disk.
 
 use std::collections::{HashSet, VecDeque};
 

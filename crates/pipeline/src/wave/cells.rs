@@ -1,4 +1,4 @@
-//! Promises that every typed field of a row is either understood or named as a fault, all of
+//! Promises that every typed field of a row is either understood or reported as a fault, all of
 //! them at once. Must never echo what looks like a secret key.
 
 use jiff::tz::TimeZone;

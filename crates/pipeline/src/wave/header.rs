@@ -1,5 +1,5 @@
-//! Promises that each column with a meaning is found under the names people give it, and
-//! that no two columns pass for the same. Must never drop a column it does not know.
+//! Promises that each column with a meaning is found under the names people give it, and that no
+//! two columns count as the same. Must never drop a column it does not know.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Promises that a written start is one moment and no other. Must never guess a zone, the
-//! order of day and month, or which of two hours is meant.
+//! Promises that a start is one unambiguous moment. Must never guess a zone, the order of day and
+//! month, or which of two hours is meant.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;

@@ -1,10 +1,10 @@
-//! Promises that characters become records and fields as spreadsheets write them (RFC 4180,
-//! any line end), each with the line an editor shows. Must never hold more than one record,
-//! or take a quote that is never closed for the end of the file.
+//! Promises records and fields as spreadsheets write them (RFC 4180, any line end), each with its
+//! line in an editor. Must never hold more than one record, or let the end of the file close a
+//! quote.
 //!
-//! Written by hand because the `csv` crate's reader has no bound on a field, ends an open
-//! quote at the end of the file without a word, and counts neither lone carriage returns nor
-//! the blank lines before a record.
+//! Written by hand, because the reader of the crate `csv` does not bound a field, silently closes
+//! an open quote at the end of the file, and counts neither lone carriage returns nor the blank
+//! lines before a record.
 
 use std::io::Read;
 

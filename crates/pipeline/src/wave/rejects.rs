@@ -1,5 +1,5 @@
-//! Promises a file of rejected rows that can be mended and run again, each with its reason.
-//! Must never change what a row held, or write a reason that a spreadsheet would execute.
+//! Promises a file of rejected rows that can be corrected and run again, each with its reason. Must
+//! never change a row's fields, or write a reason that a spreadsheet would execute.
 
 use std::io::{self, Write};
 

@@ -1,5 +1,4 @@
-//! Holds the reader to its promises, with the samples, with hand-made files, and with any
-//! bytes at all.
+//! Tests the reader with the samples, with written files, and with arbitrary bytes.
 
 use std::io::{Cursor, SeekFrom};
 

@@ -1,5 +1,5 @@
-//! Promises that bytes become characters by the one encoding the file as a whole fits, chunk
-//! by chunk. Must never replace a byte it cannot read by a question mark.
+//! Promises that bytes become characters in the one encoding that fits the whole file, chunk by
+//! chunk. Must never replace a byte that it cannot decode.
 
 use std::fmt;
 use std::io::{self, Read, Seek};
