@@ -1,7 +1,7 @@
 //! Promises that each sealed pass is mailed by one task at most, a few at a time, and that a mail
 //! whose answer an earlier process did not hear is held and not repeated.
 //!
-//! A run sends mail beside issuing with a [`MailQueue`]; [`deliver`] is the command of its own.
+//! A run sends mail beside issuing with a `MailQueue`; [`deliver`] is the command of its own.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
