@@ -102,7 +102,7 @@ pub async fn clear(
     for row in rows {
         match row.user {
             Some(user) => known.push((user, row)),
-            None => cleaned.push(broken(row)),
+            None => cleaned.push(unreadable(row)),
         }
     }
     let passes: Vec<(UserId, MethodId)> = known
@@ -149,8 +149,8 @@ pub async fn clear(
         };
         let events =
             events(&row, &outcome, observation.as_ref(), foreign.as_ref(), &look, now.graph);
-        note_deletions(&mut row, &answers);
-        note(&mut row, &events, now);
+        add_deletions(&mut row, &answers);
+        apply(&mut row, &events, now);
         if let Some(ledger) = ledger {
             for event in events {
                 ledger.record(row.line, event).await?;
@@ -166,7 +166,7 @@ fn to_delete(row: &Remains) -> impl Iterator<Item = &MethodId> {
     alive.filter(|method| !row.deleted.contains(method))
 }
 
-fn note_deletions(row: &mut Remains, answers: &[Result<(), Refusal>]) {
+fn add_deletions(row: &mut Remains, answers: &[Result<(), Refusal>]) {
     let done = to_delete(row).zip(answers).filter(|(_, answer)| answer.is_ok());
     let done: Vec<MethodId> = done.map(|(method, _)| method.clone()).collect();
     row.deleted.extend(done);
@@ -174,7 +174,7 @@ fn note_deletions(row: &mut Remains, answers: &[Result<(), Refusal>]) {
 
 /// What is recorded if a pass is listed for longer than lists lag after Graph answered its DELETE
 /// with 204.
-pub fn deleted_all_the_same(row: &Remains) -> Event {
+pub fn deleted_but_listed(row: &Remains) -> Event {
     gone(row, Proof::Deleted)
 }
 
@@ -195,7 +195,7 @@ async fn keep_deletions(
     try_join_all(records).await.map(drop)
 }
 
-fn broken(row: Remains) -> Cleaned {
+fn unreadable(row: Remains) -> Cleaned {
     let why = if let Some(why) = &row.unreadable {
         format!(
             "its record cannot be read ({why}); the ledger is damaged: copy the folder back from a backup, and look at this person in Entra"
@@ -259,7 +259,7 @@ pub fn judge(
             CleanupOutcome::StillGone
         }
         // A list that shows it as usable outweighs the clocks.
-        Some(Observation::Ours(_)) if works(look) => match refused {
+        Some(Observation::Ours(_)) if is_usable(look) => match refused {
             Some(why) => CleanupOutcome::Left { why },
             None => CleanupOutcome::Doubtful(Doubt::Behind),
         },
@@ -316,7 +316,7 @@ fn may_be_ours_misdated(
 }
 
 /// Whether Graph calls the listed pass usable, now or later.
-fn works(look: &Result<Option<FoundPass>, Refusal>) -> bool {
+fn is_usable(look: &Result<Option<FoundPass>, Refusal>) -> bool {
     let Ok(Some(pass)) = look else { return false };
     match pass.method_usability_reason.as_deref() {
         Some(reason) => matches!(reason, "EnabledByPolicy" | "NotYetValid"),
@@ -379,7 +379,7 @@ fn gone(row: &Remains, proof: Proof) -> Event {
 }
 
 /// The same in memory, for rows that no ledger has.
-fn note(row: &mut Remains, events: &[Event], now: Clocks) {
+fn apply(row: &mut Remains, events: &[Event], now: Clocks) {
     for event in events {
         match event {
             Event::OrphanFound { method, over } => {

@@ -200,15 +200,15 @@ impl Mailer {
         key: OpeningKey<'_>,
     ) -> Result<Effect<Delivered>, NotMailed> {
         let ciphertext = self.ledger.ciphertext(addressed.0.line).await?;
-        self.carry(addressed.0, Channel::Pass, ciphertext.as_deref(), key).await
+        self.send_with_retries(addressed.0, Channel::Pass, ciphertext.as_deref(), key).await
     }
 
     /// Sends the notice of a delivered pass.
     pub async fn notify(&self, delivered: Delivered) -> Result<Effect<Delivered>, NotMailed> {
-        self.carry(delivered.0, Channel::Notice, None, OpeningKey::None).await
+        self.send_with_retries(delivered.0, Channel::Notice, None, OpeningKey::None).await
     }
 
-    async fn carry(
+    async fn send_with_retries(
         &self,
         mut row: RowRecord,
         channel: Channel,
@@ -218,7 +218,7 @@ impl Mailer {
         let frozen = self.frozen(&row)?;
         // Checked before the rate limit is waited for, since nothing is sent.
         self.writer.readers(&row)?;
-        self.in_time(&mut row, channel).await?;
+        self.check_in_time(&mut row, channel).await?;
         let mut attempt = 1;
         loop {
             let why = match self.attempt(&mut row, channel, ciphertext, key, &frozen).await? {
@@ -258,9 +258,9 @@ impl Mailer {
         };
         let ready = match ready {
             Ok(ready) => ready,
-            Err(obstacle) => return Ok(self.hindered(row, channel, obstacle).await?),
+            Err(obstacle) => return Ok(self.record_obstacle(row, channel, obstacle).await?),
         };
-        let mail = match self.in_time_and_written(row, channel, ciphertext, key, frozen).await {
+        let mail = match self.write_in_time(row, channel, ciphertext, key, frozen).await {
             Ok(mail) => mail,
             Err(unsent) => {
                 self.transport.release(ready);
@@ -270,12 +270,12 @@ impl Mailer {
         // Touching a hardware key may take longer than the relay waits.
         Ok(match self.transport.refresh(ready).await {
             Ok(ready) => self.send(row, channel, mail, frozen, ready).await?,
-            Err(obstacle) => self.hindered(row, channel, obstacle).await?,
+            Err(obstacle) => self.record_obstacle(row, channel, obstacle).await?,
         })
     }
 
     /// Writes the mail anew at each attempt, so that no code waits in memory.
-    async fn in_time_and_written(
+    async fn write_in_time(
         &self,
         row: &mut RowRecord,
         channel: Channel,
@@ -287,30 +287,30 @@ impl Mailer {
         if frozen.digest.as_ref().is_some_and(|digest| digest != mail.digest()) {
             return Err(NotMailed::Held);
         }
-        self.in_time(row, channel).await?;
+        self.check_in_time(row, channel).await?;
         Ok(mail)
     }
 
     /// Checks that the pass has not expired. Also right before the intent: the mail may have waited
     /// for hours.
-    async fn in_time(&self, row: &mut RowRecord, channel: Channel) -> Result<(), NotMailed> {
+    async fn check_in_time(&self, row: &mut RowRecord, channel: Channel) -> Result<(), NotMailed> {
         let Some(late) = expired(row, self.graph.likely_time().await)? else { return Ok(()) };
-        self.not_begun(row, channel, &late.to_string()).await?;
+        self.record_not_begun(row, channel, &late.to_string()).await?;
         Err(NotMailed::TooLate(late))
     }
 
-    async fn hindered(
+    async fn record_obstacle(
         &self,
         row: &mut RowRecord,
         channel: Channel,
         obstacle: Obstacle,
     ) -> Result<Effect<String>, LedgerError> {
-        self.not_begun(row, channel, &obstacle.why).await?;
+        self.record_not_begun(row, channel, &obstacle.why).await?;
         Ok(obstacle.into())
     }
 
     /// Records once why a row's mail was not begun.
-    async fn not_begun(
+    async fn record_not_begun(
         &self,
         row: &mut RowRecord,
         channel: Channel,
@@ -397,7 +397,7 @@ impl Mailer {
             (Mode::Pass, OpeningKey::Spool(spool)) => code(&spool.open(row.line)?)?,
             (Mode::Pass, OpeningKey::Identities(identities)) => {
                 let mut letter = None;
-                unhurried(|| {
+                block_in_place(|| {
                     open(sealed()?, identities, |row| {
                         letter = Some(code(row));
                         Ok(())
@@ -437,7 +437,7 @@ const fn transport_name(form: Form) -> &'static str {
 }
 
 /// A plugin may start a process and ask a person, which must not block the other tasks.
-fn unhurried<T>(work: impl FnOnce() -> T) -> T {
+fn block_in_place<T>(work: impl FnOnce() -> T) -> T {
     let multi = tokio::runtime::Handle::current().runtime_flavor()
         == tokio::runtime::RuntimeFlavor::MultiThread;
     if multi { tokio::task::block_in_place(work) } else { work() }

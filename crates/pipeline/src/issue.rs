@@ -142,7 +142,7 @@ impl Worker {
         };
         let stranger = self.graph.between();
         self.ledger.record_outcome(intent, effect.clone(), self.graph.now()).await?;
-        concluded(effect, kind, stranger)
+        attempt_result(effect, kind, stranger)
     }
 
     /// Deletes a pass that could not be sealed, while its id is still known.
@@ -194,12 +194,12 @@ impl Worker {
         format!(
             "but the start {start} is {} ahead of the clock that Graph shows in its answers ({}) and {} of this machine's ({}), so the clock of the service that issues passes is wrong, or those two are; give a start that is later still, or none",
             apart(start.duration_since(date)),
-            whole(date),
+            whole_seconds(date),
             match start.duration_since(wall) {
                 ahead if ahead.is_negative() => format!("{} behind", apart(ahead)),
                 ahead => format!("{} ahead", apart(ahead)),
             },
-            whole(wall),
+            whole_seconds(wall),
         )
     }
 
@@ -240,13 +240,13 @@ impl Worker {
     }
 }
 
-fn whole(moment: Timestamp) -> Timestamp {
+fn whole_seconds(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }
 
 /// What a recorded outcome means for the run. `stranger` is who answered in Graph's place, if
 /// anybody did.
-fn concluded(
+fn attempt_result(
     effect: Effect<Unheld, Denied>,
     kind: RefusalKind,
     stranger: Option<String>,

@@ -388,7 +388,7 @@ impl<'a> CleanupQueue<'a> {
     async fn take_as_deleted(&mut self, line: Line) -> Result<(), LedgerError> {
         if let Some(ledger) = self.ledger {
             for row in ledger.remains_of(vec![line]).await? {
-                ledger.record(line, cleanup::deleted_all_the_same(&row)).await?;
+                ledger.record(line, cleanup::deleted_but_listed(&row)).await?;
             }
         }
         self.outcome.removed += 1;

@@ -116,8 +116,8 @@ pub fn read(
             return Err(IntakeError::Interrupted);
         }
         match found.map_err(unread)? {
-            WaveItem::Row(row) => take(row, book, draft)?,
-            WaveItem::Bad(bad) => draft.add_bad(faulty(bad, &header))?,
+            WaveItem::Row(row) => add_row(row, book, draft)?,
+            WaveItem::Bad(bad) => draft.add_bad(bad_row(bad, &header))?,
         }
         session.advance(Activity::Read, 1);
     }
@@ -138,7 +138,7 @@ pub struct MailCheck<'a> {
 pub type Claim<'a> = dyn FnMut(&[UserId]) -> Result<HashMap<UserId, String>, ClaimsError> + 'a;
 
 /// Rejects people whom another open run has claimed.
-fn without_claimed(
+fn reject_claimed(
     mut findings: Vec<(Line, Finding)>,
     claim: &mut Claim<'_>,
     existing: Existing,
@@ -198,7 +198,7 @@ pub async fn check(
             findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
         session.advance(Activity::Check, rows.len() as u64);
-        for (line, finding) in without_claimed(findings, &mut *claim, options.existing)? {
+        for (line, finding) in reject_claimed(findings, &mut *claim, options.existing)? {
             draft.record(line, &event(finding))?;
         }
         if let Some(messages) = &mut messages {
@@ -207,7 +207,7 @@ pub async fn check(
     }
     session.end(Activity::Check);
     let mail = messages.map(MessageChecks::faults).unwrap_or_default();
-    verdict(&check, wave, book, draft, mail, session)
+    summarise(&check, wave, book, draft, mail, session)
 }
 
 /// From here on, a resume needs the ledger alone.
@@ -266,13 +266,13 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
     session.begin(Activity::Check, Some(waiting));
     let mut pages = ledger.pages(&[Standing::Checked], limits::ROWS_PER_CHECK);
     while let Some(rows) = pages.next().await? {
-        let subjects = rows.iter().map(again).collect::<Result<Vec<Subject>, _>>()?;
+        let subjects = rows.iter().map(subject_again).collect::<Result<Vec<Subject>, _>>()?;
         let findings = tokio::select! {
             biased;
             () = session.stop.requested() => return Err(IntakeError::Interrupted),
             findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
         };
-        let findings = same_accounts(&rows, findings)?;
+        let findings = reject_other_accounts(&rows, findings)?;
         session.advance(Activity::Check, rows.len() as u64);
         for (row, (line, finding)) in rows.iter().zip(&findings) {
             if let Finding::Ineligible(problems) = finding {
@@ -307,7 +307,7 @@ pub fn write_rejects(path: &Path, header: &Header, draft: &Draft) -> Result<u64,
     Ok(written)
 }
 
-fn take(row: Row, book: &mut RecipientBook, draft: &mut Draft) -> Result<(), IntakeError> {
+fn add_row(row: Row, book: &mut RecipientBook, draft: &mut Draft) -> Result<(), IntakeError> {
     // Recipients are resolved now, so that a wrong label is reported with all other faults.
     let unreadable = match book.set_for(row.wanted.recipient.as_deref()) {
         Ok(_) => None,
@@ -331,7 +331,7 @@ fn take(row: Row, book: &mut RecipientBook, draft: &mut Draft) -> Result<(), Int
     Ok(())
 }
 
-fn faulty(bad: BadRow, header: &Header) -> NewBadRow {
+fn bad_row(bad: BadRow, header: &Header) -> NewBadRow {
     let text = |fault: &wave::RowFault| match &fault.column {
         Some(column) => format!("column {}: {}", plain(column), fault.message),
         None => fault.message.clone(),
@@ -357,7 +357,7 @@ fn subject(row: &RowRecord, book: &mut RecipientBook) -> Result<Subject, IntakeE
 }
 
 /// A name must still belong to the same account, to which the run's passes and claims belong.
-fn same_accounts(
+fn reject_other_accounts(
     rows: &[RowRecord],
     mut findings: Vec<(Line, Finding)>,
 ) -> Result<Vec<(Line, Finding)>, LedgerError> {
@@ -370,7 +370,7 @@ fn same_accounts(
     Ok(findings)
 }
 
-fn again(row: &RowRecord) -> Result<Subject, LedgerError> {
+fn subject_again(row: &RowRecord) -> Result<Subject, LedgerError> {
     Ok(Subject {
         line: row.line,
         upn: upn(row)?,
@@ -402,7 +402,7 @@ fn event(finding: Finding) -> Event {
     }
 }
 
-fn verdict(
+fn summarise(
     check: &Check,
     wave: wave::WaveSummary,
     book: &RecipientBook,

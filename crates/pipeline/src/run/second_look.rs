@@ -118,7 +118,7 @@ impl<'a> SecondLook<'a> {
     /// settling time at most.
     pub(super) async fn finish(&mut self, mut lose: impl FnMut(Line)) -> Result<Looked, RunError> {
         let waiting = self.worker.ledger.waiting_for_look(self.since).await?;
-        if let Some(why) = self.left_out(waiting) {
+        if let Some(why) = self.why_skipped(waiting) {
             let why = (waiting > 0).then_some(why);
             return Ok(Looked { unseen: waiting, missed: Vec::new(), why });
         }
@@ -135,7 +135,7 @@ impl<'a> SecondLook<'a> {
         Ok(Looked { unseen, missed, why: (unseen > 0).then_some(why) })
     }
 
-    fn left_out(&self, waiting: u64) -> Option<String> {
+    fn why_skipped(&self, waiting: u64) -> Option<String> {
         if self.session.stop.is_requested() {
             return Some(INTERRUPTED.to_owned());
         }
@@ -262,7 +262,7 @@ impl<'a> SecondLook<'a> {
                     let other = row.state.method() != found.as_ref().map(|found| &found.id);
                     if other && found.as_ref().is_some_and(undated) {
                         round.unseen.push((row.line, NotSeen::Undated));
-                    } else if self.displaced(row, found.as_ref(), now).await? {
+                    } else if self.record_if_displaced(row, found.as_ref(), now).await? {
                         round.lost.push(row.line);
                     } else {
                         round.unseen.push((row.line, NotSeen::NotListed));
@@ -287,7 +287,7 @@ impl<'a> SecondLook<'a> {
     }
 
     /// Records that a row's sealed code does not work, if the look shows that.
-    async fn displaced(
+    async fn record_if_displaced(
         &self,
         row: &RowRecord,
         found: Option<&FoundPass>,
