@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use tapwave_core::clock::Clock;
 use tapwave_core::limits;
@@ -50,6 +51,15 @@ impl StopSignal {
     pub async fn grace_over(&self, clock: &Clock) {
         self.requested().await;
         clock.sleep(limits::IN_FLIGHT).await;
+    }
+
+    /// Waits until then; true if a stop is requested first.
+    pub async fn comes_before(&self, clock: &Clock, moment: Instant) -> bool {
+        tokio::select! {
+            biased;
+            () = self.requested() => true,
+            () = clock.sleep_until(moment) => false,
+        }
     }
 
     /// From here on, aborting would leave something half done.

@@ -7,13 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::time::Instant;
 
 use super::Session;
 use super::handoff::{blocking, digest};
 use super::intake::IntakeError;
+use super::pending::LookReport;
 use crate::cleanup::{self, Cleaned, CleanupOutcome, Doubt};
 use crate::reconcile::{absence_window, settles_in};
 use crate::wave::{self, WaveItem, WaveReader};
@@ -22,7 +22,7 @@ use tapwave_core::backoff::exponential;
 use tapwave_core::clock::later;
 use tapwave_core::ids::{Line, MethodId, Upn};
 use tapwave_core::limits;
-use tapwave_core::progress::{Activity, ProgressEvent};
+use tapwave_core::progress::Activity;
 use tapwave_graph::{Graph, GraphError};
 use tapwave_ledger::{HandoffRecord, Ledger, LedgerError, Pages, Proof, Remains, Standing};
 
@@ -324,17 +324,15 @@ impl<'a> CleanupQueue<'a> {
 
     /// Looks again until nothing waits, or the operator stops it.
     pub(super) async fn look_again(&mut self) -> Result<(), RunError> {
-        let mut reported = None;
+        let mut report = LookReport::default();
         loop {
             self.give_up().await?;
             let Some(due) = self.waiting.values().map(|waiting| waiting.due).min() else {
                 return Ok(());
             };
-            self.report_looks(&mut reported);
-            tokio::select! {
-                biased;
-                () = self.session.stop.requested() => return Ok(()),
-                () = self.session.clock.sleep_until(due) => {}
+            self.report_looks(&mut report);
+            if self.session.stop.comes_before(&self.session.clock, due).await {
+                return Ok(());
             }
             // Rows that are nearly due share the batch.
             let horizon = self.session.clock.instant() + limits::BETWEEN_LOOKS / 2;
@@ -415,8 +413,7 @@ impl<'a> CleanupQueue<'a> {
         self.outcome.left.push(UnprovenRow { line, upn, why: why.to_owned() });
     }
 
-    /// Reports until when rows are looked at, whenever that time moves.
-    fn report_looks(&self, reported: &mut Option<Timestamp>) {
+    fn report_looks(&self, report: &mut LookReport) {
         let now = self.session.clock.instant();
         let slow = |waiting: &&Waiting| waiting.looks == 0 || waiting.looks >= limits::LOOKS;
         let ends = self.waiting.values().filter(slow);
@@ -424,19 +421,8 @@ impl<'a> CleanupQueue<'a> {
         else {
             return;
         };
-        let until = later(self.session.clock.now(), last.saturating_duration_since(now));
-        let is_new = reported.is_none_or(|reported| {
-            tapwave_core::clock::span(reported, until) > limits::BETWEEN_LOOKS
-        });
-        if is_new {
-            let rows = ends.count() as u64;
-            self.session.report(ProgressEvent::LookingAgain {
-                doing: Activity::Remove,
-                rows,
-                until,
-            });
-            *reported = Some(until);
-        }
+        let left = last.saturating_duration_since(now);
+        report.update(self.session, Activity::Remove, ends.count() as u64, left);
     }
 
     /// Rows that still wait are left.

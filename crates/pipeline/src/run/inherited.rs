@@ -28,10 +28,8 @@ pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), RunError> 
         let next = lines.iter().map(|line| pending.schedule(*line, Look::VerifyInherited, &worker));
         let Some(next) = next.min() else { return Ok(()) };
         pending.report(session);
-        tokio::select! {
-            biased;
-            () = session.stop.requested() => return Ok(()),
-            () = session.clock.sleep_until(next) => {}
+        if session.stop.comes_before(&session.clock, next).await {
+            return Ok(());
         }
         for line in std::mem::take(&mut lines) {
             if pending.is_last(line, &worker) {

@@ -38,7 +38,7 @@ pub(super) enum Look {
 #[derive(Default)]
 pub(super) struct PendingLooks {
     rows: HashMap<Line, PendingLook>,
-    reported: Option<Timestamp>,
+    report: LookReport,
 }
 
 struct PendingLook {
@@ -74,20 +74,28 @@ impl PendingLooks {
         own.map(|(line, _)| *line)
     }
 
-    /// Reports until when rows are looked at, once the first looks have brought nothing and
-    /// whenever that time moves.
+    /// Once the first looks have brought nothing.
     pub(super) fn report(&mut self, session: &Session) {
         let slow = self.rows.values().filter(|pending| pending.looks >= limits::LOOKS);
         let Some(latest) = slow.clone().map(|pending| pending.since).max() else { return };
         let settle_after = session.settle_after.unwrap_or(limits::DEFAULT_SETTLE_AFTER);
         let end = latest + absence_window(settle_after);
         let left = end.saturating_duration_since(session.clock.instant());
+        self.report.update(session, Activity::Reconcile, slow.count() as u64, left);
+    }
+}
+
+/// Reports until when rows are looked at, whenever that time moves.
+#[derive(Default)]
+pub(super) struct LookReport(Option<Timestamp>);
+
+impl LookReport {
+    pub(super) fn update(&mut self, session: &Session, doing: Activity, rows: u64, left: Duration) {
         let until = later(session.clock.now(), left);
         let moved = |reported| span(reported, until) > limits::BETWEEN_LOOKS;
-        if self.reported.is_none_or(moved) {
-            let (doing, rows) = (Activity::Reconcile, slow.count() as u64);
+        if self.0.is_none_or(moved) {
             session.report(ProgressEvent::LookingAgain { doing, rows, until });
-            self.reported = Some(until);
+            self.0 = Some(until);
         }
     }
 }

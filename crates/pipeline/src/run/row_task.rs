@@ -248,11 +248,8 @@ impl IssueContext<'_> {
 
     /// Waits; true if the run stops first.
     async fn stops_within(&self, wait: Duration) -> bool {
-        tokio::select! {
-            biased;
-            () = self.worker.stop.requested() => true,
-            () = self.worker.clock.sleep(wait) => false,
-        }
+        let clock = &self.worker.clock;
+        self.worker.stop.comes_before(clock, clock.instant() + wait).await
     }
 
     pub(super) fn report(&self, event: ProgressEvent) {

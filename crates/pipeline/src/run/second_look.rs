@@ -9,10 +9,11 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Session;
+use super::pending::LookReport;
 use crate::reconcile::{Observation, absence_window, latest_end, observe, of_this_run};
 use crate::worker::{RunError, Worker};
 use tapwave_core::backoff::exponential;
-use tapwave_core::clock::{earlier, later};
+use tapwave_core::clock::earlier;
 use tapwave_core::ids::{Line, MethodId};
 use tapwave_core::limits;
 use tapwave_core::progress::{Activity, ProgressEvent};
@@ -160,7 +161,7 @@ impl<'a> SecondLook<'a> {
         lose: &mut impl FnMut(Line),
     ) -> Result<Vec<Line>, RunError> {
         let mut first_missed: HashMap<Line, Instant> = HashMap::new();
-        let mut reported: Option<Timestamp> = None;
+        let mut report = LookReport::default();
         let patience = absence_window(self.worker.settle_after) + limits::DATE_ROUNDING;
         for looks in 1_u32.. {
             let unseen = self.whole_round(lose).await?;
@@ -184,28 +185,16 @@ impl<'a> SecondLook<'a> {
                 continue;
             };
             if looks >= limits::LOOKS {
-                self.report_looks(unseen.len() as u64, left, &mut reported);
+                report.update(self.session, Activity::Look, unseen.len() as u64, left);
             }
             let next = since().map(left_of).filter(|left| !left.is_zero()).min().unwrap_or(left);
             let wait = exponential(limits::BETWEEN_LOOKS, looks - 1, next);
-            tokio::select! {
-                biased;
-                () = self.session.stop.requested() => return Ok(missed()),
-                () = self.worker.clock.sleep(wait) => {}
+            let clock = &self.worker.clock;
+            if self.session.stop.comes_before(clock, clock.instant() + wait).await {
+                return Ok(missed());
             }
         }
         Ok(Vec::new())
-    }
-
-    fn report_looks(&self, rows: u64, left: Duration, reported: &mut Option<Timestamp>) {
-        let until = later(self.worker.clock.now(), left);
-        let is_new = |reported: Timestamp| {
-            tapwave_core::clock::span(reported, until) > limits::BETWEEN_LOOKS
-        };
-        if reported.is_none_or(is_new) {
-            self.session.report(ProgressEvent::LookingAgain { doing: Activity::Look, rows, until });
-            *reported = Some(until);
-        }
     }
 
     /// Looks once at every row that waits, also if the operator stops it. Returns those that are
