@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tapwave_graph::limiter::{LimiterOptions, forecast};
 use tapwave_pipeline::run::second_look::FinalLook;
-use tapwave_simulator::Gate;
 use tapwave_simulator::options::{Latency, Limit, Throttle};
 use tokio::time::Instant;
 
@@ -25,9 +24,8 @@ async fn a_wave_takes_as_long_as_was_foretold() {
         (600, Limit::Sliding { units: 50.0, per: Duration::from_secs(10) }),
         (4_000, Limit::Bucket { rate: 20.0, burst: 3_000.0 }),
     ] {
-        let mut gate = Gate::new(Throttle::of(limit));
         let options = LimiterOptions::default();
-        let foretold = forecast(&options, rows, ROUND_TRIP, |after| gate.ask(after));
+        let foretold = forecast(&options, rows, ROUND_TRIP, limit);
         assert_eq!((foretold.accepted, foretold.gave_up), (rows, false), "{limit:?}");
 
         let mut conducted = Conducted::new(rows, |tenant| {

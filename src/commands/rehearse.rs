@@ -34,7 +34,7 @@ use tapwave_pipeline::run::{Session, Summary, cleanup, issuing};
 use tapwave_pipeline::wave::{Defaults, WaveItem, WaveReader};
 use tapwave_seal::{Handoff, Identities, NewIdentity, NoPrompts, Prompts, keygen};
 use tapwave_simulator::options::{Latency, Limit, Throttle, Throttles};
-use tapwave_simulator::{Gate, InMemory, Options, Tenant};
+use tapwave_simulator::{InMemory, Options, Tenant};
 
 /// What a call to Graph takes, near enough.
 const LATENCY: Latency =
@@ -189,9 +189,8 @@ impl RehearsalFolder {
 
     /// How long issuing will take, by the limiter that will be in force.
     fn predict(&self, args: &RehearseArgs, settings: &Settings) -> Forecast {
-        let mut gate = Gate::new(Throttle::of(args.profile.limit().0));
         let rows = self.upns.len() as u64;
-        forecast(&settings.limiter, rows, USUAL_LATENCY, |after| gate.ask(after))
+        forecast(&settings.limiter, rows, USUAL_LATENCY, args.profile.limit().0)
     }
 
     /// A rehearsal in real time would try anybody's patience.

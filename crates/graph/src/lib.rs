@@ -10,6 +10,7 @@ pub mod between;
 mod connection;
 pub mod http;
 pub mod limiter;
+pub mod quota;
 pub mod sign_in;
 pub mod transport;
 pub mod tunnel;

@@ -64,7 +64,7 @@ use tapwave_core::clock::{Clock, later};
 use tapwave_core::limits;
 
 use control::{BudgetLimiter, Decision, Ticket};
-pub use forecast::{Forecast, ServerReply, forecast};
+pub use forecast::{Forecast, forecast};
 
 /// Graph's separate budgets. What is refused in one says nothing about the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -36,4 +36,3 @@ pub use options::Options;
 pub use passes::{LivePass, LogEntry, PassEvent, ReplyFate, Usability};
 pub use policy::{PassPolicy, PolicyTarget, TargetKind};
 pub use tenant::{AcceptedMail, CallCounters, Tenant, Unusable};
-pub use throttle::Gate;

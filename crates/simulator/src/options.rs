@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::fmt::serde::unsigned_duration::friendly::compact as spell;
 use serde::{Deserialize, Serialize};
+pub use tapwave_graph::quota::Limit;
 
 /// How a simulated tenant behaves. The default is kind: no limit, no fault, no latency.
 #[expect(clippy::struct_excessive_bools, reason = "each switches a behaviour of its own")]
@@ -256,33 +257,6 @@ impl Throttle {
     pub fn of(limit: Limit) -> Self {
         Self { limit, ..Self::default() }
     }
-}
-
-/// How a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Limit {
-    /// Not at all.
-    #[default]
-    None,
-    /// `burst` units at once, refilled at `rate` a second.
-    Bucket { rate: f64, burst: f64 },
-    /// `units` in each window; windows follow one another from the first request on.
-    Fixed {
-        /// Units in a window.
-        units: f64,
-        /// The window's length.
-        #[serde(with = "spell::required")]
-        per: Duration,
-    },
-    /// `units` in any stretch of this length.
-    Sliding {
-        /// Units in a stretch.
-        units: f64,
-        /// The stretch's length.
-        #[serde(with = "spell::required")]
-        per: Duration,
-    },
 }
 
 /// A limit from a moment on.

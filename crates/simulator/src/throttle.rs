@@ -1,67 +1,20 @@
-//! Promises that a quota lets through what its limit says and no more, and says truthfully
-//! when to come back. Must never ask for the time: the moment is a parameter.
+//! The simulated tenant's side of throttling: which limit is in force, and how a refusal tells
+//! when to come back. What a limit lets through is `tapwave_graph::quota`'s. It never asks for
+//! the time: the moment is a parameter.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::options::{Limit, RetryAfter, Throttle};
-use tapwave_core::clock::{earlier, later, span};
-use tapwave_core::limits;
-use tapwave_graph::verdict;
-
-/// What sums of fractions may be off by.
-const ROUNDING: f64 = 1e-6;
+use super::options::{RetryAfter, Throttle};
+use tapwave_core::clock::{later, span};
+use tapwave_graph::quota::{self, whole_seconds};
 
 /// What a budget's requests have used up.
 #[derive(Debug, Default)]
 pub(super) struct Quota {
     first: Option<Timestamp>,
-    limit: Limit,
-    /// Tokens left in the bucket; below zero when refused requests were counted.
-    tokens: f64,
-    /// When the bucket was last filled, and the competitor's share last taken.
-    settled: Option<Timestamp>,
-    /// The fixed window's beginning, and what it has used.
-    window: Option<Timestamp>,
-    used: f64,
-    /// The sliding window's units, oldest first, and their sum.
-    recent: VecDeque<(Timestamp, f64)>,
-    sum: f64,
-    /// The competitor's part of a unit that is not whole yet.
-    share: f64,
-}
-
-/// A limit by itself, for whoever wants to know what it lets through.
-#[derive(Debug)]
-pub struct Gate {
-    throttle: Throttle,
-    quota: Quota,
-    opened: Timestamp,
-}
-
-impl Gate {
-    /// Opens it with nothing used up.
-    #[must_use]
-    pub fn new(throttle: Throttle) -> Self {
-        Self { throttle, quota: Quota::default(), opened: Timestamp::UNIX_EPOCH }
-    }
-
-    /// Whether a request of one unit passes, so long after the opening; else the wait that
-    /// its `Retry-After` names, if it names one.
-    ///
-    /// # Errors
-    /// That wait.
-    pub fn ask(&mut self, after: Duration) -> Result<(), Option<Duration>> {
-        let now = later(self.opened, after);
-        match self.quota.ask(&self.throttle, now, 1.0).refused {
-            None => Ok(()),
-            Some(comeback) => {
-                Err(comeback.retry_after.and_then(|text| verdict::retry_after(&text, now)))
-            }
-        }
-    }
+    used: quota::Quota,
 }
 
 /// What a quota says to a request.
@@ -82,168 +35,31 @@ pub(super) struct Comeback {
 impl Quota {
     /// Counts a request of `cost` units at `now`.
     pub(super) fn ask(&mut self, throttle: &Throttle, now: Timestamp, cost: f64) -> Ruling {
-        self.choose_limit(throttle, now);
-        self.settle(throttle, now);
-        // A request that alone costs more than there ever is must pass some time.
-        let cost = cost.min(self.limit.capacity());
-        let wait = self.wait_for(now, cost);
-        if wait.is_none() || !throttle.refused_are_free {
-            self.count(now, cost);
-        }
-        // The wait is told after the refused request itself was counted: it costs, too.
-        let refused = wait.map(|_| {
-            let wait = self.wait_for(now, cost).unwrap_or_default();
-            Comeback { retry_after: spell(throttle.retry_after, now, wait) }
-        });
-        let load = self.load().filter(|load| throttle.tell_load && *load > 0.8);
-        Ruling { refused, load }
-    }
-
-    fn choose_limit(&mut self, throttle: &Throttle, now: Timestamp) {
-        let first = *self.first.get_or_insert(now);
-        let limit = match throttle.later {
-            Some(change) if span(first, now) >= change.after => change.limit,
+        let passed = span(*self.first.get_or_insert(now), now);
+        self.used.change(match throttle.later {
+            Some(change) if passed >= change.after => change.limit,
             _ => throttle.limit,
-        };
-        if limit != self.limit {
-            *self = Self { first: Some(first), limit, ..Self::default() };
-            if let Limit::Bucket { burst, .. } = limit {
-                self.tokens = burst;
-            }
-        }
+        });
+        self.used.competing = throttle.competing;
+        self.used.refused_are_free = throttle.refused_are_free;
+        let refused = self.used.ask(passed, cost).err();
+        let refused =
+            refused.map(|wait| Comeback { retry_after: spell(throttle.retry_after, now, wait) });
+        let load = self.used.load().map(|load| load.min(1.8));
+        Ruling { refused, load: load.filter(|load| throttle.tell_load && *load > 0.8) }
     }
-
-    /// Fills what time fills, and takes the competitor's share.
-    fn settle(&mut self, throttle: &Throttle, now: Timestamp) {
-        let passed = self.settled.map_or(Duration::ZERO, |settled| span(settled, now));
-        let since = self.settled.replace(now).unwrap_or(now);
-        self.share += throttle.competing * passed.as_secs_f64();
-        let taken = self.share.floor();
-        self.share -= taken;
-        match self.limit {
-            Limit::None => {}
-            Limit::Bucket { rate, burst } => {
-                let filled = (self.tokens + rate * passed.as_secs_f64()).min(burst);
-                // A competitor that finds the bucket empty goes away; it runs up no debt.
-                self.tokens = if filled > 0.0 { (filled - taken).max(0.0) } else { filled };
-            }
-            Limit::Fixed { units, per } => {
-                let start = align(self.window.unwrap_or(now), per, now);
-                if self.window.replace(start) != Some(start) {
-                    self.used = 0.0;
-                }
-                self.used = (self.used + taken).min(units.max(self.used));
-            }
-            Limit::Sliding { units, per } => {
-                self.compete(since, now, per, taken, units);
-                self.forget(now, per);
-            }
-        }
-    }
-
-    /// Spreads the competitor's units over the time since the last request.
-    fn compete(&mut self, since: Timestamp, now: Timestamp, per: Duration, taken: f64, units: f64) {
-        let count = whole(taken).min(limits::REHEARSED_COMPETING_UNITS);
-        let passed = span(since, now);
-        for index in 0..count {
-            let at = later(since, passed.mul_f64(fraction(index + 1, count)));
-            self.forget(at, per);
-            if self.sum + 1.0 <= units {
-                self.recent.push_back((at, 1.0));
-                self.sum += 1.0;
-            }
-        }
-    }
-
-    fn forget(&mut self, now: Timestamp, per: Duration) {
-        let horizon = earlier(now, per);
-        while let Some(&(at, cost)) = self.recent.front()
-            && at <= horizon
-        {
-            self.recent.pop_front();
-            self.sum -= cost;
-        }
-        if self.recent.is_empty() {
-            self.sum = 0.0;
-        }
-    }
-
-    /// How long until `cost` units are free; none when they are free now.
-    fn wait_for(&self, now: Timestamp, cost: f64) -> Option<Duration> {
-        match self.limit {
-            Limit::None => None,
-            Limit::Bucket { rate, .. } => (self.tokens + ROUNDING < cost).then(|| {
-                let seconds = (cost - self.tokens) / rate.max(f64::MIN_POSITIVE);
-                Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
-            }),
-            Limit::Fixed { units, per } => (self.used + cost > units)
-                .then(|| span(now, later(self.window.unwrap_or(now), per))),
-            Limit::Sliding { units, per } => (self.sum + cost > units).then(|| {
-                let mut freed = 0.0;
-                let ends = self.recent.iter().find_map(|(at, held)| {
-                    freed += held;
-                    (self.sum - freed + cost <= units).then(|| later(*at, per))
-                });
-                ends.map_or(per, |end| span(now, end))
-            }),
-        }
-    }
-
-    fn count(&mut self, now: Timestamp, cost: f64) {
-        match self.limit {
-            Limit::None => {}
-            // The debt has a floor, or a client that keeps trying for a minute would never get in.
-            Limit::Bucket { burst, rate } => {
-                self.tokens = (self.tokens - cost).max(-burst.max(rate));
-            }
-            Limit::Fixed { .. } => self.used += cost,
-            Limit::Sliding { .. } => {
-                self.recent.push_back((now, cost));
-                self.sum += cost;
-            }
-        }
-    }
-
-    fn load(&self) -> Option<f64> {
-        let load = match self.limit {
-            Limit::None => return None,
-            Limit::Bucket { burst, .. } => (burst - self.tokens) / burst.max(1.0),
-            Limit::Fixed { units, .. } => self.used / units.max(1.0),
-            Limit::Sliding { units, .. } => self.sum / units.max(1.0),
-        };
-        Some(load.min(1.8))
-    }
-}
-
-impl Limit {
-    fn capacity(self) -> f64 {
-        match self {
-            Self::None => f64::INFINITY,
-            Self::Bucket { burst, .. } => burst,
-            Self::Fixed { units, .. } | Self::Sliding { units, .. } => units,
-        }
-    }
-}
-
-/// The beginning of the window that `now` is in, when one began at `start`.
-fn align(start: Timestamp, per: Duration, now: Timestamp) -> Timestamp {
-    if per.is_zero() {
-        return now;
-    }
-    let windows = span(start, now).as_nanos() / per.as_nanos();
-    later(start, per.saturating_mul(u32::try_from(windows).unwrap_or(u32::MAX)))
 }
 
 fn spell(style: RetryAfter, now: Timestamp, wait: Duration) -> Option<String> {
-    let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     match style {
-        RetryAfter::Seconds => Some(whole.max(1).to_string()),
+        RetryAfter::Seconds => Some(whole_seconds(wait).to_string()),
         RetryAfter::Fraction => {
             let millis = wait.as_nanos().div_ceil(1_000_000).max(1);
             Some(format!("{}.{:03}", millis / 1_000, millis % 1_000))
         }
         RetryAfter::Date => {
             // HTTP dates have whole seconds; one more keeps the promise not to be early.
+            let whole = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             let date = later(now, Duration::from_secs(whole.saturating_add(1)));
             Some(httpdate::fmt_http_date(date.into()))
         }
@@ -252,24 +68,10 @@ fn spell(style: RetryAfter, now: Timestamp, wait: Duration) -> Option<String> {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the cast saturates, and a share is never below zero"
-)]
-fn whole(units: f64) -> usize {
-    units as usize
-}
-
-#[expect(clippy::cast_precision_loss, reason = "both are at most REHEARSED_COMPETING_UNITS")]
-fn fraction(part: usize, of: usize) -> f64 {
-    part as f64 / of as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Later;
+    use crate::options::{Later, Limit};
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millisecond(1_780_000_000_000 + millis).expect("a time")
@@ -281,17 +83,6 @@ mod tests {
 
     fn told(ruling: Ruling) -> Option<String> {
         ruling.refused.expect("a refusal").retry_after
-    }
-
-    #[test]
-    fn a_bucket_lets_its_burst_through_and_then_its_rate() {
-        let throttle = Throttle {
-            refused_are_free: true,
-            ..Throttle::of(Limit::Bucket { rate: 10.0, burst: 5.0 })
-        };
-        let mut quota = Quota::default();
-        let through = (0..1_000).filter(|ms| passes(&mut quota, &throttle, *ms)).count();
-        assert_eq!(through, 5 + 9);
     }
 
     #[test]
@@ -341,26 +132,6 @@ mod tests {
         assert_eq!(spell(RetryAfter::Absent, at(0), wait), None);
         let always = spell(RetryAfter::Always { seconds: 10 }, at(0), wait);
         assert_eq!(always.as_deref(), Some("10"));
-    }
-
-    #[test]
-    fn a_competitor_takes_its_share() {
-        for limit in [
-            Limit::Bucket { rate: 10.0, burst: 1.0 },
-            Limit::Sliding { units: 10.0, per: Duration::from_secs(1) },
-            Limit::Fixed { units: 10.0, per: Duration::from_secs(1) },
-        ] {
-            let alone = Throttle { refused_are_free: true, ..Throttle::of(limit) };
-            let shared = Throttle { competing: 5.0, ..alone.clone() };
-            let count = |throttle: &Throttle| {
-                let mut quota = Quota::default();
-                (0..200).filter(|n| passes(&mut quota, throttle, n * 50)).count()
-            };
-            let (alone, shared) = (count(&alone), count(&shared));
-            assert!((95..=101).contains(&alone), "{limit:?}: {alone}");
-            // In a window the two race for what is free, and we ask four times as often.
-            assert!((45..=85).contains(&shared), "{limit:?}: {shared}");
-        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::control::{BudgetLimiter, Decision, Ticket};
 use super::{LimiterOptions, Throttled};
+use crate::quota::{Limit, Quota, whole_seconds};
 use tapwave_core::limits;
 
 /// What a wave comes to.
@@ -24,12 +25,26 @@ pub struct Forecast {
     pub gave_up: bool,
 }
 
-/// What a server says to a request: accepted, or refused with the wait it names.
-pub type ServerReply = Result<(), Option<Duration>>;
+/// Accepted, or refused with the wait that is named.
+type ServerReply = Result<(), Option<Duration>>;
 
-/// Works `rows` requests off, each under way for `round_trip`. `server` is asked in the order
-/// of arrival, with the time since the first request was sent.
+/// Works `rows` requests off under this limit, each under way for `round_trip`. Waits are named in
+/// whole seconds, as Graph names them.
+#[must_use]
 pub fn forecast(
+    options: &LimiterOptions,
+    rows: u64,
+    round_trip: Duration,
+    limit: Limit,
+) -> Forecast {
+    let mut quota = Quota::of(limit);
+    let named = |wait| Some(Duration::from_secs(whole_seconds(wait)));
+    work_off(options, rows, round_trip, |after| quota.ask(after, 1.0).map_err(named))
+}
+
+/// The same with any server, which is asked in the order of arrival, with the time since the
+/// first request was sent.
+fn work_off(
     options: &LimiterOptions,
     rows: u64,
     round_trip: Duration,
@@ -131,7 +146,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_latency_and_window_decide() {
-        let foretold = forecast(&LimiterOptions::default(), 2_000, TRIP, |_| Ok(()));
+        let foretold = forecast(&LimiterOptions::default(), 2_000, TRIP, Limit::None);
         let seconds = foretold.took.as_secs_f64();
         assert!((1.56..1.95).contains(&seconds), "{seconds}");
         assert_eq!((foretold.accepted, foretold.refused, foretold.gave_up), (2_000, 0, false));
@@ -140,7 +155,7 @@ mod tests {
     #[test]
     fn a_given_rate_decides_where_it_is_the_slowest() {
         let options = LimiterOptions { max_rate: Some(10.0), ..LimiterOptions::default() };
-        let foretold = forecast(&options, 500, TRIP, |_| Ok(()));
+        let foretold = forecast(&options, 500, TRIP, Limit::None);
         let seconds = foretold.took.as_secs_f64();
         assert!((49.0..51.0).contains(&seconds), "{seconds}");
     }
@@ -148,7 +163,7 @@ mod tests {
     #[test]
     fn a_tenant_that_never_lets_anything_through_is_given_up() {
         let second = Some(Duration::from_secs(30));
-        let foretold = forecast(&LimiterOptions::default(), 100, TRIP, |_| Err(second));
+        let foretold = work_off(&LimiterOptions::default(), 100, TRIP, |_| Err(second));
         assert!(foretold.gave_up);
         assert_eq!(foretold.accepted, 0);
         assert!(foretold.took >= limits::MAX_OUTAGE);

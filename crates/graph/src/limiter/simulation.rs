@@ -1,10 +1,11 @@
-//! Promises numbers for the limiter against the limits Graph is known or feared to have, in
-//! virtual time; must never touch the network or the wall clock.
+//! The limiter against the limits that Graph is known or feared to have, in virtual time: each
+//! case has the time that its limit itself takes, and how far above it the limiter may be. It
+//! must never touch the network or the wall clock. The server is the one of `crate::quota`; what
+//! stands here beside it is the path to it and how it names a wait.
 //!
-//! `cargo test --lib pace::simulation -- --nocapture` prints one line per case.
+//! `cargo test -p tapwave-graph limiter::simulation -- --nocapture` prints one line per case.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,30 +13,8 @@ use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 use super::{Budget, Limiter, LimiterOptions, Throttled};
+use crate::quota::{Limit, Quota, whole_seconds};
 use tapwave_core::clock::Clock;
-
-/// How a server counts.
-#[derive(Debug, Clone)]
-enum Limit {
-    None,
-    /// Tokens per second, and how many it holds; a refusal costs a token if `debt`.
-    Bucket {
-        rate: f64,
-        burst: f64,
-        debt: bool,
-    },
-    /// So many in each span, counted from the start.
-    Fixed {
-        count: usize,
-        span: f64,
-    },
-    /// So many in any span; refusals count too if `debt`.
-    Sliding {
-        count: usize,
-        span: f64,
-        debt: bool,
-    },
-}
 
 /// How a server names the wait.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +32,8 @@ enum RetryAfter {
 struct Case {
     name: &'static str,
     limit: Limit,
+    /// Refused requests use the quota up as well.
+    charged: bool,
     /// From this second on, another limit.
     then: Option<(f64, Limit)>,
     retry_after: RetryAfter,
@@ -71,6 +52,7 @@ impl Case {
         Self {
             name,
             limit,
+            charged: false,
             then: None,
             retry_after: RetryAfter::Seconds,
             competitor: 0.0,
@@ -85,88 +67,54 @@ impl Case {
     fn latency(self, latency: f64) -> Self {
         Self { latency, ..self }
     }
+
+    fn charged(self, charged: bool) -> Self {
+        Self { charged, ..self }
+    }
+}
+
+fn fixed(units: f64, seconds: u64) -> Limit {
+    Limit::Fixed { units, per: Duration::from_secs(seconds) }
+}
+
+fn sliding(units: f64, seconds: u64) -> Limit {
+    Limit::Sliding { units, per: Duration::from_secs(seconds) }
 }
 
 #[derive(Debug)]
 struct Server {
-    limit: Limit,
+    quota: Quota,
     then: Option<(f64, Limit)>,
     retry_after: RetryAfter,
-    competitor: f64,
-    competed: f64,
-    tokens: f64,
-    at: f64,
-    log: VecDeque<f64>,
     chance: fastrand::Rng,
 }
 
 impl Server {
     fn new(case: &Case) -> Self {
-        let tokens = if let Limit::Bucket { burst, .. } = case.limit { burst } else { 0.0 };
-        Self {
-            limit: case.limit.clone(),
-            then: case.then.clone(),
-            retry_after: case.retry_after,
-            competitor: case.competitor,
-            competed: 0.0,
-            tokens,
-            at: 0.0,
-            log: VecDeque::new(),
-            chance: fastrand::Rng::with_seed(case.seed),
-        }
+        let mut quota = Quota::of(case.limit);
+        quota.refused_are_free = !case.charged;
+        quota.endless_debt = true;
+        quota.competing = case.competitor;
+        let chance = fastrand::Rng::with_seed(case.seed);
+        Self { quota, then: case.then, retry_after: case.retry_after, chance }
     }
 
-    /// A request at second `now`: accepted, or refused with the seconds to wait.
-    fn ask(&mut self, now: f64) -> Result<(), Option<f64>> {
-        if let Some((_, limit)) = self.then.take_if(|(from, _)| *from <= now) {
-            self.limit = limit;
+    /// A request that comes so long after the start: accepted, or refused with the wait.
+    fn ask(&mut self, now: Duration) -> Result<(), Option<Duration>> {
+        if let Some((_, limit)) = self.then.take_if(|(from, _)| *from <= now.as_secs_f64()) {
+            self.quota.change(limit);
         }
-        while self.competitor > 0.0 && self.competed + 1.0 / self.competitor <= now {
-            self.competed += 1.0 / self.competitor;
-            let _ = self.count(self.competed);
-        }
-        self.count(now).map_err(|wait| match self.retry_after {
-            RetryAfter::Seconds => Some(wait.ceil().max(1.0)),
-            RetryAfter::Exact => Some(wait),
-            RetryAfter::Jittered(most) => Some(wait.ceil().max(1.0) + most * self.chance.f64()),
-            RetryAfter::Absent => None,
+        self.quota.ask(now, 1.0).map_err(|wait| {
+            let seconds = Duration::from_secs(whole_seconds(wait));
+            match self.retry_after {
+                RetryAfter::Seconds => Some(seconds),
+                RetryAfter::Exact => Some(wait),
+                RetryAfter::Jittered(most) => {
+                    Some(seconds + Duration::from_secs_f64(most * self.chance.f64()))
+                }
+                RetryAfter::Absent => None,
+            }
         })
-    }
-
-    fn count(&mut self, now: f64) -> Result<(), f64> {
-        match self.limit {
-            Limit::None => Ok(()),
-            Limit::Bucket { rate, burst, debt } => {
-                self.tokens = burst.min(self.tokens + (now - self.at).max(0.0) * rate);
-                self.at = self.at.max(now);
-                if self.tokens >= 1.0 {
-                    self.tokens -= 1.0;
-                    return Ok(());
-                }
-                if debt {
-                    self.tokens -= 1.0;
-                }
-                Err((1.0 - self.tokens) / rate)
-            }
-            Limit::Fixed { count, span } => {
-                let window = (now / span).floor() * span;
-                self.log.retain(|at| *at >= window);
-                self.log.push_back(now);
-                if self.log.len() <= count { Ok(()) } else { Err(window + span - now) }
-            }
-            Limit::Sliding { count, span, debt } => {
-                self.log.retain(|at| *at > now - span);
-                if self.log.len() < count {
-                    self.log.push_back(now);
-                    return Ok(());
-                }
-                if debt {
-                    self.log.push_back(now);
-                }
-                let frees = self.log[self.log.len() - count];
-                Err(frees + span - now)
-            }
-        }
     }
 }
 
@@ -225,7 +173,7 @@ async fn run(case: &Case) -> Outcome {
                     let most = outcome.borrow().most_in_flight.max(in_flight.get());
                     outcome.borrow_mut().most_in_flight = most;
                     leg().await;
-                    let answer = server.borrow_mut().ask(start.elapsed().as_secs_f64());
+                    let answer = server.borrow_mut().ask(start.elapsed());
                     leg().await;
                     in_flight.set(in_flight.get() - 1);
                     let mut outcome = outcome.borrow_mut();
@@ -239,8 +187,7 @@ async fn run(case: &Case) -> Outcome {
                             outcome.seconds = start.elapsed().as_secs_f64();
                             break;
                         }
-                        Err(wait) => {
-                            let retry_after = wait.map(Duration::from_secs_f64);
+                        Err(retry_after) => {
                             let throttled = Throttled { count: 1, retry_after };
                             permit.answered(0, Some(throttled), None);
                             outcome.refused += 1;
@@ -286,11 +233,10 @@ async fn nothing_is_lost_without_a_throttle() {
 #[tokio::test(start_paused = true)]
 async fn twenty_a_second_are_met_within_two_percent() {
     for latency in [0.01, 0.05, 0.1, 0.2] {
-        for debt in [true, false] {
+        for charged in [true, false] {
             for varies in [0.0, 0.1] {
-                let limit = Limit::Bucket { rate: 20.0, burst: 20.0, debt };
-                let case = Case { varies, ..Case::new("20/s, burst 20", limit, 2_000) };
-                holds(case.latency(latency), 99.0, 1.02, 20).await;
+                let case = Case { varies, ..Case::new("20/s, burst 20", bucket(20.0), 2_000) };
+                holds(case.latency(latency).charged(charged), 99.0, 1.02, 20).await;
             }
         }
     }
@@ -298,12 +244,12 @@ async fn twenty_a_second_are_met_within_two_percent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_bad_path_costs_little_more() {
-    for (latency, debt, most, most_refused) in
+    for (latency, charged, most, most_refused) in
         [(0.05, true, 1.02, 20), (0.2, true, 1.05, 40), (0.2, false, 1.03, 30)]
     {
-        let limit = Limit::Bucket { rate: 20.0, burst: 20.0, debt };
+        let limit = bucket(20.0);
         let case = Case { varies: 0.4, ..Case::new("20/s, a path that varies", limit, 2_000) };
-        holds(case.latency(latency), 99.0, most, most_refused).await;
+        holds(case.latency(latency).charged(charged), 99.0, most, most_refused).await;
     }
 }
 
@@ -311,7 +257,7 @@ async fn a_bad_path_costs_little_more() {
 async fn five_in_ten_seconds_are_met_within_ten_percent() {
     for latency in [0.01, 0.05, 0.2, 0.5] {
         for varies in [0.0, 0.1] {
-            let limit = Limit::Fixed { count: 5, span: 10.0 };
+            let limit = fixed(5.0, 10);
             let case = Case { varies, ..Case::new("5 per 10 s, fixed", limit, 60) };
             holds(case.latency(latency), 110.0, 1.10, 15).await;
         }
@@ -323,18 +269,18 @@ async fn five_in_ten_seconds_are_met_within_ten_percent() {
 #[tokio::test(start_paused = true)]
 async fn a_sliding_window_is_met_too() {
     for (name, count, span, rows, charged, free) in [
-        ("5 per 10 s, sliding", 5_usize, 10.0, 60_u32, 1.16, 1.13),
-        ("5 per 10 s, sliding", 5, 10.0, 200, 1.12, 1.08),
-        ("50 per 10 s, sliding", 50, 10.0, 600, 1.19, 1.18),
-        ("200 per 10 s, sliding", 200, 10.0, 2_000, 1.25, 1.18),
-        ("20 per 1 s, sliding", 20, 1.0, 2_000, 1.35, 1.35),
+        ("5 per 10 s, sliding", 5_u32, 10_u32, 60_u32, 1.16, 1.13),
+        ("5 per 10 s, sliding", 5, 10, 200, 1.12, 1.08),
+        ("50 per 10 s, sliding", 50, 10, 600, 1.19, 1.18),
+        ("200 per 10 s, sliding", 200, 10, 2_000, 1.25, 1.18),
+        ("20 per 1 s, sliding", 20, 1, 2_000, 1.35, 1.35),
     ] {
-        let windows = rows / u32::try_from(count).unwrap();
-        let ideal = f64::from(windows - 1) * span;
-        for (debt, most) in [(true, charged), (false, free)] {
+        let ideal = f64::from((rows / count - 1) * span);
+        for (refusals_count, most) in [(true, charged), (false, free)] {
             for latency in [0.05, 0.2] {
-                let limit = Limit::Sliding { count, span, debt };
+                let limit = sliding(f64::from(count), u64::from(span));
                 let case = Case::new(name, limit, rows).latency(latency);
+                let case = case.charged(refusals_count);
                 holds(case, ideal, most, 16 + u64::from(rows) / 12).await;
             }
         }
@@ -343,20 +289,20 @@ async fn a_sliding_window_is_met_too() {
 
 /// A bucket that a second of its rate fills.
 fn bucket(rate: f64) -> Limit {
-    Limit::Bucket { rate, burst: rate.max(1.0), debt: false }
+    Limit::Bucket { rate, burst: rate.max(1.0) }
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_rate_from_half_to_a_thousand_is_found() {
     for (rate, rows) in [(0.5, 30), (2.0, 200), (8.0, 500), (80.0, 4_000), (300.0, 12_000)] {
-        for debt in [false, true] {
+        for charged in [false, true] {
             for latency in [0.01, 0.2] {
-                let limit = Limit::Bucket { rate, burst: rate.max(1.0), debt };
-                let case = Case::new("a bucket", limit, rows).latency(latency);
+                let case = Case::new("a bucket", bucket(rate), rows);
+                let case = case.latency(latency).charged(charged);
                 let by_rate = (f64::from(rows) - rate.max(1.0)) / rate;
                 let ideal = by_rate.max(f64::from(rows) * latency / 64.0);
                 // At one in two seconds, what the first burst's refusals cost is a third.
-                let most = if debt && rate < 1.0 { 1.50 } else { 1.12 };
+                let most = if charged && rate < 1.0 { 1.50 } else { 1.12 };
                 holds(case, ideal, most, 20 + u64::from(rows) / 40).await;
             }
         }
@@ -368,8 +314,8 @@ async fn every_rate_from_half_to_a_thousand_is_found() {
 #[tokio::test(start_paused = true)]
 async fn a_burst_budget_is_used_up_at_full_speed() {
     for latency in [0.05, 0.2] {
-        let limit = Limit::Bucket { rate: 20.0, burst: 3_000.0, debt: true };
-        let case = Case::new("3,000, then 20/s", limit, 5_000).latency(latency);
+        let limit = Limit::Bucket { rate: 20.0, burst: 3_000.0 };
+        let case = Case::new("3,000, then 20/s", limit, 5_000).latency(latency).charged(true);
         let at_full_speed = 3_000.0 * latency / 64.0;
         let outcome = holds(case, 100.0, 1.10, 125).await;
         let mut second = 0.0;
@@ -380,7 +326,7 @@ async fn a_burst_budget_is_used_up_at_full_speed() {
         let used = in_time.sum::<u32>();
         assert!(used >= 2_800, "{used} of the burst used in {at_full_speed:.1} s");
     }
-    let limit = Limit::Fixed { count: 3_000, span: 150.0 };
+    let limit = fixed(3_000.0, 150);
     holds(Case::new("3,000 per 150 s, fixed", limit, 9_000), 300.0, 1.30, 100).await;
 }
 
@@ -398,7 +344,7 @@ async fn unclear_waits_do_no_more_than_slow_it_down() {
         ("5 per 10 s, waits up to 2 s too long", RetryAfter::Jittered(2.0)),
         ("5 per 10 s, waits not named", RetryAfter::Absent),
     ] {
-        let limit = Limit::Fixed { count: 5, span: 10.0 };
+        let limit = fixed(5.0, 10);
         let case = Case { retry_after, ..Case::new(name, limit, 60) };
         holds(case, 110.0, 1.35, 30).await;
     }
@@ -408,7 +354,7 @@ async fn unclear_waits_do_no_more_than_slow_it_down() {
 async fn a_competitor_gets_its_share_and_we_get_the_rest() {
     let case = Case { competitor: 8.0, ..Case::new("20/s, 8/s taken", bucket(20.0), 1_200) };
     holds(case, 100.0, 1.15, 60).await;
-    let limit = Limit::Fixed { count: 50, span: 10.0 };
+    let limit = fixed(50.0, 10);
     let case = Case { competitor: 2.0, ..Case::new("50 per 10 s, 2/s taken", limit, 300) };
     holds(case, 97.0, 1.35, 60).await;
 }
@@ -422,17 +368,17 @@ async fn a_limit_that_moves_is_followed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_raised_tenfold_is_found_back_within_a_minute() {
-    let sliding = |count| Limit::Sliding { count, span: 10.0, debt: true };
     for (name, before, after, rate, rows) in [
         ("2/s, then 20/s", bucket(2.0), bucket(20.0), 20.0, 2_000),
         ("20/s, then 200/s", bucket(20.0), bucket(200.0), 200.0, 16_000),
-        ("50 per 10 s, then 500", sliding(50), sliding(500), 50.0, 5_000),
+        ("50 per 10 s, then 500", sliding(50.0, 10), sliding(500.0, 10), 50.0, 5_000),
     ] {
         for from in [60_u32, 67, 74, 82] {
             for latency in [0.05, 0.2] {
-                let then = Some((f64::from(from), after.clone()));
-                let case = Case { then, ..Case::new(name, before.clone(), rows) };
-                let outcome = run(&case.latency(latency)).await;
+                let then = Some((f64::from(from), after));
+                let case = Case { then, ..Case::new(name, before, rows) };
+                let charged = matches!(before, Limit::Sliding { .. });
+                let outcome = run(&case.latency(latency).charged(charged)).await;
                 let found = (from as usize..outcome.by_second.len())
                     .find(|second| outcome.rate(*second, second + 5) >= 0.75 * rate)
                     .map(|second| second - from as usize);
