@@ -12,9 +12,10 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
-use super::{Budget, Limiter, LimiterOptions, Throttled};
+use super::{Budget, Limiter, LimiterOptions, Permit, Throttled};
 use crate::quota::{Limit, Quota, whole_seconds};
 use tapwave_core::clock::Clock;
+use tapwave_core::limits;
 
 /// How a server names the wait.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,8 @@ enum RetryAfter {
     Exact,
     /// Whole seconds, plus up to so many more.
     Jittered(f64),
+    /// Always so many seconds, however short the limit's own wait is.
+    Always(u64),
     Absent,
 }
 
@@ -43,6 +46,10 @@ struct Case {
     latency: f64,
     varies: f64,
     rows: u32,
+    /// The rows come two hundred at a time, so many seconds apart.
+    pause: u32,
+    /// They go in batches of up to twenty, each of whose requests the server counts by itself.
+    batches: bool,
     max_rate: Option<f64>,
     seed: u64,
 }
@@ -59,6 +66,8 @@ impl Case {
             latency: 0.05,
             varies: 0.1,
             rows,
+            pause: 0,
+            batches: false,
             max_rate: None,
             seed: 7,
         }
@@ -112,6 +121,7 @@ impl Server {
                 RetryAfter::Jittered(most) => {
                     Some(seconds + Duration::from_secs_f64(most * self.chance.f64()))
                 }
+                RetryAfter::Always(seconds) => Some(Duration::from_secs(seconds)),
                 RetryAfter::Absent => None,
             }
         })
@@ -129,6 +139,16 @@ struct Outcome {
 }
 
 impl Outcome {
+    fn note(&mut self, after: Duration, accepted: u32, refused: u32) {
+        self.refused += u64::from(refused);
+        if accepted > 0 {
+            let second = usize::try_from(after.as_secs()).unwrap();
+            self.by_second.resize(self.by_second.len().max(second + 1), 0);
+            self.by_second[second] += accepted;
+            self.seconds = after.as_secs_f64();
+        }
+    }
+
     /// Accepted per second between two seconds.
     fn rate(&self, from: usize, to: usize) -> f64 {
         let accepted: u32 = self.by_second.iter().skip(from).take(to - from).sum();
@@ -136,69 +156,104 @@ impl Outcome {
     }
 }
 
+/// The rows of a case, and what has come of them so far.
+struct Work {
+    case: Case,
+    start: Instant,
+    limiter: Limiter,
+    server: RefCell<Server>,
+    left: Cell<u32>,
+    open: Cell<u32>,
+    in_flight: Cell<u32>,
+    outcome: RefCell<Outcome>,
+}
+
+impl Work {
+    fn new(case: &Case) -> Self {
+        let options = LimiterOptions { max_rate: case.max_rate, ..LimiterOptions::default() };
+        let by_second = Vec::new();
+        let outcome = Outcome { seconds: 0.0, refused: 0, most_in_flight: 0, by_second };
+        Self {
+            case: case.clone(),
+            start: Instant::now(),
+            limiter: Limiter::new(options, Clock::system()),
+            server: RefCell::new(Server::new(case)),
+            left: Cell::new(case.rows),
+            open: Cell::new(case.rows),
+            in_flight: Cell::new(0),
+            outcome: RefCell::new(outcome),
+        }
+    }
+
+    /// One of many tasks, each of which asks for leave and sends until nothing is left.
+    async fn take_part(&self, mut chance: fastrand::Rng) {
+        while self.open.get() > 0 {
+            self.wait_for_rows().await;
+            let Some(permit) = self.permit().await else {
+                // A batch that is under way may yet come back.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let sent = permit.count();
+            self.left.set(self.left.get() - sent);
+            self.send(permit, &mut chance).await;
+        }
+    }
+
+    async fn wait_for_rows(&self) {
+        let block = (self.case.rows - self.left.get()) / 200;
+        let from = self.start + Duration::from_secs(u64::from(block * self.case.pause));
+        tokio::time::sleep_until(from).await;
+    }
+
+    /// Leave to send, if anything is left when it is given.
+    async fn permit(&self) -> Option<Permit> {
+        let most = u32::try_from(limits::REQUESTS_PER_BATCH).unwrap();
+        let waiting = || self.left.get().min(if self.case.batches { most } else { 1 });
+        let permit = self.limiter.admit_batch(Budget::PassWrites, waiting).await;
+        let mut permit = permit.expect("not barred")?;
+        let leaves = permit.depart().await;
+        (leaves && permit.count() <= self.left.get()).then_some(permit)
+    }
+
+    async fn send(&self, permit: Permit, chance: &mut fastrand::Rng) {
+        let count = permit.count();
+        self.in_flight.set(self.in_flight.get() + count);
+        let most = self.outcome.borrow().most_in_flight.max(self.in_flight.get());
+        self.outcome.borrow_mut().most_in_flight = most;
+        self.half_the_way(chance).await;
+        let answers: Vec<_> =
+            (0..count).map(|_| self.server.borrow_mut().ask(self.start.elapsed())).collect();
+        self.half_the_way(chance).await;
+        self.in_flight.set(self.in_flight.get() - count);
+        let refusals: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+        let refused = u32::try_from(refusals.len()).unwrap();
+        let retry_after = refusals.into_iter().flatten().max();
+        let throttled = (refused > 0).then_some(Throttled { count: refused, retry_after });
+        permit.answered(count - refused, throttled, None);
+        self.left.set(self.left.get() + refused);
+        self.open.set(self.open.get() - (count - refused));
+        self.outcome.borrow_mut().note(self.start.elapsed(), count - refused, refused);
+    }
+
+    async fn half_the_way(&self, chance: &mut fastrand::Rng) {
+        let factor = 1.0 + self.case.varies * (2.0 * chance.f64() - 1.0);
+        tokio::time::sleep(Duration::from_secs_f64(self.case.latency / 2.0 * factor)).await;
+    }
+}
+
 /// Works the case off with twice as many tasks as may be in flight.
 async fn run(case: &Case) -> Outcome {
-    let options = LimiterOptions { max_rate: case.max_rate, ..LimiterOptions::default() };
-    let start = Instant::now();
-    let pace = Limiter::new(options, Clock::system());
-    let server = Rc::new(RefCell::new(Server::new(case)));
-    let left = Rc::new(Cell::new(case.rows));
-    let in_flight = Rc::new(Cell::new(0));
-    let outcome = Rc::new(RefCell::new(Outcome {
-        seconds: 0.0,
-        refused: 0,
-        most_in_flight: 0,
-        by_second: Vec::new(),
-    }));
+    let work = Rc::new(Work::new(case));
     let tasks = LocalSet::new();
-    for seed in 0..128 {
-        let (pace, server, left) = (pace.clone(), Rc::clone(&server), Rc::clone(&left));
-        let (outcome, in_flight) = (Rc::clone(&outcome), Rc::clone(&in_flight));
-        let case = case.clone();
+    for seed in 0..if case.batches { 8 } else { 128 } {
+        let (work, chance) = (Rc::clone(&work), case.seed * 1_000 + seed);
         tasks.spawn_local(async move {
-            let mut chance = fastrand::Rng::with_seed(case.seed * 1_000 + seed);
-            while left.get() > 0 {
-                left.set(left.get() - 1);
-                loop {
-                    let mut permit = pace.admit(Budget::PassWrites, 1).await.expect("not barred");
-                    if !permit.depart().await {
-                        continue;
-                    }
-                    let half = case.latency / 2.0;
-                    let mut leg = || {
-                        let factor = 1.0 + case.varies * (2.0 * chance.f64() - 1.0);
-                        tokio::time::sleep(Duration::from_secs_f64(half * factor))
-                    };
-                    in_flight.set(in_flight.get() + 1);
-                    let most = outcome.borrow().most_in_flight.max(in_flight.get());
-                    outcome.borrow_mut().most_in_flight = most;
-                    leg().await;
-                    let answer = server.borrow_mut().ask(start.elapsed());
-                    leg().await;
-                    in_flight.set(in_flight.get() - 1);
-                    let mut outcome = outcome.borrow_mut();
-                    match answer {
-                        Ok(()) => {
-                            permit.answered(1, None, None);
-                            let second = usize::try_from(start.elapsed().as_secs()).unwrap();
-                            let longer = outcome.by_second.len().max(second + 1);
-                            outcome.by_second.resize(longer, 0);
-                            outcome.by_second[second] += 1;
-                            outcome.seconds = start.elapsed().as_secs_f64();
-                            break;
-                        }
-                        Err(retry_after) => {
-                            let throttled = Throttled { count: 1, retry_after };
-                            permit.answered(0, Some(throttled), None);
-                            outcome.refused += 1;
-                        }
-                    }
-                }
-            }
+            work.take_part(fastrand::Rng::with_seed(chance)).await;
         });
     }
     tasks.await;
-    Rc::try_unwrap(outcome).expect("all tasks have ended").into_inner()
+    Rc::into_inner(work).expect("all tasks have ended").outcome.into_inner()
 }
 
 /// Runs a case, prints its line, and holds its bounds.
@@ -347,6 +402,42 @@ async fn unclear_waits_do_no_more_than_slow_it_down() {
         let limit = fixed(5.0, 10);
         let case = Case { retry_after, ..Case::new(name, limit, 60) };
         holds(case, 110.0, 1.35, 30).await;
+    }
+}
+
+/// Each refusal costs ten seconds of silence here, so what counts is to be refused seldom.
+#[tokio::test(start_paused = true)]
+async fn waits_that_are_much_too_long_are_waited_out() {
+    for (name, limit, rows, ideal, most) in [
+        ("5 a second, waits of 10 s", fixed(5.0, 1), 600, 119.0, 4.4),
+        ("20/s, waits of 10 s", bucket(20.0), 4_000, 199.0, 3.2),
+    ] {
+        let case = Case::new(name, limit, rows).charged(true);
+        holds(Case { retry_after: RetryAfter::Always(10), ..case }, ideal, most, 40).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_make_a_limit_look_neither_slow_nor_quick() {
+    let case = Case::new("20/s, 200 rows each minute", bucket(20.0), 2_000).charged(true);
+    holds(Case { pause: 60, ..case }, 549.0, 1.02, 20).await;
+    let case = Case::new("20/s, then 5/s, 200 rows each minute", bucket(20.0), 2_000);
+    let then = Some((250.0, bucket(5.0)));
+    holds(Case { pause: 60, then, ..case.charged(true) }, 579.0, 1.05, 40).await;
+}
+
+/// The bounds are those of the jobs in `tests/batches_throttled.rs`, with nothing around them.
+#[tokio::test(start_paused = true)]
+async fn batches_are_let_through_whole() {
+    for (name, limit, rows, ideal, most) in [
+        ("20/s, burst 20, batches", bucket(20.0), 2_000, 99.0, 1.08),
+        ("20/s, burst 5, batches", Limit::Bucket { rate: 20.0, burst: 5.0 }, 600, 29.8, 1.8),
+        ("20/s, burst 1, batches", Limit::Bucket { rate: 20.0, burst: 1.0 }, 600, 30.0, 4.6),
+        ("5 per 10 s, batches", fixed(5.0, 10), 60, 110.0, 1.1),
+        ("5 a second, batches", fixed(5.0, 1), 200, 39.0, 1.3),
+    ] {
+        let case = Case { batches: true, ..Case::new(name, limit, rows) };
+        holds(case.charged(true), ideal, most, 40).await;
     }
 }
 
