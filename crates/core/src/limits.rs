@@ -271,16 +271,16 @@ pub const FIRST_HOLD: Duration = Duration::from_secs(1);
 pub const MAX_HOLD: Duration = Duration::from_mins(1);
 /// By how much a `Retry-After` may be longer than needed: it is given in whole seconds.
 pub const RETRY_AFTER_ROUNDING: Duration = Duration::from_secs(1);
-/// A refusal this soon after debt was caught up is put down to them.
+/// A refusal this soon after debt was caught up is put down to that.
 pub const CATCHING_UP: Duration = Duration::from_secs(20);
 /// So many refusals at once, of which the last names a wait so much longer than the first, show
 /// that refusals are charged: less may be chance and rounding.
 pub const CHARGED_REFUSALS: u32 = 3;
 /// See [`CHARGED_REFUSALS`].
 pub const CHARGED_WAIT: Duration = Duration::from_secs(3);
-/// A wait shorter than this may be a short one that was rounded or drawn out; a longer one,
-/// where one request's time is much less, is a window's.
-pub const WINDOW_WAIT: Duration = Duration::from_secs(4);
+/// A wait longer than this is not one that rounding drew out: the round trip in it is left out of
+/// the first rate.
+pub const LONG_WAIT: Duration = Duration::from_secs(4);
 /// What counts as lately when a rate is worked out.
 pub const RECENT: Duration = Duration::from_millis(7_500);
 /// How far apart the moments are at which the limiter notes what was accepted so far.
@@ -293,11 +293,6 @@ pub const RATE_INERTIA: f64 = 4.0;
 pub const SLOWEST_DOCUMENTED_RATE: f64 = 0.5;
 /// Slowest rate the limiter goes down to by itself, per second: one request a minute.
 pub const SLOWEST_RATE: f64 = 1.0 / 60.0;
-/// Load, as a share of the limit, above which the limiter eases off before it is refused.
-/// Graph reports `x-ms-throttle-limit-percentage` from here on (documented: 0.8–1.8).
-pub const HIGH_LOAD: f64 = 0.8;
-/// Load that is believed at most (documented: 1.8).
-pub const MAX_LOAD: f64 = 1.8;
 /// Most bytes in the code of one pass. The policy allows up to 48 characters (documented).
 pub const MAX_PASS_BYTES: usize = 512;
 /// Most plugin processes one set of recipients runs at once: each sealing starts one.

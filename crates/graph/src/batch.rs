@@ -124,16 +124,16 @@ impl Graph {
         match effect {
             Effect::Done(response) => {
                 let sorted = Sorted::from(&response, requests, sent, &self.clock.now());
-                return self.sorted(budget, permit, queue, sorted, response.load).await;
+                return self.sorted(budget, permit, queue, sorted).await;
             }
             Effect::Refused(refusal) => {
-                permit.answered(count, None, None);
+                permit.answered(count, None);
                 return Err(GraphError::Refused { doing: "send a batch of requests", refusal });
             }
             Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
                 queue.put_back(sent);
                 self.tally.throttled(u64::from(count));
-                permit.answered(0, Some(Throttled { count, retry_after: wait }), None);
+                permit.answered(0, Some(Throttled { count, retry_after: wait }));
                 self.still_hopeful(budget)?;
             }
             Effect::NoEffect(Obstacle { kind: ObstacleKind::SignIn, why }) => {
@@ -155,7 +155,6 @@ impl Graph {
         permit: Permit,
         queue: &Queue,
         sorted: Sorted,
-        load: Option<f64>,
     ) -> Result<Vec<(usize, BatchedAnswer)>, GraphError> {
         let throttled = u32::try_from(sorted.throttled.len()).unwrap_or(u32::MAX);
         let others = u32::try_from(sorted.finals.len() + sorted.lost.len()).unwrap_or(u32::MAX);
@@ -164,7 +163,6 @@ impl Graph {
         permit.answered(
             others,
             (throttled > 0).then_some(Throttled { count: throttled, retry_after: sorted.wait }),
-            load,
         );
         if let Some(why) = sorted.sign_in {
             return Err(GraphError::SignIn { why });

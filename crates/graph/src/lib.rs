@@ -659,12 +659,11 @@ impl Graph {
     /// What one request came to, which its limiter hears too.
     fn effect_of(&self, verdict: Verdict, permit: Permit) -> Effect<Response, Refusal> {
         match &verdict.effect {
-            Effect::Done(response) => permit.answered(1, None, response.load),
-            Effect::Refused(_) => permit.answered(1, None, None),
+            Effect::Done(_) | Effect::Refused(_) => permit.answered(1, None),
             Effect::NoEffect(obstacle) if obstacle.kind == ObstacleKind::Throttled => {
                 self.tally.throttled(1);
                 let throttled = Throttled { count: 1, retry_after: verdict.wait };
-                permit.answered(0, Some(throttled), None);
+                permit.answered(0, Some(throttled));
             }
             Effect::NoEffect(_) | Effect::Unsettled { .. } => permit.broken(),
         }

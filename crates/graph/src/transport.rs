@@ -56,7 +56,8 @@ pub struct Response {
     pub date: Option<Timestamp>,
     /// `request-id`, which Microsoft's support asks for.
     pub request_id: Option<String>,
-    /// `x-ms-throttle-limit-percentage`, 0.8–1.8, seen above 80 % load on some services.
+    /// `x-ms-throttle-limit-percentage`, 0.8–1.8, seen above 80 % load on some services. The
+    /// limiter does not heed it: slowing down for it cost more than the refusals it spared.
     pub load: Option<f64>,
     /// The body; may hold a pass, so it is wiped when dropped.
     pub body: Zeroizing<Vec<u8>>,

@@ -1,5 +1,11 @@
-//! Promises how the rate moves between two refusals; must never move by time alone: only
-//! time in which the rate was what held requests back counts.
+//! How the rate moves between two refusals: it rests beside what was found for as long as that
+//! deserves, and then grows ever faster. It must never move by time alone: only time in which the
+//! rate was what held requests back counts.
+//!
+//! A rate that grows evenly by a hundredth of itself a second never finds a limit raised tenfold
+//! within the minute that is asked for, and 20/s at 200 ms comes to 0.96 of the rate instead of
+//! 0.99. One cubic without rest brings a sixth more refusals, and 5 per 10 s, sliding, to 0.84
+//! instead of 0.91.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,8 +16,6 @@ const MARGIN: f64 = 0.02;
 const WELL_KNOWN: Duration = Duration::from_secs(5);
 /// How far above it the flow comes before it probes.
 const REST: f64 = 0.005;
-/// A rate this close to the one that was found is no probing.
-const FLAT: f64 = 1.0 + REST;
 /// The very first rate comes from a second or two, of which a wait in whole seconds may be
 /// half: it is too low rather than too high.
 const FIRST_REST: f64 = 0.15;
@@ -27,9 +31,6 @@ const CONFIRMING: Range<f64> = 0.9..1.1;
 /// The shortest and longest time in which probing makes the rate e-fold.
 const STEEPEST: Duration = Duration::from_secs(12);
 const GENTLEST: Duration = Duration::from_secs(18);
-/// Whatever is under way when a refusal comes is refused, too: with a long round trip the
-/// rate grows more slowly, in this many of them at least.
-const ROUND_TRIPS: u32 = 40;
 
 /// Rest and probing: beside the rate that was found for as long as it deserves, then ever
 /// faster like CUBIC (RFC 9438), over the logarithm of the rate, so that a limit that was
@@ -48,26 +49,18 @@ pub(super) struct RateCurve {
 
 impl RateCurve {
     /// Starts just below a rate known from `known_for`.
-    pub(super) fn below(plateau: f64, known_for: Duration, round_trip: Duration) -> Self {
+    pub(super) fn below(plateau: f64, known_for: Duration) -> Self {
         let resting = known_for.saturating_mul(CAUTION).clamp(SOONEST, LATEST);
         let doubt = WELL_KNOWN.as_secs_f64() / known_for.max(WELL_KNOWN).as_secs_f64();
-        let steepness = (resting * 4 / 5).max(round_trip * ROUND_TRIPS).clamp(STEEPEST, GENTLEST);
+        let steepness = (resting * 4 / 5).clamp(STEEPEST, GENTLEST);
         let probed = Duration::ZERO;
         Self { plateau, known_for, margin: MARGIN * doubt, rest: REST, resting, steepness, probed }
     }
 
     /// The same, for the first rate of all.
-    pub(super) fn first(plateau: f64, known_for: Duration, round_trip: Duration) -> Self {
+    pub(super) fn first(plateau: f64, known_for: Duration) -> Self {
         let rest = if known_for < SHORT { FIRST_REST } else { REST };
-        Self { rest, ..Self::below(plateau, known_for, round_trip) }
-    }
-
-    /// Starts at the rate itself.
-    pub(super) fn at(plateau: f64, known_for: Duration, round_trip: Duration) -> Self {
-        let below = Self::below(plateau, known_for, round_trip);
-        let mut at = Self { probed: below.resting, ..below };
-        at.settle();
-        at
+        Self { rest, ..Self::below(plateau, known_for) }
     }
 
     /// Requests per second.
@@ -82,7 +75,7 @@ impl RateCurve {
 
     /// Whether that is noticeably more than what was found.
     pub(super) fn is_probing(&self) -> bool {
-        self.rate() > self.plateau * FLAT
+        self.rate() > self.plateau * (1.0 + REST)
     }
 
     /// The rate that was found.
@@ -116,11 +109,9 @@ impl RateCurve {
 mod tests {
     use super::*;
 
-    const TRIP: Duration = Duration::from_millis(50);
-
     #[test]
     fn the_rate_starts_below_rests_at_the_plateau_and_then_runs() {
-        let mut curve = RateCurve::below(20.0, Duration::from_secs(5), TRIP);
+        let mut curve = RateCurve::below(20.0, Duration::from_secs(5));
         assert!((curve.rate() - 19.6).abs() < 0.01, "{}", curve.rate());
         curve.probe(15 * Duration::from_secs(1));
         assert!((curve.rate() - 20.1).abs() < 0.01, "{}", curve.rate());
@@ -133,7 +124,7 @@ mod tests {
     #[test]
     fn a_tenfold_rate_is_reached_within_a_minute_however_well_the_old_one_was_known() {
         for known_for in [1, 10, 100, 10_000] {
-            let mut curve = RateCurve::below(2.0, Duration::from_secs(known_for), TRIP);
+            let mut curve = RateCurve::below(2.0, Duration::from_secs(known_for));
             curve.probe(Duration::from_secs(58));
             assert!(curve.rate() > 20.0, "{}", curve.rate());
         }
@@ -142,7 +133,7 @@ mod tests {
     #[test]
     fn a_rate_known_from_little_is_probed_sooner() {
         let rate_after_ten_seconds = |known_for| {
-            let mut curve = RateCurve::below(20.0, Duration::from_secs(known_for), TRIP);
+            let mut curve = RateCurve::below(20.0, Duration::from_secs(known_for));
             curve.probe(Duration::from_secs(10));
             curve.rate()
         };
@@ -151,9 +142,7 @@ mod tests {
 
     #[test]
     fn what_is_well_known_is_kept_to_closely() {
-        let curve = RateCurve::below(20.0, Duration::from_secs(50), TRIP);
+        let curve = RateCurve::below(20.0, Duration::from_secs(50));
         assert!(curve.rate() > 19.9, "{}", curve.rate());
-        let curve = RateCurve::at(20.0, Duration::from_secs(5), TRIP);
-        assert!((curve.rate() - 20.0).abs() < 0.01, "{}", curve.rate());
     }
 }

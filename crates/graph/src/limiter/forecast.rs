@@ -1,5 +1,5 @@
-//! Promises how long a wave will take under a limit, by the very law that will be in force,
-//! without sending or waiting. Must never ask for the time.
+//! How long a wave will take under a limit, by the very limiter that will be in force, without
+//! sending or waiting. It must never ask for the time.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -91,9 +91,9 @@ impl<S: FnMut(Duration) -> ServerReply> ForecastRun<S> {
     /// which something happens; `None` when there is nothing left.
     fn advance(&mut self, now: Instant) -> Option<Instant> {
         while self.under_way.front().is_some_and(|(at, ..)| *at <= now)
-            && let Some((_, ticket, ruling)) = self.under_way.pop_front()
+            && let Some((_, ticket, reply)) = self.under_way.pop_front()
         {
-            self.take(now, &ticket, ruling);
+            self.take(now, &ticket, reply);
         }
         let mut next = None;
         self.limiter.announce(Some(self.waiting + self.under_way.len() as u64));
@@ -101,8 +101,8 @@ impl<S: FnMut(Duration) -> ServerReply> ForecastRun<S> {
             match self.limiter.decide(now, 1) {
                 Decision::Admit(ticket) => {
                     self.waiting -= 1;
-                    let ruling = (self.server)(now + self.round_trip / 2 - self.start);
-                    self.under_way.push_back((now + self.round_trip, ticket, ruling));
+                    let reply = (self.server)(now + self.round_trip / 2 - self.start);
+                    self.under_way.push_back((now + self.round_trip, ticket, reply));
                 }
                 Decision::WaitUntil(moment) => {
                     next = Some(moment);
@@ -119,14 +119,14 @@ impl<S: FnMut(Duration) -> ServerReply> ForecastRun<S> {
         answer.into_iter().chain(next).min()
     }
 
-    fn take(&mut self, now: Instant, ticket: &Ticket, ruling: ServerReply) {
-        match ruling {
-            Ok(()) => self.limiter.answered(now, ticket, 1, None, None),
+    fn take(&mut self, now: Instant, ticket: &Ticket, reply: ServerReply) {
+        match reply {
+            Ok(()) => self.limiter.answered(now, ticket, 1, None),
             Err(retry_after) => {
                 self.waiting += 1;
                 self.refused += 1;
                 let throttled = Throttled { count: 1, retry_after };
-                self.limiter.answered(now, ticket, 0, Some(throttled), None);
+                self.limiter.answered(now, ticket, 0, Some(throttled));
             }
         }
     }

@@ -1,5 +1,4 @@
-//! Promises an even flow at a rate that may change at any moment, on governor's cells;
-//! must never hand out credit for a hold, nor more credit for idleness than a late timer
+//! An even flow at a rate that may change at any moment, on governor's cells. It must never hand out credit for a hold, nor more credit for idleness than a late timer
 //! can cause.
 //!
 //! A governor quota cannot be changed, and a fresh limiter grants a fresh burst. So there
@@ -31,6 +30,8 @@ type Cells = RateLimiter<NotKeyed, InMemoryState, Odometer, NoOpMiddleware<Durat
 pub(super) struct Meter {
     cells: Cells,
     read_at: Instant,
+    /// Requests whose cells are taken already, for a batch that is still waiting for the rest.
+    gathered: u32,
 }
 
 /// Governor's clock: runs at our speed, not at time's.
@@ -49,12 +50,17 @@ impl Meter {
     /// A meter with a full bucket.
     pub(super) fn new(now: Instant) -> Self {
         let quota = Quota::with_period(CELL).expect("a cell takes time").allow_burst(CELLS);
-        Self { cells: RateLimiter::direct_with_clock(quota, Odometer::default()), read_at: now }
+        Self {
+            cells: RateLimiter::direct_with_clock(quota, Odometer::default()),
+            read_at: now,
+            gathered: 0,
+        }
     }
 
     /// Starts the flow afresh at `now`, at `rate` per second: one request may leave, whatever
     /// had been earned.
     pub(super) fn restart(&mut self, now: Instant, rate: f64) {
+        self.gathered = 0;
         self.read_at = self.read_at.max(now);
         self.set(CELL * cost(rate).get());
     }
@@ -62,14 +68,27 @@ impl Meter {
     /// Forgets what had been earned by `now` beyond one request; the flow goes on at `rate` per
     /// second.
     pub(super) fn trim(&mut self, now: Instant, rate: f64) {
+        self.gathered = 0;
         let cost = cost(rate);
         self.run_to(now, rate);
         let missing = self.spend(cost).err().unwrap_or_default();
         self.set((CELL * cost.get()).saturating_sub(missing));
     }
 
+    /// Takes the cells of `count` requests, one after the other, or says how long the next one's
+    /// still need at `rate` per second.
+    pub(super) fn gather(&mut self, now: Instant, rate: f64, count: u32) -> Result<(), Duration> {
+        self.gathered = self.gathered.min(count);
+        while self.gathered < count {
+            self.take(now, rate)?;
+            self.gathered += 1;
+        }
+        self.gathered = 0;
+        Ok(())
+    }
+
     /// Takes one request's cells, or says how long they still need at `rate` per second.
-    pub(super) fn take(&mut self, now: Instant, rate: f64) -> Result<(), Duration> {
+    fn take(&mut self, now: Instant, rate: f64) -> Result<(), Duration> {
         self.run_to(now, rate);
         let cost = cost(rate);
         let wait = |missing: Duration| missing.div_f64(speed(rate)).max(Duration::from_micros(1));

@@ -150,7 +150,7 @@ impl Smtp {
         let connection = connection.map(|connection| *connection);
         match self.send_or_reconnect(mail, &from, &to, connection).await {
             Ok(receipt) => {
-                limiter.answered(1, None, None);
+                limiter.answered(1, None);
                 Effect::Done(receipt)
             }
             Err(failure) => {
@@ -690,10 +690,10 @@ fn is_throttling(is_closing: bool, why: &str) -> bool {
 fn report(permit: Permit, failure: &Failure) {
     match &failure.effect {
         Effect::NoEffect(Obstacle { kind: ObstacleKind::Throttled, .. }) => {
-            permit.answered(0, Some(Throttled { count: 1, retry_after: None }), None);
+            permit.answered(0, Some(Throttled { count: 1, retry_after: None }));
         }
-        Effect::Refused(_) => permit.answered(1, None, None),
-        _ if failure.usable => permit.answered(1, None, None),
+        Effect::Refused(_) => permit.answered(1, None),
+        _ if failure.usable => permit.answered(1, None),
         _ => permit.broken(),
     }
 }
