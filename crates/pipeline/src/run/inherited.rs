@@ -27,7 +27,7 @@ pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), RunError> 
     loop {
         let next = lines.iter().map(|line| pending.schedule(*line, Look::VerifyInherited, &worker));
         let Some(next) = next.min() else { return Ok(()) };
-        pending.report(session);
+        pending.report(&worker, session);
         if session.stop.comes_before(&session.clock, next).await {
             return Ok(());
         }
@@ -36,7 +36,9 @@ pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), RunError> 
                 worker.give_up_on(line, true).await?;
             } else if is_behind(&verify_one(&worker, session, line).await?) {
                 lines.push(line);
+                continue;
             }
+            pending.remove(line);
         }
     }
 }

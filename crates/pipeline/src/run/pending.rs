@@ -75,11 +75,10 @@ impl PendingLooks {
     }
 
     /// Once the first looks have brought nothing.
-    pub(super) fn report(&mut self, session: &Session) {
+    pub(super) fn report(&mut self, worker: &Worker, session: &Session) {
         let slow = self.rows.values().filter(|pending| pending.looks >= limits::LOOKS);
         let Some(latest) = slow.clone().map(|pending| pending.since).max() else { return };
-        let settle_after = session.settle_after.unwrap_or(limits::DEFAULT_SETTLE_AFTER);
-        let end = latest + absence_window(settle_after);
+        let end = latest + patience(worker);
         let left = end.saturating_duration_since(session.clock.instant());
         self.report.update(session, Activity::Reconcile, slow.count() as u64, left);
     }

@@ -45,7 +45,7 @@ pub(super) struct IssueContext<'a> {
 /// How one task ended.
 pub(super) enum RowOutcome {
     Sealed(Line),
-    Failed,
+    Failed(Line),
     /// Graph refused it for good.
     Refused {
         line: Line,
@@ -53,7 +53,7 @@ pub(super) enum RowOutcome {
         why: String,
         kind: RefusalKind,
     },
-    Held,
+    Held(Line),
     /// The answer was lost: reconcile after the settling time.
     Lost(Line),
     /// Graph says that a pass exists, which may be one of ours: reconcile soon.
@@ -179,7 +179,7 @@ impl IssueContext<'_> {
 
     fn failed(&self, line: Line, upn: String, why: String) -> RowOutcome {
         self.report(ProgressEvent::RowFailed { line, upn, why });
-        RowOutcome::Failed
+        RowOutcome::Failed(line)
     }
 
     /// Looks at a sealed pass that nobody has confirmed. Unless it is confirmed, it is not handed
@@ -231,7 +231,7 @@ impl IssueContext<'_> {
             Some(Reconciled::Behind { .. }) => RowOutcome::Behind(line, purpose),
             Some(Reconciled::Held { why }) => {
                 self.report(ProgressEvent::RowHeld { line, upn, why });
-                RowOutcome::Held
+                RowOutcome::Held(line)
             }
         }
     }

@@ -91,7 +91,7 @@ impl<'a> Scheduler<'a> {
     /// Schedules another look at a row whose list is behind.
     pub(super) fn look_later(&mut self, line: Line, purpose: Look) {
         let at = self.pending.schedule(line, purpose, &self.context.worker);
-        self.pending.report(self.context.session);
+        self.pending.report(&self.context.worker, self.context.session);
         self.schedule(ScheduledLook { line, at, purpose });
     }
 
@@ -270,7 +270,7 @@ impl<'a> Scheduler<'a> {
     /// True if the outcome is the row's last.
     async fn take_outcome(&mut self, outcome: RowOutcome) -> Result<bool, RunError> {
         let context = self.context;
-        if matches!(outcome, RowOutcome::Sealed(_) | RowOutcome::Failed | RowOutcome::Held) {
+        if matches!(outcome, RowOutcome::Sealed(_) | RowOutcome::Failed(_) | RowOutcome::Held(_)) {
             self.refusals.reset(context.session);
         }
         match outcome {
@@ -284,7 +284,10 @@ impl<'a> Scheduler<'a> {
                 self.lost_since.clear();
                 return Ok(true);
             }
-            RowOutcome::Failed | RowOutcome::Held => return Ok(true),
+            RowOutcome::Failed(line) | RowOutcome::Held(line) => {
+                self.pending.remove(line);
+                return Ok(true);
+            }
             RowOutcome::Refused { line, upn, why, kind } => {
                 let event = ProgressEvent::RowFailed { line, upn, why: why.clone() };
                 if self.refusals.add(&why, event, context.session) {
