@@ -528,7 +528,7 @@ impl From<IntakeError> for Failure {
             IntakeError::Claims(error) => error.into(),
             IntakeError::Claimed { .. } => Self::new(Exit::Problems, error, &[]),
             IntakeError::Interrupted => Self::new(Exit::Interrupted, error, &[]),
-            other @ IntakeError::Roster { .. } => Self::new(Exit::Usage, chain(&other), &[]),
+            other @ IntakeError::Wave { .. } => Self::new(Exit::Usage, chain(&other), &[]),
         }
     }
 }

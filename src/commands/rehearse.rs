@@ -374,7 +374,7 @@ fn invent(path: &Path, rows: u64) -> std::io::Result<()> {
 
 /// Everybody in the wave, to be put into the tenant. What is wrong with a row is told later.
 fn people(wave: &Path, time_zone: Option<TimeZone>) -> Result<Vec<String>, Failure> {
-    let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
+    let unread = |source| IntakeError::Wave { path: wave.to_owned(), source };
     let file = plain_file(wave).map_err(|error| Failure::unread(wave, &error, WAVE))?;
     let reader = WaveReader::open(file, Defaults { time_zone }).map_err(unread)?;
     let mut upns = Vec::new();

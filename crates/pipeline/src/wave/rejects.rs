@@ -14,7 +14,7 @@ const REASON: &str = "reason";
 /// order mark if the wave had one or was not UTF-8).
 ///
 /// The reason is the *first* column. A row with too few or too many fields then keeps exactly
-/// those, so that it stays a fault until somebody mends it.
+/// those, so that it stays a fault until it is corrected.
 #[derive(Debug)]
 pub struct Rejects<W: Write> {
     out: Writer<W>,
