@@ -110,7 +110,8 @@ pub struct Common {
     /// Settings [default: tapwave.toml in this folder, if there is one]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Most requests in flight at once [default: 64]
+    /// Most requests in flight at once; up to twenty look-ups or removals that share a call count
+    /// as one, of which at most 16 go at once [default: 64]
     #[arg(long, global = true, value_name = "N")]
     pub max_in_flight: Option<usize>,
     /// Most requests per second of each kind [default: what the tenant bears]

@@ -20,9 +20,6 @@ use crate::limiter::{Budget, Permit, Throttled};
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_core::limits;
 
-/// Batches under way at once; the limiter's window rules beneath this.
-const BATCHES_AT_ONCE: usize = 8;
-
 /// What one inner request came to: the body of a success, or a definite no.
 pub type BatchedAnswer = Result<Zeroizing<Vec<u8>>, Refusal>;
 
@@ -81,7 +78,7 @@ impl Graph {
         let mut answers: Vec<Option<BatchedAnswer>> = requests.iter().map(|_| None).collect();
         let mut under_way = FuturesUnordered::new();
         loop {
-            while under_way.len() < BATCHES_AT_ONCE && queue.waiting() > 0 {
+            while under_way.len() < limits::BATCHES_IN_FLIGHT && queue.waiting() > 0 {
                 under_way.push(self.one_batch(budget, &requests, &queue));
             }
             let Some(found) = under_way.next().await else { break };

@@ -383,40 +383,60 @@ impl Check {
         self.policy
     }
 
-    /// Checks some rows, at most [`limits::ROWS_PER_CHECK`] to fill the batches.
-    pub async fn look(
+    /// Looks up the people of some rows, at most [`limits::ROWS_PER_CHECK`] to fill the batches, and
+    /// all that the directory says of them. In the order of the wave: of two rows for one person,
+    /// the first is right.
+    pub async fn look_up(
         &mut self,
         graph: &Graph,
-        subjects: &[Subject],
-        issuers: &Issuers,
-    ) -> Result<Vec<(Line, Finding)>, GraphError> {
-        let (mut users, upns) = self.take_preloaded(subjects);
+        subjects: Vec<Subject>,
+    ) -> Result<KnownRows, GraphError> {
+        let (mut users, upns) = self.take_preloaded(&subjects);
         users.extend(graph.users(&upns).await?);
         let now = graph.now();
-        let mut rows: Vec<CheckedRow<'_>> = subjects
-            .iter()
-            .map(|subject| CheckedRow {
-                subject,
-                user: users.get(&subject.upn.key()),
-                asked: self.asked(&subject.wanted),
-                problems: Vec::new(),
-                reader: None,
-                notice_reader: None,
-            })
-            .collect();
+        let known = |subject: Subject| CheckedRow {
+            user: users.get(&subject.upn.key()).cloned(),
+            asked: self.asked(&subject.wanted),
+            subject,
+            problems: Vec::new(),
+            reader: None,
+            notice_reader: None,
+        };
+        let mut rows: Vec<CheckedRow> = subjects.into_iter().map(known).collect();
         for row in &mut rows {
             self.check_locally(row, now);
         }
         self.check_groups(graph, &mut rows).await?;
         self.find_readers(graph, &mut rows).await?;
-        let passes = self.live_passes(graph, &rows).await?;
+        Ok(KnownRows { rows, now, passes: HashMap::new() })
+    }
+
+    /// Reads the passes of the rows that are good so far. `--existing replace` reads nothing.
+    /// Nothing of the check changes, so that several pages of rows are read side by side.
+    pub fn read_passes(
+        &self,
+        graph: &Graph,
+        mut known: KnownRows,
+    ) -> impl Future<Output = Result<KnownRows, GraphError>> + use<> {
+        let (graph, reads) = (graph.clone(), self.options.existing != Existing::Replace);
+        async move {
+            if reads {
+                known.passes = live_passes(&graph, &known.rows).await?;
+            }
+            Ok(known)
+        }
+    }
+
+    /// What is found of each row. `issuers` names the runs of this machine that issued passes.
+    pub fn conclude(&mut self, known: KnownRows, issuers: &Issuers) -> Vec<(Line, Finding)> {
+        let KnownRows { rows, now, passes } = known;
         let found = passes.values().flatten().flatten();
         let live: Vec<MethodId> =
             found.filter(|pass| pass.is_live(now)).map(|pass| pass.id.clone()).collect();
         let issuers = if live.is_empty() { HashMap::new() } else { issuers(&live) };
-        let conclude =
-            |row: CheckedRow<'_>| (row.subject.line, self.conclude(row, &passes, now, &issuers));
-        Ok(rows.into_iter().map(conclude).collect())
+        let finding =
+            |row: CheckedRow| (row.subject.line, self.finding(row, &passes, now, &issuers));
+        rows.into_iter().map(finding).collect()
     }
 
     pub fn warnings(&self, graph: &Graph) -> Vec<Warning> {
@@ -566,7 +586,7 @@ impl Check {
     }
 
     /// Checks what needs no further call.
-    fn check_locally(&mut self, row: &mut CheckedRow<'_>, now: Timestamp) {
+    fn check_locally(&mut self, row: &mut CheckedRow, now: Timestamp) {
         let (asked, multi_use_said) = &row.asked;
         let PolicyRecord { min_lifetime_minutes: min, max_lifetime_minutes: max, one_time, .. } =
             self.policy;
@@ -582,7 +602,7 @@ impl Check {
                 row.problems.push(Problem::Over { start });
             }
         }
-        let Some(user) = row.user else {
+        let Some(user) = &row.user else {
             row.problems.push(Problem::NoSuchUser);
             return;
         };
@@ -604,7 +624,7 @@ impl Check {
     async fn check_groups(
         &mut self,
         graph: &Graph,
-        rows: &mut [CheckedRow<'_>],
+        rows: &mut [CheckedRow],
     ) -> Result<(), GraphError> {
         // Also without any group, since users can be targets themselves.
         let groups = self.groups();
@@ -616,7 +636,7 @@ impl Check {
         };
         let mut known: HashMap<UserId, Membership> = HashMap::new();
         let mut doubtful = Vec::new();
-        for user in rows.iter().filter_map(|row| row.user) {
+        for user in rows.iter().filter_map(|row| row.user.as_ref()) {
             let held = by_index(user.id);
             if self.listed.is_empty() || !self.group_problems(user.id, &held).is_empty() {
                 doubtful.push(user.id);
@@ -627,7 +647,7 @@ impl Check {
         known.extend(current.of);
         self.drop_missing(&current.missing);
         for row in rows {
-            let Some(user) = row.user else { continue };
+            let Some(user) = &row.user else { continue };
             match known.get(&user.id) {
                 Some(Ok(held)) => row.problems.extend(self.group_problems(user.id, held)),
                 Some(Err(refusal)) if refusal.kind == RefusalKind::UserGone => {
@@ -666,18 +686,14 @@ impl Check {
 
     /// Finds the readers of each row's mail and notice. A manager is looked up only if one is named
     /// before any place with an address.
-    async fn find_readers(
-        &self,
-        graph: &Graph,
-        rows: &mut [CheckedRow<'_>],
-    ) -> Result<(), GraphError> {
+    async fn find_readers(&self, graph: &Graph, rows: &mut [CheckedRow]) -> Result<(), GraphError> {
         let Some(mail) = &self.options.mail else { return Ok(()) };
         let to = AddressPlaces { flag: TO, list: &mail.to };
         let notice_to = AddressPlaces { flag: NOTICE_TO, list: &mail.notice_to };
         let users: Vec<UserId> = rows
             .iter()
             .filter(|row| row.problems.is_empty())
-            .filter_map(|row| Some((row.user?, &row.subject.wanted)))
+            .filter_map(|row| Some((row.user.as_ref()?, &row.subject.wanted)))
             .filter(|(user, wanted)| {
                 let needed = [&to, &notice_to].into_iter().any(|to| to.ask_manager(wanted, user));
                 mail.names_manager || needed
@@ -687,7 +703,9 @@ impl Check {
         let managers = graph.managers(&users).await?;
         let managers: HashMap<UserId, Option<Manager>> = users.into_iter().zip(managers).collect();
         for row in rows {
-            let Some(user) = row.user.filter(|_| row.problems.is_empty()) else { continue };
+            let Some(user) = row.user.as_ref().filter(|_| row.problems.is_empty()) else {
+                continue;
+            };
             let manager = managers.get(&user.id).and_then(Option::as_ref);
             let wanted = &row.subject.wanted;
             match to.reader(wanted, user, manager) {
@@ -706,41 +724,14 @@ impl Check {
     }
 
     /// The passes of the rows without problems. `--existing replace` reads none.
-    async fn live_passes(
-        &self,
-        graph: &Graph,
-        rows: &[CheckedRow<'_>],
-    ) -> Result<HashMap<UserId, Result<Option<FoundPass>, String>>, GraphError> {
-        if self.options.existing == Existing::Replace {
-            return Ok(HashMap::new());
-        }
-        let users: Vec<UserId> = rows
-            .iter()
-            .filter(|row| row.problems.is_empty())
-            .filter_map(|row| row.user.map(|user| user.id))
-            .collect();
-        let mut passes = graph.passes(&users).await?;
-        // A replica may answer 404 for a user whom Graph has just found: ask once more.
-        let unknown = |pass: &Result<_, Refusal>| matches!(pass, Err(why) if why.status == 404);
-        let behind: Vec<usize> = (0..users.len()).filter(|at| unknown(&passes[*at])).collect();
-        if !behind.is_empty() {
-            let some: Vec<UserId> = behind.iter().map(|at| users[*at]).collect();
-            for (at, pass) in behind.into_iter().zip(graph.passes(&some).await?) {
-                passes[at] = pass;
-            }
-        }
-        let passes = passes.into_iter().map(|pass| pass.map_err(|refusal| refusal.to_string()));
-        Ok(users.into_iter().zip(passes).collect())
-    }
-
-    fn conclude(
+    fn finding(
         &mut self,
-        mut row: CheckedRow<'_>,
-        passes: &HashMap<UserId, Result<Option<FoundPass>, String>>,
+        mut row: CheckedRow,
+        passes: &FoundPasses,
         now: Timestamp,
         issuers: &HashMap<MethodId, String>,
     ) -> Finding {
-        let Some(user) = row.user.filter(|_| row.problems.is_empty()) else {
+        let Some(user) = row.user.take().filter(|_| row.problems.is_empty()) else {
             return Finding::Ineligible(row.problems);
         };
         match passes.get(&user.id) {
@@ -760,7 +751,7 @@ impl Check {
         self.counts.count(&asked, now);
         let is_notice =
             self.options.mail.as_ref().is_some_and(|mail| mail.body == Mode::Notice.as_str());
-        self.counts.count_mail(user, row.reader.as_ref(), row.notice_reader.as_ref(), is_notice);
+        self.counts.count_mail(&user, row.reader.as_ref(), row.notice_reader.as_ref(), is_notice);
         Finding::Eligible(Box::new(Eligible {
             user: user.id,
             display_name: user.display_name.as_deref().map(shown::name),
@@ -772,9 +763,39 @@ impl Check {
     }
 }
 
-struct CheckedRow<'a> {
-    subject: &'a Subject,
-    user: Option<&'a User>,
+/// The pass of each person, or why it cannot be read.
+type FoundPasses = HashMap<UserId, Result<Option<FoundPass>, String>>;
+
+/// Rows whose people were looked up.
+pub struct KnownRows {
+    rows: Vec<CheckedRow>,
+    now: Timestamp,
+    passes: FoundPasses,
+}
+
+async fn live_passes(graph: &Graph, rows: &[CheckedRow]) -> Result<FoundPasses, GraphError> {
+    let users: Vec<UserId> = rows
+        .iter()
+        .filter(|row| row.problems.is_empty())
+        .filter_map(|row| row.user.as_ref().map(|user| user.id))
+        .collect();
+    let mut passes = graph.passes(&users).await?;
+    // A replica may answer 404 for a user whom Graph has just found: ask once more.
+    let unknown = |pass: &Result<_, Refusal>| matches!(pass, Err(why) if why.status == 404);
+    let behind: Vec<usize> = (0..users.len()).filter(|at| unknown(&passes[*at])).collect();
+    if !behind.is_empty() {
+        let some: Vec<UserId> = behind.iter().map(|at| users[*at]).collect();
+        for (at, pass) in behind.into_iter().zip(graph.passes(&some).await?) {
+            passes[at] = pass;
+        }
+    }
+    let passes = passes.into_iter().map(|pass| pass.map_err(|refusal| refusal.to_string()));
+    Ok(users.into_iter().zip(passes).collect())
+}
+
+struct CheckedRow {
+    subject: Subject,
+    user: Option<User>,
     asked: (Asked, bool),
     problems: Vec<Problem>,
     reader: Option<Reader>,

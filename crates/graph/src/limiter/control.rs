@@ -104,6 +104,8 @@ impl BudgetLimiter {
     pub(super) fn new(options: &LimiterOptions, ahead: usize, now: Instant) -> Self {
         let most = u32::try_from(limits::MAX_IN_FLIGHT).unwrap_or(u32::MAX);
         let within = |count: usize| u32::try_from(count).unwrap_or(most).clamp(1, most);
+        let calls = options.max_in_flight.min(limits::BATCHES_IN_FLIGHT);
+        let batched = within(calls * limits::REQUESTS_PER_BATCH);
         let mut meter = Meter::new(now);
         let max_rate = options.max_rate.map(|rate| rate.max(limits::SLOWEST_RATE));
         if let Some(rate) = max_rate {
@@ -112,7 +114,7 @@ impl BudgetLimiter {
         Self {
             max_in_flight: within(options.max_in_flight),
             max_rate,
-            window: Window::new(within(options.max_in_flight + ahead), now),
+            window: Window::new(within(options.max_in_flight + ahead), batched, now),
             meter,
             hold: None,
             curve: None,
@@ -228,9 +230,9 @@ impl BudgetLimiter {
             Some(Hold { limit_hit: Some(hit), .. }) => Some(self.found(&hit).rate),
             _ => self.curve.map(|curve| curve.plateau()),
         };
-        let at_most = self
-            .round_trip
-            .map(|time| f64::from(self.max_in_flight) / time.as_secs_f64().max(f64::MIN_POSITIVE));
+        let most = self.window.most_in_batches().unwrap_or(self.max_in_flight);
+        let at_most =
+            self.round_trip.map(|time| f64::from(most) / time.as_secs_f64().max(f64::MIN_POSITIVE));
         let slowest = |a: f64, b: Option<f64>| b.map_or(a, |b| a.min(b));
         Outlook {
             per_second: at_most.map(|rate| slowest(slowest(rate, found), self.max_rate)),
@@ -608,6 +610,13 @@ mod tests {
         ]
     }
 
+    /// After a request, or a batch of this size.
+    fn most_in_flight(max_in_flight: usize, count: u32) -> u32 {
+        let calls = max_in_flight.min(limits::BATCHES_IN_FLIGHT);
+        let batched = if count > 1 { calls * limits::REQUESTS_PER_BATCH } else { 0 };
+        u32::try_from(max_in_flight.max(batched)).unwrap()
+    }
+
     proptest! {
         #[test]
         fn whatever_happens_the_bounds_hold_and_nobody_starves(
@@ -624,10 +633,10 @@ mod tests {
                     Step::Ask(count) => {
                         if let Decision::Admit(ticket) = limiter.decide(now, count) {
                             prop_assert!(now >= held_until, "admitted during a hold");
-                            let most = u32::try_from(max_in_flight).unwrap();
                             let in_flight = limiter.snapshot(now).in_flight;
                             let alone = out.is_empty() && in_flight == count;
-                            prop_assert!(in_flight <= most || alone, "{in_flight} in flight");
+                            let within = in_flight <= most_in_flight(max_in_flight, count);
+                            prop_assert!(within || alone, "{in_flight} in flight");
                             sent.push((now, count));
                             out.push(ticket);
                         }

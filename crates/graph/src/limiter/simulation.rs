@@ -269,7 +269,8 @@ async fn holds(case: Case, ideal: f64, most: f64, most_refused: u64) -> Outcome 
         ratio,
         outcome.refused
     );
-    assert!(outcome.most_in_flight <= 64);
+    let batched = u32::try_from(limits::BATCHES_IN_FLIGHT * limits::REQUESTS_PER_BATCH).unwrap();
+    assert!(outcome.most_in_flight <= if case.batches { batched } else { 64 });
     assert!(ratio <= most, "{}: {ratio:.3} × the ideal time", case.name);
     assert!(outcome.refused <= most_refused, "{}: {} refused", case.name, outcome.refused);
     outcome

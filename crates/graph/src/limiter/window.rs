@@ -12,8 +12,12 @@ use tapwave_core::limits;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window {
     size: u32,
-    /// Most that the operator allows.
-    most: u32,
+    /// Most that the operator allows, one to a call.
+    most_single: u32,
+    /// The same in batches, of which each is one call.
+    most_batched: u32,
+    /// The last request that left was a batch.
+    in_batches: bool,
     in_flight: u32,
     accepted_since_growth: u32,
     /// What may still leave in the present burst, and when that one stops being waited for.
@@ -30,12 +34,14 @@ struct Burst {
 }
 
 impl Window {
-    /// The first window, of no more than `most`.
-    pub(super) fn new(most: u32, now: Instant) -> Self {
-        let size = limits::FIRST_WINDOW.min(most);
+    /// The first window, of no more than `most_single` requests, or `most_batched` in batches.
+    pub(super) fn new(most_single: u32, most_batched: u32, now: Instant) -> Self {
+        let size = limits::FIRST_WINDOW.min(most_single);
         let mut window = Self {
             size,
-            most,
+            most_single,
+            most_batched,
+            in_batches: false,
             in_flight: 0,
             accepted_since_growth: 0,
             burst: None,
@@ -48,9 +54,19 @@ impl Window {
     /// Begins anew, where much less than was thought is granted: what is under way will be refused.
     /// Without it, 3,000 and then 20/s at 200 ms has 185 refusals instead of 136.
     pub(super) fn restart(&mut self) {
-        self.size = limits::FIRST_WINDOW.min(self.most);
+        self.size = limits::FIRST_WINDOW.min(self.most());
         self.accepted_since_growth = 0;
         self.burst = None;
+    }
+
+    /// Most requests that may be in flight as they leave now.
+    fn most(&self) -> u32 {
+        if self.in_batches { self.most_batched } else { self.most_single }
+    }
+
+    /// Most requests in flight if they leave in batches now.
+    pub(super) fn most_in_batches(&self) -> Option<u32> {
+        self.in_batches.then_some(self.most_batched)
     }
 
     /// Requests that may be in flight.
@@ -86,6 +102,8 @@ impl Window {
     /// `count` requests leave.
     pub(super) fn entered(&mut self, count: u32) {
         self.in_flight += count;
+        self.in_batches = count > 1;
+        self.size = self.size.min(self.most());
         if let Some(burst) = &mut self.burst {
             burst.left = burst.left.saturating_sub(count);
         }
@@ -106,7 +124,7 @@ impl Window {
     pub(super) fn accepted(&mut self, accepted: u32, held: bool) {
         self.accepted_since_growth = self.accepted_since_growth.saturating_add(accepted);
         if self.burst.is_none() && self.accepted_since_growth >= self.size {
-            self.widen(if held { self.size } else { self.most });
+            self.widen(if held { self.size } else { self.most() });
         }
     }
 
@@ -135,10 +153,14 @@ impl Window {
     /// [`limits::BURSTS_BELOW`] on, each answer makes room for the next request instead.
     fn next_burst(&mut self, now: Instant) {
         if self.accepted_since_growth >= self.size.div_ceil(2) {
-            self.widen(self.most);
+            // A batch larger than the window was let through all the same.
+            if self.in_batches {
+                self.size = self.size.max(self.accepted_since_growth.min(self.most()));
+            }
+            self.widen(self.most());
         }
         let left = self.size.saturating_sub(self.in_flight);
-        let small = self.size < limits::BURSTS_BELOW && self.size < self.most;
+        let small = self.size < limits::BURSTS_BELOW && self.size < self.most();
         self.burst = small.then_some(Burst { left, began: now, patience_ends: None });
     }
 }

@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use jiff::tz::TimeZone;
 use tokio::time::Instant;
 
@@ -203,24 +205,55 @@ impl<'a> CleanupQueue<'a> {
     async fn whole_run(&mut self, ledger: &Ledger) -> Result<(), RunError> {
         let mut pages =
             Pages::new(async |after| ledger.remains(after, limits::ROWS_PER_CHECK).await);
-        while !self.session.stop.is_requested()
-            && let Some(rows) = pages.next().await?
-        {
-            self.look(rows).await?;
-        }
+        self.look_at_all(async || Ok(pages.next().await?)).await?;
         // A pass that was given up may be listed by now.
         let mut pages =
             Pages::new(async |after| ledger.given_up(after, limits::ROWS_PER_CHECK).await);
-        while !self.session.stop.is_requested()
-            && let Some(rows) = pages.next().await?
-        {
-            self.look(rows).await?;
-        }
+        self.look_at_all(async || Ok(pages.next().await?)).await?;
         self.look_again().await
     }
 
     /// Looks at these rows once, and schedules another look where needed.
     pub(super) async fn look(&mut self, rows: Vec<Remains>) -> Result<(), RunError> {
+        let mut page = Some(rows);
+        self.look_at_all(async || Ok(page.take())).await
+    }
+
+    /// Looks at the rows of every page once, at several pages side by side.
+    async fn look_at_all(
+        &mut self,
+        mut next_page: impl AsyncFnMut() -> Result<Option<Vec<Remains>>, RunError>,
+    ) -> Result<(), RunError> {
+        let (session, ledger, settle_after) = (self.session, self.ledger, self.settle_after);
+        let mut clearing = FuturesUnordered::new();
+        let (mut is_over, mut failed) = (false, None);
+        loop {
+            while !is_over && clearing.len() < limits::PAGES_IN_FLIGHT {
+                let page = if session.stop.is_requested() { None } else { next_page().await? };
+                let Some(rows) = page else {
+                    is_over = true;
+                    break;
+                };
+                let settled = self.set_unsettled_aside(rows);
+                let (graph, issuers) = (&session.graph, &session.issuers);
+                clearing.push(cleanup::clear(graph, ledger, settled, settle_after, issuers));
+            }
+            let cleared = tokio::select! {
+                cleared = clearing.next() => cleared,
+                // Requests not answered by now wait for the limiter.
+                () = session.stop.grace_over(&session.clock) => return Ok(()),
+            };
+            match cleared {
+                Some(Ok(rows)) => rows.into_iter().for_each(|one| self.take(one)),
+                // The other pages keep what Graph has answered.
+                Some(Err(error)) => (is_over, failed) = (true, failed.or(Some(error))),
+                None => return failed.map_or(Ok(()), Err),
+            }
+        }
+    }
+
+    /// The rows that may be looked at now; the others wait until their attempts are settled.
+    fn set_unsettled_aside(&mut self, rows: Vec<Remains>) -> Vec<Remains> {
         let (settled, unsettled): (Vec<_>, Vec<_>) =
             rows.into_iter().partition(|row| self.settled_at(row) <= self.session.clock.instant());
         for row in unsettled {
@@ -232,18 +265,7 @@ impl<'a> CleanupQueue<'a> {
             let waiting = Waiting { due, looks: 0, until, exhausted, doubt, upn, deleted, remains };
             self.waiting.insert(line, waiting);
         }
-        let graph = &self.session.graph;
-        let issuers = &self.session.issuers;
-        let clear = cleanup::clear(graph, self.ledger, settled, self.settle_after, issuers);
-        let cleaned = tokio::select! {
-            cleaned = clear => cleaned?,
-            // Requests not answered by now wait for the limiter.
-            () = self.session.stop.grace_over(&self.session.clock) => return Ok(()),
-        };
-        for one in cleaned {
-            self.take(one);
-        }
-        Ok(())
+        settled
     }
 
     /// When none of a row's attempts may execute any more: as both clocks say, and at the latest a
@@ -497,7 +519,7 @@ pub async fn holdings(
 ) -> Result<Holdings, CleanupError> {
     let opened = File::open(wave);
     let file = opened.map_err(|source| IntakeError::Open { path: wave.to_owned(), source })?;
-    let unread = |source| IntakeError::Roster { path: wave.to_owned(), source };
+    let unread = |source| IntakeError::Wave { path: wave.to_owned(), source };
     let defaults = wave::Defaults { time_zone: zone };
     let reader = WaveReader::open(file, defaults).map_err(unread)?;
     let mut holdings = Holdings::default();
@@ -581,12 +603,8 @@ pub async fn remove_confirmed(
 
 impl CleanupQueue<'_> {
     async fn confirmed(&mut self, people: Vec<Remains>) -> Result<(), RunError> {
-        for some in people.chunks(limits::ROWS_PER_CHECK) {
-            if self.session.stop.is_requested() {
-                break;
-            }
-            self.look(some.to_vec()).await?;
-        }
+        let mut pages = people.chunks(limits::ROWS_PER_CHECK);
+        self.look_at_all(async || Ok(pages.next().map(<[Remains]>::to_vec))).await?;
         self.look_again().await
     }
 }

@@ -4,11 +4,13 @@
 //! Rows go from the file into a ledger draft and from there through the check, some hundred at a
 //! time, so that memory does not grow with the wave.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use zeroize::Zeroize;
@@ -37,7 +39,7 @@ const UPN_COLUMN: &str = "userPrincipalName";
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
     #[error("failed to read {path}: {source}")]
-    Roster { path: PathBuf, source: WaveError },
+    Wave { path: PathBuf, source: WaveError },
     #[error("failed to open {path}: {source}")]
     Open { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -106,7 +108,7 @@ pub fn read(
 ) -> Result<wave::WaveSummary, IntakeError> {
     let file =
         File::open(path).map_err(|source| IntakeError::Open { path: path.to_owned(), source })?;
-    let unread = |source| IntakeError::Roster { path: path.to_owned(), source };
+    let unread = |source| IntakeError::Wave { path: path.to_owned(), source };
     let defaults = wave::Defaults { time_zone: zone };
     let mut reader = WaveReader::open(file, defaults).map_err(unread)?;
     let header = reader.header().clone();
@@ -181,33 +183,151 @@ pub async fn check(
     let mut check =
         Check::prepare(&session.graph, options, listed, session.may_read_groups).await?;
     session.begin(Activity::Check, Some(listed));
-    let mut messages = mail.map(|mail| MessageChecks::new(mail, session.clock.now()));
-    let mut after = None;
-    loop {
-        let rows = draft.rows(&[Standing::Listed], after, limits::ROWS_PER_CHECK)?;
-        let Some(last) = rows.last() else { break };
-        let before = after;
-        after = Some(last.line);
-        let mut subjects = Vec::with_capacity(rows.len());
-        for row in &rows {
-            subjects.push(subject(row, book)?);
-        }
-        let findings = tokio::select! {
-            biased;
-            () = session.stop.requested() => return Err(IntakeError::Interrupted),
-            findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
-        };
-        session.advance(Activity::Check, rows.len() as u64);
-        for (line, finding) in reject_claimed(findings, &mut *claim, options.existing)? {
-            draft.record(line, &event(finding))?;
-        }
-        if let Some(messages) = &mut messages {
-            messages.check(&wave.header, draft, before, rows.len())?;
-        }
-    }
+    let messages = mail.map(|mail| MessageChecks::new(mail, session.clock.now()));
+    let mut rows = DraftRows {
+        book,
+        draft,
+        claim,
+        existing: options.existing,
+        header: &wave.header,
+        messages,
+        after: None,
+        read: VecDeque::new(),
+    };
+    check_pages(&mut check, &mut rows, session).await?;
+    let messages = rows.messages;
     session.end(Activity::Check);
     let mail = messages.map(MessageChecks::faults).unwrap_or_default();
     summarise(&check, wave, book, draft, mail, session)
+}
+
+/// Rows to check, and where what is found of them is recorded.
+trait RowsToCheck {
+    /// The next page; none after the last.
+    async fn read(&mut self) -> Result<Option<Vec<Subject>>, IntakeError>;
+    /// What was found of the page that was read longest ago.
+    async fn record(&mut self, findings: Vec<(Line, Finding)>) -> Result<(), IntakeError>;
+}
+
+/// Checks page after page. People are looked up in the order of the wave; meanwhile the passes of
+/// the pages before are read side by side.
+async fn check_pages(
+    check: &mut Check,
+    rows: &mut impl RowsToCheck,
+    session: &Session,
+) -> Result<(), IntakeError> {
+    let work = async {
+        let (mut reading, mut read) = (FuturesOrdered::new(), VecDeque::new());
+        let mut is_over = false;
+        loop {
+            if !is_over && reading.len() + read.len() < limits::PAGES_IN_FLIGHT {
+                let Some(subjects) = rows.read().await? else {
+                    is_over = true;
+                    continue;
+                };
+                let known = {
+                    let mut known = std::pin::pin!(check.look_up(&session.graph, subjects));
+                    loop {
+                        tokio::select! {
+                            biased;
+                            known = &mut known => break known?,
+                            Some(page) = reading.next() => read.push_back(page?),
+                        }
+                    }
+                };
+                reading.push_back(check.read_passes(&session.graph, known));
+            } else {
+                let page = match read.pop_front() {
+                    Some(page) => page,
+                    None => match reading.next().await {
+                        Some(page) => page?,
+                        None => return Ok(()),
+                    },
+                };
+                let findings = check.conclude(page, &session.issuers);
+                session.advance(Activity::Check, findings.len() as u64);
+                rows.record(findings).await?;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = session.stop.requested() => Err(IntakeError::Interrupted),
+        done = work => done,
+    }
+}
+
+/// The rows of a wave that was read.
+struct DraftRows<'a, 'b> {
+    book: &'a mut RecipientBook,
+    draft: &'a mut Draft,
+    claim: &'a mut Claim<'b>,
+    existing: Existing,
+    header: &'a Header,
+    messages: Option<MessageChecks<'a>>,
+    after: Option<Line>,
+    /// Of each page that is being checked, the line before it and its size.
+    read: VecDeque<(Option<Line>, usize)>,
+}
+
+impl RowsToCheck for DraftRows<'_, '_> {
+    async fn read(&mut self) -> Result<Option<Vec<Subject>>, IntakeError> {
+        let rows = self.draft.rows(&[Standing::Listed], self.after, limits::ROWS_PER_CHECK)?;
+        let Some(last) = rows.last() else { return Ok(None) };
+        self.read.push_back((self.after, rows.len()));
+        self.after = Some(last.line);
+        let subjects: Result<Vec<Subject>, _> =
+            rows.iter().map(|row| subject(row, self.book)).collect();
+        Ok(Some(subjects?))
+    }
+
+    async fn record(&mut self, findings: Vec<(Line, Finding)>) -> Result<(), IntakeError> {
+        for (line, finding) in reject_claimed(findings, self.claim, self.existing)? {
+            self.draft.record(line, &event(finding))?;
+        }
+        let page = self.read.pop_front();
+        if let Some((messages, (before, size))) = self.messages.as_mut().zip(page) {
+            messages.check(self.header, self.draft, before, size)?;
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a run that wait for their pass.
+struct WaitingRows<'a> {
+    ledger: &'a Ledger,
+    session: &'a Session,
+    after: Option<Line>,
+    /// The pages that are being checked.
+    read: VecDeque<Vec<RowRecord>>,
+}
+
+impl RowsToCheck for WaitingRows<'_> {
+    async fn read(&mut self) -> Result<Option<Vec<Subject>>, IntakeError> {
+        let states = [Standing::Checked];
+        let rows = self.ledger.rows(&states, self.after, limits::ROWS_PER_CHECK).await?;
+        let Some(last) = rows.last() else { return Ok(None) };
+        self.after = Some(last.line);
+        let subjects = rows.iter().map(subject_again).collect::<Result<Vec<Subject>, _>>()?;
+        self.read.push_back(rows);
+        Ok(Some(subjects))
+    }
+
+    async fn record(&mut self, findings: Vec<(Line, Finding)>) -> Result<(), IntakeError> {
+        let rows = self.read.pop_front().unwrap_or_default();
+        let findings = reject_other_accounts(&rows, findings)?;
+        for (row, (line, finding)) in rows.iter().zip(&findings) {
+            if let Finding::Ineligible(problems) = finding {
+                let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
+                let (line, upn, why) = (*line, row.upn.clone(), why.join("; "));
+                self.session.report(ProgressEvent::RowFailed { line, upn, why });
+            }
+        }
+        let records =
+            findings.into_iter().map(|(line, finding)| self.ledger.record(line, event(finding)));
+        futures::future::try_join_all(records).await?;
+        Ok(())
+    }
 }
 
 /// From here on, a resume needs the ledger alone.
@@ -264,27 +384,8 @@ pub async fn check_again(ledger: &Ledger, session: &Session) -> Result<(), Intak
     let may_read_groups = session.may_read_groups;
     let mut check = Check::prepare(&session.graph, options, waiting, may_read_groups).await?;
     session.begin(Activity::Check, Some(waiting));
-    let mut pages = ledger.pages(&[Standing::Checked], limits::ROWS_PER_CHECK);
-    while let Some(rows) = pages.next().await? {
-        let subjects = rows.iter().map(subject_again).collect::<Result<Vec<Subject>, _>>()?;
-        let findings = tokio::select! {
-            biased;
-            () = session.stop.requested() => return Err(IntakeError::Interrupted),
-            findings = check.look(&session.graph, &subjects, &session.issuers) => findings?,
-        };
-        let findings = reject_other_accounts(&rows, findings)?;
-        session.advance(Activity::Check, rows.len() as u64);
-        for (row, (line, finding)) in rows.iter().zip(&findings) {
-            if let Finding::Ineligible(problems) = finding {
-                let why: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                let (line, upn, why) = (*line, row.upn.clone(), why.join("; "));
-                session.report(ProgressEvent::RowFailed { line, upn, why });
-            }
-        }
-        let records =
-            findings.into_iter().map(|(line, finding)| ledger.record(line, event(finding)));
-        futures::future::try_join_all(records).await?;
-    }
+    let mut rows = WaitingRows { ledger, session, after: None, read: VecDeque::new() };
+    check_pages(&mut check, &mut rows, session).await?;
     session.end(Activity::Check);
     ledger.set_checked_at(session.clock.now()).await?;
     Ok(())
