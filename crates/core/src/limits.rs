@@ -256,7 +256,7 @@ pub const PREPARED_SHARE: usize = 4;
 /// Requests sent at once before anything is known of a tenant's limit. Small enough that a
 /// budget of five does not turn many away.
 pub const FIRST_WINDOW: u32 = 10;
-/// Windows below this are sent as whole volleys, each waiting for the last one's answers, so
+/// Windows below this are sent as whole bursts, each waiting for the last one's answers, so
 /// that a burst budget of twenty is overrun by a handful of requests and not by a window.
 pub const BURSTS_BELOW: u32 = 32;
 /// What is left of a wave is not worth a probe when it takes no longer than this: a refusal

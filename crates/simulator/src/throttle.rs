@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn knocking_costs_and_waiting_as_told_opens() {
+    fn asking_too_early_costs_and_waiting_as_told_is_let_in() {
         let throttle = Throttle::of(Limit::Bucket { rate: 10.0, burst: 5.0 });
         let mut quota = Quota::default();
         let through = (0..1_000).filter(|ms| passes(&mut quota, &throttle, *ms)).count();

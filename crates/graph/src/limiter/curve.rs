@@ -4,7 +4,7 @@
 //!
 //! A rate that grows evenly by a hundredth of itself a second never finds a limit raised tenfold
 //! within the minute that is asked for, and 20/s at 200 ms comes to 0.96 of the rate instead of
-//! 0.99. One cubic without rest brings a sixth more refusals, and 5 per 10 s, sliding, to 0.84
+//! 0.99. One cubic without rest brings a ninth more refusals, and 5 per 10 s, sliding, to 0.84
 //! instead of 0.91.
 
 use std::ops::Range;
