@@ -140,11 +140,15 @@ pub(super) fn found(
     by_whole.or_more(beyond).or_more(kept).no_more_than(curve.rate().max(known))
 }
 
-/// What was granted at least, if no more than `stored` requests came out of a store.
+/// What was granted at least, if no more than `stored` requests came out of a store. Over the short
+/// look alone, 5 a second with waits of 10 s takes 2.42 times the limit's own time instead of 2.29.
 fn beyond_store(cycle: &Cycle, hit: &LimitHit, stored: f64) -> ObservedRate {
-    let span = cycle.part(ago(hit.began, QUICK_SPELL), hit.began);
-    let rate = (span.accepted() - stored) / span.length().max(QUICK_SPELL / 4).as_secs_f64();
-    ObservedRate::by(rate, &span)
+    let granted = |look| {
+        let span = cycle.part(ago(hit.began, look), hit.began);
+        let rate = (span.accepted() - stored) / span.length().max(QUICK_SPELL / 4).as_secs_f64();
+        ObservedRate::by(rate, &span)
+    };
+    granted(QUICK_SPELL).or_more(granted(limits::RECENT))
 }
 
 impl ObservedRate {

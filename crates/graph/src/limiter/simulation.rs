@@ -410,8 +410,8 @@ async fn unclear_waits_do_no_more_than_slow_it_down() {
 #[tokio::test(start_paused = true)]
 async fn waits_that_are_much_too_long_are_waited_out() {
     for (name, limit, rows, ideal, most) in [
-        ("5 a second, waits of 10 s", fixed(5.0, 1), 600, 119.0, 2.6),
-        ("20/s, waits of 10 s", bucket(20.0), 4_000, 199.0, 1.7),
+        ("5 a second, waits of 10 s", fixed(5.0, 1), 600, 119.0, 2.5),
+        ("20/s, waits of 10 s", bucket(20.0), 4_000, 199.0, 1.6),
     ] {
         let case = Case::new(name, limit, rows).charged(true);
         holds(Case { retry_after: RetryAfter::Always(10), ..case }, ideal, most, 40).await;
@@ -427,13 +427,14 @@ async fn pauses_make_a_limit_look_neither_slow_nor_quick() {
     holds(Case { pause: 60, then, ..case.charged(true) }, 579.0, 1.05, 40).await;
 }
 
-/// The bounds are those of the jobs in `tests/batches_throttled.rs`, with nothing around them.
+/// As `tests/batches_throttled.rs` does with the whole client. The bound of "5 a second" is a little
+/// wider than there: the path varies here.
 #[tokio::test(start_paused = true)]
 async fn batches_are_let_through_whole() {
     for (name, limit, rows, ideal, most) in [
         ("20/s, burst 20, batches", bucket(20.0), 2_000, 99.0, 1.08),
         ("20/s, burst 5, batches", Limit::Bucket { rate: 20.0, burst: 5.0 }, 600, 29.8, 1.8),
-        ("20/s, burst 1, batches", Limit::Bucket { rate: 20.0, burst: 1.0 }, 600, 30.0, 4.6),
+        ("20/s, burst 1, batches", Limit::Bucket { rate: 20.0, burst: 1.0 }, 600, 30.0, 4.0),
         ("5 per 10 s, batches", fixed(5.0, 10), 60, 110.0, 1.1),
         ("5 a second, batches", fixed(5.0, 1), 200, 39.0, 1.3),
     ] {
