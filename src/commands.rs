@@ -1,6 +1,6 @@
-//! Promises that each command is a straight line: settings, sign-in, the conductor, a report.
+//! Promises that each command is a straight line: settings, sign-in, the pipeline, a report.
 //!
-//! Decides nothing that the rooms below could decide. A failure comes back as a [`Failure`],
+//! Decides nothing that the crates below could decide. A failure comes back as a [`Failure`],
 //! which says who must act; only `main.rs` exits.
 
 mod addressees;

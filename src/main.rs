@@ -27,7 +27,8 @@ fn main() -> ExitCode {
     keep_out_of_dumps();
     take_full_files_as_errors();
     let given = Cli::command().get_matches();
-    let cli = Cli::from_arg_matches(&given).unwrap_or_else(|error| error.exit());
+    let cli = Cli::from_arg_matches(&given)
+        .unwrap_or_else(|error| error.format(&mut Cli::command()).exit());
     let manner = Manner {
         quiet: cli.common.quiet,
         verbose: cli.common.verbose,

@@ -1,5 +1,5 @@
 //! Promises that the time left which `run` shows is right after the first tenth, whatever the
-//! tenant's limit. In virtual time, over what the conductor really tells.
+//! tenant's limit. In virtual time, over what the scheduler really tells.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

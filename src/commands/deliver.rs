@@ -71,8 +71,8 @@ impl MailSetup {
         self.identities.is_some() || self.writer.mode != Mode::Pass
     }
 
-    /// A courier, not yet connected.
-    pub(super) fn courier(
+    /// The transport, not yet connected.
+    pub(super) fn transport(
         &self,
         session: &Session,
         environment: &Environment,
@@ -95,7 +95,7 @@ impl MailSetup {
         session: &Session,
         world: &World,
     ) -> Result<Mailing, Failure> {
-        let transport = self.courier(session, &world.environment)?;
+        let transport = self.transport(session, &world.environment)?;
         let header: Header = serde_json::from_str(&ledger.about().wave.header_json)
             .map_err(|_| ledger.damaged("the wave's header cannot be read"))?;
         let mailer = Mailer {
@@ -168,7 +168,7 @@ pub(super) async fn deliver(
     let request = DeliverRequest { due, resend, revoke: args.revoke_undelivered };
     let delivered = delivering::deliver(&mailing, &session, request).await;
     mailing.mailer.transport.close().await;
-    let delivered = delivered.map_err(|halt| Failure::halted(halt, SAME_COMMAND))?;
+    let delivered = delivered.map_err(|error| Failure::of_run_error(error, SAME_COMMAND))?;
     finish(&ledger, &delivered, &typed, &session, world).await
 }
 
@@ -211,7 +211,7 @@ async fn connected(
             world.report.warn(wait(&why));
             Ok(session)
         }
-        Err(halt) => Err(Failure::halted(halt, SAME_COMMAND)),
+        Err(error) => Err(Failure::of_run_error(error, SAME_COMMAND)),
     }
 }
 

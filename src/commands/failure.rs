@@ -249,7 +249,7 @@ impl Failure {
     /// closed is not resumed.
     pub(super) fn cleanup_failed(error: CleanupError, go_on: &str) -> Self {
         match error {
-            CleanupError::Run(halt) => Self::halted(halt, go_on),
+            CleanupError::Run(error) => Self::of_run_error(error, go_on),
             CleanupError::Ledger(error) => Self::unkept(error, go_on),
             CleanupError::Intake(error) => error.into(),
             CleanupError::Handoff { .. } => Self::new(Exit::CleanupIncomplete, error, &[]),
@@ -257,13 +257,13 @@ impl Failure {
     }
 
     /// Work that had to stop. `go_on` is what carries on with it.
-    pub(super) fn halted(halt: RunError, go_on: &str) -> Self {
-        match halt {
-            RunError::SignIn { .. } => Self::new(Exit::Access, halt, &[ACCESS_HINT]),
-            RunError::Outage { .. } => Self::new(Exit::Outage, halt, &[&outlasting(go_on)]),
+    pub(super) fn of_run_error(error: RunError, go_on: &str) -> Self {
+        match error {
+            RunError::SignIn { .. } => Self::new(Exit::Access, error, &[ACCESS_HINT]),
+            RunError::Outage { .. } => Self::new(Exit::Outage, error, &[&outlasting(go_on)]),
             RunError::Between { .. } => {
                 let hint = format!("once that is mended, {go_on} carries on");
-                Self::new(Exit::Access, halt, &[&hint])
+                Self::new(Exit::Access, error, &[&hint])
             }
             RunError::EqualRefusals { kind, .. } => {
                 let (exit, hint) = of_everybody(kind);
@@ -271,13 +271,13 @@ impl Failure {
                     "once that is mended, {go_on} carries on; with --keep-going it asks for the \
                      others all the same"
                 );
-                Self::new(exit, halt, &[hint, &go_on])
+                Self::new(exit, error, &[hint, &go_on])
             }
             RunError::Graph(error) => error.into(),
             RunError::Ledger(error) => Self::unkept(error, go_on),
             RunError::Seal { .. } => {
                 let hint = format!("mend what is named, then {go_on} carries on");
-                Self::new(Exit::Unexpected, halt, &[&hint])
+                Self::new(Exit::Unexpected, error, &[&hint])
             }
         }
     }
@@ -542,7 +542,7 @@ pub(super) trait OfRun: Sized {
 
 impl OfRun for RunError {
     fn of(self, run: &RunCommands) -> Failure {
-        Failure::halted(self, &run.resume())
+        Failure::of_run_error(self, &run.resume())
     }
 }
 

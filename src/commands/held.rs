@@ -46,7 +46,7 @@ pub(super) async fn removed(
             let hint = format!("{} shows every row and how far it is", run.status());
             Failure::new(Exit::Usage, error, &[&hint])
         }
-        FoundError::Run(halt) => halt.of(run),
+        FoundError::Run(error) => error.of(run),
     })?;
     world.warn_of_clocks(session);
     let mut passes = Vec::new();
@@ -81,7 +81,7 @@ pub(super) async fn removed(
     }
     for (row, pass) in passes {
         let settled = held::remove(ledger, session, row.line, pass).await;
-        match settled.map_err(|halt| halt.of(run))? {
+        match settled.map_err(|error| error.of(run))? {
             Reconciled::Free | Reconciled::Sealed => {}
             Reconciled::Held { why } | Reconciled::Behind { why } => {
                 world.report.error(format_args!("{}: {}", shown(&row.upn), shown(&why)));

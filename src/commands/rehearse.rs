@@ -121,8 +121,8 @@ pub(super) async fn rehearse(
     let run = world.typed(&folder);
     let issuance = issuing::run(&ledger, sets, None, &session, FinalLook::Auto).await;
     let issuance = issuance.map_err(|error| over(error.of(&run)))?;
-    if let Some(halt) = issuance.error {
-        return Err(over(halt.of(&run)));
+    if let Some(error) = issuance.error {
+        return Err(over(error.of(&run)));
     }
     if let Some(error) = issuance.handover {
         return Err(over(error.of(&run)));

@@ -245,6 +245,21 @@ mod tests {
     use crate::args::{Cli, Command};
 
     #[test]
+    fn every_option_that_is_repeated_exists() {
+        let cli = Cli::command();
+        let is_one_of = |command: &clap::Command, id: &str| {
+            command.get_arguments().any(|arg| arg.get_id() == id)
+        };
+        for id in CONNECTION.into_iter().chain(PACE) {
+            assert!(is_one_of(&cli, id), "{id}");
+        }
+        for id in OF_ONE_COMMAND {
+            let verbs = ["check", "run"].into_iter().filter_map(|verb| cli.find_subcommand(verb));
+            assert!(verbs.into_iter().any(|verb| is_one_of(verb, id)), "{id}");
+        }
+    }
+
+    #[test]
     fn what_a_command_needs_is_said_again_and_nothing_else() {
         let line = CommandLine::of(&[
             "tapwave",

@@ -112,13 +112,13 @@ impl<'a> WaveRequest<'a> {
             intake::check(wave, options, book, draft, session, claim, mail_check.as_ref());
         let mut verdict = checked.await?;
         if let Some(mail_setup) = &self.mail_setup {
-            let courier = mail_setup.courier(session, environment)?;
+            let transport = mail_setup.transport(session, environment)?;
             let tried = tokio::select! {
                 biased;
-                tried = courier.try_out() => tried,
+                tried = transport.try_out() => tried,
                 () = session.stop.aborted() => return Err(IntakeError::Interrupted.into()),
             };
-            courier.close().await;
+            transport.close().await;
             match tried {
                 Err(obstacle) => {
                     verdict.bars_us = obstacle.bars_us();
@@ -453,7 +453,7 @@ pub(super) async fn finish(
     world.end_claims(ledger).await;
     let strays = ledger.strays().await;
     let unknown = match &issuance.error {
-        Some(halt) if halt.lost_ledger() => Some(belonging::alive(ledger).await?),
+        Some(error) if error.lost_ledger() => Some(belonging::alive(ledger).await?),
         _ => None,
     };
     ledger.shut().await;
@@ -463,8 +463,8 @@ pub(super) async fn finish(
         // It may name a pass that could not be deleted: a ledger that cannot be summed up must
         // not hide that.
         Err(error) => {
-            if let Some(halt) = issuance.error {
-                report.error_with_hints(&halt.of(typed).message);
+            if let Some(error) = issuance.error {
+                report.error_with_hints(&error.of(typed).message);
             }
             return Err(error.into());
         }
@@ -493,13 +493,13 @@ pub(super) async fn finish(
     {
         exit = exit.and(Exit::Interrupted);
     }
-    let halted = issuance.error.map(|halt| halt.of(typed));
+    let halted = issuance.error.map(|error| error.of(typed));
     for failure in halted.into_iter().chain(issuance.handover.map(|error| error.of(typed))) {
         exit = exit.and(failure.exit);
         report.error_with_hints(&failure.message);
     }
     if !is_lost {
-        let mut next = what_next(exit, &summary, open.map_err(|halt| halt.of(typed))?, typed);
+        let mut next = what_next(exit, &summary, open.map_err(|error| error.of(typed))?, typed);
         next.extend(held);
         report.next(&next);
     }

@@ -17,7 +17,7 @@ use tapwave_core::exit::Exit;
 use tapwave_core::limits;
 use tapwave_pipeline::stop::{StopSignal, StopSwitch};
 
-/// Who wishes to stop.
+/// Who asks to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StopRequest {
     /// Somebody, who may ask again.

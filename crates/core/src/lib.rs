@@ -1,4 +1,4 @@
-//! Words of one kind that every room has in common: ids, the clock, what a remote act came to,
+//! Words of one kind that every crate has in common: ids, the clock, what a remote act came to,
 //! every bound with its reason, and what may be shown.
 
 pub mod backoff;

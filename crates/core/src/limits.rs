@@ -106,7 +106,7 @@ pub const UNHEARD: Duration = Duration::from_secs(30);
 pub const DEFAULT_IN_FLIGHT: usize = 64;
 /// Most requests in flight that may be asked for.
 pub const MAX_IN_FLIGHT: usize = 512;
-/// Rows in the conductor's hands at once, as a multiple of the requests in flight.
+/// Rows that the scheduler works on at once, as a multiple of the requests in flight.
 pub const ROWS_AHEAD: usize = 2;
 /// Rows read from the ledger at a time: about 70 kB, below the size from which an allocator maps
 /// blocks by themselves and leaves holes between them.

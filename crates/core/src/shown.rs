@@ -1,5 +1,5 @@
 //! Promises that text from outside is shown and never obeyed: one list of what steers a
-//! terminal or hides from the eye, for every room that writes words. Must never let a
+//! terminal or hides from the eye, for every crate that writes words. Must never let a
 //! character of that list through to a person's screen.
 //!
 //! A name in a directory, a file in a folder, a relay's answer may hold anything. What would

@@ -34,6 +34,7 @@ use self::verdict::{Refusal, RefusalKind, Verdict};
 use self::wire::BatchedRequest;
 pub use self::wire::{CreatedPass, FoundPass, Group, Manager, Policy, PolicyPatch, Target, User};
 use crate::limiter::{Budget, Limiter, NotAdmitted, Permit, Throttled};
+use tapwave_core::backoff::exponential;
 use tapwave_core::clock::{Clock, Clocks, later};
 use tapwave_core::effect::{Effect, Obstacle, ObstacleKind};
 use tapwave_core::ids::{ClientRequestId, GroupId, MethodId, Upn, UserId};
@@ -865,8 +866,9 @@ impl RepeatBudget {
         if let Some(wait) = asked.filter(|wait| *wait > limits::MAX_RETRY_AFTER) {
             return Err(outage(NotAdmitted::within(&graph.clock, wait)));
         }
-        let doubled = limits::READ_BACKOFF.saturating_mul(1 << (self.attempts - 1).min(16));
-        let wait = asked.unwrap_or(Duration::ZERO).max(doubled.min(limits::MAX_READ_BACKOFF));
+        let doubled =
+            exponential(limits::READ_BACKOFF, self.attempts - 1, limits::MAX_READ_BACKOFF);
+        let wait = asked.unwrap_or(Duration::ZERO).max(doubled);
         graph.clock.sleep(wait).await;
         Ok(())
     }

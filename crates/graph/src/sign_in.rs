@@ -2,7 +2,7 @@
 //! memory alone and renewed before they end.
 //!
 //! Must never print, log or store a token or a secret. The ways of signing in are
-//! `azure_identity`'s; this room chooses, caches and explains.
+//! `azure_identity`'s; this module chooses, caches and explains.
 
 pub mod certificate;
 mod explain;
@@ -433,7 +433,7 @@ fn azure_cli(tenant: Option<String>) -> Make {
     })
 }
 
-/// A certificate, by an assertion that this room signs itself.
+/// A certificate, by an assertion that this module signs itself.
 fn by_certificate(
     tenant: String,
     asserted: Asserted,

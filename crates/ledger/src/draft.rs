@@ -109,10 +109,10 @@ impl Draft {
         states: &[Standing],
         size: usize,
     ) -> impl Iterator<Item = Result<Vec<RowRecord>, LedgerError>> {
-        let mut after = None;
+        let mut next = Some(None);
         std::iter::from_fn(move || {
-            let page = self.rows(states, after, size);
-            after = page.as_ref().ok().and_then(|rows| rows.last()).map(|row| row.line).or(after);
+            let page = self.rows(states, next?, size);
+            next = page.as_ref().ok().and_then(|rows| rows.last()).map(|row| Some(row.line));
             (!matches!(&page, Ok(rows) if rows.is_empty())).then_some(page)
         })
     }

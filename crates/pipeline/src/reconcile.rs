@@ -210,6 +210,11 @@ pub fn absence_window(settle_after: Duration) -> Duration {
     settle_after.max(limits::LEAST_PATIENCE)
 }
 
+/// For how long a pass that is not listed is looked at again: Graph's clock counts whole seconds.
+pub fn absence_patience(settle_after: Duration) -> Duration {
+    absence_window(settle_after) + limits::DATE_ROUNDING
+}
+
 /// Explains a pass that is a lost attempt's by everything but its date: the clocks within Graph may
 /// disagree.
 fn misdated(pass: &FoundPass, remains: &Remains) -> Option<String> {

@@ -2,8 +2,8 @@
 //! been seen of the real one, without an account and without surprise: every choice comes
 //! from one seed and every moment from the caller.
 //!
-//! It must never be imported by the rooms that work; `main` and tests alone may enter. Codes
-//! are invented here, so this room prints and keeps them freely: that is how tests can look
+//! It must never be imported by the crates that work; the program's `rehearse`, tests and benchmarks alone may use it. Codes
+//! are invented here, so this crate prints and keeps them freely: that is how tests can look
 //! for them everywhere else.
 //!
 //! - [`options`]: everything that can go wrong, in one struct with one seed

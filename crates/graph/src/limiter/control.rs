@@ -13,6 +13,7 @@ use super::meter::Meter;
 use super::observed::{self, LimitHit, ObservedRate, Store};
 use super::window::Window;
 use super::{LimiterOptions, Outlook, Snapshot, Throttled};
+use tapwave_core::backoff::exponential;
 use tapwave_core::limits;
 
 /// Requests that were let out together and are not yet answered.
@@ -344,9 +345,9 @@ impl BudgetLimiter {
             return;
         }
         self.counts.events += 1;
-        let unnamed = limits::FIRST_HOLD
-            .saturating_mul(1_u32.checked_shl(self.cycle.refused()).unwrap_or(u32::MAX))
-            .min(limits::MAX_HOLD);
+        // Counted also where the wait is named.
+        let in_a_row = self.cycle.count_refusal();
+        let unnamed = exponential(limits::FIRST_HOLD, in_a_row, limits::MAX_HOLD);
         let until = named.unwrap_or(now + unnamed);
         let until = self.hold.map_or(until, |hold| hold.until.max(until));
         let hit = LimitHit {

@@ -87,7 +87,7 @@ impl Cycle {
     }
 
     /// A refusal ends it. How many in a row came before this one with nothing accepted.
-    pub(super) fn refused(&mut self) -> u32 {
+    pub(super) fn count_refusal(&mut self) -> u32 {
         let before = self.fruitless;
         if !self.fruitful {
             self.fruitless += 1;
@@ -197,11 +197,11 @@ mod tests {
     fn a_cycle_without_anything_accepted_is_the_end_of_the_one_before() {
         let (mut cycle, end) = lived(Instant::now(), &[(5, 1)]);
         cycle.end(end + Duration::from_secs(1));
-        assert_eq!(cycle.refused(), 0);
+        assert_eq!(cycle.count_refusal(), 0);
         let rate = cycle.whole(end + Duration::from_secs(9)).rate(None);
         assert!((rate - 0.5).abs() < 0.01, "{rate}");
         cycle.end(end + Duration::from_secs(9));
-        assert_eq!(cycle.refused(), 1);
+        assert_eq!(cycle.count_refusal(), 1);
         cycle.accepted(end + Duration::from_secs(10), cycle.number(), 1);
         let rate = cycle.whole(end + Duration::from_secs(10)).rate(None);
         assert!((rate - 1.0).abs() < 0.01, "{rate}");

@@ -17,7 +17,7 @@ use super::handoff::{blocking, digest};
 use super::intake::IntakeError;
 use super::pending::LookReport;
 use crate::cleanup::{self, Cleaned, CleanupOutcome, Doubt};
-use crate::reconcile::{absence_window, settles_in};
+use crate::reconcile::{absence_patience, settles_in};
 use crate::wave::{self, WaveItem, WaveReader};
 use crate::worker::RunError;
 use tapwave_core::backoff::exponential;
@@ -324,8 +324,7 @@ impl<'a> CleanupQueue<'a> {
     /// When the last look is due.
     fn last_look(&self, doubt: Doubt, before: Option<&Waiting>, remains: &Remains) -> Instant {
         let now = self.session.clock.instant();
-        // Graph's clock counts whole seconds.
-        let settled = absence_window(self.settle_after) + limits::DATE_ROUNDING;
+        let settled = absence_patience(self.settle_after);
         let since = |doubt| {
             let same = before.filter(|before| before.doubt == Some(doubt));
             same.and_then(|before| before.until)

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_specific_own_makes_no_difference_and_codes_do() {
+    fn a_rows_own_words_make_no_difference_and_codes_do() {
         for (one, other) in [
             (
                 "Resource '0d9f2c4e-1111-4a4a-8b8b-000000000001' does not exist (HTTP 404, x)",

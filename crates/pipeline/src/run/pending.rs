@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Session;
-use crate::reconcile::absence_window;
+use crate::reconcile::absence_patience;
 use crate::worker::Worker;
 use tapwave_core::backoff::exponential;
 use tapwave_core::clock::{later, span};
@@ -101,5 +101,5 @@ impl LookReport {
 
 /// How long a pass may stay unlisted. Graph's clock counts whole seconds.
 fn patience(worker: &Worker) -> Duration {
-    absence_window(worker.settle_after) + limits::DATE_ROUNDING
+    absence_patience(worker.settle_after)
 }

@@ -105,7 +105,11 @@ impl IssueContext<'_> {
             let wait = match kind {
                 ObstacleKind::Throttled => Duration::ZERO,
                 ObstacleKind::Unreachable => next_wait(&mut unreached),
-                _ => next_wait(&mut refused),
+                ObstacleKind::Temporary
+                | ObstacleKind::SignIn
+                | ObstacleKind::Sender
+                | ObstacleKind::Between
+                | ObstacleKind::Lasting => next_wait(&mut refused),
             };
             if self.stops_within(wait).await {
                 return Ok(RowOutcome::Stopped);
@@ -125,7 +129,15 @@ impl IssueContext<'_> {
                 self.report(ProgressEvent::Outage { why: why.clone() });
                 false
             }
-            _ => {
+            (
+                ObstacleKind::Throttled
+                | ObstacleKind::Temporary
+                | ObstacleKind::SignIn
+                | ObstacleKind::Sender
+                | ObstacleKind::Between
+                | ObstacleKind::Lasting,
+                _,
+            ) => {
                 self.got_through();
                 self.worker.graph.pace().is_out(Budget::PassWrites)
             }

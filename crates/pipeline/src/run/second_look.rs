@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Session;
 use super::pending::LookReport;
-use crate::reconcile::{Observation, absence_window, latest_end, observe, of_this_run};
+use crate::reconcile::{Observation, absence_patience, latest_end, observe, of_this_run};
 use crate::worker::{RunError, Worker};
 use tapwave_core::backoff::exponential;
 use tapwave_core::clock::earlier;
@@ -162,7 +162,7 @@ impl<'a> SecondLook<'a> {
     ) -> Result<Vec<Line>, RunError> {
         let mut first_missed: HashMap<Line, Instant> = HashMap::new();
         let mut report = LookReport::default();
-        let patience = absence_window(self.worker.settle_after) + limits::DATE_ROUNDING;
+        let patience = absence_patience(self.worker.settle_after);
         for looks in 1_u32.. {
             let unseen = self.whole_round(lose).await?;
             let missed = || unseen.iter().map(|(line, _)| *line).collect();

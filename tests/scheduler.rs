@@ -1,4 +1,4 @@
-//! Promises the conductor's small rules, each by itself and at its boundary, judged by the
+//! Promises the scheduler's small rules, each by itself and at its boundary, judged by the
 //! simulated tenant's own counts. In virtual time.
 
 use std::time::Duration;
