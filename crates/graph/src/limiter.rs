@@ -389,14 +389,13 @@ impl Permit {
         self.count
     }
 
-    /// Waits for a place on the wire: never more than `--max-in-flight` requests are under way,
-    /// though a few more may have leave. To be called right before sending; false if a hold
+    /// Waits for a place on the wire: never more than `--max-in-flight` calls are under way, though
+    /// a few more may have leave. To be called right before sending; false if a hold
     /// began meanwhile, and then nothing may be sent.
     pub async fn depart(&mut self) -> bool {
         let queue = self.queues.queue(self.budget);
-        let places = self.count.min(u32::try_from(self.queues.max_in_flight).unwrap_or(u32::MAX));
         // The semaphore is never closed, so this cannot fail.
-        self.place = Arc::clone(&queue.wire).acquire_many_owned(places).await.ok();
+        self.place = Arc::clone(&queue.wire).acquire_owned().await.ok();
         let now = self.queues.clock.instant();
         queue.control().snapshot(now).holding_until.is_none()
     }
