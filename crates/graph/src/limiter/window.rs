@@ -153,10 +153,6 @@ impl Window {
     /// [`limits::BURSTS_BELOW`] on, each answer makes room for the next request instead.
     fn next_burst(&mut self, now: Instant) {
         if self.accepted_since_growth >= self.size.div_ceil(2) {
-            // A batch larger than the window was let through all the same.
-            if self.in_batches {
-                self.size = self.size.max(self.accepted_since_growth.min(self.most()));
-            }
             self.widen(self.most());
         }
         let left = self.size.saturating_sub(self.in_flight);
