@@ -289,8 +289,8 @@ impl World {
     /// A session of a command that asks Graph nothing: nobody signs in.
     fn without_graph(&self, settings: &Settings) -> Session {
         self.name_settings(settings);
-        let pace = Limiter::new(settings.limiter, self.clock.clone());
-        self.session(Graph::new(Arc::new(Shut), pace, self.clock.clone()))
+        let limiter = Limiter::new(settings.limiter, self.clock.clone());
+        self.session(Graph::new(Arc::new(Shut), limiter, self.clock.clone()))
     }
 
     /// They may name another Graph or relay: whoever acts should know that they were read.
@@ -330,11 +330,11 @@ impl World {
         }
         let report = Arc::clone(&self.report);
         // Asked of a person, though it is demanded only where groups turn out to matter.
-        let wished = [needs, &[Need::ReadGroups]].concat();
+        let asked_for = [needs, &[Need::ReadGroups]].concat();
         let places = Endpoints {
             graph: base,
             authority: settings.authority_of(base),
-            needs: &wished,
+            needs: &asked_for,
             network: &settings.network,
             tell: Arc::new(move |words| report.prompt(words)),
         };
@@ -344,8 +344,8 @@ impl World {
         note_who(&grants, name, settings, base);
         self.judge(&grants, name, needs)?;
         let transport = Http::new(&settings.network, base, Arc::new(sign_in))?;
-        let pace = Limiter::new(settings.limiter, self.clock.clone());
-        let graph = Graph::new(Arc::new(transport), pace, self.clock.clone());
+        let limiter = Limiter::new(settings.limiter, self.clock.clone());
+        let graph = Graph::new(Arc::new(transport), limiter, self.clock.clone());
         let may_read_groups = !grants.lacks(Need::ReadGroups);
         Ok((Session { may_read_groups, ..self.session(graph) }, grants))
     }
@@ -386,7 +386,7 @@ impl World {
         }
     }
 
-    /// Somebody wished to stop while nothing was at stake.
+    /// Somebody asked to stop while nothing was at stake.
     fn given_up(&self) -> Failure {
         let changed = if self.stop.has_worked() { "" } else { "; nothing was changed" };
         let hint = self.report.give_up().map(|go_on| format!("{go_on} carries on"));

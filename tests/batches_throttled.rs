@@ -52,8 +52,8 @@ impl Bench {
         options.throttles.directory = throttle.clone();
         let clock = Clock::starting_at(epoch);
         let tenant = InMemory::new(tenant, clock.clone());
-        let pace = Limiter::new(LimiterOptions::default(), clock.clone());
-        let graph = Graph::new(Arc::new(tenant.clone()), pace, clock.clone());
+        let limiter = Limiter::new(LimiterOptions::default(), clock.clone());
+        let graph = Graph::new(Arc::new(tenant.clone()), limiter, clock.clone());
         Self { tenant, graph, clock, passes }
     }
 

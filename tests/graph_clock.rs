@@ -15,8 +15,8 @@ async fn a_jump_of_the_wall_clock_does_not_age_an_intent() {
     let epoch: Timestamp = "2026-03-01T08:00:00Z".parse().expect("a time");
     let clock = Clock::starting_at(epoch);
     let tenant = InMemory::new(Tenant::for_wave(["ada@contoso.example"], 1), clock.clone());
-    let pace = Limiter::new(LimiterOptions::default(), clock.clone());
-    let graph = Graph::new(Arc::new(tenant.clone()), pace, clock.clone());
+    let limiter = Limiter::new(LimiterOptions::default(), clock.clone());
+    let graph = Graph::new(Arc::new(tenant.clone()), limiter, clock.clone());
     graph.time().await.expect("asked, for nothing is known yet");
     assert_eq!(graph.requests(), 1);
     for hours in [-3, 2] {

@@ -249,8 +249,8 @@ async fn microsofts_metadata_approves_of_every_change() {
     let group = "11111111-2222-4333-8444-555555555555".parse().expect("an id");
     let transport = Judged::new(InMemory::new(tenant, clock.clone()), Arc::new(Judge::new()));
     let transport = Arc::new(transport);
-    let pace = Limiter::new(LimiterOptions::default(), clock.clone());
-    let graph = Graph::new(Arc::clone(&transport) as _, pace, clock);
+    let limiter = Limiter::new(LimiterOptions::default(), clock.clone());
+    let graph = Graph::new(Arc::clone(&transport) as _, limiter, clock);
     let target = || vec![tapwave_graph::Target::group(group)];
     for wish in [
         PolicyChange { enabled: Some(false), one_time: Some(true), ..PolicyChange::default() },

@@ -218,8 +218,8 @@ impl Story {
     }
 
     fn connect(&self) -> (Session, StopSwitch) {
-        let pace = Limiter::new(LimiterOptions::default(), self.clock.clone());
-        let graph = Graph::new(Arc::new(self.witness.clone()), pace, self.clock.clone());
+        let limiter = Limiter::new(LimiterOptions::default(), self.clock.clone());
+        let graph = Graph::new(Arc::new(self.witness.clone()), limiter, self.clock.clone());
         let (switch, stop) = StopSignal::new();
         let session = Session {
             graph,

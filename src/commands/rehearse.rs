@@ -228,8 +228,8 @@ impl RehearsalFolder {
         let pass_writes = Throttle::of(args.profile.limit().0);
         options.throttles = Throttles { pass_writes, ..Throttles::default() };
         let tenant = InMemory::new(tenant, world.clock.clone());
-        let pace = Limiter::new(settings.limiter, world.clock.clone());
-        let graph = Graph::new(Arc::new(tenant.clone()), pace, world.clock.clone());
+        let limiter = Limiter::new(settings.limiter, world.clock.clone());
+        let graph = Graph::new(Arc::new(tenant.clone()), limiter, world.clock.clone());
         (tenant, world.session(graph))
     }
 }

@@ -44,7 +44,7 @@ fn named(name: &str) -> thread::Builder {
     thread::Builder::new().name(name.to_owned())
 }
 
-/// Waits for nothing but wishes: what takes a lock is done by [`stop`].
+/// Waits for nothing but requests: what takes a lock is done by [`stop`].
 fn forward(signals: Signals, sender: &Sender<StopRequest>, report: &Report) {
     let mut was_asked = false;
     signals.each(|request| {
@@ -101,7 +101,7 @@ impl Signals {
     fn listen() -> io::Result<Self> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         let mut signals = vec![SIGINT, SIGTERM];
-        // `nohup` wishes that the program outlives its terminal.
+        // With `nohup` the program is to outlive its terminal.
         if !is_ignored(SIGHUP) {
             signals.push(SIGHUP);
         }

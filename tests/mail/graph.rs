@@ -29,8 +29,8 @@ fn setup(change: impl FnOnce(&mut Tenant)) -> Setup {
     let clock = Clock::starting_at("2026-03-01T08:00:00Z".parse().expect("a time"));
     let tenant = InMemory::new(tenant, clock.clone());
     let judged = Arc::new(Judged::new(tenant, Arc::new(Judge::new())));
-    let pace = Limiter::new(LimiterOptions::default(), clock.clone());
-    let graph = Graph::new(Arc::clone(&judged) as _, pace, clock.clone());
+    let limiter = Limiter::new(LimiterOptions::default(), clock.clone());
+    let graph = Graph::new(Arc::clone(&judged) as _, limiter, clock.clone());
     let settings = "courier = \"graph\"\nfrom = \"it@contoso.example\"";
     let settings: MailSettings = toml::from_str(settings).expect("settings");
     let plan = settings.validate().expect("a plan");

@@ -539,7 +539,7 @@ async fn a_relay_that_throttles_is_obeyed() {
         let transport = transport(&relay);
         let sent = post(&transport, &mail()).await;
         assert!(not_sent(&sent, true, answer.split_once(' ').unwrap().0), "{sent:?}");
-        let mail = transport.pace().snapshot(Budget::Mail);
+        let mail = transport.limiter().snapshot(Budget::Mail);
         assert_eq!(mail.refused, 1);
         assert!(mail.holding_until.is_some());
     }
@@ -547,7 +547,7 @@ async fn a_relay_that_throttles_is_obeyed() {
     let relay = relay_with(&[Fault::Rcpt("452 4.2.2 mailbox full")]).await;
     let transport = transport(&relay);
     assert!(not_sent(&post(&transport, &mail()).await, true, "452"));
-    assert_eq!(transport.pace().snapshot(Budget::Mail).holding_until, None);
+    assert_eq!(transport.limiter().snapshot(Budget::Mail).holding_until, None);
 }
 
 #[tokio::test]

@@ -177,7 +177,8 @@ fn a_cleanup_that_is_killed_is_run_again() {
 #[cfg(unix)]
 #[test]
 fn a_cleanup_that_is_interrupted_says_so_and_goes_on() {
-    let site = Site::open(301);
+    let at_once = limits::PAGES_IN_FLIGHT * limits::ROWS_PER_CHECK;
+    let site = Site::open(at_once + 1);
     site.run(&[]).exits(0);
     site.hold(Call::Remove, 1);
     let cleanup = site.start(&["cleanup", "wave-run"]);
@@ -187,7 +188,7 @@ fn a_cleanup_that_is_interrupted_says_so_and_goes_on() {
     site.let_go();
     let told = cleanup.end().exits(130).says("goes on where it stopped");
     assert!(!told.err.contains("purged"), "{}", told.err);
-    assert!(!site.live().is_empty(), "the second page was not begun");
+    assert!(!site.live().is_empty(), "the page after those side by side was not begun");
     site.cleanup(&[]).exits(0);
     assert!(site.live().is_empty());
 }

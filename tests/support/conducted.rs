@@ -56,14 +56,14 @@ impl Conducted {
         let mut tenant = Tenant::for_wave(upns, 7);
         set(&mut tenant);
         let tenant = InMemory::new(tenant, clock.clone());
-        let pace = Limiter::new(LimiterOptions::default(), clock.clone());
+        let limiter = Limiter::new(LimiterOptions::default(), clock.clone());
         let prompts: Arc<dyn Prompts> = Arc::new(NoPrompts);
         let readers = vec![keygen(Timestamp::UNIX_EPOCH).recipient];
         let book = RecipientBook::new(std::collections::BTreeMap::new(), readers, &[], prompts);
         let (switch, stop) = StopSignal::new();
         Self {
             session: Session {
-                graph: Graph::new(Arc::new(tenant.clone()), pace, clock.clone()),
+                graph: Graph::new(Arc::new(tenant.clone()), limiter, clock.clone()),
                 may_read_groups: true,
                 settle_after: None,
                 keeps_going: false,

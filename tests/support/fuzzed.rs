@@ -84,10 +84,10 @@ pub(crate) fn answer(bytes: &[u8]) {
         let (_home, folder) = place();
         let intent = intent(&fresh_ledger(&folder)).await;
         let clock = clock();
-        let pace = Limiter::new(LimiterOptions::default(), clock.clone());
+        let limiter = Limiter::new(LimiterOptions::default(), clock.clone());
         let status = canned.status;
-        let graph = Graph::new(Arc::new(canned), pace, clock);
-        let permit = graph.pace().admit(Budget::PassWrites, 1).await.expect("not barred");
+        let graph = Graph::new(Arc::new(canned), limiter, clock);
+        let permit = graph.limiter().admit(Budget::PassWrites, 1).await.expect("not barred");
         let code = serde_json::from_slice::<serde_json::Value>(body)
             .ok()
             .and_then(|json| Some(json.get("temporaryAccessPass")?.as_str()?.to_owned()));

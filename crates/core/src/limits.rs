@@ -160,7 +160,7 @@ pub const LEAST_PATIENCE: Duration = Duration::from_mins(1);
 pub const UNKNOWN_USER_PATIENCE: Duration = Duration::from_secs(14);
 /// Most looks at one row by one cleanup, in a tenant that shows something new each time.
 pub const MOST_LOOKS: u32 = 32;
-/// How long what is in flight has to be answered once somebody wishes to stop. A request that the
+/// How long what is in flight has to be answered once somebody asks to stop. A request that the
 /// tenant holds back for longer has not gone out.
 pub const IN_FLIGHT: Duration = Duration::from_secs(4);
 /// Graph's `Date` header tells whole seconds: a stretch of its time is known to one second.

@@ -200,7 +200,7 @@ impl Graph {
         queue: &Queue,
     ) -> Result<Option<Permit>, GraphError> {
         loop {
-            let permit = self.pace.admit_batch(budget, || queue.waiting()).await;
+            let permit = self.limiter.admit_batch(budget, || queue.waiting()).await;
             let Some(mut permit) = permit.map_err(outage)? else { return Ok(None) };
             if permit.depart().await {
                 return Ok(Some(permit));

@@ -62,7 +62,7 @@ const POLICY: &str =
 #[derive(Clone)]
 pub struct Graph {
     transport: Arc<dyn Transport>,
-    pace: Limiter,
+    limiter: Limiter,
     clock: Clock,
     tally: Arc<CallStats>,
 }
@@ -194,16 +194,16 @@ impl CallStats {
 }
 
 impl Graph {
-    /// A handle that sends through `transport` when `pace` lets it.
+    /// A handle that sends through `transport` when `limiter` lets it.
     #[must_use]
-    pub fn new(transport: Arc<dyn Transport>, pace: Limiter, clock: Clock) -> Self {
-        Self { transport, pace, clock, tally: Arc::default() }
+    pub fn new(transport: Arc<dyn Transport>, limiter: Limiter, clock: Clock) -> Self {
+        Self { transport, limiter, clock, tally: Arc::default() }
     }
 
     /// The limiter, for those who mint an intent between leave and POST.
     #[must_use]
-    pub fn pace(&self) -> &Limiter {
-        &self.pace
+    pub fn limiter(&self) -> &Limiter {
+        &self.limiter
     }
 
     /// Graph's own time: its last `Date` header and what the monotonic clock has counted
@@ -743,7 +743,7 @@ impl Graph {
     /// [`GraphError::Outage`], if Graph wants to be left alone for too long.
     async fn leave(&self, budget: Budget, count: u32) -> Result<Permit, GraphError> {
         loop {
-            let mut permit = self.pace.admit(budget, count).await.map_err(outage)?;
+            let mut permit = self.limiter.admit(budget, count).await.map_err(outage)?;
             if permit.depart().await {
                 return Ok(permit);
             }
@@ -755,7 +755,7 @@ impl Graph {
     /// # Errors
     /// [`GraphError::Outage`] after [`limits::MAX_OUTAGE`] of nothing but refusals.
     fn still_hopeful(&self, budget: Budget) -> Result<(), GraphError> {
-        if self.pace.is_out(budget) {
+        if self.limiter.is_out(budget) {
             return Err(GraphError::Outage { why: verdict::THROTTLED_THROUGHOUT.to_owned() });
         }
         Ok(())

@@ -18,8 +18,8 @@
 //!    last hold ended (`cycle.rs`), divided by the time from that end to this one: *spread evenly,
 //!    the same requests would not have been refused*. That holds for token buckets and windows
 //!    alike. Two more signs are used: waits that grow from one to the next show that each refusal
-//!    is charged; and whoever stores no more than was once let through at once must have granted
-//!    the rest of a quick spell as it came. A refusal that was risked by probing leaves what was
+//!    is charged; and a tenant cannot have saved up more than it once let through in one burst, so
+//!    that what it accepted in a fast stretch beyond that shows its rate. A refusal that was risked by probing leaves what was
 //!    known as it was, unless it shows more.
 //! 4. **Flowing** (`meter.rs`, `curve.rs`). Requests leave evenly, at most 2 % below that rate, on
 //!    [`governor`]'s cells. The rate rests there, longer the longer it is known, and then grows

@@ -1,7 +1,7 @@
 //! Promises one door to Graph: a request goes in, a response or a broken exchange comes out.
 //!
 //! Never retries, never follows a redirect, never prints a header or a body. What an answer
-//! means is judged in `verdict`; when a request may go is decided by `pace`.
+//! means is judged in `verdict`; when a request may go is decided by `limiter`.
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;

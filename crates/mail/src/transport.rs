@@ -43,10 +43,10 @@ impl MailTransport {
 
     /// The limiter, for status and forecast.
     #[must_use]
-    pub fn pace(&self) -> &Limiter {
+    pub fn limiter(&self) -> &Limiter {
         match self {
-            Self::Smtp(smtp) => smtp.pace(),
-            Self::Graph(graph) => graph.pace(),
+            Self::Smtp(smtp) => smtp.limiter(),
+            Self::Graph(graph) => graph.limiter(),
         }
     }
 
@@ -69,7 +69,7 @@ impl MailTransport {
             Self::Graph(graph) => match graph.check_reached() {
                 Ok(()) => Ok(Ready { permit, connection: None }),
                 Err(obstacle) => {
-                    permit.limiter.broken();
+                    permit.admission.broken();
                     Err(obstacle)
                 }
             },

@@ -87,7 +87,7 @@ impl Worker {
         let permit = tokio::select! {
             biased;
             () = self.stop.requested() => return Ok(Attempt::NotBegun),
-            permit = self.graph.pace().admit(Budget::PassWrites, 1) => {
+            permit = self.graph.limiter().admit(Budget::PassWrites, 1) => {
                 permit.map_err(|barred| RunError::Outage { why: barred.to_string() })?
             }
         };
@@ -107,7 +107,7 @@ impl Worker {
         }
         let now = match self.graph.time().await {
             // Nothing was sent yet: a machine that has just woken waits for its network.
-            Err(GraphError::Outage { why }) if !self.is_refused() => {
+            Err(GraphError::Outage { why }) if !self.is_throttled() => {
                 return Ok(unreachable(why));
             }
             time => time?,

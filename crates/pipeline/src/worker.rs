@@ -82,9 +82,9 @@ impl Worker {
     }
 
     /// Whether Graph is reachable, and throttles.
-    pub fn is_refused(&self) -> bool {
+    pub fn is_throttled(&self) -> bool {
         [Budget::Directory, Budget::PassReads, Budget::PassWrites]
             .into_iter()
-            .any(|budget| self.graph.pace().refused_since(budget).is_some())
+            .any(|budget| self.graph.limiter().refused_since(budget).is_some())
     }
 }

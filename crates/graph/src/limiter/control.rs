@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_accepted_until_the_reopening_is_the_rate() {
+    fn what_was_accepted_until_the_hold_is_over_is_the_rate() {
         let (mut limiter, start) = limiter(LimiterOptions::default());
         let tickets = all_admitted(&mut limiter, start);
         for ticket in &tickets[..5] {

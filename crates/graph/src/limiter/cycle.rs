@@ -48,7 +48,7 @@ impl Cycle {
         }
     }
 
-    /// Ends it; the next one is reopened at `started`.
+    /// Ends it; the next one begins at `started`.
     pub(super) fn end(&mut self, started: Instant) {
         let whole = self.whole(started);
         *self = Self {
@@ -65,7 +65,7 @@ impl Cycle {
         self.number
     }
 
-    /// When it was reopened.
+    /// When it began.
     pub(super) fn started(&self) -> Instant {
         self.started
     }

@@ -1,5 +1,5 @@
-//! An even flow at a rate that may change at any moment, on governor's cells. It must never hand out credit for a hold, nor more credit for idleness than a late timer
-//! can cause.
+//! An even flow at a rate that may change at any moment, on governor's cells. It must never hand
+//! out credit for a hold, nor more credit for idleness than a late timer can cause.
 //!
 //! A governor quota cannot be changed, and a fresh limiter grants a fresh burst. So there
 //! is one limiter of 1,000 small cells, and two things vary instead: what a request costs,

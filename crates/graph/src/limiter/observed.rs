@@ -16,9 +16,9 @@ use tapwave_core::limits;
 
 /// A refusal at the rate that was known shows that it was too much, by at least so much.
 const TOO_MUCH: f64 = 0.97;
-/// Over what is looked when a tenant may have stored something that a quick spell used up. Less
+/// Over what is looked when a tenant may have stored something that a fast stretch used up. Less
 /// would be a handful of answers, which may have come together by chance.
-const QUICK_SPELL: Duration = Duration::from_secs(3);
+const FAST_STRETCH: Duration = Duration::from_secs(3);
 
 /// The limit was met: one or more refusals that belong together.
 #[derive(Debug, Clone, Copy)]
@@ -102,7 +102,7 @@ impl Store {
 }
 
 /// The rate that a refusal shows: the requests that were accepted in `cycle`, spread evenly over
-/// the time from one reopening to the next, would not have been refused. `honoured` says how
+/// the time from the end of one hold to the end of the next, would not have been refused. `honoured` says how
 /// much of what was held back too long the tenant has proved to keep, from 0 to 1.
 pub(super) fn found(
     cycle: &Cycle,
@@ -145,10 +145,10 @@ pub(super) fn found(
 fn beyond_store(cycle: &Cycle, hit: &LimitHit, stored: f64) -> ObservedRate {
     let granted = |look| {
         let span = cycle.part(ago(hit.began, look), hit.began);
-        let rate = (span.accepted() - stored) / span.length().max(QUICK_SPELL / 4).as_secs_f64();
+        let rate = (span.accepted() - stored) / span.length().max(FAST_STRETCH / 4).as_secs_f64();
         ObservedRate::by(rate, &span)
     };
-    granted(QUICK_SPELL).or_more(granted(limits::RECENT))
+    granted(FAST_STRETCH).or_more(granted(limits::RECENT))
 }
 
 impl ObservedRate {

@@ -31,16 +31,16 @@ impl GraphMail {
     }
 
     #[must_use]
-    pub fn pace(&self) -> &Limiter {
+    pub fn limiter(&self) -> &Limiter {
         &self.limiter
     }
 
     pub(super) async fn admit(&self) -> Result<SendPermit<'_>, NotAdmitted> {
-        Ok(SendPermit { limiter: self.limiter.admit(Budget::Mail, 1).await?, slot: None })
+        Ok(SendPermit { admission: self.limiter.admit(Budget::Mail, 1).await?, slot: None })
     }
 
     pub(super) async fn send(&self, mail: &Mail, permit: SendPermit<'_>) -> Effect<String> {
-        let sent = self.graph.send_mail(mail.from(), mail.bytes(), permit.limiter).await;
+        let sent = self.graph.send_mail(mail.from(), mail.bytes(), permit.admission).await;
         sent.or_else(|refusal| {
             let why = refusal.to_string();
             match refusal.status {

@@ -1,4 +1,4 @@
-//! Leave to send one mail, with the connection for it where there is one.
+//! The permission to send one mail, with the connection for it where there is one.
 
 use tokio::sync::SemaphorePermit;
 
@@ -17,14 +17,14 @@ pub enum Scripts {
 pub const NEEDS_UTF8: &str = "has letters outside ASCII before its @, and the relay lacks \
                               SMTPUTF8; give another address, or a relay that has it";
 
-/// Leave to send one mail now.
+/// The permission to send one mail now.
 pub(super) struct SendPermit<'a> {
-    pub(super) limiter: Permit,
+    pub(super) admission: Permit,
     /// One of the connections that the relay allows.
     pub(super) slot: Option<SemaphorePermit<'a>>,
 }
 
-/// Leave to send one mail, over a connection that is ready. See
+/// The permission to send one mail, over a connection that is ready. See
 /// [`MailTransport::ready`](super::MailTransport::ready).
 pub struct Ready<'a> {
     pub(super) permit: SendPermit<'a>,

@@ -111,21 +111,21 @@ impl Smtp {
     }
 
     #[must_use]
-    pub fn pace(&self) -> &Limiter {
+    pub fn limiter(&self) -> &Limiter {
         &self.limiter
     }
 
     pub(super) async fn admit(&self) -> Result<SendPermit<'_>, NotAdmitted> {
         // Never closed, so it gives a slot in the end.
         let slot = self.slots.acquire().await.ok();
-        Ok(SendPermit { limiter: self.limiter.admit(Budget::Mail, 1).await?, slot })
+        Ok(SendPermit { admission: self.limiter.admit(Budget::Mail, 1).await?, slot })
     }
 
     pub(super) async fn ready<'a>(&self, permit: SendPermit<'a>) -> Result<Ready<'a>, Obstacle> {
         match self.open_connection().await {
             Ok(connection) => Ok(Ready { permit, connection: Some(Box::new(connection)) }),
             Err(obstacle) => {
-                report(permit.limiter, &obstacle.clone().into());
+                report(permit.admission, &obstacle.clone().into());
                 Err(obstacle)
             }
         }
@@ -143,18 +143,18 @@ impl Smtp {
     }
 
     pub(super) async fn send(&self, mail: &Mail, ready: Ready<'_>) -> Effect<String> {
-        let Ready { permit: SendPermit { limiter, slot: _slot }, connection } = ready;
+        let Ready { permit: SendPermit { admission, slot: _slot }, connection } = ready;
         let (Ok(from), Ok(to)) = (mail.from().parse(), mail.to().parse()) else {
             return Effect::Refused("an address is malformed".to_owned());
         };
         let connection = connection.map(|connection| *connection);
         match self.send_or_reconnect(mail, &from, &to, connection).await {
             Ok(receipt) => {
-                limiter.answered(1, None);
+                admission.answered(1, None);
                 Effect::Done(receipt)
             }
             Err(failure) => {
-                report(limiter, &failure);
+                report(admission, &failure);
                 failure.effect
             }
         }

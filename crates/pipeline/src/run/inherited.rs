@@ -25,7 +25,8 @@ pub async fn verify(ledger: &Ledger, session: &Session) -> Result<(), RunError> 
     let mut pending = PendingLooks::default();
     let mut lines = verify_all(&worker, session).await?;
     loop {
-        let next = lines.iter().map(|line| pending.schedule(*line, Look::VerifyInherited, &worker));
+        let next =
+            lines.iter().map(|line| pending.next_look_at(*line, Look::VerifyInherited, &worker));
         let Some(next) = next.min() else { return Ok(()) };
         pending.report(&worker, session);
         if session.stop.comes_before(&session.clock, next).await {

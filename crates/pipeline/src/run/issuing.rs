@@ -197,7 +197,7 @@ impl<'a> IssueContext<'a> {
         scheduler.queue_mail().await?;
         let result = scheduler.run(mail).await;
         // Later requests on this budget are no part of this wave.
-        self.worker.graph.pace().announce(Budget::PassWrites, None);
+        self.worker.graph.limiter().announce(Budget::PassWrites, None);
         session.end(Activity::Issue);
         result
     }

@@ -49,7 +49,7 @@ struct PendingLook {
 
 impl PendingLooks {
     /// When the row is looked at next: the waits double until its last look is due.
-    pub(super) fn schedule(&mut self, line: Line, purpose: Look, worker: &Worker) -> Instant {
+    pub(super) fn next_look_at(&mut self, line: Line, purpose: Look, worker: &Worker) -> Instant {
         let now = worker.clock.instant();
         let new = PendingLook { since: now, looks: 0, purpose };
         let pending = self.rows.entry(line).or_insert(new);

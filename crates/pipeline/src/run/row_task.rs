@@ -139,7 +139,7 @@ impl IssueContext<'_> {
                 _,
             ) => {
                 self.got_through();
-                self.worker.graph.pace().is_out(Budget::PassWrites)
+                self.worker.graph.limiter().is_out(Budget::PassWrites)
             }
         };
         if is_out { Err(RunError::Outage { why }) } else { Ok(()) }
@@ -161,7 +161,7 @@ impl IssueContext<'_> {
         let mut tried = 0;
         loop {
             match look().await {
-                Err(RunError::Outage { why }) if !self.worker.is_refused() => {
+                Err(RunError::Outage { why }) if !self.worker.is_throttled() => {
                     self.check_outage(ObstacleKind::Unreachable, why)?;
                 }
                 looked => {

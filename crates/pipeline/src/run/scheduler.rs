@@ -90,7 +90,7 @@ impl<'a> Scheduler<'a> {
 
     /// Schedules another look at a row whose list is behind.
     pub(super) fn look_later(&mut self, line: Line, purpose: Look) {
-        let at = self.pending.schedule(line, purpose, &self.context.worker);
+        let at = self.pending.next_look_at(line, purpose, &self.context.worker);
         self.pending.report(&self.context.worker, self.context.session);
         self.schedule(ScheduledLook { line, at, purpose });
     }
@@ -246,7 +246,7 @@ impl<'a> Scheduler<'a> {
         let room = if self.lost_in_a_row >= limits::LOSSES_BEFORE_CAUTION {
             1
         } else {
-            self.context.worker.graph.pace().max_in_flight() * limits::ROWS_AHEAD
+            self.context.worker.graph.limiter().max_in_flight() * limits::ROWS_AHEAD
         };
         while self.running.len() < room.min(self.room_for_mail())
             && let Some(candidate) = self.retries.pop_front().or_else(|| self.source.next())
@@ -309,10 +309,10 @@ impl<'a> Scheduler<'a> {
 
     fn finish_row(&mut self) {
         self.unfinished = self.unfinished.saturating_sub(1);
-        let pace = self.context.worker.graph.pace();
-        pace.announce(Budget::PassWrites, Some(self.unfinished));
+        let limiter = self.context.worker.graph.limiter();
+        limiter.announce(Budget::PassWrites, Some(self.unfinished));
         self.context.session.advance(Activity::Issue, 1);
-        let outlook = pace.outlook(Budget::PassWrites);
+        let outlook = limiter.outlook(Budget::PassWrites);
         if let Outlook { per_second: Some(per_second), holding } = outlook {
             let doing = Activity::Issue;
             self.context.report(ProgressEvent::Forecast { doing, per_second, holding });

@@ -144,7 +144,7 @@ impl<'a> SecondLook<'a> {
             FinalLook::Never => return Some("--final-look never".to_owned()),
             FinalLook::Always => {}
             FinalLook::Auto => {
-                let outlook = self.worker.graph.pace().outlook(Budget::PassReads);
+                let outlook = self.worker.graph.limiter().outlook(Budget::PassReads);
                 let time = expected(waiting, outlook);
                 if time > limits::LONGEST_FINAL_LOOK {
                     let minutes = time.as_secs().div_ceil(60);

@@ -292,7 +292,7 @@ fn a_reason_is_no_formula_and_a_cell_is_left_alone() {
 }
 
 #[test]
-fn header_and_wishes_survive_the_ledger() {
+fn header_and_options_survive_the_ledger() {
     let (header, rows) = good(include_bytes!("../../../../samples/new-starters.csv"));
     let text = serde_json::to_string(&(&header, &rows[0].wanted)).expect("JSON");
     assert!(text.contains("\"userPrincipalName\":0") && text.contains("\"timeZone\":"), "{text}");
