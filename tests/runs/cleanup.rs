@@ -177,6 +177,7 @@ fn a_cleanup_that_is_killed_is_run_again() {
 #[cfg(unix)]
 #[test]
 fn a_cleanup_that_is_interrupted_says_so_and_goes_on() {
+    use tapwave_core::limits;
     let at_once = limits::PAGES_IN_FLIGHT * limits::ROWS_PER_CHECK;
     let site = Site::open(at_once + 1);
     site.run(&[]).exits(0);
