@@ -489,6 +489,7 @@ fn mailed_elsewhere(to: &str, sql: &str) -> Site {
 }
 
 /// No line begins with words that a file brought.
+#[cfg(unix)]
 #[track_caller]
 fn forges_nothing(told: &Told) {
     assert!(!told.err.lines().any(|line| line.trim_start().starts_with("forged")), "{told:?}");

@@ -563,6 +563,7 @@ fn remote_mount(mounts: &str, path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
     use crate::create_private;
 
     fn home() -> tempfile::TempDir {
