@@ -10,7 +10,6 @@ pub(crate) mod hearing;
 pub(crate) mod judge;
 pub(crate) mod letters;
 pub(crate) mod mailed;
-#[cfg(unix)]
 pub(crate) mod mailed_site;
 pub(crate) mod nasty;
 pub(crate) mod office;
