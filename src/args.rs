@@ -111,7 +111,7 @@ pub struct Common {
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Most requests in flight at once; up to twenty look-ups or removals that share a call count
-    /// as one, of which at most 16 go at once [default: 64]
+    /// as one, of which at most 8 go at once [default: 64]
     #[arg(long, global = true, value_name = "N")]
     pub max_in_flight: Option<usize>,
     /// Most requests per second of each kind [default: what the tenant bears]

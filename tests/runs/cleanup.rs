@@ -196,6 +196,26 @@ fn a_cleanup_that_is_interrupted_says_so_and_goes_on() {
 
 #[cfg(unix)]
 #[test]
+fn what_graph_has_deleted_is_counted_though_the_rest_is_never_answered() {
+    let site = Site::open(45);
+    site.run(&[]).exits(0);
+    // The first batch of twenty is answered, the others are not.
+    site.hold(Call::Remove, 21);
+    let cleanup = site.start(&["cleanup", "wave-run"]);
+    site.until("the next batch is held", |site| site.served.holding() > 0);
+    cleanup.signal(rustix::process::Signal::INT);
+    site.until("it has heard that", |_| cleanup.has_said("stopping: what is in flight"));
+    site.pass_until(tapwave_core::limits::IN_FLIGHT, "it stops waiting", |_| {
+        cleanup.has_said("removed ")
+    });
+    let told = cleanup.end().exits(130);
+    told.says("removed 20 passes");
+    site.let_go();
+    assert_eq!(site.count("removed"), 20, "the ledger knows them too");
+}
+
+#[cfg(unix)]
+#[test]
 fn a_look_at_a_list_of_people_can_be_interrupted() {
     let site = Site::open(1000);
     site.hold(Call::Users, 1);

@@ -74,8 +74,25 @@ impl Graph {
         budget: Budget,
         requests: Vec<BatchedRequest>,
     ) -> Result<Vec<BatchedAnswer>, GraphError> {
-        let queue = Queue::of(requests.len());
         let mut answers: Vec<Option<BatchedAnswer>> = requests.iter().map(|_| None).collect();
+        let keep = |index: usize, answer| {
+            if let Some(slot) = answers.get_mut(index) {
+                slot.get_or_insert(answer);
+            }
+        };
+        self.batch_each(budget, requests, keep).await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    /// The same, with the answers as they come, each with the place of its request: what was
+    /// answered before an error, or before this is dropped, is not lost.
+    pub async fn batch_each(
+        &self,
+        budget: Budget,
+        requests: Vec<BatchedRequest>,
+        mut each: impl FnMut(usize, BatchedAnswer),
+    ) -> Result<(), GraphError> {
+        let queue = Queue::of(requests.len());
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < limits::BATCHES_IN_FLIGHT && queue.waiting() > 0 {
@@ -83,12 +100,10 @@ impl Graph {
             }
             let Some(found) = under_way.next().await else { break };
             for (index, answer) in found? {
-                if let Some(slot) = answers.get_mut(index) {
-                    slot.get_or_insert(answer);
-                }
+                each(index, answer);
             }
         }
-        Ok(answers.into_iter().flatten().collect())
+        Ok(())
     }
 
     /// One HTTP call with as many of the waiting requests as may leave. Gives the answers that

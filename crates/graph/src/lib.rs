@@ -680,15 +680,28 @@ impl Graph {
         &self,
         passes: &[(UserId, MethodId)],
     ) -> Result<Vec<Result<(), Refusal>>, GraphError> {
+        let mut deletions = Deletions::of(passes);
+        self.delete_passes_into(passes, &mut deletions).await?;
+        Ok(deletions.0.into_iter().flatten().collect())
+    }
+
+    /// The same; what was answered before an error, or before this is dropped, is in `deletions`.
+    pub async fn delete_passes_into(
+        &self,
+        passes: &[(UserId, MethodId)],
+        deletions: &mut Deletions,
+    ) -> Result<(), GraphError> {
         let requests = passes
             .iter()
             .map(|(user, method)| BatchedRequest::delete(format!("{}/{method}", PassesOf(*user))))
             .collect();
-        let answers = self.batch(Budget::PassWrites, requests).await?;
-        let deletion = |(answer, (_, method)): (BatchedAnswer, &(UserId, MethodId))| {
-            answer.map(drop).map_err(|refusal| about_the_pass(refusal, method))
+        let keep = |at: usize, answer: BatchedAnswer| {
+            if let Some((slot, (_, method))) = deletions.0.get_mut(at).zip(passes.get(at)) {
+                let deletion = answer.map(drop).map_err(|refusal| about_the_pass(refusal, method));
+                slot.get_or_insert(deletion);
+            }
         };
-        Ok(answers.into_iter().zip(passes).map(deletion).collect())
+        self.batch_each(Budget::PassWrites, requests, keep).await
     }
 
     /// Reads one document, repeating until it is answered or patience ends.
@@ -871,6 +884,18 @@ impl RepeatBudget {
         let wait = asked.unwrap_or(Duration::ZERO).max(doubled);
         graph.clock.sleep(wait).await;
         Ok(())
+    }
+}
+
+/// What Graph answered to the DELETE of each pass, so far.
+#[derive(Debug)]
+pub struct Deletions(pub Vec<Option<Result<(), Refusal>>>);
+
+impl Deletions {
+    /// Nothing is answered yet.
+    #[must_use]
+    pub fn of(passes: &[(UserId, MethodId)]) -> Self {
+        Self(passes.iter().map(|_| None).collect())
     }
 }
 

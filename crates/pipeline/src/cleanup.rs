@@ -19,7 +19,7 @@ use crate::worker::RunError;
 use tapwave_core::clock::Clocks;
 use tapwave_core::ids::{Line, MethodId, UserId};
 use tapwave_graph::verdict::{Refusal, RefusalKind};
-use tapwave_graph::{FoundPass, Graph};
+use tapwave_graph::{Deletions, FoundPass, Graph};
 use tapwave_ledger::{Event, Ledger, LedgerError, Proof, Remains, State};
 
 /// What one look at a row proves.
@@ -89,13 +89,15 @@ pub fn confirmed(
 /// `ledger`. Takes at most [`tapwave_core::limits::ROWS_PER_CHECK`] rows, so that memory stays
 /// flat.
 ///
-/// No attempt of theirs may still execute.
+/// No attempt of theirs may still execute. Once `stopped`, nothing more is waited for: of the rows,
+/// those are given whose DELETE was answered with 204.
 pub async fn clear(
     graph: &Graph,
     ledger: Option<&Ledger>,
     rows: Vec<Remains>,
     settle_after: Duration,
     issuers: &Issuers,
+    stopped: impl Future<Output = ()>,
 ) -> Result<Vec<Cleaned>, RunError> {
     let mut cleaned = Vec::with_capacity(rows.len());
     let mut known = Vec::with_capacity(rows.len());
@@ -117,18 +119,24 @@ pub async fn clear(
         });
         try_join_all(intents).await?;
     }
-    let mut deletions = graph.delete_passes(&passes).await?.into_iter();
+    let mut deletions = Deletions::of(&passes);
     let users: Vec<UserId> = known.iter().map(|(user, _)| *user).collect();
-    let looks = match graph.passes(&users).await {
-        Ok(looks) => looks,
-        Err(error) => {
-            // A 204 is proof without a look: no later cleanup need prove it again.
-            if let Some(ledger) = ledger {
-                keep_deletions(ledger, &known, deletions).await?;
-            }
-            return Err(error.into());
+    let looks = tokio::select! {
+        looks = async {
+            graph.delete_passes_into(&passes, &mut deletions).await?;
+            graph.passes(&users).await
+        } => looks.map(Some),
+        () = stopped => Ok(None),
+    };
+    let looks = match looks {
+        Ok(Some(looks)) => looks,
+        // A 204 is proof without a look: no later cleanup need prove it again.
+        ended => {
+            cleaned.extend(keep_deletions(ledger, known, deletions).await?);
+            return ended.map(|_| cleaned).map_err(RunError::from);
         }
     };
+    let mut deletions = deletions.0.into_iter().flatten();
     let now = graph.clocks();
     for ((_, mut row), look) in known.into_iter().zip(looks) {
         let answers: Vec<_> = deletions.by_ref().take(to_delete(&row).count()).collect();
@@ -178,21 +186,29 @@ pub fn deleted_but_listed(row: &Remains) -> Event {
     gone(row, Proof::Deleted)
 }
 
-/// Records the 204s of rows that own nothing else.
+/// Records the 204s of rows that own nothing else, and gives these rows.
 async fn keep_deletions(
-    ledger: &Ledger,
-    rows: &[(UserId, Remains)],
-    mut deletions: impl Iterator<Item = Result<(), Refusal>>,
-) -> Result<(), LedgerError> {
-    let mut records = Vec::new();
+    ledger: Option<&Ledger>,
+    rows: Vec<(UserId, Remains)>,
+    deletions: Deletions,
+) -> Result<Vec<Cleaned>, LedgerError> {
+    let mut deletions = deletions.0.into_iter();
+    let mut kept = Vec::new();
     for (_, row) in rows {
-        let answers: Vec<_> = deletions.by_ref().take(to_delete(row).count()).collect();
+        let answers: Vec<_> = deletions.by_ref().take(to_delete(&row).count()).collect();
         let is_open = row.attempts.iter().any(|attempt| attempt.may_live);
-        if answers.iter().any(Result::is_ok) && !is_open {
-            records.push(ledger.record(row.line, gone(row, Proof::Deleted)));
+        if answers.iter().flatten().any(Result::is_ok) && !is_open {
+            let outcome = CleanupOutcome::Gone(Proof::Deleted);
+            kept.push(Cleaned { remains: row, outcome, foreign: None });
         }
     }
-    try_join_all(records).await.map(drop)
+    if let Some(ledger) = ledger {
+        let records = kept
+            .iter()
+            .map(|one| ledger.record(one.remains.line, gone(&one.remains, Proof::Deleted)));
+        try_join_all(records).await?;
+    }
+    Ok(kept)
 }
 
 fn unreadable(row: Remains) -> Cleaned {

@@ -236,16 +236,20 @@ impl<'a> CleanupQueue<'a> {
                 };
                 let settled = self.set_unsettled_aside(rows);
                 let (graph, issuers) = (&session.graph, &session.issuers);
-                clearing.push(cleanup::clear(graph, ledger, settled, settle_after, issuers));
+                // Requests not answered by then wait for the limiter.
+                let stopped = session.stop.grace_over(&session.clock);
+                clearing.push(cleanup::clear(
+                    graph,
+                    ledger,
+                    settled,
+                    settle_after,
+                    issuers,
+                    stopped,
+                ));
             }
-            let cleared = tokio::select! {
-                cleared = clearing.next() => cleared,
-                // Requests not answered by now wait for the limiter.
-                () = session.stop.grace_over(&session.clock) => return Ok(()),
-            };
-            match cleared {
+            match clearing.next().await {
                 Some(Ok(rows)) => rows.into_iter().for_each(|one| self.take(one)),
-                // The other pages keep what Graph has answered.
+                // The other pages are cleared to their end, or to theirs.
                 Some(Err(error)) => (is_over, failed) = (true, failed.or(Some(error))),
                 None => return failed.map_or(Ok(()), Err),
             }
