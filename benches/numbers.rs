@@ -46,6 +46,10 @@ struct Case {
 enum Measure {
     /// First POST sent to last commit, in seconds; and the ratio to hold.
     Span { limit: f64, hold: f64 },
+    /// Process start to exit with the options that nobody has to give, in seconds.
+    Whole { limit: f64, hold: f64 },
+    /// The same of the run's cleanup.
+    Cleanup { limit: f64, hold: f64 },
     /// Refused POSTs, and how many at most.
     Refused { hold: u64 },
     /// Largest resident memory, in MB.
@@ -58,7 +62,21 @@ enum Measure {
     Connections { hold: u64 },
 }
 
-use Measure::{Calls, Connections, Memory, Processor, Refused, Span};
+use Measure::{Calls, Cleanup, Connections, Memory, Processor, Refused, Span, Whole};
+
+/// What issuing 2,000 passes takes with 64 requests in flight.
+const fn issuing(latency: f64) -> f64 {
+    2_000.0 * latency / 64.0
+}
+
+/// What removing 2,000 passes and listing what is left takes, twenty to a call and that many calls
+/// in flight.
+const fn removing(latency: f64) -> f64 {
+    2.0 * 2_000.0 / 20.0 * latency / BATCHES
+}
+
+/// Batches that are under way at once.
+const BATCHES: f64 = 8.0;
 
 const CASES: &[Case] = &[
     Case {
@@ -67,7 +85,12 @@ const CASES: &[Case] = &[
         latency: 50,
         throttle: "none",
         tls: false,
-        measures: &[Span { limit: 2_000.0 * 0.05 / 64.0, hold: 1.25 }, Memory { hold: 40.0 }],
+        measures: &[
+            Span { limit: issuing(0.05), hold: 1.25 },
+            Whole { limit: issuing(0.05), hold: 1.92 },
+            Cleanup { limit: removing(0.05), hold: 1.3 },
+            Memory { hold: 40.0 },
+        ],
     },
     Case {
         name: "no throttle, 200 ms",
@@ -75,7 +98,11 @@ const CASES: &[Case] = &[
         latency: 200,
         throttle: "none",
         tls: false,
-        measures: &[Span { limit: 2_000.0 * 0.2 / 64.0, hold: 1.12 }],
+        measures: &[
+            Span { limit: issuing(0.2), hold: 1.12 },
+            Whole { limit: issuing(0.2), hold: 1.6 },
+            Cleanup { limit: removing(0.2), hold: 1.3 },
+        ],
     },
     Case {
         name: "no throttle, 50 ms, HTTP/2",
@@ -83,7 +110,7 @@ const CASES: &[Case] = &[
         latency: 50,
         throttle: "none",
         tls: true,
-        measures: &[Span { limit: 2_000.0 * 0.05 / 64.0, hold: 1.25 }, Connections { hold: 2 }],
+        measures: &[Span { limit: issuing(0.05), hold: 1.25 }, Connections { hold: 2 }],
     },
     Case {
         name: "no throttle, 200 ms, HTTP/2",
@@ -91,7 +118,7 @@ const CASES: &[Case] = &[
         latency: 200,
         throttle: "none",
         tls: true,
-        measures: &[Span { limit: 2_000.0 * 0.2 / 64.0, hold: 1.12 }, Connections { hold: 2 }],
+        measures: &[Span { limit: issuing(0.2), hold: 1.12 }, Connections { hold: 2 }],
     },
     Case {
         name: "20/s, burst 20, 50 ms",
@@ -176,6 +203,8 @@ fn line(case: &Case, run: &Run, measure: Measure) -> String {
         Span { limit, hold } => {
             ("first POST to last commit", run.span.map(|s| (s, "s")), limit, hold)
         }
+        Whole { limit, hold } => ("process start to exit", Some((run.wall, "s")), limit, hold),
+        Cleanup { limit, hold } => ("cleanup", run.cleanup.map(|s| (s, "s")), limit, hold),
         Refused { hold } => ("refused calls", Some((float(run.refused), "")), float(hold), 1.0),
         Connections { hold } => {
             ("connections", Some((float(run.connections), "")), float(hold), 1.0)
@@ -200,6 +229,8 @@ fn line(case: &Case, run: &Run, measure: Measure) -> String {
 /// What was seen of one run of the program.
 struct Run {
     span: Option<f64>,
+    wall: f64,
+    cleanup: Option<f64>,
     refused: u64,
     connections: u64,
     memory: Option<f64>,
@@ -224,22 +255,22 @@ impl Run {
         if !check {
             command.arg("--run").arg(&folder);
         }
-        command
-            .args(
-                tenant.ca_file.iter().flat_map(|file| [OsStr::new("--ca-file"), file.as_os_str()]),
-            )
-            .args(["--graph-url", &tenant.url, "--auth", "token", "--json", "--quiet", "--yes"])
-            .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
-            .env("TAPWAVE_HOME", home.path().join("home"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit());
-        let used = watch(command)?;
+        let used = watch(tenant.asked_by(command, home.path()))?;
         let tally = tenant.ask("tally")?;
         let calls = tally["requests"].as_u64().ok_or("no tally")?;
         let (rows, calls) = (float(case.rows), float(calls));
         let span = if check { None } else { Some(tenant.span(case, &folder)?) };
+        let cleanup = if case.measures.iter().any(|measure| matches!(measure, Cleanup { .. })) {
+            let mut command = Command::new(TAPWAVE);
+            command.arg("cleanup").arg(&folder);
+            Some(watch(tenant.asked_by(command, home.path()))?.wall)
+        } else {
+            None
+        };
         Ok(Self {
             span,
+            wall: used.wall,
+            cleanup,
             refused: tally["throttled"].as_u64().ok_or("no tally")?,
             // The last one is this question's.
             connections: tally["connections"].as_u64().ok_or("no tally")?.saturating_sub(1),
@@ -280,6 +311,19 @@ impl Tenant {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let ca_file = case.tls.then(|| folder.join("ca.pem"));
         Ok(Self { process, url, control: text("control")?, ca_file, runtime })
+    }
+
+    /// A command of the program that asks this tenant and nobody else.
+    fn asked_by(&self, mut command: Command, home: &Path) -> Command {
+        let ca_file = self.ca_file.iter();
+        command
+            .args(ca_file.flat_map(|file| [OsStr::new("--ca-file"), file.as_os_str()]))
+            .args(["--graph-url", &self.url, "--auth", "token", "--json", "--quiet", "--yes"])
+            .env("TAPWAVE_ACCESS_TOKEN", TOKEN)
+            .env("TAPWAVE_HOME", home.join("home"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit());
+        command
     }
 
     fn ask(&self, what: &str) -> Result<Value, Failed> {
@@ -330,6 +374,8 @@ impl Drop for Tenant {
 
 /// What a process has used in its whole life.
 struct Used {
+    /// Seconds from its start to its end, by the clock on the wall.
+    wall: f64,
     /// MB resident at most.
     memory: Option<f64>,
     /// Seconds of user and system time.
@@ -340,7 +386,7 @@ struct Used {
 fn watch(mut command: Command) -> Result<Used, Failed> {
     let began = Instant::now();
     let mut process = command.spawn()?;
-    let mut used = Used { memory: None, processor: None };
+    let mut used = Used { wall: 0.0, memory: None, processor: None };
     // Read it away, or the program would wait for a reader of its summary.
     let said = process.stdout.take();
     let reader = std::thread::spawn(move || said.map(std::io::read_to_string));
@@ -354,6 +400,7 @@ fn watch(mut command: Command) -> Result<Used, Failed> {
     }
     used.processor = processor_time(process.id());
     let status = process.wait()?;
+    used.wall = began.elapsed().as_secs_f64();
     let said = reader.join().map_err(|_| "the reader panicked")?.transpose()?.unwrap_or_default();
     if !status.success() {
         return Err(format!("tapwave ended with {status}: {said}").into());
