@@ -13,7 +13,7 @@ use tapwave_core::ids::{Line, RunId, Upn, UserId};
 use tapwave_core::limits;
 use tapwave_graph::Graph;
 use tapwave_graph::sign_in::permissions::Need;
-use tapwave_ledger::{About, Claims, ClaimsError, Ledger, Registry, RunFolder, Standing};
+use tapwave_ledger::{About, Claims, ClaimsError, Ledger, Pages, Registry, RunFolder, Standing};
 use tapwave_pipeline::run::intake::IntakeError;
 
 /// How a run stands to this machine.
@@ -370,13 +370,12 @@ pub(super) fn ranges(lines: &[Line]) -> String {
 
 /// The lines of which something may be alive.
 pub(super) async fn alive(ledger: &Ledger) -> Result<Vec<Line>, Failure> {
-    let (mut lines, mut after) = (Vec::new(), None);
-    loop {
-        let rows = ledger.remains(after, limits::ROWS_PER_CHECK).await?;
-        let Some(last) = rows.last() else { return Ok(lines) };
-        after = Some(last.line);
+    let mut lines = Vec::new();
+    let mut pages = Pages::new(async |after| ledger.remains(after, limits::ROWS_PER_CHECK).await);
+    while let Some(rows) = pages.next().await? {
         lines.extend(rows.iter().map(|row| row.line));
     }
+    Ok(lines)
 }
 
 #[cfg(test)]

@@ -347,7 +347,7 @@ fn teach(args: &RehearseArgs, issued: u64, settings: &Settings, world: &World) {
     report.info("");
     let wave = args.wave.as_deref().unwrap_or(Path::new("WAVE.csv"));
     let somebody = somebody(&args.want, settings);
-    let over_wave = |verb| world.line.over_wave(verb, wave, somebody, args.want.rejects.as_deref());
+    let over_wave = |verb, rejects| world.line.over_wave(verb, wave, somebody, rejects);
     let options = world.line.connection();
     report.info(
         "for the real thing, sign in (az login with a service principal, AZURE_* variables, or",
@@ -355,8 +355,9 @@ fn teach(args: &RehearseArgs, issued: u64, settings: &Settings, world: &World) {
     report.info("--auth interactive with each command), then:");
     let steps = [
         ("tapwave keygen -o key.txt".to_owned(), "an identity; its public key is age1…"),
-        (over_wave("check"), "is everything ready? changes nothing"),
-        (over_wave("run"), "issues, seals, writes the handoff"),
+        (over_wave("check", args.want.rejects.as_deref()), "is everything ready? changes nothing"),
+        // The check may have written the file, which nothing is written over.
+        (over_wave("run", None), "issues, seals, writes the handoff"),
         ("tapwave open latest -i key.txt".to_owned(), "reads the passes"),
         (format!("tapwave cleanup latest{options}"), "removes every pass when the wave is over"),
     ];

@@ -196,13 +196,10 @@ fn beyond_ascii(draft: &Draft, plan: &MailPlan) -> Result<Option<String>, Failur
     }
     let beyond =
         |reader: &Option<Reader>| reader.as_ref().is_some_and(|reader| !reader.address.is_ascii());
-    let (mut first, mut rows, mut after) = (None, 0, None);
-    loop {
-        let page = draft.rows(&[Standing::Checked], after, limits::ROWS_PER_READ)?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.line);
+    let (mut first, mut rows) = (None, 0);
+    for page in draft.pages(&[Standing::Checked], limits::ROWS_PER_READ) {
         // A notice that is refused afterwards tells nobody of a pass that has gone out.
-        for row in page.iter().filter(|row| beyond(&row.reader) || beyond(&row.notice_reader)) {
+        for row in page?.iter().filter(|row| beyond(&row.reader) || beyond(&row.notice_reader)) {
             first.get_or_insert(row.line);
             rows += 1;
         }

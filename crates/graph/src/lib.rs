@@ -433,9 +433,9 @@ impl Graph {
         self.list_members(group, "id", |member: wire::IdOnly| visit(member.id)).await
     }
 
-    /// The same with all that [`Graph::users`] would tell of each. Of whoever is not as hoped,
-    /// ask again by name, which does not lag.
-    pub async fn acquainted_members(
+    /// The same with all that [`Graph::users`] gives of each. A list may lag: whoever has a problem
+    /// by it is to be asked about by name.
+    pub async fn member_users(
         &self,
         group: GroupId,
         visit: impl FnMut(User),

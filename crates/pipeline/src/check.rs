@@ -540,7 +540,7 @@ impl Check {
                         preloaded.insert(name, user);
                     }
                 };
-                graph.acquainted_members(group, keep).await?
+                graph.member_users(group, keep).await?
             } else {
                 graph.members(group, |user| members.push(user)).await?
             };

@@ -143,18 +143,7 @@ pub async fn clear(
         let observation = observed(&row, &answers, &look, settle_after, now.graph);
         let observation = observation.map(|observation| of_this_run(observation, issuers));
         let outcome = judge(&row, &answers, &look, observation.as_ref(), settle_after, now);
-        let foreign = match (&observation, &outcome) {
-            (_, CleanupOutcome::Doubtful(Doubt::Unclear)) => None,
-            (
-                Some(
-                    Observation::Older(method)
-                    | Observation::Newer(method)
-                    | Observation::Foreign(method),
-                ),
-                _,
-            ) => Some(method.clone()),
-            _ => None,
-        };
+        let foreign = foreign(observation.as_ref(), &outcome);
         let events =
             events(&row, &outcome, observation.as_ref(), foreign.as_ref(), &look, now.graph);
         add_deletions(&mut row, &answers);
@@ -167,6 +156,22 @@ pub async fn clear(
         cleaned.push(Cleaned { remains: row, outcome, foreign });
     }
     Ok(cleaned)
+}
+
+/// The pass on the user that is not this run's, if there is one.
+fn foreign(observation: Option<&Observation>, outcome: &CleanupOutcome) -> Option<MethodId> {
+    match (observation, outcome) {
+        (_, CleanupOutcome::Doubtful(Doubt::Unclear)) => None,
+        (
+            Some(
+                Observation::Older(method)
+                | Observation::Newer(method)
+                | Observation::Foreign(method),
+            ),
+            _,
+        ) => Some(method.clone()),
+        _ => None,
+    }
 }
 
 fn to_delete(row: &Remains) -> impl Iterator<Item = &MethodId> {

@@ -1,5 +1,8 @@
 //! Promises that a request to stop reaches every task: no new work is begun, and what is in flight
 //! is finished. Before any work that must be finished, the command is aborted at once.
+//!
+//! Not a cancellation token: that knows one moment, and here are two, the request and the end of
+//! work that must not be broken off.
 
 use std::sync::Arc;
 

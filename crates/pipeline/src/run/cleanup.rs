@@ -1,6 +1,7 @@
 //! Promises that cleanup closes the run, removes exactly what it issued, proves it, and then
 //! destroys the sealed copies, in this order.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -123,7 +124,7 @@ pub async fn run(
     if outcome.remaining == 0 && !session.stop.is_requested() {
         outcome.left.extend(contradictions(ledger).await?);
     }
-    outcome.interrupted = session.stop.is_requested() && outcome.remaining > 0;
+    outcome.interrupted |= session.stop.is_requested() && outcome.remaining > 0;
     let somebody_known = outcome.removed + outcome.already > 0
         || ledger.counts().await?.of(Standing::Removed) > 0
         || !outcome.foreign.is_empty();
@@ -225,6 +226,7 @@ impl<'a> CleanupQueue<'a> {
         mut next_page: impl AsyncFnMut() -> Result<Option<Vec<Remains>>, RunError>,
     ) -> Result<(), RunError> {
         let (session, ledger, settle_after) = (self.session, self.ledger, self.settle_after);
+        let was_cut_short = Cell::new(false);
         let mut clearing = FuturesUnordered::new();
         let (mut is_over, mut failed) = (false, None);
         loop {
@@ -237,7 +239,10 @@ impl<'a> CleanupQueue<'a> {
                 let settled = self.set_unsettled_aside(rows);
                 let (graph, issuers) = (&session.graph, &session.issuers);
                 // Requests not answered by then wait for the limiter.
-                let stopped = session.stop.grace_over(&session.clock);
+                let stopped = async {
+                    session.stop.grace_over(&session.clock).await;
+                    was_cut_short.set(true);
+                };
                 clearing.push(cleanup::clear(
                     graph,
                     ledger,
@@ -251,9 +256,12 @@ impl<'a> CleanupQueue<'a> {
                 Some(Ok(rows)) => rows.into_iter().for_each(|one| self.take(one)),
                 // The other pages are cleared to their end, or to theirs.
                 Some(Err(error)) => (is_over, failed) = (true, failed.or(Some(error))),
-                None => return failed.map_or(Ok(()), Err),
+                None => break,
             }
         }
+        // What Graph has deleted counts, but nobody has looked again.
+        self.outcome.interrupted |= was_cut_short.get();
+        failed.map_or(Ok(()), Err)
     }
 
     /// The rows that may be looked at now; the others wait until their attempts are settled.
@@ -600,7 +608,8 @@ pub async fn remove_confirmed(
     session.end(Activity::Remove);
     cleared?;
     let outcome = queue.end();
-    let interrupted = session.stop.is_requested() && outcome.removed + outcome.already < total;
+    let is_short = session.stop.is_requested() && outcome.removed + outcome.already < total;
+    let interrupted = outcome.interrupted || is_short;
     Ok(CleanupReport { interrupted, ..outcome })
 }
 
