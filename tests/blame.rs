@@ -216,7 +216,9 @@ async fn a_policy_switched_off_in_mid_run_stops_it_and_the_mails_go_out() {
     assert_eq!(output.status.code(), Some(4), "{err}");
     assert!(err.contains("8 rows in a row were refused"), "{err}");
     assert!(err.contains("tapwave policy show"), "{err}");
-    assert_eq!(err.matches("does not allow creating").count(), 1, "{err}");
+    // The first is told alone where the row that was asked for beside it is sealed after it.
+    let told = err.matches("does not allow creating").count();
+    assert!((1..=2).contains(&told), "{err}");
     let issued = passes(&office);
     assert!(issued > 3 && issued < ROWS / 2, "{issued} issued");
     assert_eq!(taken(&relay).len() as u64, issued, "each that was issued was mailed: {err}");
