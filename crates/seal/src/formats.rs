@@ -91,7 +91,7 @@ impl Separator {
 }
 
 impl OpenedRow {
-    /// The cells in the order of [`COLUMNS`], for a table on a terminal. Control characters, those
+    /// The cells in the order of `COLUMNS`, for a table on a terminal. Control characters, those
     /// that change the writing direction, and invisible ones become `\u{…}`.
     #[must_use]
     pub fn table_cells(&self) -> [Zeroizing<String>; 7] {
