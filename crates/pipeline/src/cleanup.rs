@@ -202,7 +202,9 @@ async fn keep_deletions(
     for (_, row) in rows {
         let answers: Vec<_> = deletions.by_ref().take(to_delete(&row).count()).collect();
         let is_open = row.attempts.iter().any(|attempt| attempt.may_live);
-        if answers.iter().flatten().any(Result::is_ok) && !is_open {
+        // A DELETE that is not answered leaves its pass in doubt, whatever became of another.
+        let is_answered = answers.iter().all(Option::is_some);
+        if is_answered && answers.iter().flatten().any(Result::is_ok) && !is_open {
             let outcome = CleanupOutcome::Gone(Proof::Deleted);
             kept.push(Cleaned { remains: row, outcome, foreign: None });
         }
